@@ -1,0 +1,497 @@
+//! The command line: the flags, what they take, and what they mean to the rooms below.
+//! A bad value is refused here, in one line that names the flag, the value and what it takes.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::error::{ContextKind, ErrorKind};
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::escape::EscapedText;
+use crate::limits;
+
+/// carafe pours files: clients connect, name a file, get its bytes.
+#[derive(Debug, Parser)]
+#[command(name = "carafe", version, about, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The four programs in one.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve a folder's files to everyone who names one
+    Serve(ServeArgs),
+    /// Download files by name
+    Get(GetArgs),
+    /// Print each client's text and answer "thank you !"
+    Thank(ThankArgs),
+    /// Send a text and print the reply
+    Say(SayArgs),
+}
+
+/// `carafe serve`.
+#[derive(Args, Debug)]
+pub struct ServeArgs {
+    /// The folder to serve
+    #[arg(value_name = "ROOT", default_value = ".")]
+    pub root: PathBuf,
+
+    /// Port to listen on; 0 takes a free one
+    #[arg(short, long, value_name = "N", default_value_t = 7890, value_parser = port)]
+    pub port: u16,
+
+    /// What the loop is given.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+
+    /// Descriptors kept free for open files [default: a quarter of the descriptor limit]
+    #[arg(long, value_name = "N", value_parser = Count::new(1, 1 << 30))]
+    pub open_files: Option<u64>,
+
+    /// Silence after which an unterminated name is taken as it stands
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = timeout)]
+    pub name_gap: Duration,
+
+    /// Reset a client that acknowledges nothing for so long while a file is sent to it
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = timeout)]
+    pub stall_timeout: Duration,
+
+    /// A name ends at its LF or at end of file only
+    #[arg(long)]
+    pub exact_names: bool,
+
+    /// Serve names that begin with a dot
+    #[arg(long)]
+    pub hidden: bool,
+}
+
+/// What `serve` and `thank` share.
+#[derive(Args, Debug)]
+pub struct ListenArgs {
+    /// Address to listen on; may be repeated [default: all, IPv6 and IPv4]
+    #[arg(short, long, value_name = "ADDR", value_parser = address)]
+    pub bind: Vec<IpAddr>,
+
+    /// Length of the accept queue
+    #[arg(long, value_name = "N", default_value_t = u64::from(limits::BACKLOG),
+          value_parser = Count::new(1, 1 << 30))]
+    pub backlog: u64,
+
+    /// Clients at once; more of them wait in the accept queue [default: by the descriptor limit]
+    #[arg(long, value_name = "N", value_parser = Count::new(1, 1 << 30))]
+    pub max_connections: Option<u64>,
+
+    /// Time from accept to the end of the request
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
+    pub request_timeout: Duration,
+
+    /// Time to finish what is under way after SIGTERM or SIGINT
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub drain: Duration,
+
+    /// How much is said on stderr.
+    #[command(flatten)]
+    pub verbosity: Verbosity,
+}
+
+/// `-q` and `-v`, for every command.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Verbosity {
+    /// Say less: warnings and errors only
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Say more; twice for everything
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+impl Verbosity {
+    /// The log level that the flags ask for, if they ask for one.
+    #[must_use]
+    pub fn level(self) -> Option<log::LevelFilter> {
+        match (self.quiet, self.verbose) {
+            (true, _) => Some(log::LevelFilter::Warn),
+            (false, 0) => None,
+            (false, 1) => Some(log::LevelFilter::Debug),
+            (false, _) => Some(log::LevelFilter::Trace),
+        }
+    }
+}
+
+/// `carafe get`.
+#[derive(Args, Debug)]
+pub struct GetArgs {
+    /// The server; without it, carafe asks for ip, port and name
+    #[arg(value_name = "HOST:PORT", requires = "names")]
+    pub server: Option<ServerAddress>,
+
+    /// Names of files on the server
+    #[arg(value_name = "NAME")]
+    pub names: Vec<OsString>,
+
+    /// Write to this file, or to standard output for - [default: [接收]NAME]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "remote_name")]
+    pub output: Option<PathBuf>,
+
+    /// Keep the remote name: NAME's last component, without [接收]
+    #[arg(short = 'O', long)]
+    pub remote_name: bool,
+
+    /// Send the name without the LF that ends it
+    #[arg(long)]
+    pub unterminated: bool,
+
+    /// How long to wait and how much to say.
+    #[command(flatten)]
+    pub patience: ClientArgs,
+}
+
+/// What `get` and `say` share.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct ClientArgs {
+    /// Time for the connection to be set up
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
+    pub connect_timeout: Duration,
+
+    /// Give up when nothing moves for so long
+    #[arg(short, long, value_name = "TIME", default_value = "60s", value_parser = timeout)]
+    pub timeout: Duration,
+
+    /// How much is said on stderr.
+    #[command(flatten)]
+    pub verbosity: Verbosity,
+}
+
+/// `carafe thank`.
+#[derive(Args, Debug)]
+pub struct ThankArgs {
+    /// Port to listen on; 0 takes a free one
+    #[arg(short, long, value_name = "N", default_value_t = 7788, value_parser = port)]
+    pub port: u16,
+
+    /// What the loop is given.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+
+    /// Silence after which a text that ends in half a character is taken as it stands
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = timeout)]
+    pub name_gap: Duration,
+
+    /// End after one client's text
+    #[arg(long)]
+    pub once: bool,
+
+    /// How texts are encoded, by a WHATWG label such as gbk or utf-8
+    #[arg(long, value_name = "NAME", default_value = "gbk", value_parser = encoding)]
+    pub encoding: &'static encoding_rs::Encoding,
+}
+
+/// `carafe say`.
+#[derive(Args, Debug)]
+pub struct SayArgs {
+    /// The server; carafe asks for what is missing
+    #[arg(value_name = "HOST:PORT")]
+    pub server: Option<ServerAddress>,
+
+    /// What to say
+    #[arg(value_name = "TEXT")]
+    pub text: Option<String>,
+
+    /// How texts are encoded, by a WHATWG label such as gbk or utf-8
+    #[arg(long, value_name = "NAME", default_value = "gbk", value_parser = encoding)]
+    pub encoding: &'static encoding_rs::Encoding,
+
+    /// How long to wait and how much to say.
+    #[command(flatten)]
+    pub patience: ClientArgs,
+}
+
+/// A server to connect to: a host name or an address, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerAddress {
+    /// A name to resolve, or an address without brackets.
+    pub host: String,
+    /// A TCP port, 1 to 65535.
+    pub port: u16,
+}
+
+impl FromStr for ServerAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const TAKES: &str = "takes HOST:PORT, such as localhost:7890 or [::1]:7890";
+        let (host, port) = text.rsplit_once(':').ok_or(TAKES)?;
+        let host = match host
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
+            Some(address) => address,
+            None if host.contains([':', '/', '[', ']']) => return Err(TAKES.into()),
+            None => host,
+        };
+        let port = port.parse().ok().filter(|&port| port != 0).ok_or(TAKES)?;
+        if host.is_empty() {
+            return Err(TAKES.into());
+        }
+        Ok(Self {
+            host: host.into(),
+            port,
+        })
+    }
+}
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    /// Everything asked for was done.
+    Done,
+    /// It failed in a way that has no number of its own.
+    Failed,
+    /// The command line could not be used.
+    Usage,
+    /// `get`: the file could not be written here.
+    FileIo,
+    /// `get`, `say`: no connection, a broken one, or silence.
+    Network,
+    /// `get`: the server has no such file, or an empty one.
+    NoFile,
+    /// A second signal ended it at once; its number.
+    Signal(u8),
+}
+
+impl From<Exit> for ExitCode {
+    /// The numbers are wget's, and a shell's for signals.
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::FileIo => 3,
+            Exit::Network => 4,
+            Exit::NoFile => 8,
+            Exit::Signal(number) => 128 + number,
+        })
+    }
+}
+
+/// Parses the program's arguments.
+///
+/// # Errors
+/// `Err` holds what to print and how to end: help and version are no failures, and a bad value is
+/// one line.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, (String, Exit)> {
+    match Cli::try_parse_from(args) {
+        Ok(cli) => Ok(cli.command),
+        Err(error) if !error.use_stderr() => Err((error.to_string(), Exit::Done)),
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Err((error.to_string(), Exit::Usage))
+        }
+        Err(error) => Err((format!("carafe: {}\n", one_line(&error)), Exit::Usage)),
+    }
+}
+
+/// clap's message without its usage and hints.
+fn one_line(error: &clap::Error) -> String {
+    let context = |kind| error.get(kind).map(ToString::to_string);
+    let line = match (
+        error.kind(),
+        context(ContextKind::InvalidArg),
+        context(ContextKind::InvalidValue),
+        std::error::Error::source(error),
+    ) {
+        (ErrorKind::ValueValidation, Some(flag), Some(value), Some(takes)) => {
+            let flag = flag
+                .split(" <")
+                .next()
+                .unwrap_or(&flag)
+                .trim_matches(['<', '>', '[', ']']);
+            format!("{flag}: '{value}' won't do: it {takes}")
+        }
+        _ => {
+            let text = error.to_string();
+            let first = text.split("\n\n").next().unwrap_or(&text);
+            let words: Vec<_> = first.split_whitespace().collect();
+            words.join(" ").trim_start_matches("error: ").to_owned()
+        }
+    };
+    EscapedText(&line).to_string()
+}
+
+/// Parses a whole number between two bounds, both included.
+#[derive(Clone, Copy, Debug)]
+struct Count {
+    min: u64,
+    max: u64,
+}
+
+impl Count {
+    const fn new(min: u64, max: u64) -> Self {
+        Self { min, max }
+    }
+}
+
+impl clap::builder::TypedValueParser for Count {
+    type Value = u64;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<u64, clap::Error> {
+        let Self { min, max } = *self;
+        let parse = move |text: &str| {
+            text.parse()
+                .ok()
+                .filter(|number| (min..=max).contains(number))
+                .ok_or_else(|| format!("takes a whole number from {min} to {max}"))
+        };
+        clap::builder::TypedValueParser::parse_ref(&parse, command, arg, value)
+    }
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| "takes a port, 0 to 65535".into())
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    bare.parse()
+        .map_err(|_| "takes an IP address, such as 127.0.0.1 or ::1".into())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|&duration| duration <= limits::DURATION_MAX)
+        .ok_or_else(|| "takes a duration of at most a year, such as 10s or 250ms".into())
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    duration(text)
+        .ok()
+        .filter(|&duration| duration >= Duration::from_millis(1))
+        .ok_or_else(|| "takes a duration from 1ms to a year, such as 10s or 250ms".into())
+}
+
+fn encoding(label: &str) -> Result<&'static encoding_rs::Encoding, String> {
+    encoding_rs::Encoding::for_label(label.as_bytes())
+        .filter(|encoding| encoding.output_encoding() == *encoding)
+        .ok_or_else(|| "takes the label of an encoding, such as gbk or utf-8".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_words(words: &str) -> Result<Command, (String, Exit)> {
+        parse(words.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn the_flag_table_is_sound() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_default_in_the_help_is_the_default_in_limits() {
+        let Ok(Command::Serve(args)) = parse_words("carafe serve") else {
+            panic!("serve parses")
+        };
+        assert_eq!(args.name_gap, limits::NAME_GAP);
+        assert_eq!(args.stall_timeout, limits::STALL_TIMEOUT);
+        assert_eq!(args.listen.request_timeout, limits::REQUEST_TIMEOUT);
+        assert_eq!(args.listen.drain, limits::DRAIN);
+        let Ok(Command::Get(args)) = parse_words("carafe get") else {
+            panic!("get parses")
+        };
+        assert_eq!(args.patience.connect_timeout, limits::CONNECT_TIMEOUT);
+        assert_eq!(args.patience.timeout, limits::CLIENT_TIMEOUT);
+    }
+
+    #[test]
+    fn a_bad_value_is_one_line_with_flag_value_and_what_it_takes() {
+        let cases = [
+            (
+                "serve -p 70000",
+                "--port: '70000' won't do: it takes a port, 0 to 65535",
+            ),
+            (
+                "serve --bind lo",
+                "--bind: 'lo' won't do: it takes an IP address",
+            ),
+            (
+                "serve --backlog 0",
+                "--backlog: '0' won't do: it takes a whole number from 1 to",
+            ),
+            (
+                "serve --name-gap 0s",
+                "--name-gap: '0s' won't do: it takes a duration from 1ms",
+            ),
+            (
+                "serve --drain 10",
+                "--drain: '10' won't do: it takes a duration",
+            ),
+            (
+                "serve --stall-timeout 900years",
+                "--stall-timeout: '900years' won't do",
+            ),
+            (
+                "thank --encoding klingon",
+                "--encoding: 'klingon' won't do: it takes the label",
+            ),
+            (
+                "get localhost a",
+                "HOST:PORT: 'localhost' won't do: it takes HOST:PORT",
+            ),
+            (
+                "get ::1:80 a",
+                "HOST:PORT: '::1:80' won't do: it takes HOST:PORT",
+            ),
+            ("get h:0 a", "HOST:PORT: 'h:0' won't do: it takes HOST:PORT"),
+            ("get h:1", "required arguments were not provided: <NAME>"),
+            ("serve --no-such", "unexpected argument '--no-such' found"),
+            ("serve -q -v", "cannot be used with"),
+            ("pour", "unrecognized subcommand 'pour'"),
+        ];
+        for (words, expected) in cases {
+            let Err((message, exit)) = parse_words(&format!("carafe {words}")) else {
+                panic!("{words} is refused")
+            };
+            assert_eq!(exit, Exit::Usage, "{words}");
+            assert!(message.contains(expected), "{words}: {message}");
+            assert_eq!(message.matches('\n').count(), 1, "{words}: {message}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_servers() {
+        let parse = |text: &str| text.parse::<ServerAddress>().map(|a| (a.host, a.port));
+        assert_eq!(parse("[::1]:7890"), Ok(("::1".into(), 7890)));
+        assert_eq!(parse("localhost:1"), Ok(("localhost".into(), 1)));
+        for bad in [
+            "",
+            ":",
+            "h:",
+            ":1",
+            "h:65536",
+            "[]:1",
+            "http://h:1",
+            "[::1:1",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

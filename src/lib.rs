@@ -1,0 +1,10 @@
+//! carafe pours files: clients connect, name a file, get its bytes.
+//!
+//! One binary, one event loop. `ARCHITECTURE.md` shows the rooms and what may know what; each
+//! room opens with what it is for. To read the whole in one go, start at [`reactor`], then
+//! [`conn`], then [`service`] and what implements it.
+
+pub mod cli;
+pub mod client;
+pub mod escape;
+pub mod limits;

@@ -1,0 +1,109 @@
+//! Every number that bounds something: its unit (the last word of its name), its value and why
+//! it is what it is. Flags may change those that a person has reason to change; `cli` says which.
+
+use std::time::Duration;
+
+/// The longest name, in bytes. The protocol's own limit: the servers of old read a name with one
+/// `recv(1024)`. The LF that ends a name, and one CR before it, do not count.
+pub const NAME_BYTES_MAX: usize = 1024;
+
+/// The longest text that `thank` takes from one client, in bytes. What follows is discarded.
+pub const TEXT_BYTES_MAX: usize = 64 * 1024;
+
+/// How often one connection may ask whether the bytes in hand already name a file. A client that
+/// sends one byte a segment must not buy a thousand `open` calls.
+pub const GUESSES_MAX: u8 = 16;
+
+/// The loop's one scratch buffer, in bytes: what one read takes at most, and what a copied body
+/// is sent through. 64 KiB is the largest segment that loopback carries.
+pub const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// A body up to this many bytes is read and sent through the scratch buffer; a longer one goes by
+/// sendfile, which saves the copy but costs more to set up.
+pub const COPIED_BODY_BYTES_MAX: u64 = 32 * 1024;
+
+/// What one connection may send or discard in one turn, in bytes, before the others have theirs.
+pub const TURN_BYTES_MAX: u64 = 256 * 1024;
+
+/// New clients that one listener may let in during one turn.
+pub const ACCEPTS_PER_TURN_MAX: usize = 128;
+
+/// Readiness events that one wait may report. The rest stays with the kernel until the next turn.
+pub const EVENTS_PER_TURN_MAX: usize = 1024;
+
+/// How long a listener that ran out of descriptors rests before it tries again, unless a
+/// connection ends first. nginx waits as long (`accept_mutex_delay`).
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(500);
+
+/// How often one kind of warning about accepting may be repeated.
+pub const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a connection that found no descriptor for its file waits before it tries again,
+/// unless another connection ends first.
+pub const PARKED_RETRY: Duration = Duration::from_millis(500);
+
+/// How long the listeners stay open after the first signal, for clients whose handshake is under
+/// way: the last ACK may still be in flight. 200 ms is TCP's shortest retransmission time on Linux.
+pub const HANDSHAKE_GRACE: Duration = Duration::from_millis(200);
+
+/// What a lingering connection discards at most, in bytes.
+pub const LINGER_BYTES_MAX: u64 = 1024 * 1024;
+
+/// How long a lingering connection waits for the next byte.
+pub const LINGER_IDLE: Duration = Duration::from_secs(2);
+
+/// How long a connection lingers in all while the peer acknowledges nothing.
+pub const LINGER_TOTAL: Duration = Duration::from_secs(10);
+
+/// How often `openat2` is asked again when the tree changed under it (EAGAIN).
+pub const OPEN_ATTEMPTS_MAX: u32 = 8;
+
+/// Dead entries that the table of open files keeps before it is swept for the first time.
+pub const OPEN_FILES_SWEEP_MIN: usize = 64;
+
+/// Descriptors that are neither a connection nor a file: standard streams, epoll, the waker, the
+/// signal pipe's two ends, the root, and a few to spare. The listeners come on top.
+pub const DESCRIPTORS_RESERVED: u64 = 16;
+
+/// The part of the descriptor limit that is left for open files: one in so many.
+pub const OPEN_FILES_SHARE: u64 = 4;
+
+/// The length of the accept queue that is asked for. The kernel lowers it to `somaxconn`.
+pub const BACKLOG: u32 = 4096;
+
+/// From accept to the end of the request; absolute, not moved by single bytes.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a peer may acknowledge nothing while a file is sent to it.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The silence after which an unterminated name is taken as it stands. Longer than TCP's first
+/// retransmission, so that one lost segment does not cut a name in two.
+pub const NAME_GAP: Duration = Duration::from_secs(1);
+
+/// How long the server goes on for the clients it has after the first signal.
+pub const DRAIN: Duration = Duration::from_secs(30);
+
+/// The longest duration that a flag takes; sums of it with the clock cannot overflow.
+pub const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Log lines waiting for the writer, in bytes; beyond it info and debug lines are dropped.
+pub const LOG_QUEUE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Room beyond [`LOG_QUEUE_BYTES_MAX`] that only warnings, errors and announcements may use.
+pub const LOG_RESERVE_BYTES: usize = 64 * 1024;
+
+/// How long the end of the program waits for a log writer whose reader is stuck.
+pub const LOG_FLUSH: Duration = Duration::from_secs(1);
+
+/// The client's time for one connection to be set up.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The client's time without a byte before it gives up.
+pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What the client reads at once, in bytes.
+pub const CLIENT_BUFFER_BYTES: usize = 128 * 1024;
+
+/// The longest reply that `say` prints, in bytes.
+pub const REPLY_BYTES_MAX: usize = 1024 * 1024;

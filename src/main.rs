@@ -1,0 +1,26 @@
+//! Parse, dispatch, exit code: the only place that exits.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use carafe::cli::{self, Command, Exit};
+use carafe::client;
+
+fn main() -> ExitCode {
+    let exit = match cli::parse(std::env::args_os()) {
+        Ok(Command::Get(args)) => client::get::run(&args),
+        Ok(Command::Say(args)) => client::say::run(&args),
+        Ok(Command::Serve(_) | Command::Thank(_)) => Exit::Failed,
+        Err((message, exit)) => print_and(&message, exit),
+    };
+    exit.into()
+}
+
+/// Help goes to stdout, a complaint to stderr. Neither can do anything about a closed stream.
+fn print_and(message: &str, exit: Exit) -> Exit {
+    let _ = match exit {
+        Exit::Done => std::io::stdout().write_all(message.as_bytes()),
+        _ => std::io::stderr().write_all(message.as_bytes()),
+    };
+    exit
+}
