@@ -1,0 +1,132 @@
+//! What a connection may do to its socket, and the socket that does it. Tests put a scripted one
+//! in its place.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::net::Shutdown;
+use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+use socket2::SockRef;
+
+use crate::sockopt;
+
+/// A non-blocking byte stream. Calls that would block fail with [`io::ErrorKind::WouldBlock`];
+/// EINTR never comes through.
+pub trait Transport {
+    /// Reads what is there. Zero means that the peer has shut its side.
+    ///
+    /// # Errors
+    /// `WouldBlock`, or the connection broke.
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes what the kernel takes. `more` promises that the connection is closed, or written
+    /// to, in the same step: the kernel may hold a part of a segment back for it (MSG_MORE).
+    ///
+    /// # Errors
+    /// `WouldBlock`, or the connection broke.
+    fn write(&mut self, bytes: &[u8], more: bool) -> io::Result<usize>;
+
+    /// Sends up to `count` bytes of the file from `offset` on, without copying them to user
+    /// space. Zero means that the file ends there.
+    ///
+    /// # Errors
+    /// Whose fault it was.
+    fn send_file(&mut self, file: &File, offset: u64, count: usize)
+    -> Result<usize, SendFileError>;
+
+    /// Says that no more will be written: a FIN after what was accepted.
+    ///
+    /// # Errors
+    /// The connection broke before.
+    fn shutdown_write(&mut self) -> io::Result<()>;
+
+    /// While on, the end of the socket, even by the process's sudden death, is a reset:
+    /// SO_LINGER with zero seconds. A body that was cut short must not end like a whole one.
+    fn reset_on_close(&mut self, on: bool);
+
+    /// How many bytes the peer has acknowledged.
+    fn acked_bytes(&mut self) -> u64;
+}
+
+/// Why a file could not be sent on.
+#[derive(Debug)]
+pub enum SendFileError {
+    /// The socket has no room.
+    WouldBlock,
+    /// The connection broke.
+    Peer(io::Error),
+    /// The file could not be read.
+    File(io::Error),
+    /// The file's file system can't do it: copy instead.
+    Unsupported,
+}
+
+/// The real transport.
+#[derive(Debug)]
+pub struct Socket<'a>(pub &'a mut TcpStream);
+
+impl Transport for Socket<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        retry_interrupted(|| self.0.read(buf))
+    }
+
+    fn write(&mut self, bytes: &[u8], more: bool) -> io::Result<usize> {
+        let flags = if more {
+            SendFlags::MORE
+        } else {
+            SendFlags::empty()
+        };
+        let send = || rustix::net::send(&*self.0, bytes, flags | SendFlags::NOSIGNAL);
+        retry_interrupted(|| Ok(send()?))
+    }
+
+    fn send_file(
+        &mut self,
+        file: &File,
+        mut offset: u64,
+        count: usize,
+    ) -> Result<usize, SendFileError> {
+        let probe = offset;
+        loop {
+            return match rustix::fs::sendfile(&*self.0, file, Some(&mut offset), count) {
+                Ok(sent) => Ok(sent),
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => Err(SendFileError::WouldBlock),
+                Err(Errno::INVAL | Errno::NOSYS) => Err(SendFileError::Unsupported),
+                // sendfile doesn't say which end failed, so the file is asked.
+                Err(errno) => Err(match file.read_at(&mut [0], probe) {
+                    Ok(_) => SendFileError::Peer(errno.into()),
+                    Err(error) => SendFileError::File(error),
+                }),
+            };
+        }
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.0.shutdown(Shutdown::Write)
+    }
+
+    fn reset_on_close(&mut self, on: bool) {
+        let linger = on.then_some(Duration::ZERO);
+        if let Err(error) = SockRef::from(&*self.0).set_linger(linger) {
+            log::debug!("SO_LINGER: {error}");
+        }
+    }
+
+    fn acked_bytes(&mut self) -> u64 {
+        sockopt::acked_bytes(&*self.0).unwrap_or(0)
+    }
+}
+
+fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
