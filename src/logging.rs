@@ -1,0 +1,283 @@
+//! The log that can't block: lines go into a bounded queue, and one thread writes them. A stuck
+//! terminal or pipe stops that thread, not the loop; lines that don't fit are dropped and counted.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+use crate::limits::{LOG_FLUSH, LOG_QUEUE_BYTES_MAX, LOG_RESERVE_BYTES};
+
+/// Sends everything logged to stderr through a queue. `level` overrides RUST_LOG, which overrides
+/// the default, info.
+///
+/// # Errors
+/// A thread can't be started, or a logger was installed before.
+pub fn start(level: Option<LevelFilter>) -> io::Result<Outlet> {
+    let outlet = Outlet::new(io::stderr())?;
+    let mut builder = env_logger::Builder::new();
+    match level {
+        Some(level) => builder.filter_level(level),
+        None => builder.parse_env(env_logger::Env::default().default_filter_or("info")),
+    };
+    let target = env_logger::Target::Pipe(Box::new(QueueEnd(outlet.clone())));
+    let inner = builder
+        .target(target)
+        .write_style(env_logger::WriteStyle::Never)
+        .build();
+    log::set_max_level(inner.filter());
+    log::set_boxed_logger(Box::new(QueueLogger {
+        inner,
+        outlet: outlet.clone(),
+    }))
+    .map_err(io::Error::other)?;
+    Ok(outlet)
+}
+
+/// One end of a bounded queue of lines; a thread writes them to the sink.
+#[derive(Clone, Debug)]
+pub struct Outlet {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    filled: Condvar,
+    emptied: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    bytes: Vec<u8>,
+    /// The writer has taken bytes and not finished with them.
+    writing: bool,
+    dropped: u64,
+    /// How many of the dropped lines the output has been told of.
+    confessed: u64,
+}
+
+impl Outlet {
+    /// Starts the thread that writes to `sink`.
+    ///
+    /// # Errors
+    /// The thread can't be started.
+    pub fn new(sink: impl Write + Send + 'static) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let writers = Arc::clone(&shared);
+        thread::Builder::new()
+            .name("log".into())
+            .spawn(move || writers.write_to(sink))?;
+        Ok(Self { shared })
+    }
+
+    /// Queues one line; the LF is added. Dropped and counted when the queue is full.
+    pub fn print(&self, line: &fmt::Arguments<'_>) {
+        self.push(format!("{line}\n").as_bytes(), LOG_QUEUE_BYTES_MAX);
+    }
+
+    /// Queues one line that may use the reserve: what must be seen with `-q` too.
+    pub fn announce(&self, line: &fmt::Arguments<'_>) {
+        self.push(
+            format!("{line}\n").as_bytes(),
+            LOG_QUEUE_BYTES_MAX + LOG_RESERVE_BYTES,
+        );
+    }
+
+    /// Lines dropped so far.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.shared.lock().dropped
+    }
+
+    /// Waits until all is written, but not longer than a second: the reader may be stuck.
+    pub fn flush(&self) {
+        let queue = self.shared.lock();
+        let unwritten = |queue: &mut Queue| queue.writing || !queue.bytes.is_empty();
+        // The result tells of a timeout or of a writer that panicked; both end the wait.
+        drop(
+            self.shared
+                .emptied
+                .wait_timeout_while(queue, LOG_FLUSH, unwritten),
+        );
+    }
+
+    fn push(&self, line: &[u8], bytes_max: usize) {
+        let mut queue = self.shared.lock();
+        if queue.bytes.len() + line.len() > bytes_max {
+            queue.dropped += 1;
+            return;
+        }
+        queue.bytes.extend_from_slice(line);
+        drop(queue);
+        self.shared.filled.notify_one();
+    }
+
+    /// Counts a drop instead of a line if there is no room for an ordinary one.
+    fn drops_ordinary(&self) -> bool {
+        let mut queue = self.shared.lock();
+        let is_full = queue.bytes.len() >= LOG_QUEUE_BYTES_MAX;
+        queue.dropped += u64::from(is_full);
+        is_full
+    }
+}
+
+impl Shared {
+    /// A queue is whole after every push, so a panic elsewhere doesn't spoil it.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_to(&self, mut sink: impl Write) {
+        let mut taken = Vec::new();
+        loop {
+            let mut queue = self.lock();
+            while queue.bytes.is_empty() {
+                queue.writing = false;
+                self.emptied.notify_all();
+                queue = self
+                    .filled
+                    .wait(queue)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+            std::mem::swap(&mut queue.bytes, &mut taken);
+            queue.writing = true;
+            let unconfessed = queue.dropped - queue.confessed;
+            queue.confessed = queue.dropped;
+            drop(queue);
+            if unconfessed > 0 {
+                let line = format!("carafe: {unconfessed} lines dropped: the output was stuck\n");
+                taken.extend_from_slice(line.as_bytes());
+            }
+            // Nobody can be told that the log can't be written.
+            let _ = write_patiently(&mut sink, &taken);
+            taken.clear();
+        }
+    }
+}
+
+/// Writes everything, also to a descriptor that somebody else has made non-blocking, as programs
+/// that share a terminal do.
+fn write_patiently(sink: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match sink.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    sink.flush()
+}
+
+/// Where env_logger writes: one call is one whole line.
+struct QueueEnd(Outlet);
+
+impl Write for QueueEnd {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.push(line, LOG_QUEUE_BYTES_MAX + LOG_RESERVE_BYTES);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Formats by env_logger, but not what will be dropped anyway.
+struct QueueLogger {
+    inner: env_logger::Logger,
+    outlet: Outlet,
+}
+
+impl Log for QueueLogger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.inner.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let is_ordinary = record.level() >= log::Level::Info;
+        if self.inner.matches(record) && !(is_ordinary && self.outlet.drops_ordinary()) {
+            self.inner.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.outlet.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    /// A sink that takes a write only when the test allows it.
+    struct Gate {
+        allowed: mpsc::Receiver<()>,
+        written: mpsc::Sender<Vec<u8>>,
+    }
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.allowed.recv();
+            let _ = self.written.send(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stuck_sink_drops_and_counts_and_says_so() {
+        let (allow, allowed) = mpsc::channel();
+        let (written, output) = mpsc::channel();
+        let outlet = Outlet::new(Gate { allowed, written }).unwrap();
+        let line = "x".repeat(1023);
+        // The writer takes some lines out of the queue before it is stuck; the queue fills after.
+        let fits = (LOG_QUEUE_BYTES_MAX + LOG_RESERVE_BYTES) / 1024;
+        for _ in 0..3 * fits {
+            outlet.print(&format_args!("{line}"));
+        }
+        let dropped = outlet.dropped();
+        assert!(dropped > 0, "the queue is bounded");
+        outlet.announce(&format_args!("urgent"));
+        assert_eq!(
+            outlet.dropped(),
+            dropped,
+            "the reserve takes what is urgent"
+        );
+        drop(allow);
+        let mut all = Vec::new();
+        while !all.ends_with(b"stuck\n") {
+            all.extend(output.recv().unwrap());
+        }
+        let text = String::from_utf8(all).unwrap();
+        assert!(text.contains("\nurgent\n"));
+        assert!(text.ends_with(&format!(
+            "carafe: {dropped} lines dropped: the output was stuck\n"
+        )));
+        assert_eq!(text.lines().count() as u64, 3 * fits as u64 - dropped + 2);
+    }
+
+    #[test]
+    fn flush_ends_when_all_is_written_and_when_the_sink_is_stuck() {
+        let (allow, allowed) = mpsc::channel();
+        let (written, output) = mpsc::channel();
+        let outlet = Outlet::new(Gate { allowed, written }).unwrap();
+        outlet.print(&format_args!("a"));
+        outlet.flush();
+        assert!(output.try_recv().is_err(), "flush gave up on a stuck sink");
+        allow.send(()).unwrap();
+        outlet.flush();
+        assert_eq!(output.try_recv().unwrap(), b"a\n");
+    }
+}

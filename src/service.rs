@@ -1,0 +1,237 @@
+//! What is served: bytes received go in, a verdict comes out. A service knows no sockets and no
+//! waiting; the connection asks it at every moment at which a request might be whole.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileExt as _;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::fs::Stat;
+
+use crate::stats::Reason;
+
+/// Decides what the bytes of a client ask for.
+pub trait Service {
+    /// Judges everything received so far and not yet answered.
+    fn judge(&mut self, request: &Request<'_>) -> Verdict;
+}
+
+/// What a client has sent, and when the service is asked about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// All bytes of the request so far; at least one.
+    pub bytes: &'a [u8],
+    /// What is known about what follows.
+    pub moment: Moment,
+    /// How many guesses this connection has been granted (see [`Verdict::NeedMore`]).
+    pub guesses: u8,
+}
+
+/// What the connection knows when it asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Bytes have come, and more may be in the receive queue.
+    Arrived,
+    /// The receive queue is empty.
+    Drained,
+    /// Nothing has come for as long as the last verdict asked for.
+    Quiet,
+    /// The client has shut its side: a zero-length read.
+    Ended,
+}
+
+/// The service's answer.
+#[derive(Debug)]
+pub enum Verdict {
+    /// The request isn't whole.
+    NeedMore {
+        /// The service tried the bytes as they stand, at a cost: one more of the connection's
+        /// guesses is spent.
+        guessed: bool,
+        /// Ask again after so much silence.
+        quiet: Option<Duration>,
+    },
+    /// The request is whole, but there is no descriptor for its file now. Ask again.
+    Later,
+    /// Here is the answer.
+    Reply(Reply),
+    /// A failure of our own: the peer must see an error.
+    Abandon(Reason),
+}
+
+/// An answer, after which the connection ends.
+#[derive(Debug)]
+pub struct Reply {
+    /// What was asked for, as the log shows it.
+    pub subject: Box<[u8]>,
+    /// What is sent.
+    pub body: Body,
+    /// How the connection ends when all is sent.
+    pub outcome: Outcome,
+    /// How many of the request's bytes were used, its end included.
+    pub used: usize,
+    /// What ended the request.
+    pub ended_by: RequestEnd,
+}
+
+/// How an answered request ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It brought what was asked for.
+    Complete,
+    /// It brought nothing, for this reason.
+    Refused(&'static str),
+}
+
+impl Outcome {
+    /// The reason that is counted.
+    #[must_use]
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Complete => Reason::Complete,
+            Self::Refused(_) => Reason::Refused,
+        }
+    }
+}
+
+/// What marked the end of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestEnd {
+    /// A line feed.
+    LineFeed,
+    /// The client's FIN.
+    Eof,
+    /// Nothing did: the bytes in hand were taken for the whole.
+    Guess,
+}
+
+/// What a reply sends.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// Bytes in memory, shared by all who are sent the same.
+    Bytes(Rc<[u8]>),
+    /// A file, shared by all who are sent the same.
+    File(Rc<OpenFile>),
+}
+
+impl Body {
+    /// A body without a byte.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::Bytes(Rc::new([]))
+    }
+
+    /// The length promised, in bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File(file) => file.len(),
+        }
+    }
+
+    /// Whether there is nothing to send.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A regular file, open for reading, with what fstat said when it was opened.
+#[derive(Debug)]
+pub struct OpenFile {
+    file: File,
+    stat: Stat,
+}
+
+/// What makes two open files the same version of the same file: device, inode, length and both
+/// times. ctime is there because mtime can be set back.
+pub type FileVersion = (u64, u64, u64, (i64, u64), (i64, u64));
+
+impl OpenFile {
+    /// Takes a file and its fstat.
+    #[must_use]
+    pub fn new(file: File, stat: Stat) -> Self {
+        Self { file, stat }
+    }
+
+    /// The file itself.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The length at open, in bytes: what was promised, whatever happens to the file.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        length(&self.stat)
+    }
+
+    /// Whether it was empty at open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The version that was opened.
+    #[must_use]
+    pub fn version(&self) -> FileVersion {
+        let stat = &self.stat;
+        (
+            stat.st_dev,
+            stat.st_ino,
+            self.len(),
+            mtime(stat),
+            ctime(stat),
+        )
+    }
+
+    /// Reads at `offset`. Zero means that the file ends there.
+    ///
+    /// # Errors
+    /// As pread(2).
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buf, offset)
+    }
+
+    /// Whether the bytes that were promised may have been overwritten since.
+    ///
+    /// A file that only grew keeps them. ctime moves also when a file is unlinked, replaced by
+    /// rename, linked or given another mode or owner, which touch no byte: where one of those
+    /// shows, ctime says nothing.
+    ///
+    /// # Errors
+    /// As fstat(2).
+    pub fn is_overwritten(&self) -> io::Result<bool> {
+        let (then, now) = (&self.stat, rustix::fs::fstat(self.file.as_fd())?);
+        let touched = |stat: &Stat| (stat.st_nlink, stat.st_mode, stat.st_uid, stat.st_gid);
+        let rewritten = mtime(&now) != mtime(then)
+            || (ctime(&now) != ctime(then) && touched(&now) == touched(then));
+        Ok(rewritten && length(&now) == length(then))
+    }
+}
+
+fn length(stat: &Stat) -> u64 {
+    // The kernel never reports a negative length.
+    stat.st_size as u64
+}
+
+fn mtime(stat: &Stat) -> (i64, u64) {
+    (stat.st_mtime, stat.st_mtime_nsec)
+}
+
+fn ctime(stat: &Stat) -> (i64, u64) {
+    (stat.st_ctime, stat.st_ctime_nsec)
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Complete => write!(f, "{}", Reason::Complete),
+            Self::Refused(why) => write!(f, "{}: {why}", Reason::Refused),
+        }
+    }
+}

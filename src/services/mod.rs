@@ -1,0 +1,5 @@
+//! What carafe can serve. Services know bytes, names and files; never sockets.
+
+pub mod bare;
+pub mod root;
+pub mod thanks;

@@ -1,0 +1,142 @@
+//! The message pair's server: what one drained read holds is the text; it is printed and thanked.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use encoding_rs::Encoding;
+
+use crate::escape::EscapedText;
+use crate::limits::TEXT_BYTES_MAX;
+use crate::logging::Outlet;
+use crate::service::{Body, Moment, Outcome, Reply, Request, RequestEnd, Service, Verdict};
+
+/// Prints each client's text and answers `thank you !`.
+#[derive(Debug)]
+pub struct Thanks {
+    encoding: &'static Encoding,
+    reply: Rc<[u8]>,
+    /// How long half a character waits for its other half.
+    gap: Duration,
+    output: Outlet,
+}
+
+impl Thanks {
+    /// Texts in `encoding` are printed to `output`, one a line.
+    #[must_use]
+    pub fn new(encoding: &'static Encoding, gap: Duration, output: Outlet) -> Self {
+        let (reply, _, _) = encoding.encode("thank you !");
+        Self {
+            encoding,
+            reply: reply.into_owned().into(),
+            gap,
+            output,
+        }
+    }
+}
+
+impl Service for Thanks {
+    fn judge(&mut self, request: &Request<'_>) -> Verdict {
+        let used = request.bytes.len().min(TEXT_BYTES_MAX);
+        let is_full = used == TEXT_BYTES_MAX;
+        if request.moment == Moment::Arrived && !is_full {
+            return Verdict::NeedMore {
+                guessed: false,
+                quiet: None,
+            };
+        }
+        let (text, is_cut) = decode(self.encoding, &request.bytes[..used]);
+        if request.moment == Moment::Drained && is_cut && !is_full {
+            return Verdict::NeedMore {
+                guessed: false,
+                quiet: Some(self.gap),
+            };
+        }
+        let ended_by = match request.moment {
+            Moment::Ended => RequestEnd::Eof,
+            _ => RequestEnd::Guess,
+        };
+        self.output.print(&format_args!("{}", EscapedText(&text)));
+        Verdict::Reply(Reply {
+            subject: text.into_bytes().into(),
+            body: Body::Bytes(Rc::clone(&self.reply)),
+            outcome: Outcome::Complete,
+            used,
+            ended_by,
+        })
+    }
+}
+
+/// Decodes with replacement characters, and says whether the text ends within a character.
+fn decode(encoding: &'static Encoding, bytes: &[u8]) -> (String, bool) {
+    let mut decoder = encoding.new_decoder_without_bom_handling();
+    // Room for every character and for the replacement of a cut one; the text is bounded.
+    let capacity = decoder
+        .max_utf8_buffer_length(bytes.len())
+        .unwrap_or(4 * TEXT_BYTES_MAX);
+    let mut text = String::with_capacity(capacity);
+    let _ = decoder.decode_to_string(bytes, &mut text, false);
+    let (_, _, is_cut) = decoder.decode_to_string(b"", &mut text, true);
+    (text, is_cut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use encoding_rs::GBK;
+
+    fn judge(bytes: &[u8], moment: Moment) -> Verdict {
+        let output = Outlet::new(std::io::sink()).unwrap();
+        let request = Request {
+            bytes,
+            moment,
+            guesses: 0,
+        };
+        Thanks::new(GBK, Duration::from_secs(1), output).judge(&request)
+    }
+
+    #[test]
+    fn a_drained_read_is_a_text() {
+        let (bytes, _, _) = GBK.encode("你好");
+        let Verdict::Reply(reply) = judge(&bytes, Moment::Drained) else {
+            panic!("a reply")
+        };
+        assert_eq!(&*reply.subject, "你好".as_bytes());
+        let Body::Bytes(body) = reply.body else {
+            panic!("bytes")
+        };
+        assert_eq!(&*body, b"thank you !");
+    }
+
+    #[test]
+    fn half_a_character_waits_and_is_replaced_at_last() {
+        let (bytes, _, _) = GBK.encode("你好");
+        let cut = &bytes[..3];
+        let waits = Some(Duration::from_secs(1));
+        assert!(
+            matches!(judge(cut, Moment::Drained), Verdict::NeedMore { quiet, .. } if quiet == waits)
+        );
+        for moment in [Moment::Quiet, Moment::Ended] {
+            let Verdict::Reply(reply) = judge(cut, moment) else {
+                panic!("a reply")
+            };
+            assert_eq!(&*reply.subject, "你\u{fffd}".as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_text_has_a_limit() {
+        let long = vec![b'a'; TEXT_BYTES_MAX + 5];
+        let Verdict::Reply(reply) = judge(&long, Moment::Arrived) else {
+            panic!("a reply")
+        };
+        assert_eq!(reply.used, TEXT_BYTES_MAX);
+    }
+
+    #[test]
+    fn what_is_no_gbk_is_replaced() {
+        let Verdict::Reply(reply) = judge(b"a\xff\xffb", Moment::Drained) else {
+            panic!("reply")
+        };
+        assert_eq!(&*reply.subject, "a\u{fffd}\u{fffd}b".as_bytes());
+    }
+}
