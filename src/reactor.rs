@@ -1,0 +1,828 @@
+//! The loop: one poll, the listeners, the slab of connections, their deadlines and the run queue.
+//! It knows readiness and time; no names, no files, no HTTP. What runs on it is an [`App`].
+//!
+//! One turn, in order: wait (not at all if something is ready to run) · read the clock once ·
+//! sources · accept, a bounded number · the events, then the run queue as it stood · deadlines ·
+//! reap. Handlers never free anything: they say how a connection ends, and the reap at the end of
+//! the turn releases it, so that a token can't come to mean another connection within a turn.
+//!
+//! Polling is edge-triggered. A socket is registered, once and for both directions, when its first
+//! attempt would block. Whoever stops without having seen WouldBlock goes to the run queue, since
+//! no new edge will come.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Waker};
+use slab::Slab;
+use socket2::{SockFilter, SockRef};
+
+use crate::limits::{
+    ACCEPT_RETRY, ACCEPT_WARNING_INTERVAL, ACCEPTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX,
+    HANDSHAKE_GRACE, SCRATCH_BYTES,
+};
+use crate::stats::{Reason, Stats};
+use crate::timers::{Deadline, Timers};
+use crate::turn::{Next, Readiness, Turn, Why};
+
+/// What runs on the loop.
+pub trait App {
+    /// What the slab keeps beside a socket.
+    type Conn;
+
+    /// A client was accepted. Its first step follows at once.
+    fn accepted(&mut self, from: ListenerId, peer: SocketAddr, cx: &mut Cx<'_>) -> Self::Conn;
+
+    /// Steps a connection.
+    fn step(
+        &mut self,
+        conn: &mut Self::Conn,
+        socket: &mut TcpStream,
+        why: Why,
+        cx: &mut Cx<'_>,
+    ) -> Next;
+
+    /// A source is ready, or was notified by a [`Remote`]. It must be drained.
+    fn source(&mut self, id: SourceId, control: &mut Control);
+
+    /// A connection has ended; its socket is closed by now.
+    fn ended(&mut self, conn: Self::Conn, token: Token, reason: Reason, control: &mut Control);
+}
+
+/// Which listener a client came by: its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerId(pub u32);
+
+/// Which source of the application is meant; the application numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceId(pub u32);
+
+/// A connection's identity: its key in the slab and a generation, so that a late wake-up for a
+/// connection that is gone can't reach its successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token {
+    key: u32,
+    generation: u32,
+}
+
+/// Generations that are no connections' mark the poll's other tokens.
+const LISTENER: u32 = 0;
+const SOURCE: u32 = 1;
+const WAKER: u32 = 2;
+const FIRST_GENERATION: u32 = 3;
+
+const _: () = assert!(usize::BITS >= 64, "a token packs two 32-bit numbers");
+
+impl Token {
+    fn pack(self) -> mio::Token {
+        mio::Token((self.generation as usize) << 32 | self.key as usize)
+    }
+
+    fn unpack(token: mio::Token) -> Self {
+        Self {
+            key: token.0 as u32,
+            generation: (token.0 >> 32) as u32,
+        }
+    }
+}
+
+/// What a handler may use: its turn, its identity and the loop's controls.
+#[derive(Debug)]
+pub struct Cx<'a> {
+    /// The clock, the scratch buffer and the connection's deadline.
+    pub turn: Turn<'a>,
+    /// The loop's controls.
+    pub control: &'a mut Control,
+    token: Token,
+}
+
+impl Cx<'_> {
+    /// The connection's identity.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        self.token
+    }
+}
+
+/// What an application may tell the loop.
+#[derive(Debug)]
+pub struct Control {
+    /// The loop's counters.
+    pub stats: Stats,
+    now: Instant,
+    wakes: Vec<Token>,
+    life: Life,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Life {
+    Running,
+    /// Asked to drain; the turn's accept phase begins it.
+    Draining {
+        begun: bool,
+        deadline: Instant,
+    },
+    Stopped,
+}
+
+impl Control {
+    /// The turn's time.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Steps a parked connection once more, with [`Why::Woken`]. Nothing happens if it isn't
+    /// parked any more.
+    pub fn wake(&mut self, token: Token) {
+        self.wakes.push(token);
+    }
+
+    /// Lets no new client in, serves those that are connected, and ends: after `patience` at the
+    /// latest.
+    pub fn drain(&mut self, patience: Duration) {
+        if matches!(self.life, Life::Running) {
+            self.life = Life::Draining {
+                begun: false,
+                deadline: self.now + patience,
+            };
+        }
+    }
+
+    /// Ends the loop at once; every connection is reset.
+    pub fn stop(&mut self) {
+        self.life = Life::Stopped;
+    }
+
+    /// Whether [`Control::drain`] was called.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        matches!(self.life, Life::Draining { .. })
+    }
+}
+
+/// Reaches the loop from other threads, over the poll's one waker.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    waker: Arc<Waker>,
+    inbox: Arc<Mutex<Vec<SourceId>>>,
+}
+
+impl Remote {
+    /// Makes the loop call [`App::source`].
+    ///
+    /// # Errors
+    /// The waker's descriptor can't be written, which no known kernel does.
+    pub fn notify(&self, id: SourceId) -> io::Result<()> {
+        self.inbox
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(id);
+        self.waker.wake()
+    }
+}
+
+/// How the loop came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// A drain is over.
+    Drained,
+    /// [`Control::stop`] was called.
+    Stopped,
+}
+
+/// The loop.
+#[derive(Debug)]
+pub struct Reactor<C> {
+    poll: Poll,
+    events: Events,
+    remote: Remote,
+    listeners: Vec<Listener>,
+    slots: Slab<Slot<C>>,
+    connections_max: usize,
+    generation: u32,
+    timers: Timers<Token>,
+    run_queue: VecDeque<Token>,
+    ending: Vec<(Token, End)>,
+    /// What this turn's wait brought, sorted.
+    ready: Vec<(Token, Readiness)>,
+    sources: Vec<SourceId>,
+    scratch: Box<[u8]>,
+    control: Control,
+    /// When accepting was last complained about.
+    warned: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    /// `None` once it is closed.
+    socket: Option<TcpListener>,
+    state: Accepting,
+    /// Clients whose handshake was under way have come by then.
+    grace_ends: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accepting {
+    /// The queue was empty; an edge will come.
+    Waiting,
+    /// The queue may hold clients.
+    Ready,
+    /// No descriptor or no slot is free: until a connection ends, or then.
+    Resting { until: Option<Instant> },
+}
+
+#[derive(Debug)]
+struct Slot<C> {
+    socket: TcpStream,
+    generation: u32,
+    registered: bool,
+    run: Run,
+    deadline: Deadline,
+    conn: C,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Run {
+    /// Waits for an edge.
+    Waiting,
+    /// Waits for a wake-up.
+    Parked,
+    /// In the run queue, to be stepped with this.
+    Queued(Why),
+    /// Ended; the reap will take it.
+    Ended,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Close(Reason),
+    Reset(Reason),
+}
+
+impl<C> Reactor<C> {
+    /// A loop over listeners that are bound, listening and non-blocking.
+    ///
+    /// # Errors
+    /// The poll can't be made.
+    pub fn new(listeners: Vec<TcpListener>, connections_max: usize) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(
+            poll.registry(),
+            Token {
+                key: 0,
+                generation: WAKER,
+            }
+            .pack(),
+        )?;
+        let mut registered = Vec::new();
+        for (index, mut socket) in listeners.into_iter().enumerate() {
+            let token = Token {
+                key: index as u32,
+                generation: LISTENER,
+            };
+            poll.registry()
+                .register(&mut socket, token.pack(), Interest::READABLE)?;
+            let state = Accepting::Waiting;
+            registered.push(Listener {
+                socket: Some(socket),
+                state,
+                grace_ends: None,
+            });
+        }
+        let now = Instant::now();
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS_PER_TURN_MAX),
+            remote: Remote {
+                waker: Arc::new(waker),
+                inbox: Arc::default(),
+            },
+            listeners: registered,
+            slots: Slab::new(),
+            connections_max,
+            generation: FIRST_GENERATION,
+            timers: Timers::new(now),
+            run_queue: VecDeque::new(),
+            ending: Vec::new(),
+            ready: Vec::new(),
+            sources: Vec::new(),
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            control: Control {
+                stats: Stats::default(),
+                now,
+                wakes: Vec::new(),
+                life: Life::Running,
+            },
+            warned: None,
+        })
+    }
+
+    /// Watches a source; its readiness becomes [`App::source`].
+    ///
+    /// # Errors
+    /// It can't be registered.
+    pub fn add_source(
+        &mut self,
+        source: &mut impl mio::event::Source,
+        id: SourceId,
+    ) -> io::Result<()> {
+        let token = Token {
+            key: id.0,
+            generation: SOURCE,
+        };
+        self.poll
+            .registry()
+            .register(source, token.pack(), Interest::READABLE)
+    }
+
+    /// A handle for other threads.
+    #[must_use]
+    pub fn remote(&self) -> Remote {
+        self.remote.clone()
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.control.stats
+    }
+
+    /// Runs turn after turn until a drain is over or the application stops the loop.
+    ///
+    /// # Errors
+    /// The poll itself fails; the connections are reset.
+    pub fn run<A: App<Conn = C>>(&mut self, app: &mut A) -> io::Result<Ending> {
+        loop {
+            let turned = self.turn(app);
+            match self.control.life {
+                _ if turned.is_err() => {
+                    self.reset_all(app);
+                    return turned.map(|()| Ending::Stopped);
+                }
+                Life::Stopped => {
+                    self.reset_all(app);
+                    return Ok(Ending::Stopped);
+                }
+                Life::Draining { begun: true, .. }
+                    if self.slots.is_empty() && self.listeners.iter().all(Listener::is_closed) =>
+                {
+                    return Ok(Ending::Drained);
+                }
+                Life::Running | Life::Draining { .. } => {}
+            }
+        }
+    }
+
+    fn turn<A: App<Conn = C>>(&mut self, app: &mut A) -> io::Result<()> {
+        self.wait()?;
+        self.control.now = Instant::now();
+        for id in std::mem::take(&mut self.sources) {
+            app.source(id, &mut self.control);
+        }
+        self.begin_drain();
+        for index in 0..self.listeners.len() {
+            self.accept(app, index);
+        }
+        self.dispatch(app);
+        self.expire(app);
+        self.reap(app);
+        self.queue_woken();
+        Ok(())
+    }
+
+    // ---- waiting ----
+
+    /// Waits for events and sorts them.
+    fn wait(&mut self) -> io::Result<()> {
+        let timeout = self.patience(Instant::now());
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            result => result?,
+        }
+        for event in &self.events {
+            let token = Token::unpack(event.token());
+            match token.generation {
+                LISTENER => {
+                    let state = &mut self.listeners[token.key as usize].state;
+                    if *state == Accepting::Waiting {
+                        *state = Accepting::Ready;
+                    }
+                }
+                SOURCE => self.sources.push(SourceId(token.key)),
+                WAKER => {
+                    let mut inbox = self
+                        .remote
+                        .inbox
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner);
+                    self.sources.append(&mut inbox);
+                }
+                _ => self.ready.push((token, readiness(event))),
+            }
+        }
+        Ok(())
+    }
+
+    /// How long the wait may take; `None` is without end.
+    fn patience(&self, now: Instant) -> Option<Duration> {
+        if !self.run_queue.is_empty() || self.listeners.iter().any(Listener::is_ready) {
+            return Some(Duration::ZERO);
+        }
+        let drain_ends = match self.control.life {
+            Life::Draining { deadline, .. } => Some(deadline),
+            _ => None,
+        };
+        let listeners = self.listeners.iter().filter_map(Listener::next_deadline);
+        let next = listeners.chain(self.timers.next()).chain(drain_ends).min();
+        next.map(|at| at.saturating_duration_since(now))
+    }
+
+    // ---- accepting ----
+
+    fn accept<A: App<Conn = C>>(&mut self, app: &mut A, index: usize) {
+        let now = self.control.now;
+        let listener = &mut self.listeners[index];
+        if listener.is_over(now) && listener.state == Accepting::Waiting {
+            // The last look: a client may have come since the wait.
+            listener.state = Accepting::Ready;
+        }
+        for _ in 0..ACCEPTS_PER_TURN_MAX {
+            let listener = &mut self.listeners[index];
+            let Some(socket) = listener.socket.as_ref().filter(|_| listener.may_try(now)) else {
+                break;
+            };
+            if self.slots.len() >= self.connections_max {
+                listener.state = Accepting::Resting { until: None };
+                let most = self.connections_max;
+                self.warn(format_args!(
+                    "{most} connections, the most there may be: new clients wait"
+                ));
+                break;
+            }
+            match socket.accept() {
+                Ok((socket, peer)) => {
+                    listener.state = Accepting::Ready;
+                    self.admit(app, ListenerId(index as u32), socket, peer);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    listener.state = Accepting::Waiting;
+                }
+                Err(error) if concerns_one_client(&error) => {
+                    listener.state = Accepting::Ready;
+                    log::debug!("a client was gone before it was accepted: {error}");
+                }
+                Err(error) => {
+                    listener.state = Accepting::Resting {
+                        until: Some(now + ACCEPT_RETRY),
+                    };
+                    self.warn(format_args!("accept: {error}: new clients wait"));
+                }
+            }
+        }
+        let listener = &mut self.listeners[index];
+        if listener.is_over(now) && listener.state == Accepting::Waiting {
+            listener.socket = None;
+        }
+    }
+
+    fn admit<A: App<Conn = C>>(
+        &mut self,
+        app: &mut A,
+        from: ListenerId,
+        socket: TcpStream,
+        peer: SocketAddr,
+    ) {
+        self.control.stats.count_accepted();
+        let vacant = self.slots.vacant_entry();
+        let token = Token {
+            key: vacant.key() as u32,
+            generation: self.generation,
+        };
+        self.generation = self.generation.checked_add(1).unwrap_or(FIRST_GENERATION);
+        let turn = Turn {
+            now: self.control.now,
+            scratch: &mut self.scratch,
+            deadline: None,
+            draining: self.control.is_draining(),
+        };
+        let conn = app.accepted(
+            from,
+            peer,
+            &mut Cx {
+                turn,
+                control: &mut self.control,
+                token,
+            },
+        );
+        vacant.insert(Slot {
+            socket,
+            generation: token.generation,
+            registered: false,
+            run: Run::Waiting,
+            deadline: Deadline::default(),
+            conn,
+        });
+        self.step(app, token, Why::Start);
+    }
+
+    /// One line a second at the most: an operator's fault, not a flood.
+    fn warn(&mut self, what: std::fmt::Arguments<'_>) {
+        let now = self.control.now;
+        if self
+            .warned
+            .is_none_or(|warned| now - warned >= ACCEPT_WARNING_INTERVAL)
+        {
+            self.warned = Some(now);
+            log::warn!("{what}");
+        }
+    }
+
+    // ---- stepping ----
+
+    /// Steps what the events name, then the run queue as it stood.
+    fn dispatch<A: App<Conn = C>>(&mut self, app: &mut A) {
+        let mut ready = std::mem::take(&mut self.ready);
+        for (token, edge) in ready.drain(..) {
+            match self.run_of(token) {
+                Some(Run::Waiting) => self.step(app, token, Why::Ready(edge)),
+                Some(Run::Parked) if edge.dead => self.step(app, token, Why::Ready(edge)),
+                // What is queued is stepped below, and tries everything.
+                _ => {}
+            }
+        }
+        self.ready = ready;
+        self.queue_woken();
+        for _ in 0..self.run_queue.len() {
+            if let Some(token) = self.run_queue.pop_front()
+                && let Some(Run::Queued(why)) = self.run_of(token)
+            {
+                self.set_run(token, Run::Waiting);
+                self.step(app, token, why);
+            }
+        }
+    }
+
+    fn queue_woken(&mut self) {
+        for token in std::mem::take(&mut self.control.wakes) {
+            if self.run_of(token) == Some(Run::Parked) {
+                self.set_run(token, Run::Queued(Why::Woken));
+                self.run_queue.push_back(token);
+            }
+        }
+    }
+
+    fn run_of(&self, token: Token) -> Option<Run> {
+        let slot = self.slots.get(token.key as usize)?;
+        (slot.generation == token.generation).then_some(slot.run)
+    }
+
+    /// The token's connection must be there.
+    fn set_run(&mut self, token: Token, run: Run) {
+        self.slots[token.key as usize].run = run;
+    }
+
+    /// Steps one connection that is there and has not ended, and does what it wants next.
+    fn step<A: App<Conn = C>>(&mut self, app: &mut A, token: Token, why: Why) {
+        let slot = &mut self.slots[token.key as usize];
+        let turn = Turn {
+            now: self.control.now,
+            scratch: &mut self.scratch,
+            deadline: slot.deadline.at(),
+            draining: self.control.is_draining(),
+        };
+        let mut cx = Cx {
+            turn,
+            control: &mut self.control,
+            token,
+        };
+        let next = app.step(&mut slot.conn, &mut slot.socket, why, &mut cx);
+        let deadline = cx.turn.deadline;
+        self.timers.set(&mut slot.deadline, deadline, token);
+        match next {
+            Next::Wait | Next::Park => {
+                match (next, slot.run) {
+                    (Next::Park, _) => slot.run = Run::Parked,
+                    (_, Run::Parked) => slot.run = Run::Waiting,
+                    // A deadline came while it was queued; it stays queued.
+                    _ => {}
+                }
+                if let Err(error) = slot.register(&self.poll, token) {
+                    log::error!("a socket can't be watched: {error}");
+                    self.doom(token, End::Reset(Reason::PollFailed));
+                }
+            }
+            Next::Again => {
+                if !matches!(slot.run, Run::Queued(_)) {
+                    slot.run = Run::Queued(Why::Again);
+                    self.run_queue.push_back(token);
+                }
+            }
+            Next::Close(reason) => self.doom(token, End::Close(reason)),
+            Next::Reset(reason) => self.doom(token, End::Reset(reason)),
+        }
+    }
+
+    fn doom(&mut self, token: Token, end: End) {
+        self.set_run(token, Run::Ended);
+        self.ending.push((token, end));
+    }
+
+    // ---- deadlines ----
+
+    fn expire<A: App<Conn = C>>(&mut self, app: &mut A) {
+        let now = self.control.now;
+        let mut expired = Vec::new();
+        self.timers.expire(now, &mut expired);
+        for (token, tick) in expired {
+            let ended = matches!(self.run_of(token), None | Some(Run::Ended));
+            if ended {
+                continue;
+            }
+            let deadline = &mut self.slots[token.key as usize].deadline;
+            if self.timers.is_due(deadline, tick, now, token) {
+                self.step(app, token, Why::Deadline);
+            }
+        }
+        if let Life::Draining { deadline, .. } = self.control.life
+            && deadline <= now
+        {
+            self.end_drain(app);
+        }
+    }
+
+    // ---- ending ----
+
+    /// Releases what ended in this turn.
+    fn reap<A: App<Conn = C>>(&mut self, app: &mut A) {
+        if self.ending.is_empty() {
+            return;
+        }
+        let mut ending = std::mem::take(&mut self.ending);
+        for (token, end) in ending.drain(..) {
+            let slot = self.slots.remove(token.key as usize);
+            let reason = match end {
+                Close(reason) => reason,
+                Reset(reason) => {
+                    // Without SO_LINGER the close would look like a good end.
+                    let _ = SockRef::from(&slot.socket).set_linger(Some(Duration::ZERO));
+                    reason
+                }
+            };
+            drop(slot.socket);
+            self.control.stats.count_ended(reason);
+            app.ended(slot.conn, token, reason, &mut self.control);
+        }
+        self.ending = ending;
+        for listener in &mut self.listeners {
+            if let Accepting::Resting { .. } = listener.state {
+                listener.state = Accepting::Ready;
+            }
+        }
+    }
+
+    /// Shuts the door: the filter drops new SYNs, while those already let in are accepted still.
+    fn begin_drain(&mut self) {
+        if let Life::Draining { begun, .. } = &mut self.control.life
+            && !std::mem::replace(begun, true)
+        {
+            for listener in &mut self.listeners {
+                listener.shut(self.control.now);
+            }
+        }
+    }
+
+    /// The drain's deadline: whatever is left has to end in this turn.
+    fn end_drain<A: App<Conn = C>>(&mut self, app: &mut A) {
+        for listener in &mut self.listeners {
+            listener.socket = None;
+        }
+        for token in self.open_tokens() {
+            self.step(app, token, Why::Stop);
+            if self.run_of(token) != Some(Run::Ended) {
+                self.doom(token, End::Reset(Reason::DrainDeadline));
+            }
+        }
+    }
+
+    fn reset_all<A: App<Conn = C>>(&mut self, app: &mut A) {
+        for token in self.open_tokens() {
+            self.doom(token, End::Reset(Reason::Stopped));
+        }
+        self.reap(app);
+    }
+
+    /// All connections that have not ended.
+    fn open_tokens(&self) -> Vec<Token> {
+        let open = self.slots.iter().filter(|(_, slot)| slot.run != Run::Ended);
+        open.map(|(key, slot)| Token {
+            key: key as u32,
+            generation: slot.generation,
+        })
+        .collect()
+    }
+}
+
+use End::{Close, Reset};
+
+impl<C> Slot<C> {
+    fn register(&mut self, poll: &Poll, token: Token) -> io::Result<()> {
+        if !self.registered {
+            let both = Interest::READABLE | Interest::WRITABLE;
+            poll.registry()
+                .register(&mut self.socket, token.pack(), both)?;
+            self.registered = true;
+        }
+        Ok(())
+    }
+}
+
+impl Listener {
+    fn is_closed(&self) -> bool {
+        self.socket.is_none()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.state == Accepting::Ready && !self.is_closed()
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let until = match self.state {
+            Accepting::Resting { until } => until,
+            Accepting::Waiting => self.grace_ends,
+            Accepting::Ready => None,
+        };
+        until.filter(|_| !self.is_closed())
+    }
+
+    /// Lets no new client begin a handshake. Closing instead would reset those in the queue.
+    fn shut(&mut self, now: Instant) {
+        let Some(socket) = &self.socket else { return };
+        if let Err(error) = SockRef::from(socket).attach_filter(&DROP_SYN) {
+            log::warn!("new clients can't be kept out while those here are served: {error}");
+        }
+        self.grace_ends = Some(now + HANDSHAKE_GRACE);
+    }
+
+    /// Whether an accept may find a client.
+    fn may_try(&self, now: Instant) -> bool {
+        match self.state {
+            Accepting::Ready => true,
+            Accepting::Resting { until } => until.is_some_and(|until| until <= now),
+            Accepting::Waiting => false,
+        }
+    }
+
+    /// Whether everyone whose handshake was under way has had the time to come.
+    fn is_over(&self, now: Instant) -> bool {
+        self.grace_ends.is_some_and(|ends| ends <= now)
+    }
+}
+
+/// A classic BPF program over the TCP header, which is where a TCP socket's filter starts: a
+/// segment whose flags (byte 13, RFC 9293, 3.1) have SYN without ACK is dropped.
+const DROP_SYN: [SockFilter; 5] = [
+    bpf(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, 13),
+    bpf(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, 0x12),
+    bpf(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, 0x02),
+    bpf(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+    bpf(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+];
+
+const fn bpf(code: u32, if_true: u8, if_false: u8, operand: u32) -> SockFilter {
+    // BPF codes are 16 bits wide.
+    SockFilter::new(code as u16, if_true, if_false, operand)
+}
+
+fn readiness(event: &mio::event::Event) -> Readiness {
+    Readiness {
+        readable: event.is_readable(),
+        writable: event.is_writable(),
+        read_closed: event.is_read_closed(),
+        dead: event.is_error() || event.is_write_closed(),
+    }
+}
+
+/// accept(2): errors already pending on the new socket; the listener is as good as before.
+fn concerns_one_client(error: &io::Error) -> bool {
+    const ONE_CLIENTS: [i32; 11] = [
+        libc::EINTR,
+        libc::ECONNABORTED,
+        libc::EPROTO,
+        libc::ENOPROTOOPT,
+        libc::ENETDOWN,
+        libc::ENETUNREACH,
+        libc::EHOSTDOWN,
+        libc::EHOSTUNREACH,
+        libc::ENONET,
+        libc::EOPNOTSUPP,
+        libc::EPERM,
+    ];
+    error
+        .raw_os_error()
+        .is_some_and(|errno| ONE_CLIENTS.contains(&errno))
+}
