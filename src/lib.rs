@@ -6,5 +6,16 @@
 
 pub mod cli;
 pub mod client;
+pub mod conn;
 pub mod escape;
 pub mod limits;
+pub mod logging;
+pub mod reactor;
+pub mod serve;
+pub mod service;
+pub mod services;
+pub mod sockopt;
+pub mod stats;
+pub mod timers;
+pub mod transport;
+pub mod turn;

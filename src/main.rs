@@ -5,12 +5,14 @@ use std::process::ExitCode;
 
 use carafe::cli::{self, Command, Exit};
 use carafe::client;
+use carafe::serve::{self, StartError};
 
 fn main() -> ExitCode {
     let exit = match cli::parse(std::env::args_os()) {
         Ok(Command::Get(args)) => client::get::run(&args),
         Ok(Command::Say(args)) => client::say::run(&args),
-        Ok(Command::Serve(_) | Command::Thank(_)) => Exit::Failed,
+        Ok(Command::Serve(args)) => started(serve::serve(&args)),
+        Ok(Command::Thank(args)) => started(serve::thank(&args)),
         Err((message, exit)) => print_and(&message, exit),
     };
     exit.into()
@@ -23,4 +25,8 @@ fn print_and(message: &str, exit: Exit) -> Exit {
         _ => std::io::stderr().write_all(message.as_bytes()),
     };
     exit
+}
+
+fn started(result: Result<Exit, StartError>) -> Exit {
+    result.unwrap_or_else(|error| print_and(&format!("carafe: {}\n", error.message), error.exit))
 }

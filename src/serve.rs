@@ -1,0 +1,505 @@
+//! The application on the reactor: `serve` and `thank` wire listeners, connections, a service,
+//! signals, counters and the log together.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, TcpStream};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+
+use crate::cli::{Exit, ListenArgs, ServeArgs, ThankArgs};
+use crate::conn::{Conn, Env, Timeouts};
+use crate::escape::Escaped;
+use crate::limits::{DESCRIPTORS_RESERVED, OPEN_FILES_SHARE, STALL_TIMEOUT};
+use crate::logging::{self, Outlet};
+use crate::reactor::{App, Control, Cx, Ending, ListenerId, Reactor, Remote, SourceId, Token};
+use crate::service::Service;
+use crate::services::bare::Bare;
+use crate::services::root::Root;
+use crate::services::thanks::Thanks;
+use crate::stats::{Reason, Stats};
+use crate::transport::Socket;
+use crate::turn::{Next, Why};
+
+/// Why a server could not start, and how the program ends then.
+#[derive(Debug)]
+pub struct StartError {
+    /// One line for the person who started it.
+    pub message: String,
+    /// The exit code.
+    pub exit: Exit,
+}
+
+impl StartError {
+    fn usage(message: String) -> Self {
+        Self {
+            message,
+            exit: Exit::Usage,
+        }
+    }
+
+    fn failed(message: String) -> Self {
+        Self {
+            message,
+            exit: Exit::Failed,
+        }
+    }
+}
+
+/// `carafe serve`: serves until a signal ends it.
+///
+/// # Errors
+/// It can't start.
+pub fn serve(args: &ServeArgs) -> Result<Exit, StartError> {
+    let service = open_root(args)?;
+    let outlet = start_log(&args.listen)?;
+    let timeouts = Timeouts {
+        request: args.listen.request_timeout,
+        stall: args.stall_timeout,
+    };
+    let room = Room::find(&args.listen, Some(args.open_files))?;
+    log::info!(
+        "serving \"{}\"",
+        Escaped(args.root.as_os_str().as_encoded_bytes())
+    );
+    Server::start(service, timeouts, &args.listen, args.port, room, outlet)?.run_until_signal()
+}
+
+/// `carafe thank`: prints and thanks until a signal, or one text with `--once`, ends it.
+///
+/// # Errors
+/// It can't start.
+pub fn thank(args: &ThankArgs) -> Result<Exit, StartError> {
+    let stdout = Outlet::new(io::stdout())
+        .map_err(|error| StartError::failed(format!("no thread for the output: {error}")))?;
+    let service = Thanks::new(args.encoding, args.name_gap, stdout.clone());
+    let outlet = start_log(&args.listen)?;
+    let timeouts = Timeouts {
+        request: args.listen.request_timeout,
+        stall: STALL_TIMEOUT,
+    };
+    let room = Room::find(&args.listen, None)?;
+    let mut server = Server::start(service, timeouts, &args.listen, args.port, room, outlet)?;
+    server.app.once = args.once;
+    let exit = server.run_until_signal();
+    stdout.flush();
+    exit
+}
+
+fn open_root(args: &ServeArgs) -> Result<Bare, StartError> {
+    let root = Root::open(&args.root, args.hidden).map_err(|error| {
+        let shown = Escaped(args.root.as_os_str().as_encoded_bytes());
+        StartError::usage(format!(
+            "ROOT: '{shown}' won't do: it takes a folder ({error})"
+        ))
+    })?;
+    Ok(Bare::new(
+        root,
+        (!args.exact_names).then_some(args.name_gap),
+    ))
+}
+
+fn start_log(listen: &ListenArgs) -> Result<Outlet, StartError> {
+    logging::start(listen.verbosity.level())
+        .map_err(|error| StartError::failed(format!("the log can't be started: {error}")))
+}
+
+// ---- descriptors ----
+
+/// How the descriptors are shared out.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    connections_max: usize,
+}
+
+impl Room {
+    /// Raises the descriptor limit as far as it goes, and leaves room for files: `None` for a
+    /// service that opens none, else what the flag says.
+    fn find(listen: &ListenArgs, open_files: Option<Option<u64>>) -> Result<Self, StartError> {
+        let limit = raise_descriptor_limit();
+        let listeners = listen.bind.len().max(1) as u64;
+        let free = limit.saturating_sub(DESCRIPTORS_RESERVED + listeners);
+        let files = open_files.map_or(0, |flag| flag.unwrap_or(limit / OPEN_FILES_SHARE));
+        let room = free.saturating_sub(files);
+        if room == 0 {
+            let most = free.saturating_sub(1);
+            return Err(StartError::usage(format!(
+                "--open-files: '{files}' won't do: with {limit} descriptors it takes 1 to {most}"
+            )));
+        }
+        let asked = listen.max_connections.unwrap_or(room);
+        if asked > room {
+            log::warn!(
+                "--max-connections {asked} is more than {limit} descriptors allow: it is {room}"
+            );
+        }
+        // At most 2^30, which a slab's key holds.
+        Ok(Self {
+            connections_max: asked.min(room).min(1 << 30) as usize,
+        })
+    }
+}
+
+/// Sets the soft limit to the hard one, and says what is in force.
+fn raise_descriptor_limit() -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: maximum,
+                maximum,
+            },
+        )
+    {
+        log::info!("the descriptor limit stays at {current:?}: {error}");
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+// ---- listeners ----
+
+/// Binds what the flags ask for; by default both families on one socket.
+fn bind_all(
+    listen: &ListenArgs,
+    port: u16,
+    outlet: &Outlet,
+) -> Result<Vec<TcpListener>, StartError> {
+    let backlog = listen.backlog as i32; // At most 2^30, as the flag says.
+    if listen.bind.is_empty() {
+        let everything = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        return match bind(everything, backlog, false) {
+            Err(error) if lacks_ipv6(&error) => {
+                outlet.announce(&format_args!("IPv6 is off here ({error}): IPv4 only"));
+                let ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+                Ok(vec![
+                    bind(ipv4, backlog, false).map_err(|error| cannot_bind(ipv4, &error))?,
+                ])
+            }
+            result => Ok(vec![
+                result.map_err(|error| cannot_bind(everything, &error))?,
+            ]),
+        };
+    }
+    let wants_ipv4 = listen.bind.contains(&IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let addresses = listen
+        .bind
+        .iter()
+        .map(|&address| SocketAddr::from((address, port)));
+    addresses
+        .map(|at| bind(at, backlog, wants_ipv4).map_err(|error| cannot_bind(at, &error)))
+        .collect()
+}
+
+/// mio's own bind has a fixed backlog of 128, so socket2 makes the listener. `only_v6` keeps `::`
+/// out of the way of another listener on 0.0.0.0.
+fn bind(address: SocketAddr, backlog: i32, only_v6: bool) -> io::Result<TcpListener> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = RawSocket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    // The server closes first, so its port is full of TIME_WAIT after a restart.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(only_v6)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(backlog)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+fn lacks_ipv6(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EAFNOSUPPORT) || error.kind() == ErrorKind::AddrNotAvailable
+}
+
+fn cannot_bind(address: SocketAddr, error: &io::Error) -> StartError {
+    StartError::failed(format!("{address} can't be listened on: {error}"))
+}
+
+/// The kernel lowers the backlog to this in silence.
+fn say_lower_somaxconn(backlog: u64) {
+    let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
+    if let Ok(somaxconn) = text.trim().parse::<u64>()
+        && somaxconn < backlog
+    {
+        log::info!("net.core.somaxconn lowers the backlog from {backlog} to {somaxconn}");
+    }
+}
+
+// ---- the server ----
+
+const SIGNALS: SourceId = SourceId(0);
+const STOP: SourceId = SourceId(1);
+
+/// A service on its own loop, listening.
+#[allow(
+    missing_debug_implementations,
+    reason = "signal-hook's Signals has none"
+)]
+pub struct Server<S> {
+    reactor: Reactor<Client>,
+    app: Serving<S>,
+    addresses: Vec<SocketAddr>,
+    outlet: Outlet,
+}
+
+impl<S: Service> Server<S> {
+    fn start(
+        service: S,
+        timeouts: Timeouts,
+        listen: &ListenArgs,
+        port: u16,
+        room: Room,
+        outlet: Outlet,
+    ) -> Result<Self, StartError> {
+        let listeners = bind_all(listen, port, &outlet)?;
+        say_lower_somaxconn(listen.backlog);
+        let failed = |error| StartError::failed(format!("the loop can't be made: {error}"));
+        let server = Self::new(service, timeouts, listeners, room.connections_max, outlet);
+        let mut server = server.map_err(failed)?;
+        server.app.patience = listen.drain;
+        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
+        server
+            .reactor
+            .add_source(&mut signals, SIGNALS)
+            .map_err(failed)?;
+        server.app.signals = Some(signals);
+        for address in &server.addresses {
+            server
+                .outlet
+                .announce(&format_args!("listening on {address}"));
+        }
+        Ok(server)
+    }
+
+    /// A server on listeners that are bound and non-blocking, without signals.
+    ///
+    /// # Errors
+    /// The poll can't be made.
+    pub fn new(
+        service: S,
+        timeouts: Timeouts,
+        listeners: Vec<TcpListener>,
+        connections_max: usize,
+        outlet: Outlet,
+    ) -> io::Result<Self> {
+        let addresses = listeners
+            .iter()
+            .map(TcpListener::local_addr)
+            .collect::<Result<_, _>>()?;
+        let app = Serving {
+            service,
+            timeouts,
+            patience: Duration::ZERO,
+            signals: None,
+            signal: None,
+            once: false,
+            parked: VecDeque::new(),
+            outlet: outlet.clone(),
+        };
+        Ok(Self {
+            reactor: Reactor::new(listeners, connections_max)?,
+            app,
+            addresses,
+            outlet,
+        })
+    }
+
+    /// Where it listens, with the real ports.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Stops it from another thread, as the first signal does.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.reactor.remote())
+    }
+
+    /// How long a stop may take.
+    pub fn set_drain(&mut self, patience: Duration) {
+        self.app.patience = patience;
+    }
+
+    /// Runs until it is stopped, and says what it counted.
+    ///
+    /// # Errors
+    /// The poll fails.
+    pub fn run(mut self) -> io::Result<Stats> {
+        self.reactor.run(&mut self.app)?;
+        Ok(self.reactor.stats().clone())
+    }
+
+    fn run_until_signal(mut self) -> Result<Exit, StartError> {
+        let ending = self.reactor.run(&mut self.app);
+        let stats = self.reactor.stats();
+        match self.outlet.dropped() {
+            0 => log::info!("{stats}"),
+            dropped => log::warn!("{stats}; {dropped} log lines dropped"),
+        }
+        let exit = match (ending, self.app.signal) {
+            (Ok(Ending::Stopped), Some(signal)) => Exit::Signal(signal),
+            (Ok(_), _) if stats.ended(Reason::DrainDeadline) == 0 => Exit::Done,
+            (Ok(_), _) => Exit::Failed,
+            (Err(error), _) => {
+                log::error!("the loop failed: {error}");
+                Exit::Failed
+            }
+        };
+        self.outlet.flush();
+        Ok(exit)
+    }
+}
+
+/// Stops a [`Server`].
+#[derive(Clone, Debug)]
+pub struct Stopper(Remote);
+
+impl Stopper {
+    /// Begins the drain.
+    ///
+    /// # Errors
+    /// As [`Remote::notify`].
+    pub fn stop(&self) -> io::Result<()> {
+        self.0.notify(STOP)
+    }
+}
+
+/// A connection and what its last log line needs.
+#[derive(Debug)]
+pub struct Client {
+    peer: SocketAddr,
+    accepted_at: Instant,
+    /// It stands in the line of those who wait for a descriptor.
+    in_line: bool,
+    conn: Conn,
+}
+
+/// The application: a service, and what happens around its connections.
+struct Serving<S> {
+    service: S,
+    timeouts: Timeouts,
+    /// How long a drain may take.
+    patience: Duration,
+    signals: Option<Signals>,
+    /// The signal that ended it at once.
+    signal: Option<u8>,
+    /// Drain after the first answer.
+    once: bool,
+    /// Connections that wait for a descriptor, first come first.
+    parked: VecDeque<Token>,
+    outlet: Outlet,
+}
+
+impl<S> Serving<S> {
+    /// The first signal drains, a later one ends.
+    fn take_signals(&mut self, control: &mut Control) {
+        let Some(signal) = self
+            .signals
+            .as_mut()
+            .and_then(|signals| signals.pending().last())
+        else {
+            return;
+        };
+        if control.is_draining() {
+            // Signal numbers are small.
+            self.signal = u8::try_from(signal).ok();
+            control.stop();
+        } else {
+            self.drain(control);
+        }
+    }
+
+    fn drain(&self, control: &mut Control) {
+        if !control.is_draining() {
+            control.drain(self.patience);
+            self.outlet.announce(&format_args!("draining"));
+        }
+    }
+}
+
+impl<S: Service> App for Serving<S> {
+    type Conn = Client;
+
+    fn accepted(&mut self, _from: ListenerId, peer: SocketAddr, cx: &mut Cx<'_>) -> Client {
+        let accepted_at = cx.turn.now;
+        let conn = Conn::new(accepted_at + self.timeouts.request);
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        Client {
+            peer,
+            accepted_at,
+            in_line: false,
+            conn,
+        }
+    }
+
+    fn step(
+        &mut self,
+        client: &mut Client,
+        socket: &mut TcpStream,
+        why: Why,
+        cx: &mut Cx<'_>,
+    ) -> Next {
+        let token = cx.token();
+        let mut env = Env {
+            transport: &mut Socket(socket),
+            service: &mut self.service,
+            timeouts: self.timeouts,
+            turn: &mut cx.turn,
+        };
+        let next = client.conn.step(&mut env, why);
+        // A wake-up took it out of the line.
+        client.in_line &= why != Why::Woken;
+        if next == Next::Park && !client.in_line {
+            client.in_line = true;
+            self.parked.push_back(token);
+        }
+        next
+    }
+
+    fn source(&mut self, id: SourceId, control: &mut Control) {
+        match id {
+            SIGNALS => self.take_signals(control),
+            _ => self.drain(control),
+        }
+    }
+
+    fn ended(&mut self, client: Client, token: Token, reason: Reason, control: &mut Control) {
+        let took = control.now() - client.accepted_at;
+        if client.in_line {
+            self.parked.retain(|&parked| parked != token);
+        }
+        control.stats.bytes_sent += client.conn.delivery().map_or(0, |delivery| delivery.offset);
+        log_end(&client, reason, took);
+        // The descriptors it held are free once it is dropped.
+        drop(client);
+        if let Some(next) = self.parked.pop_front() {
+            control.wake(next);
+        }
+        if self.once && reason == Reason::Complete {
+            self.drain(control);
+        }
+    }
+}
+
+/// One line for one connection.
+fn log_end(client: &Client, reason: Reason, took: Duration) {
+    let (peer, seconds) = (client.peer, took.as_secs_f64());
+    match client.conn.delivery() {
+        Some(delivery) => {
+            let (subject, sent) = (Escaped(&delivery.subject), delivery.offset);
+            let promised = delivery.promised;
+            let outcome = delivery.outcome;
+            if reason == outcome.reason() {
+                log::info!("{peer} \"{subject}\" {sent}/{promised} bytes {seconds:.3}s {outcome}");
+            } else {
+                log::info!("{peer} \"{subject}\" {sent}/{promised} bytes {seconds:.3}s {reason}");
+            }
+        }
+        None => log::info!("{peer} - 0/0 bytes {seconds:.3}s {reason}"),
+    }
+}
