@@ -67,9 +67,11 @@ impl State {
 enum Step {
     Stay(Next),
     Enter(State),
+    /// Enter a state whose first attempt was made already, and would block.
+    EnterWaiting(State),
 }
 
-use Step::{Enter, Stay};
+use Step::{Enter, EnterWaiting, Stay};
 
 impl Conn {
     /// A connection accepted just now, which has until `expires` to name a file.
@@ -101,6 +103,10 @@ impl Conn {
             match step {
                 Stay(next) => return next,
                 Enter(state) => self.enter(state),
+                EnterWaiting(state) => {
+                    self.enter(state);
+                    return Next::Wait;
+                }
             }
             why = Why::Start;
         }
@@ -485,40 +491,47 @@ impl Sending {
             return close;
         }
         let guessed = self.ended_by == RequestEnd::Guess;
+        let draining = env.turn.draining;
         match env.transport.read(env.turn.scratch) {
             Ok(0) => close,
-            Ok(n) if guessed && !env.turn.draining && is_terminator(&env.turn.scratch[..n]) => {
-                close
-            }
-            Ok(_) => self.linger(env),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                if guessed || self.more_input || env.turn.draining {
-                    self.linger(env)
-                } else {
-                    close
+            Ok(n) if guessed && !draining && is_terminator(&env.turn.scratch[..n]) => close,
+            Ok(n) => match self.linger(env, n as u64) {
+                Ok(closing) => Enter(State::Closing(closing)),
+                Err(error) => Stay(broken(&error)),
+            },
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Stay(broken(&error)),
+            Err(_) if !guessed && !self.more_input && !draining => close,
+            Err(_) => match self.linger(env, 0) {
+                Ok(closing) => {
+                    env.turn.deadline = closing.deadline(draining);
+                    EnterWaiting(State::Closing(closing))
                 }
-            }
-            Err(error) => Stay(broken(&error)),
+                Err(error) => Stay(broken(&error)),
+            },
         }
     }
 
-    fn linger<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) -> Step {
-        if let Err(error) = env.transport.shutdown_write() {
-            return Stay(broken(&error));
-        }
+    /// Shuts the write side; `discarded` bytes of input were thrown away already.
+    fn linger<T: Transport, S>(
+        &mut self,
+        env: &mut Env<'_, '_, T, S>,
+        discarded: u64,
+    ) -> io::Result<Closing> {
+        env.transport.shutdown_write()?;
         let nothing = Delivery {
             subject: Box::default(),
             ..self.delivery
         };
         let delivery = std::mem::replace(&mut self.delivery, nothing);
-        let now = env.turn.now;
-        Enter(State::Closing(Closing {
+        let (idle_ends, total_ends) = (env.turn.now + LINGER_IDLE, env.turn.now + LINGER_TOTAL);
+        let acked = env.transport.acked_bytes();
+        Ok(Closing {
             delivery,
-            discarded: 0,
-            idle_ends: now + LINGER_IDLE,
-            total_ends: now + LINGER_TOTAL,
-            acked: env.transport.acked_bytes(),
-        }))
+            discarded,
+            idle_ends,
+            total_ends,
+            acked,
+        })
     }
 
     fn warn(&self, what: &dyn std::fmt::Display) {

@@ -16,6 +16,8 @@ pub mod service;
 pub mod services;
 pub mod sockopt;
 pub mod stats;
+#[doc(hidden)]
+pub mod testing;
 pub mod timers;
 pub mod transport;
 pub mod turn;

@@ -1,0 +1,542 @@
+//! For tests and benches only: transports that do what a test says, a bench that steps one
+//! connection as the loop would, and choices that can be enumerated. Not part of the interface.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt as _;
+use std::time::{Duration, Instant};
+
+use crate::conn::{Conn, Env, Timeouts};
+use crate::limits::{REQUEST_TIMEOUT, SCRATCH_BYTES, STALL_TIMEOUT};
+use crate::service::Service;
+use crate::transport::{SendFileError, Transport};
+use crate::turn::{Next, Readiness, Turn, Why};
+
+/// An edge that says that a read may find something.
+pub const READABLE: Why = Why::Ready(Readiness {
+    readable: true,
+    writable: false,
+    read_closed: false,
+    dead: false,
+});
+
+/// An edge that says that a write may find room.
+pub const WRITABLE: Why = Why::Ready(Readiness {
+    readable: false,
+    writable: true,
+    read_closed: false,
+    dead: false,
+});
+
+/// An edge on which data and the peer's FIN came together.
+pub const READ_CLOSED: Why = Why::Ready(Readiness {
+    readable: true,
+    writable: false,
+    read_closed: true,
+    dead: false,
+});
+
+/// An edge of a reset.
+pub const DEAD: Why = Why::Ready(Readiness {
+    readable: true,
+    writable: true,
+    read_closed: true,
+    dead: true,
+});
+
+/// One connection, stepped by hand, with a clock that stands.
+#[derive(Debug)]
+pub struct Bench<T, S> {
+    /// The connection under test.
+    pub conn: Conn,
+    /// Its socket.
+    pub transport: T,
+    /// What it serves.
+    pub service: S,
+    /// The time that the next step sees.
+    pub now: Instant,
+    /// When it wants [`Why::Deadline`].
+    pub deadline: Option<Instant>,
+    /// Whether the server is stopping.
+    pub draining: bool,
+    scratch: Vec<u8>,
+}
+
+impl<T: Transport + Turning, S: Service> Bench<T, S> {
+    /// A connection that was just accepted.
+    pub fn new(transport: T, service: S) -> Self {
+        let now = Instant::now();
+        let conn = Conn::new(now + REQUEST_TIMEOUT);
+        let scratch = vec![0; SCRATCH_BYTES];
+        Self {
+            conn,
+            transport,
+            service,
+            now,
+            deadline: None,
+            draining: false,
+            scratch,
+        }
+    }
+
+    /// One turn with one step.
+    pub fn step(&mut self, why: Why) -> Next {
+        self.transport.begin_turn();
+        let mut turn = Turn {
+            now: self.now,
+            scratch: &mut self.scratch,
+            deadline: self.deadline,
+            draining: self.draining,
+        };
+        let mut env = Env {
+            transport: &mut self.transport,
+            service: &mut self.service,
+            timeouts: Timeouts {
+                request: REQUEST_TIMEOUT,
+                stall: STALL_TIMEOUT,
+            },
+            turn: &mut turn,
+        };
+        let next = self.conn.step(&mut env, why);
+        self.deadline = turn.deadline;
+        next
+    }
+
+    /// Lets the clock run to the deadline, and steps. There must be one.
+    pub fn expire(&mut self) -> Next {
+        self.now = self.deadline.take().expect("a deadline is set");
+        self.step(Why::Deadline)
+    }
+
+    /// Time until the deadline.
+    pub fn patience(&self) -> Option<Duration> {
+        self.deadline.map(|at| at - self.now)
+    }
+}
+
+/// What is told that a turn begins.
+pub trait Turning {
+    /// A new turn: what blocked in the last one may be tried again.
+    fn begin_turn(&mut self);
+}
+
+// ---- a script ----
+
+/// What the next read does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// Gives these bytes.
+    Bytes(Vec<u8>),
+    /// Would block.
+    Block,
+    /// The peer's FIN.
+    Eof,
+    /// Fails.
+    Fail(ErrorKind),
+}
+
+/// What the next write does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Takes up to so many bytes.
+    Take(usize),
+    /// Would block.
+    Block,
+    /// Fails.
+    Fail(ErrorKind),
+    /// sendfile only: the file can't be read.
+    FailFile,
+    /// sendfile only: the file system can't do it.
+    Unsupported,
+}
+
+/// A transport that follows a script to the letter. A call that is not in it fails the test, and
+/// so does one after WouldBlock in the same turn.
+#[derive(Debug, Default)]
+pub struct Scripted {
+    /// What reads do, in order.
+    pub reads: VecDeque<Read>,
+    /// What writes do, in order.
+    pub writes: VecDeque<Write>,
+    /// What was written.
+    pub sent: Vec<u8>,
+    /// The flag of each write: may the kernel hold a part back?
+    pub more: Vec<bool>,
+    /// Whether the write side was shut.
+    pub is_shut: bool,
+    /// Whether a close would be a reset.
+    pub resets_on_close: bool,
+    /// What the peer acknowledged.
+    pub acked: u64,
+    read_blocked: bool,
+    write_blocked: bool,
+}
+
+impl Scripted {
+    /// A script.
+    pub fn new(
+        reads: impl IntoIterator<Item = Read>,
+        writes: impl IntoIterator<Item = Write>,
+    ) -> Self {
+        let (reads, writes) = (reads.into_iter().collect(), writes.into_iter().collect());
+        Self {
+            reads,
+            writes,
+            ..Self::default()
+        }
+    }
+
+    /// Everything in the script has happened.
+    pub fn assert_done(&self) {
+        assert!(self.reads.is_empty(), "reads left over: {:?}", self.reads);
+        assert!(
+            self.writes.is_empty(),
+            "writes left over: {:?}",
+            self.writes
+        );
+    }
+
+    fn next_write(&mut self) -> Write {
+        assert!(!self.write_blocked, "a write after WouldBlock in one turn");
+        let write = self
+            .writes
+            .pop_front()
+            .expect("a write that is not in the script");
+        self.write_blocked = write == Write::Block;
+        write
+    }
+}
+
+impl Turning for Scripted {
+    fn begin_turn(&mut self) {
+        (self.read_blocked, self.write_blocked) = (false, false);
+    }
+}
+
+impl Transport for Scripted {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        assert!(!self.read_blocked, "a read after WouldBlock in one turn");
+        match self
+            .reads
+            .pop_front()
+            .expect("a read that is not in the script")
+        {
+            Read::Bytes(mut bytes) => {
+                let n = bytes.len().min(buf.len());
+                buf[..n].copy_from_slice(&bytes[..n]);
+                if n < bytes.len() {
+                    self.reads.push_front(Read::Bytes(bytes.split_off(n)));
+                }
+                Ok(n)
+            }
+            Read::Eof => Ok(0),
+            Read::Fail(kind) => Err(kind.into()),
+            Read::Block => {
+                self.read_blocked = true;
+                Err(ErrorKind::WouldBlock.into())
+            }
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8], more: bool) -> io::Result<usize> {
+        match self.next_write() {
+            Write::Take(max) => {
+                let n = max.min(bytes.len());
+                self.sent.extend_from_slice(&bytes[..n]);
+                self.more.push(more);
+                Ok(n)
+            }
+            Write::Block => Err(ErrorKind::WouldBlock.into()),
+            Write::Fail(kind) => Err(kind.into()),
+            other => unreachable!("{other:?} is for files"),
+        }
+    }
+
+    fn send_file(
+        &mut self,
+        file: &File,
+        offset: u64,
+        count: usize,
+    ) -> Result<usize, SendFileError> {
+        match self.next_write() {
+            Write::Take(max) => {
+                let mut bytes = vec![0; max.min(count)];
+                let n = file
+                    .read_at(&mut bytes, offset)
+                    .expect("a test's own file is readable");
+                self.sent.extend_from_slice(&bytes[..n]);
+                Ok(n)
+            }
+            Write::Block => Err(SendFileError::WouldBlock),
+            Write::Fail(kind) => Err(SendFileError::Peer(kind.into())),
+            Write::FailFile => Err(SendFileError::File(ErrorKind::Other.into())),
+            Write::Unsupported => Err(SendFileError::Unsupported),
+        }
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.is_shut = true;
+        Ok(())
+    }
+
+    fn reset_on_close(&mut self, on: bool) {
+        self.resets_on_close = on;
+    }
+
+    fn acked_bytes(&mut self) -> u64 {
+        self.acked
+    }
+}
+
+// ---- a wire ----
+
+/// Decisions of a schedule: enumerated one after the other, or taken from given bytes.
+#[derive(Debug, Default)]
+pub struct Choices {
+    /// Each decision so far, with the number of its options.
+    path: Vec<(u32, u32)>,
+    at: usize,
+    given: Option<VecDeque<u8>>,
+}
+
+impl Choices {
+    /// Decisions from bytes; when they run out, always the first option.
+    pub fn given(bytes: impl IntoIterator<Item = u8>) -> Self {
+        Self {
+            given: Some(bytes.into_iter().collect()),
+            ..Self::default()
+        }
+    }
+
+    /// Decides: a number below `options`.
+    pub fn below(&mut self, options: u32) -> u32 {
+        if let Some(given) = &mut self.given {
+            return u32::from(given.pop_front().unwrap_or(0)) % options;
+        }
+        if self.at == self.path.len() {
+            self.path.push((0, options));
+        }
+        let (choice, of) = self.path[self.at];
+        assert_eq!(of, options, "the run depends on more than its choices");
+        self.at += 1;
+        choice
+    }
+
+    /// Goes on to the next schedule; false after the last one.
+    pub fn advance(&mut self) -> bool {
+        self.at = 0;
+        while let Some((choice, options)) = self.path.pop() {
+            if choice + 1 < options {
+                self.path.push((choice + 1, options));
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// A model of an edge-triggered socket under a schedule. Bytes arrive when the schedule says; an
+/// edge is reported only for what arrived since the last one and is still unread.
+#[derive(Debug)]
+pub struct Wire {
+    /// The decisions.
+    pub choices: Choices,
+    input: Vec<u8>,
+    /// Whether the peer shuts its side after the input.
+    ends: bool,
+    arrived: usize,
+    read: usize,
+    fin_arrived: bool,
+    /// Something arrived since the last edge.
+    is_new: bool,
+    /// WouldBlocks that writes may still meet.
+    blocks_left: u32,
+    /// The connection may break at any call.
+    may_break: bool,
+    is_broken: bool,
+    /// Reads of this turn that would have blocked.
+    reads_blocked: u32,
+    write_blocked: bool,
+    /// What was written.
+    pub sent: Vec<u8>,
+    /// Whether the write side was shut.
+    pub is_shut: bool,
+    /// Whether a close would be a reset.
+    pub resets_on_close: bool,
+}
+
+impl Wire {
+    /// A socket on which `input` will arrive, then a FIN if it `ends`. Writes may block so many
+    /// times.
+    pub fn new(choices: Choices, input: &[u8], ends: bool, blocks: u32) -> Self {
+        Self {
+            choices,
+            input: input.to_vec(),
+            ends,
+            arrived: 0,
+            read: 0,
+            fin_arrived: false,
+            is_new: false,
+            blocks_left: blocks,
+            may_break: false,
+            is_broken: false,
+            reads_blocked: 0,
+            write_blocked: false,
+            sent: Vec::new(),
+            is_shut: false,
+            resets_on_close: false,
+        }
+    }
+
+    /// Lets the connection break where the schedule says.
+    #[must_use]
+    pub fn fragile(self) -> Self {
+        Self {
+            may_break: true,
+            ..self
+        }
+    }
+
+    /// Whether the schedule broke the connection.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
+    /// Lets at least `min` more of the input arrive; the FIN counts as one.
+    fn arrive(&mut self, min: u32) {
+        let rest = (self.input.len() - self.arrived) as u32;
+        let fin = u32::from(self.ends && !self.fin_arrived);
+        let count = (min + self.choices.below(rest + fin - min + 1)).min(rest + fin);
+        self.is_new |= count > 0;
+        self.fin_arrived |= count > rest;
+        self.arrived += count.min(rest) as usize;
+    }
+
+    /// What the poll would report next, if anything can still happen without time passing.
+    pub fn edge(&mut self) -> Option<Why> {
+        let waits_for_room = std::mem::take(&mut self.write_blocked);
+        let more = self.arrived < self.input.len() || (self.ends && !self.fin_arrived);
+        let is_unread = self.is_new && (self.read < self.arrived || self.fin_arrived);
+        if !waits_for_room && !is_unread {
+            if !more {
+                return None;
+            }
+            self.arrive(1);
+        }
+        self.is_new = false;
+        let readable = self.read < self.arrived || self.fin_arrived;
+        Some(Why::Ready(Readiness {
+            readable,
+            writable: waits_for_room,
+            read_closed: self.fin_arrived,
+            dead: false,
+        }))
+    }
+
+    fn breaks(&mut self) -> bool {
+        self.is_broken |= self.may_break && self.choices.below(64) == 63;
+        self.is_broken
+    }
+
+    /// How many of `count` bytes a write takes.
+    fn room(&mut self, count: usize) -> io::Result<usize> {
+        assert!(!self.write_blocked, "a write after WouldBlock in one turn");
+        if self.breaks() {
+            return Err(ErrorKind::ConnectionReset.into());
+        }
+        // All of a few bytes; of many, the sizes at which things go wrong.
+        let sizes: Vec<usize> = match count {
+            ..=8 => (1..=count).rev().collect(),
+            _ => vec![count, 1, count / 2, count - 1, 7],
+        };
+        let may_block = u32::from(self.blocks_left > 0);
+        let choice = self.choices.below(sizes.len() as u32 + may_block) as usize;
+        sizes.get(choice).copied().ok_or_else(|| {
+            self.blocks_left -= 1;
+            self.write_blocked = true;
+            ErrorKind::WouldBlock.into()
+        })
+    }
+}
+
+impl Turning for Wire {
+    fn begin_turn(&mut self) {
+        (self.reads_blocked, self.write_blocked) = (0, false);
+    }
+}
+
+impl Transport for Wire {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        // One for the request, one before the close.
+        assert!(self.reads_blocked < 2, "reads go on after WouldBlock");
+        if self.breaks() {
+            return Err(ErrorKind::ConnectionReset.into());
+        }
+        self.arrive(0);
+        let n = (self.arrived - self.read).min(buf.len());
+        if n == 0 && !self.fin_arrived {
+            self.reads_blocked += 1;
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        buf[..n].copy_from_slice(&self.input[self.read..self.read + n]);
+        self.read += n;
+        Ok(n)
+    }
+
+    fn write(&mut self, bytes: &[u8], _more: bool) -> io::Result<usize> {
+        let n = self.room(bytes.len())?;
+        self.sent.extend_from_slice(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn send_file(
+        &mut self,
+        file: &File,
+        offset: u64,
+        count: usize,
+    ) -> Result<usize, SendFileError> {
+        let room = self.room(count).map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock => SendFileError::WouldBlock,
+            _ => SendFileError::Peer(error),
+        })?;
+        let mut bytes = vec![0; room];
+        let n = file
+            .read_at(&mut bytes, offset)
+            .map_err(SendFileError::File)?;
+        self.sent.extend_from_slice(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.is_shut = true;
+        Ok(())
+    }
+
+    fn reset_on_close(&mut self, on: bool) {
+        self.resets_on_close = on;
+    }
+
+    fn acked_bytes(&mut self) -> u64 {
+        self.sent.len() as u64
+    }
+}
+
+impl<S: Service> Bench<Wire, S> {
+    /// Steps until the connection ends, as the loop would: edges while there are any, then time.
+    pub fn run(&mut self) -> Next {
+        let mut next = self.step(Why::Start);
+        for _ in 0..10_000 {
+            next = match next {
+                Next::Close(_) | Next::Reset(_) => return next,
+                Next::Again => self.step(Why::Again),
+                Next::Park => self.step(Why::Woken),
+                Next::Wait => match self.transport.edge() {
+                    Some(edge) => self.step(edge),
+                    None => self.expire(),
+                },
+            };
+        }
+        unreachable!("no end in sight")
+    }
+}

@@ -1,0 +1,584 @@
+//! One connection over a scripted transport: a row for each arrow of the state machine and each
+//! line of the close table. A call that a script doesn't hold fails the row, and so does one after
+//! WouldBlock in the same turn.
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a test says what failed by panicking"
+)]
+
+use std::fs::{self, File};
+use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+use std::time::Duration;
+
+use carafe::limits::{
+    COPIED_BODY_BYTES_MAX, LINGER_BYTES_MAX, LINGER_IDLE, LINGER_TOTAL, NAME_GAP, PARKED_RETRY,
+    REQUEST_TIMEOUT, SCRATCH_BYTES, STALL_TIMEOUT, TURN_BYTES_MAX,
+};
+use carafe::service::{Request, Service, Verdict};
+use carafe::services::bare::Bare;
+use carafe::services::root::Root;
+use carafe::stats::Reason;
+use carafe::testing::{
+    Bench, DEAD, READ_CLOSED, READABLE, Read, Scripted, Turning as _, WRITABLE, Write,
+};
+use carafe::turn::{Next, Why};
+use tempfile::TempDir;
+
+const SMALL: &[u8] = b"twelve bytes";
+const BIG_LEN: usize = COPIED_BODY_BYTES_MAX as usize + 1000;
+const ALL: Write = Write::Take(usize::MAX);
+
+/// A root with a small file, one that goes by sendfile, one larger than a turn, and an empty one.
+fn root() -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("small"), SMALL).unwrap();
+    fs::write(root.path().join("big"), vec![7; BIG_LEN]).unwrap();
+    fs::write(
+        root.path().join("bulk"),
+        vec![7; 2 * TURN_BYTES_MAX as usize + 5],
+    )
+    .unwrap();
+    fs::write(root.path().join("empty"), b"").unwrap();
+    root
+}
+
+fn bench<R, W>(root: &TempDir, reads: R, writes: W) -> Bench<Scripted, Bare>
+where
+    R: IntoIterator<Item = Read>,
+    W: IntoIterator<Item = Write>,
+{
+    let service = Bare::new(Root::open(root.path(), false).unwrap(), Some(NAME_GAP));
+    Bench::new(Scripted::new(reads, writes), service)
+}
+
+fn bytes(bytes: &[u8]) -> Read {
+    Read::Bytes(bytes.to_vec())
+}
+
+/// Adds to the script of a bench.
+fn then<S>(bench: &mut Bench<Scripted, S>, reads: &[Read], writes: &[Write]) {
+    bench.transport.assert_done();
+    bench.transport.reads.extend(reads.iter().cloned());
+    bench.transport.writes.extend(writes);
+}
+
+// ---- ReadingName ----
+
+#[test]
+fn a_small_download_is_three_calls_and_the_fin_rides_on_the_data() {
+    let root = root();
+    let mut bench = bench(&root, [bytes(b"small\n")], [ALL]);
+    assert_eq!(bench.step(Why::Start), Next::Close(Reason::Complete));
+    bench.transport.assert_done();
+    assert_eq!(bench.transport.sent, SMALL);
+    assert_eq!(
+        bench.transport.more,
+        [true],
+        "the close follows in the same step"
+    );
+    assert!(!bench.transport.is_shut, "close alone sends the FIN");
+}
+
+#[test]
+fn a_zero_length_read_before_a_name_is_a_client_that_left() {
+    let root = root();
+    let mut bench = bench(&root, [Read::Eof], []);
+    assert_eq!(bench.step(Why::Start), Next::Close(Reason::ClientLeft));
+}
+
+#[test]
+fn a_silent_client_has_until_the_request_timeout() {
+    let root = root();
+    let mut bench = bench(&root, [Read::Block], []);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.patience(), Some(REQUEST_TIMEOUT));
+    assert_eq!(bench.step(WRITABLE), Next::Wait, "room to write is no news");
+    assert_eq!(bench.expire(), Next::Close(Reason::RequestTimeout));
+}
+
+#[test]
+fn the_request_timeout_is_absolute() {
+    let root = root();
+    let mut bench = bench(&root, [bytes(b"x")], []);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    for _ in 0..100 {
+        bench.now += NAME_GAP - Duration::from_millis(1);
+        if bench.deadline.is_some_and(|at| at <= bench.now) {
+            break;
+        }
+        then(&mut bench, &[bytes(b"x")], &[]);
+        assert_eq!(bench.step(READABLE), Next::Wait);
+    }
+    assert_eq!(bench.expire(), Next::Close(Reason::RequestTimeout));
+}
+
+#[test]
+fn a_reset_before_a_name_drops_the_connection() {
+    let root = root();
+    let mut bench = bench(&root, [Read::Fail(ConnectionReset)], []);
+    assert_eq!(bench.step(Why::Start), Next::Close(Reason::PeerReset));
+}
+
+#[test]
+fn a_name_in_two_pieces_waits_for_the_gap_between() {
+    let root = root();
+    let mut bench = bench(&root, [bytes(b"sma")], []);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.patience(), Some(NAME_GAP));
+    then(&mut bench, &[bytes(b"ll\n")], &[ALL]);
+    assert_eq!(bench.step(READABLE), Next::Close(Reason::Complete));
+    assert_eq!(bench.transport.sent, SMALL);
+}
+
+#[test]
+fn a_fin_that_shares_the_edge_with_data_is_read_too() {
+    let root = root();
+    let mut bench = bench(&root, [Read::Block], []);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    then(&mut bench, &[bytes(b"small"), Read::Eof], &[ALL]);
+    assert_eq!(bench.step(READ_CLOSED), Next::Close(Reason::Complete));
+    bench.transport.assert_done();
+}
+
+#[test]
+fn an_unterminated_name_is_served_at_once_and_the_close_waits_for_the_client() {
+    let root = root();
+    let mut bench = bench(&root, [bytes(b"small"), Read::Block], [ALL]);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.transport.sent, SMALL);
+    assert_eq!(
+        bench.transport.more,
+        [false],
+        "what may be followed by waiting is pushed"
+    );
+    assert!(bench.transport.is_shut);
+    then(&mut bench, &[Read::Eof], &[]);
+    assert_eq!(bench.step(READ_CLOSED), Next::Close(Reason::Complete));
+}
+
+#[test]
+fn the_terminator_that_a_guess_did_not_wait_for_needs_no_lingering() {
+    let root = root();
+    for terminator in [&b"\n"[..], b"\r\n"] {
+        let mut bench = bench(&root, [bytes(b"small"), bytes(terminator)], [ALL]);
+        assert_eq!(bench.step(Why::Start), Next::Close(Reason::Complete));
+        assert!(!bench.transport.is_shut);
+    }
+}
+
+#[test]
+fn silence_takes_a_name_as_it_stands_and_refuses_it() {
+    let root = root();
+    let mut bench = bench(&root, [bytes(b"smal")], []);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    then(&mut bench, &[Read::Eof], &[]);
+    assert_eq!(bench.expire(), Next::Close(Reason::Refused));
+    assert!(bench.transport.sent.is_empty());
+}
+
+#[test]
+fn a_refused_line_closes_at_once_without_a_byte() {
+    let root = root();
+    for (name, reason) in [
+        (&b"missing\n"[..], Reason::Refused),
+        (b"\n", Reason::Refused),
+        (b"../small\n", Reason::Refused),
+        (b"empty\n", Reason::Complete),
+    ] {
+        let mut bench = bench(&root, [bytes(name)], []);
+        assert_eq!(bench.step(Why::Start), Next::Close(reason));
+        assert!(bench.transport.sent.is_empty() && !bench.transport.is_shut);
+    }
+}
+
+#[test]
+fn a_name_without_end_is_refused_when_it_is_too_long_and_the_rest_is_discarded() {
+    let root = root();
+    let flood = vec![b'x'; SCRATCH_BYTES];
+    let mut bench = bench(&root, [bytes(&flood), bytes(&flood), Read::Eof], []);
+    assert_eq!(bench.step(Why::Start), Next::Close(Reason::Refused));
+    assert!(bench.transport.is_shut);
+}
+
+// ---- parked ----
+
+/// Answers `Later` so many times, then asks the real service.
+#[derive(Debug)]
+struct NoDescriptor {
+    times: u32,
+    then: Bare,
+}
+
+impl Service for NoDescriptor {
+    fn judge(&mut self, request: &Request<'_>) -> Verdict {
+        match self.times.checked_sub(1) {
+            Some(left) => {
+                self.times = left;
+                Verdict::Later
+            }
+            None => self.then.judge(request),
+        }
+    }
+}
+
+fn parked(root: &TempDir, name: &[u8], times: u32) -> Bench<Scripted, NoDescriptor> {
+    let then = Bare::new(Root::open(root.path(), false).unwrap(), Some(NAME_GAP));
+    let service = NoDescriptor { times, then };
+    let mut bench = Bench::new(Scripted::new([bytes(name)], []), service);
+    assert_eq!(bench.step(Why::Start), Next::Park);
+    assert_eq!(bench.patience(), Some(PARKED_RETRY));
+    bench
+}
+
+#[test]
+fn a_parked_connection_is_served_when_a_descriptor_is_free() {
+    let root = root();
+    let mut bench = parked(&root, b"small\n", 2);
+    assert_eq!(bench.step(Why::Woken), Next::Park);
+    then(&mut bench, &[Read::Block], &[ALL]);
+    assert_eq!(
+        bench.step(Why::Woken),
+        Next::Wait,
+        "input may have come meanwhile: it lingers"
+    );
+    assert_eq!(bench.transport.sent, SMALL);
+    then(&mut bench, &[Read::Eof], &[]);
+    assert_eq!(bench.step(READ_CLOSED), Next::Close(Reason::Complete));
+}
+
+#[test]
+fn a_parked_guess_that_was_wrong_reads_what_came_meanwhile() {
+    let root = root();
+    let mut bench = parked(&root, b"sma", 1);
+    // No edge is remembered while parked, so the queue is read until it is empty.
+    then(&mut bench, &[bytes(b"l"), bytes(b"l"), Read::Eof], &[ALL]);
+    assert_eq!(bench.step(Why::Woken), Next::Close(Reason::Complete));
+    assert_eq!(bench.transport.sent, SMALL);
+}
+
+#[test]
+fn a_parked_connection_gives_up_after_the_stall_timeout() {
+    let root = root();
+    let mut bench = parked(&root, b"small\n", u32::MAX);
+    let start = bench.now;
+    let end = loop {
+        match bench.expire() {
+            Next::Park => {}
+            end => break end,
+        }
+    };
+    assert_eq!(end, Next::Reset(Reason::NoDescriptor));
+    assert_eq!(bench.now - start, STALL_TIMEOUT);
+}
+
+#[test]
+fn a_parked_connection_whose_peer_died_is_dropped() {
+    let root = root();
+    let mut bench = parked(&root, b"small\n", 1);
+    assert_eq!(bench.step(DEAD), Next::Close(Reason::PeerReset));
+}
+
+#[test]
+fn a_parked_connection_is_reset_when_the_drain_ends() {
+    let root = root();
+    let mut bench = parked(&root, b"small\n", 1);
+    assert_eq!(bench.step(Why::Stop), Next::Reset(Reason::DrainDeadline));
+}
+
+#[derive(Debug)]
+struct Failing;
+
+impl Service for Failing {
+    fn judge(&mut self, _request: &Request<'_>) -> Verdict {
+        Verdict::Abandon(Reason::OpenFailed)
+    }
+}
+
+#[test]
+fn a_failure_of_ours_is_a_reset_and_never_no_such_file() {
+    let mut bench = Bench::new(Scripted::new([bytes(b"small\n")], []), Failing);
+    assert_eq!(bench.step(Why::Start), Next::Reset(Reason::OpenFailed));
+}
+
+// ---- Sending ----
+
+/// A bench whose reply to `name` was stopped by a full socket after `taken` bytes.
+fn sending(root: &TempDir, name: &[u8], taken: usize) -> Bench<Scripted, Bare> {
+    let mut bench = bench(root, [bytes(name)], [Write::Take(taken), Write::Block]);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.patience(), Some(STALL_TIMEOUT));
+    assert!(
+        bench.transport.resets_on_close,
+        "a sudden death must not look like a good end"
+    );
+    bench
+}
+
+#[test]
+fn partial_writes_go_on_where_they_stopped() {
+    let root = root();
+    for (name, len) in [(&b"small\n"[..], SMALL.len()), (b"big\n", BIG_LEN)] {
+        let mut bench = sending(&root, name, 5);
+        then(
+            &mut bench,
+            &[],
+            &[Write::Take(1), Write::Take(2), Write::Block],
+        );
+        assert_eq!(bench.step(WRITABLE), Next::Wait);
+        then(&mut bench, &[Read::Block], &[ALL]);
+        assert_eq!(bench.step(WRITABLE), Next::Close(Reason::Complete));
+        assert_eq!(bench.transport.sent.len(), len);
+        assert!(!bench.transport.resets_on_close && !bench.transport.is_shut);
+    }
+}
+
+#[test]
+fn input_is_left_alone_while_sending() {
+    let root = root();
+    let mut bench = sending(&root, b"big\n", 5);
+    assert_eq!(bench.step(READABLE), Next::Wait);
+    assert_eq!(
+        bench.step(READ_CLOSED),
+        Next::Wait,
+        "half-closed is not gone"
+    );
+}
+
+#[test]
+fn a_peer_that_acknowledges_nothing_is_reset() {
+    let root = root();
+    let mut bench = sending(&root, b"big\n", 5);
+    for acked in [3, 4] {
+        bench.transport.acked = acked;
+        assert_eq!(bench.expire(), Next::Wait, "it acknowledged something");
+        assert_eq!(bench.patience(), Some(STALL_TIMEOUT));
+    }
+    assert_eq!(bench.expire(), Next::Reset(Reason::Stalled));
+}
+
+#[test]
+fn a_peer_that_broke_the_connection_is_dropped() {
+    let root = root();
+    for kind in [ConnectionReset, BrokenPipe] {
+        for name in [&b"small\n"[..], b"big\n"] {
+            let mut bench = bench(&root, [bytes(name)], [Write::Fail(kind)]);
+            assert_eq!(bench.step(Why::Start), Next::Close(Reason::PeerReset));
+        }
+    }
+}
+
+#[test]
+fn a_turn_has_a_budget() {
+    let root = root();
+    let mut bench = bench(&root, [bytes(b"bulk\n")], [ALL]);
+    assert_eq!(bench.step(Why::Start), Next::Again);
+    assert_eq!(bench.transport.sent.len() as u64, TURN_BYTES_MAX);
+    then(&mut bench, &[], &[ALL]);
+    assert_eq!(bench.step(Why::Again), Next::Again);
+    then(&mut bench, &[Read::Block], &[ALL]);
+    assert_eq!(bench.step(Why::Again), Next::Close(Reason::Complete));
+    assert_eq!(bench.transport.sent.len() as u64, 2 * TURN_BYTES_MAX + 5);
+}
+
+#[test]
+fn a_file_system_without_sendfile_is_copied_from() {
+    let root = root();
+    let mut bench = bench(&root, [bytes(b"big\n")], [Write::Unsupported, ALL]);
+    assert_eq!(bench.step(Why::Start), Next::Close(Reason::Complete));
+    assert_eq!(bench.transport.sent.len(), BIG_LEN);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_reset() {
+    let root = root();
+    let mut bench = bench(&root, [bytes(b"big\n")], [Write::FailFile]);
+    assert_eq!(bench.step(Why::Start), Next::Reset(Reason::ReadFailed));
+}
+
+#[test]
+fn a_file_cut_short_is_a_reset() {
+    let root = root();
+    for name in ["small", "big"] {
+        let mut bench = sending(&root, format!("{name}\n").as_bytes(), 5);
+        File::options()
+            .write(true)
+            .open(root.path().join(name))
+            .unwrap()
+            .set_len(5)
+            .unwrap();
+        // A copied body never reaches the socket; sendfile does, and finds nothing.
+        let writes = if name == "big" { vec![ALL] } else { vec![] };
+        then(&mut bench, &[], &writes);
+        assert_eq!(bench.step(WRITABLE), Next::Reset(Reason::FileShort));
+    }
+}
+
+#[test]
+fn a_file_overwritten_in_place_is_a_reset_before_the_last_bytes() {
+    let root = root();
+    let mut bench = sending(&root, b"big\n", 5);
+    fs::write(root.path().join("big"), vec![8; BIG_LEN]).unwrap();
+    assert_eq!(bench.step(WRITABLE), Next::Reset(Reason::FileChanged));
+    assert_eq!(bench.transport.sent.len(), 5);
+}
+
+#[test]
+fn a_file_that_grew_or_was_replaced_or_unlinked_is_sent_as_it_was_promised() {
+    use std::io::Write as _;
+    let changes: [fn(&std::path::Path); 3] = [
+        |big| {
+            File::options()
+                .append(true)
+                .open(big)
+                .unwrap()
+                .write_all(b"more")
+                .unwrap()
+        },
+        |big| fs::rename(big.with_file_name("bulk"), big).unwrap(),
+        |big| fs::remove_file(big).unwrap(),
+    ];
+    for change in changes {
+        let root = root();
+        let mut bench = sending(&root, b"big\n", 5);
+        change(&root.path().join("big"));
+        then(&mut bench, &[Read::Block], &[ALL]);
+        assert_eq!(bench.step(WRITABLE), Next::Close(Reason::Complete));
+        assert_eq!(bench.transport.sent, vec![7; BIG_LEN]);
+    }
+}
+
+#[test]
+fn a_body_unfinished_when_the_drain_ends_is_reset() {
+    let root = root();
+    let mut bench = sending(&root, b"big\n", 5);
+    assert_eq!(bench.step(Why::Stop), Next::Reset(Reason::DrainDeadline));
+}
+
+// ---- Closing ----
+
+/// A bench that lingers after a whole reply, with nothing in the receive queue.
+fn lingering(root: &TempDir) -> Bench<Scripted, Bare> {
+    let mut bench = bench(root, [bytes(b"small\nmore"), Read::Block], [ALL]);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert!(bench.transport.is_shut);
+    assert_eq!(bench.patience(), Some(LINGER_IDLE));
+    bench
+}
+
+#[test]
+fn input_after_the_name_is_discarded_until_the_fin() {
+    let root = root();
+    let mut bench = lingering(&root);
+    assert_eq!(bench.step(WRITABLE), Next::Wait);
+    then(&mut bench, &[bytes(b"still more"), Read::Block], &[]);
+    assert_eq!(bench.step(READABLE), Next::Wait);
+    then(&mut bench, &[Read::Eof], &[]);
+    assert_eq!(bench.step(READ_CLOSED), Next::Close(Reason::Complete));
+}
+
+#[test]
+fn lingering_ends_after_idle_time() {
+    let root = root();
+    let mut bench = lingering(&root);
+    assert_eq!(bench.expire(), Next::Close(Reason::Complete));
+}
+
+#[test]
+fn lingering_ends_after_all_its_time_for_a_peer_that_keeps_talking() {
+    let root = root();
+    let mut bench = lingering(&root);
+    let start = bench.now;
+    while bench.now - start < LINGER_TOTAL - LINGER_IDLE / 2 {
+        bench.now += LINGER_IDLE / 2;
+        then(&mut bench, &[bytes(b"x"), Read::Block], &[]);
+        assert_eq!(bench.step(READABLE), Next::Wait);
+    }
+    assert_eq!(bench.expire(), Next::Close(Reason::Complete));
+    assert_eq!(bench.now - start, LINGER_TOTAL);
+}
+
+#[test]
+fn lingering_goes_on_while_the_peer_acknowledges() {
+    let root = root();
+    let mut bench = lingering(&root);
+    for acked in 1..50 {
+        bench.transport.acked = acked;
+        then(&mut bench, &[Read::Block], &[]);
+        assert_eq!(bench.expire(), Next::Wait);
+    }
+    assert_eq!(bench.expire(), Next::Close(Reason::Complete));
+}
+
+#[test]
+fn lingering_discards_so_much_and_no_more() {
+    let root = root();
+    let mut bench = lingering(&root);
+    let chunk = bytes(&vec![0; SCRATCH_BYTES]);
+    let chunks = LINGER_BYTES_MAX as usize / SCRATCH_BYTES + 1;
+    then(&mut bench, &vec![chunk; chunks], &[]);
+    let mut next = bench.step(READABLE);
+    let mut turns = 1;
+    while next == Next::Again {
+        turns += 1;
+        next = bench.step(Why::Again);
+    }
+    assert_eq!(next, Next::Close(Reason::Complete));
+    assert_eq!(
+        turns,
+        LINGER_BYTES_MAX / TURN_BYTES_MAX + 1,
+        "a turn's budget holds here too"
+    );
+    bench.transport.assert_done();
+}
+
+#[test]
+fn a_reset_while_lingering_is_counted_as_one() {
+    let root = root();
+    let mut bench = lingering(&root);
+    then(&mut bench, &[Read::Fail(ConnectionReset)], &[]);
+    assert_eq!(bench.step(DEAD), Next::Close(Reason::PeerReset));
+}
+
+#[test]
+fn closing_is_closed_and_not_reset_when_the_drain_ends() {
+    let root = root();
+    assert_eq!(
+        lingering(&root).step(Why::Stop),
+        Next::Close(Reason::Complete)
+    );
+}
+
+// ---- draining ----
+
+#[test]
+fn while_draining_a_whole_reply_waits_for_the_clients_fin() {
+    let root = root();
+    let mut bench = bench(&root, [bytes(b"small\n"), Read::Block], [ALL]);
+    bench.draining = true;
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.transport.more, [false]);
+    assert!(bench.transport.is_shut);
+    assert_eq!(bench.patience(), None, "it has until the drain ends");
+    then(&mut bench, &[Read::Eof], &[]);
+    assert_eq!(bench.step(READ_CLOSED), Next::Close(Reason::Complete));
+}
+
+#[test]
+fn a_silent_client_is_closed_and_not_reset_when_the_drain_ends() {
+    let root = root();
+    let mut bench = bench(&root, [Read::Block], []);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Why::Stop), Next::Close(Reason::RequestTimeout));
+}
+
+#[test]
+fn the_scripted_transport_catches_a_call_after_would_block() {
+    use carafe::transport::Transport as _;
+    let mut scripted = Scripted::new([Read::Block, Read::Eof], []);
+    assert!(scripted.read(&mut [0]).is_err());
+    let again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| scripted.read(&mut [0])));
+    assert!(again.is_err());
+    scripted.begin_turn();
+    assert_eq!(scripted.read(&mut [0]).unwrap(), 0);
+}

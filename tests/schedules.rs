@@ -1,0 +1,275 @@
+//! Whatever the schedule, the same answer: every way to split reads, to insert WouldBlock and to
+//! chunk writes for short requests, and random ones, with faults, for longer ones.
+//!
+//! A random run prints its seed when it fails; `CARAFE_SEED=... cargo test --test schedules`
+//! replays it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test says what failed by panicking"
+)]
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::hash::{BuildHasher as _, RandomState};
+use std::path::Path;
+use std::rc::Rc;
+
+use carafe::limits::{COPIED_BODY_BYTES_MAX, NAME_GAP, TURN_BYTES_MAX};
+use carafe::service::{Request, Service, Verdict};
+use carafe::services::bare::Bare;
+use carafe::services::root::Root;
+use carafe::stats::Reason;
+use carafe::testing::{Bench, Choices, Wire};
+use carafe::turn::{Next, Why};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRng, TestRunner};
+use tempfile::TempDir;
+
+fn root(files: &[(&str, &[u8])]) -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        fs::write(root.path().join(name), content).unwrap();
+    }
+    root
+}
+
+fn bare(root: &Path, exact: bool) -> Bare {
+    Bare::new(
+        Root::open(root, false).unwrap(),
+        (!exact).then_some(NAME_GAP),
+    )
+}
+
+/// Runs every schedule of one request, and gives the different results and how many ran.
+fn all_results(
+    root: &TempDir,
+    exact: bool,
+    input: &[u8],
+    ends: bool,
+    blocks: u32,
+) -> (BTreeSet<(Vec<u8>, &'static str)>, u64) {
+    let (mut results, mut schedules) = (BTreeSet::new(), 0);
+    let mut choices = Choices::default();
+    let mut service = bare(root.path(), exact);
+    loop {
+        let mut bench = Bench::new(Wire::new(choices, input, ends, blocks), service);
+        let Next::Close(reason) = bench.run() else {
+            panic!("a reset without a fault")
+        };
+        results.insert((std::mem::take(&mut bench.transport.sent), reason.as_str()));
+        schedules += 1;
+        (choices, service) = (bench.transport.choices, bench.service);
+        if !choices.advance() {
+            return (results, schedules);
+        }
+    }
+}
+
+/// One request under every schedule has one result.
+fn assert_one_result(
+    root: &TempDir,
+    exact: bool,
+    request: (&[u8], bool, u32),
+    expected: (&[u8], Reason),
+) {
+    let (input, ends, blocks) = request;
+    let (results, schedules) = all_results(root, exact, input, ends, blocks);
+    let shown = input.escape_ascii();
+    println!("\"{shown}\", FIN {ends}: {schedules} schedules");
+    let expected = BTreeSet::from([(expected.0.to_vec(), expected.1.as_str())]);
+    assert_eq!(results, expected, "\"{shown}\", FIN {ends}");
+    assert!(schedules > 1);
+}
+
+#[test]
+fn without_a_servable_prefix_the_answer_never_depends_on_the_schedule() {
+    let root = root(&[("ab", b"xyz"), ("abc", b"")]);
+    let (ok, no) = ((&b"xyz"[..], Reason::Complete), (&b""[..], Reason::Refused));
+    for (input, expected) in [
+        (&b"ab\n"[..], ok),
+        (b"ab\r\n", ok),
+        (b"/ab\n", ok),
+        (b"zz\n", no),
+        (b"\n", no),
+        (b"a\0\n", no),
+        (b"..\n", no),
+        (b"ab\nz", ok),
+    ] {
+        for ends in [true, false] {
+            assert_one_result(&root, false, (input, ends, 2), expected);
+        }
+    }
+    assert_one_result(&root, false, (b"ab", true, 2), ok);
+    assert_one_result(&root, false, (b"ab", false, 2), ok);
+    assert_one_result(&root, false, (b"zz", true, 2), no);
+    assert_one_result(&root, false, (b"zz", false, 2), no);
+}
+
+#[test]
+fn exact_names_never_depend_on_the_schedule_whatever_the_root_holds() {
+    let root = root(&[("a", b"!"), ("ab", b"xyz"), ("abc", b"?")]);
+    let ok = (&b"xyz"[..], Reason::Complete);
+    for input in [&b"ab\n"[..], b"ab\r\n", b"ab\nc"] {
+        for ends in [true, false] {
+            assert_one_result(&root, true, (input, ends, 2), ok);
+        }
+    }
+    assert_one_result(&root, true, (b"ab", true, 2), ok);
+    assert_one_result(
+        &root,
+        true,
+        (b"ab", false, 2),
+        (b"", Reason::RequestTimeout),
+    );
+    assert_one_result(&root, true, (b"", true, 2), (b"", Reason::ClientLeft));
+}
+
+#[test]
+fn a_servable_prefix_is_the_known_limit_of_guessing() {
+    let root = root(&[("a", b"!"), ("ab", b"xyz")]);
+    let (results, _) = all_results(&root, false, b"ab\n", true, 0);
+    let both = [(b"!".to_vec(), "complete"), (b"xyz".to_vec(), "complete")];
+    assert_eq!(results, BTreeSet::from(both));
+}
+
+// ---- chaos ----
+
+/// A seed from the environment, or a new one.
+fn seed() -> u64 {
+    match std::env::var("CARAFE_SEED") {
+        Ok(text) => text.parse().expect("CARAFE_SEED is a number"),
+        Err(_) => RandomState::new().hash_one(0),
+    }
+}
+
+/// Runs a property over random inputs; a failure names the seed.
+fn chaos<T: Strategy>(
+    cases: u32,
+    inputs: T,
+    property: impl Fn(T::Value) -> Result<(), TestCaseError>,
+) {
+    let seed = seed();
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let rng = TestRng::from_seed(config.rng_algorithm, &bytes);
+    if let Err(error) = TestRunner::new_with_rng(config, rng).run(&inputs, property) {
+        panic!("CARAFE_SEED={seed} replays this: {error}");
+    }
+}
+
+/// Sometimes there is no descriptor.
+#[derive(Debug)]
+struct Scarce {
+    bare: Bare,
+    laters: u8,
+}
+
+impl Service for Scarce {
+    fn judge(&mut self, request: &Request<'_>) -> Verdict {
+        match self.laters.checked_sub(1) {
+            Some(left) => {
+                self.laters = left;
+                Verdict::Later
+            }
+            None => self.bare.judge(request),
+        }
+    }
+}
+
+fn content(len: usize) -> Rc<[u8]> {
+    (0..len).map(|at| (at * 31 % 251) as u8).collect()
+}
+
+#[test]
+fn chaos_never_makes_a_part_look_whole() {
+    let small = content(COPIED_BODY_BYTES_MAX as usize - 7);
+    let large = content(3 * TURN_BYTES_MAX as usize + 11);
+    let root = root(&[("small", &small), ("large", &large), ("none", b"")]);
+    let bodies = [&small[..], &large[..], b"", b""];
+    let names = ["small", "large", "none", "nothing"];
+    let ends = ["\n", "\r\n", "", "\nand more that nobody asked for"];
+    let inputs = (
+        0..4usize,
+        0..4usize,
+        any::<bool>(),
+        0..4u8,
+        prop::collection::vec(any::<u8>(), 0..200),
+    );
+    chaos(1500, inputs, |(name, end, fin, laters, schedule)| {
+        let input = format!("{}{}", names[name], ends[end]);
+        let wire = Wire::new(Choices::given(schedule), input.as_bytes(), fin, 50).fragile();
+        let mut bench = Bench::new(
+            wire,
+            Scarce {
+                bare: bare(root.path(), false),
+                laters,
+            },
+        );
+        let next = bench.run();
+        let (sent, whole) = (&bench.transport.sent, bodies[name]);
+        prop_assert!(whole.starts_with(sent), "only bytes of the file");
+        match next {
+            Next::Close(Reason::Complete) => prop_assert_eq!(sent.len(), whole.len()),
+            Next::Close(Reason::Refused) => prop_assert!(names[name] == "nothing"),
+            Next::Close(Reason::PeerReset) => prop_assert!(bench.transport.is_broken()),
+            other => prop_assert!(false, "no reason for {:?}", other),
+        }
+        prop_assert!(sent.len() == whole.len() || bench.transport.is_broken());
+        Ok(())
+    });
+}
+
+#[test]
+fn chaos_with_a_file_that_shrinks_ends_in_a_reset_or_whole() {
+    let whole = content(2 * TURN_BYTES_MAX as usize);
+    let root = root(&[("large", b"")]);
+    let path = root.path().join("large");
+    let inputs = (
+        0..whole.len(),
+        1..4usize,
+        prop::collection::vec(any::<u8>(), 0..40),
+    );
+    chaos(150, inputs, |(new_len, steps, schedule)| {
+        fs::write(&path, &whole).unwrap();
+        let wire = Wire::new(Choices::given(schedule), b"large\n", true, 50);
+        let mut bench = Bench::new(wire, bare(root.path(), false));
+        let mut next = bench.step(Why::Start);
+        let mut steps = steps;
+        // The length is promised once the name is known.
+        while steps > 0 || bench.conn.delivery().is_none() {
+            steps -= usize::from(bench.conn.delivery().is_some());
+            next = match next {
+                Next::Again => bench.step(Why::Again),
+                Next::Wait => bench.transport.edge().map_or(next, |edge| bench.step(edge)),
+                _ => break,
+            };
+        }
+        let was_whole = bench.transport.sent.len() == whole.len();
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(new_len as u64)
+            .unwrap();
+        let end = match next {
+            Next::Close(_) | Next::Reset(_) => next,
+            _ => bench.run(),
+        };
+        let is_whole = bench.transport.sent.len() == whole.len();
+        prop_assert!(whole.starts_with(&bench.transport.sent));
+        prop_assert!(
+            is_whole || matches!(end, Next::Reset(Reason::FileShort)),
+            "{:?}",
+            end
+        );
+        prop_assert!(!was_whole || end == Next::Close(Reason::Complete));
+        Ok(())
+    });
+}
