@@ -430,7 +430,9 @@ impl<C> Reactor<C> {
 
     /// How long the wait may take; `None` is without end.
     fn patience(&self, now: Instant) -> Option<Duration> {
-        if !self.run_queue.is_empty() || self.listeners.iter().any(Listener::is_ready) {
+        let drain_begins = matches!(self.control.life, Life::Draining { begun: false, .. });
+        let is_ready = self.listeners.iter().any(Listener::is_ready);
+        if drain_begins || is_ready || !self.run_queue.is_empty() {
             return Some(Duration::ZERO);
         }
         let drain_ends = match self.control.life {

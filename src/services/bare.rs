@@ -140,3 +140,138 @@ fn http_likeness(bytes: &[u8]) -> HttpLikeness {
         HttpLikeness::None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const GAP: Duration = Duration::from_secs(1);
+
+    fn bare(files: &[&str]) -> (tempfile::TempDir, Bare) {
+        let folder = tempfile::tempdir().unwrap();
+        for name in files {
+            fs::create_dir_all(folder.path().join(name).parent().unwrap()).unwrap();
+            fs::write(folder.path().join(name), b"content").unwrap();
+        }
+        let root = Root::open(folder.path(), false).unwrap();
+        (folder, Bare::new(root, Some(GAP)))
+    }
+
+    /// The verdict in a word.
+    fn judge(bare: &mut Bare, bytes: &[u8], moment: Moment) -> &'static str {
+        match bare.judge(&Request {
+            bytes,
+            moment,
+            guesses: 0,
+        }) {
+            Verdict::Reply(Reply {
+                outcome: Outcome::Complete,
+                ..
+            }) => "served",
+            Verdict::Reply(_) => "refused",
+            Verdict::NeedMore { quiet: None, .. } => "waits",
+            Verdict::NeedMore { quiet: Some(_), .. } => "waits for the gap",
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A path of so many bytes, none of its components longer than a file name may be.
+    fn path_of(bytes: usize) -> String {
+        let mut path = "x".repeat(bytes);
+        for at in (200..bytes).step_by(200) {
+            path.replace_range(at..=at, "/");
+        }
+        path
+    }
+
+    #[test]
+    fn the_longest_name_has_1024_bytes_whatever_ends_it() {
+        let (_folder, mut bare) = bare(&[&path_of(1023), &path_of(1024)]);
+        for (len, expected) in [(1023, "served"), (1024, "served"), (1025, "refused")] {
+            let name = path_of(len);
+            for end in ["\n", "\r\n"] {
+                let line = format!("{name}{end}");
+                assert_eq!(judge(&mut bare, line.as_bytes(), Moment::Arrived), expected);
+            }
+            for moment in [Moment::Ended, Moment::Quiet] {
+                assert_eq!(judge(&mut bare, name.as_bytes(), moment), expected, "{len}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_too_long_is_refused_as_soon_as_that_is_sure() {
+        let (_folder, mut bare) = bare(&[]);
+        let name = "x".repeat(1024);
+        let mut verdict = |end: &str| {
+            judge(
+                &mut bare,
+                format!("{name}{end}").as_bytes(),
+                Moment::Drained,
+            )
+        };
+        assert_eq!(verdict(""), "waits for the gap");
+        assert_eq!(verdict("\r"), "waits for the gap", "a line feed may follow");
+        assert_eq!(verdict("x"), "refused");
+        assert_eq!(verdict("\rx"), "refused");
+        assert_eq!(verdict("\r\r\n"), "refused", "one CR is dropped, not two");
+    }
+
+    #[test]
+    fn only_one_cr_is_dropped_and_only_before_a_line_feed() {
+        let (_folder, mut bare) = bare(&["a", "b\r"]);
+        assert_eq!(judge(&mut bare, b"a\r\n", Moment::Arrived), "served");
+        assert_eq!(judge(&mut bare, b"a\r", Moment::Ended), "refused");
+        assert_eq!(judge(&mut bare, b"b\r\r\n", Moment::Arrived), "served");
+        assert_eq!(judge(&mut bare, b"b\r\n", Moment::Arrived), "refused");
+    }
+
+    #[test]
+    fn what_looks_like_http_waits_for_its_line() {
+        let (_folder, mut bare) = bare(&["GE", "GET", "GET x", "POSTER"]);
+        for (bytes, expected) in [
+            (&b"GE"[..], "served"),
+            (b"GET", "served"),
+            (b"G", "waits"),
+            (b"HEA", "waits"),
+            (b"GET x", "waits"),
+            (b"GET ", "waits"),
+            (b"PATCH /", "waits"),
+            (b"get x", "waits for the gap"),
+            (b"GETS", "waits for the gap"),
+            (b"POSTER", "served"),
+        ] {
+            assert_eq!(
+                judge(&mut bare, bytes, Moment::Drained),
+                expected,
+                "{bytes:?}"
+            );
+        }
+        assert_eq!(judge(&mut bare, b"GET x\n", Moment::Arrived), "served");
+        assert_eq!(judge(&mut bare, b"GET x", Moment::Ended), "served");
+    }
+
+    #[test]
+    fn guesses_run_out_and_then_the_gap_counts() {
+        let (_folder, mut bare) = bare(&["name"]);
+        let mut guess = |guesses| {
+            let bytes = b"name";
+            match bare.judge(&Request {
+                bytes,
+                moment: Moment::Drained,
+                guesses,
+            }) {
+                Verdict::Reply(_) => true,
+                Verdict::NeedMore {
+                    guessed: false,
+                    quiet: Some(GAP),
+                } => false,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(guess(GUESSES_MAX - 1));
+        assert!(!guess(GUESSES_MAX));
+        assert_eq!(judge(&mut bare, b"name", Moment::Quiet), "served");
+    }
+}

@@ -209,3 +209,196 @@ fn classify(errno: Errno) -> LookupError {
         other => return LookupError::Failed(other),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::net::UnixListener;
+
+    use rustix::fs::{CWD, FileType};
+
+    /// A root in both ways of containment.
+    fn both(path: &Path, hidden: bool) -> [Root; 2] {
+        [Containment::Openat2, Containment::Walk].map(|containment| {
+            let folder = rustix::fs::open(path, FOLDER_FLAGS, Mode::empty()).unwrap();
+            Root::with_containment(folder, hidden, containment)
+        })
+    }
+
+    fn content(file: &OpenFile) -> Vec<u8> {
+        let mut bytes = vec![0; file.len() as usize];
+        assert_eq!(file.read_at(&mut bytes, 0).unwrap(), bytes.len());
+        bytes
+    }
+
+    #[test]
+    fn files_beneath_are_found_and_leading_slashes_ignored() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        fs::write(folder.path().join("a/b/c"), b"deep").unwrap();
+        fs::write(folder.path().join("top"), b"flat").unwrap();
+        for mut root in both(folder.path(), false) {
+            for (name, expected) in [
+                ("top", &b"flat"[..]),
+                ("///top", b"flat"),
+                ("a/b/c", b"deep"),
+                ("/a//b/c", b"deep"),
+            ] {
+                assert_eq!(
+                    content(&root.lookup(name.as_bytes()).unwrap()),
+                    expected,
+                    "{name}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_of_a_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("folder")).unwrap();
+        fs::write(at(".hidden"), b"secret").unwrap();
+        symlink(outside.path(), at("absolute")).unwrap();
+        symlink("../outside", at("climbing")).unwrap();
+        symlink("loop", at("loop")).unwrap();
+        rustix::fs::mknodat(CWD, at("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let _socket = UnixListener::bind(at("socket")).unwrap();
+        for mut root in both(folder.path(), false) {
+            for name in [
+                "",
+                "/",
+                "//",
+                "..",
+                "../x",
+                "a/../folder",
+                "/..",
+                "a/..",
+                ".",
+                "./folder",
+                ".hidden",
+                "folder/.x",
+                "missing",
+                "folder",
+                "folder/",
+                "folder/missing",
+                "absolute",
+                "climbing",
+                "loop",
+                "fifo",
+                "socket",
+                "fifo/x",
+                "missing\0",
+            ] {
+                let result = root.lookup(name.as_bytes());
+                assert!(
+                    matches!(result, Err(LookupError::Refused(_))),
+                    "{name}: {result:?}"
+                );
+            }
+            let long = vec![b'x'; 256];
+            assert!(matches!(root.lookup(&long), Err(LookupError::Refused(_))));
+        }
+    }
+
+    #[test]
+    fn hidden_names_are_served_when_asked_for_but_never_the_parent() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(".hidden"), b"secret").unwrap();
+        for mut root in both(folder.path(), true) {
+            assert_eq!(content(&root.lookup(b".hidden").unwrap()), b"secret");
+            assert_eq!(content(&root.lookup(b"./.hidden").unwrap()), b"secret");
+            assert!(matches!(root.lookup(b"../x"), Err(LookupError::Refused(_))));
+        }
+    }
+
+    #[test]
+    fn a_relative_link_inside_is_followed_by_openat2_only() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), b"linked").unwrap();
+        symlink("file", folder.path().join("link")).unwrap();
+        let [mut by_openat2, mut by_walking] = both(folder.path(), false);
+        assert_eq!(content(&by_openat2.lookup(b"link").unwrap()), b"linked");
+        assert!(matches!(
+            by_walking.lookup(b"link"),
+            Err(LookupError::Refused(_))
+        ));
+    }
+
+    #[test]
+    fn a_root_that_moves_is_still_the_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+        fs::create_dir(&old).unwrap();
+        fs::write(old.join("file"), b"kept").unwrap();
+        let mut root = Root::open(&old, false).unwrap();
+        fs::rename(&old, &new).unwrap();
+        assert_eq!(content(&root.lookup(b"file").unwrap()), b"kept");
+    }
+
+    #[test]
+    fn one_version_of_a_file_has_one_descriptor() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, b"one").unwrap();
+        let mut root = Root::open(folder.path(), false).unwrap();
+        let first = root.lookup(b"file").unwrap();
+        let again = root.lookup(b"file").unwrap();
+        assert!(Rc::ptr_eq(&first, &again));
+        fs::write(&path, b"two!").unwrap();
+        let changed = root.lookup(b"file").unwrap();
+        assert!(!Rc::ptr_eq(&first, &changed));
+        assert_eq!(content(&changed), b"two!");
+    }
+
+    #[test]
+    fn the_table_of_open_files_is_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut root = Root::open(folder.path(), false).unwrap();
+        for number in 0..10 * OPEN_FILES_SWEEP_MIN {
+            let name = number.to_string();
+            fs::write(folder.path().join(&name), name.as_bytes()).unwrap();
+            root.lookup(name.as_bytes()).unwrap();
+        }
+        assert!(root.open_files.len() <= OPEN_FILES_SWEEP_MIN);
+    }
+
+    #[test]
+    fn whose_fault_an_errno_is() {
+        assert_eq!(classify(Errno::MFILE), LookupError::NoDescriptor);
+        assert_eq!(classify(Errno::NFILE), LookupError::NoDescriptor);
+        for errno in [
+            Errno::IO,
+            Errno::NOMEM,
+            Errno::AGAIN,
+            Errno::STALE,
+            Errno::INTR,
+        ] {
+            assert_eq!(classify(errno), LookupError::Failed(errno));
+        }
+    }
+
+    #[test]
+    fn a_root_must_be_a_folder() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(Root::open(file.path(), false).is_err());
+        assert!(Root::open(Path::new("/no/such/folder"), false).is_err());
+    }
+
+    #[test]
+    fn a_mode_that_forbids_is_a_refusal() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, b"x").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+        // The superuser may read it all the same.
+        let result = Root::open(folder.path(), false).unwrap().lookup(b"file");
+        assert!(matches!(
+            result,
+            Ok(_) | Err(LookupError::Refused("permission denied"))
+        ));
+    }
+}

@@ -1,0 +1,328 @@
+//! The loop alone, with applications that do nothing but say what they want next.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test says what failed by panicking"
+)]
+
+use std::collections::HashSet;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream as Client};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use carafe::reactor::{App, Control, Cx, Ending, ListenerId, Reactor, Remote, SourceId, Token};
+use carafe::stats::{Reason, Stats};
+use carafe::turn::{Next, Why};
+use mio::net::{TcpListener, TcpStream};
+
+/// Longer than any test takes.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// How a test's application decides, given how many steps the connection has had before.
+type Decide = Box<dyn FnMut(&mut TcpStream, u32, Why, &mut Cx<'_>) -> Next + Send>;
+
+struct Probe {
+    decide: Decide,
+    ended: Vec<(Token, Reason)>,
+    sources: Vec<SourceId>,
+    /// Drain after so many ends.
+    drain_after: usize,
+    parked: Vec<Token>,
+}
+
+impl App for Probe {
+    type Conn = u32;
+
+    fn accepted(&mut self, _: ListenerId, _: SocketAddr, _: &mut Cx<'_>) -> u32 {
+        0
+    }
+
+    fn step(&mut self, steps: &mut u32, socket: &mut TcpStream, why: Why, cx: &mut Cx<'_>) -> Next {
+        *steps += 1;
+        let next = (self.decide)(socket, *steps - 1, why, cx);
+        if next == Next::Park {
+            self.parked.push(cx.token());
+        }
+        next
+    }
+
+    fn source(&mut self, id: SourceId, control: &mut Control) {
+        self.sources.push(id);
+        control.drain(Duration::ZERO);
+    }
+
+    fn ended(&mut self, _: u32, token: Token, reason: Reason, control: &mut Control) {
+        self.ended.push((token, reason));
+        for parked in self.parked.drain(..).chain([token]) {
+            control.wake(parked);
+        }
+        if self.ended.len() == self.drain_after {
+            control.drain(DRAIN);
+        }
+    }
+}
+
+/// What a finished loop leaves.
+struct Outcome {
+    ending: Ending,
+    stats: Stats,
+    probe: Probe,
+}
+
+/// Runs a loop beside `clients`, until so many connections have ended.
+fn run(
+    drain_after: usize,
+    connections_max: usize,
+    decide: impl FnMut(&mut TcpStream, u32, Why, &mut Cx<'_>) -> Next + Send + 'static,
+    clients: impl FnOnce(SocketAddr, Remote),
+) -> Outcome {
+    let decide = Box::new(decide);
+    let (ended, sources, parked) = (Vec::new(), Vec::new(), Vec::new());
+    let mut probe = Probe {
+        decide,
+        ended,
+        sources,
+        drain_after,
+        parked,
+    };
+    let started = Instant::now();
+    let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut reactor = Reactor::new(vec![listener], connections_max).unwrap();
+    let remote = reactor.remote();
+    let outcome = thread::scope(|scope| {
+        let server = scope.spawn(move || {
+            let ending = reactor.run(&mut probe).unwrap();
+            Outcome {
+                ending,
+                stats: reactor.stats().clone(),
+                probe,
+            }
+        });
+        clients(address, remote);
+        server.join().unwrap()
+    });
+    assert!(started.elapsed() < DRAIN, "the drain's deadline ended it");
+    // Whatever happened, each connection ended for one reason and none is left.
+    assert_eq!(outcome.stats.open(), 0);
+    assert_eq!(outcome.stats.accepted(), outcome.probe.ended.len() as u64);
+    outcome
+}
+
+fn read_all(mut client: Client) -> std::io::Result<Vec<u8>> {
+    client.set_read_timeout(Some(Duration::from_secs(60)))?;
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[test]
+fn act_first_an_answer_in_the_first_step_never_waits() {
+    let outcome = run(
+        1,
+        10,
+        |socket, _, why, _| {
+            assert_eq!(why, Why::Start);
+            socket.write_all(b"hi").unwrap();
+            Next::Close(Reason::Complete)
+        },
+        |address, _| assert_eq!(read_all(Client::connect(address).unwrap()).unwrap(), b"hi"),
+    );
+    assert_eq!(outcome.ending, Ending::Drained);
+    assert_eq!(outcome.stats.ended(Reason::Complete), 1);
+}
+
+#[test]
+fn one_that_never_blocks_holds_up_no_newcomer() {
+    let (mut bulk, mut is_served) = (None, false);
+    let outcome = run(
+        2,
+        10,
+        move |_, _, _, cx| {
+            is_served |= *bulk.get_or_insert(cx.token()) != cx.token();
+            if is_served {
+                Next::Close(Reason::Complete)
+            } else {
+                Next::Again
+            }
+        },
+        |address, _| {
+            let bulk = Client::connect(address).unwrap();
+            assert_eq!(read_all(Client::connect(address).unwrap()).unwrap(), b"");
+            assert_eq!(read_all(bulk).unwrap(), b"");
+        },
+    );
+    assert_eq!(outcome.stats.ended(Reason::Complete), 2);
+}
+
+#[test]
+fn the_run_queue_goes_round() {
+    const CONNECTIONS: usize = 4;
+    let (mut started, mut order) = (0, Vec::new());
+    run(
+        CONNECTIONS,
+        10,
+        move |_, steps, _, cx| {
+            started += usize::from(steps == 0);
+            if started == CONNECTIONS {
+                order.push(cx.token());
+            }
+            if order.len() < 10 * CONNECTIONS {
+                return Next::Again;
+            }
+            // The turn in which the last one came is left out.
+            for round in order[CONNECTIONS..10 * CONNECTIONS].windows(CONNECTIONS) {
+                let different: HashSet<_> = round.iter().collect();
+                assert_eq!(different.len(), CONNECTIONS, "{order:?}");
+            }
+            Next::Close(Reason::Complete)
+        },
+        |address, _| {
+            let clients: Vec<_> = (0..CONNECTIONS)
+                .map(|_| Client::connect(address).unwrap())
+                .collect();
+            for client in clients {
+                assert_eq!(read_all(client).unwrap(), b"");
+            }
+        },
+    );
+}
+
+#[test]
+fn reset_is_an_error_for_the_peer_and_close_is_none() {
+    let mut count = 0;
+    run(
+        2,
+        10,
+        move |_, _, _, _| {
+            count += 1;
+            if count == 1 {
+                Next::Close(Reason::Complete)
+            } else {
+                Next::Reset(Reason::Stalled)
+            }
+        },
+        |address, _| {
+            assert_eq!(read_all(Client::connect(address).unwrap()).unwrap(), b"");
+            let error = read_all(Client::connect(address).unwrap()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        },
+    );
+}
+
+#[test]
+fn a_deadline_comes_and_not_before_its_time() {
+    const AFTER: Duration = Duration::from_millis(60);
+    let mut due = None;
+    run(
+        1,
+        10,
+        move |_, _, why, cx| match why {
+            Why::Deadline => {
+                assert!(due.is_some_and(|due| due <= Instant::now()));
+                Next::Close(Reason::RequestTimeout)
+            }
+            Why::Start => {
+                due = Some(cx.turn.now + AFTER);
+                cx.turn.deadline = due;
+                Next::Wait
+            }
+            _ => Next::Wait,
+        },
+        |address, _| assert_eq!(read_all(Client::connect(address).unwrap()).unwrap(), b""),
+    );
+}
+
+#[test]
+fn parked_means_until_it_is_woken_and_a_stale_token_wakes_nobody() {
+    let outcome = run(
+        3,
+        10,
+        |socket, steps, why, cx| match (why, cx.control.stats.accepted()) {
+            (Why::Start, 1) => Next::Park,
+            (Why::Start, _) => Next::Close(Reason::Complete),
+            (Why::Woken, _) => {
+                assert_eq!(steps, 1, "its input has not stepped it");
+                assert_eq!(socket.read(&mut [0; 9]).unwrap(), 5);
+                Next::Close(Reason::Refused)
+            }
+            other => panic!("parked, and stepped with {other:?}"),
+        },
+        |address, _| {
+            let mut waiting = Client::connect(address).unwrap();
+            waiting.write_all(b"input").unwrap();
+            // The end of one wakes the parked one, and its own token, which is stale by then.
+            assert_eq!(read_all(Client::connect(address).unwrap()).unwrap(), b"");
+            assert_eq!(read_all(waiting).unwrap(), b"");
+            assert_eq!(read_all(Client::connect(address).unwrap()).unwrap(), b"");
+        },
+    );
+    assert_eq!(outcome.stats.ended(Reason::Refused), 1);
+}
+
+#[test]
+fn the_death_of_its_peer_steps_a_parked_connection() {
+    let outcome = run(
+        1,
+        10,
+        |_, _, why, _| match why {
+            Why::Start => Next::Park,
+            Why::Ready(edge) if edge.dead => Next::Close(Reason::PeerReset),
+            other => panic!("parked, and stepped with {other:?}"),
+        },
+        |address, _| {
+            let client = Client::connect(address).unwrap();
+            let no_linger = Some(Duration::ZERO);
+            socket2::SockRef::from(&client)
+                .set_linger(no_linger)
+                .unwrap();
+        },
+    );
+    assert_eq!(outcome.stats.ended(Reason::PeerReset), 1);
+}
+
+#[test]
+fn a_connection_limit_rests_the_listener_and_an_end_wakes_it() {
+    let outcome = run(
+        20,
+        2,
+        |socket, _, _, _| match socket.read(&mut [0; 1]) {
+            Ok(_) => Next::Close(Reason::Complete),
+            Err(_) => Next::Wait,
+        },
+        |address, _| {
+            let mut clients: Vec<_> = (0..20).map(|_| Client::connect(address).unwrap()).collect();
+            for mut client in clients.drain(..) {
+                client.write_all(b"x").unwrap();
+                assert_eq!(read_all(client).unwrap(), b"");
+            }
+        },
+    );
+    assert_eq!(outcome.stats.ended(Reason::Complete), 20);
+}
+
+#[test]
+fn a_remote_reaches_the_loop_and_a_drain_resets_what_is_left() {
+    let outcome = run(
+        usize::MAX,
+        10,
+        |socket, _, why, _| match why {
+            Why::Stop => Next::Wait,
+            _ => {
+                let _ = socket.write(b"!");
+                Next::Wait
+            }
+        },
+        |address, remote| {
+            let mut client = Client::connect(address).unwrap();
+            client.read_exact(&mut [0]).unwrap();
+            remote.notify(SourceId(7)).unwrap();
+            let error = read_all(client).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        },
+    );
+    assert_eq!(outcome.probe.sources, [SourceId(7)]);
+    assert_eq!(outcome.stats.ended(Reason::DrainDeadline), 1);
+}
