@@ -107,3 +107,7 @@ pub const CLIENT_BUFFER_BYTES: usize = 128 * 1024;
 
 /// The longest reply that `say` prints, in bytes.
 pub const REPLY_BYTES_MAX: usize = 1024 * 1024;
+
+/// The longest line that answers a prompt, in bytes: no shorter than the longest text that
+/// `thank` takes.
+pub const ANSWER_BYTES_MAX: u64 = TEXT_BYTES_MAX as u64;
