@@ -5,6 +5,7 @@ pub mod say;
 
 mod connection;
 mod prompt;
+mod target;
 
 use std::io::Write as _;
 
