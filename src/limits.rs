@@ -107,3 +107,11 @@ pub const CLIENT_BUFFER_BYTES: usize = 128 * 1024;
 
 /// The longest reply that `say` prints, in bytes.
 pub const REPLY_BYTES_MAX: usize = 1024 * 1024;
+
+/// The longest line that answers a prompt, in bytes: no shorter than the longest text that
+/// `thank` takes.
+pub const ANSWER_BYTES_MAX: u64 = TEXT_BYTES_MAX as u64;
+
+/// How often a `.part` that another download renamed or removed meanwhile is opened anew. Once is
+/// the rule; more means that others keep taking the same name.
+pub const PART_ATTEMPTS_MAX: u32 = 8;

@@ -1,9 +1,96 @@
 //! `carafe say`: sends a text and prints the reply.
 
-use crate::cli::{Exit, SayArgs};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 
-/// Says it.
+use encoding_rs::Encoding;
+
+use super::{Failure, connection, prompt, tell};
+use crate::cli::{Exit, SayArgs};
+use crate::escape::{Escaped, EscapedText};
+use crate::limits;
+
+/// Sends the text, asking for what is missing, and prints the reply as one line.
 #[must_use]
-pub fn run(_args: &SayArgs) -> Exit {
-    Exit::Failed
+pub fn run(args: &SayArgs) -> Exit {
+    match say(args) {
+        Ok(()) => Exit::Done,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn say(args: &SayArgs) -> Result<(), Failure> {
+    let server = match &args.server {
+        Some(server) => server.clone(),
+        None => prompt::server()?,
+    };
+    let text = match &args.text {
+        Some(text) => text.clone(),
+        None => String::from_utf8(prompt::line("text: ")?)
+            .map_err(|_| Failure::usage("text: it is not UTF-8"))?,
+    };
+    let request = encode(&text, args.encoding)?;
+    let mut stream = connection::connect(&server, &args.patience)?;
+    stream.write_all(&request).map_err(|error| {
+        connection::broken("the text could not be sent", &error, &args.patience)
+    })?;
+    let mut reply = Vec::new();
+    let end = stream
+        .take(limits::REPLY_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut reply);
+    let came = reply.len();
+    if came > 0 {
+        print(&reply, args.encoding)?;
+    }
+    match end {
+        Err(error) => {
+            let what = format!("the reply broke off after {came} bytes");
+            Err(connection::broken(&what, &error, &args.patience))
+        }
+        Ok(0) => Err(Failure::new(
+            Exit::Failed,
+            "the server closed without a reply",
+        )),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Encodes the text as a whole or not at all.
+fn encode(text: &str, encoding: &'static Encoding) -> Result<Vec<u8>, Failure> {
+    if text.is_empty() {
+        return Err(Failure::usage("text: there is nothing to say"));
+    }
+    let (bytes, _, replaced) = encoding.encode(text);
+    if !replaced {
+        return Ok(bytes.into_owned());
+    }
+    let mut utf8 = [0; 4];
+    let unencodable = text
+        .chars()
+        .find(|c| encoding.encode(c.encode_utf8(&mut [0; 4])).2)
+        .expect("a character was replaced");
+    Err(Failure::usage(format!(
+        "text: {} can't write '{}' (U+{:04X})",
+        encoding.name(),
+        Escaped(unencodable.encode_utf8(&mut utf8).as_bytes()),
+        u32::from(unencodable),
+    )))
+}
+
+/// Prints the reply up to its limit. Whoever closed our output has had enough.
+fn print(reply: &[u8], encoding: &'static Encoding) -> Result<(), Failure> {
+    let max = limits::REPLY_BYTES_MAX;
+    if reply.len() > max {
+        tell(&format!(
+            "the reply is longer than {max} bytes; the rest is left out"
+        ));
+    }
+    let (text, _) = encoding.decode_without_bom_handling(&reply[..reply.len().min(max)]);
+    let line = format!("{}\n", EscapedText(&text));
+    match io::stdout().write_all(line.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::new(
+            Exit::Failed,
+            format!("cannot write the reply: {error}"),
+        )),
+        _ => Ok(()),
+    }
 }

@@ -1,0 +1,97 @@
+//! What the clients' tests share: fake servers on free ports, and runs of the real program.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// A server whose connections are handled one after the other. It ends with the test's process.
+pub(crate) fn serve(mut handle: impl FnMut(TcpStream) + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            handle(stream.unwrap());
+        }
+    });
+    address
+}
+
+/// What one read brings: all of a request that was written at once.
+pub(crate) fn receive_once(mut stream: &TcpStream) -> Vec<u8> {
+    let mut buffer = [0; 1024];
+    let count = stream.read(&mut buffer).unwrap();
+    buffer[..count].to_vec()
+}
+
+/// Closes so that the peer's next read fails.
+pub(crate) fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(stream);
+}
+
+/// A port that a program must not connect to.
+pub(crate) struct Untouched(TcpListener);
+
+impl Untouched {
+    pub(crate) fn new() -> Self {
+        Self(TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
+}
+
+impl Drop for Untouched {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.0.set_nonblocking(true).unwrap();
+            assert!(self.0.accept().is_err(), "nobody may connect");
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl Outcome {
+    /// Asserts the exit code and all of stderr.
+    #[track_caller]
+    pub(crate) fn is(&self, code: i32, stderr: &str) {
+        assert_eq!((self.code, self.stderr.as_str()), (Some(code), stderr));
+    }
+}
+
+/// The program, in a folder of its own.
+pub(crate) fn carafe(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_carafe"));
+    command.current_dir(folder);
+    command
+}
+
+/// Runs a command to its end with `input` on its stdin, which is a pipe.
+pub(crate) fn run(command: &mut Command, input: &[u8]) -> Outcome {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A program that asks for nothing may be gone before it could read.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    let output = child.wait_with_output().unwrap();
+    Outcome {
+        code: output.status.code(),
+        stdout: output.stdout,
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
