@@ -346,6 +346,12 @@ impl<C> Reactor<C> {
         self.remote.clone()
     }
 
+    /// What the slab holds for one connection, in bytes.
+    #[must_use]
+    pub const fn slot_bytes() -> usize {
+        size_of::<Slot<C>>()
+    }
+
     /// The counters.
     #[must_use]
     pub fn stats(&self) -> &Stats {

@@ -289,6 +289,49 @@ impl Transport for Scripted {
     }
 }
 
+// ---- nothing ----
+
+/// A transport without a kernel: one request is there at once, and every write takes everything.
+#[derive(Debug)]
+pub struct Null {
+    /// What the only read gives.
+    pub request: &'static [u8],
+    /// Bytes written so far.
+    pub sent: u64,
+}
+
+impl Turning for Null {
+    fn begin_turn(&mut self) {}
+}
+
+impl Transport for Null {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let request = std::mem::take(&mut self.request);
+        buf[..request.len()].copy_from_slice(request);
+        Ok(request.len())
+    }
+
+    fn write(&mut self, bytes: &[u8], _more: bool) -> io::Result<usize> {
+        self.sent += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn send_file(&mut self, _: &File, _: u64, count: usize) -> Result<usize, SendFileError> {
+        self.sent += count as u64;
+        Ok(count)
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn reset_on_close(&mut self, _on: bool) {}
+
+    fn acked_bytes(&mut self) -> u64 {
+        self.sent
+    }
+}
+
 // ---- a wire ----
 
 /// Decisions of a schedule: enumerated one after the other, or taken from given bytes.

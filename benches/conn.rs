@@ -1,0 +1,88 @@
+//! The connection alone: nanoseconds for a download over a transport without a kernel, and what
+//! an idle connection weighs. The look-up in the root is real, so its system calls are in it; a
+//! body from memory shows the rest.
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a bench says what failed by panicking"
+)]
+
+use std::fs;
+use std::hint::black_box;
+use std::rc::Rc;
+
+use carafe::conn::Conn;
+use carafe::limits::{NAME_GAP, TURN_BYTES_MAX};
+use carafe::reactor::Reactor;
+use carafe::serve::Client;
+use carafe::service::{Body, Outcome, Reply, Request, RequestEnd, Service, Verdict};
+use carafe::services::bare::Bare;
+use carafe::services::root::Root;
+use carafe::stats::Reason;
+use carafe::testing::{Bench, Null};
+use carafe::turn::{Next, Why};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+
+/// Answers everything with the same bytes.
+struct Memory(Rc<[u8]>);
+
+impl Service for Memory {
+    fn judge(&mut self, request: &Request<'_>) -> Verdict {
+        Verdict::Reply(Reply {
+            subject: Box::default(),
+            body: Body::Bytes(Rc::clone(&self.0)),
+            outcome: Outcome::Complete,
+            used: request.bytes.len(),
+            ended_by: RequestEnd::LineFeed,
+        })
+    }
+}
+
+/// One whole connection over the null transport.
+fn download<S: Service>(bench: &mut Bench<Null, S>, request: &'static [u8]) {
+    bench.conn = Conn::new(bench.now);
+    bench.transport.request = request;
+    let mut next = bench.step(Why::Start);
+    while next == Next::Again {
+        next = bench.step(Why::Again);
+    }
+    assert_eq!(black_box(next), Next::Close(Reason::Complete));
+}
+
+fn connections(criterion: &mut Criterion) {
+    println!(
+        "an idle connection: {} bytes in the slab, {} of them the state machine's",
+        Reactor::<Client>::slot_bytes(),
+        size_of::<Conn>()
+    );
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("1k"), [7; 1024]).unwrap();
+    fs::write(
+        folder.path().join("bulk"),
+        vec![7; 8 * TURN_BYTES_MAX as usize],
+    )
+    .unwrap();
+    let null = || Null {
+        request: b"",
+        sent: 0,
+    };
+
+    let mut group = criterion.benchmark_group("download over a null transport");
+    group.throughput(Throughput::Elements(1));
+    let mut memory = Bench::new(null(), Memory(Rc::new([7; 1024])));
+    group.bench_function("1 KiB from memory", |b| {
+        b.iter(|| download(&mut memory, b"1k\n"))
+    });
+    let bare = Bare::new(Root::open(folder.path(), false).unwrap(), Some(NAME_GAP));
+    let mut files = Bench::new(null(), bare);
+    group.bench_function("1 KiB from a file", |b| {
+        b.iter(|| download(&mut files, b"1k\n"))
+    });
+    group.bench_function("2 MiB in 8 turns", |b| {
+        b.iter(|| download(&mut files, b"bulk\n"))
+    });
+    group.finish();
+}
+
+criterion_group!(benches, connections);
+criterion_main!(benches);
