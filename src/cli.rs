@@ -137,12 +137,22 @@ pub struct GetArgs {
     #[arg(value_name = "NAME")]
     pub names: Vec<OsString>,
 
-    /// Write to this file, or to standard output for - [default: [接收]NAME]
-    #[arg(short, long, value_name = "FILE", conflicts_with = "remote_name")]
+    /// Where to write instead of the default.
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        conflicts_with = "remote_name",
+        help = "Write to this file, or to standard output for - [default: [接收]NAME]"
+    )]
     pub output: Option<PathBuf>,
 
-    /// Keep the remote name: NAME's last component, without [接收]
-    #[arg(short = 'O', long)]
+    /// Keep the remote name.
+    #[arg(
+        short = 'O',
+        long,
+        help = "Keep the remote name: NAME's last component, without [接收]"
+    )]
     pub remote_name: bool,
 
     /// Send the name without the LF that ends it

@@ -1,7 +1,7 @@
 //! One connection: `ReadingName` -> `Sending(offset)` -> `Closing`. It knows a transport and a
 //! service; no poll, no slab, no clock. Each state is a struct with what only that state needs.
 //!
-//! The steps of a state say what should happen ([`Step`]); [`Conn::step`] alone makes it happen.
+//! The steps of a state say what should happen (`Step`); [`Conn::step`] alone makes it happen.
 //! On entering a state its first attempt is made at once: waiting comes after WouldBlock only.
 
 use std::io::{self, ErrorKind};

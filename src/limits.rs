@@ -90,7 +90,7 @@ pub const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Log lines waiting for the writer, in bytes; beyond it info and debug lines are dropped.
 pub const LOG_QUEUE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Room beyond [`LOG_QUEUE_BYTES_MAX`] that only warnings, errors and announcements may use.
+/// Room beyond LOG_QUEUE_BYTES_MAX that only warnings, errors and announcements may use.
 pub const LOG_RESERVE_BYTES: usize = 64 * 1024;
 
 /// How long the end of the program waits for a log writer whose reader is stuck.

@@ -610,7 +610,9 @@ impl<C> Reactor<C> {
         };
         let next = app.step(&mut slot.conn, &mut slot.socket, why, &mut cx);
         let deadline = cx.turn.deadline;
-        self.timers.set(&mut slot.deadline, deadline, token);
+        if !matches!(next, Next::Close(_) | Next::Reset(_)) {
+            self.timers.set(&mut slot.deadline, deadline, token);
+        }
         match next {
             Next::Wait | Next::Park => {
                 match (next, slot.run) {

@@ -2,6 +2,7 @@
 //! signals, counters and the log together.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use signal_hook_mio::v1_0::Signals;
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 
 use crate::cli::{Exit, ListenArgs, ServeArgs, ThankArgs};
-use crate::conn::{Conn, Env, Timeouts};
+use crate::conn::{Conn, Delivery, Env, Timeouts};
 use crate::escape::Escaped;
 use crate::limits::{DESCRIPTORS_RESERVED, OPEN_FILES_SHARE, STALL_TIMEOUT};
 use crate::logging::{self, Outlet};
@@ -489,17 +490,24 @@ impl<S: Service> App for Serving<S> {
 /// One line for one connection.
 fn log_end(client: &Client, reason: Reason, took: Duration) {
     let (peer, seconds) = (client.peer, took.as_secs_f64());
-    match client.conn.delivery() {
-        Some(delivery) => {
-            let (subject, sent) = (Escaped(&delivery.subject), delivery.offset);
-            let promised = delivery.promised;
-            let outcome = delivery.outcome;
-            if reason == outcome.reason() {
-                log::info!("{peer} \"{subject}\" {sent}/{promised} bytes {seconds:.3}s {outcome}");
-            } else {
-                log::info!("{peer} \"{subject}\" {sent}/{promised} bytes {seconds:.3}s {reason}");
-            }
-        }
-        None => log::info!("{peer} - 0/0 bytes {seconds:.3}s {reason}"),
-    }
+    let Some(delivery) = client.conn.delivery() else {
+        log::info!("{peer} - 0/0 bytes {seconds:.3}s {reason}");
+        return;
+    };
+    let Delivery {
+        subject,
+        offset,
+        promised,
+        outcome,
+    } = delivery;
+    // The outcome knows why something was refused.
+    let end: &dyn Display = if reason == outcome.reason() {
+        outcome
+    } else {
+        &reason
+    };
+    log::info!(
+        "{peer} \"{}\" {offset}/{promised} bytes {seconds:.3}s {end}",
+        Escaped(subject)
+    );
 }
