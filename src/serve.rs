@@ -127,8 +127,13 @@ impl Room {
         let free = limit.saturating_sub(DESCRIPTORS_RESERVED + listeners);
         let files = open_files.map_or(0, |flag| flag.unwrap_or(limit / OPEN_FILES_SHARE));
         let room = free.saturating_sub(files);
+        if free < 2 {
+            return Err(StartError::failed(format!(
+                "{limit} descriptors are too few to serve"
+            )));
+        }
         if room == 0 {
-            let most = free.saturating_sub(1);
+            let most = free - 1;
             return Err(StartError::usage(format!(
                 "--open-files: '{files}' won't do: with {limit} descriptors it takes 1 to {most}"
             )));
