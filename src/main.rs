@@ -27,6 +27,8 @@ fn print_and(message: &str, exit: Exit) -> Exit {
     exit
 }
 
+/// What the servers log is written before the program ends.
 fn started(result: Result<Exit, StartError>) -> Exit {
+    log::logger().flush();
     result.unwrap_or_else(|error| print_and(&format!("carafe: {}\n", error.message), error.exit))
 }

@@ -64,11 +64,10 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, StartError> {
         stall: args.stall_timeout,
     };
     let room = Room::find(&args.listen, Some(args.open_files))?;
-    log::info!(
-        "serving \"{}\"",
-        Escaped(args.root.as_os_str().as_encoded_bytes())
-    );
-    Server::start(service, timeouts, &args.listen, args.port, room, outlet)?.run_until_signal()
+    let server = Server::start(service, timeouts, &args.listen, args.port, room, outlet)?;
+    let root = args.root.as_os_str().as_encoded_bytes();
+    log::info!("serving \"{}\"", Escaped(root));
+    Ok(server.run_until_signal())
 }
 
 /// `carafe thank`: prints and thanks until a signal, or one text with `--once`, ends it.
@@ -89,7 +88,7 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, StartError> {
     server.app.once = args.once;
     let exit = server.run_until_signal();
     stdout.flush();
-    exit
+    Ok(exit)
 }
 
 fn open_root(args: &ServeArgs) -> Result<Bare, StartError> {
@@ -340,14 +339,14 @@ impl<S: Service> Server<S> {
         Ok(self.reactor.stats().clone())
     }
 
-    fn run_until_signal(mut self) -> Result<Exit, StartError> {
+    fn run_until_signal(mut self) -> Exit {
         let ending = self.reactor.run(&mut self.app);
         let stats = self.reactor.stats();
         match self.outlet.dropped() {
             0 => log::info!("{stats}"),
             dropped => log::warn!("{stats}; {dropped} log lines dropped"),
         }
-        let exit = match (ending, self.app.signal) {
+        match (ending, self.app.signal) {
             (Ok(Ending::Stopped), Some(signal)) => Exit::Signal(signal),
             (Ok(_), _) if stats.ended(Reason::DrainDeadline) == 0 => Exit::Done,
             (Ok(_), _) => Exit::Failed,
@@ -355,9 +354,7 @@ impl<S: Service> Server<S> {
                 log::error!("the loop failed: {error}");
                 Exit::Failed
             }
-        };
-        self.outlet.flush();
-        Ok(exit)
+        }
     }
 }
 
