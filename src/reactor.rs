@@ -19,12 +19,13 @@ use std::time::{Duration, Instant};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Waker};
 use slab::Slab;
-use socket2::{SockFilter, SockRef};
+use socket2::SockRef;
 
 use crate::limits::{
     ACCEPT_RETRY, ACCEPT_WARNING_INTERVAL, ACCEPTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX,
     HANDSHAKE_GRACE, SCRATCH_BYTES,
 };
+use crate::sockopt;
 use crate::stats::{Reason, Stats};
 use crate::timers::{Deadline, Timers};
 use crate::turn::{Next, Readiness, Turn, Why};
@@ -506,6 +507,10 @@ impl<C> Reactor<C> {
         peer: SocketAddr,
     ) {
         self.control.stats.count_accepted();
+        if self.control.is_draining() {
+            // A handshake that ended after the door was shut inherited the shut door.
+            let _ = sockopt::set_ttl_min(&socket, 0);
+        }
         let vacant = self.slots.vacant_entry();
         let token = Token {
             key: vacant.key() as u32,
@@ -695,7 +700,7 @@ impl<C> Reactor<C> {
         }
     }
 
-    /// Shuts the door: the filter drops new SYNs, while those already let in are accepted still.
+    /// Shuts the door: new SYNs are dropped, while those already let in are accepted still.
     fn begin_drain(&mut self) {
         if let Life::Draining { begun, .. } = &mut self.control.life
             && !std::mem::replace(begun, true)
@@ -772,7 +777,7 @@ impl Listener {
     /// Lets no new client begin a handshake. Closing instead would reset those in the queue.
     fn shut(&mut self, now: Instant) {
         let Some(socket) = &self.socket else { return };
-        if let Err(error) = SockRef::from(socket).attach_filter(&DROP_SYN) {
+        if let Err(error) = sockopt::set_ttl_min(socket, sockopt::TTL_OF_NOBODY) {
             log::warn!("new clients can't be kept out while those here are served: {error}");
         }
         self.grace_ends = Some(now + HANDSHAKE_GRACE);
@@ -791,21 +796,6 @@ impl Listener {
     fn is_over(&self, now: Instant) -> bool {
         self.grace_ends.is_some_and(|ends| ends <= now)
     }
-}
-
-/// A classic BPF program over the TCP header, which is where a TCP socket's filter starts: a
-/// segment whose flags (byte 13, RFC 9293, 3.1) have SYN without ACK is dropped.
-const DROP_SYN: [SockFilter; 5] = [
-    bpf(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, 13),
-    bpf(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, 0x12),
-    bpf(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, 0x02),
-    bpf(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
-    bpf(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
-];
-
-const fn bpf(code: u32, if_true: u8, if_false: u8, operand: u32) -> SockFilter {
-    // BPF codes are 16 bits wide.
-    SockFilter::new(code as u16, if_true, if_false, operand)
 }
 
 fn readiness(event: &mio::event::Event) -> Readiness {

@@ -4,8 +4,9 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use nix::sys::socket::getsockopt;
-use nix::{getsockopt_impl, sockopt_impl};
+use nix::sys::socket::{getsockopt, setsockopt};
+use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
+use socket2::{Domain, SockRef};
 
 /// The head of the kernel's `struct tcp_info` (`include/uapi/linux/tcp.h`), as far as
 /// `tcpi_bytes_acked`. The kernel fills as much as is asked for, so every Linux since 4.1 serves
@@ -26,6 +27,36 @@ sockopt_impl!(
     /// TCP_INFO: what the kernel knows about the connection.
     TcpInfo, GetOnly, libc::IPPROTO_TCP, libc::TCP_INFO, TcpInfoHead
 );
+
+sockopt_impl!(
+    /// IP_MINTTL, an `int`: segments with a lower TTL are dropped (RFC 5082).
+    MinTtl, Both, libc::IPPROTO_IP, libc::IP_MINTTL, i32
+);
+
+sockopt_impl!(
+    /// IPV6_MINHOPCOUNT, an `int`: the same for IPv6.
+    MinHopCount, Both, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, i32
+);
+
+/// Higher than what senders begin with (64 or 128) less the hops on the way. A neighbour that
+/// begins with 255 gets through, and is treated like those who came before.
+pub const TTL_OF_NOBODY: i32 = 255;
+
+/// Drops segments whose TTL or hop count is lower; zero takes all. On a listener that concerns
+/// SYNs, while the ACKs that end a handshake pass, so it keeps new clients out and loses none of
+/// those in its queue. A socket filter would do the same, but newer kernels want CAP_NET_ADMIN for
+/// one on a TCP socket.
+///
+/// # Errors
+/// Only if the descriptor is no IP socket.
+pub fn set_ttl_min(socket: &impl AsFd, ttl_min: i32) -> io::Result<()> {
+    // An IPv6 socket takes both: IPv4 clients may come by it too.
+    setsockopt(socket, MinTtl, &ttl_min)?;
+    if SockRef::from(socket).domain()? == Domain::IPV6 {
+        setsockopt(socket, MinHopCount, &ttl_min)?;
+    }
+    Ok(())
+}
 
 /// How many of our bytes the peer has acknowledged so far.
 ///
@@ -60,6 +91,36 @@ mod tests {
         client.write_all(b"x").unwrap();
         server.read_exact(&mut [0; 1]).unwrap();
         assert_eq!(acked_bytes(&server).unwrap() - before, 1000);
+    }
+
+    #[test]
+    fn the_least_ttl_keeps_new_clients_out_and_those_in_the_queue() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(address) else {
+                assert_ne!(address, "127.0.0.1:0");
+                continue;
+            };
+            let address = listener.local_addr().unwrap();
+            let mut queued = TcpStream::connect(address).unwrap();
+            set_ttl_min(&listener, TTL_OF_NOBODY).unwrap();
+            assert_eq!(getsockopt(&listener, MinTtl).unwrap(), TTL_OF_NOBODY);
+            let late = TcpStream::connect_timeout(&address, std::time::Duration::from_millis(100));
+            assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            queued.write_all(b"x").unwrap();
+            let (mut accepted, _) = listener.accept().unwrap();
+            accepted.read_exact(&mut [0]).unwrap();
+            set_ttl_min(&listener, 0).unwrap();
+            TcpStream::connect(address).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_least_hop_count_is_set_where_there_is_one() {
+        let Ok(listener) = TcpListener::bind("[::1]:0") else {
+            return;
+        };
+        set_ttl_min(&listener, TTL_OF_NOBODY).unwrap();
+        assert_eq!(getsockopt(&listener, MinHopCount).unwrap(), TTL_OF_NOBODY);
     }
 
     #[test]
