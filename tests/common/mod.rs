@@ -336,3 +336,94 @@ pub fn shell(script: &str, args: &[&OsStr]) -> Vec<u8> {
     );
     output.stdout
 }
+
+/// A root that holds these files, with the folders that they need.
+pub fn root_with<N: AsRef<OsStr>, B: AsRef<[u8]>>(files: &[(N, B)]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().expect("a folder");
+    for (name, bytes) in files {
+        let path = root.path().join(name.as_ref());
+        fs::create_dir_all(path.parent().expect("beneath the root")).expect("folders");
+        fs::write(path, bytes).expect("a file");
+    }
+    root
+}
+
+/// Bytes in which no part looks like another, so that a lost or doubled piece shows.
+pub fn pattern(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len.next_multiple_of(8)];
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    for word in bytes.chunks_exact_mut(8) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        word.copy_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+/// The same bytes; a failure doesn't print megabytes.
+pub fn assert_same(what: &str, got: &[u8], expected: &[u8]) {
+    let differs_at = got.iter().zip(expected).position(|(a, b)| a != b);
+    assert!(
+        got == expected,
+        "{what}: {} bytes instead of {}, first difference: {differs_at:?}",
+        got.len(),
+        expected.len()
+    );
+}
+
+/// Reads to the end, which must be orderly.
+pub fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut reply = Vec::new();
+    stream
+        .read_to_end(&mut reply)
+        .expect("an orderly end, no reset");
+    reply
+}
+
+/// Sends bytes and waits until the server has read them, so that the next ones come apart.
+pub fn send_and_see_read(stream: &mut TcpStream, bytes: &[u8]) {
+    stream.write_all(bytes).expect("a write");
+    let (ours, theirs) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+    // First they are in its queue, then they are not.
+    until("the peer's kernel has the bytes", || {
+        queued_bytes(ours, theirs).is_none_or(|queues| queues.unacknowledged == 0)
+    });
+    until("the server has read them", || {
+        queued_bytes(theirs, ours).is_none_or(|queues| queues.unread == 0)
+    });
+}
+
+/// What one end of a connection holds, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Queues {
+    pub unacknowledged: u64,
+    pub unread: u64,
+}
+
+/// The queues of the socket that is bound to `local` and connected to `remote`, both IPv4;
+/// `None` if there is no such socket any more.
+pub fn queued_bytes(local: SocketAddr, remote: SocketAddr) -> Option<Queues> {
+    let (local, remote) = (proc_address(local), proc_address(remote));
+    let table = fs::read_to_string("/proc/net/tcp").expect("procfs");
+    let mut rows = table
+        .lines()
+        .map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|row| row[1] == local && row[2] == remote)?;
+    let (unacknowledged, unread) = row[4].split_once(':').expect("two queues");
+    let bytes = |hex| u64::from_str_radix(hex, 16).expect("a hexadecimal number");
+    Some(Queues {
+        unacknowledged: bytes(unacknowledged),
+        unread: bytes(unread),
+    })
+}
+
+/// An IPv4 address as the kernel's table of sockets shows it.
+pub fn proc_address(address: SocketAddr) -> String {
+    let SocketAddr::V4(address) = address else {
+        panic!("{address} is not IPv4")
+    };
+    let ip = u32::from_ne_bytes(address.ip().octets());
+    format!("{ip:08X}:{:04X}", address.port())
+}
