@@ -427,3 +427,26 @@ pub fn proc_address(address: SocketAddr) -> String {
     let ip = u32::from_ne_bytes(address.ip().octets());
     format!("{ip:08X}:{:04X}", address.port())
 }
+
+/// A server without privileges, on `outer`'s folder `www`; `None`, said aloud, where that can't be.
+pub fn serve_unprivileged(outer: &Path) -> Option<Carafe> {
+    if !rustix::process::geteuid().is_root() {
+        return Some(Carafe::serve(&outer.join("www"), &[]));
+    }
+    if !has_tool("setpriv") {
+        return None;
+    }
+    // The binary's own folder may be closed to others. cp, not fs::copy: a child that is forked
+    // while a copy is open for writing would make it busy.
+    let binary = OsStr::new(env!("CARGO_BIN_EXE_carafe"));
+    let copy = outer.join("carafe");
+    shell(
+        "cp \"$1\" \"$2\" && chmod 755 \"$2\" \"$3\"",
+        &[binary, copy.as_os_str(), outer.as_os_str()],
+    );
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    command.arg(copy).arg("serve").arg(outer.join("www"));
+    command.args(["-p", "0", "--bind", "127.0.0.1"]);
+    Some(Carafe::start(command))
+}
