@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use common::{
-    Carafe, assert_same, connect, exchange, exchange_half_closed, read_to_end, root_with,
+    Carafe, PATIENT, assert_same, connect, exchange, exchange_half_closed, read_to_end, root_with,
     serve_unprivileged, skip,
 };
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, makedev, mknodat, renameat_with};
@@ -259,10 +259,7 @@ fn what_is_no_regular_file_is_refused_at_once_and_blocks_nobody() {
     let _socket = UnixListener::bind(root.path().join("socket")).unwrap();
     symlink("fifo", root.path().join("to-fifo")).unwrap();
     // No silence ends a wait here, so every answer comes from the look-up itself.
-    let carafe = Carafe::serve(
-        root.path(),
-        &["--name-gap", "1h", "--request-timeout", "1h"],
-    );
+    let carafe = Carafe::serve(root.path(), &PATIENT);
     let not_regular = "not a regular file";
     for (name, why) in [
         ("fifo", not_regular),

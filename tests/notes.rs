@@ -14,17 +14,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
 use common::{
-    Carafe, assert_conserved, assert_same, connect, exchange, pattern, proc_address, read_to_end,
-    root_with, send_and_see_read, serve_unprivileged, until,
+    Carafe, PATIENT, assert_conserved, assert_same, connect, exchange, pattern, proc_address,
+    read_to_end, root_with, send_and_see_read, serve_unprivileged, until,
 };
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
 /// More than the buffers of both ends hold, so that sending it has to wait for the reader.
 const BIG_BYTES: usize = 32 * 1024 * 1024;
-
-/// Waits that are longer than any test: only what the client does can end a name.
-const PATIENT: [&str; 4] = ["--name-gap", "1h", "--request-timeout", "1h"];
 
 fn kind_of<T>(result: std::io::Result<T>) -> Option<ErrorKind> {
     result.err().map(|error| error.kind())

@@ -450,3 +450,6 @@ pub fn serve_unprivileged(outer: &Path) -> Option<Carafe> {
     command.args(["-p", "0", "--bind", "127.0.0.1"]);
     Some(Carafe::start(command))
 }
+
+/// Waits that are longer than any test: no silence ends a name.
+pub const PATIENT: [&str; 4] = ["--name-gap", "1h", "--request-timeout", "1h"];
