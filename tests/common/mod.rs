@@ -336,3 +336,120 @@ pub fn shell(script: &str, args: &[&OsStr]) -> Vec<u8> {
     );
     output.stdout
 }
+
+/// A root that holds these files, with the folders that they need.
+pub fn root_with<N: AsRef<OsStr>, B: AsRef<[u8]>>(files: &[(N, B)]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().expect("a folder");
+    for (name, bytes) in files {
+        let path = root.path().join(name.as_ref());
+        fs::create_dir_all(path.parent().expect("beneath the root")).expect("folders");
+        fs::write(path, bytes).expect("a file");
+    }
+    root
+}
+
+/// Bytes in which no part looks like another, so that a lost or doubled piece shows.
+pub fn pattern(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len.next_multiple_of(8)];
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    for word in bytes.chunks_exact_mut(8) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        word.copy_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+/// The same bytes; a failure doesn't print megabytes.
+pub fn assert_same(what: &str, got: &[u8], expected: &[u8]) {
+    let differs_at = got.iter().zip(expected).position(|(a, b)| a != b);
+    assert!(
+        got == expected,
+        "{what}: {} bytes instead of {}, first difference: {differs_at:?}",
+        got.len(),
+        expected.len()
+    );
+}
+
+/// Reads to the end, which must be orderly.
+pub fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut reply = Vec::new();
+    stream
+        .read_to_end(&mut reply)
+        .expect("an orderly end, no reset");
+    reply
+}
+
+/// Sends bytes and waits until the server has read them, so that the next ones come apart.
+pub fn send_and_see_read(stream: &mut TcpStream, bytes: &[u8]) {
+    let acked = |stream: &TcpStream| carafe::sockopt::acked_bytes(stream).expect("TCP_INFO");
+    let all = acked(stream) + bytes.len() as u64;
+    stream.write_all(bytes).expect("a write");
+    until("the server's kernel has the bytes", || acked(stream) >= all);
+    // Their edge comes with the next turn at the latest; two clients one after the other need two.
+    let server = stream.peer_addr().expect("a peer");
+    for _ in 0..2 {
+        exchange(server, b"\n").expect("an orderly refusal");
+    }
+}
+
+/// What one end of a connection holds, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Queues {
+    pub unacknowledged: u64,
+    pub unread: u64,
+}
+
+/// The queues of the socket that is bound to `local` and connected to `remote`, both IPv4;
+/// `None` if there is no such socket any more.
+pub fn queued_bytes(local: SocketAddr, remote: SocketAddr) -> Option<Queues> {
+    let (local, remote) = (proc_address(local), proc_address(remote));
+    let table = fs::read_to_string("/proc/net/tcp").expect("procfs");
+    let mut rows = table
+        .lines()
+        .map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|row| row[1] == local && row[2] == remote)?;
+    let (unacknowledged, unread) = row[4].split_once(':').expect("two queues");
+    let bytes = |hex| u64::from_str_radix(hex, 16).expect("a hexadecimal number");
+    Some(Queues {
+        unacknowledged: bytes(unacknowledged),
+        unread: bytes(unread),
+    })
+}
+
+/// An IPv4 address as the kernel's table of sockets shows it.
+pub fn proc_address(address: SocketAddr) -> String {
+    let SocketAddr::V4(address) = address else {
+        panic!("{address} is not IPv4")
+    };
+    let ip = u32::from_ne_bytes(address.ip().octets());
+    format!("{ip:08X}:{:04X}", address.port())
+}
+
+/// A server without privileges, on `outer`'s folder `www`; `None`, said aloud, where that can't be.
+pub fn serve_unprivileged(outer: &Path) -> Option<Carafe> {
+    if !rustix::process::geteuid().is_root() {
+        return Some(Carafe::serve(&outer.join("www"), &[]));
+    }
+    if !has_tool("setpriv") {
+        return None;
+    }
+    // The binary's own folder may be closed to others. cp, not fs::copy: a child that is forked
+    // while a copy is open for writing would make it busy.
+    let binary = OsStr::new(env!("CARGO_BIN_EXE_carafe"));
+    let copy = outer.join("carafe");
+    shell(
+        "cp \"$1\" \"$2\" && chmod 755 \"$2\" \"$3\"",
+        &[binary, copy.as_os_str(), outer.as_os_str()],
+    );
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    command.arg(copy).arg("serve").arg(outer.join("www"));
+    command.args(["-p", "0", "--bind", "127.0.0.1"]);
+    Some(Carafe::start(command))
+}
+
+/// Waits that are longer than any test: no silence ends a name.
+pub const PATIENT: [&str; 4] = ["--name-gap", "1h", "--request-timeout", "1h"];
