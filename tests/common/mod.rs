@@ -429,14 +429,9 @@ pub fn count_lines(log: &str, needle: &str) -> usize {
 // ---- the server from outside ----
 
 impl Carafe {
-    /// The address by which the n-th announced listener is reached.
-    pub fn addr_of(&self, index: usize) -> SocketAddr {
-        self.addresses[index]
-    }
-
-    /// How many addresses were announced.
-    pub fn listeners(&self) -> usize {
-        self.addresses.len()
+    /// Every address announced so far; of several, the later ones may take a moment.
+    pub fn announced(&self) -> Vec<SocketAddr> {
+        listening(&self.log()).collect()
     }
 
     /// `carafe thank` on a free port of 127.0.0.1, with its stdout in a pipe.
