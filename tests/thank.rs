@@ -10,8 +10,9 @@ mod common;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
 
-use common::{Carafe, Followed, connect, exchange, exchange_half_closed, reason_count};
+use common::{Carafe, Followed, connect, exchange, exchange_half_closed, reason_count, until};
 
 const THANKS: &[u8] = b"thank you !";
 
@@ -113,10 +114,17 @@ fn a_client_that_leaves_without_a_text_prints_no_line() {
 #[test]
 fn once_ends_after_one_text() {
     let (carafe, printed) = server(&["--once"]);
-    let silent = connect(carafe.addr());
-    silent.shutdown(Shutdown::Write).unwrap();
+    // Leaving without a text doesn't count.
+    assert_eq!(exchange_half_closed(carafe.addr(), b"").unwrap(), b"");
     carafe.wait_for_log("client left");
-    assert_eq!(exchange(carafe.addr(), b"the one").unwrap(), THANKS);
+    let answer = exchange_half_closed(carafe.addr(), b"the one");
+    assert_eq!(answer.unwrap(), THANKS);
+    carafe.wait_for_log("draining\n");
+    until("the loop has done all it means to do now", || {
+        carafe.is_asleep()
+    });
+    let late = TcpStream::connect_timeout(&carafe.addr(), Duration::from_millis(300));
+    assert!(late.is_err(), "a client was let in after the one text");
     let (status, log) = carafe.wait();
     assert_eq!(status.code(), Some(0), "{log}");
     common::assert_conserved(&log);

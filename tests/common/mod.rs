@@ -429,6 +429,15 @@ pub fn count_lines(log: &str, needle: &str) -> usize {
 // ---- the server from outside ----
 
 impl Carafe {
+    /// Whether the loop's thread waits for something to come, or has ended.
+    pub fn is_asleep(&self) -> bool {
+        // The first thread has the process's number. One that has ended is a zombie.
+        let pid = self.pid();
+        let stat = fs::read_to_string(format!("/proc/{pid}/task/{pid}/stat")).expect("procfs");
+        let after_name = stat.rsplit_once(") ").expect("a name").1;
+        after_name.starts_with(['S', 'Z'])
+    }
+
     /// Every address announced so far; of several, the later ones may take a moment.
     pub fn announced(&self) -> Vec<SocketAddr> {
         listening(&self.log()).collect()
