@@ -230,6 +230,23 @@ fn a_client_that_waits_for_a_descriptor_beyond_the_stall_timeout_is_reset() {
 }
 
 #[test]
+fn a_client_that_waits_for_a_descriptor_comes_before_those_at_the_door() {
+    let root = root(0);
+    let flags = ["--request-timeout", "10m", "--stall-timeout", "3s"];
+    let carafe = Carafe::serve(root.path(), &flags);
+    let held = silent_clients(&carafe, 1);
+    carafe.leave_descriptors(1);
+    let waiting = ask(carafe.addr(), "small");
+    carafe.wait_for_log(NO_ROOM);
+    // It would keep the one descriptor that becomes free.
+    let newcomer = connect(carafe.addr());
+    drop(held);
+    assert_eq!(rest(waiting).unwrap(), b"small bytes");
+    drop(newcomer);
+    carafe.stop_warned(&[NO_ROOM]);
+}
+
+#[test]
 fn more_stalled_downloads_than_open_files_leave_the_next_one_waiting() {
     let root = root(40);
     let carafe = Carafe::serve_limited(root.path(), 64, &["--open-files", "2"]);
