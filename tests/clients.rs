@@ -133,7 +133,7 @@ fn run(tool: &Tool, carafe: &Carafe, name: &str) -> Vec<u8> {
 
 #[test]
 fn every_client_brings_a_file_of_any_size() {
-    let (big, small) = (pattern(BIG_BYTES), pattern(700));
+    let (big, small) = (pattern(0, BIG_BYTES), pattern(0, 700));
     let root = root_with(&[("big", &big), ("d/small.txt", &small)]);
     let carafe = Carafe::serve(root.path(), &[]);
     for tool in TOOLS.iter().filter(|tool| is_usable(tool)) {
@@ -156,7 +156,7 @@ fn no_client_sees_an_error_for_an_empty_or_missing_file() {
 
 #[test]
 fn input_that_nobody_asked_for_costs_no_client_a_byte() {
-    let big = pattern(BIG_BYTES);
+    let big = pattern(0, BIG_BYTES);
     let root = root_with(&[("big", &big)]);
     let carafe = Carafe::serve(root.path(), &[]);
     for tool in TOOLS_WITH_JUNK.iter().filter(|tool| is_usable(tool)) {
@@ -171,7 +171,7 @@ fn curl_brings_200_megabytes() {
     if !is_usable(&CURL) {
         return;
     }
-    let file = pattern(200 * 1024 * 1024);
+    let file = pattern(0, 200 * 1024 * 1024);
     let root = root_with(&[("file", &file)]);
     let carafe = Carafe::serve(root.path(), &[]);
     assert_same("curl", &run(&CURL, &carafe, "file"), &file);
@@ -241,7 +241,7 @@ fn assert_gets_nothing(server: &str, name: &str) {
 
 #[test]
 fn get_downloads_from_serve() {
-    let (big, small) = (pattern(BIG_BYTES), pattern(700));
+    let (big, small) = (pattern(0, BIG_BYTES), pattern(0, 700));
     let root = root_with(&[("big", &big[..]), ("d/接收.txt", &small), ("empty", b"")]);
     let carafe = Carafe::serve(root.path(), &["--name-gap", "50ms"]);
     let server = carafe.addr().to_string();
@@ -257,7 +257,7 @@ fn get_downloads_from_the_tutorials_server() {
     if !has_tool("python3") {
         return;
     }
-    let (big, small) = (pattern(BIG_BYTES), pattern(700));
+    let (big, small) = (pattern(0, BIG_BYTES), pattern(0, 700));
     let root = root_with(&[("big", &big[..]), ("接收.txt", &small), ("empty", b"")]);
     let server = TutorialServer::start(root.path());
     assert_gets(&server.address, "big", &big);

@@ -141,7 +141,7 @@ fn note_5_each_accepted_connection_is_a_new_socket() {
 
 #[test]
 fn note_6_new_clients_come_while_an_accepted_one_is_served() {
-    let big = pattern(BIG_BYTES);
+    let big = pattern(0, BIG_BYTES);
     let root = root_with(&[("big", &big[..]), ("a", b"hello")]);
     let carafe = Carafe::serve(root.path(), &[]);
     let mut slow = stalled_download(&carafe);
@@ -155,7 +155,10 @@ fn note_6_new_clients_come_while_an_accepted_one_is_served() {
 }
 
 fn outer_of_note_7() -> tempfile::TempDir {
-    root_with(&[("www/big", &pattern(BIG_BYTES)[..]), ("www/POEM", b"verse")])
+    root_with(&[
+        ("www/big", &pattern(0, BIG_BYTES)[..]),
+        ("www/POEM", b"verse"),
+    ])
 }
 
 #[test]
@@ -173,7 +176,7 @@ fn note_7_holds_for_a_server_without_privileges() {
 }
 
 fn show_note_7(carafe: Carafe) {
-    let big = pattern(BIG_BYTES);
+    let big = pattern(0, BIG_BYTES);
     let mut sending = stalled_download(&carafe);
     let mut reading = connect(carafe.addr());
     // No gap ends what may become a method.

@@ -367,7 +367,7 @@ fn the_request_timeout_is_not_moved_by_single_bytes() {
 
 #[test]
 fn junk_after_the_name_does_not_cost_a_slow_starter_a_byte() {
-    let big = pattern(BIG_BYTES);
+    let big = pattern(0, BIG_BYTES);
     let root = root_with(&[("big", &big)]);
     let carafe = Carafe::serve(root.path(), &[]);
     let mut client = connect(carafe.addr());
@@ -390,7 +390,7 @@ fn junk_after_the_name_does_not_cost_a_slow_starter_a_byte() {
 
 #[test]
 fn junk_in_the_same_write_as_the_name_never_resets() {
-    let file = pattern(64 * 1024);
+    let file = pattern(0, 64 * 1024);
     let root = root_with(&[("file", &file)]);
     let carafe = Carafe::serve(root.path(), &[]);
     for junk_bytes in [1, 1000, 100_000, JUNK_BYTES] {
@@ -406,7 +406,7 @@ fn junk_in_the_same_write_as_the_name_never_resets() {
 
 #[test]
 fn a_terminator_that_comes_after_a_guess_was_served_does_no_harm() {
-    let file = pattern(64 * 1024);
+    let file = pattern(0, 64 * 1024);
     let root = root_with(&[("file", &file)]);
     let carafe = Carafe::serve(root.path(), &PATIENT);
     for terminator in [&b"\n"[..], b"\r\n", b"\r"] {
@@ -433,7 +433,7 @@ fn connect_narrow(addr: SocketAddr) -> TcpStream {
 
 #[test]
 fn a_half_closed_client_that_reads_slowly_gets_everything() {
-    let big = pattern(BIG_BYTES);
+    let big = pattern(0, BIG_BYTES);
     let file = &big[..8 * 1024 * 1024];
     let root = root_with(&[("file", file)]);
     let carafe = Carafe::serve(root.path(), &[]);

@@ -348,15 +348,22 @@ pub fn root_with<N: AsRef<OsStr>, B: AsRef<[u8]>>(files: &[(N, B)]) -> tempfile:
     root
 }
 
-/// Bytes in which no part looks like another, so that a lost or doubled piece shows.
-pub fn pattern(len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len.next_multiple_of(8)];
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    for word in bytes.chunks_exact_mut(8) {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        word.copy_from_slice(&state.to_le_bytes());
+// ---- files and downloads ----
+
+/// The next number of a sequence that looks random and is the same in every run (xorshift64).
+pub fn next_random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+/// Bytes that differ by seed and by place, so that no part can stand in for another.
+pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2).wrapping_add(1);
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        bytes.extend_from_slice(&next_random(&mut state).to_le_bytes());
     }
     bytes.truncate(len);
     bytes
@@ -453,3 +460,210 @@ pub fn serve_unprivileged(outer: &Path) -> Option<Carafe> {
 
 /// Waits that are longer than any test: no silence ends a name.
 pub const PATIENT: [&str; 4] = ["--name-gap", "1h", "--request-timeout", "1h"];
+
+/// Connects with a receive buffer of about so many bytes, set before the window is announced.
+pub fn connect_narrow(addr: SocketAddr, buffer_bytes: usize) -> TcpStream {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(addr),
+        socket2::Type::STREAM,
+        None,
+    )
+    .expect("a socket");
+    socket
+        .set_recv_buffer_size(buffer_bytes)
+        .expect("SO_RCVBUF");
+    socket.connect(&addr.into()).expect("connect");
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
+}
+
+/// Begins a download and takes its first byte; then the server has opened the file, and one that
+/// is much larger than the socket buffers holds it in Sending for as long as nobody reads on.
+pub fn begin_download(addr: SocketAddr, name: &str) -> (TcpStream, u8) {
+    let mut stream = connect_narrow(addr, 64 * 1024);
+    stream
+        .write_all(format!("{name}\n").as_bytes())
+        .expect("the name is sent");
+    let mut first = [0];
+    stream.read_exact(&mut first).expect("the first byte");
+    (stream, first[0])
+}
+
+/// More than the two sockets' buffers hold together, in bytes.
+pub const LARGE_BYTES: usize = 32 * 1024 * 1024;
+
+/// A file of zeros that takes no room.
+pub fn sparse_file(path: &Path, len: u64) -> fs::File {
+    let mut options = fs::File::options();
+    let file = options
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .expect("a file");
+    file.set_len(len).expect("a length");
+    file
+}
+
+/// Closes with a reset instead of a FIN.
+pub fn vanish(stream: TcpStream) {
+    socket2::SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .expect("SO_LINGER");
+}
+
+/// Fails unless the stream ended with the peer's reset.
+pub fn assert_reset(result: std::io::Result<Vec<u8>>) {
+    // Without the bytes, which would drown the message.
+    let error = result.map(|bytes| bytes.len()).expect_err("a good end");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+}
+
+/// What the log's line for a connection from this machine that has ended holds.
+pub const ENDED: &str = "] 127.0.0.1:";
+
+/// How many lines of a log hold this text.
+pub fn count_lines(log: &str, needle: &str) -> usize {
+    log.lines().filter(|line| line.contains(needle)).count()
+}
+
+// ---- the server from outside ----
+
+impl Carafe {
+    /// Whether the loop's thread waits for something to come, or has ended.
+    pub fn is_asleep(&self) -> bool {
+        // The first thread has the process's number. One that has ended is a zombie.
+        let pid = self.pid();
+        let stat = fs::read_to_string(format!("/proc/{pid}/task/{pid}/stat")).expect("procfs");
+        let after_name = stat.rsplit_once(") ").expect("a name").1;
+        after_name.starts_with(['S', 'Z'])
+    }
+
+    /// Every address announced so far; of several, the later ones may take a moment.
+    pub fn announced(&self) -> Vec<SocketAddr> {
+        listening(&self.log()).collect()
+    }
+
+    /// `carafe thank` on a free port of 127.0.0.1, with its stdout in a pipe.
+    pub fn thank(flags: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_carafe"));
+        command
+            .args(["thank", "-p", "0", "--bind", "127.0.0.1"])
+            .args(flags)
+            .stdout(Stdio::piped());
+        Self::start(command)
+    }
+
+    /// As [`Carafe::start`], but stderr is a pipe that nobody reads beyond the first announcement.
+    pub fn start_unread(mut command: Command) -> (Self, std::process::ChildStderr) {
+        command
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .env_remove("RUST_LOG");
+        let mut child = command.spawn().expect("carafe starts");
+        let mut pipe = child.stderr.take().expect("piped");
+        let mut text = Vec::new();
+        // By the byte, so that nothing beyond the line leaves the pipe.
+        while !(text.ends_with(b"\n") && text.windows(13).any(|part| part == b"listening on ")) {
+            let mut byte = [0];
+            pipe.read_exact(&mut byte).expect("an announcement");
+            text.push(byte[0]);
+        }
+        let addresses = listening(&String::from_utf8_lossy(&text)).collect();
+        let carafe = Self {
+            child,
+            addresses,
+            stderr: Arc::default(),
+        };
+        (carafe, pipe)
+    }
+
+    /// Reads at last what [`Carafe::start_unread`] left in the pipe.
+    pub fn read_log(&mut self, pipe: std::process::ChildStderr) {
+        self.stderr = Lines::follow(pipe);
+    }
+
+    /// As [`Carafe::stop`], with these warnings, and no others. Gives stderr.
+    pub fn stop_warned(self, warnings: &[&str]) -> String {
+        let text = self.stop();
+        for warning in warnings {
+            assert!(text.contains(warning), "{text}");
+        }
+        let is_trouble = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
+        let is_expected = |line: &str| warnings.iter().any(|warning| line.contains(warning));
+        assert!(text.lines().filter(is_trouble).all(is_expected), "{text}");
+        text
+    }
+
+    /// Sets the running server's descriptor limit so that it can open `spare` more than it has.
+    pub fn leave_descriptors(&self, spare: usize) {
+        let first_denied = self.free_descriptors().nth(spare).expect("endless");
+        self.limit_descriptors(first_denied);
+    }
+
+    /// Numbers that the server's next descriptors will have. The limit bounds these; how many are
+    /// open says little where some with high numbers were inherited.
+    pub fn free_descriptors(&self) -> impl Iterator<Item = u64> {
+        let names = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("procfs");
+        let names = names.map(|entry| entry.expect("procfs").file_name());
+        let open: Vec<u64> = names
+            .map(|name| name.to_string_lossy().parse().expect("a number"))
+            .collect();
+        (0..).filter(move |number| !open.contains(number))
+    }
+
+    /// Sets the running server's descriptor limit.
+    pub fn limit_descriptors(&self, current: u64) {
+        let pid = Pid::from_raw(self.pid() as i32).expect("a pid");
+        let maximum = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+        let limit = rustix::process::Rlimit {
+            current: Some(current),
+            maximum,
+        };
+        rustix::process::prlimit(Some(pid), rustix::process::Resource::Nofile, limit)
+            .expect("our child's limit");
+    }
+}
+
+/// A stream of a child, read by a thread as it comes.
+pub struct Followed(Arc<Lines>);
+
+impl Followed {
+    pub fn new(stream: impl std::io::Read + Send + 'static) -> Self {
+        Self(Lines::follow(stream))
+    }
+
+    /// Waits until it holds this text, and gives all so far.
+    pub fn wait_for(&self, needle: &str) -> String {
+        self.0.wait(|text| text.contains(needle))
+    }
+
+    /// Waits for the end, and gives all.
+    pub fn wait_for_end(&self) -> String {
+        self.0.wait_for_end()
+    }
+}
+
+/// Runs the binary to its end.
+pub fn run_carafe(args: &[&OsStr]) -> std::process::Output {
+    Command::new(env!("CARGO_BIN_EXE_carafe"))
+        .args(args)
+        .stdin(Stdio::null())
+        .env_remove("RUST_LOG")
+        .output()
+        .expect("carafe runs")
+}
+
+/// Raises this process's descriptor limit as far as it goes, and gives it.
+pub fn raise_own_limit() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, limit).expect("the soft limit may rise to the hard one");
+    maximum.unwrap_or(u64::MAX)
+}

@@ -1,0 +1,262 @@
+//! Truth at the end: whatever happens to a file while it is sent, a client that sees a good end
+//! has every byte that was promised, and one that doesn't sees a reset.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test says what failed by panicking"
+)]
+
+mod common;
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use common::{
+    Carafe, LARGE_BYTES, assert_reset, begin_download, connect_narrow, exchange, next_random,
+    pattern, reason_count, sparse_file, until,
+};
+use rustix::fs::{Timespec, Timestamps};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+/// A server that has begun to send a large file to a client that doesn't read on yet.
+struct Begun {
+    carafe: Carafe,
+    root: TempDir,
+    path: PathBuf,
+    bytes: Vec<u8>,
+    client: TcpStream,
+    first: u8,
+}
+
+impl Begun {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("large");
+        let bytes = pattern(1, LARGE_BYTES);
+        fs::write(&path, &bytes).unwrap();
+        let carafe = Carafe::serve(root.path(), &[]);
+        let (client, first) = begin_download(carafe.addr(), "large");
+        wait_for_a_later_timestamp(root.path(), &path);
+        Self {
+            carafe,
+            root,
+            path,
+            bytes,
+            client,
+            first,
+        }
+    }
+
+    /// The client reads to the end.
+    fn read_on(&mut self) -> io::Result<Vec<u8>> {
+        let mut all = vec![self.first];
+        self.client.read_to_end(&mut all)?;
+        Ok(all)
+    }
+
+    fn assert_whole(mut self) {
+        let got = self.read_on().unwrap();
+        assert!(got == self.bytes, "{} bytes came", got.len());
+        self.carafe.stop_clean();
+    }
+
+    fn assert_cut(mut self, reason: &str, warning: &str) {
+        assert_reset(self.read_on());
+        let log = self.carafe.stop_warned(&[warning]);
+        assert_eq!(reason_count(&log, reason), 1, "{log}");
+    }
+}
+
+/// The kernel's file times move in steps of some milliseconds; a change within the step of the
+/// file's making would leave no trace.
+fn wait_for_a_later_timestamp(root: &Path, path: &Path) {
+    let changed = |path: &Path| {
+        let about = fs::metadata(path).unwrap();
+        (about.ctime(), about.ctime_nsec())
+    };
+    let probe = root.join("probe");
+    until("the file system's clock moves on", || {
+        fs::write(&probe, b"now").unwrap();
+        changed(&probe) > changed(path)
+    });
+}
+
+#[test]
+fn a_truncated_file_ends_in_a_reset() {
+    let begun = Begun::new();
+    let file = fs::File::options().write(true).open(&begun.path).unwrap();
+    file.set_len(1000).unwrap();
+    begun.assert_cut("file became shorter", "became shorter while it was sent");
+}
+
+#[test]
+fn an_appended_file_is_sent_in_its_old_length() {
+    let begun = Begun::new();
+    let mut file = fs::File::options().append(true).open(&begun.path).unwrap();
+    file.write_all(&[b'x'; 100_000]).unwrap();
+    begun.assert_whole();
+}
+
+#[test]
+fn a_file_overwritten_in_place_ends_in_a_reset() {
+    let begun = Begun::new();
+    let file = fs::File::options().write(true).open(&begun.path).unwrap();
+    file.write_all_at(b"other", 10).unwrap();
+    begun.assert_cut("file changed", "changed while it was sent");
+}
+
+#[test]
+fn setting_the_times_back_hides_no_overwriting() {
+    let begun = Begun::new();
+    let before = fs::metadata(&begun.path).unwrap();
+    let file = fs::File::options().write(true).open(&begun.path).unwrap();
+    file.write_all_at(b"other", 10).unwrap();
+    let time = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec };
+    let times = Timestamps {
+        last_access: time(before.atime(), before.atime_nsec()),
+        last_modification: time(before.mtime(), before.mtime_nsec()),
+    };
+    rustix::fs::futimens(&file, &times).unwrap();
+    assert_eq!(
+        file.metadata().unwrap().modified().unwrap(),
+        before.modified().unwrap()
+    );
+    begun.assert_cut("file changed", "changed while it was sent");
+}
+
+#[test]
+fn a_file_replaced_by_rename_is_sent_whole_and_the_new_one_to_new_clients() {
+    let begun = Begun::new();
+    let staged = begun.root.path().join("staged");
+    fs::write(&staged, b"the new file").unwrap();
+    fs::rename(&staged, &begun.path).unwrap();
+    let fresh = exchange(begun.carafe.addr(), b"large\n").unwrap();
+    assert_eq!(fresh, b"the new file");
+    begun.assert_whole();
+}
+
+#[test]
+fn an_unlinked_file_is_sent_whole() {
+    let begun = Begun::new();
+    fs::remove_file(&begun.path).unwrap();
+    begun.assert_whole();
+}
+
+#[test]
+fn a_change_of_permissions_cuts_no_download() {
+    let begun = Begun::new();
+    fs::set_permissions(&begun.path, fs::Permissions::from_mode(0o600)).unwrap();
+    begun.assert_whole();
+}
+
+#[test]
+fn a_killed_server_leaves_a_reset_not_a_good_end() {
+    let mut begun = Begun::new();
+    // Another client's answer comes from a later turn: the first one's download has paused.
+    exchange(begun.carafe.addr(), b"probe\n").unwrap();
+    begun.carafe.signal(Signal::KILL);
+    assert_reset(begun.read_on());
+}
+
+#[test]
+fn a_server_killed_within_its_first_turn_leaves_a_reset_too() {
+    let root = tempfile::tempdir().unwrap();
+    sparse_file(&root.path().join("large"), LARGE_BYTES as u64);
+    for _ in 0..10 {
+        let carafe = Carafe::serve(root.path(), &[]);
+        let (mut client, _) = begin_download(carafe.addr(), "large");
+        carafe.signal(Signal::KILL);
+        let mut rest = Vec::new();
+        assert_reset(client.read_to_end(&mut rest).map(|_| rest));
+    }
+}
+
+#[test]
+fn many_readers_of_one_file_share_one_descriptor() {
+    let root = tempfile::tempdir().unwrap();
+    sparse_file(&root.path().join("large"), LARGE_BYTES as u64);
+    let carafe = Carafe::serve(root.path(), &[]);
+    let before = carafe.descriptors();
+    // Whoever has its first byte has been opened for.
+    let readers: Vec<_> = (0..20)
+        .map(|_| begin_download(carafe.addr(), "large").0)
+        .collect();
+    assert_eq!(carafe.descriptors(), before + 20 + 1);
+    drop(readers);
+    until("all descriptors are closed", || {
+        carafe.descriptors() == before
+    });
+    carafe.stop_clean();
+}
+
+#[test]
+fn a_download_read_in_odd_small_pieces_is_whole() {
+    let root = tempfile::tempdir().unwrap();
+    let bytes = pattern(2, 3_000_001);
+    fs::write(root.path().join("odd"), &bytes).unwrap();
+    let carafe = Carafe::serve(root.path(), &[]);
+    let mut client = connect_narrow(carafe.addr(), 8 * 1024);
+    client.write_all(b"odd\n").unwrap();
+    let (mut all, mut piece, mut state) = (Vec::new(), [0; 4096], 7);
+    loop {
+        let len = 1 + next_random(&mut state) as usize % (piece.len() - 1);
+        match client.read(&mut piece[..len]).unwrap() {
+            0 => break,
+            n => all.extend_from_slice(&piece[..n]),
+        }
+    }
+    assert!(all == bytes, "{} bytes came", all.len());
+    carafe.stop_clean();
+}
+
+/// Downloads a sparse file with markers on both sides of `border` and at its end, and checks every
+/// byte as it comes; nothing of the file may stay in the server's memory.
+fn arrives_whole_in_flat_memory(border: u64, len: u64) {
+    let root = tempfile::tempdir().unwrap();
+    let file = sparse_file(&root.path().join("huge"), len);
+    let markers = [border - 6, border, len - 6];
+    for (at, marker) in markers.iter().zip(["before", "behind", "at end"]) {
+        file.write_all_at(marker.as_bytes(), *at).unwrap();
+    }
+    let carafe = Carafe::serve(root.path(), &[]);
+    let memory = carafe.resident_bytes();
+    let mut client = common::connect(carafe.addr());
+    client.write_all(b"huge\n").unwrap();
+    let (mut got, mut wanted) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    let mut at = 0;
+    loop {
+        let n = client.read(&mut got).unwrap();
+        if n == 0 {
+            break;
+        }
+        let is_marked = markers.iter().any(|m| at < m + 6 && *m < at + n as u64);
+        if is_marked {
+            file.read_exact_at(&mut wanted[..n], at).unwrap();
+            assert!(got[..n] == wanted[..n], "wrong bytes from {at} on");
+            wanted[..n].fill(0);
+        } else {
+            assert!(got[..n] == wanted[..n], "zeros from {at} on");
+        }
+        at += n as u64;
+    }
+    assert_eq!(at, len);
+    let grown = carafe.resident_bytes().saturating_sub(memory);
+    assert!(grown < 8 << 20, "{grown} bytes more after {len}");
+    carafe.stop_clean();
+}
+
+#[test]
+fn a_large_file_arrives_whole_in_flat_memory() {
+    arrives_whole_in_flat_memory(128 << 20, 256 << 20);
+}
+
+#[test]
+#[ignore = "long form: 5 GiB over loopback take 5 to 15 s"]
+fn a_file_beyond_four_gib_arrives_whole_in_flat_memory() {
+    arrives_whole_in_flat_memory(4 << 30, 5 << 30);
+}

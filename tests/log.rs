@@ -1,0 +1,144 @@
+//! The log: what is said at which level, and that a stuck reader of it stops no client.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test says what failed by panicking"
+)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use common::{Carafe, ENDED, connect, count_lines, exchange, vanish};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+const SMALL: &[u8] = b"small bytes";
+
+fn root() -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("small"), SMALL).unwrap();
+    root
+}
+
+/// Everything that may be logged in a run without faults, in the order of the levels.
+fn use_every_level(carafe: &Carafe) {
+    assert_eq!(exchange(carafe.addr(), b"small\n").unwrap(), SMALL);
+    assert_eq!(exchange(carafe.addr(), b"missing\n").unwrap(), b"");
+    vanish(connect(carafe.addr()));
+}
+
+fn serve_with_env(root: &Path, variable: &str, flags: &[&str]) -> Carafe {
+    let mut command = Command::new("env");
+    command
+        .args([variable, env!("CARGO_BIN_EXE_carafe"), "serve"])
+        .arg(root)
+        .args(["-p", "0", "--bind", "127.0.0.1"])
+        .args(flags);
+    Carafe::start(command)
+}
+
+fn levels(log: &str) -> [usize; 3] {
+    [" INFO ", " DEBUG ", " TRACE "].map(|level| count_lines(log, level))
+}
+
+#[test]
+fn one_line_tells_what_became_of_a_connection() {
+    let root = root();
+    let carafe = Carafe::serve(root.path(), &[]);
+    use_every_level(&carafe);
+    carafe.wait_for_log("reset by peer");
+    let log = carafe.stop_warned(&[]);
+    assert_eq!(count_lines(&log, ENDED), 3, "{log}");
+    assert!(log.contains(" \"small\" 11/11 bytes "), "{log}");
+    assert!(log.contains(" \"missing\" 0/0 bytes "), "{log}");
+    assert!(log.contains("s refused: no such file\n"), "{log}");
+    assert_eq!(levels(&log)[1..], [0, 0], "{log}");
+}
+
+#[test]
+fn quiet_says_only_what_must_be_seen() {
+    let root = root();
+    let carafe = Carafe::serve(root.path(), &["-q"]);
+    use_every_level(&carafe);
+    let addr = carafe.addr();
+    let log = {
+        carafe.signal(Signal::TERM);
+        carafe.wait().1
+    };
+    assert_eq!(log, format!("listening on {addr}\ndraining\n"));
+}
+
+#[test]
+fn verbose_tells_of_peers_that_broke_off() {
+    let root = root();
+    let carafe = Carafe::serve(root.path(), &["-v"]);
+    use_every_level(&carafe);
+    carafe.wait_for_log("the connection broke: Connection reset by peer");
+    let [info, debug, trace] = levels(&carafe.stop_warned(&[]));
+    assert!(info > 0 && debug > 0);
+    assert_eq!(trace, 0);
+}
+
+#[test]
+fn twice_verbose_traces_the_state_machine() {
+    let root = root();
+    let carafe = Carafe::serve(root.path(), &["-vv"]);
+    use_every_level(&carafe);
+    carafe.wait_for_log("ReadingName -> Sending");
+    carafe.stop_clean();
+}
+
+#[test]
+fn rust_log_sets_the_level_and_flags_override_it() {
+    let root = root();
+    // The variable, the flags, and what is said at info, debug and trace.
+    let cases: [(&str, &[&str], [bool; 3]); 4] = [
+        ("RUST_LOG=warn", &[], [false, false, false]),
+        ("RUST_LOG=debug", &[], [true, true, false]),
+        ("RUST_LOG=carafe=trace", &[], [true, true, true]),
+        ("RUST_LOG=trace", &["-q"], [false, false, false]),
+    ];
+    for (variable, flags, expected) in cases {
+        let carafe = serve_with_env(root.path(), variable, flags);
+        use_every_level(&carafe);
+        carafe.signal(Signal::TERM);
+        let (status, log) = carafe.wait();
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert_eq!(levels(&log).map(|n| n > 0), expected, "{variable}: {log}");
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_no_client() {
+    let root = root();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_carafe"));
+    command.arg("serve").arg(root.path());
+    command.args(["-p", "0", "--bind", "127.0.0.1"]);
+    let (mut carafe, pipe) = Carafe::start_unread(command);
+    // Slashes before a name count for nothing, but each stands in the log: more than the pipe,
+    // the queue and what the writer has in hand can hold together.
+    let long_name = format!("{:/>1000}\n", "small");
+    for _ in 0..5000 {
+        assert_eq!(
+            exchange(carafe.addr(), long_name.as_bytes()).unwrap(),
+            SMALL
+        );
+    }
+    carafe.read_log(pipe);
+    let log = carafe.wait_for_log(" lines dropped: the output was stuck\n");
+    let line = log.lines().find(|line| line.contains(" lines dropped"));
+    let count = line.unwrap().strip_prefix("carafe: ").unwrap().split(' ');
+    let dropped: usize = count.clone().next().unwrap().parse().unwrap();
+    let logged = count_lines(&log, ENDED);
+    assert!(
+        dropped > 0 && logged > 0 && dropped + logged <= 5000,
+        "{dropped} + {logged}"
+    );
+    let summary = format!("; {dropped} log lines dropped");
+    let log = carafe.stop_warned(&[&summary]);
+    assert_eq!(dropped + count_lines(&log, ENDED), 5000, "each is counted");
+}
