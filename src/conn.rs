@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::escape::Escaped;
 use crate::limits::{
     COPIED_BODY_BYTES_MAX, LINGER_BYTES_MAX, LINGER_IDLE, LINGER_TOTAL, PARKED_RETRY,
-    TURN_BYTES_MAX,
+    SENDFILE_PIECE_BYTES, TURN_BYTES_MAX,
 };
 use crate::service::{Body, Moment, OpenFile, Outcome, Reply, Request, RequestEnd};
 use crate::service::{Service, Verdict};
@@ -277,7 +277,8 @@ impl Reading {
             Wait::ForBytes => now + env.timeouts.stall,
         };
         if now >= until {
-            log::warn!("no descriptor for a file within {:?}", env.timeouts.stall);
+            let (name, stall) = (Escaped(&self.pending), env.timeouts.stall);
+            log::warn!("no descriptor for \"{name}\" within {stall:?}");
             return Next::Reset(Reason::NoDescriptor);
         }
         self.wait = Wait::ForDescriptor { moment, until };
@@ -354,6 +355,7 @@ impl Sending {
             Why::Stop => return Stay(Next::Reset(Reason::DrainDeadline)),
             Why::Deadline => return Stay(self.check_stall(env)),
             Why::Ready(edge) if !(edge.writable || edge.dead) => return Stay(Next::Wait),
+            Why::Start if self.is_guarded() => env.transport.reset_on_close(true),
             _ => {}
         }
         let budget_ends = self.delivery.offset + TURN_BYTES_MAX;
@@ -457,11 +459,18 @@ impl Sending {
         overwritten
     }
 
-    /// Stops before the end, for the budget or for the peer. From here on the connection's death
-    /// is a reset until the last byte is accepted.
+    /// Whether the connection's death is a reset until the last byte is accepted: where a part
+    /// may be on its way and the whole is not.
+    fn is_guarded(&self) -> bool {
+        matches!(self.pace, Pace::Resumed { .. }) || self.delivery.promised > SENDFILE_PIECE_BYTES
+    }
+
+    /// Stops before the end, for the budget or for the peer.
     fn pause<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) {
-        if matches!(self.pace, Pace::FirstTurn) {
+        if !self.is_guarded() {
             env.transport.reset_on_close(true);
+        }
+        if matches!(self.pace, Pace::FirstTurn) {
             self.pace = Pace::Resumed { acked: 0 };
         }
         env.turn.deadline = Some(env.turn.now + env.timeouts.stall);
@@ -484,7 +493,7 @@ impl Sending {
     /// All bytes are accepted. Unread input would turn the close into a reset that eats them.
     fn finish<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) -> Step {
         let close = Stay(Next::Close(self.delivery.outcome.reason()));
-        if matches!(self.pace, Pace::Resumed { .. }) {
+        if self.is_guarded() {
             env.transport.reset_on_close(false);
         }
         if self.closes_at_once(env.turn) {

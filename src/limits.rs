@@ -22,6 +22,10 @@ pub const SCRATCH_BYTES: usize = 64 * 1024;
 /// sendfile, which saves the copy but costs more to set up.
 pub const COPIED_BODY_BYTES_MAX: u64 = 32 * 1024;
 
+/// The most that sendfile moves without looking for a signal, in bytes: the 16 pages of the pipe
+/// inside it. A process killed between two of them has sent a part.
+pub const SENDFILE_PIECE_BYTES: u64 = 64 * 1024;
+
 /// What one connection may send or discard in one turn, in bytes, before the others have theirs.
 pub const TURN_BYTES_MAX: u64 = 256 * 1024;
 
@@ -35,8 +39,8 @@ pub const EVENTS_PER_TURN_MAX: usize = 1024;
 /// connection ends first. nginx waits as long (`accept_mutex_delay`).
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(500);
 
-/// How often one kind of warning about accepting may be repeated.
-pub const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a warning about a shortage may come.
+pub const WARNING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a connection that found no descriptor for its file waits before it tries again,
 /// unless another connection ends first.

@@ -11,6 +11,7 @@
 //! no new edge will come.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,8 +23,8 @@ use slab::Slab;
 use socket2::SockRef;
 
 use crate::limits::{
-    ACCEPT_RETRY, ACCEPT_WARNING_INTERVAL, ACCEPTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX,
-    HANDSHAKE_GRACE, SCRATCH_BYTES,
+    ACCEPT_RETRY, ACCEPTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX, HANDSHAKE_GRACE, SCRATCH_BYTES,
+    WARNING_INTERVAL,
 };
 use crate::sockopt;
 use crate::stats::{Reason, Stats};
@@ -49,6 +50,9 @@ pub trait App {
 
     /// A source is ready, or was notified by a [`Remote`]. It must be drained.
     fn source(&mut self, id: SourceId, control: &mut Control);
+
+    /// A drain has begun: no new client can come.
+    fn draining(&mut self) {}
 
     /// A connection has ended; its socket is closed by now.
     fn ended(&mut self, conn: Self::Conn, token: Token, reason: Reason, control: &mut Control);
@@ -117,6 +121,9 @@ pub struct Control {
     now: Instant,
     wakes: Vec<Token>,
     life: Life,
+    is_accepting: bool,
+    /// When something was last said by [`Control::warn_seldom`].
+    warned: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -141,6 +148,23 @@ impl Control {
     /// parked any more.
     pub fn wake(&mut self, token: Token) {
         self.wakes.push(token);
+    }
+
+    /// Logs a warning, one a second at the most: a shortage is met by every client.
+    pub fn warn_seldom(&mut self, what: fmt::Arguments<'_>) {
+        let now = self.now;
+        if self
+            .warned
+            .is_none_or(|warned| now - warned >= WARNING_INTERVAL)
+        {
+            self.warned = Some(now);
+            log::warn!("{what}");
+        }
+    }
+
+    /// Whether new clients are let in now. While they aren't, they wait in the accept queue.
+    pub fn set_accepting(&mut self, is_accepting: bool) {
+        self.is_accepting = is_accepting;
     }
 
     /// Lets no new client in, serves those that are connected, and ends: after `patience` at the
@@ -214,8 +238,6 @@ pub struct Reactor<C> {
     sources: Vec<SourceId>,
     scratch: Box<[u8]>,
     control: Control,
-    /// When accepting was last complained about.
-    warned: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -318,8 +340,9 @@ impl<C> Reactor<C> {
                 now,
                 wakes: Vec::new(),
                 life: Life::Running,
+                is_accepting: true,
+                warned: None,
             },
-            warned: None,
         })
     }
 
@@ -391,9 +414,12 @@ impl<C> Reactor<C> {
         for id in std::mem::take(&mut self.sources) {
             app.source(id, &mut self.control);
         }
-        self.begin_drain();
+        self.begin_drain(app);
         for index in 0..self.listeners.len() {
-            self.accept(app, index);
+            // Asked for each: the first step of a new client may change it.
+            if self.control.is_accepting {
+                self.accept(app, index);
+            }
         }
         self.dispatch(app);
         self.expire(app);
@@ -438,7 +464,7 @@ impl<C> Reactor<C> {
     /// How long the wait may take; `None` is without end.
     fn patience(&self, now: Instant) -> Option<Duration> {
         let drain_begins = matches!(self.control.life, Life::Draining { begun: false, .. });
-        let is_ready = self.listeners.iter().any(Listener::is_ready);
+        let is_ready = self.control.is_accepting && self.listeners.iter().any(Listener::is_ready);
         if drain_begins || is_ready || !self.run_queue.is_empty() {
             return Some(Duration::ZERO);
         }
@@ -462,13 +488,14 @@ impl<C> Reactor<C> {
         }
         for _ in 0..ACCEPTS_PER_TURN_MAX {
             let listener = &mut self.listeners[index];
-            let Some(socket) = listener.socket.as_ref().filter(|_| listener.may_try(now)) else {
+            let may_try = self.control.is_accepting && listener.may_try(now);
+            let Some(socket) = listener.socket.as_ref().filter(|_| may_try) else {
                 break;
             };
             if self.slots.len() >= self.connections_max {
                 listener.state = Accepting::Resting { until: None };
                 let most = self.connections_max;
-                self.warn(format_args!(
+                self.control.warn_seldom(format_args!(
                     "{most} connections, the most there may be: new clients wait"
                 ));
                 break;
@@ -485,11 +512,16 @@ impl<C> Reactor<C> {
                     listener.state = Accepting::Ready;
                     log::debug!("a client was gone before it was accepted: {error}");
                 }
+                Err(_) if sockopt::accept_queue_len(socket).is_ok_and(|len| len == 0) => {
+                    // Out of descriptors, accept fails before it looks whether anybody is there.
+                    listener.state = Accepting::Waiting;
+                }
                 Err(error) => {
                     listener.state = Accepting::Resting {
                         until: Some(now + ACCEPT_RETRY),
                     };
-                    self.warn(format_args!("accept: {error}: new clients wait"));
+                    self.control
+                        .warn_seldom(format_args!("accept: {error}: new clients wait"));
                 }
             }
         }
@@ -541,18 +573,6 @@ impl<C> Reactor<C> {
             conn,
         });
         self.step(app, token, Why::Start);
-    }
-
-    /// One line a second at the most: an operator's fault, not a flood.
-    fn warn(&mut self, what: std::fmt::Arguments<'_>) {
-        let now = self.control.now;
-        if self
-            .warned
-            .is_none_or(|warned| now - warned >= ACCEPT_WARNING_INTERVAL)
-        {
-            self.warned = Some(now);
-            log::warn!("{what}");
-        }
     }
 
     // ---- stepping ----
@@ -701,13 +721,14 @@ impl<C> Reactor<C> {
     }
 
     /// Shuts the door: new SYNs are dropped, while those already let in are accepted still.
-    fn begin_drain(&mut self) {
+    fn begin_drain<A: App<Conn = C>>(&mut self, app: &mut A) {
         if let Life::Draining { begun, .. } = &mut self.control.life
             && !std::mem::replace(begun, true)
         {
             for listener in &mut self.listeners {
                 listener.shut(self.control.now);
             }
+            app.draining();
         }
     }
 

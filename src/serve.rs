@@ -413,14 +413,33 @@ impl<S> Serving<S> {
             self.signal = u8::try_from(signal).ok();
             control.stop();
         } else {
-            self.drain(control);
+            control.drain(self.patience);
         }
     }
 
-    fn drain(&self, control: &mut Control) {
-        if !control.is_draining() {
-            control.drain(self.patience);
-            self.outlet.announce(&format_args!("draining"));
+    /// Puts a client into the line of those who wait for a descriptor, or takes it out. While
+    /// somebody stands there no new client is let in: it would take the next free descriptor.
+    fn line_up(&mut self, client: &mut Client, parks: bool, token: Token, control: &mut Control) {
+        if parks == client.in_line {
+            return;
+        }
+        client.in_line = parks;
+        if parks {
+            self.parked.push_back(token);
+            control.warn_seldom(format_args!(
+                "no descriptor is free for a file: clients wait"
+            ));
+        } else {
+            self.parked.retain(|&parked| parked != token);
+            self.wake_first(control);
+        }
+        control.set_accepting(self.parked.is_empty());
+    }
+
+    /// It keeps its place until it has what it waits for.
+    fn wake_first(&self, control: &mut Control) {
+        if let Some(&first) = self.parked.front() {
+            control.wake(first);
         }
     }
 }
@@ -455,36 +474,31 @@ impl<S: Service> App for Serving<S> {
             turn: &mut cx.turn,
         };
         let next = client.conn.step(&mut env, why);
-        // A wake-up took it out of the line.
-        client.in_line &= why != Why::Woken;
-        if next == Next::Park && !client.in_line {
-            client.in_line = true;
-            self.parked.push_back(token);
-        }
+        self.line_up(client, next == Next::Park, token, cx.control);
         next
     }
 
     fn source(&mut self, id: SourceId, control: &mut Control) {
         match id {
             SIGNALS => self.take_signals(control),
-            _ => self.drain(control),
+            _ => control.drain(self.patience),
         }
     }
 
-    fn ended(&mut self, client: Client, token: Token, reason: Reason, control: &mut Control) {
+    fn draining(&mut self) {
+        self.outlet.announce(&format_args!("draining"));
+    }
+
+    fn ended(&mut self, mut client: Client, token: Token, reason: Reason, control: &mut Control) {
         let took = control.now() - client.accepted_at;
-        if client.in_line {
-            self.parked.retain(|&parked| parked != token);
-        }
+        self.line_up(&mut client, false, token, control);
         control.stats.bytes_sent += client.conn.delivery().map_or(0, |delivery| delivery.offset);
         log_end(&client, reason, took);
         // The descriptors it held are free once it is dropped.
         drop(client);
-        if let Some(next) = self.parked.pop_front() {
-            control.wake(next);
-        }
+        self.wake_first(control);
         if self.once && reason == Reason::Complete {
-            self.drain(control);
+            control.drain(self.patience);
         }
     }
 }

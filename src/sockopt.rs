@@ -16,7 +16,10 @@ use socket2::{Domain, SockRef};
 #[allow(missing_docs, reason = "the kernel's header documents them")]
 pub struct TcpInfoHead {
     pub flags: [u8; 8],
-    pub counters: [u32; 24],
+    pub rto_to_rcv_mss: [u32; 4],
+    /// Of a listener: how many connections wait to be accepted (`tcp_get_info`).
+    pub unacked: u32,
+    pub sacked_to_total_retrans: [u32; 19],
     pub pacing_rate: u64,
     pub max_pacing_rate: u64,
     /// RFC 4898 tcpEStatsAppHCThruOctetsAcked: bytes that the peer has acknowledged.
@@ -37,6 +40,14 @@ sockopt_impl!(
     /// IPV6_MINHOPCOUNT, an `int`: the same for IPv6.
     MinHopCount, Both, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, i32
 );
+
+/// How many connections wait in a listener's accept queue.
+///
+/// # Errors
+/// Only if the descriptor is no TCP socket.
+pub fn accept_queue_len(listener: &impl AsFd) -> io::Result<u32> {
+    Ok(getsockopt(listener, TcpInfo)?.unacked)
+}
 
 /// Higher than what senders begin with (64 or 128) less the hops on the way. A neighbour that
 /// begins with 255 gets through, and is treated like those who came before.
@@ -76,6 +87,10 @@ mod tests {
     fn the_struct_ends_where_the_kernel_says() {
         assert_eq!(std::mem::offset_of!(TcpInfoHead, bytes_acked), 120);
         assert_eq!(size_of::<TcpInfoHead>(), 128);
+        assert_eq!(
+            std::mem::offset_of!(TcpInfoHead, unacked),
+            std::mem::offset_of!(libc::tcp_info, tcpi_unacked)
+        );
         assert_eq!(std::mem::offset_of!(libc::tcp_info, tcpi_bytes_acked), 120);
     }
 
@@ -91,6 +106,20 @@ mod tests {
         client.write_all(b"x").unwrap();
         server.read_exact(&mut [0; 1]).unwrap();
         assert_eq!(acked_bytes(&server).unwrap() - before, 1000);
+    }
+
+    #[test]
+    fn the_accept_queue_is_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(accept_queue_len(&listener).unwrap(), 0);
+        let _clients = [
+            TcpStream::connect(address).unwrap(),
+            TcpStream::connect(address).unwrap(),
+        ];
+        assert_eq!(accept_queue_len(&listener).unwrap(), 2);
+        let _accepted = listener.accept().unwrap();
+        assert_eq!(accept_queue_len(&listener).unwrap(), 1);
     }
 
     #[test]

@@ -30,8 +30,11 @@ const IDLE_TICKS_MAX: u64 = 20;
 /// The connection cap is reached.
 const FULL: &str = "the most there may be: new clients wait";
 
-/// No descriptor for one more client. The kernel says so even if none is at the door.
+/// No descriptor for one more client.
 const NO_ROOM: &str = "accept: Too many open files (os error 24): new clients wait";
+
+/// No descriptor for one more file.
+const NO_FILE: &str = "no descriptor is free for a file: clients wait";
 
 /// A root with `small` and a number of files that hold a download in Sending.
 fn root(large: usize) -> TempDir {
@@ -206,7 +209,7 @@ fn without_a_descriptor_for_a_file_its_client_waits_until_a_download_ends() {
     stalled.pop();
     assert_eq!(rest(waiting).unwrap(), b"small bytes");
     drop(stalled);
-    carafe.stop_warned(&[NO_ROOM]);
+    carafe.stop_warned(&[NO_FILE]);
 }
 
 #[test]
@@ -217,7 +220,7 @@ fn without_a_descriptor_for_a_file_its_client_waits_until_the_limit_is_raised() 
     carafe.limit_descriptors(1000);
     assert_eq!(rest(waiting).unwrap(), b"small bytes");
     drop(stalled);
-    carafe.stop_warned(&[NO_ROOM]);
+    carafe.stop_warned(&[NO_FILE]);
 }
 
 #[test]
@@ -225,7 +228,7 @@ fn a_client_that_waits_for_a_descriptor_beyond_the_stall_timeout_is_reset() {
     let root = root(0);
     let (carafe, _, waiting) = parked(&root, 0, &["--stall-timeout", "300ms"]);
     assert_reset(rest(waiting));
-    let log = carafe.stop_warned(&[NO_ROOM, "no descriptor for a file within 300ms"]);
+    let log = carafe.stop_warned(&[NO_FILE, "no descriptor for \"small"]);
     assert_eq!(common::reason_count(&log, "no descriptor"), 1, "{log}");
 }
 
@@ -237,13 +240,13 @@ fn a_client_that_waits_for_a_descriptor_comes_before_those_at_the_door() {
     let held = silent_clients(&carafe, 1);
     carafe.leave_descriptors(1);
     let waiting = ask(carafe.addr(), "small");
-    carafe.wait_for_log(NO_ROOM);
+    carafe.wait_for_log(NO_FILE);
     // It would keep the one descriptor that becomes free.
     let newcomer = connect(carafe.addr());
     drop(held);
     assert_eq!(rest(waiting).unwrap(), b"small bytes");
     drop(newcomer);
-    carafe.stop_warned(&[NO_ROOM]);
+    carafe.stop_warned(&[NO_FILE]);
 }
 
 #[test]
@@ -265,7 +268,7 @@ fn more_stalled_downloads_than_open_files_leave_the_next_one_waiting() {
     let bytes = rest(waiting).unwrap();
     assert_eq!(bytes.len(), LARGE_BYTES);
     drop((stalled, silent));
-    carafe.stop_warned(&[NO_ROOM]);
+    carafe.stop_warned(&[NO_FILE]);
 }
 
 #[test]

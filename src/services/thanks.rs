@@ -6,7 +6,7 @@ use std::time::Duration;
 use encoding_rs::Encoding;
 
 use crate::escape::EscapedText;
-use crate::limits::TEXT_BYTES_MAX;
+use crate::limits::{NAME_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::logging::Outlet;
 use crate::service::{Body, Moment, Outcome, Reply, Request, RequestEnd, Service, Verdict};
 
@@ -57,7 +57,7 @@ impl Service for Thanks {
         };
         self.output.print(&format_args!("{}", EscapedText(&text)));
         Verdict::Reply(Reply {
-            subject: text.into_bytes().into(),
+            subject: text.as_bytes()[..text.floor_char_boundary(NAME_BYTES_MAX)].into(),
             body: Body::Bytes(Rc::clone(&self.reply)),
             outcome: Outcome::Complete,
             used,
