@@ -193,7 +193,7 @@ pub struct ThankArgs {
 
     /// Silence after which a text that ends in half a character is taken as it stands
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = timeout)]
-    pub name_gap: Duration,
+    pub text_gap: Duration,
 
     /// End after one client's text
     #[arg(long)]

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::escape::Escaped;
 use crate::limits::{
-    COPIED_BODY_BYTES_MAX, LINGER_BYTES_MAX, LINGER_IDLE, LINGER_TOTAL, PARKED_RETRY,
-    SENDFILE_PIECE_BYTES, TURN_BYTES_MAX,
+    COPIED_BODY_BYTES_MAX, LINGER_BYTES_MAX, LINGER_IDLE, LINGER_TOTAL, SENDFILE_PIECE_BYTES,
+    TURN_BYTES_MAX,
 };
 use crate::service::{Body, Moment, OpenFile, Outcome, Reply, Request, RequestEnd};
 use crate::service::{Service, Verdict};
@@ -44,6 +44,16 @@ pub struct Env<'a, 't, T, S> {
 #[derive(Debug)]
 pub struct Conn {
     state: State,
+    guard: Guard,
+}
+
+/// What the sudden death of the process does to the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Guard {
+    /// A close in order.
+    Off,
+    /// A reset: whoever waits for an answer, or for the rest of one, must see an error.
+    On,
 }
 
 #[derive(Debug)]
@@ -77,14 +87,16 @@ impl Conn {
     /// A connection accepted just now, which has until `expires` to name a file.
     #[must_use]
     pub fn new(expires: Instant) -> Self {
-        let wait = Wait::ForBytes;
+        let (pending, guesses, wait) = (Vec::new(), 0, Wait::ForBytes);
+        let reading = Reading {
+            pending,
+            guesses,
+            expires,
+            wait,
+        };
         Self {
-            state: State::ReadingName(Reading {
-                pending: Vec::new(),
-                guesses: 0,
-                expires,
-                wait,
-            }),
+            state: State::ReadingName(reading),
+            guard: Guard::Off,
         }
     }
 
@@ -100,15 +112,39 @@ impl Conn {
                 State::Sending(sending) => sending.step(env, why),
                 State::Closing(closing) => closing.step(env, why),
             };
-            match step {
-                Stay(next) => return next,
-                Enter(state) => self.enter(state),
+            let next = match step {
+                Stay(next) => Some(next),
                 EnterWaiting(state) => {
                     self.enter(state);
-                    return Next::Wait;
+                    Some(Next::Wait)
                 }
+                Enter(state) => {
+                    self.enter(state);
+                    None
+                }
+            };
+            self.set_guard(env.transport, next);
+            if let Some(next) = next {
+                return next;
             }
             why = Why::Start;
+        }
+    }
+
+    /// Sets the guard for what comes now: `next`, or the first attempt of a state just entered.
+    /// What is over in one step is never guarded, unless sendfile can be cut within its step.
+    fn set_guard<T: Transport>(&mut self, transport: &mut T, next: Option<Next>) {
+        let is_owed = match (&self.state, next) {
+            (_, Some(Next::Close(_))) | (State::Closing(_), _) => false,
+            (State::Sending(sending), None) => {
+                self.guard == Guard::On || sending.delivery.promised > SENDFILE_PIECE_BYTES
+            }
+            _ => true,
+        };
+        let guard = if is_owed { Guard::On } else { Guard::Off };
+        if guard != self.guard {
+            transport.reset_on_close(guard == Guard::On);
+            self.guard = guard;
         }
     }
 
@@ -123,6 +159,17 @@ impl Conn {
             "no such arrow in the state machine"
         );
         self.state = state;
+    }
+
+    /// What was asked for, as far as it came; bytes from the peer.
+    #[must_use]
+    pub fn subject(&self) -> &[u8] {
+        match &self.state {
+            State::ReadingName(reading) => &reading.pending,
+            State::Sending(Sending { delivery, .. }) | State::Closing(Closing { delivery, .. }) => {
+                &delivery.subject
+            }
+        }
     }
 
     /// What is or was sent, once a request was answered.
@@ -164,7 +211,7 @@ struct Reading {
 #[derive(Debug)]
 enum Wait {
     ForBytes,
-    /// The request is whole; `moment` is when it was found so.
+    /// There was no descriptor to try the bytes; `moment` is when that was.
     ForDescriptor {
         moment: Moment,
         until: Instant,
@@ -174,17 +221,14 @@ enum Wait {
 impl Reading {
     fn step<T: Transport, S: Service>(&mut self, env: &mut Env<'_, '_, T, S>, why: Why) -> Step {
         match (&self.wait, why) {
-            (Wait::ForBytes, Why::Stop) => Stay(Next::Close(Reason::RequestTimeout)),
-            (Wait::ForBytes, Why::Deadline) if env.turn.now >= self.expires => {
-                Stay(Next::Close(Reason::RequestTimeout))
-            }
-            (Wait::ForBytes, Why::Deadline) => self.ask(env, 0, Moment::Quiet),
+            (Wait::ForBytes, Why::Stop(_)) => Stay(Next::Close(Reason::RequestTimeout)),
             (Wait::ForBytes, Why::Ready(edge)) if !(edge.readable || edge.dead) => Stay(Next::Wait),
             (Wait::ForBytes, _) => self.read(env, why),
-            (Wait::ForDescriptor { .. }, Why::Stop) => Stay(Next::Reset(Reason::DrainDeadline)),
+            (Wait::ForDescriptor { .. }, Why::Stop(reason)) => Stay(Next::Reset(reason)),
             (Wait::ForDescriptor { .. }, Why::Ready(_)) => Stay(Next::Close(Reason::PeerReset)),
             (&Wait::ForDescriptor { moment, .. }, _) => match self.ask(env, 0, moment) {
-                // No edge is remembered while parked, so what came meanwhile is read now.
+                // A guess that was wrong. No edge is remembered while parked, so what came
+                // meanwhile is read now.
                 Stay(Next::Wait) => {
                     self.wait = Wait::ForBytes;
                     self.read(env, Why::Again)
@@ -194,13 +238,16 @@ impl Reading {
         }
     }
 
-    /// Reads until the queue is empty or the service has heard enough.
+    /// Reads until the queue is empty or the service has heard enough. A deadline, too, counts
+    /// only after a look at the queue: after a pause of the whole process, it may have passed
+    /// while the request lay there.
     fn read<T: Transport, S: Service>(&mut self, env: &mut Env<'_, '_, T, S>, why: Why) -> Step {
         if why == Why::Start {
             env.turn.deadline = Some(self.expires);
         }
         // A read that doesn't fill the buffer has emptied the queue. What comes later makes a new
-        // edge, unless the FIN was part of this one.
+        // edge, unless the FIN was part of this one. (Urgent data ends a read early, too; who
+        // sends it waits for the deadline's look.)
         let short_read_drains = match why {
             Why::Start => true,
             Why::Ready(edge) => !edge.read_closed && !edge.dead,
@@ -215,16 +262,35 @@ impl Reading {
                     return self.ask(env, n, Moment::Drained);
                 }
                 Ok(n) => n,
-                Err(error) if error.kind() == ErrorKind::WouldBlock && unasked => {
-                    return self.ask(env, 0, Moment::Drained);
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return self.drained(env, why, unasked);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Stay(Next::Wait),
-                Err(error) => return Stay(broken(&error)),
+                Err(error) => return Stay(Next::Reset(blame(&error))),
             };
             match self.ask(env, fresh, Moment::Arrived) {
                 Stay(Next::Wait) => unasked = true,
                 decided => return decided,
             }
+        }
+    }
+
+    /// The queue is empty. `unasked`: there are bytes about which the service was not asked since.
+    fn drained<T, S: Service>(
+        &mut self,
+        env: &mut Env<'_, '_, T, S>,
+        why: Why,
+        unasked: bool,
+    ) -> Step {
+        let step = match why {
+            _ if unasked => self.ask(env, 0, Moment::Drained),
+            Why::Deadline if env.turn.now < self.expires => self.ask(env, 0, Moment::Quiet),
+            _ => Stay(Next::Wait),
+        };
+        match step {
+            Stay(Next::Wait) if why == Why::Deadline && env.turn.now >= self.expires => {
+                Stay(Next::Close(Reason::RequestTimeout))
+            }
+            step => step,
         }
     }
 
@@ -248,9 +314,13 @@ impl Reading {
         };
         let verdict = env.service.judge(&request);
         if let Verdict::Reply(reply) = verdict {
-            let had_time = matches!(self.wait, Wait::ForDescriptor { .. });
-            let more_input = had_time || bytes.len() > reply.used;
-            return Enter(State::Sending(Sending::new(reply, more_input)));
+            let rest = match (&self.wait, fresh.is_empty(), moment) {
+                (Wait::ForDescriptor { .. }, _, _) => Rest::Some,
+                _ if bytes.len() > reply.used => Rest::Some,
+                (_, true, Moment::Drained | Moment::Quiet) => Rest::Empty,
+                _ => Rest::Unknown,
+            };
+            return Enter(State::Sending(Sending::new(reply, rest)));
         }
         if !copied {
             self.pending.extend_from_slice(fresh);
@@ -269,7 +339,7 @@ impl Reading {
         })
     }
 
-    /// Waits for a descriptor. The request is whole, so its timeout no longer counts.
+    /// Waits for a descriptor, and not for the client: the request's timeout doesn't count.
     fn park<T, S>(&mut self, env: &mut Env<'_, '_, T, S>, moment: Moment) -> Next {
         let now = env.turn.now;
         let until = match self.wait {
@@ -282,7 +352,7 @@ impl Reading {
             return Next::Reset(Reason::NoDescriptor);
         }
         self.wait = Wait::ForDescriptor { moment, until };
-        env.turn.deadline = Some(until.min(now + PARKED_RETRY));
+        env.turn.deadline = Some(until);
         Next::Park
     }
 }
@@ -294,10 +364,20 @@ struct Sending {
     delivery: Delivery,
     body: Body,
     ended_by: RequestEnd,
-    /// Input beyond the request was seen, or had the time to come.
-    more_input: bool,
+    rest: Rest,
     /// How the reply has gone so far.
     pace: Pace,
+}
+
+/// What is known, when a request is answered, of the input after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// The request's last read brought nothing more.
+    Unknown,
+    /// There is more, or it had the time to come.
+    Some,
+    /// The receive queue was found empty in this very step.
+    Empty,
 }
 
 #[derive(Debug)]
@@ -311,7 +391,7 @@ enum Pace {
 /// Why no more of a body could be sent.
 enum SendError {
     WouldBlock,
-    Peer(io::Error),
+    Socket(io::Error),
     File(io::Error),
     FileEnded,
 }
@@ -321,13 +401,13 @@ impl From<io::Error> for SendError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             ErrorKind::WouldBlock => Self::WouldBlock,
-            _ => Self::Peer(error),
+            _ => Self::Socket(error),
         }
     }
 }
 
 impl Sending {
-    fn new(reply: Reply, more_input: bool) -> Self {
+    fn new(reply: Reply, rest: Rest) -> Self {
         let Reply {
             subject,
             body,
@@ -338,24 +418,23 @@ impl Sending {
         let delivery = Delivery {
             subject,
             offset: 0,
-            promised: body.len(),
+            promised: body.length(),
             outcome,
         };
         Self {
             delivery,
             body,
             ended_by,
-            more_input,
+            rest,
             pace: Pace::FirstTurn,
         }
     }
 
     fn step<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>, why: Why) -> Step {
         match why {
-            Why::Stop => return Stay(Next::Reset(Reason::DrainDeadline)),
+            Why::Stop(reason) => return Stay(Next::Reset(reason)),
             Why::Deadline => return Stay(self.check_stall(env)),
             Why::Ready(edge) if !(edge.writable || edge.dead) => return Stay(Next::Wait),
-            Why::Start if self.is_guarded() => env.transport.reset_on_close(true),
             _ => {}
         }
         let budget_ends = self.delivery.offset + TURN_BYTES_MAX;
@@ -374,7 +453,7 @@ impl Sending {
                     self.pause(env);
                     return Stay(Next::Wait);
                 }
-                Err(SendError::Peer(error)) => return Stay(broken(&error)),
+                Err(SendError::Socket(error)) => return Stay(Next::Reset(blame(&error))),
                 Err(SendError::File(error)) => {
                     self.warn(&format_args!("can't be read: {error}"));
                     return Stay(Next::Reset(Reason::ReadFailed));
@@ -403,7 +482,7 @@ impl Sending {
                 env.transport
                     .write(&bytes[start..start + count], self.closes_at_once(env.turn))?
             }
-            Body::File(file) if file.len() <= COPIED_BODY_BYTES_MAX => {
+            Body::File(file) if file.length() <= COPIED_BODY_BYTES_MAX => {
                 self.copy(file, count, env)?
             }
             Body::File(file) => match env.transport.send_file(file.file(), offset, count) {
@@ -411,7 +490,7 @@ impl Sending {
                 Ok(sent) => sent,
                 Err(SendFileError::Unsupported) => self.copy(file, count, env)?,
                 Err(SendFileError::WouldBlock) => return Err(SendError::WouldBlock),
-                Err(SendFileError::Peer(error)) => return Err(SendError::Peer(error)),
+                Err(SendFileError::Socket(error)) => return Err(SendError::Socket(error)),
                 Err(SendFileError::File(error)) => return Err(SendError::File(error)),
             },
         };
@@ -441,7 +520,7 @@ impl Sending {
     fn closes_at_once(&self, turn: &Turn<'_>) -> bool {
         matches!(self.pace, Pace::FirstTurn)
             && self.ended_by != RequestEnd::Guess
-            && !self.more_input
+            && self.rest != Rest::Some
             && !turn.draining
     }
 
@@ -459,17 +538,8 @@ impl Sending {
         overwritten
     }
 
-    /// Whether the connection's death is a reset until the last byte is accepted: where a part
-    /// may be on its way and the whole is not.
-    fn is_guarded(&self) -> bool {
-        matches!(self.pace, Pace::Resumed { .. }) || self.delivery.promised > SENDFILE_PIECE_BYTES
-    }
-
     /// Stops before the end, for the budget or for the peer.
-    fn pause<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) {
-        if !self.is_guarded() {
-            env.transport.reset_on_close(true);
-        }
+    fn pause<T, S>(&mut self, env: &mut Env<'_, '_, T, S>) {
         if matches!(self.pace, Pace::FirstTurn) {
             self.pace = Pace::Resumed { acked: 0 };
         }
@@ -493,30 +563,35 @@ impl Sending {
     /// All bytes are accepted. Unread input would turn the close into a reset that eats them.
     fn finish<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) -> Step {
         let close = Stay(Next::Close(self.delivery.outcome.reason()));
-        if self.is_guarded() {
-            env.transport.reset_on_close(false);
-        }
         if self.closes_at_once(env.turn) {
             return close;
         }
         let guessed = self.ended_by == RequestEnd::Guess;
         let draining = env.turn.draining;
-        match env.transport.read(env.turn.scratch) {
+        match self.look(env) {
             Ok(0) => close,
             Ok(n) if guessed && !draining && is_terminator(&env.turn.scratch[..n]) => close,
             Ok(n) => match self.linger(env, n as u64) {
                 Ok(closing) => Enter(State::Closing(closing)),
-                Err(error) => Stay(broken(&error)),
+                Err(error) => Stay(Next::Close(blame(&error))),
             },
-            Err(error) if error.kind() != ErrorKind::WouldBlock => Stay(broken(&error)),
-            Err(_) if !guessed && !self.more_input && !draining => close,
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Stay(Next::Close(blame(&error))),
+            Err(_) if !guessed && self.rest != Rest::Some && !draining => close,
             Err(_) => match self.linger(env, 0) {
                 Ok(closing) => {
-                    env.turn.deadline = closing.deadline(draining);
+                    env.turn.deadline = Some(closing.deadline());
                     EnterWaiting(State::Closing(closing))
                 }
-                Err(error) => Stay(broken(&error)),
+                Err(error) => Stay(Next::Close(blame(&error))),
             },
+        }
+    }
+
+    /// The one read before a close, unless the answer is known.
+    fn look<T: Transport, S>(&self, env: &mut Env<'_, '_, T, S>) -> io::Result<usize> {
+        match (self.rest, &self.pace) {
+            (Rest::Empty, Pace::FirstTurn) => Err(ErrorKind::WouldBlock.into()),
+            _ => env.transport.read(env.turn.scratch),
         }
     }
 
@@ -562,10 +637,26 @@ fn is_terminator(bytes: &[u8]) -> bool {
     matches!(bytes, b"\n" | b"\r\n")
 }
 
-/// The peer reset the connection, or the network broke it.
-fn broken(error: &io::Error) -> Next {
-    log::debug!("the connection broke: {error}");
-    Next::Close(Reason::PeerReset)
+/// Whose fault an error of the socket is: the peer's or the network's, or else ours.
+fn blame(error: &io::Error) -> Reason {
+    let is_peers = matches!(
+        error.kind(),
+        ErrorKind::BrokenPipe
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::NotConnected
+            | ErrorKind::TimedOut
+    );
+    if is_peers {
+        log::debug!("the connection broke: {error}");
+        Reason::PeerReset
+    } else {
+        log::warn!("a socket failed: {error}");
+        Reason::SendFailed
+    }
 }
 
 // ---- Closing ----
@@ -585,8 +676,8 @@ impl Closing {
     fn step<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>, why: Why) -> Step {
         let close = Stay(Next::Close(self.delivery.outcome.reason()));
         match why {
-            Why::Stop => return close,
-            Why::Deadline if !self.still_acknowledges(env) => return close,
+            Why::Stop(_) => return close,
+            Why::Deadline => self.wind_clocks(env),
             Why::Ready(edge) if !(edge.readable || edge.dead) => return Stay(Next::Wait),
             _ => {}
         }
@@ -599,29 +690,33 @@ impl Closing {
                     self.idle_ends = env.turn.now + LINGER_IDLE;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    env.turn.deadline = self.deadline(env.turn.draining);
-                    return Stay(Next::Wait);
+                    env.turn.deadline = Some(self.deadline());
+                    let is_over = self.deadline() <= env.turn.now;
+                    return if is_over { close } else { Stay(Next::Wait) };
                 }
-                Err(error) => return Stay(broken(&error)),
+                Err(error) => return Stay(Next::Close(blame(&error))),
             }
             if self.discarded > LINGER_BYTES_MAX {
                 return close;
             }
         }
-        env.turn.deadline = self.deadline(env.turn.draining);
+        env.turn.deadline = Some(self.deadline());
         Stay(Next::Again)
     }
 
-    /// While the server stops, the peer has until the end of the drain: [`Why::Stop`] comes then.
-    fn deadline(&self, draining: bool) -> Option<Instant> {
-        (!draining).then(|| self.idle_ends.min(self.total_ends))
+    fn deadline(&self) -> Instant {
+        self.idle_ends.min(self.total_ends)
     }
 
     /// Both clocks stand while the peer goes on acknowledging: it is still taking what was sent.
-    fn still_acknowledges<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) -> bool {
+    /// Our FIN counts for a byte, and its acknowledgement for nothing. A server that stops waits
+    /// until the peer has everything: the process's end may take the network's with it.
+    fn wind_clocks<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) {
         let before = std::mem::replace(&mut self.acked, env.transport.acked_bytes());
-        self.idle_ends = env.turn.now + LINGER_IDLE;
-        self.total_ends = env.turn.now + LINGER_TOTAL;
-        self.acked > before
+        let has_all = self.acked > self.delivery.promised;
+        if self.acked > before + 1 || (env.turn.draining && !has_all) {
+            self.idle_ends = env.turn.now + LINGER_IDLE;
+            self.total_ends = env.turn.now + LINGER_TOTAL;
+        }
     }
 }

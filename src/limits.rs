@@ -42,8 +42,8 @@ pub const ACCEPT_RETRY: Duration = Duration::from_millis(500);
 /// How often a warning about a shortage may come.
 pub const WARNING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a connection that found no descriptor for its file waits before it tries again,
-/// unless another connection ends first.
+/// How long the first of those who wait for a descriptor waits before it tries again, unless a
+/// connection ends first.
 pub const PARKED_RETRY: Duration = Duration::from_millis(500);
 
 /// How long the listeners stay open after the first signal, for clients whose handshake is under

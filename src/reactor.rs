@@ -24,11 +24,10 @@ use socket2::SockRef;
 
 use crate::limits::{
     ACCEPT_RETRY, ACCEPTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX, HANDSHAKE_GRACE, SCRATCH_BYTES,
-    WARNING_INTERVAL,
 };
 use crate::sockopt;
 use crate::stats::{Reason, Stats};
-use crate::timers::{Deadline, Timers};
+use crate::timers::{Deadline, Seldom, Timers};
 use crate::turn::{Next, Readiness, Turn, Why};
 
 /// What runs on the loop.
@@ -122,16 +121,16 @@ pub struct Control {
     wakes: Vec<Token>,
     life: Life,
     is_accepting: bool,
-    /// When something was last said by [`Control::warn_seldom`].
-    warned: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Life {
     Running,
-    /// Asked to drain; the turn's accept phase begins it.
+    /// The next accept phase begins the drain.
+    DrainAsked {
+        deadline: Instant,
+    },
     Draining {
-        begun: bool,
         deadline: Instant,
     },
     Stopped,
@@ -150,18 +149,6 @@ impl Control {
         self.wakes.push(token);
     }
 
-    /// Logs a warning, one a second at the most: a shortage is met by every client.
-    pub fn warn_seldom(&mut self, what: fmt::Arguments<'_>) {
-        let now = self.now;
-        if self
-            .warned
-            .is_none_or(|warned| now - warned >= WARNING_INTERVAL)
-        {
-            self.warned = Some(now);
-            log::warn!("{what}");
-        }
-    }
-
     /// Whether new clients are let in now. While they aren't, they wait in the accept queue.
     pub fn set_accepting(&mut self, is_accepting: bool) {
         self.is_accepting = is_accepting;
@@ -171,10 +158,8 @@ impl Control {
     /// latest.
     pub fn drain(&mut self, patience: Duration) {
         if matches!(self.life, Life::Running) {
-            self.life = Life::Draining {
-                begun: false,
-                deadline: self.now + patience,
-            };
+            let deadline = self.now + patience;
+            self.life = Life::DrainAsked { deadline };
         }
     }
 
@@ -186,7 +171,7 @@ impl Control {
     /// Whether [`Control::drain`] was called.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        matches!(self.life, Life::Draining { .. })
+        matches!(self.life, Life::DrainAsked { .. } | Life::Draining { .. })
     }
 }
 
@@ -238,6 +223,9 @@ pub struct Reactor<C> {
     sources: Vec<SourceId>,
     scratch: Box<[u8]>,
     control: Control,
+    /// Shortages that keep clients out, and sockets that can't be watched, are warned about.
+    shortage: Seldom,
+    unwatched: Seldom,
 }
 
 #[derive(Debug)]
@@ -341,8 +329,9 @@ impl<C> Reactor<C> {
                 wakes: Vec::new(),
                 life: Life::Running,
                 is_accepting: true,
-                warned: None,
             },
+            shortage: Seldom::default(),
+            unwatched: Seldom::default(),
         })
     }
 
@@ -388,24 +377,26 @@ impl<C> Reactor<C> {
     /// The poll itself fails; the connections are reset.
     pub fn run<A: App<Conn = C>>(&mut self, app: &mut A) -> io::Result<Ending> {
         loop {
-            let turned = self.turn(app);
+            if let Err(error) = self.turn(app) {
+                self.end_all(app, Reason::PollFailed);
+                self.reap(app);
+                return Err(error);
+            }
             match self.control.life {
-                _ if turned.is_err() => {
-                    self.reset_all(app);
-                    return turned.map(|()| Ending::Stopped);
-                }
                 Life::Stopped => {
-                    self.reset_all(app);
+                    self.end_all(app, Reason::Stopped);
+                    self.reap(app);
                     return Ok(Ending::Stopped);
                 }
-                Life::Draining { begun: true, .. }
-                    if self.slots.is_empty() && self.listeners.iter().all(Listener::is_closed) =>
-                {
-                    return Ok(Ending::Drained);
-                }
-                Life::Running | Life::Draining { .. } => {}
+                Life::Draining { .. } if self.is_empty() => return Ok(Ending::Drained),
+                _ => {}
             }
         }
+    }
+
+    /// Neither a connection nor anybody who could become one.
+    fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.listeners.iter().all(Listener::is_closed)
     }
 
     fn turn<A: App<Conn = C>>(&mut self, app: &mut A) -> io::Result<()> {
@@ -415,13 +406,14 @@ impl<C> Reactor<C> {
             app.source(id, &mut self.control);
         }
         self.begin_drain(app);
+        let stood = self.run_queue.len();
         for index in 0..self.listeners.len() {
             // Asked for each: the first step of a new client may change it.
             if self.control.is_accepting {
                 self.accept(app, index);
             }
         }
-        self.dispatch(app);
+        self.dispatch(app, stood);
         self.expire(app);
         self.reap(app);
         self.queue_woken();
@@ -432,10 +424,14 @@ impl<C> Reactor<C> {
 
     /// Waits for events and sorts them.
     fn wait(&mut self) -> io::Result<()> {
-        let timeout = self.patience(Instant::now());
-        match self.poll.poll(&mut self.events, timeout) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
-            result => result?,
+        loop {
+            let timeout = self.patience(Instant::now());
+            match self.poll.poll(&mut self.events, timeout) {
+                // What a signal interrupts has not looked: a turn without events would take
+                // deadlines for passed whose bytes are there.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => break result?,
+            }
         }
         for event in &self.events {
             let token = Token::unpack(event.token());
@@ -463,28 +459,33 @@ impl<C> Reactor<C> {
 
     /// How long the wait may take; `None` is without end.
     fn patience(&self, now: Instant) -> Option<Duration> {
-        let drain_begins = matches!(self.control.life, Life::Draining { begun: false, .. });
-        let is_ready = self.control.is_accepting && self.listeners.iter().any(Listener::is_ready);
-        if drain_begins || is_ready || !self.run_queue.is_empty() {
+        let doors = self.listeners.iter().filter(|_| self.control.is_accepting);
+        let drain_ends = match self.control.life {
+            Life::Draining { deadline } => Some(deadline),
+            Life::DrainAsked { .. } => return Some(Duration::ZERO),
+            Life::Running | Life::Stopped => None,
+        };
+        if doors.clone().any(Listener::is_ready) || !self.run_queue.is_empty() {
             return Some(Duration::ZERO);
         }
-        let drain_ends = match self.control.life {
-            Life::Draining { deadline, .. } => Some(deadline),
-            _ => None,
-        };
-        let listeners = self.listeners.iter().filter_map(Listener::next_deadline);
-        let next = listeners.chain(self.timers.next()).chain(drain_ends).min();
-        next.map(|at| at.saturating_duration_since(now))
+        let next = doors
+            .filter_map(Listener::next_deadline)
+            .chain(self.timers.next());
+        next.chain(drain_ends)
+            .min()
+            .map(|at| at.saturating_duration_since(now))
     }
 
     // ---- accepting ----
 
     fn accept<A: App<Conn = C>>(&mut self, app: &mut A, index: usize) {
         let now = self.control.now;
-        let listener = &mut self.listeners[index];
-        if listener.is_over(now) && listener.state == Accepting::Waiting {
-            // The last look: a client may have come since the wait.
-            listener.state = Accepting::Ready;
+        let is_last_look = self.listeners[index]
+            .grace_ends
+            .is_some_and(|ends| ends <= now);
+        if is_last_look && self.listeners[index].state == Accepting::Waiting {
+            // A client may have come since the wait.
+            self.listeners[index].state = Accepting::Ready;
         }
         for _ in 0..ACCEPTS_PER_TURN_MAX {
             let listener = &mut self.listeners[index];
@@ -493,11 +494,9 @@ impl<C> Reactor<C> {
                 break;
             };
             if self.slots.len() >= self.connections_max {
-                listener.state = Accepting::Resting { until: None };
                 let most = self.connections_max;
-                self.control.warn_seldom(format_args!(
-                    "{most} connections, the most there may be: new clients wait"
-                ));
+                let why = format_args!("the limit of {most} connections is reached");
+                listener.rest(None, &mut self.shortage, now, why);
                 break;
             }
             match socket.accept() {
@@ -512,21 +511,19 @@ impl<C> Reactor<C> {
                     listener.state = Accepting::Ready;
                     log::debug!("a client was gone before it was accepted: {error}");
                 }
-                Err(_) if sockopt::accept_queue_len(socket).is_ok_and(|len| len == 0) => {
-                    // Out of descriptors, accept fails before it looks whether anybody is there.
-                    listener.state = Accepting::Waiting;
-                }
                 Err(error) => {
-                    listener.state = Accepting::Resting {
-                        until: Some(now + ACCEPT_RETRY),
-                    };
-                    self.control
-                        .warn_seldom(format_args!("accept: {error}: new clients wait"));
+                    let until = Some(now + ACCEPT_RETRY);
+                    listener.rest(
+                        until,
+                        &mut self.shortage,
+                        now,
+                        format_args!("accept: {error}"),
+                    );
                 }
             }
         }
         let listener = &mut self.listeners[index];
-        if listener.is_over(now) && listener.state == Accepting::Waiting {
+        if is_last_look && listener.state == Accepting::Waiting {
             listener.socket = None;
         }
     }
@@ -577,20 +574,21 @@ impl<C> Reactor<C> {
 
     // ---- stepping ----
 
-    /// Steps what the events name, then the run queue as it stood.
-    fn dispatch<A: App<Conn = C>>(&mut self, app: &mut A) {
+    /// Steps what the events name, then the run queue as it `stood` when the turn began.
+    fn dispatch<A: App<Conn = C>>(&mut self, app: &mut A, stood: usize) {
         let mut ready = std::mem::take(&mut self.ready);
         for (token, edge) in ready.drain(..) {
             match self.run_of(token) {
                 Some(Run::Waiting) => self.step(app, token, Why::Ready(edge)),
-                Some(Run::Parked) if edge.dead => self.step(app, token, Why::Ready(edge)),
-                // What is queued is stepped below, and tries everything.
+                Some(Run::Parked | Run::Queued(Why::Woken)) if edge.dead => {
+                    self.step(app, token, Why::Ready(edge));
+                }
+                // What is queued tries everything when its turn comes.
                 _ => {}
             }
         }
         self.ready = ready;
-        self.queue_woken();
-        for _ in 0..self.run_queue.len() {
+        for _ in 0..stood {
             if let Some(token) = self.run_queue.pop_front()
                 && let Some(Run::Queued(why)) = self.run_of(token)
             {
@@ -647,7 +645,9 @@ impl<C> Reactor<C> {
                     _ => {}
                 }
                 if let Err(error) = slot.register(&self.poll, token) {
-                    log::error!("a socket can't be watched: {error}");
+                    if self.unwatched.passes(self.control.now) {
+                        log::error!("a socket can't be watched: {error}");
+                    }
                     self.doom(token, End::Reset(Reason::PollFailed));
                 }
             }
@@ -683,7 +683,7 @@ impl<C> Reactor<C> {
                 self.step(app, token, Why::Deadline);
             }
         }
-        if let Life::Draining { deadline, .. } = self.control.life
+        if let Life::Draining { deadline } = self.control.life
             && deadline <= now
         {
             self.end_drain(app);
@@ -701,8 +701,8 @@ impl<C> Reactor<C> {
         for (token, end) in ending.drain(..) {
             let slot = self.slots.remove(token.key as usize);
             let reason = match end {
-                Close(reason) => reason,
-                Reset(reason) => {
+                End::Close(reason) => reason,
+                End::Reset(reason) => {
                     // Without SO_LINGER the close would look like a good end.
                     let _ = SockRef::from(&slot.socket).set_linger(Some(Duration::ZERO));
                     reason
@@ -722,9 +722,8 @@ impl<C> Reactor<C> {
 
     /// Shuts the door: new SYNs are dropped, while those already let in are accepted still.
     fn begin_drain<A: App<Conn = C>>(&mut self, app: &mut A) {
-        if let Life::Draining { begun, .. } = &mut self.control.life
-            && !std::mem::replace(begun, true)
-        {
+        if let Life::DrainAsked { deadline } = self.control.life {
+            self.control.life = Life::Draining { deadline };
             for listener in &mut self.listeners {
                 listener.shut(self.control.now);
             }
@@ -734,22 +733,25 @@ impl<C> Reactor<C> {
 
     /// The drain's deadline: whatever is left has to end in this turn.
     fn end_drain<A: App<Conn = C>>(&mut self, app: &mut A) {
-        for listener in &mut self.listeners {
-            listener.socket = None;
+        for socket in self
+            .listeners
+            .iter_mut()
+            .filter_map(|listener| listener.socket.take())
+        {
+            let left = sockopt::accept_queue_len(&socket).unwrap_or(0);
+            self.control.stats.left_in_queue += u64::from(left);
         }
-        for token in self.open_tokens() {
-            self.step(app, token, Why::Stop);
-            if self.run_of(token) != Some(Run::Ended) {
-                self.doom(token, End::Reset(Reason::DrainDeadline));
-            }
-        }
+        self.end_all(app, Reason::DrainDeadline);
     }
 
-    fn reset_all<A: App<Conn = C>>(&mut self, app: &mut A) {
+    /// Closes what can be closed well, and resets the rest for this reason.
+    fn end_all<A: App<Conn = C>>(&mut self, app: &mut A, reason: Reason) {
         for token in self.open_tokens() {
-            self.doom(token, End::Reset(Reason::Stopped));
+            self.step(app, token, Why::Stop(reason));
+            if self.run_of(token) != Some(Run::Ended) {
+                self.doom(token, End::Reset(reason));
+            }
         }
-        self.reap(app);
     }
 
     /// All connections that have not ended.
@@ -762,8 +764,6 @@ impl<C> Reactor<C> {
         .collect()
     }
 }
-
-use End::{Close, Reset};
 
 impl<C> Slot<C> {
     fn register(&mut self, poll: &Poll, token: Token) -> io::Result<()> {
@@ -804,6 +804,26 @@ impl Listener {
         self.grace_ends = Some(now + HANDSHAKE_GRACE);
     }
 
+    /// Lets those at the door wait: until a connection ends, or `until`. If nobody is there, an
+    /// edge will come; out of descriptors, accept fails before it looks whether anybody is.
+    fn rest(
+        &mut self,
+        until: Option<Instant>,
+        shortage: &mut Seldom,
+        now: Instant,
+        why: fmt::Arguments<'_>,
+    ) {
+        let waiting = self.socket.as_ref().map(sockopt::accept_queue_len);
+        if let Some(Ok(0)) = waiting {
+            self.state = Accepting::Waiting;
+            return;
+        }
+        self.state = Accepting::Resting { until };
+        if shortage.passes(now) {
+            log::warn!("{why}: new clients wait");
+        }
+    }
+
     /// Whether an accept may find a client.
     fn may_try(&self, now: Instant) -> bool {
         match self.state {
@@ -811,11 +831,6 @@ impl Listener {
             Accepting::Resting { until } => until.is_some_and(|until| until <= now),
             Accepting::Waiting => false,
         }
-    }
-
-    /// Whether everyone whose handshake was under way has had the time to come.
-    fn is_over(&self, now: Instant) -> bool {
-        self.grace_ends.is_some_and(|ends| ends <= now)
     }
 }
 
@@ -830,7 +845,7 @@ fn readiness(event: &mio::event::Event) -> Readiness {
 
 /// accept(2): errors already pending on the new socket; the listener is as good as before.
 fn concerns_one_client(error: &io::Error) -> bool {
-    const ONE_CLIENTS: [i32; 11] = [
+    const ONE_CLIENTS: [i32; 10] = [
         libc::EINTR,
         libc::ECONNABORTED,
         libc::EPROTO,
@@ -841,7 +856,6 @@ fn concerns_one_client(error: &io::Error) -> bool {
         libc::EHOSTUNREACH,
         libc::ENONET,
         libc::EOPNOTSUPP,
-        libc::EPERM,
     ];
     error
         .raw_os_error()

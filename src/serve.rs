@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use crate::cli::{Exit, ListenArgs, ServeArgs, ThankArgs};
 use crate::conn::{Conn, Delivery, Env, Timeouts};
 use crate::escape::Escaped;
-use crate::limits::{DESCRIPTORS_RESERVED, OPEN_FILES_SHARE, STALL_TIMEOUT};
+use crate::limits::{DESCRIPTORS_RESERVED, OPEN_FILES_SHARE, PARKED_RETRY, STALL_TIMEOUT};
 use crate::logging::{self, Outlet};
 use crate::reactor::{App, Control, Cx, Ending, ListenerId, Reactor, Remote, SourceId, Token};
 use crate::service::Service;
@@ -24,6 +24,7 @@ use crate::services::bare::Bare;
 use crate::services::root::Root;
 use crate::services::thanks::Thanks;
 use crate::stats::{Reason, Stats};
+use crate::timers::Seldom;
 use crate::transport::Socket;
 use crate::turn::{Next, Why};
 
@@ -77,7 +78,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, StartError> {
 pub fn thank(args: &ThankArgs) -> Result<Exit, StartError> {
     let stdout = Outlet::new(io::stdout())
         .map_err(|error| StartError::failed(format!("no thread for the output: {error}")))?;
-    let service = Thanks::new(args.encoding, args.name_gap, stdout.clone());
+    let service = Thanks::new(args.encoding, args.text_gap, args.once, stdout.clone());
     let outlet = start_log(&args.listen)?;
     let timeouts = Timeouts {
         request: args.listen.request_timeout,
@@ -124,7 +125,8 @@ impl Room {
         let limit = raise_descriptor_limit();
         let listeners = listen.bind.len().max(1) as u64;
         let free = limit.saturating_sub(DESCRIPTORS_RESERVED + listeners);
-        let files = open_files.map_or(0, |flag| flag.unwrap_or(limit / OPEN_FILES_SHARE));
+        let default_files = (limit / OPEN_FILES_SHARE).min(free.saturating_sub(1));
+        let files = open_files.map_or(0, |flag| flag.unwrap_or(default_files));
         let room = free.saturating_sub(files);
         if free < 2 {
             return Err(StartError::failed(format!(
@@ -300,9 +302,10 @@ impl<S: Service> Server<S> {
             timeouts,
             patience: Duration::ZERO,
             signals: None,
-            signal: None,
+            signalled: Signalled::Not,
             once: false,
             parked: VecDeque::new(),
+            shortage: Seldom::default(),
             outlet: outlet.clone(),
         };
         Ok(Self {
@@ -346,9 +349,9 @@ impl<S: Service> Server<S> {
             0 => log::info!("{stats}"),
             dropped => log::warn!("{stats}; {dropped} log lines dropped"),
         }
-        match (ending, self.app.signal) {
-            (Ok(Ending::Stopped), Some(signal)) => Exit::Signal(signal),
-            (Ok(_), _) if stats.ended(Reason::DrainDeadline) == 0 => Exit::Done,
+        match (ending, self.app.signalled) {
+            (Ok(Ending::Stopped), Signalled::Again(signal)) => Exit::Signal(signal),
+            (Ok(_), _) if stats.cut_by_drain() == 0 => Exit::Done,
             (Ok(_), _) => Exit::Failed,
             (Err(error), _) => {
                 log::error!("the loop failed: {error}");
@@ -382,6 +385,15 @@ pub struct Client {
     conn: Conn,
 }
 
+/// Which signals have come.
+#[derive(Clone, Copy, Debug)]
+enum Signalled {
+    Not,
+    Once,
+    /// Again: this one ends everything at once.
+    Again(u8),
+}
+
 /// The application: a service, and what happens around its connections.
 struct Serving<S> {
     service: S,
@@ -389,12 +401,13 @@ struct Serving<S> {
     /// How long a drain may take.
     patience: Duration,
     signals: Option<Signals>,
-    /// The signal that ended it at once.
-    signal: Option<u8>,
+    signalled: Signalled,
     /// Drain after the first answer.
     once: bool,
     /// Connections that wait for a descriptor, first come first.
     parked: VecDeque<Token>,
+    /// Their shortage is warned about.
+    shortage: Seldom,
     outlet: Outlet,
 }
 
@@ -408,12 +421,16 @@ impl<S> Serving<S> {
         else {
             return;
         };
-        if control.is_draining() {
-            // Signal numbers are small.
-            self.signal = u8::try_from(signal).ok();
-            control.stop();
-        } else {
-            control.drain(self.patience);
+        match self.signalled {
+            Signalled::Not => {
+                self.signalled = Signalled::Once;
+                control.drain(self.patience);
+            }
+            Signalled::Once | Signalled::Again(_) => {
+                // Signal numbers are small.
+                self.signalled = Signalled::Again(signal as u8);
+                control.stop();
+            }
         }
     }
 
@@ -426,9 +443,9 @@ impl<S> Serving<S> {
         client.in_line = parks;
         if parks {
             self.parked.push_back(token);
-            control.warn_seldom(format_args!(
-                "no descriptor is free for a file: clients wait"
-            ));
+            if self.shortage.passes(control.now()) {
+                log::warn!("no descriptor is free for a file: clients wait");
+            }
         } else {
             self.parked.retain(|&parked| parked != token);
             self.wake_first(control);
@@ -475,6 +492,14 @@ impl<S: Service> App for Serving<S> {
         };
         let next = client.conn.step(&mut env, why);
         self.line_up(client, next == Next::Park, token, cx.control);
+        if self.parked.front() == Some(&token) {
+            // Who is first looks again now and then: other processes free descriptors, too.
+            let again = cx.turn.now + PARKED_RETRY;
+            cx.turn.deadline = cx.turn.deadline.map(|deadline| deadline.min(again));
+        }
+        if self.once && client.conn.delivery().is_some() {
+            cx.control.drain(self.patience);
+        }
         next
     }
 
@@ -497,9 +522,6 @@ impl<S: Service> App for Serving<S> {
         // The descriptors it held are free once it is dropped.
         drop(client);
         self.wake_first(control);
-        if self.once && reason == Reason::Complete {
-            control.drain(self.patience);
-        }
     }
 }
 
@@ -507,7 +529,8 @@ impl<S: Service> App for Serving<S> {
 fn log_end(client: &Client, reason: Reason, took: Duration) {
     let (peer, seconds) = (client.peer, took.as_secs_f64());
     let Some(delivery) = client.conn.delivery() else {
-        log::info!("{peer} - 0/0 bytes {seconds:.3}s {reason}");
+        let subject = Escaped(client.conn.subject());
+        log::info!("{peer} \"{subject}\" 0/0 bytes {seconds:.3}s {reason}");
         return;
     };
     let Delivery {

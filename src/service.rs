@@ -54,7 +54,7 @@ pub enum Verdict {
         /// Ask again after so much silence.
         quiet: Option<Duration>,
     },
-    /// The request is whole, but there is no descriptor for its file now. Ask again.
+    /// There is no descriptor to look for a file now. Ask again.
     Later,
     /// Here is the answer.
     Reply(Reply),
@@ -126,17 +126,11 @@ impl Body {
 
     /// The length promised, in bytes.
     #[must_use]
-    pub fn len(&self) -> u64 {
+    pub fn length(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
-            Self::File(file) => file.len(),
+            Self::File(file) => file.length(),
         }
-    }
-
-    /// Whether there is nothing to send.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -166,14 +160,8 @@ impl OpenFile {
 
     /// The length at open, in bytes: what was promised, whatever happens to the file.
     #[must_use]
-    pub fn len(&self) -> u64 {
-        length(&self.stat)
-    }
-
-    /// Whether it was empty at open.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    pub fn length(&self) -> u64 {
+        size(&self.stat)
     }
 
     /// The version that was opened.
@@ -183,7 +171,7 @@ impl OpenFile {
         (
             stat.st_dev,
             stat.st_ino,
-            self.len(),
+            self.length(),
             mtime(stat),
             ctime(stat),
         )
@@ -210,11 +198,11 @@ impl OpenFile {
         let touched = |stat: &Stat| (stat.st_nlink, stat.st_mode, stat.st_uid, stat.st_gid);
         let rewritten = mtime(&now) != mtime(then)
             || (ctime(&now) != ctime(then) && touched(&now) == touched(then));
-        Ok(rewritten && length(&now) == length(then))
+        Ok(rewritten && size(&now) == size(then))
     }
 }
 
-fn length(stat: &Stat) -> u64 {
+fn size(stat: &Stat) -> u64 {
     // The kernel never reports a negative length.
     stat.st_size as u64
 }

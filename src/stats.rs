@@ -47,7 +47,9 @@ reasons! {
     OpenFailed = "open failed",
     /// No descriptor for the file became free in time.
     NoDescriptor = "no descriptor",
-    /// The kernel would not watch the socket.
+    /// The socket could not be written, and that is not the peer's fault.
+    SendFailed = "send failed",
+    /// The poll failed, or would not watch the socket.
     PollFailed = "poll failed",
     /// The drain's deadline came first.
     DrainDeadline = "drain deadline",
@@ -68,6 +70,8 @@ pub struct Stats {
     ended: [u64; Reason::ALL.len()],
     /// Bytes of bodies that the kernel accepted.
     pub bytes_sent: u64,
+    /// Clients that had connected and were never accepted, because the drain was over.
+    pub left_in_queue: u64,
 }
 
 impl Stats {
@@ -93,6 +97,12 @@ impl Stats {
         self.ended[reason as usize]
     }
 
+    /// Clients whose connection was reset because the drain was over.
+    #[must_use]
+    pub fn cut_by_drain(&self) -> u64 {
+        self.ended(Reason::DrainDeadline) + self.left_in_queue
+    }
+
     /// Connections accepted and not yet ended.
     #[must_use]
     pub fn open(&self) -> u64 {
@@ -110,7 +120,11 @@ impl fmt::Display for Stats {
         if self.open() > 0 {
             write!(f, ", open {}", self.open())?;
         }
-        write!(f, "; {} bytes sent", self.bytes_sent)
+        write!(f, "; {} bytes sent", self.bytes_sent)?;
+        if self.left_in_queue > 0 {
+            write!(f, "; {} never accepted", self.left_in_queue)?;
+        }
+        Ok(())
     }
 }
 

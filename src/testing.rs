@@ -167,6 +167,8 @@ pub struct Scripted {
     pub is_shut: bool,
     /// Whether a close would be a reset.
     pub resets_on_close: bool,
+    /// Each change of that.
+    pub guards: Vec<bool>,
     /// What the peer acknowledged.
     pub acked: u64,
     read_blocked: bool,
@@ -269,7 +271,7 @@ impl Transport for Scripted {
                 Ok(n)
             }
             Write::Block => Err(SendFileError::WouldBlock),
-            Write::Fail(kind) => Err(SendFileError::Peer(kind.into())),
+            Write::Fail(kind) => Err(SendFileError::Socket(kind.into())),
             Write::FailFile => Err(SendFileError::File(ErrorKind::Other.into())),
             Write::Unsupported => Err(SendFileError::Unsupported),
         }
@@ -282,6 +284,7 @@ impl Transport for Scripted {
 
     fn reset_on_close(&mut self, on: bool) {
         self.resets_on_close = on;
+        self.guards.push(on);
     }
 
     fn acked_bytes(&mut self) -> u64 {
@@ -398,8 +401,7 @@ pub struct Wire {
     /// The connection may break at any call.
     may_break: bool,
     is_broken: bool,
-    /// Reads of this turn that would have blocked.
-    reads_blocked: u32,
+    read_blocked: bool,
     write_blocked: bool,
     /// What was written.
     pub sent: Vec<u8>,
@@ -424,7 +426,7 @@ impl Wire {
             blocks_left: blocks,
             may_break: false,
             is_broken: false,
-            reads_blocked: 0,
+            read_blocked: false,
             write_blocked: false,
             sent: Vec::new(),
             is_shut: false,
@@ -505,21 +507,20 @@ impl Wire {
 
 impl Turning for Wire {
     fn begin_turn(&mut self) {
-        (self.reads_blocked, self.write_blocked) = (0, false);
+        (self.read_blocked, self.write_blocked) = (false, false);
     }
 }
 
 impl Transport for Wire {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        // One for the request, one before the close.
-        assert!(self.reads_blocked < 2, "reads go on after WouldBlock");
+        assert!(!self.read_blocked, "a read after WouldBlock in one turn");
         if self.breaks() {
             return Err(ErrorKind::ConnectionReset.into());
         }
         self.arrive(0);
         let n = (self.arrived - self.read).min(buf.len());
         if n == 0 && !self.fin_arrived {
-            self.reads_blocked += 1;
+            self.read_blocked = true;
             return Err(ErrorKind::WouldBlock.into());
         }
         buf[..n].copy_from_slice(&self.input[self.read..self.read + n]);
@@ -541,7 +542,7 @@ impl Transport for Wire {
     ) -> Result<usize, SendFileError> {
         let room = self.room(count).map_err(|error| match error.kind() {
             ErrorKind::WouldBlock => SendFileError::WouldBlock,
-            _ => SendFileError::Peer(error),
+            _ => SendFileError::Socket(error),
         })?;
         let mut bytes = vec![0; room];
         let n = file

@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::limits::WARNING_INTERVAL;
+
 /// The wheel's resolution. A deadline is never early, and late by one tick at most.
 const TICK_MS: u64 = 16;
 
@@ -144,6 +146,25 @@ impl<K: Copy> Timers<K> {
     }
 }
 
+/// Lets something pass once in a while: a shortage is met by every client, and said once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seldom {
+    passed: Option<Instant>,
+}
+
+impl Seldom {
+    /// Whether the last time is [`WARNING_INTERVAL`] ago; then this is the last time.
+    pub fn passes(&mut self, now: Instant) -> bool {
+        let passes = self
+            .passed
+            .is_none_or(|passed| now - passed >= WARNING_INTERVAL);
+        if passes {
+            self.passed = Some(now);
+        }
+        passes
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +201,15 @@ mod tests {
             );
             assert_eq!(timers.next(), None);
         }
+    }
+
+    #[test]
+    fn seldom_is_once_an_interval() {
+        let (start, mut seldom) = (Instant::now(), Seldom::default());
+        let passes: Vec<_> = (0..5)
+            .map(|n| seldom.passes(start + n * WARNING_INTERVAL / 2))
+            .collect();
+        assert_eq!(passes, [true, false, true, false, true]);
     }
 
     #[test]

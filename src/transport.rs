@@ -57,8 +57,8 @@ pub trait Transport {
 pub enum SendFileError {
     /// The socket has no room.
     WouldBlock,
-    /// The connection broke.
-    Peer(io::Error),
+    /// The socket failed.
+    Socket(io::Error),
     /// The file could not be read.
     File(io::Error),
     /// The file's file system can't do it: copy instead.
@@ -99,7 +99,7 @@ impl Transport for Socket<'_> {
                 Err(Errno::INVAL | Errno::NOSYS) => Err(SendFileError::Unsupported),
                 // sendfile doesn't say which end failed, so the file is asked.
                 Err(errno) => Err(match file.read_at(&mut [0], probe) {
-                    Ok(_) => SendFileError::Peer(errno.into()),
+                    Ok(_) => SendFileError::Socket(errno.into()),
                     Err(error) => SendFileError::File(error),
                 }),
             };

@@ -18,8 +18,8 @@ pub enum Why {
     Deadline,
     /// It was parked, and what it waited for may be there now.
     Woken,
-    /// The drain is over: it must close or reset now.
-    Stop,
+    /// It must end now. What can't be closed well is reset, for this reason.
+    Stop(Reason),
 }
 
 /// What an edge said. Hints, as epoll gives them: only the attempt tells the truth.

@@ -8,12 +8,11 @@
 )]
 
 use std::fs::{self, File};
-use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
-use std::time::Duration;
+use std::io::ErrorKind::{BrokenPipe, ConnectionReset, OutOfMemory};
 
 use carafe::limits::{
-    COPIED_BODY_BYTES_MAX, LINGER_BYTES_MAX, LINGER_IDLE, LINGER_TOTAL, NAME_GAP, PARKED_RETRY,
-    REQUEST_TIMEOUT, SCRATCH_BYTES, STALL_TIMEOUT, TURN_BYTES_MAX,
+    COPIED_BODY_BYTES_MAX, LINGER_BYTES_MAX, LINGER_IDLE, LINGER_TOTAL, NAME_GAP, REQUEST_TIMEOUT,
+    SCRATCH_BYTES, STALL_TIMEOUT, TURN_BYTES_MAX,
 };
 use carafe::service::{Request, Service, Verdict};
 use carafe::services::bare::Bare;
@@ -94,30 +93,64 @@ fn a_silent_client_has_until_the_request_timeout() {
     assert_eq!(bench.step(Why::Start), Next::Wait);
     assert_eq!(bench.patience(), Some(REQUEST_TIMEOUT));
     assert_eq!(bench.step(WRITABLE), Next::Wait, "room to write is no news");
+    assert!(
+        bench.transport.resets_on_close,
+        "a sudden death is no answer"
+    );
+    then(&mut bench, &[Read::Block], &[]);
     assert_eq!(bench.expire(), Next::Close(Reason::RequestTimeout));
+    assert!(!bench.transport.resets_on_close);
+}
+
+#[test]
+fn a_request_that_lay_there_when_its_time_was_over_is_served() {
+    let root = root();
+    let mut bench = bench(&root, [Read::Block], []);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    then(&mut bench, &[bytes(b"small\n")], &[ALL]);
+    assert_eq!(bench.expire(), Next::Close(Reason::Complete));
+    assert_eq!(bench.transport.sent, SMALL);
+}
+
+#[test]
+fn a_part_of_a_request_is_too_late_when_its_time_is_over() {
+    let root = root();
+    let mut bench = bench(&root, [Read::Block], []);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    then(&mut bench, &[bytes(b"smal"), Read::Block], &[]);
+    assert_eq!(bench.expire(), Next::Close(Reason::RequestTimeout));
+}
+
+#[test]
+fn the_rest_of_a_name_that_lay_there_when_the_gap_was_over_counts() {
+    let root = root();
+    let mut bench = bench(&root, [bytes(b"sma")], []);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    then(&mut bench, &[bytes(b"ll\n")], &[ALL]);
+    assert_eq!(bench.expire(), Next::Close(Reason::Complete));
 }
 
 #[test]
 fn the_request_timeout_is_absolute() {
     let root = root();
     let mut bench = bench(&root, [bytes(b"x")], []);
+    let start = bench.now;
     assert_eq!(bench.step(Why::Start), Next::Wait);
-    for _ in 0..100 {
-        bench.now += NAME_GAP - Duration::from_millis(1);
-        if bench.deadline.is_some_and(|at| at <= bench.now) {
-            break;
-        }
+    while bench.now + NAME_GAP / 2 < start + REQUEST_TIMEOUT {
+        bench.now += NAME_GAP / 2;
         then(&mut bench, &[bytes(b"x")], &[]);
         assert_eq!(bench.step(READABLE), Next::Wait);
     }
+    then(&mut bench, &[Read::Block], &[]);
     assert_eq!(bench.expire(), Next::Close(Reason::RequestTimeout));
+    assert_eq!(bench.now, start + REQUEST_TIMEOUT);
 }
 
 #[test]
 fn a_reset_before_a_name_drops_the_connection() {
     let root = root();
     let mut bench = bench(&root, [Read::Fail(ConnectionReset)], []);
-    assert_eq!(bench.step(Why::Start), Next::Close(Reason::PeerReset));
+    assert_eq!(bench.step(Why::Start), Next::Reset(Reason::PeerReset));
 }
 
 #[test]
@@ -172,8 +205,15 @@ fn silence_takes_a_name_as_it_stands_and_refuses_it() {
     let root = root();
     let mut bench = bench(&root, [bytes(b"smal")], []);
     assert_eq!(bench.step(Why::Start), Next::Wait);
+    then(&mut bench, &[Read::Block], &[]);
+    assert_eq!(
+        bench.expire(),
+        Next::Wait,
+        "it is known that nothing came: no second look"
+    );
+    assert!(bench.transport.is_shut);
     then(&mut bench, &[Read::Eof], &[]);
-    assert_eq!(bench.expire(), Next::Close(Reason::Refused));
+    assert_eq!(bench.step(READ_CLOSED), Next::Close(Reason::Refused));
     assert!(bench.transport.sent.is_empty());
 }
 
@@ -227,7 +267,7 @@ fn parked(root: &TempDir, name: &[u8], times: u32) -> Bench<Scripted, NoDescript
     let service = NoDescriptor { times, then };
     let mut bench = Bench::new(Scripted::new([bytes(name)], []), service);
     assert_eq!(bench.step(Why::Start), Next::Park);
-    assert_eq!(bench.patience(), Some(PARKED_RETRY));
+    assert_eq!(bench.patience(), Some(STALL_TIMEOUT));
     bench
 }
 
@@ -283,7 +323,10 @@ fn a_parked_connection_whose_peer_died_is_dropped() {
 fn a_parked_connection_is_reset_when_the_drain_ends() {
     let root = root();
     let mut bench = parked(&root, b"small\n", 1);
-    assert_eq!(bench.step(Why::Stop), Next::Reset(Reason::DrainDeadline));
+    assert_eq!(
+        bench.step(Why::Stop(Reason::DrainDeadline)),
+        Next::Reset(Reason::DrainDeadline)
+    );
 }
 
 #[derive(Debug)]
@@ -363,9 +406,30 @@ fn a_peer_that_broke_the_connection_is_dropped() {
     for kind in [ConnectionReset, BrokenPipe] {
         for name in [&b"small\n"[..], b"big\n"] {
             let mut bench = bench(&root, [bytes(name)], [Write::Fail(kind)]);
-            assert_eq!(bench.step(Why::Start), Next::Close(Reason::PeerReset));
+            assert_eq!(bench.step(Why::Start), Next::Reset(Reason::PeerReset));
         }
     }
+}
+
+#[test]
+fn a_socket_that_fails_by_our_fault_is_a_reset_and_never_looks_whole() {
+    let root = root();
+    for name in [&b"small\n"[..], b"big\n"] {
+        for writes in [vec![], vec![Write::Take(3)]] {
+            let writes = writes.into_iter().chain([Write::Fail(OutOfMemory)]);
+            let mut bench = bench(&root, [bytes(name)], writes);
+            assert_eq!(bench.step(Why::Start), Next::Reset(Reason::SendFailed));
+            assert!(bench.transport.resets_on_close);
+        }
+    }
+}
+
+#[test]
+fn what_sendfile_moves_in_pieces_is_guarded_from_the_first() {
+    let root = root();
+    let mut bench = bench(&root, [bytes(b"bulk\n")], [Write::Fail(ConnectionReset)]);
+    assert_eq!(bench.step(Why::Start), Next::Reset(Reason::PeerReset));
+    assert_eq!(bench.transport.guards, [true]);
 }
 
 #[test]
@@ -452,7 +516,10 @@ fn a_file_that_grew_or_was_replaced_or_unlinked_is_sent_as_it_was_promised() {
 fn a_body_unfinished_when_the_drain_ends_is_reset() {
     let root = root();
     let mut bench = sending(&root, b"big\n", 5);
-    assert_eq!(bench.step(Why::Stop), Next::Reset(Reason::DrainDeadline));
+    assert_eq!(
+        bench.step(Why::Stop(Reason::DrainDeadline)),
+        Next::Reset(Reason::DrainDeadline)
+    );
 }
 
 // ---- Closing ----
@@ -481,7 +548,19 @@ fn input_after_the_name_is_discarded_until_the_fin() {
 fn lingering_ends_after_idle_time() {
     let root = root();
     let mut bench = lingering(&root);
+    // The acknowledgement of our own FIN is no progress.
+    bench.transport.acked += 1;
+    then(&mut bench, &[Read::Block], &[]);
     assert_eq!(bench.expire(), Next::Close(Reason::Complete));
+}
+
+#[test]
+fn input_that_lay_there_when_lingering_was_over_is_discarded_first() {
+    let root = root();
+    let mut bench = lingering(&root);
+    then(&mut bench, &[bytes(b"x"), Read::Block], &[]);
+    assert_eq!(bench.expire(), Next::Wait);
+    assert_eq!(bench.patience(), Some(LINGER_IDLE));
 }
 
 #[test]
@@ -494,6 +573,7 @@ fn lingering_ends_after_all_its_time_for_a_peer_that_keeps_talking() {
         then(&mut bench, &[bytes(b"x"), Read::Block], &[]);
         assert_eq!(bench.step(READABLE), Next::Wait);
     }
+    then(&mut bench, &[Read::Block], &[]);
     assert_eq!(bench.expire(), Next::Close(Reason::Complete));
     assert_eq!(bench.now - start, LINGER_TOTAL);
 }
@@ -503,10 +583,11 @@ fn lingering_goes_on_while_the_peer_acknowledges() {
     let root = root();
     let mut bench = lingering(&root);
     for acked in 1..50 {
-        bench.transport.acked = acked;
+        bench.transport.acked = 2 * acked;
         then(&mut bench, &[Read::Block], &[]);
         assert_eq!(bench.expire(), Next::Wait);
     }
+    then(&mut bench, &[Read::Block], &[]);
     assert_eq!(bench.expire(), Next::Close(Reason::Complete));
 }
 
@@ -544,7 +625,7 @@ fn a_reset_while_lingering_is_counted_as_one() {
 fn closing_is_closed_and_not_reset_when_the_drain_ends() {
     let root = root();
     assert_eq!(
-        lingering(&root).step(Why::Stop),
+        lingering(&root).step(Why::Stop(Reason::DrainDeadline)),
         Next::Close(Reason::Complete)
     );
 }
@@ -552,14 +633,29 @@ fn closing_is_closed_and_not_reset_when_the_drain_ends() {
 // ---- draining ----
 
 #[test]
-fn while_draining_a_whole_reply_waits_for_the_clients_fin() {
+fn while_draining_a_whole_reply_waits_until_the_client_has_it() {
     let root = root();
     let mut bench = bench(&root, [bytes(b"small\n"), Read::Block], [ALL]);
     bench.draining = true;
     assert_eq!(bench.step(Why::Start), Next::Wait);
     assert_eq!(bench.transport.more, [false]);
     assert!(bench.transport.is_shut);
-    assert_eq!(bench.patience(), None, "it has until the drain ends");
+    for _ in 0..20 {
+        bench.transport.acked = SMALL.len() as u64;
+        then(&mut bench, &[Read::Block], &[]);
+        assert_eq!(bench.expire(), Next::Wait, "the FIN is not acknowledged");
+    }
+    bench.transport.acked = SMALL.len() as u64 + 1;
+    then(&mut bench, &[Read::Block], &[]);
+    assert_eq!(bench.expire(), Next::Close(Reason::Complete));
+}
+
+#[test]
+fn while_draining_the_clients_fin_ends_it() {
+    let root = root();
+    let mut bench = bench(&root, [bytes(b"small\n"), Read::Block], [ALL]);
+    bench.draining = true;
+    assert_eq!(bench.step(Why::Start), Next::Wait);
     then(&mut bench, &[Read::Eof], &[]);
     assert_eq!(bench.step(READ_CLOSED), Next::Close(Reason::Complete));
 }
@@ -569,7 +665,10 @@ fn a_silent_client_is_closed_and_not_reset_when_the_drain_ends() {
     let root = root();
     let mut bench = bench(&root, [Read::Block], []);
     assert_eq!(bench.step(Why::Start), Next::Wait);
-    assert_eq!(bench.step(Why::Stop), Next::Close(Reason::RequestTimeout));
+    assert_eq!(
+        bench.step(Why::Stop(Reason::DrainDeadline)),
+        Next::Close(Reason::RequestTimeout)
+    );
 }
 
 #[test]

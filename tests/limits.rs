@@ -28,7 +28,7 @@ const CLIENTS: usize = 200;
 const IDLE_TICKS_MAX: u64 = 20;
 
 /// The connection cap is reached.
-const FULL: &str = "the most there may be: new clients wait";
+const FULL: &str = "connections is reached: new clients wait";
 
 /// No descriptor for one more client.
 const NO_ROOM: &str = "accept: Too many open files (os error 24): new clients wait";
@@ -182,7 +182,8 @@ fn a_client_that_leaves_makes_room_for_one_that_waits_at_the_door() {
     silent.truncate(1);
     assert_eq!(rest(waiting).unwrap(), b"small bytes");
     drop(silent);
-    carafe.stop_warned(&[NO_ROOM]);
+    // It may have waited once more, for its file.
+    carafe.stop();
 }
 
 /// A server whose descriptors are all taken: by stalled downloads, and by a client that has
@@ -273,7 +274,7 @@ fn more_stalled_downloads_than_open_files_leave_the_next_one_waiting() {
 
 #[test]
 fn one_client_more_than_max_connections_waits_for_one_to_leave() {
-    const WARNING: &str = "3 connections, the most there may be: new clients wait";
+    const WARNING: &str = "the limit of 3 connections is reached: new clients wait";
     let root = root(0);
     let carafe = Carafe::serve(root.path(), &["--max-connections", "3"]);
     let mut silent = silent_clients(&carafe, 3);

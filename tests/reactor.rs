@@ -309,7 +309,7 @@ fn a_remote_reaches_the_loop_and_a_drain_resets_what_is_left() {
         usize::MAX,
         10,
         |socket, _, why, _| match why {
-            Why::Stop => Next::Wait,
+            Why::Stop(_) => Next::Wait,
             _ => {
                 let _ = socket.write(b"!");
                 Next::Wait

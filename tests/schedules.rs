@@ -218,7 +218,9 @@ fn chaos_never_makes_a_part_look_whole() {
         match next {
             Next::Close(Reason::Complete) => prop_assert_eq!(sent.len(), whole.len()),
             Next::Close(Reason::Refused) => prop_assert!(names[name] == "nothing"),
-            Next::Close(Reason::PeerReset) => prop_assert!(bench.transport.is_broken()),
+            Next::Close(Reason::PeerReset) | Next::Reset(Reason::PeerReset) => {
+                prop_assert!(bench.transport.is_broken())
+            }
             other => prop_assert!(false, "no reason for {:?}", other),
         }
         prop_assert!(sent.len() == whole.len() || bench.transport.is_broken());

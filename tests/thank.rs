@@ -64,7 +64,7 @@ fn a_text_is_answered_after_its_first_read() {
 #[test]
 fn a_character_cut_in_two_waits_for_its_second_half() {
     // A gap that would outlast the test.
-    let (carafe, printed) = server(&["--name-gap", "5m", "--request-timeout", "10m"]);
+    let (carafe, printed) = server(&["--text-gap", "5m", "--request-timeout", "10m"]);
     let text = gbk("你好");
     let mut client = connect(carafe.addr());
     client.write_all(&text[..3]).unwrap();
@@ -80,7 +80,7 @@ fn a_character_cut_in_two_waits_for_its_second_half() {
 
 #[test]
 fn half_a_character_is_replaced_after_the_gap() {
-    let (carafe, printed) = server(&["--name-gap", "50ms"]);
+    let (carafe, printed) = server(&["--text-gap", "50ms"]);
     let mut client = connect(carafe.addr());
     client.write_all(&gbk("你好")[..3]).unwrap();
     assert_eq!(reply(&mut client), THANKS);

@@ -94,12 +94,6 @@ impl Root {
         }
     }
 
-    /// How look-ups are contained here.
-    #[must_use]
-    pub fn containment(&self) -> Containment {
-        self.containment
-    }
-
     /// Opens the regular file that `name` names.
     ///
     /// # Errors
@@ -228,7 +222,7 @@ mod tests {
     }
 
     fn content(file: &OpenFile) -> Vec<u8> {
-        let mut bytes = vec![0; file.len() as usize];
+        let mut bytes = vec![0; file.length() as usize];
         assert_eq!(file.read_at(&mut bytes, 0).unwrap(), bytes.len());
         bytes
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use encoding_rs::Encoding;
 
 use crate::escape::EscapedText;
-use crate::limits::{NAME_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::limits::{GUESSES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::logging::Outlet;
 use crate::service::{Body, Moment, Outcome, Reply, Request, RequestEnd, Service, Verdict};
 
@@ -17,19 +17,34 @@ pub struct Thanks {
     reply: Rc<[u8]>,
     /// How long half a character waits for its other half.
     gap: Duration,
+    /// How many more texts are taken.
+    texts_left: u64,
     output: Outlet,
 }
 
 impl Thanks {
-    /// Texts in `encoding` are printed to `output`, one a line.
+    /// Texts in `encoding` are printed to `output`, one a line; only the first one if `once`.
     #[must_use]
-    pub fn new(encoding: &'static Encoding, gap: Duration, output: Outlet) -> Self {
+    pub fn new(encoding: &'static Encoding, gap: Duration, once: bool, output: Outlet) -> Self {
         let (reply, _, _) = encoding.encode("thank you !");
         Self {
             encoding,
             reply: reply.into_owned().into(),
             gap,
+            texts_left: if once { 1 } else { u64::MAX },
             output,
+        }
+    }
+
+    /// Takes a text and thanks for it, if it is one of those wanted.
+    fn thank(&mut self, text: &str) -> (Body, Outcome) {
+        match self.texts_left.checked_sub(1) {
+            Some(left) => {
+                self.texts_left = left;
+                self.output.print(&format_args!("{}", EscapedText(text)));
+                (Body::Bytes(Rc::clone(&self.reply)), Outcome::Complete)
+            }
+            None => (Body::empty(), Outcome::Refused("one text was asked for")),
         }
     }
 }
@@ -37,29 +52,30 @@ impl Thanks {
 impl Service for Thanks {
     fn judge(&mut self, request: &Request<'_>) -> Verdict {
         let used = request.bytes.len().min(TEXT_BYTES_MAX);
-        let is_full = used == TEXT_BYTES_MAX;
-        if request.moment == Moment::Arrived && !is_full {
-            return Verdict::NeedMore {
-                guessed: false,
-                quiet: None,
-            };
+        let may_grow = used < TEXT_BYTES_MAX;
+        let waits = |guessed, quiet| Verdict::NeedMore { guessed, quiet };
+        match request.moment {
+            Moment::Arrived if may_grow => return waits(false, None),
+            // Every look at a text that is still cut costs as much as the whole.
+            Moment::Drained if may_grow && request.guesses >= GUESSES_MAX => {
+                return waits(false, Some(self.gap));
+            }
+            _ => {}
         }
         let (text, is_cut) = decode(self.encoding, &request.bytes[..used]);
-        if request.moment == Moment::Drained && is_cut && !is_full {
-            return Verdict::NeedMore {
-                guessed: false,
-                quiet: Some(self.gap),
-            };
+        if request.moment == Moment::Drained && is_cut && may_grow {
+            return waits(true, Some(self.gap));
         }
         let ended_by = match request.moment {
             Moment::Ended => RequestEnd::Eof,
             _ => RequestEnd::Guess,
         };
-        self.output.print(&format_args!("{}", EscapedText(&text)));
+        let (body, outcome) = self.thank(&text);
+        let subject = text.as_bytes()[..text.floor_char_boundary(NAME_BYTES_MAX)].into();
         Verdict::Reply(Reply {
-            subject: text.as_bytes()[..text.floor_char_boundary(NAME_BYTES_MAX)].into(),
-            body: Body::Bytes(Rc::clone(&self.reply)),
-            outcome: Outcome::Complete,
+            subject,
+            body,
+            outcome,
             used,
             ended_by,
         })
@@ -91,7 +107,7 @@ mod tests {
             moment,
             guesses: 0,
         };
-        Thanks::new(GBK, Duration::from_secs(1), output).judge(&request)
+        Thanks::new(GBK, Duration::from_secs(1), false, output).judge(&request)
     }
 
     #[test]
@@ -130,6 +146,52 @@ mod tests {
             panic!("a reply")
         };
         assert_eq!(reply.used, TEXT_BYTES_MAX);
+    }
+
+    #[test]
+    fn looks_at_a_cut_text_run_out_and_then_the_gap_counts() {
+        let output = Outlet::new(std::io::sink()).unwrap();
+        let mut thanks = Thanks::new(GBK, Duration::from_secs(1), false, output);
+        let mut judge = |bytes, guesses| {
+            thanks.judge(&Request {
+                bytes,
+                moment: Moment::Drained,
+                guesses,
+            })
+        };
+        assert!(matches!(
+            judge(b"\xc4", 0),
+            Verdict::NeedMore { guessed: true, .. }
+        ));
+        assert!(matches!(
+            judge(b"whole", GUESSES_MAX - 1),
+            Verdict::Reply(_)
+        ));
+        let Verdict::NeedMore {
+            guessed: false,
+            quiet,
+        } = judge(b"whole", GUESSES_MAX)
+        else {
+            panic!("it waits")
+        };
+        assert_eq!(quiet, Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn once_takes_one_text() {
+        let output = Outlet::new(std::io::sink()).unwrap();
+        let mut thanks = Thanks::new(GBK, Duration::from_secs(1), true, output);
+        let request = Request {
+            bytes: b"hi",
+            moment: Moment::Drained,
+            guesses: 0,
+        };
+        let outcomes = [(); 2].map(|()| match thanks.judge(&request) {
+            Verdict::Reply(reply) => reply.outcome,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(outcomes[0], Outcome::Complete);
+        assert!(matches!(outcomes[1], Outcome::Refused(_)));
     }
 
     #[test]
