@@ -529,8 +529,15 @@ impl<S: Service> App for Serving<S> {
 fn log_end(client: &Client, reason: Reason, took: Duration) {
     let (peer, seconds) = (client.peer, took.as_secs_f64());
     let Some(delivery) = client.conn.delivery() else {
-        let subject = Escaped(client.conn.subject());
-        log::info!("{peer} \"{subject}\" 0/0 bytes {seconds:.3}s {reason}");
+        match client.conn.subject() {
+            b"" => log::info!("{peer} - 0/0 bytes {seconds:.3}s {reason}"),
+            part => {
+                log::info!(
+                    "{peer} \"{}\" 0/0 bytes {seconds:.3}s {reason}",
+                    Escaped(part)
+                );
+            }
+        }
         return;
     };
     let Delivery {

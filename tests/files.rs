@@ -260,3 +260,18 @@ fn a_large_file_arrives_whole_in_flat_memory() {
 fn a_file_beyond_four_gib_arrives_whole_in_flat_memory() {
     arrives_whole_in_flat_memory(4 << 30, 5 << 30);
 }
+
+#[test]
+fn a_server_killed_before_its_answer_leaves_a_reset_and_not_no_such_file() {
+    let root = tempfile::tempdir().unwrap();
+    let carafe = Carafe::serve(root.path(), &["--name-gap", "1h"]);
+    let mut silent = common::connect(carafe.addr());
+    let mut begun = common::connect(carafe.addr());
+    common::send_and_see_read(&mut begun, b"na");
+    common::send_and_see_read(&mut silent, b"");
+    carafe.signal(Signal::KILL);
+    for mut client in [silent, begun] {
+        let mut rest = Vec::new();
+        assert_reset(client.read_to_end(&mut rest).map(|_| rest));
+    }
+}

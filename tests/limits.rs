@@ -251,6 +251,52 @@ fn a_client_that_waits_for_a_descriptor_comes_before_those_at_the_door() {
 }
 
 #[test]
+fn nobody_spins_while_one_waits_for_a_file_and_others_at_the_door() {
+    let root = root(0);
+    let flags = ["--request-timeout", "10m", "--stall-timeout", "1s"];
+    let carafe = Carafe::serve(root.path(), &flags);
+    let mut silent = silent_clients(&carafe, 2);
+    carafe.leave_descriptors(0);
+    let at_the_door = ask(carafe.addr(), "small");
+    carafe.wait_for_log(NO_ROOM);
+    let mut asks = silent.pop().unwrap();
+    asks.write_all(b"small\n").unwrap();
+    carafe.wait_for_log(NO_FILE);
+    let ticks = carafe.cpu_ticks();
+    assert_reset(rest(asks));
+    let used = carafe.cpu_ticks() - ticks;
+    assert!(used <= IDLE_TICKS_MAX, "{used} ticks");
+    drop((silent, at_the_door));
+    carafe.stop();
+}
+
+#[test]
+fn nobody_spins_while_one_waits_for_a_file_and_the_server_stops() {
+    let root = root(0);
+    let (carafe, _, waiting) = parked(&root, 0, &["--stall-timeout", "1s", "--drain", "1m"]);
+    carafe.signal(rustix::process::Signal::TERM);
+    carafe.wait_for_log("draining");
+    let ticks = carafe.cpu_ticks();
+    // It gives up before the drain ends.
+    assert_reset(rest(waiting));
+    let used = carafe.cpu_ticks() - ticks;
+    assert!(used <= IDLE_TICKS_MAX, "{used} ticks");
+    let (status, log) = carafe.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
+#[test]
+fn a_full_house_without_anybody_at_the_door_is_no_shortage() {
+    let root = root(0);
+    let carafe = Carafe::serve(root.path(), &["--max-connections", "1"]);
+    for _ in 0..3 {
+        assert_eq!(exchange(carafe.addr(), b"small\n").unwrap(), b"small bytes");
+        drop(silent_clients(&carafe, 1));
+    }
+    carafe.stop_clean();
+}
+
+#[test]
 fn more_stalled_downloads_than_open_files_leave_the_next_one_waiting() {
     let root = root(40);
     let carafe = Carafe::serve_limited(root.path(), 64, &["--open-files", "2"]);

@@ -358,7 +358,7 @@ fn the_request_timeout_is_not_moved_by_single_bytes() {
     let mut silent = silent;
     assert_eq!(read_to_end(&mut silent), b"");
     for peer in [peer, silent.local_addr().unwrap()] {
-        let log = carafe.wait_for_log(&format!("{peer} - 0/0 bytes"));
+        let log = carafe.wait_for_log(&format!(" {peer} "));
         let line = log.lines().find(|line| line.contains(&peer.to_string()));
         assert!(line.unwrap().ends_with("request timeout"), "{log}");
     }
@@ -468,5 +468,28 @@ fn one_connection_brings_one_file() {
     );
     carafe.wait_for_log("\"missing\" 0/0 bytes");
     assert!(!carafe.log().contains("\"b\""), "{}", carafe.log());
+    carafe.stop_clean();
+}
+
+#[test]
+fn the_rest_of_a_name_that_came_while_the_server_was_stopped_counts() {
+    let root = root_with(&[("name", "plain")]);
+    let gap = std::time::Duration::from_millis(200);
+    let carafe = Carafe::serve(
+        root.path(),
+        &["--name-gap", "200ms", "--request-timeout", "1h"],
+    );
+    let mut client = connect_unmerged(&carafe);
+    client.write_all(b"na").unwrap();
+    until("the server has read it and waits", || {
+        let ends = (carafe.addr(), client.local_addr().unwrap());
+        queued_bytes(ends.0, ends.1).is_some_and(|queues| queues.unread == 0) && carafe.is_asleep()
+    });
+    carafe.signal(rustix::process::Signal::STOP);
+    client.write_all(b"me\n").unwrap();
+    // The gap passes while nobody looks. A longer pause changes nothing.
+    thread::sleep(2 * gap);
+    carafe.signal(rustix::process::Signal::CONT);
+    assert_eq!(read_to_end(&mut client), b"plain");
     carafe.stop_clean();
 }

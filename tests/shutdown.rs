@@ -212,19 +212,48 @@ fn a_finished_download_waits_for_its_clients_fin_while_draining() {
     drop(holding);
     let log = assert_ends(carafe, 0);
     assert!(log.contains("\"large\""), "{log}");
-    assert_eq!(reason_count(&log, "complete"), 3, "{log}");
+    assert_eq!(reason_count(&log, "complete"), 4, "{log}");
 }
 
 #[test]
-fn a_client_that_never_closes_is_waited_for_until_the_drains_end() {
-    let (_root, carafe) = server(&["--drain", "1s"]);
-    let mut client = silent_client(&carafe);
+fn a_client_that_has_everything_and_never_closes_does_not_hold_up_the_end() {
+    // The drain is longer than the test's patience: only its own clock can end the connection.
+    let (_root, carafe) = server(&["--drain", "1h"]);
+    let mut early = silent_client(&carafe);
+    early.write_all(b"small").unwrap();
+    assert_eq!(read_to_end(&mut early).unwrap(), SMALL);
+    let mut late = silent_client(&carafe);
     drain(&carafe);
-    client.write_all(b"small\n").unwrap();
-    assert_eq!(read_to_end(&mut client).unwrap(), SMALL);
+    late.write_all(b"small\n").unwrap();
+    assert_eq!(read_to_end(&mut late).unwrap(), SMALL);
     let log = assert_ends(carafe, 0);
-    assert_eq!(reason_count(&log, "complete"), 2, "{log}");
-    assert!(client.take_error().unwrap().is_none(), "a reset came");
+    assert_eq!(reason_count(&log, "complete"), 4, "{log}");
+    for client in [early, late] {
+        assert!(client.take_error().unwrap().is_none(), "a reset came");
+    }
+}
+
+#[test]
+fn clients_left_in_the_accept_queue_at_the_drains_end_are_told_of() {
+    let flags = [
+        "--max-connections",
+        "1",
+        "--request-timeout",
+        "1h",
+        "--drain",
+        "300ms",
+    ];
+    let root = tempfile::tempdir().unwrap();
+    let carafe = Carafe::serve(root.path(), &flags);
+    let silent = connect(carafe.addr());
+    let queued = [(); 5].map(|()| connect(carafe.addr()));
+    carafe.signal(Signal::TERM);
+    let log = assert_ends(carafe, 1);
+    assert!(log.contains("; 5 never accepted"), "{log}");
+    for mut client in queued {
+        assert_reset(read_to_end(&mut client));
+    }
+    drop(silent);
 }
 
 #[test]

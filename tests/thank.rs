@@ -112,6 +112,28 @@ fn a_client_that_leaves_without_a_text_prints_no_line() {
 }
 
 #[test]
+fn once_takes_one_text_while_its_client_stays() {
+    let (carafe, printed) = server(&["--once"]);
+    let mut others = [(); 3].map(|()| connect(carafe.addr()));
+    // As the tutorial's client: no end of the text, and no close before the answer.
+    let mut first = connect(carafe.addr());
+    first.write_all(b"the one").unwrap();
+    let mut answer = [0; THANKS.len()];
+    first.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, THANKS);
+    for other in &mut others {
+        other.write_all(b"another").unwrap();
+        let mut answer = Vec::new();
+        other.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, b"");
+    }
+    drop((first, others));
+    let (status, log) = carafe.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert_eq!(printed.wait_for_end(), "the one\n");
+}
+
+#[test]
 fn once_ends_after_one_text() {
     let (carafe, printed) = server(&["--once"]);
     // Leaving without a text doesn't count.
