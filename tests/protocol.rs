@@ -18,6 +18,7 @@ use common::{
     Carafe, PATIENCE, PATIENT, assert_same, connect, exchange, exchange_half_closed, pattern,
     queued_bytes, read_to_end, root_with, send_and_see_read, until,
 };
+use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
 /// More than the buffers of both ends hold, so that sending it has to wait for the reader.
@@ -479,17 +480,28 @@ fn the_rest_of_a_name_that_came_while_the_server_was_stopped_counts() {
         root.path(),
         &["--name-gap", "200ms", "--request-timeout", "1h"],
     );
-    let mut client = connect_unmerged(&carafe);
-    client.write_all(b"na").unwrap();
-    until("the server has read it and waits", || {
-        let ends = (carafe.addr(), client.local_addr().unwrap());
-        queued_bytes(ends.0, ends.1).is_some_and(|queues| queues.unread == 0) && carafe.is_asleep()
-    });
-    carafe.signal(rustix::process::Signal::STOP);
+    let mut client = loop {
+        let mut client = connect_unmerged(&carafe);
+        client.write_all(b"na").unwrap();
+        until("the server has read it and waits", || {
+            let ends = (carafe.addr(), client.local_addr().unwrap());
+            queued_bytes(ends.0, ends.1).is_none_or(|queues| queues.unread == 0)
+        });
+        carafe.signal(Signal::STOP);
+        until("it is stopped", || carafe.is_stopped());
+        client.set_nonblocking(true).unwrap();
+        let has_no_answer = client.peek(&mut [0]).is_err();
+        client.set_nonblocking(false).unwrap();
+        if has_no_answer {
+            break client;
+        }
+        // The gap was over before the stop.
+        carafe.signal(Signal::CONT);
+    };
     client.write_all(b"me\n").unwrap();
     // The gap passes while nobody looks. A longer pause changes nothing.
     thread::sleep(2 * gap);
-    carafe.signal(rustix::process::Signal::CONT);
+    carafe.signal(Signal::CONT);
     assert_eq!(read_to_end(&mut client), b"plain");
     carafe.stop_clean();
 }

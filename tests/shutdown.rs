@@ -212,7 +212,7 @@ fn a_finished_download_waits_for_its_clients_fin_while_draining() {
     drop(holding);
     let log = assert_ends(carafe, 0);
     assert!(log.contains("\"large\""), "{log}");
-    assert_eq!(reason_count(&log, "complete"), 4, "{log}");
+    assert_eq!(reason_count(&log, "complete"), 3, "{log}");
 }
 
 #[test]
