@@ -10,11 +10,11 @@
 mod fake;
 
 use std::ffi::OsStr;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -503,9 +503,45 @@ fn a_reader_that_has_had_enough_ends_it_quietly() {
     let mut head = [0; 10];
     child.stdout.take().unwrap().read_exact(&mut head).unwrap();
     let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(output.status.code(), Some(3), "it did not get all");
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
     assert_eq!(*requests.lock().unwrap(), [b"a\n"]);
+}
+
+#[test]
+fn a_redirected_standard_output_is_written_into_and_not_replaced() {
+    for name in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+        let folder = tempdir().unwrap();
+        let redirected = folder.path().join("redirected");
+        fs::write(&redirected, "earlier, ").unwrap();
+        let stdout = OpenOptions::new().append(true).open(&redirected).unwrap();
+        let before = fs::metadata(&redirected).unwrap().ino();
+        let server = server_of(b"wine");
+        let status = carafe(folder.path())
+            .args(["get", &server.to_string(), "a", "-o", name])
+            .stdout(stdout)
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(0), "{name}");
+        assert_eq!(fs::read(&redirected).unwrap(), b"earlier, wine", "{name}");
+        assert_eq!(fs::metadata(&redirected).unwrap().ino(), before, "{name}");
+        assert_eq!(listing(folder.path()), ["redirected"], "{name}");
+    }
+}
+
+#[test]
+fn a_descriptor_opened_on_a_file_is_written_into_and_not_replaced() {
+    let folder = tempdir().unwrap();
+    let server = server_of(b"wine");
+    let status = Command::new("bash")
+        .args(["-c", "exec \"$0\" get \"$1\" a -o /dev/fd/3 3>target"])
+        .args([env!("CARGO_BIN_EXE_carafe"), &server.to_string()])
+        .current_dir(folder.path())
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(fs::read(folder.path().join("target")).unwrap(), b"wine");
+    assert_eq!(listing(folder.path()), ["target"]);
 }
 
 #[test]
@@ -513,7 +549,7 @@ fn what_cannot_be_asked_for_is_refused_before_connecting() {
     let folder = tempdir().unwrap();
     let untouched = Untouched::new();
     let long = "n".repeat(1025);
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 11] = [
         (&[""], "a name takes 1 to 1024 bytes, and this one has 0"),
         (
             &[&long],
@@ -529,6 +565,14 @@ fn what_cannot_be_asked_for_is_refused_before_connecting() {
         ),
         (&["a/x", "b/x"], "[接收]x: two names would be written to it"),
         (&["-O", "x", "x"], "x: two names would be written to it"),
+        (
+            &["-O", "x", "x.part"],
+            "x.part: two names would be written to it",
+        ),
+        (
+            &["-O", "x.part", "x"],
+            "x.part: two names would be written to it",
+        ),
     ];
     for (words, line) in cases {
         get(&folder, untouched.address(), words).is(2, &format!("carafe: {line}\n"));

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::target::{Destination, Target};
+use super::target::{self, Destination, Target};
 use super::{Failure, connection, prompt, tell};
 use crate::cli::{Exit, GetArgs, ServerAddress};
 use crate::escape::Escaped;
@@ -48,15 +48,18 @@ fn asked_for(args: &GetArgs) -> Result<(ServerAddress, Vec<Order>), Failure> {
 
 fn orders(names: Vec<Vec<u8>>, args: &GetArgs) -> Result<Vec<Order>, Failure> {
     let mut orders = Vec::with_capacity(names.len());
-    let mut files = HashSet::with_capacity(names.len());
+    let mut paths = HashSet::with_capacity(2 * names.len());
     for name in names {
         check_name(&name)?;
         let destination = destination(&name, args)?;
-        if let Destination::File(file) = &destination
-            && !files.insert(file.clone())
-        {
-            let line = format!("{destination}: two names would be written to it");
-            return Err(Failure::usage(line));
+        if let Destination::File(file) = &destination {
+            for path in [file.clone(), target::part_of(file)] {
+                if let Some(path) = paths.replace(path) {
+                    let path = Escaped(path.as_os_str().as_bytes());
+                    let line = format!("{path}: two names would be written to it");
+                    return Err(Failure::usage(line));
+                }
+            }
         }
         orders.push(Order { name, destination });
     }
@@ -80,7 +83,7 @@ fn check_name(name: &[u8]) -> Result<(), Failure> {
 
 fn destination(name: &[u8], args: &GetArgs) -> Result<Destination, Failure> {
     match &args.output {
-        Some(file) if file.as_os_str() == "-" => return Ok(Destination::Stdout),
+        Some(file) if target::is_stdout(file) => return Ok(Destination::Stdout),
         Some(file) => return Ok(Destination::File(file.clone())),
         None => {}
     }
@@ -98,18 +101,24 @@ fn download_all(server: &ServerAddress, orders: &[Order], args: &GetArgs) -> Exi
     let mut exit = Exit::Done;
     for order in orders {
         match Download::run(server, order, args) {
-            Ok(Came::Enough) => break,
+            // Nobody reads what else would come, nor a complaint.
+            Ok(Came::Enough) => return worse(exit, Exit::FileIo),
             Ok(_) => {}
             Err(Failure { exit: number, line }) => {
                 tell(&format!("{}: {line}", Escaped(&order.name)));
-                exit = match exit {
-                    Exit::Done => number,
-                    earlier => earlier.min(number),
-                };
+                exit = worse(exit, number);
             }
         }
     }
     exit
+}
+
+/// The lower number of two ends, of which the second is a failure.
+fn worse(earlier: Exit, failure: Exit) -> Exit {
+    match earlier {
+        Exit::Done => failure,
+        earlier => earlier.min(failure),
+    }
 }
 
 /// How a name ends on the wire.

@@ -42,7 +42,7 @@ pub(super) struct Target {
 #[derive(Debug)]
 enum Place {
     Stdout,
-    /// A device, a FIFO, a terminal: never replaced.
+    /// A device, a FIFO, a terminal, an open descriptor: never replaced.
     Stream(PathBuf),
     Regular(Regular),
 }
@@ -187,7 +187,7 @@ fn place(path: &Path) -> io::Result<Place> {
     let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Err(io::Error::other("it is a directory")),
-        Ok(metadata) if metadata.is_file() => {
+        Ok(metadata) if metadata.is_file() && !is_descriptor(path) => {
             let path = if is_link {
                 fs::canonicalize(path)?
             } else {
@@ -202,15 +202,34 @@ fn place(path: &Path) -> io::Result<Place> {
     }
 }
 
-/// The part's name is the file's with `.part` after it. A path that ends in `/` or `..` has no
-/// file's name.
+/// Whether the path names our own standard output: `-`, or a way to its descriptor.
+pub(super) fn is_stdout(path: &Path) -> bool {
+    ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]
+        .iter()
+        .any(|name| path == Path::new(name))
+}
+
+/// Whether the path names a file that is open already. A rename would take that file's name from
+/// under whoever opened it.
+fn is_descriptor(path: &Path) -> bool {
+    path == Path::new("/dev/stderr")
+        || path.starts_with("/dev/fd")
+        || path.starts_with("/proc/self/fd")
+}
+
+/// Where a download waits until it is whole: the file's name with `.part` after it.
+pub(super) fn part_of(file: &Path) -> PathBuf {
+    let mut part = OsString::from(file);
+    part.push(".part");
+    part.into()
+}
+
+/// A path that ends in `/` or `..` has no file's name.
 fn regular(path: PathBuf, mode: Option<u32>) -> io::Result<Place> {
     if path.file_name().is_none() || path.as_os_str().as_bytes().ends_with(b"/") {
         return Err(io::Error::other("there is no such directory"));
     }
-    let mut part = OsString::from(&path);
-    part.push(".part");
-    let part = part.into();
+    let part = part_of(&path);
     Ok(Place::Regular(Regular { path, part, mode }))
 }
 
