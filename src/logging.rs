@@ -87,22 +87,23 @@ impl Outlet {
         );
     }
 
-    /// Lines dropped so far.
+    /// Lines lost so far: the queue was full, or the output failed.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.shared.lock().dropped
     }
 
-    /// Waits until all is written, but not longer than a second: the reader may be stuck.
-    pub fn flush(&self) {
+    /// Waits until the writer has nothing left, but not longer than a second: the reader may be
+    /// stuck. Returns whether every line so far was written.
+    pub fn flush(&self) -> bool {
         let queue = self.shared.lock();
         let unwritten = |queue: &mut Queue| queue.writing || !queue.bytes.is_empty();
-        // The result tells of a timeout or of a writer that panicked; both end the wait.
-        drop(
-            self.shared
-                .emptied
-                .wait_timeout_while(queue, LOG_FLUSH, unwritten),
-        );
+        let (queue, waited) = self
+            .shared
+            .emptied
+            .wait_timeout_while(queue, LOG_FLUSH, unwritten)
+            .unwrap_or_else(PoisonError::into_inner);
+        !waited.timed_out() && queue.dropped == 0
     }
 
     fn push(&self, line: &[u8], bytes_max: usize) {
@@ -145,35 +146,47 @@ impl Shared {
             }
             std::mem::swap(&mut queue.bytes, &mut taken);
             queue.writing = true;
-            let unconfessed = queue.dropped - queue.confessed;
-            queue.confessed = queue.dropped;
+            let dropped = queue.dropped;
+            let unconfessed = dropped - queue.confessed;
             drop(queue);
+            let lines_end = taken.len();
             if unconfessed > 0 {
-                let line = format!("carafe: {unconfessed} lines dropped: the output was stuck\n");
+                let line =
+                    format!("carafe: {unconfessed} lines dropped: the output didn't take them\n");
                 taken.extend_from_slice(line.as_bytes());
             }
-            // Nobody can be told that the log can't be written.
-            let _ = write_patiently(&mut sink, &taken);
+            let (written, result) = write_patiently(&mut sink, &taken);
+            let mut queue = self.lock();
+            match result {
+                Ok(()) => queue.confessed = dropped,
+                Err(_) => queue.dropped += count_lines(&taken[written.min(lines_end)..lines_end]),
+            }
+            drop(queue);
             taken.clear();
         }
     }
 }
 
 /// Writes everything, also to a descriptor that somebody else has made non-blocking, as programs
-/// that share a terminal do.
-fn write_patiently(sink: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match sink.write(bytes) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(written) => bytes = &bytes[written..],
+/// that share a terminal do. Returns how many bytes were written, also beside an error.
+fn write_patiently(sink: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while written < bytes.len() {
+        match sink.write(&bytes[written..]) {
+            Ok(0) => return (written, Err(ErrorKind::WriteZero.into())),
+            Ok(count) => written += count,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 thread::sleep(Duration::from_millis(20));
             }
-            Err(error) => return Err(error),
+            Err(error) => return (written, Err(error)),
         }
     }
-    sink.flush()
+    (written, sink.flush())
+}
+
+fn count_lines(bytes: &[u8]) -> u64 {
+    bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
 }
 
 /// Where env_logger writes: one call is one whole line.
@@ -209,7 +222,8 @@ impl Log for QueueLogger {
     }
 
     fn flush(&self) {
-        self.outlet.flush();
+        // Who asks for this prints the count of what was dropped itself.
+        let _ = self.outlet.flush();
     }
 }
 
@@ -241,14 +255,17 @@ mod tests {
         let (allow, allowed) = mpsc::channel();
         let (written, output) = mpsc::channel();
         let outlet = Outlet::new(Gate { allowed, written }).unwrap();
+        outlet.print(&format_args!("first"));
+        while !outlet.shared.lock().writing {
+            thread::yield_now();
+        }
         let line = "x".repeat(1023);
-        // The writer takes some lines out of the queue before it is stuck; the queue fills after.
-        let fits = (LOG_QUEUE_BYTES_MAX + LOG_RESERVE_BYTES) / 1024;
+        let fits = LOG_QUEUE_BYTES_MAX / 1024;
         for _ in 0..3 * fits {
             outlet.print(&format_args!("{line}"));
         }
         let dropped = outlet.dropped();
-        assert!(dropped > 0, "the queue is bounded");
+        assert_eq!(dropped, 2 * fits as u64, "the queue is bounded");
         outlet.announce(&format_args!("urgent"));
         assert_eq!(
             outlet.dropped(),
@@ -257,15 +274,49 @@ mod tests {
         );
         drop(allow);
         let mut all = Vec::new();
-        while !all.ends_with(b"stuck\n") {
+        while !all.ends_with(b"take them\n") {
             all.extend(output.recv().unwrap());
         }
         let text = String::from_utf8(all).unwrap();
         assert!(text.contains("\nurgent\n"));
         assert!(text.ends_with(&format!(
-            "carafe: {dropped} lines dropped: the output was stuck\n"
+            "carafe: {dropped} lines dropped: the output didn't take them\n"
         )));
-        assert_eq!(text.lines().count() as u64, 3 * fits as u64 - dropped + 2);
+        // The first line, those that fit, the urgent one and the confession.
+        assert_eq!(text.lines().count(), fits + 3);
+    }
+
+    /// A sink that fails each write after some lines.
+    struct Failing {
+        bytes_left: usize,
+    }
+
+    impl Write for Failing {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.bytes_left);
+            self.bytes_left -= count;
+            match count {
+                0 => Err(ErrorKind::StorageFull.into()),
+                _ => Ok(count),
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_a_failing_sink_did_not_take_are_counted_once() {
+        let outlet = Outlet::new(Failing { bytes_left: 3 }).unwrap();
+        outlet.print(&format_args!("a"));
+        assert!(outlet.flush());
+        for line in ["b", "c", "d"] {
+            // The first of them is cut in two.
+            outlet.print(&format_args!("{line}"));
+            assert!(!outlet.flush());
+        }
+        assert_eq!(outlet.dropped(), 3);
     }
 
     #[test]
@@ -274,10 +325,10 @@ mod tests {
         let (written, output) = mpsc::channel();
         let outlet = Outlet::new(Gate { allowed, written }).unwrap();
         outlet.print(&format_args!("a"));
-        outlet.flush();
+        assert!(!outlet.flush());
         assert!(output.try_recv().is_err(), "flush gave up on a stuck sink");
         allow.send(()).unwrap();
-        outlet.flush();
+        assert!(outlet.flush());
         assert_eq!(output.try_recv().unwrap(), b"a\n");
     }
 }

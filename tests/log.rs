@@ -129,7 +129,7 @@ fn a_log_that_nobody_reads_stops_no_client() {
         );
     }
     carafe.read_log(pipe);
-    let log = carafe.wait_for_log(" lines dropped: the output was stuck\n");
+    let log = carafe.wait_for_log(" lines dropped: the output didn't take them\n");
     let line = log.lines().find(|line| line.contains(" lines dropped"));
     let count = line.unwrap().strip_prefix("carafe: ").unwrap().split(' ');
     let dropped: usize = count.clone().next().unwrap().parse().unwrap();

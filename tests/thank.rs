@@ -173,9 +173,25 @@ fn a_stdout_that_nobody_reads_stops_no_thanks() {
         assert_eq!(exchange(carafe.addr(), &text).unwrap(), THANKS);
     }
     let printed = Followed::new(unread);
-    printed.wait_for(" lines dropped: the output was stuck\n");
+    printed.wait_for(" lines dropped: the output didn't take them\n");
     assert_eq!(exchange(carafe.addr(), b"goes on").unwrap(), THANKS);
     printed.wait_for("goes on\n");
     carafe.signal(rustix::process::Signal::TERM);
-    assert_eq!(carafe.wait().0.code(), Some(0));
+    let (status, log) = carafe.wait();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("did not take every text"), "{log}");
+}
+
+#[test]
+fn texts_that_stdout_refuses_are_not_lost_in_silence() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_carafe"));
+    command
+        .args(["thank", "-p", "0", "--bind", "127.0.0.1"])
+        .stdout(std::fs::File::create("/dev/full").unwrap());
+    let carafe = Carafe::start(command);
+    assert_eq!(exchange(carafe.addr(), b"hello").unwrap(), THANKS);
+    carafe.signal(rustix::process::Signal::TERM);
+    let (status, log) = carafe.wait();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("did not take every text"), "{log}");
 }
