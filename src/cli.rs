@@ -16,7 +16,7 @@ use crate::limits;
 
 /// carafe pours files: clients connect, name a file, get its bytes.
 #[derive(Debug, Parser)]
-#[command(name = "carafe", version, about, disable_help_subcommand = true)]
+#[command(name = "carafe", version, about)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -44,7 +44,7 @@ pub struct ServeArgs {
     pub root: PathBuf,
 
     /// Port to listen on; 0 takes a free one
-    #[arg(short, long, value_name = "N", default_value_t = 7890, value_parser = port)]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 7890, value_parser = port)]
     pub port: u16,
 
     /// What the loop is given.
@@ -52,15 +52,15 @@ pub struct ServeArgs {
     pub listen: ListenArgs,
 
     /// Descriptors kept free for open files [default: a quarter of the descriptor limit]
-    #[arg(long, value_name = "N", value_parser = Count::new(1, 1 << 30))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = Count::new(1, 1 << 30))]
     pub open_files: Option<u64>,
 
     /// Silence after which an unterminated name is taken as it stands
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = timeout)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "1s", value_parser = timeout)]
     pub name_gap: Duration,
 
     /// Reset a client that acknowledges nothing for so long while a file is sent to it
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = timeout)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "60s", value_parser = timeout)]
     pub stall_timeout: Duration,
 
     /// A name ends at its LF or at end of file only
@@ -80,20 +80,20 @@ pub struct ListenArgs {
     pub bind: Vec<IpAddr>,
 
     /// Length of the accept queue
-    #[arg(long, value_name = "N", default_value_t = u64::from(limits::BACKLOG),
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = u64::from(limits::BACKLOG),
           value_parser = Count::new(1, 1 << 30))]
     pub backlog: u64,
 
     /// Clients at once; more of them wait in the accept queue [default: by the descriptor limit]
-    #[arg(long, value_name = "N", value_parser = Count::new(1, 1 << 30))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = Count::new(1, 1 << 30))]
     pub max_connections: Option<u64>,
 
     /// Time from accept to the end of the request
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "10s", value_parser = timeout)]
     pub request_timeout: Duration,
 
     /// Time to finish what is under way after SIGTERM or SIGINT
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "30s", value_parser = duration)]
     pub drain: Duration,
 
     /// How much is said on stderr.
@@ -168,11 +168,11 @@ pub struct GetArgs {
 #[derive(Args, Clone, Copy, Debug)]
 pub struct ClientArgs {
     /// Time for the connection to be set up
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "10s", value_parser = timeout)]
     pub connect_timeout: Duration,
 
     /// Give up when nothing moves for so long
-    #[arg(short, long, value_name = "TIME", default_value = "60s", value_parser = timeout)]
+    #[arg(short, long, value_name = "TIME", allow_hyphen_values = true, default_value = "60s", value_parser = timeout)]
     pub timeout: Duration,
 
     /// How much is said on stderr.
@@ -184,7 +184,7 @@ pub struct ClientArgs {
 #[derive(Args, Debug)]
 pub struct ThankArgs {
     /// Port to listen on; 0 takes a free one
-    #[arg(short, long, value_name = "N", default_value_t = 7788, value_parser = port)]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 7788, value_parser = port)]
     pub port: u16,
 
     /// What the loop is given.
@@ -192,7 +192,7 @@ pub struct ThankArgs {
     pub listen: ListenArgs,
 
     /// Silence after which a text that ends in half a character is taken as it stands
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = timeout)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "1s", value_parser = timeout)]
     pub text_gap: Duration,
 
     /// End after one client's text
@@ -308,7 +308,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, (Strin
     }
 }
 
-/// clap's message without its usage and hints.
+/// clap's message in one line, with one hint for all.
 fn one_line(error: &clap::Error) -> String {
     let context = |kind| error.get(kind).map(ToString::to_string);
     let line = match (
@@ -329,7 +329,9 @@ fn one_line(error: &clap::Error) -> String {
             let text = error.to_string();
             let first = text.split("\n\n").next().unwrap_or(&text);
             let words: Vec<_> = first.split_whitespace().collect();
-            words.join(" ").trim_start_matches("error: ").to_owned()
+            let what = words.join(" ");
+            let what = what.trim_start_matches("error: ");
+            format!("{what}; --help shows what there is")
         }
     };
     EscapedText(&line).to_string()
@@ -472,7 +474,18 @@ mod tests {
             ),
             ("get h:0 a", "HOST:PORT: 'h:0' won't do: it takes HOST:PORT"),
             ("get h:1", "required arguments were not provided: <NAME>"),
-            ("serve --no-such", "unexpected argument '--no-such' found"),
+            (
+                "serve -p -1",
+                "--port: '-1' won't do: it takes a port, 0 to 65535",
+            ),
+            (
+                "serve --drain -1s",
+                "--drain: '-1s' won't do: it takes a duration",
+            ),
+            (
+                "serve --no-such",
+                "unexpected argument '--no-such' found; --help shows",
+            ),
             ("serve -q -v", "cannot be used with"),
             ("pour", "unrecognized subcommand 'pour'"),
         ];

@@ -88,8 +88,14 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, StartError> {
     let mut server = Server::start(service, timeouts, &args.listen, args.port, room, outlet)?;
     server.app.once = args.once;
     let exit = server.run_until_signal();
-    stdout.flush();
-    Ok(exit)
+    if stdout.flush() {
+        return Ok(exit);
+    }
+    log::error!("standard output did not take every text");
+    Ok(match exit {
+        Exit::Done => Exit::Failed,
+        exit => exit,
+    })
 }
 
 fn open_root(args: &ServeArgs) -> Result<Bare, StartError> {
@@ -194,13 +200,19 @@ fn bind_all(
         };
     }
     let wants_ipv4 = listen.bind.contains(&IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let addresses = listen
-        .bind
-        .iter()
-        .map(|&address| SocketAddr::from((address, port)));
-    addresses
-        .map(|at| bind(at, backlog, wants_ipv4).map_err(|error| cannot_bind(at, &error)))
-        .collect()
+    let mut port = port;
+    let mut listeners = Vec::with_capacity(listen.bind.len());
+    for &address in &listen.bind {
+        let at = SocketAddr::from((address, port));
+        let listener = bind(at, backlog, wants_ipv4).map_err(|error| cannot_bind(at, &error))?;
+        if port == 0 {
+            // One server has one port: the first one's is good for all.
+            let bound = listener.local_addr();
+            port = bound.map_err(|error| cannot_bind(at, &error))?.port();
+        }
+        listeners.push(listener);
+    }
+    Ok(listeners)
 }
 
 /// mio's own bind has a fixed backlog of 128, so socket2 makes the listener. `only_v6` keeps `::`

@@ -142,7 +142,7 @@ fn hidden_names_are_served_only_when_asked_for() {
     ];
     let carafe = Carafe::serve(&outer.path().join("www"), &[]);
     for (name, _) in rows {
-        assert_refused(&carafe, name.as_bytes(), "hidden");
+        assert_refused(&carafe, name.as_bytes(), "a component begins with a dot");
     }
     assert_served(&carafe, b"d/b", "deeper");
     carafe.stop_clean();

@@ -12,6 +12,7 @@ mod common;
 use std::ffi::OsStr;
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -74,6 +75,8 @@ fn help_and_version_go_to_stdout() {
     assert_eq!(String::from_utf8_lossy(&version.stdout), expected);
     for words in [
         "--help",
+        "help",
+        "help serve",
         "-h",
         "serve --help",
         "get --help",
@@ -138,7 +141,10 @@ fn a_bad_value_is_one_line_before_anything_is_bound() {
             "--max-connections 0",
             "--max-connections: '0' won't do: it takes a whole number from 1",
         ),
-        ("--open-files -3", "unexpected argument '-3' found"),
+        (
+            "--open-files -3",
+            "--open-files: '-3' won't do: it takes a whole number",
+        ),
         (
             "--open-files 0",
             "--open-files: '0' won't do: it takes a whole number from 1",
@@ -159,7 +165,10 @@ fn a_bad_value_is_one_line_before_anything_is_bound() {
             "--name-gap soon",
             "--name-gap: 'soon' won't do: it takes a duration from 1ms",
         ),
-        ("--drain -1s", "unexpected argument '-1' found"),
+        (
+            "--drain -1s",
+            "--drain: '-1s' won't do: it takes a duration",
+        ),
         (
             "--drain 2years",
             "--drain: '2years' won't do: it takes a duration of at most a year",
@@ -199,6 +208,20 @@ fn a_root_that_is_no_folder_is_a_usage_error() {
 }
 
 #[test]
+fn a_root_that_cannot_be_searched_is_a_usage_error() {
+    let outer = tempfile::tempdir().unwrap();
+    let closed = outer.path().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o444)).unwrap();
+    let Some(mut command) = common::unprivileged(outer.path()) else {
+        return;
+    };
+    command.arg("serve").arg(&closed).args(["-p", "0"]);
+    let text = complaint(&command.output().unwrap(), 2);
+    assert!(text.contains("Permission denied"), "{text}");
+}
+
+#[test]
 fn a_port_in_use_is_a_failure_in_one_line() {
     let (_listener, port) = taken_port();
     let text = complaint(&run(&format!("serve . -q -b 127.0.0.1 -p {port}")), 1);
@@ -219,6 +242,7 @@ fn every_address_is_announced_and_served() {
     let addresses = carafe.announced();
     assert_eq!(addresses[0].ip(), Ipv4Addr::LOCALHOST);
     assert_eq!(addresses[1].ip(), Ipv6Addr::LOCALHOST);
+    assert_eq!(addresses[0].port(), addresses[1].port(), "one port for all");
     addresses.into_iter().for_each(assert_serves);
     carafe.stop_clean();
 }

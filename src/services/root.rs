@@ -63,7 +63,7 @@ impl Root {
     /// with components that begin with a dot.
     ///
     /// # Errors
-    /// The folder can't be opened, or is none.
+    /// The folder can't be opened or searched, or is none.
     pub fn open(path: &Path, hidden: bool) -> io::Result<Self> {
         let folder = rustix::fs::open(path, FOLDER_FLAGS, Mode::empty())?;
         let probe = rustix::fs::openat2(
@@ -76,7 +76,8 @@ impl Root {
         // Some sandboxes answer EPERM for a system call that they don't know.
         let containment = match probe {
             Err(Errno::NOSYS | Errno::PERM) => Containment::Walk,
-            _ => Containment::Openat2,
+            Err(error) => return Err(error.into()),
+            Ok(_) => Containment::Openat2,
         };
         Ok(Self::with_containment(folder, hidden, containment))
     }
@@ -129,7 +130,7 @@ impl Root {
                 return Err("a component is ..");
             }
             if component.starts_with(b".") && !self.hidden {
-                return Err("hidden");
+                return Err("a component begins with a dot");
             }
         }
         Ok(path)

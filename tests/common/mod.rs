@@ -21,7 +21,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The real binary, serving. Killed on drop.
 pub struct Carafe {
     child: Child,
-    addresses: Vec<SocketAddr>,
+    /// The first one announced.
+    addr: SocketAddr,
     stderr: Arc<Lines>,
 }
 
@@ -68,17 +69,16 @@ impl Carafe {
         let mut child = command.spawn().expect("carafe starts");
         let stderr = Lines::follow(child.stderr.take().expect("piped"));
         let text = stderr.wait(|text| listening(text).next().is_some());
-        // The addresses are announced in one go.
-        let addresses = listening(&text).collect();
+        let addr = listening(&text).next().expect("it is announced");
         Self {
             child,
-            addresses,
+            addr,
             stderr,
         }
     }
 
     pub fn addr(&self) -> SocketAddr {
-        self.addresses[0]
+        self.addr
     }
 
     pub fn port(&self) -> String {
@@ -437,8 +437,16 @@ pub fn proc_address(address: SocketAddr) -> String {
 
 /// A server without privileges, on `outer`'s folder `www`; `None`, said aloud, where that can't be.
 pub fn serve_unprivileged(outer: &Path) -> Option<Carafe> {
+    let mut command = unprivileged(outer)?;
+    command.arg("serve").arg(outer.join("www"));
+    command.args(["-p", "0", "--bind", "127.0.0.1"]);
+    Some(Carafe::start(command))
+}
+
+/// The program without privileges, copied into `outer` if need be.
+pub fn unprivileged(outer: &Path) -> Option<Command> {
     if !rustix::process::geteuid().is_root() {
-        return Some(Carafe::serve(&outer.join("www"), &[]));
+        return Some(Command::new(env!("CARGO_BIN_EXE_carafe")));
     }
     if !has_tool("setpriv") {
         return None;
@@ -453,9 +461,8 @@ pub fn serve_unprivileged(outer: &Path) -> Option<Carafe> {
     );
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
-    command.arg(copy).arg("serve").arg(outer.join("www"));
-    command.args(["-p", "0", "--bind", "127.0.0.1"]);
-    Some(Carafe::start(command))
+    command.arg(copy);
+    Some(command)
 }
 
 /// Waits that are longer than any test: no silence ends a name.
@@ -534,14 +541,24 @@ pub fn count_lines(log: &str, needle: &str) -> usize {
 impl Carafe {
     /// Whether the loop's thread waits for something to come, or has ended.
     pub fn is_asleep(&self) -> bool {
-        // The first thread has the process's number. One that has ended is a zombie.
+        // One that has ended is a zombie.
+        matches!(self.state(), 'S' | 'Z')
+    }
+
+    /// Whether SIGSTOP has taken effect.
+    pub fn is_stopped(&self) -> bool {
+        self.state() == 'T'
+    }
+
+    /// The loop's thread state, by proc(5)'s letter. The first thread has the process's number.
+    fn state(&self) -> char {
         let pid = self.pid();
         let stat = fs::read_to_string(format!("/proc/{pid}/task/{pid}/stat")).expect("procfs");
         let after_name = stat.rsplit_once(") ").expect("a name").1;
-        after_name.starts_with(['S', 'Z'])
+        after_name.chars().next().expect("a state")
     }
 
-    /// Every address announced so far; of several, the later ones may take a moment.
+    /// Every address announced so far.
     pub fn announced(&self) -> Vec<SocketAddr> {
         listening(&self.log()).collect()
     }
@@ -571,10 +588,12 @@ impl Carafe {
             pipe.read_exact(&mut byte).expect("an announcement");
             text.push(byte[0]);
         }
-        let addresses = listening(&String::from_utf8_lossy(&text)).collect();
+        let addr = listening(&String::from_utf8_lossy(&text))
+            .next()
+            .expect("it is announced");
         let carafe = Self {
             child,
-            addresses,
+            addr,
             stderr: Arc::default(),
         };
         (carafe, pipe)
