@@ -1,5 +1,5 @@
 //! The loop: one poll, the listeners, the slab of connections, their deadlines and the run queue.
-//! It knows readiness and time; no names, no files, no HTTP. What runs on it is an [`App`].
+//! It knows readiness and time; no names, no files. What runs on it is an [`App`].
 //!
 //! One turn, in order: wait (not at all if something is ready to run) · read the clock once ·
 //! sources · accept, a bounded number · the events, then the run queue as it stood · deadlines ·
@@ -10,11 +10,13 @@
 //! attempt would block. Whoever stops without having seen WouldBlock goes to the run queue, since
 //! no new edge will come.
 
+mod app;
+mod listener;
+
 use std::collections::VecDeque;
-use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
@@ -22,179 +24,16 @@ use mio::{Events, Interest, Poll, Waker};
 use slab::Slab;
 use socket2::SockRef;
 
-use crate::limits::{
-    ACCEPT_RETRY, ACCEPTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX, HANDSHAKE_GRACE, SCRATCH_BYTES,
-};
+use crate::limits::{ACCEPT_RETRY, ACCEPTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX, SCRATCH_BYTES};
 use crate::sockopt;
 use crate::stats::{Reason, Stats};
 use crate::timers::{Deadline, Seldom, Timers};
 use crate::turn::{Next, Readiness, Turn, Why};
 
-/// What runs on the loop.
-pub trait App {
-    /// What the slab keeps beside a socket.
-    type Conn;
+pub use app::{App, Control, Cx, ListenerId, Remote, SourceId, Token};
 
-    /// A client was accepted. Its first step follows at once.
-    fn accepted(&mut self, from: ListenerId, peer: SocketAddr, cx: &mut Cx<'_>) -> Self::Conn;
-
-    /// Steps a connection.
-    fn step(
-        &mut self,
-        conn: &mut Self::Conn,
-        socket: &mut TcpStream,
-        why: Why,
-        cx: &mut Cx<'_>,
-    ) -> Next;
-
-    /// A source is ready, or was notified by a [`Remote`]. It must be drained.
-    fn source(&mut self, id: SourceId, control: &mut Control);
-
-    /// A drain has begun: no new client can come.
-    fn draining(&mut self) {}
-
-    /// A connection has ended; its socket is closed by now.
-    fn ended(&mut self, conn: Self::Conn, token: Token, reason: Reason, control: &mut Control);
-}
-
-/// Which listener a client came by: its index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ListenerId(pub u32);
-
-/// Which source of the application is meant; the application numbers them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SourceId(pub u32);
-
-/// A connection's identity: its key in the slab and a generation, so that a late wake-up for a
-/// connection that is gone can't reach its successor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Token {
-    key: u32,
-    generation: u32,
-}
-
-/// Generations that are no connections' mark the poll's other tokens.
-const LISTENER: u32 = 0;
-const SOURCE: u32 = 1;
-const WAKER: u32 = 2;
-const FIRST_GENERATION: u32 = 3;
-
-const _: () = assert!(usize::BITS >= 64, "a token packs two 32-bit numbers");
-
-impl Token {
-    fn pack(self) -> mio::Token {
-        mio::Token((self.generation as usize) << 32 | self.key as usize)
-    }
-
-    fn unpack(token: mio::Token) -> Self {
-        Self {
-            key: token.0 as u32,
-            generation: (token.0 >> 32) as u32,
-        }
-    }
-}
-
-/// What a handler may use: its turn, its identity and the loop's controls.
-#[derive(Debug)]
-pub struct Cx<'a> {
-    /// The clock, the scratch buffer and the connection's deadline.
-    pub turn: Turn<'a>,
-    /// The loop's controls.
-    pub control: &'a mut Control,
-    token: Token,
-}
-
-impl Cx<'_> {
-    /// The connection's identity.
-    #[must_use]
-    pub fn token(&self) -> Token {
-        self.token
-    }
-}
-
-/// What an application may tell the loop.
-#[derive(Debug)]
-pub struct Control {
-    /// The loop's counters.
-    pub stats: Stats,
-    now: Instant,
-    wakes: Vec<Token>,
-    life: Life,
-    is_accepting: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Life {
-    Running,
-    /// The next accept phase begins the drain.
-    DrainAsked {
-        deadline: Instant,
-    },
-    Draining {
-        deadline: Instant,
-    },
-    Stopped,
-}
-
-impl Control {
-    /// The turn's time.
-    #[must_use]
-    pub fn now(&self) -> Instant {
-        self.now
-    }
-
-    /// Steps a parked connection once more, with [`Why::Woken`]. Nothing happens if it isn't
-    /// parked any more.
-    pub fn wake(&mut self, token: Token) {
-        self.wakes.push(token);
-    }
-
-    /// Whether new clients are let in now. While they aren't, they wait in the accept queue.
-    pub fn set_accepting(&mut self, is_accepting: bool) {
-        self.is_accepting = is_accepting;
-    }
-
-    /// Lets no new client in, serves those that are connected, and ends: after `patience` at the
-    /// latest.
-    pub fn drain(&mut self, patience: Duration) {
-        if matches!(self.life, Life::Running) {
-            let deadline = self.now + patience;
-            self.life = Life::DrainAsked { deadline };
-        }
-    }
-
-    /// Ends the loop at once; every connection is reset.
-    pub fn stop(&mut self) {
-        self.life = Life::Stopped;
-    }
-
-    /// Whether [`Control::drain`] was called.
-    #[must_use]
-    pub fn is_draining(&self) -> bool {
-        matches!(self.life, Life::DrainAsked { .. } | Life::Draining { .. })
-    }
-}
-
-/// Reaches the loop from other threads, over the poll's one waker.
-#[derive(Clone, Debug)]
-pub struct Remote {
-    waker: Arc<Waker>,
-    inbox: Arc<Mutex<Vec<SourceId>>>,
-}
-
-impl Remote {
-    /// Makes the loop call [`App::source`].
-    ///
-    /// # Errors
-    /// The waker's descriptor can't be written, which no known kernel does.
-    pub fn notify(&self, id: SourceId) -> io::Result<()> {
-        self.inbox
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(id);
-        self.waker.wake()
-    }
-}
+use app::{FIRST_GENERATION, LISTENER, Life, SOURCE, WAKER};
+use listener::{Accepting, Listener, concerns_one_client};
 
 /// How the loop came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,25 +65,6 @@ pub struct Reactor<C> {
     /// Shortages that keep clients out, and sockets that can't be watched, are warned about.
     shortage: Seldom,
     unwatched: Seldom,
-}
-
-#[derive(Debug)]
-struct Listener {
-    /// `None` once it is closed.
-    socket: Option<TcpListener>,
-    state: Accepting,
-    /// Clients whose handshake was under way have come by then.
-    grace_ends: Option<Instant>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Accepting {
-    /// The queue was empty; an edge will come.
-    Waiting,
-    /// The queue may hold clients.
-    Ready,
-    /// No descriptor or no slot is free: until a connection ends, or then.
-    Resting { until: Option<Instant> },
 }
 
 #[derive(Debug)]
@@ -298,12 +118,7 @@ impl<C> Reactor<C> {
             };
             poll.registry()
                 .register(&mut socket, token.pack(), Interest::READABLE)?;
-            let state = Accepting::Waiting;
-            registered.push(Listener {
-                socket: Some(socket),
-                state,
-                grace_ends: None,
-            });
+            registered.push(Listener::new(socket));
         }
         let now = Instant::now();
         Ok(Self {
@@ -777,63 +592,6 @@ impl<C> Slot<C> {
     }
 }
 
-impl Listener {
-    fn is_closed(&self) -> bool {
-        self.socket.is_none()
-    }
-
-    fn is_ready(&self) -> bool {
-        self.state == Accepting::Ready && !self.is_closed()
-    }
-
-    fn next_deadline(&self) -> Option<Instant> {
-        let until = match self.state {
-            Accepting::Resting { until } => until,
-            Accepting::Waiting => self.grace_ends,
-            Accepting::Ready => None,
-        };
-        until.filter(|_| !self.is_closed())
-    }
-
-    /// Lets no new client begin a handshake. Closing instead would reset those in the queue.
-    fn shut(&mut self, now: Instant) {
-        let Some(socket) = &self.socket else { return };
-        if let Err(error) = sockopt::set_ttl_min(socket, sockopt::TTL_OF_NOBODY) {
-            log::warn!("new clients can't be kept out while those here are served: {error}");
-        }
-        self.grace_ends = Some(now + HANDSHAKE_GRACE);
-    }
-
-    /// Lets those at the door wait: until a connection ends, or `until`. If nobody is there, an
-    /// edge will come; out of descriptors, accept fails before it looks whether anybody is.
-    fn rest(
-        &mut self,
-        until: Option<Instant>,
-        shortage: &mut Seldom,
-        now: Instant,
-        why: fmt::Arguments<'_>,
-    ) {
-        let waiting = self.socket.as_ref().map(sockopt::accept_queue_len);
-        if let Some(Ok(0)) = waiting {
-            self.state = Accepting::Waiting;
-            return;
-        }
-        self.state = Accepting::Resting { until };
-        if shortage.passes(now) {
-            log::warn!("{why}: new clients wait");
-        }
-    }
-
-    /// Whether an accept may find a client.
-    fn may_try(&self, now: Instant) -> bool {
-        match self.state {
-            Accepting::Ready => true,
-            Accepting::Resting { until } => until.is_some_and(|until| until <= now),
-            Accepting::Waiting => false,
-        }
-    }
-}
-
 fn readiness(event: &mio::event::Event) -> Readiness {
     Readiness {
         readable: event.is_readable(),
@@ -841,23 +599,4 @@ fn readiness(event: &mio::event::Event) -> Readiness {
         read_closed: event.is_read_closed(),
         dead: event.is_error() || event.is_write_closed(),
     }
-}
-
-/// accept(2): errors already pending on the new socket; the listener is as good as before.
-fn concerns_one_client(error: &io::Error) -> bool {
-    const ONE_CLIENTS: [i32; 10] = [
-        libc::EINTR,
-        libc::ECONNABORTED,
-        libc::EPROTO,
-        libc::ENOPROTOOPT,
-        libc::ENETDOWN,
-        libc::ENETUNREACH,
-        libc::EHOSTDOWN,
-        libc::EHOSTUNREACH,
-        libc::ENONET,
-        libc::EOPNOTSUPP,
-    ];
-    error
-        .raw_os_error()
-        .is_some_and(|errno| ONE_CLIENTS.contains(&errno))
 }

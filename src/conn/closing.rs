@@ -1,0 +1,86 @@
+//! Closing: the write side is shut; input is read and thrown away until the peer's FIN, so that
+//! no reset overtakes the last bytes (RFC 9112, 9.6, tells the story).
+
+use std::io::ErrorKind;
+use std::time::Instant;
+
+use super::Step::{self, Stay};
+use super::{Delivery, Env, blame};
+use crate::limits::{LINGER_BYTES_MAX, LINGER_IDLE, LINGER_TOTAL, TURN_BYTES_MAX};
+use crate::transport::Transport;
+use crate::turn::{Next, Why};
+
+#[derive(Debug)]
+pub(super) struct Closing {
+    pub(super) delivery: Delivery,
+    discarded: u64,
+    idle_ends: Instant,
+    total_ends: Instant,
+    acked: u64,
+}
+
+impl Closing {
+    /// The write side was just shut; `discarded` bytes of input were thrown away before.
+    pub(super) fn new<T: Transport, S>(
+        delivery: Delivery,
+        discarded: u64,
+        env: &mut Env<'_, '_, T, S>,
+    ) -> Self {
+        let (idle_ends, total_ends) = (env.turn.now + LINGER_IDLE, env.turn.now + LINGER_TOTAL);
+        let acked = env.transport.acked_bytes();
+        Self {
+            delivery,
+            discarded,
+            idle_ends,
+            total_ends,
+            acked,
+        }
+    }
+
+    pub(super) fn step<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>, why: Why) -> Step {
+        let close = Stay(Next::Close(self.delivery.outcome.reason()));
+        match why {
+            Why::Stop(_) => return close,
+            Why::Deadline => self.wind_clocks(env),
+            Why::Ready(edge) if !(edge.readable || edge.dead) => return Stay(Next::Wait),
+            _ => {}
+        }
+        let budget_ends = self.discarded + TURN_BYTES_MAX;
+        while self.discarded < budget_ends {
+            match env.transport.read(env.turn.scratch) {
+                Ok(0) => return close,
+                Ok(n) => {
+                    self.discarded += n as u64;
+                    self.idle_ends = env.turn.now + LINGER_IDLE;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    env.turn.deadline = Some(self.deadline());
+                    let is_over = self.deadline() <= env.turn.now;
+                    return if is_over { close } else { Stay(Next::Wait) };
+                }
+                Err(error) => return Stay(Next::Close(blame(&error))),
+            }
+            if self.discarded > LINGER_BYTES_MAX {
+                return close;
+            }
+        }
+        env.turn.deadline = Some(self.deadline());
+        Stay(Next::Again)
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.idle_ends.min(self.total_ends)
+    }
+
+    /// Both clocks stand while the peer goes on acknowledging: it is still taking what was sent.
+    /// Our FIN counts for a byte, and its acknowledgement for nothing. A server that stops waits
+    /// until the peer has everything: the process's end may take the network's with it.
+    fn wind_clocks<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) {
+        let before = std::mem::replace(&mut self.acked, env.transport.acked_bytes());
+        let has_all = self.acked > self.delivery.promised;
+        if self.acked > before + 1 || (env.turn.draining && !has_all) {
+            self.idle_ends = env.turn.now + LINGER_IDLE;
+            self.total_ends = env.turn.now + LINGER_TOTAL;
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! ReadingName: collects bytes until the service has heard a whole request.
+
+use std::io::ErrorKind;
+use std::time::Instant;
+
+use super::Step::{self, Enter, Stay};
+use super::sending::{Rest, Sending};
+use super::{Env, State, blame};
+use crate::escape::Escaped;
+use crate::service::{Moment, Request, Service, Verdict};
+use crate::stats::Reason;
+use crate::transport::Transport;
+use crate::turn::{Next, Why};
+
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// The incomplete request. Empty, and without a heap block, while the client is silent.
+    pending: Vec<u8>,
+    guesses: u8,
+    expires: Instant,
+    wait: Wait,
+}
+
+#[derive(Debug)]
+enum Wait {
+    ForBytes,
+    /// There was no descriptor to try the bytes; `moment` is when that was.
+    ForDescriptor {
+        moment: Moment,
+        until: Instant,
+    },
+}
+
+impl Reading {
+    pub(super) fn new(expires: Instant) -> Self {
+        let (pending, guesses, wait) = (Vec::new(), 0, Wait::ForBytes);
+        Self {
+            pending,
+            guesses,
+            expires,
+            wait,
+        }
+    }
+
+    /// The request as far as it came.
+    pub(super) fn pending(&self) -> &[u8] {
+        &self.pending
+    }
+
+    pub(super) fn step<T: Transport, S: Service>(
+        &mut self,
+        env: &mut Env<'_, '_, T, S>,
+        why: Why,
+    ) -> Step {
+        match (&self.wait, why) {
+            (Wait::ForBytes, Why::Stop(_)) => Stay(Next::Close(Reason::RequestTimeout)),
+            (Wait::ForBytes, Why::Ready(edge)) if !(edge.readable || edge.dead) => Stay(Next::Wait),
+            (Wait::ForBytes, _) => self.read(env, why),
+            (Wait::ForDescriptor { .. }, Why::Stop(reason)) => Stay(Next::Reset(reason)),
+            (Wait::ForDescriptor { .. }, Why::Ready(_)) => Stay(Next::Close(Reason::PeerReset)),
+            (&Wait::ForDescriptor { moment, .. }, _) => match self.ask(env, 0, moment) {
+                // A guess that was wrong. No edge is remembered while parked, so what came
+                // meanwhile is read now.
+                Stay(Next::Wait) => {
+                    self.wait = Wait::ForBytes;
+                    self.read(env, Why::Again)
+                }
+                decided => decided,
+            },
+        }
+    }
+
+    /// Reads until the queue is empty or the service has heard enough. A deadline, too, counts
+    /// only after a look at the queue: after a pause of the whole process, it may have passed
+    /// while the request lay there.
+    fn read<T: Transport, S: Service>(&mut self, env: &mut Env<'_, '_, T, S>, why: Why) -> Step {
+        if why == Why::Start {
+            env.turn.deadline = Some(self.expires);
+        }
+        // A read that doesn't fill the buffer has emptied the queue. What comes later makes a new
+        // edge, unless the FIN was part of this one. (Urgent data ends a read early, too; who
+        // sends it waits for the deadline's look.)
+        let short_read_drains = match why {
+            Why::Start => true,
+            Why::Ready(edge) => !edge.read_closed && !edge.dead,
+            _ => false,
+        };
+        let mut unasked = false;
+        loop {
+            let fresh = match env.transport.read(env.turn.scratch) {
+                Ok(0) if self.pending.is_empty() => return Stay(Next::Close(Reason::ClientLeft)),
+                Ok(0) => return self.ask(env, 0, Moment::Ended),
+                Ok(n) if n < env.turn.scratch.len() && short_read_drains => {
+                    return self.ask(env, n, Moment::Drained);
+                }
+                Ok(n) => n,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return self.drained(env, why, unasked);
+                }
+                Err(error) => return Stay(Next::Reset(blame(&error))),
+            };
+            match self.ask(env, fresh, Moment::Arrived) {
+                Stay(Next::Wait) => unasked = true,
+                decided => return decided,
+            }
+        }
+    }
+
+    /// The queue is empty. `unasked`: there are bytes about which the service was not asked since.
+    fn drained<T, S: Service>(
+        &mut self,
+        env: &mut Env<'_, '_, T, S>,
+        why: Why,
+        unasked: bool,
+    ) -> Step {
+        let step = match why {
+            _ if unasked => self.ask(env, 0, Moment::Drained),
+            Why::Deadline if env.turn.now < self.expires => self.ask(env, 0, Moment::Quiet),
+            _ => Stay(Next::Wait),
+        };
+        match step {
+            Stay(Next::Wait) if why == Why::Deadline && env.turn.now >= self.expires => {
+                Stay(Next::Close(Reason::RequestTimeout))
+            }
+            step => step,
+        }
+    }
+
+    /// Puts the pending bytes and `fresh` more from the scratch buffer to the service.
+    fn ask<T, S: Service>(
+        &mut self,
+        env: &mut Env<'_, '_, T, S>,
+        fresh: usize,
+        moment: Moment,
+    ) -> Step {
+        let fresh = &env.turn.scratch[..fresh];
+        let copied = !self.pending.is_empty();
+        if copied {
+            self.pending.extend_from_slice(fresh);
+        }
+        let bytes = if copied { &self.pending } else { fresh };
+        let request = Request {
+            bytes,
+            moment,
+            guesses: self.guesses,
+        };
+        let verdict = env.service.judge(&request);
+        if let Verdict::Reply(reply) = verdict {
+            let rest = match (&self.wait, fresh.is_empty(), moment) {
+                (Wait::ForDescriptor { .. }, _, _) => Rest::Some,
+                _ if bytes.len() > reply.used => Rest::Some,
+                (_, true, Moment::Drained | Moment::Quiet) => Rest::Empty,
+                _ => Rest::Unknown,
+            };
+            return Enter(State::Sending(Sending::new(reply, rest)));
+        }
+        if !copied {
+            self.pending.extend_from_slice(fresh);
+        }
+        Stay(match verdict {
+            Verdict::NeedMore { .. } if moment == Moment::Ended => Next::Close(Reason::ClientLeft),
+            Verdict::NeedMore { guessed, quiet } => {
+                self.guesses += u8::from(guessed);
+                let silence = quiet.map_or(self.expires, |quiet| env.turn.now + quiet);
+                env.turn.deadline = Some(self.expires.min(silence));
+                Next::Wait
+            }
+            Verdict::Later => self.park(env, moment),
+            Verdict::Abandon(reason) => Next::Reset(reason),
+            Verdict::Reply(_) => unreachable!("returned above"),
+        })
+    }
+
+    /// Waits for a descriptor, and not for the client: the request's timeout doesn't count.
+    fn park<T, S>(&mut self, env: &mut Env<'_, '_, T, S>, moment: Moment) -> Next {
+        let now = env.turn.now;
+        let until = match self.wait {
+            Wait::ForDescriptor { until, .. } => until,
+            Wait::ForBytes => now + env.timeouts.stall,
+        };
+        if now >= until {
+            let (name, stall) = (Escaped(&self.pending), env.timeouts.stall);
+            log::warn!("no descriptor for \"{name}\" within {stall:?}");
+            return Next::Reset(Reason::NoDescriptor);
+        }
+        self.wait = Wait::ForDescriptor { moment, until };
+        env.turn.deadline = Some(until);
+        Next::Park
+    }
+}

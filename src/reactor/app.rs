@@ -1,0 +1,178 @@
+//! What runs on the loop, and what it may tell the loop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use mio::Waker;
+use mio::net::TcpStream;
+
+use crate::stats::{Reason, Stats};
+use crate::turn::{Next, Turn, Why};
+
+/// What runs on the loop.
+pub trait App {
+    /// What the slab keeps beside a socket.
+    type Conn;
+
+    /// A client was accepted. Its first step follows at once.
+    fn accepted(&mut self, from: ListenerId, peer: SocketAddr, cx: &mut Cx<'_>) -> Self::Conn;
+
+    /// Steps a connection.
+    fn step(
+        &mut self,
+        conn: &mut Self::Conn,
+        socket: &mut TcpStream,
+        why: Why,
+        cx: &mut Cx<'_>,
+    ) -> Next;
+
+    /// A source is ready, or was notified by a [`Remote`]. It must be drained.
+    fn source(&mut self, id: SourceId, control: &mut Control);
+
+    /// A drain has begun: no new client can come.
+    fn draining(&mut self) {}
+
+    /// A connection has ended; its socket is closed by now.
+    fn ended(&mut self, conn: Self::Conn, token: Token, reason: Reason, control: &mut Control);
+}
+
+/// Which listener a client came by: its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerId(pub u32);
+
+/// Which source of the application is meant; the application numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceId(pub u32);
+
+/// A connection's identity: its key in the slab and a generation, so that a late wake-up for a
+/// connection that is gone can't reach its successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token {
+    pub(super) key: u32,
+    pub(super) generation: u32,
+}
+
+/// Generations that are no connections' mark the poll's other tokens.
+pub(super) const LISTENER: u32 = 0;
+pub(super) const SOURCE: u32 = 1;
+pub(super) const WAKER: u32 = 2;
+pub(super) const FIRST_GENERATION: u32 = 3;
+
+const _: () = assert!(usize::BITS >= 64, "a token packs two 32-bit numbers");
+
+impl Token {
+    pub(super) fn pack(self) -> mio::Token {
+        mio::Token((self.generation as usize) << 32 | self.key as usize)
+    }
+
+    pub(super) fn unpack(token: mio::Token) -> Self {
+        Self {
+            key: token.0 as u32,
+            generation: (token.0 >> 32) as u32,
+        }
+    }
+}
+
+/// What a handler may use: its turn, its identity and the loop's controls.
+#[derive(Debug)]
+pub struct Cx<'a> {
+    /// The clock, the scratch buffer and the connection's deadline.
+    pub turn: Turn<'a>,
+    /// The loop's controls.
+    pub control: &'a mut Control,
+    pub(super) token: Token,
+}
+
+impl Cx<'_> {
+    /// The connection's identity.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        self.token
+    }
+}
+
+/// What an application may tell the loop.
+#[derive(Debug)]
+pub struct Control {
+    /// The loop's counters.
+    pub stats: Stats,
+    pub(super) now: Instant,
+    pub(super) wakes: Vec<Token>,
+    pub(super) life: Life,
+    pub(super) is_accepting: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Life {
+    Running,
+    /// The next accept phase begins the drain.
+    DrainAsked {
+        deadline: Instant,
+    },
+    Draining {
+        deadline: Instant,
+    },
+    Stopped,
+}
+
+impl Control {
+    /// The turn's time.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Steps a parked connection once more, with [`Why::Woken`]. Nothing happens if it isn't
+    /// parked any more.
+    pub fn wake(&mut self, token: Token) {
+        self.wakes.push(token);
+    }
+
+    /// Whether new clients are let in now. While they aren't, they wait in the accept queue.
+    pub fn set_accepting(&mut self, is_accepting: bool) {
+        self.is_accepting = is_accepting;
+    }
+
+    /// Lets no new client in, serves those that are connected, and ends: after `patience` at the
+    /// latest.
+    pub fn drain(&mut self, patience: Duration) {
+        if matches!(self.life, Life::Running) {
+            let deadline = self.now + patience;
+            self.life = Life::DrainAsked { deadline };
+        }
+    }
+
+    /// Ends the loop at once; every connection is reset.
+    pub fn stop(&mut self) {
+        self.life = Life::Stopped;
+    }
+
+    /// Whether [`Control::drain`] was called.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        matches!(self.life, Life::DrainAsked { .. } | Life::Draining { .. })
+    }
+}
+
+/// Reaches the loop from other threads, over the poll's one waker.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    pub(super) waker: Arc<Waker>,
+    pub(super) inbox: Arc<Mutex<Vec<SourceId>>>,
+}
+
+impl Remote {
+    /// Makes the loop call [`App::source`].
+    ///
+    /// # Errors
+    /// The waker's descriptor can't be written, which no known kernel does.
+    pub fn notify(&self, id: SourceId) -> io::Result<()> {
+        self.inbox
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(id);
+        self.waker.wake()
+    }
+}

@@ -1,0 +1,114 @@
+//! One listener: whether an accept may find a client, and how its door is shut.
+
+use std::fmt;
+use std::io;
+use std::time::Instant;
+
+use mio::net::TcpListener;
+
+use crate::limits::HANDSHAKE_GRACE;
+use crate::sockopt;
+use crate::timers::Seldom;
+
+#[derive(Debug)]
+pub(super) struct Listener {
+    /// `None` once it is closed.
+    pub(super) socket: Option<TcpListener>,
+    pub(super) state: Accepting,
+    /// Clients whose handshake was under way have come by then.
+    pub(super) grace_ends: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Accepting {
+    /// The queue was empty; an edge will come.
+    Waiting,
+    /// The queue may hold clients.
+    Ready,
+    /// No descriptor or no slot is free: until a connection ends, or then.
+    Resting { until: Option<Instant> },
+}
+
+impl Listener {
+    pub(super) fn new(socket: TcpListener) -> Self {
+        Self {
+            socket: Some(socket),
+            state: Accepting::Waiting,
+            grace_ends: None,
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.socket.is_none()
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.state == Accepting::Ready && !self.is_closed()
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let until = match self.state {
+            Accepting::Resting { until } => until,
+            Accepting::Waiting => self.grace_ends,
+            Accepting::Ready => None,
+        };
+        until.filter(|_| !self.is_closed())
+    }
+
+    /// Lets no new client begin a handshake. Closing instead would reset those in the queue.
+    pub(super) fn shut(&mut self, now: Instant) {
+        let Some(socket) = &self.socket else { return };
+        if let Err(error) = sockopt::set_ttl_min(socket, sockopt::TTL_OF_NOBODY) {
+            log::warn!("new clients can't be kept out while those here are served: {error}");
+        }
+        self.grace_ends = Some(now + HANDSHAKE_GRACE);
+    }
+
+    /// Lets those at the door wait: until a connection ends, or `until`. If nobody is there, an
+    /// edge will come; out of descriptors, accept fails before it looks whether anybody is.
+    pub(super) fn rest(
+        &mut self,
+        until: Option<Instant>,
+        shortage: &mut Seldom,
+        now: Instant,
+        why: fmt::Arguments<'_>,
+    ) {
+        let waiting = self.socket.as_ref().map(sockopt::accept_queue_len);
+        if let Some(Ok(0)) = waiting {
+            self.state = Accepting::Waiting;
+            return;
+        }
+        self.state = Accepting::Resting { until };
+        if shortage.passes(now) {
+            log::warn!("{why}: new clients wait");
+        }
+    }
+
+    /// Whether an accept may find a client.
+    pub(super) fn may_try(&self, now: Instant) -> bool {
+        match self.state {
+            Accepting::Ready => true,
+            Accepting::Resting { until } => until.is_some_and(|until| until <= now),
+            Accepting::Waiting => false,
+        }
+    }
+}
+
+/// accept(2): errors already pending on the new socket; the listener is as good as before.
+pub(super) fn concerns_one_client(error: &io::Error) -> bool {
+    const ONE_CLIENTS: [i32; 10] = [
+        libc::EINTR,
+        libc::ECONNABORTED,
+        libc::EPROTO,
+        libc::ENOPROTOOPT,
+        libc::ENETDOWN,
+        libc::ENETUNREACH,
+        libc::EHOSTDOWN,
+        libc::EHOSTUNREACH,
+        libc::ENONET,
+        libc::EOPNOTSUPP,
+    ];
+    error
+        .raw_os_error()
+        .is_some_and(|errno| ONE_CLIENTS.contains(&errno))
+}
