@@ -14,6 +14,10 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::escape::EscapedText;
 use crate::limits;
 
+mod soak;
+
+pub use soak::SoakArgs;
+
 /// carafe pours files: clients connect, name a file, get its bytes.
 #[derive(Debug, Parser)]
 #[command(name = "carafe", version, about)]
@@ -23,7 +27,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The four programs in one.
+/// The five programs in one.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve a folder's files to everyone who names one
@@ -34,6 +38,8 @@ pub enum Command {
     Thank(ThankArgs),
     /// Send a text and print the reply
     Say(SayArgs),
+    /// Load a server with clients of all kinds, and tell the truth about it
+    Soak(Box<SoakArgs>),
 }
 
 /// `carafe serve`.

@@ -14,6 +14,7 @@ pub mod reactor;
 pub mod serve;
 pub mod service;
 pub mod services;
+pub mod soak;
 pub mod sockopt;
 pub mod stats;
 #[doc(hidden)]

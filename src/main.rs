@@ -12,6 +12,7 @@ fn main() -> ExitCode {
         Ok(Command::Get(args)) => client::get::run(&args),
         Ok(Command::Say(args)) => client::say::run(&args),
         Ok(Command::Serve(args)) => started(serve::serve(&args)),
+        Ok(Command::Soak(args)) => carafe::soak::run(&args),
         Ok(Command::Thank(args)) => started(serve::thank(&args)),
         Err((message, exit)) => print_and(&message, exit),
     };

@@ -1,0 +1,160 @@
+//! The flags of `carafe soak`.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Count, timeout};
+use crate::soak::population::Mix;
+use crate::soak::threshold::Conditions;
+
+/// `carafe soak`.
+#[derive(Args, Debug)]
+pub struct SoakArgs {
+    /// HOST:PORT and names, or one or more http://HOST:PORT/PATH
+    #[arg(value_name = "TARGET", required = true)]
+    pub targets: Vec<OsString>,
+
+    /// Read more names (or paths) from a file, one a line
+    #[arg(long, value_name = "FILE")]
+    pub names_from: Option<PathBuf>,
+
+    /// Ask for names by Zipf's law, the first one most often; S is its exponent
+    #[arg(long, value_name = "S", num_args = 0..=1, default_missing_value = "1", value_parser = exponent)]
+    pub zipf: Option<f64>,
+
+    /// Clients at once; with --rate, at most so many [default: 10; with --rate, what descriptors allow]
+    #[arg(short, long, value_name = "N", value_parser = Count::new(1, 1 << 20))]
+    pub clients: Option<u64>,
+
+    /// Arrivals a second, whatever the server does (open model)
+    #[arg(short = 'q', long, value_name = "N", value_parser = rate)]
+    pub rate: Option<f64>,
+
+    /// How long load is offered [default: 10s, or without end with -n]
+    #[arg(short = 'z', long, value_name = "TIME", allow_hyphen_values = true, value_parser = timeout)]
+    pub duration: Option<Duration>,
+
+    /// How many requests are started at most
+    #[arg(short = 'n', long, value_name = "N", value_parser = Count::new(1, 1 << 50))]
+    pub requests: Option<u64>,
+
+    /// Reach the full load over this time
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = timeout)]
+    pub ramp: Option<Duration>,
+
+    /// Who the clients are: shares of fast, slow, abort, halfclose, split, idle
+    #[arg(long, value_name = "KIND=N%,...", default_value = "fast=100%", value_parser = Mix::from_str)]
+    pub mix: Mix,
+
+    /// How fast a slow client reads, a second
+    #[arg(long, value_name = "BYTES", default_value = "16KiB", value_parser = bytes)]
+    pub slow_rate: u64,
+
+    /// A slow client's receive buffer
+    #[arg(long, value_name = "BYTES", default_value = "4KiB", value_parser = bytes)]
+    pub slow_buffer: u64,
+
+    /// How long a split client waits between the pieces of its name; under the server's name gap
+    #[arg(long, value_name = "TIME", default_value = "50ms", allow_hyphen_values = true, value_parser = timeout)]
+    pub split_pause: Duration,
+
+    /// Bare protocol: send names without their LF, as the tutorial's client does
+    #[arg(long)]
+    pub unterminated: bool,
+
+    /// HTTP: a connection for each request
+    #[arg(long)]
+    pub no_keep_alive: bool,
+
+    /// Replays a run's choices [default: another one each time, which the report names]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+
+    /// Spread clients over these local addresses, such as 127.0.1.0/28
+    #[arg(long, value_name = "CIDR", value_parser = source)]
+    pub source: Option<ipnet::IpNet>,
+
+    /// Compare every body with the first download of its name
+    #[arg(long)]
+    pub verify: bool,
+
+    /// Compare every body with the file of that name in this folder
+    #[arg(long, value_name = "DIR")]
+    pub against: Option<PathBuf>,
+
+    /// A request fails when nothing moves for so long
+    #[arg(short, long, value_name = "TIME", default_value = "10s", allow_hyphen_values = true, value_parser = timeout)]
+    pub timeout: Duration,
+
+    /// Watch the server's process
+    #[arg(long, value_name = "PID", value_parser = Count::new(1, 1 << 30))]
+    pub pid: Option<u64>,
+
+    /// How often the server is looked at
+    #[arg(long, value_name = "TIME", default_value = "1s", allow_hyphen_values = true, value_parser = timeout)]
+    pub sample_every: Duration,
+
+    /// What counts for no slope at the beginning [default: a fifth of the run, a minute at most]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = timeout)]
+    pub warm_up: Option<Duration>,
+
+    /// Pause the load so often, to judge leaks while nobody is there
+    #[arg(long, value_name = "TIME", default_value = "10m", allow_hyphen_values = true, value_parser = timeout)]
+    pub quiet_every: Duration,
+
+    /// How long the server may take to come to rest when the last client has gone
+    #[arg(long, value_name = "TIME", default_value = "5s", allow_hyphen_values = true, value_parser = timeout)]
+    pub settle: Duration,
+
+    /// What makes the run fail, beside corrupt>0 and short>0 [default: errors>0, with --pid also
+    /// fd_left>0]
+    #[arg(long, value_name = "CONDITION,...", value_parser = Conditions::from_str)]
+    pub fail_if: Option<Conditions>,
+
+    /// Write the report as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Write the report as an HTML page
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+
+    /// No live view
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+fn exponent(text: &str) -> Result<f64, String> {
+    number(text)
+        .filter(|exponent| (0.0..=10.0).contains(exponent))
+        .ok_or_else(|| "takes an exponent from 0 to 10".into())
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    number(text)
+        .filter(|&rate| (1e-3..=1e7).contains(&rate))
+        .ok_or_else(|| "takes a number of arrivals a second, from 0.001 to 10000000".into())
+}
+
+fn number(text: &str) -> Option<f64> {
+    text.parse().ok()
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    text.parse::<bytesize::ByteSize>()
+        .ok()
+        .map(|size| size.as_u64())
+        .filter(|size| (1..=1 << 40).contains(size))
+        .ok_or_else(|| "takes a number of bytes, such as 4096, 64kB or 16KiB".into())
+}
+
+fn source(text: &str) -> Result<ipnet::IpNet, String> {
+    text.parse()
+        .or_else(|_| text.parse::<IpAddr>().map(ipnet::IpNet::from))
+        .map_err(|_| "takes addresses of this machine, such as 127.0.1.0/28".into())
+}

@@ -1,0 +1,15 @@
+//! `carafe soak`: load and soak tests that tell the truth. Another application on the same
+//! reactor: its connections are clients.
+
+pub mod outcome;
+pub mod population;
+pub mod report;
+pub mod threshold;
+
+use crate::cli::{Exit, SoakArgs};
+
+/// Runs a soak test.
+#[must_use]
+pub fn run(_args: &SoakArgs) -> Exit {
+    Exit::Failed
+}

@@ -1,0 +1,317 @@
+//! What a run found: the one structure that the text, the JSON and the page are made from.
+//! Times are in microseconds and begin with the run, unless a name says otherwise.
+
+use serde::Serialize;
+
+/// The JSON's schema. A field may be added under the same name; a change of meaning is a new one.
+pub const SCHEMA: &str = "carafe-soak/1";
+
+/// Everything that a run found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// The program's version.
+    pub carafe: &'static str,
+    /// When the load began, RFC 3339 in UTC.
+    pub started_at: String,
+    /// The server, as the command line named it: `127.0.0.1:7890` or `http://127.0.0.1:80`.
+    pub target: String,
+    /// What was asked for: a name or path each; the first hundred of them.
+    pub names: Vec<String>,
+    /// How many names there are in all.
+    pub names_total: usize,
+    /// Replays the run's choices.
+    pub seed: u64,
+    /// What the run says in one word, and why.
+    pub verdict: Verdict,
+    /// Asked against achieved.
+    pub load: Load,
+    /// What became of every request.
+    pub outcomes: Outcomes,
+    /// How long things took, of complete downloads by `fast`, `halfclose` and `split` clients.
+    pub latency: Latency,
+    /// What was checked.
+    pub verification: Verification,
+    /// The load generator's own part.
+    pub generator: Generator,
+    /// The server's resources, with `--pid`.
+    pub server: Option<Server>,
+    /// The thresholds and how they came out.
+    pub thresholds: Vec<Threshold>,
+    /// One entry a second of the run, for plots.
+    pub seconds: Vec<Second>,
+    /// What a reader should know before believing a figure, most important first.
+    pub notes: Vec<String>,
+}
+
+/// The run in one word.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    /// The word.
+    pub word: Word,
+    /// Why, a sentence each; empty after a pass.
+    pub because: Vec<String>,
+    /// The run was ended early by a signal.
+    pub cut_short: bool,
+}
+
+/// What a verdict may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    /// All thresholds held and all bytes checked were right. Exit code 0.
+    Pass,
+    /// A threshold failed or a byte was wrong. Exit code 1.
+    Fail,
+    /// The load asked for was not offered, so nothing can be said. Exit code 3.
+    NotOffered,
+}
+
+/// Asked against achieved.
+#[derive(Clone, Debug, Serialize)]
+pub struct Load {
+    /// `closed` (so many clients, each waits for its answer) or `open` (so many arrivals a second).
+    pub model: Model,
+    /// Clients at once: asked for in the closed model, a cap in the open one.
+    pub clients: u64,
+    /// The most that were connected at one time.
+    pub clients_max: u64,
+    /// Arrivals a second asked for; open model.
+    pub rate_asked: Option<f64>,
+    /// Requests started a second.
+    pub rate_started: f64,
+    /// Requests that came to an end a second, whichever.
+    pub rate_ended: f64,
+    /// Arrivals that were due and never started; open model.
+    pub never_started: u64,
+    /// How long load was offered, in seconds.
+    pub seconds: f64,
+    /// The population as asked for: kind and share in percent.
+    pub mix: Vec<(String, f64)>,
+    /// Bytes of bodies received.
+    pub body_bytes: u64,
+}
+
+/// The model of the load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Model {
+    /// A fixed number of clients, each of which waits for its answer before it asks again.
+    Closed,
+    /// Arrivals at a rate, whatever the server does.
+    Open,
+}
+
+/// What became of every request: `started` is the sum of all the rest.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcomes {
+    /// Requests started.
+    pub started: u64,
+    /// The ways they ended, in the order of [`Class::ALL`](super::outcome::Class::ALL); none that
+    /// did not occur.
+    pub classes: Vec<ClassCount>,
+}
+
+/// One way to end, and how often.
+#[derive(Clone, Debug, Serialize)]
+pub struct ClassCount {
+    /// Its name, such as `complete` or `reset_before_first_byte`.
+    pub class: &'static str,
+    /// Whether it counts as a failure.
+    pub is_failure: bool,
+    /// How often.
+    pub count: u64,
+    /// One example, of a failure: what was asked for and what happened.
+    pub sample: Option<String>,
+}
+
+/// How long things took.
+#[derive(Clone, Debug, Serialize)]
+pub struct Latency {
+    /// From the call of connect to the handshake's end.
+    pub connect: Percentiles,
+    /// From sending the request to the first byte of the answer.
+    pub first_byte: Percentiles,
+    /// From the start of the connection (or of the request, on one kept alive) to the last byte.
+    pub total: Percentiles,
+    /// As `total`, but counted as a client would that doesn't wait for the server: from the moment
+    /// a request was due (open model), or with the requests that a waiting client did not send
+    /// filled in (closed model).
+    pub corrected: Percentiles,
+    /// The histogram of `corrected`: from, to (microseconds) and count. Empty ones are left out.
+    pub histogram: Vec<(u64, u64, u64)>,
+    /// The longest time in which clients waited and nobody received a byte.
+    pub longest_silence_us: u64,
+    /// When it began.
+    pub longest_silence_at_us: u64,
+}
+
+/// A distribution, in microseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Percentiles {
+    /// How many values.
+    pub count: u64,
+    /// The median.
+    pub p50: u64,
+    /// Nine in ten are below.
+    pub p90: u64,
+    /// 99 in 100 are below.
+    pub p99: u64,
+    /// 999 in 1,000 are below.
+    pub p999: u64,
+    /// The largest.
+    pub max: u64,
+}
+
+/// What was checked.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verification {
+    /// What bodies were compared with.
+    pub against: Against,
+    /// Bodies that were compared to their end.
+    pub bodies: u64,
+    /// Bytes that were compared and right.
+    pub bytes: u64,
+    /// Bodies with a wrong byte.
+    pub corrupt: u64,
+    /// Bodies that ended early.
+    pub short: u64,
+}
+
+/// What bodies are compared with.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Against {
+    /// Nothing: a wrong byte would not be noticed.
+    Nothing,
+    /// A local folder.
+    Folder(String),
+    /// The first download of each name.
+    FirstDownload,
+}
+
+/// The load generator's own part.
+#[derive(Clone, Debug, Serialize)]
+pub struct Generator {
+    /// How late requests were sent: sent minus due; open model.
+    pub lateness: Percentiles,
+    /// CPU time of the loop's thread, in percent of the time the load lasted.
+    pub cpu_percent: f64,
+    /// Resident memory at its highest, in bytes.
+    pub rss_max_bytes: u64,
+}
+
+/// The server's resources.
+#[derive(Clone, Debug, Serialize)]
+pub struct Server {
+    /// Its process.
+    pub pid: u32,
+    /// Its name, as /proc has it.
+    pub name: String,
+    /// It ended or was restarted during the run.
+    pub died: bool,
+    /// All samples, in order.
+    pub samples: Vec<Sample>,
+    /// CPU time in percent of one core, over the load.
+    pub cpu_percent: f64,
+    /// Resident memory, in bytes.
+    pub rss: Resource,
+    /// Descriptors.
+    pub descriptors: Resource,
+}
+
+/// One look at the server.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Sample {
+    /// When; negative before the first client.
+    pub at_us: i64,
+    /// No client was there: before the first, after the last, or in a pause.
+    pub is_quiet: bool,
+    /// User and system time so far.
+    pub cpu_us: u64,
+    /// Resident memory, in bytes.
+    pub rss_bytes: u64,
+    /// Open descriptors.
+    pub descriptors: u64,
+    /// TCP sockets in use in its network namespace.
+    pub tcp_in_use: u64,
+    /// TCP sockets in TIME_WAIT in its network namespace.
+    pub tcp_time_wait: u64,
+}
+
+/// How one resource moved.
+#[derive(Clone, Debug, Serialize)]
+pub struct Resource {
+    /// At the first quiet point.
+    pub before: f64,
+    /// At its highest.
+    pub max: f64,
+    /// At the last quiet point.
+    pub after: f64,
+    /// The trend after the warm-up.
+    pub slope: Slope,
+}
+
+/// A trend, per minute.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Slope {
+    /// Too few samples, or over too short a time, to say anything.
+    NotEnoughData,
+    /// The fitted slope and its 95 % confidence interval.
+    Fitted {
+        /// The fitted slope.
+        per_minute: f64,
+        /// The interval's lower end.
+        low: f64,
+        /// The interval's upper end.
+        high: f64,
+    },
+}
+
+/// One threshold and how it came out.
+#[derive(Clone, Debug, Serialize)]
+pub struct Threshold {
+    /// As it was written.
+    pub text: String,
+    /// What was measured, with its unit.
+    pub measured: String,
+    /// What that means.
+    pub outcome: ThresholdOutcome,
+}
+
+/// How a threshold came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ThresholdOutcome {
+    /// The run stayed within it.
+    Held,
+    /// The run failed by it.
+    Failed,
+    /// Nothing can be said.
+    NotEnoughData,
+}
+
+/// One second of the run.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Second {
+    /// Seconds since the load began.
+    pub at: u32,
+    /// Requests started.
+    pub started: u64,
+    /// Downloads completed.
+    pub completed: u64,
+    /// Failures.
+    pub failed: u64,
+    /// Bytes of bodies received.
+    pub body_bytes: u64,
+    /// Clients connected at its end.
+    pub clients: u64,
+    /// The median of total latency of those completed in it.
+    pub p50: u64,
+    /// The 99th percentile.
+    pub p99: u64,
+    /// The largest.
+    pub max: u64,
+}
