@@ -279,6 +279,8 @@ pub enum Exit {
     Network,
     /// `get`: the server has no such file, or an empty one.
     NoFile,
+    /// `soak`: it could not run, or not offer the load.
+    NotOffered,
     /// A second signal ended it at once; its number.
     Signal(u8),
 }
@@ -290,7 +292,7 @@ impl From<Exit> for ExitCode {
             Exit::Done => 0,
             Exit::Failed => 1,
             Exit::Usage => 2,
-            Exit::FileIo => 3,
+            Exit::FileIo | Exit::NotOffered => 3,
             Exit::Network => 4,
             Exit::NoFile => 8,
             Exit::Signal(number) => 128 + number,

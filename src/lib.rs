@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod client;
 pub mod conn;
+pub mod descriptors;
 pub mod escape;
 pub mod limits;
 pub mod logging;

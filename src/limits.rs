@@ -119,3 +119,38 @@ pub const ANSWER_BYTES_MAX: u64 = TEXT_BYTES_MAX as u64;
 /// How often a `.part` that another download renamed or removed meanwhile is opened anew. Once is
 /// the rule; more means that others keep taking the same name.
 pub const PART_ATTEMPTS_MAX: u32 = 8;
+
+/// What a soak learns of a first download is a hash of each block of so many bytes: 8 bytes of
+/// memory for 16 KiB, and a wrong byte is found within as many.
+pub const SOAK_BLOCK_BYTES: u64 = 16 * 1024;
+
+/// The longest head of an HTTP answer, or line of a chunked body, that a soak's client takes.
+pub const SOAK_HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// The most header fields in it.
+pub const SOAK_HEADERS_MAX: usize = 64;
+
+/// Local files that a soak holds open to compare with. More are opened for each body.
+pub const SOAK_OPEN_FILES_MAX: usize = 256;
+
+/// Descriptors of a soak that are neither clients nor files to compare with.
+pub const SOAK_DESCRIPTORS_RESERVED: u64 = 32;
+
+/// How long a client of the closed model rests after a failure: a server that refuses is not to be
+/// asked a hundred thousand times a second.
+pub const SOAK_BACK_OFF: Duration = Duration::from_millis(100);
+
+/// How often a soak looks at its own clock: for the live view, and whether it is over.
+pub const SOAK_TICK: Duration = Duration::from_millis(250);
+
+/// What one client of a soak reads in one step before the others have their turn, in reads.
+pub const SOAK_READS_MAX: u32 = 16;
+
+/// How often a slow client reads.
+pub const SOAK_PACE: Duration = Duration::from_millis(100);
+
+/// Where a client that breaks off does so at the latest when the body's length isn't known.
+pub const SOAK_ABORT_BYTES_MAX: u64 = 64 * 1024;
+
+/// The share of arrivals that may never have been started in a load that counts as offered.
+pub const SOAK_MISSING_SHARE_MAX: f64 = 0.005;

@@ -61,7 +61,7 @@ pub struct Reactor<C> {
     ready: Vec<(Token, Readiness)>,
     sources: Vec<SourceId>,
     scratch: Box<[u8]>,
-    control: Control,
+    control: Control<C>,
     /// Shortages that keep clients out, and sockets that can't be watched, are warned about.
     shortage: Seldom,
     unwatched: Seldom,
@@ -142,6 +142,7 @@ impl<C> Reactor<C> {
                 stats: Stats::default(),
                 now,
                 wakes: Vec::new(),
+                outgoing: Vec::new(),
                 life: Life::Running,
                 is_accepting: true,
             },
@@ -221,6 +222,7 @@ impl<C> Reactor<C> {
             app.source(id, &mut self.control);
         }
         self.begin_drain(app);
+        self.insert_outgoing(app);
         let stood = self.run_queue.len();
         for index in 0..self.listeners.len() {
             // Asked for each: the first step of a new client may change it.
@@ -280,7 +282,8 @@ impl<C> Reactor<C> {
             Life::DrainAsked { .. } => return Some(Duration::ZERO),
             Life::Running | Life::Stopped => None,
         };
-        if doors.clone().any(Listener::is_ready) || !self.run_queue.is_empty() {
+        let runs = !self.run_queue.is_empty() || !self.control.outgoing.is_empty();
+        if runs || doors.clone().any(Listener::is_ready) {
             return Some(Duration::ZERO);
         }
         let next = doors
@@ -350,11 +353,27 @@ impl<C> Reactor<C> {
         socket: TcpStream,
         peer: SocketAddr,
     ) {
-        self.control.stats.count_accepted();
         if self.control.is_draining() {
             // A handshake that ended after the door was shut inherited the shut door.
             let _ = sockopt::set_ttl_min(&socket, 0);
         }
+        self.insert(app, socket, |app, cx| app.accepted(from, peer, cx));
+    }
+
+    fn insert_outgoing<A: App<Conn = C>>(&mut self, app: &mut A) {
+        for (socket, conn) in std::mem::take(&mut self.control.outgoing) {
+            self.insert(app, socket, |_, _| conn);
+        }
+    }
+
+    /// Gives a socket its place in the slab, and its first step.
+    fn insert<A: App<Conn = C>>(
+        &mut self,
+        app: &mut A,
+        socket: TcpStream,
+        make: impl FnOnce(&mut A, &mut Cx<'_, C>) -> C,
+    ) {
+        self.control.stats.count_accepted();
         let vacant = self.slots.vacant_entry();
         let token = Token {
             key: vacant.key() as u32,
@@ -367,15 +386,12 @@ impl<C> Reactor<C> {
             deadline: None,
             draining: self.control.is_draining(),
         };
-        let conn = app.accepted(
-            from,
-            peer,
-            &mut Cx {
-                turn,
-                control: &mut self.control,
-                token,
-            },
-        );
+        let mut cx = Cx {
+            turn,
+            control: &mut self.control,
+            token,
+        };
+        let conn = make(app, &mut cx);
         vacant.insert(Slot {
             socket,
             generation: token.generation,
@@ -561,6 +577,7 @@ impl<C> Reactor<C> {
 
     /// Closes what can be closed well, and resets the rest for this reason.
     fn end_all<A: App<Conn = C>>(&mut self, app: &mut A, reason: Reason) {
+        self.insert_outgoing(app);
         for token in self.open_tokens() {
             self.step(app, token, Why::Stop(reason));
             if self.run_of(token) != Some(Run::Ended) {

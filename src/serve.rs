@@ -8,12 +8,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 
 use crate::cli::{Exit, ListenArgs, ServeArgs, ThankArgs};
+use crate::descriptors::raise_descriptor_limit;
 use crate::conn::{Conn, Delivery, Env, Timeouts};
 use crate::escape::Escaped;
 use crate::limits::{DESCRIPTORS_RESERVED, OPEN_FILES_SHARE, PARKED_RETRY, STALL_TIMEOUT};
@@ -156,23 +156,6 @@ impl Room {
             connections_max: asked.min(room).min(1 << 30) as usize,
         })
     }
-}
-
-/// Sets the soft limit to the hard one, and says what is in force.
-fn raise_descriptor_limit() -> u64 {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current != maximum
-        && let Err(error) = setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: maximum,
-                maximum,
-            },
-        )
-    {
-        log::info!("the descriptor limit stays at {current:?}: {error}");
-    }
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 // ---- listeners ----
@@ -425,7 +408,7 @@ struct Serving<S> {
 
 impl<S> Serving<S> {
     /// The first signal drains, a later one ends.
-    fn take_signals(&mut self, control: &mut Control) {
+    fn take_signals(&mut self, control: &mut Control<Client>) {
         let Some(signal) = self
             .signals
             .as_mut()
@@ -448,7 +431,13 @@ impl<S> Serving<S> {
 
     /// Puts a client into the line of those who wait for a descriptor, or takes it out. While
     /// somebody stands there no new client is let in: it would take the next free descriptor.
-    fn line_up(&mut self, client: &mut Client, parks: bool, token: Token, control: &mut Control) {
+    fn line_up(
+        &mut self,
+        client: &mut Client,
+        parks: bool,
+        token: Token,
+        control: &mut Control<Client>,
+    ) {
         if parks == client.in_line {
             return;
         }
@@ -466,7 +455,7 @@ impl<S> Serving<S> {
     }
 
     /// It keeps its place until it has what it waits for.
-    fn wake_first(&self, control: &mut Control) {
+    fn wake_first(&self, control: &mut Control<Client>) {
         if let Some(&first) = self.parked.front() {
             control.wake(first);
         }
@@ -476,7 +465,7 @@ impl<S> Serving<S> {
 impl<S: Service> App for Serving<S> {
     type Conn = Client;
 
-    fn accepted(&mut self, _from: ListenerId, peer: SocketAddr, cx: &mut Cx<'_>) -> Client {
+    fn accepted(&mut self, _from: ListenerId, peer: SocketAddr, cx: &mut Cx<'_, Client>) -> Client {
         let accepted_at = cx.turn.now;
         let conn = Conn::new(accepted_at + self.timeouts.request);
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
@@ -493,7 +482,7 @@ impl<S: Service> App for Serving<S> {
         client: &mut Client,
         socket: &mut TcpStream,
         why: Why,
-        cx: &mut Cx<'_>,
+        cx: &mut Cx<'_, Client>,
     ) -> Next {
         let token = cx.token();
         let mut env = Env {
@@ -515,7 +504,7 @@ impl<S: Service> App for Serving<S> {
         next
     }
 
-    fn source(&mut self, id: SourceId, control: &mut Control) {
+    fn source(&mut self, id: SourceId, control: &mut Control<Client>) {
         match id {
             SIGNALS => self.take_signals(control),
             _ => control.drain(self.patience),
@@ -526,7 +515,13 @@ impl<S: Service> App for Serving<S> {
         self.outlet.announce(&format_args!("draining"));
     }
 
-    fn ended(&mut self, mut client: Client, token: Token, reason: Reason, control: &mut Control) {
+    fn ended(
+        &mut self,
+        mut client: Client,
+        token: Token,
+        reason: Reason,
+        control: &mut Control<Client>,
+    ) {
         let took = control.now() - client.accepted_at;
         self.line_up(&mut client, false, token, control);
         control.stats.bytes_sent += client.conn.delivery().map_or(0, |delivery| delivery.offset);

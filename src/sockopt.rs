@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use nix::sys::socket::{getsockopt, setsockopt};
 use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
 use socket2::{Domain, SockRef};
@@ -67,6 +68,15 @@ pub fn set_ttl_min(socket: &impl AsFd, ttl_min: i32) -> io::Result<()> {
         setsockopt(socket, MinHopCount, &ttl_min)?;
     }
     Ok(())
+}
+
+/// Leaves the choice of the port to connect(2), which may share it among servers: ip(7),
+/// IP_BIND_ADDRESS_NO_PORT. Without it a bind to an address takes a port of its own.
+///
+/// # Errors
+/// Only if the descriptor is no IP socket.
+pub fn bind_without_port(socket: &impl AsFd) -> io::Result<()> {
+    Ok(setsockopt(socket, IpBindAddressNoPort, &true)?)
 }
 
 /// How many of our bytes the peer has acknowledged so far.

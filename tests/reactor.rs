@@ -21,7 +21,7 @@ use mio::net::{TcpListener, TcpStream};
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// How a test's application decides, given how many steps the connection has had before.
-type Decide = Box<dyn FnMut(&mut TcpStream, u32, Why, &mut Cx<'_>) -> Next + Send>;
+type Decide = Box<dyn FnMut(&mut TcpStream, u32, Why, &mut Cx<'_, u32>) -> Next + Send>;
 
 struct Probe {
     decide: Decide,
@@ -35,11 +35,17 @@ struct Probe {
 impl App for Probe {
     type Conn = u32;
 
-    fn accepted(&mut self, _: ListenerId, _: SocketAddr, _: &mut Cx<'_>) -> u32 {
+    fn accepted(&mut self, _: ListenerId, _: SocketAddr, _: &mut Cx<'_, u32>) -> u32 {
         0
     }
 
-    fn step(&mut self, steps: &mut u32, socket: &mut TcpStream, why: Why, cx: &mut Cx<'_>) -> Next {
+    fn step(
+        &mut self,
+        steps: &mut u32,
+        socket: &mut TcpStream,
+        why: Why,
+        cx: &mut Cx<'_, u32>,
+    ) -> Next {
         *steps += 1;
         let next = (self.decide)(socket, *steps - 1, why, cx);
         if next == Next::Park {
@@ -48,12 +54,12 @@ impl App for Probe {
         next
     }
 
-    fn source(&mut self, id: SourceId, control: &mut Control) {
+    fn source(&mut self, id: SourceId, control: &mut Control<u32>) {
         self.sources.push(id);
         control.drain(Duration::ZERO);
     }
 
-    fn ended(&mut self, _: u32, token: Token, reason: Reason, control: &mut Control) {
+    fn ended(&mut self, _: u32, token: Token, reason: Reason, control: &mut Control<u32>) {
         self.ended.push((token, reason));
         for parked in self.parked.drain(..).chain([token]) {
             control.wake(parked);
@@ -75,7 +81,7 @@ struct Outcome {
 fn run(
     drain_after: usize,
     connections_max: usize,
-    decide: impl FnMut(&mut TcpStream, u32, Why, &mut Cx<'_>) -> Next + Send + 'static,
+    decide: impl FnMut(&mut TcpStream, u32, Why, &mut Cx<'_, u32>) -> Next + Send + 'static,
     clients: impl FnOnce(SocketAddr, Remote),
 ) -> Outcome {
     let decide = Box::new(decide);

@@ -17,7 +17,12 @@ pub trait App {
     type Conn;
 
     /// A client was accepted. Its first step follows at once.
-    fn accepted(&mut self, from: ListenerId, peer: SocketAddr, cx: &mut Cx<'_>) -> Self::Conn;
+    fn accepted(
+        &mut self,
+        from: ListenerId,
+        peer: SocketAddr,
+        cx: &mut Cx<'_, Self::Conn>,
+    ) -> Self::Conn;
 
     /// Steps a connection.
     fn step(
@@ -25,17 +30,23 @@ pub trait App {
         conn: &mut Self::Conn,
         socket: &mut TcpStream,
         why: Why,
-        cx: &mut Cx<'_>,
+        cx: &mut Cx<'_, Self::Conn>,
     ) -> Next;
 
     /// A source is ready, or was notified by a [`Remote`]. It must be drained.
-    fn source(&mut self, id: SourceId, control: &mut Control);
+    fn source(&mut self, id: SourceId, control: &mut Control<Self::Conn>);
 
     /// A drain has begun: no new client can come.
     fn draining(&mut self) {}
 
     /// A connection has ended; its socket is closed by now.
-    fn ended(&mut self, conn: Self::Conn, token: Token, reason: Reason, control: &mut Control);
+    fn ended(
+        &mut self,
+        conn: Self::Conn,
+        token: Token,
+        reason: Reason,
+        control: &mut Control<Self::Conn>,
+    );
 }
 
 /// Which listener a client came by: its index.
@@ -77,15 +88,15 @@ impl Token {
 
 /// What a handler may use: its turn, its identity and the loop's controls.
 #[derive(Debug)]
-pub struct Cx<'a> {
+pub struct Cx<'a, C> {
     /// The clock, the scratch buffer and the connection's deadline.
     pub turn: Turn<'a>,
     /// The loop's controls.
-    pub control: &'a mut Control,
+    pub control: &'a mut Control<C>,
     pub(super) token: Token,
 }
 
-impl Cx<'_> {
+impl<C> Cx<'_, C> {
     /// The connection's identity.
     #[must_use]
     pub fn token(&self) -> Token {
@@ -95,11 +106,13 @@ impl Cx<'_> {
 
 /// What an application may tell the loop.
 #[derive(Debug)]
-pub struct Control {
+pub struct Control<C> {
     /// The loop's counters.
     pub stats: Stats,
     pub(super) now: Instant,
     pub(super) wakes: Vec<Token>,
+    /// Connections that the application began, and their sockets.
+    pub(super) outgoing: Vec<(TcpStream, C)>,
     pub(super) life: Life,
     pub(super) is_accepting: bool,
 }
@@ -117,7 +130,7 @@ pub(super) enum Life {
     Stopped,
 }
 
-impl Control {
+impl<C> Control<C> {
     /// The turn's time.
     #[must_use]
     pub fn now(&self) -> Instant {
@@ -128,6 +141,13 @@ impl Control {
     /// parked any more.
     pub fn wake(&mut self, token: Token) {
         self.wakes.push(token);
+    }
+
+    /// Takes a socket whose connect has begun. Its first step follows, in the next turn at the
+    /// latest; like all others it is registered when that would block. There is no limit but the
+    /// application's own.
+    pub fn connect(&mut self, socket: TcpStream, conn: C) {
+        self.outgoing.push((socket, conn));
     }
 
     /// Whether new clients are let in now. While they aren't, they wait in the accept queue.

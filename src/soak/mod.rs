@@ -1,15 +1,16 @@
 //! `carafe soak`: load and soak tests that tell the truth. Another application on the same
 //! reactor: its connections are clients.
 
+pub mod check;
+pub mod client;
+pub mod engine;
+pub mod http;
 pub mod outcome;
+pub mod plan;
 pub mod population;
 pub mod report;
+pub mod run;
+pub mod tally;
 pub mod threshold;
 
-use crate::cli::{Exit, SoakArgs};
-
-/// Runs a soak test.
-#[must_use]
-pub fn run(_args: &SoakArgs) -> Exit {
-    Exit::Failed
-}
+pub use run::run;

@@ -1,0 +1,701 @@
+//! One client: connects, sends its request in the manner of its kind, and checks what comes.
+
+use std::borrow::Cow;
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::Shutdown;
+use std::time::Instant;
+
+use mio::net::TcpStream;
+
+use super::check::{Checker, Wrong};
+use super::engine::{Cx, Engine};
+use super::http::{Chunk, Chunks, Framing, Head, parse_head};
+use super::outcome::Class;
+use super::plan::{Choice, Plan, Protocol};
+use super::population::Kind;
+use crate::limits::{SOAK_PACE, SOAK_READS_MAX};
+use crate::stats::Reason;
+use crate::turn::{Next, Why};
+
+/// A connection and the request on it.
+#[allow(missing_debug_implementations, reason = "a checker has none")]
+pub struct Client {
+    /// Which of the closed model's clients it is.
+    pub(super) user: u32,
+    /// Its last request failed.
+    pub(super) failed: bool,
+    /// Requests on this connection before the present one.
+    requests: u32,
+    state: State,
+    order: Option<Order>,
+    /// When something last moved.
+    moved: Instant,
+}
+
+/// One request under way.
+pub(super) struct Order {
+    pub(super) choice: Choice,
+    /// When it should have been started, in the open model.
+    pub(super) due: Option<Instant>,
+    /// When it was: connect was called, or its connection was free.
+    pub(super) started: Instant,
+    pub(super) checker: Checker,
+    /// The length that the body must have, if that is known.
+    pub(super) expected: Option<u64>,
+    /// It is on its second connection: the first, a reused one, was closed by the server.
+    pub(super) is_retry: bool,
+    sent: Option<Instant>,
+    has_answer: bool,
+    /// Bytes of the body so far.
+    pub(super) received: u64,
+}
+
+impl Order {
+    pub(super) fn new(
+        choice: Choice,
+        due: Option<Instant>,
+        checker: Checker,
+        expected: Option<u64>,
+    ) -> Self {
+        Self {
+            choice,
+            due,
+            started: Instant::now(),
+            checker,
+            expected,
+            is_retry: false,
+            sent: None,
+            has_answer: false,
+            received: 0,
+        }
+    }
+
+    /// The same request on another connection.
+    pub(super) fn again(self) -> Self {
+        Self {
+            is_retry: true,
+            sent: None,
+            ..self
+        }
+    }
+
+    /// Whether its times count: those of the other kinds are of their own making.
+    pub(super) fn counts_time(&self) -> bool {
+        matches!(self.choice.kind, Kind::Fast | Kind::HalfClose)
+    }
+
+    /// Whether it is among those whose waiting is watched.
+    pub(super) fn waits(&self) -> bool {
+        self.counts_time() && self.sent.is_some()
+    }
+
+    fn abort_at(&self) -> Option<(u64, bool)> {
+        let aborts = self.choice.kind == Kind::Abort;
+        aborts.then(|| Plan::abort_at(self.choice.whim, self.expected))
+    }
+}
+
+enum State {
+    Connecting,
+    /// So many bytes of the request are sent; the next piece follows then.
+    Sending {
+        at: usize,
+        resume: Option<Instant>,
+    },
+    /// An HTTP answer's head, as far as it came.
+    Head(Vec<u8>),
+    Body(Body),
+    /// Says nothing, and waits for the server to close.
+    Silent,
+    /// Kept alive, without a request.
+    Free,
+}
+
+/// Where a body ends.
+enum Body {
+    UntilClose,
+    Length {
+        left: u64,
+        keep_alive: bool,
+    },
+    Chunked {
+        chunks: Box<Chunks>,
+        keep_alive: bool,
+    },
+}
+
+/// How clients are spread, for the live view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The handshake is under way.
+    Connecting,
+    /// The request is sent, or on its way.
+    Waiting,
+    /// A body is coming.
+    Receiving,
+    /// Silent, or kept alive.
+    Idle,
+}
+
+impl State {
+    fn phase(&self) -> Phase {
+        match self {
+            Self::Connecting => Phase::Connecting,
+            Self::Sending { .. } | Self::Head(_) => Phase::Waiting,
+            Self::Body(_) => Phase::Receiving,
+            Self::Silent | Self::Free => Phase::Idle,
+        }
+    }
+}
+
+/// How a request ends, and in a failure's case what happened.
+struct End {
+    class: Class,
+    what: Cow<'static, str>,
+    /// The connection may carry another request.
+    reusable: bool,
+}
+
+impl End {
+    fn new(class: Class, what: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            class,
+            what: what.into(),
+            reusable: false,
+        }
+    }
+
+    fn complete(reusable: bool) -> Self {
+        Self {
+            reusable,
+            ..Self::new(Class::Complete, "")
+        }
+    }
+}
+
+impl Client {
+    /// A client whose connect has begun.
+    pub(super) fn new(user: u32, order: Order, engine: &mut Engine<'_>) -> Self {
+        engine.enter(None, Some(Phase::Connecting));
+        let moved = order.started;
+        Self {
+            user,
+            failed: false,
+            requests: 0,
+            state: State::Connecting,
+            order: Some(order),
+            moved,
+        }
+    }
+
+    /// The connection has ended.
+    pub(super) fn leave(&self, engine: &mut Engine<'_>) {
+        engine.enter(Some(self.state.phase()), None);
+    }
+
+    fn enter(&mut self, state: State, engine: &mut Engine<'_>) {
+        engine.enter(Some(self.state.phase()), Some(state.phase()));
+        self.state = state;
+    }
+
+    /// Goes on as far as it can.
+    pub(super) fn step(
+        &mut self,
+        socket: &mut TcpStream,
+        why: Why,
+        engine: &mut Engine<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Next {
+        if let Why::Stop(reason) = why {
+            if let Some(order) = self.order.take() {
+                engine.finish(order, Class::Unfinished, String::new);
+            }
+            return Next::Reset(reason);
+        }
+        if self.order.is_none() && !self.take_order(engine) {
+            return match why {
+                // The server closes a connection that is kept alive.
+                Why::Ready(_) => Next::Close(Reason::ClientLeft),
+                _ => engine.keep(cx),
+            };
+        }
+        loop {
+            let before = self.moved;
+            let end = match self.advance(socket, engine, cx) {
+                Ok(Next::Wait) if self.is_late(why, before, engine) => {
+                    let silence = engine.plan.timeout;
+                    End::new(
+                        Class::Timeout,
+                        format!("nothing came for {silence:?}{}", self.progress()),
+                    )
+                }
+                Ok(next) => return next,
+                Err(end) => end,
+            };
+            if let Some(next) = self.end(end, socket, engine, cx) {
+                return next;
+            }
+            if !self.take_order(engine) {
+                return engine.keep(cx);
+            }
+        }
+    }
+
+    /// A free connection takes the request that was left for it.
+    fn take_order(&mut self, engine: &mut Engine<'_>) -> bool {
+        self.order = engine.order_for_free(self.user);
+        let has = self.order.is_some();
+        if has {
+            self.moved = Instant::now();
+            self.enter(
+                State::Sending {
+                    at: 0,
+                    resume: None,
+                },
+                engine,
+            );
+        }
+        has
+    }
+
+    fn is_late(&self, why: Why, before: Instant, engine: &Engine<'_>) -> bool {
+        let waits = !matches!(self.state, State::Silent | State::Free);
+        why == Why::Deadline
+            && waits
+            && self.moved == before
+            && before.elapsed() >= engine.plan.timeout
+    }
+
+    fn progress(&self) -> String {
+        match (&self.state, &self.order) {
+            (State::Connecting, _) => " while connecting".into(),
+            (State::Body(_), Some(order)) => format!(" after {} bytes", order.received),
+            _ => " before the first byte".into(),
+        }
+    }
+
+    /// Counts the end of a request, and says what becomes of the connection; `None` if it carries
+    /// the next one.
+    fn end(
+        &mut self,
+        end: End,
+        socket: &TcpStream,
+        engine: &mut Engine<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Option<Next> {
+        let order = self.order.take()?;
+        let was_closed_early = self.requests > 0
+            && !order.has_answer
+            && !order.is_retry
+            && matches!(end.class, Class::Empty | Class::ResetBefore);
+        if was_closed_early {
+            // The server may close a connection that is kept alive at any time: RFC 9112, 9.3.1.
+            engine.retry(self.user, order, cx.control);
+            self.user = Engine::NOBODY;
+            return Some(Next::Close(Reason::ClientLeft));
+        }
+        self.failed = end.class.is_failure();
+        let by_reset = order.abort_at().is_some_and(|(_, by_reset)| by_reset);
+        let peer = socket.local_addr();
+        engine.finish(order, end.class, || match peer {
+            Ok(address) => format!("{} ({address})", end.what),
+            Err(_) => end.what.into_owned(),
+        });
+        self.requests += 1;
+        match end.class {
+            Class::Complete if end.reusable => {
+                self.enter(State::Free, engine);
+                None
+            }
+            Class::Complete | Class::IdleClosed => Some(Next::Close(Reason::Complete)),
+            Class::Aborted if !by_reset => Some(Next::Close(Reason::ClientLeft)),
+            _ => Some(Next::Reset(Reason::ClientLeft)),
+        }
+    }
+
+    /// One state after the other, until one has to wait.
+    fn advance(
+        &mut self,
+        socket: &mut TcpStream,
+        engine: &mut Engine<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Result<Next, End> {
+        loop {
+            let step = match &mut self.state {
+                State::Connecting => self.connect(socket, engine)?,
+                State::Sending { .. } => self.send(socket, engine, cx)?,
+                State::Head(_) | State::Body(_) | State::Silent => {
+                    Some(self.receive(socket, engine, cx)?)
+                }
+                State::Free => Some(Next::Wait),
+            };
+            let Some(next) = step else { continue };
+            if next == Next::Wait && cx.turn.deadline.is_none_or(|at| at <= cx.turn.now) {
+                cx.turn.deadline = match self.state {
+                    State::Silent | State::Free => None,
+                    _ => Some(self.moved + engine.plan.timeout),
+                };
+            }
+            return Ok(next);
+        }
+    }
+
+    fn connect(
+        &mut self,
+        socket: &TcpStream,
+        engine: &mut Engine<'_>,
+    ) -> Result<Option<Next>, End> {
+        match socket.peer_addr() {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotConnected => {
+                return match socket.take_error() {
+                    Ok(None) => Ok(Some(Next::Wait)),
+                    Ok(Some(error)) | Err(error) => {
+                        Err(End::new(connect_class(&error), error.to_string()))
+                    }
+                };
+            }
+            Err(error) => return Err(End::new(connect_class(&error), error.to_string())),
+        }
+        self.moved = Instant::now();
+        let order = self.order.as_ref();
+        let (kind, started) = order.map_or((Kind::Fast, self.moved), |order| {
+            (order.choice.kind, order.started)
+        });
+        engine.tally.connect.record(self.moved - started);
+        let state = match kind {
+            Kind::Idle => State::Silent,
+            _ => State::Sending {
+                at: 0,
+                resume: None,
+            },
+        };
+        self.enter(state, engine);
+        Ok(None)
+    }
+
+    fn send(
+        &mut self,
+        socket: &mut TcpStream,
+        engine: &mut Engine<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Result<Option<Next>, End> {
+        let (State::Sending { at, resume }, Some(order)) = (&mut self.state, &mut self.order)
+        else {
+            return Ok(Some(Next::Wait));
+        };
+        if let Some(resume) = *resume
+            && resume > cx.turn.now
+        {
+            cx.turn.deadline = Some(resume);
+            return Ok(Some(Next::Wait));
+        }
+        let plan = engine.plan;
+        let request = &plan.names[order.choice.name as usize].request;
+        while *at < request.len() {
+            let piece_ends = match order.choice.kind {
+                Kind::Split => piece_ends(*at, request.len(), order.choice.whim),
+                _ => request.len(),
+            };
+            match socket.write(&request[*at..piece_ends]) {
+                Ok(count) => *at += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Some(Next::Wait)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    return Err(End::new(Class::ResetBefore, format!("sending: {error}")));
+                }
+            }
+            self.moved = Instant::now();
+            if *at == piece_ends && *at < request.len() {
+                let then = cx.turn.now + plan.split_pause;
+                *resume = Some(then);
+                cx.turn.deadline = Some(then);
+                return Ok(Some(Next::Wait));
+            }
+        }
+        if order.choice.kind == Kind::HalfClose {
+            // If the connection has broken, the read says so.
+            let _ = socket.shutdown(Shutdown::Write);
+        }
+        order.sent = Some(self.moved);
+        if order.counts_time() {
+            engine.tally.wait_begins(self.moved);
+        }
+        if let Some((0, _)) = order.abort_at() {
+            return Err(End::new(Class::Aborted, ""));
+        }
+        let state = match plan.protocol {
+            Protocol::Bare => State::Body(Body::UntilClose),
+            Protocol::Http { .. } => State::Head(Vec::new()),
+        };
+        cx.turn.deadline = None;
+        self.enter(state, engine);
+        Ok(None)
+    }
+
+    fn receive(
+        &mut self,
+        socket: &mut TcpStream,
+        engine: &mut Engine<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Result<Next, End> {
+        for _ in 0..SOAK_READS_MAX {
+            let room = self.room(engine, cx);
+            if room == 0 {
+                // This pause is ours, not the server's.
+                self.moved = cx.turn.now;
+                cx.turn.deadline = Some(cx.turn.now + SOAK_PACE);
+                return Ok(Next::Wait);
+            }
+            match socket.read(&mut cx.turn.scratch[..room]) {
+                Ok(0) => return Err(self.peer_closed(engine)),
+                Ok(count) => {
+                    self.moved = Instant::now();
+                    self.heard(engine);
+                    self.take(&cx.turn.scratch[..count], engine)?;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    cx.turn.deadline =
+                        Some(self.moved + engine.plan.timeout).filter(|_| !self.is_silent());
+                    return Ok(Next::Wait);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let class = match &self.order {
+                        Some(order) if order.has_answer => Class::ResetAfter,
+                        _ => Class::ResetBefore,
+                    };
+                    return Err(End::new(class, format!("{error}{}", self.progress())));
+                }
+            }
+        }
+        Ok(Next::Again)
+    }
+
+    fn is_silent(&self) -> bool {
+        matches!(self.state, State::Silent)
+    }
+
+    /// How many bytes may be read now: a slow client keeps to its rate.
+    fn room(&self, engine: &Engine<'_>, cx: &Cx<'_>) -> usize {
+        let most = cx.turn.scratch.len();
+        match &self.order {
+            Some(Order {
+                choice,
+                sent: Some(sent),
+                received,
+                ..
+            }) if choice.kind == Kind::Slow => {
+                let rate = engine.plan.slow_rate as f64;
+                let time = cx.turn.now.saturating_duration_since(*sent) + SOAK_PACE;
+                let allowed = (time.as_secs_f64() * rate) as u64;
+                // What is left is less than the scratch buffer's length, or cut to it.
+                allowed.saturating_sub(*received).min(most as u64) as usize
+            }
+            _ => most,
+        }
+    }
+
+    /// Bytes have come: the first ones of an answer are timed.
+    fn heard(&mut self, engine: &mut Engine<'_>) {
+        let Some(order) = &mut self.order else { return };
+        if let Some(sent) = order.sent {
+            if !order.has_answer && order.counts_time() {
+                engine.tally.first_byte.record(self.moved - sent);
+            }
+            if order.counts_time() {
+                engine.tally.heard(self.moved);
+            }
+        }
+        order.has_answer = true;
+    }
+
+    /// Takes what one read brought.
+    fn take(&mut self, bytes: &[u8], engine: &mut Engine<'_>) -> Result<(), End> {
+        let State::Head(head) = &mut self.state else {
+            return self.take_body(bytes, engine);
+        };
+        head.extend_from_slice(bytes);
+        match parse_head(head) {
+            Head::Partial => Ok(()),
+            Head::Bad(why) => Err(End::new(Class::BadAnswer, why)),
+            Head::Whole { status, .. } if status != 200 => {
+                Err(End::new(Class::Status, format!("status {status}")))
+            }
+            Head::Whole {
+                used,
+                framing,
+                keep_alive,
+                ..
+            } => {
+                let rest = head.split_off(used);
+                if let (
+                    Framing::Length(length),
+                    Some(Order {
+                        expected: Some(expected),
+                        ..
+                    }),
+                ) = (framing, &self.order)
+                    && length != *expected
+                {
+                    let class = if length < *expected {
+                        Class::Short
+                    } else {
+                        Class::Corrupt
+                    };
+                    let what = format!("Content-Length is {length} instead of {expected}");
+                    return Err(End::new(class, what));
+                }
+                self.enter(State::Body(Body::new(framing, keep_alive)), engine);
+                self.take_body(&rest, engine)
+            }
+        }
+    }
+
+    fn take_body(&mut self, mut bytes: &[u8], engine: &mut Engine<'_>) -> Result<(), End> {
+        let (State::Body(body), Some(order)) = (&mut self.state, &mut self.order) else {
+            return Ok(()); // A silent client doesn't listen either.
+        };
+        match body {
+            Body::UntilClose => order.take(bytes, engine),
+            Body::Length { left, keep_alive } => {
+                let surplus = (bytes.len() as u64).saturating_sub(*left);
+                if surplus > 0 {
+                    // No more than `bytes`.
+                    bytes = &bytes[..bytes.len() - surplus as usize];
+                }
+                *left -= bytes.len() as u64;
+                order.take(bytes, engine)?;
+                match (*left, surplus, *keep_alive) {
+                    (0, 0, keep_alive) => Err(order.whole(keep_alive)),
+                    (0, _, _) => Err(End::new(Class::BadAnswer, "bytes follow the body")),
+                    _ => Ok(()),
+                }
+            }
+            Body::Chunked { chunks, keep_alive } => {
+                let mut at = 0;
+                loop {
+                    match chunks.next(bytes, at) {
+                        Chunk::Data(range) => {
+                            at = range.end;
+                            order.take(&bytes[range], engine)?;
+                        }
+                        Chunk::NeedMore => return Ok(()),
+                        Chunk::End(used) if used == bytes.len() => {
+                            return Err(order.whole(*keep_alive));
+                        }
+                        Chunk::End(_) => {
+                            return Err(End::new(Class::BadAnswer, "bytes follow the body"));
+                        }
+                        Chunk::Bad => return Err(End::new(Class::BadAnswer, "a chunk is none")),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The server has shut its side.
+    fn peer_closed(&mut self, engine: &Engine<'_>) -> End {
+        let Some(order) = &mut self.order else {
+            return End::complete(false);
+        };
+        let received = order.received;
+        match &self.state {
+            State::Silent => End::new(Class::IdleClosed, ""),
+            State::Body(Body::UntilClose)
+                if received == 0
+                    && order.expected != Some(0)
+                    && engine.plan.protocol == Protocol::Bare =>
+            {
+                End::new(Class::Empty, "closed without a byte")
+            }
+            State::Body(Body::UntilClose) => order.whole(false),
+            State::Body(Body::Length { left, .. }) => End::new(
+                Class::Short,
+                format!("{received} bytes of {}", received + left),
+            ),
+            State::Body(Body::Chunked { .. }) => {
+                End::new(Class::Short, format!("{received} bytes, and no last chunk"))
+            }
+            State::Head(head) if !head.is_empty() => {
+                End::new(Class::BadAnswer, "its head is cut short")
+            }
+            _ => End::new(Class::Empty, "closed without a byte"),
+        }
+    }
+}
+
+impl Body {
+    fn new(framing: Framing, keep_alive: bool) -> Self {
+        match framing {
+            Framing::UntilClose => Self::UntilClose,
+            Framing::Length(left) => Self::Length { left, keep_alive },
+            Framing::Chunked => Self::Chunked {
+                chunks: Box::default(),
+                keep_alive,
+            },
+        }
+    }
+}
+
+impl Order {
+    /// Checks bytes of the body.
+    fn take(&mut self, bytes: &[u8], engine: &mut Engine<'_>) -> Result<(), End> {
+        engine.tally.count_bytes(bytes.len());
+        if let Err(wrong) = self.checker.take(self.received, bytes, &mut engine.buffer) {
+            return Err(corrupt(wrong));
+        }
+        self.received += bytes.len() as u64;
+        match self.abort_at() {
+            Some((at, _)) if self.received >= at => Err(End::new(Class::Aborted, "")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The body has ended in order: is it whole?
+    fn whole(&mut self, reusable: bool) -> End {
+        let received = self.received;
+        match self.expected {
+            Some(expected) if received < expected => {
+                End::new(Class::Short, format!("{received} bytes of {expected}"))
+            }
+            _ => match self.checker.finish(received) {
+                Ok(()) => End::complete(reusable),
+                Err(wrong) => corrupt(wrong),
+            },
+        }
+    }
+}
+
+fn corrupt(wrong: Wrong) -> End {
+    let Wrong { offset, among } = wrong;
+    let where_ = match among {
+        1 => format!("wrong at offset {offset}"),
+        _ => format!("wrong at offset {offset} or in the {among} bytes from there"),
+    };
+    End::new(Class::Corrupt, where_)
+}
+
+/// Where the next piece of a split request ends: the first anywhere, the second in the middle of
+/// what is left.
+fn piece_ends(at: usize, length: usize, whim: f64) -> usize {
+    let first = 1 + (whim * (length.saturating_sub(1)) as f64) as usize;
+    let second = first + (length.saturating_sub(first)).div_ceil(2);
+    let ends = [first, second, length];
+    ends.into_iter()
+        .find(|&end| end > at)
+        .unwrap_or(length)
+        .min(length)
+}
+
+/// What an error of connect means.
+pub(super) fn connect_class(error: &io::Error) -> Class {
+    match error.raw_os_error() {
+        Some(libc::EADDRNOTAVAIL) => Class::OutOfPorts,
+        Some(libc::EMFILE | libc::ENFILE) => Class::OutOfDescriptors,
+        Some(libc::ECONNREFUSED) => Class::Refused,
+        Some(libc::ECONNRESET | libc::EPIPE) => Class::ResetBefore,
+        Some(libc::ETIMEDOUT) => Class::Timeout,
+        _ => Class::Unreachable,
+    }
+}

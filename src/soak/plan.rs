@@ -1,0 +1,383 @@
+//! From the command line to what is asked of whom: the target, the names, and each request's
+//! choices. Everything random is drawn here, from the seed, so that a run can be replayed.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution as _, Zipf};
+
+use super::check::Reference;
+use super::population::{Kind, Mix};
+use crate::cli::{ServerAddress, SoakArgs};
+use crate::escape::Escaped;
+use crate::limits::{CONNECT_TIMEOUT, NAME_BYTES_MAX, SOAK_ABORT_BYTES_MAX, SOAK_OPEN_FILES_MAX};
+
+/// What is asked of whom.
+#[derive(Debug)]
+pub struct Plan {
+    /// The server, as the report names it.
+    pub target: String,
+    /// Its address.
+    pub address: SocketAddr,
+    /// How it is spoken to.
+    pub protocol: Protocol,
+    /// What may be asked for.
+    pub names: Vec<Name>,
+    /// The names that a split client may ask for: no beginning of one is a file's name.
+    pub split_names: Option<Vec<u32>>,
+    /// Favours the first names; each is as likely as the others without it.
+    pub zipf: Option<Zipf<f64>>,
+    /// Where every choice comes from.
+    pub seed: u64,
+    /// Who the clients are.
+    pub mix: Mix,
+    /// The local addresses that clients bind to in turn; none leaves it to the kernel.
+    pub sources: Vec<IpAddr>,
+    /// A slow client's rate, in bytes a second.
+    pub slow_rate: u64,
+    /// A slow client's receive buffer, in bytes.
+    pub slow_buffer: usize,
+    /// What a split client waits between pieces.
+    pub split_pause: Duration,
+    /// How long a request waits for the next byte.
+    pub timeout: Duration,
+}
+
+/// How a server is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// A name, and the bytes until the end of file.
+    Bare,
+    /// HTTP/1.1; whether a connection carries more than one request.
+    Http {
+        /// Whether it may.
+        keep_alive: bool,
+    },
+}
+
+/// Something to ask for.
+#[derive(Debug)]
+pub struct Name {
+    /// The name, or the path.
+    pub shown: Box<[u8]>,
+    /// What is sent for it.
+    pub request: Rc<[u8]>,
+}
+
+/// One request's choices.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice {
+    /// Who asks.
+    pub kind: Kind,
+    /// For what.
+    pub name: u32,
+    /// Between 0 and 1: where a client that breaks off does so, and by what.
+    pub whim: f64,
+}
+
+impl Plan {
+    /// Understands the command line. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// One line that says what won't do.
+    pub fn new(args: &SoakArgs, seed: u64) -> Result<Self, String> {
+        let targets: Vec<&[u8]> = args.targets.iter().map(|word| word.as_bytes()).collect();
+        let from_file = match &args.names_from {
+            Some(path) => names_in(path)?,
+            None => Vec::new(),
+        };
+        let is_http = targets[0].starts_with(b"http://");
+        let (server, target, names) = if is_http {
+            http_names(&targets, from_file, args)?
+        } else {
+            bare_names(&targets, from_file, args)?
+        };
+        if names.is_empty() {
+            return Err("there is no name to ask for: NAME or --names-from gives some".into());
+        }
+        let zipf = args.zipf.map(|s| Zipf::new(names.len() as f64, s));
+        Ok(Self {
+            target,
+            address: resolve(&server)?,
+            protocol: if is_http {
+                Protocol::Http {
+                    keep_alive: !args.no_keep_alive,
+                }
+            } else {
+                Protocol::Bare
+            },
+            names,
+            split_names: None,
+            zipf: zipf
+                .transpose()
+                .map_err(|error| format!("--zipf: {error}"))?,
+            seed,
+            mix: args.mix.clone(),
+            sources: args
+                .source
+                .iter()
+                .flat_map(ipnet::IpNet::hosts)
+                .take(SOURCES_MAX)
+                .collect(),
+            slow_rate: args.slow_rate,
+            // At most what the kernel takes, an int.
+            slow_buffer: args.slow_buffer.min(i32::MAX as u64) as usize,
+            split_pause: args.split_pause,
+            timeout: args.timeout,
+        })
+    }
+
+    /// The choices of one request, by its number. A kind that is given already is kept.
+    #[must_use]
+    pub fn choose(&self, number: u64, kind: Option<Kind>) -> Choice {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(number);
+        let at: f64 = rng.random();
+        let kind = kind.unwrap_or_else(|| self.mix.at(at));
+        let names = self.names.len();
+        let name = match &self.zipf {
+            // It draws from 1 to the number of names.
+            Some(zipf) => (zipf.sample(&mut rng) as usize).clamp(1, names) - 1,
+            None => rng.random_range(0..names),
+        };
+        let name = match (&self.split_names, kind) {
+            (Some(fit), Kind::Split) => fit[name % fit.len()],
+            // Names are fewer than 2^32: each takes memory.
+            _ => name as u32,
+        };
+        Choice {
+            kind,
+            name,
+            whim: rng.random(),
+        }
+    }
+
+    /// Where a client that breaks off does so, in bytes of a body of this length, and whether it
+    /// does so by a reset.
+    #[must_use]
+    pub fn abort_at(whim: f64, length: Option<u64>) -> (u64, bool) {
+        let by_reset = whim < 0.5;
+        let point = (whim * 2.0).fract();
+        let length = length.unwrap_or(SOAK_ABORT_BYTES_MAX);
+        ((point * length as f64) as u64, by_reset)
+    }
+
+    /// Finds the file of each name beneath a folder.
+    ///
+    /// # Errors
+    /// One line: a file is missing.
+    pub fn references(&self, folder: &Path) -> Result<Vec<Option<Reference>>, String> {
+        let are_few = self.names.len() <= SOAK_OPEN_FILES_MAX;
+        let find = |name: &Name| {
+            let path = folder.join(std::ffi::OsStr::from_bytes(&local_name(
+                &name.shown,
+                self.protocol,
+            )));
+            let complain = |error: io::Error| {
+                let path = Escaped(path.as_os_str().as_bytes());
+                format!("--against: there is nothing to compare with: {path}: {error}")
+            };
+            let file = File::open(&path).map_err(complain)?;
+            let metadata = file.metadata().map_err(complain)?;
+            if !metadata.is_file() {
+                return Err(complain(io::Error::other("it is no regular file")));
+            }
+            let open = are_few.then(|| Rc::new(file));
+            Ok(Some(Reference::File {
+                path,
+                length: metadata.len(),
+                open,
+            }))
+        };
+        self.names.iter().map(find).collect()
+    }
+
+    /// Leaves to split clients only names no beginning of which is a file in the folder: by the
+    /// bare protocol such a beginning, arriving alone, is served.
+    ///
+    /// # Errors
+    /// One line: no name is left.
+    pub fn keep_split_names_apart(&mut self, folder: &Path) -> Result<(), String> {
+        let begins_with_a_file = |name: &Name| {
+            (1..name.shown.len()).any(|end| {
+                let beginning = std::ffi::OsStr::from_bytes(&name.shown[..end]);
+                let path = folder.join(beginning.to_string_lossy().trim_start_matches('/'));
+                fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
+            })
+        };
+        let fit: Vec<u32> = (0..self.names.len() as u32)
+            .filter(|&index| !begins_with_a_file(&self.names[index as usize]))
+            .collect();
+        if fit.is_empty() {
+            return Err(
+                "--mix: split clients can't be checked: every name begins with another \
+                        file's name, which the server may serve"
+                    .into(),
+            );
+        }
+        self.split_names = Some(fit);
+        Ok(())
+    }
+}
+
+/// Local addresses that are used in turn at most.
+const SOURCES_MAX: usize = 1 << 16;
+
+type Understood = (ServerAddress, String, Vec<Name>);
+
+fn bare_names(
+    targets: &[&[u8]],
+    mut names: Vec<Vec<u8>>,
+    args: &SoakArgs,
+) -> Result<Understood, String> {
+    let text = String::from_utf8_lossy(targets[0]);
+    let server: ServerAddress = text.parse().map_err(|takes| {
+        format!(
+            "TARGET: '{}' won't do: it {takes}, or http://HOST:PORT/PATH",
+            Escaped(targets[0])
+        )
+    })?;
+    if let Some(url) = targets.iter().find(|word| word.starts_with(b"http://")) {
+        return Err(format!("'{}': names and http:// don't mix", Escaped(url)));
+    }
+    names.splice(0..0, targets[1..].iter().map(|name| name.to_vec()));
+    let request = |shown: Vec<u8>| {
+        if shown.is_empty() || shown.len() > NAME_BYTES_MAX || shown.contains(&b'\n') {
+            let name = Escaped(&shown);
+            return Err(format!(
+                "'{name}': a name takes 1 to {NAME_BYTES_MAX} bytes and no LF"
+            ));
+        }
+        let mut request = shown.clone();
+        if !args.unterminated {
+            request.push(b'\n');
+        }
+        Ok(Name {
+            shown: shown.into(),
+            request: request.into(),
+        })
+    };
+    let names = names.into_iter().map(request).collect::<Result<_, _>>()?;
+    Ok((server, text.into_owned(), names))
+}
+
+fn http_names(
+    targets: &[&[u8]],
+    from_file: Vec<Vec<u8>>,
+    args: &SoakArgs,
+) -> Result<Understood, String> {
+    if args.unterminated {
+        return Err("--unterminated is for the bare protocol".into());
+    }
+    let mut authority = None;
+    let mut paths = Vec::new();
+    for url in targets {
+        let wont_do = |why: &str| format!("'{}' won't do: {why}", Escaped(url));
+        let uri: http::Uri = std::str::from_utf8(url)
+            .ok()
+            .filter(|text| text.starts_with("http://"))
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| wont_do("it takes http://HOST:PORT/PATH"))?;
+        let this = uri
+            .authority()
+            .cloned()
+            .filter(|authority| !authority.as_str().contains('@'));
+        let this = this.ok_or_else(|| wont_do("it takes http://HOST:PORT/PATH"))?;
+        if authority.get_or_insert_with(|| this.clone()) != &this {
+            return Err(wont_do("all must be of one server"));
+        }
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        paths.push(path.as_bytes().to_vec());
+    }
+    let authority = authority.ok_or("there is no URL")?;
+    if args.names_from.is_some() && paths == [b"/"] {
+        // It only names the server.
+        paths.clear();
+    }
+    for mut path in from_file {
+        if path[0] != b'/' {
+            path.insert(0, b'/');
+        }
+        if path
+            .iter()
+            .any(|byte| byte.is_ascii_control() || *byte == b' ')
+        {
+            return Err(format!(
+                "'{}': a path takes no space and no control character",
+                Escaped(&path)
+            ));
+        }
+        paths.push(path);
+    }
+    let close = if args.no_keep_alive {
+        "Connection: close\r\n"
+    } else {
+        ""
+    };
+    let tail = format!(" HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: carafe-soak\r\n{close}\r\n");
+    let name = |path: Vec<u8>| {
+        let request = [b"GET ", &path[..], tail.as_bytes()].concat().into();
+        Name {
+            shown: path.into(),
+            request,
+        }
+    };
+    let server = ServerAddress {
+        host: authority.host().trim_matches(['[', ']']).into(),
+        port: authority.port_u16().unwrap_or(80),
+    };
+    let target = format!("http://{authority}");
+    Ok((server, target, paths.into_iter().map(name).collect()))
+}
+
+fn names_in(path: &Path) -> Result<Vec<Vec<u8>>, String> {
+    let text = fs::read(path).map_err(|error| {
+        let path = Escaped(path.as_os_str().as_bytes());
+        format!("--names-from: '{path}' can't be read: {error}")
+    })?;
+    let lines = text.split(|&byte| byte == b'\n');
+    let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let mut seen = HashSet::new();
+    Ok(lines
+        .filter(|line| !line.is_empty() && seen.insert(*line))
+        .map(<[u8]>::to_vec)
+        .collect())
+}
+
+/// The server's address. Of several, the first one that answers, as other clients choose.
+fn resolve(server: &ServerAddress) -> Result<SocketAddr, String> {
+    let host = || Escaped(server.host.as_bytes());
+    let addresses: Vec<_> = (server.host.as_str(), server.port)
+        .to_socket_addrs()
+        .map_err(|error| format!("{}: {error}", host()))?
+        .collect();
+    let answers =
+        |address: &&SocketAddr| TcpStream::connect_timeout(address, CONNECT_TIMEOUT).is_ok();
+    let several = addresses.len() > 1;
+    let first = addresses.iter().find(|address| several && answers(address));
+    first
+        .or(addresses.first())
+        .copied()
+        .ok_or_else(|| format!("{} has no address", host()))
+}
+
+/// The file that a name or a path means. A path is percent-encoded and may have a query.
+fn local_name(shown: &[u8], protocol: Protocol) -> Vec<u8> {
+    let shown = match protocol {
+        Protocol::Bare => shown.to_vec(),
+        Protocol::Http { .. } => {
+            let path = shown.split(|&byte| byte == b'?').next().unwrap_or(shown);
+            percent_encoding::percent_decode(path).collect()
+        }
+    };
+    let slashes = shown.iter().take_while(|&&byte| byte == b'/').count();
+    shown[slashes..].to_vec()
+}

@@ -1,0 +1,336 @@
+//! A run from the command line to the exit code: stages of load with quiet points between them,
+//! and the report.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::time::ClockId;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+
+use super::check::Reference;
+use super::engine::{Bounds, Engine, Load};
+use super::outcome::Class;
+use super::plan::{Plan, Protocol};
+use super::population::Kind;
+use super::report::{self, Against, Generator, Model, Report, ThresholdOutcome, Verification, Verdict, Word};
+use super::threshold::Conditions;
+use crate::cli::{Exit, SoakArgs};
+use crate::descriptors::raise_descriptor_limit;
+use crate::escape::Escaped;
+use crate::limits::{SOAK_DESCRIPTORS_RESERVED, SOAK_MISSING_SHARE_MAX, SOAK_OPEN_FILES_MAX};
+
+/// Why a run could not take place: one line, and how the program ends.
+struct Failure {
+    exit: Exit,
+    line: String,
+}
+
+impl Failure {
+    fn usage(line: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, line: line.into() }
+    }
+
+    fn could_not_run(line: impl Into<String>) -> Self {
+        Self { exit: Exit::NotOffered, line: line.into() }
+    }
+}
+
+/// Runs a soak test.
+#[must_use]
+pub fn run(args: &SoakArgs) -> Exit {
+    soak(args).unwrap_or_else(|Failure { exit, line }| {
+        // A closed stderr is no reason to fail otherwise.
+        let _ = writeln!(io::stderr(), "carafe: {line}");
+        exit
+    })
+}
+
+fn soak(args: &SoakArgs) -> Result<Exit, Failure> {
+    let conditions = conditions(args)?;
+    for path in args.json.iter().chain(&args.report) {
+        check_writable(path)?;
+    }
+    let mut plan = Plan::new(args, args.seed.unwrap_or_else(rand::random)).map_err(Failure::usage)?;
+    let references = references(args, &mut plan)?;
+    let load = load(args, &plan)?;
+    let signals = signals()?;
+    let watch = watch(args)?;
+    let mut live = View::start(args, watch.as_ref());
+    let failed = |error: io::Error| Failure::could_not_run(format!("the loop can't be made: {error}"));
+    let mut engine = Engine::new(&plan, references, signals).map_err(failed)?;
+    if args.verify && args.against.is_none() {
+        learn(&mut engine).map_err(failed)?;
+    }
+    settle(args, watch.as_ref());
+    engine.set_onlooker(&mut live);
+    let course = offer(&mut engine, args, &load, watch.as_ref()).map_err(failed)?;
+    settle(args, watch.as_ref());
+    let server = watch.map(|watch| {
+        watch.finish(course.began, course.ended, warm_up(args, &course))
+    });
+    let mut report = assemble(args, &engine, &load, &course);
+    drop(engine);
+    live.finish();
+    report.server = server;
+    judge(&mut report, &conditions);
+    write_out(args, &report)?;
+    Ok(match report.verdict.word {
+        Word::Pass => Exit::Done,
+        Word::Fail => Exit::Failed,
+        Word::NotOffered => Exit::NotOffered,
+    })
+}
+
+// ---- before the load ----
+
+fn conditions(args: &SoakArgs) -> Result<Conditions, Failure> {
+    let has_pid = args.pid.is_some();
+    let conditions = match &args.fail_if {
+        Some(conditions) => conditions.clone(),
+        None => Conditions::default_for(has_pid),
+    };
+    if conditions.needs_pid() && !has_pid {
+        return Err(Failure::usage("--fail-if: what it says of the server takes --pid"));
+    }
+    Ok(conditions)
+}
+
+/// A report that can't be written is no surprise to come after an hour of load.
+fn check_writable(path: &Path) -> Result<(), Failure> {
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    opened.map(drop).map_err(|error| {
+        let path = Escaped(path.as_os_str().as_encoded_bytes());
+        Failure::usage(format!("'{path}' can't be written: {error}"))
+    })
+}
+
+fn references(args: &SoakArgs, plan: &mut Plan) -> Result<Vec<Option<Reference>>, Failure> {
+    let Some(folder) = &args.against else {
+        return Ok(vec![None; plan.names.len()]);
+    };
+    if !folder.is_dir() {
+        let folder = Escaped(folder.as_os_str().as_encoded_bytes());
+        return Err(Failure::usage(format!("--against: '{folder}' won't do: it takes a folder")));
+    }
+    if plan.protocol == Protocol::Bare && plan.mix.share(Kind::Split) > 0.0 {
+        plan.keep_split_names_apart(folder).map_err(Failure::usage)?;
+    }
+    plan.references(folder).map_err(Failure::usage)
+}
+
+fn load(args: &SoakArgs, plan: &Plan) -> Result<Load, Failure> {
+    let limit = raise_descriptor_limit();
+    let files = match args.against {
+        Some(_) => plan.names.len().min(SOAK_OPEN_FILES_MAX) as u64,
+        None => 0,
+    };
+    let room = limit.saturating_sub(SOAK_DESCRIPTORS_RESERVED + files).max(1);
+    let clients = args.clients.unwrap_or(if args.rate.is_some() { room } else { 10 });
+    if clients > room {
+        return Err(Failure::usage(format!(
+            "--clients: '{clients}' won't do: with {limit} descriptors it takes 1 to {room}"
+        )));
+    }
+    Ok(match args.rate {
+        Some(rate) => Load::Open { rate, clients_max: clients },
+        // It is no more than the descriptors.
+        None => Load::Closed(plan.mix.spread(clients as usize)),
+    })
+}
+
+/// The first signal is the loop's; a second one ends the program as it would any other.
+fn signals() -> Result<Signals, Failure> {
+    let failed = |error: io::Error| Failure::could_not_run(format!("signals: {error}"));
+    for signal in [SIGINT, SIGTERM] {
+        let came = std::sync::Arc::default();
+        let again = 128 + signal;
+        signal_hook::flag::register_conditional_shutdown(signal, again, std::sync::Arc::clone(&came))
+            .and_then(|_| signal_hook::flag::register(signal, came))
+            .map_err(failed)?;
+    }
+    Signals::new([SIGINT, SIGTERM]).map_err(failed)
+}
+
+fn watch(args: &SoakArgs) -> Result<Option<Watch>, Failure> {
+    let start = |pid: u64| {
+        // At most 2^30, as the flag says.
+        Watch::start(pid as u32, args.sample_every)
+            .map_err(|error| Failure::usage(format!("--pid: '{pid}' won't do: {error}")))
+    };
+    args.pid.map(start).transpose()
+}
+
+/// Waits for the server to come to rest, and has it looked at.
+fn settle(args: &SoakArgs, watch: Option<&Watch>) {
+    if let Some(watch) = watch {
+        watch.settle(args.settle);
+    }
+}
+
+/// Downloads every name once, for what follows to be compared with.
+fn learn(engine: &mut Engine<'_>) -> io::Result<()> {
+    let names = engine.references.len() as u32;
+    engine.run_stage(Load::Learn(0..names), Bounds::default())
+}
+
+// ---- the load ----
+
+/// When load was offered.
+struct Course {
+    began: Instant,
+    started_at: SystemTime,
+    ended: Instant,
+    /// How long requests were started, without pauses.
+    load: Duration,
+    /// CPU time of the loop's thread meanwhile.
+    cpu: Duration,
+}
+
+/// Stage after stage, with quiet points between them if the server is watched.
+fn offer(engine: &mut Engine<'_>, args: &SoakArgs, load: &Load, watch: Option<&Watch>) -> io::Result<Course> {
+    let default_time = args.requests.is_none().then_some(SOAK_DURATION);
+    let mut time_left = args.duration.or(default_time);
+    let mut ramp = args.ramp.unwrap_or_default();
+    let stage_max = watch.map(|_| args.quiet_every);
+    engine.begin_count();
+    let mut course = Course {
+        began: Instant::now(),
+        started_at: SystemTime::now(),
+        ended: Instant::now(),
+        load: Duration::ZERO,
+        cpu: Duration::ZERO,
+    };
+    let cpu_before = cpu_time();
+    loop {
+        let time = [time_left, stage_max].into_iter().flatten().min();
+        let requests = args.requests.map(|all| all - engine.tally().started());
+        let stage_began = Instant::now();
+        if let Some(watch) = watch {
+            watch.set_quiet(false);
+        }
+        engine.run_stage(load.clone(), Bounds { time, requests, ramp })?;
+        course.ended = Instant::now();
+        let took = course.ended - stage_began;
+        course.load += time.map_or(took, |time| time.min(took));
+        time_left = time_left.map(|left| left.saturating_sub(time.unwrap_or_default()));
+        ramp = Duration::ZERO;
+        let is_over = engine.was_cut_short()
+            || time_left == Some(Duration::ZERO)
+            || args.requests.is_some_and(|all| engine.tally().started() >= all);
+        if is_over {
+            break;
+        }
+        settle(args, watch);
+    }
+    course.cpu = cpu_time().saturating_sub(cpu_before);
+    engine.tally_mut().close(course.ended);
+    Ok(course)
+}
+
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
+    // A thread's CPU time is not negative.
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+fn warm_up(args: &SoakArgs, course: &Course) -> Duration {
+    args.warm_up.unwrap_or((course.load / 5).min(SOAK_WARM_UP_MAX))
+}
+
+/// What the live view shows, and how often.
+struct View<'a> {
+    live: Option<Live>,
+    args: &'a SoakArgs,
+    watch: Option<&'a Watch>,
+    began: Instant,
+}
+
+// ---- after it ----
+
+fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Load, course: &Course) -> Report {
+    let (plan, tally) = (engine.plan(), engine.tally());
+    let seconds = course.load.as_secs_f64().max(1e-9);
+    let shown = |name: &super::plan::Name| String::from_utf8_lossy(&name.shown).into_owned();
+    let against = match &args.against {
+        Some(folder) => Against::Folder(folder.to_string_lossy().into_owned()),
+        None if args.verify => Against::FirstDownload,
+        None => Against::Nothing,
+    };
+    let (model, rate_asked, clients) = match load {
+        Load::Open { rate, clients_max } => (Model::Open, Some(*rate), *clients_max),
+        Load::Closed(kinds) => (Model::Closed, None, kinds.len() as u64),
+        Load::Learn(_) => (Model::Closed, None, 0),
+    };
+    let kinds = Kind::ALL.into_iter().filter(|&kind| plan.mix.share(kind) > 0.0);
+    Report {
+        schema: report::SCHEMA,
+        carafe: env!("CARGO_PKG_VERSION"),
+        started_at: humantime::format_rfc3339_seconds(course.started_at).to_string(),
+        target: plan.target.clone(),
+        names: plan.names.iter().take(100).map(shown).collect(),
+        names_total: plan.names.len(),
+        seed: plan.seed,
+        verdict: Verdict { word: Word::Pass, because: Vec::new(), cut_short: engine.was_cut_short() },
+        load: report::Load {
+            model,
+            clients,
+            clients_max: engine.in_flight_max(),
+            rate_asked,
+            rate_started: tally.started() as f64 / seconds,
+            rate_ended: tally.ended() as f64 / seconds,
+            never_started: engine.never_started(),
+            seconds: course.load.as_secs_f64(),
+            mix: kinds.map(|kind| (kind.as_str().to_owned(), plan.mix.share(kind))).collect(),
+            body_bytes: tally.body_bytes,
+        },
+        outcomes: tally.outcomes(),
+        latency: tally.latency(),
+        verification: Verification {
+            against,
+            bodies: tally.checked.0,
+            bytes: tally.checked.1,
+            corrupt: tally.count(Class::Corrupt),
+            short: tally.count(Class::Short),
+        },
+        generator: Generator {
+            lateness: tally.lateness.percentiles(),
+            cpu_percent: 100.0 * course.cpu.as_secs_f64() / (course.ended - course.began).as_secs_f64().max(1e-9),
+            rss_max_bytes: rss_max_bytes(),
+        },
+        server: None,
+        thresholds: Vec::new(),
+        seconds: tally.seconds().to_vec(),
+        notes: Vec::new(),
+    }
+}
+
+/// proc(5): VmHWM, the peak of the resident set; zero where that can't be read.
+fn rss_max_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+/// The report goes to standard output, and to the files that were asked for.
+fn write_out(args: &SoakArgs, report: &Report) -> Result<(), Failure> {
+    // Whoever closed standard output doesn't want it.
+    let _ = io::stdout().write_all(text::render(report).as_bytes());
+    let complain = |path: &Path, error: io::Error| {
+        let path = Escaped(path.as_os_str().as_encoded_bytes());
+        Failure::could_not_run(format!("'{path}' can't be written: {error}"))
+    };
+    if let Some(path) = &args.json {
+        let written = serde_json::to_vec_pretty(report)
+            .map_err(io::Error::from)
+            .and_then(|json| fs::write(path, json));
+        written.map_err(|error| complain(path, error))?;
+    }
+    if let Some(path) = &args.report {
+        fs::write(path, page::render(report)).map_err(|error| complain(path, error))?;
+    }
+    Ok(())
+}

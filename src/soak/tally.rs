@@ -1,0 +1,323 @@
+//! What is counted and timed while a run goes on, and what the report makes of it.
+
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use super::outcome::Class;
+use super::report::{ClassCount, Latency, Outcomes, Percentiles, Second};
+
+/// Significant digits of a histogram: figures are right to a tenth of a percent.
+const DIGITS: u8 = 3;
+
+/// The longest time that a histogram holds, a day, in microseconds.
+const LONGEST_US: u64 = 24 * 3600 * 1_000_000;
+
+/// One distribution of times.
+#[derive(Clone, Debug)]
+pub struct Times(Histogram<u64>);
+
+impl Default for Times {
+    fn default() -> Self {
+        // The bounds and the digits are constants that it takes.
+        Self(Histogram::new_with_bounds(1, LONGEST_US, DIGITS).expect("the bounds are sound"))
+    }
+}
+
+impl Times {
+    /// Counts one.
+    pub fn record(&mut self, time: Duration) {
+        self.0.saturating_record(micros(time));
+    }
+
+    /// The percentiles, in microseconds.
+    #[must_use]
+    pub fn percentiles(&self) -> Percentiles {
+        if self.0.is_empty() {
+            return Percentiles::default();
+        }
+        Percentiles {
+            count: self.0.len(),
+            p50: self.0.value_at_quantile(0.5),
+            p90: self.0.value_at_quantile(0.9),
+            p99: self.0.value_at_quantile(0.99),
+            p999: self.0.value_at_quantile(0.999),
+            max: self.0.max(),
+        }
+    }
+
+    /// From, to and count of steps that grow by a quarter; empty ones are left out.
+    fn steps(&self) -> Vec<(u64, u64, u64)> {
+        let mut steps: Vec<(u64, u64, u64)> = Vec::new();
+        let mut end = 0;
+        for value in self.0.iter_recorded() {
+            let at = value.value_iterated_to();
+            if at >= end {
+                let mut begin = end.max(1);
+                end = begin + (begin / 4).max(1);
+                while at >= end {
+                    begin = end;
+                    end = begin + (begin / 4).max(1);
+                }
+                steps.push((begin, end, 0));
+            }
+            if let Some((_, _, count)) = steps.last_mut() {
+                *count += value.count_at_value();
+            }
+        }
+        steps
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Tally {
+    /// When the load began.
+    began: Instant,
+    started: u64,
+    counts: [u64; Class::ALL.len()],
+    samples: [Option<String>; Class::ALL.len()],
+    /// From connect to the handshake's end.
+    pub connect: Times,
+    /// From the request to the answer's first byte.
+    pub first_byte: Times,
+    /// Sent minus due.
+    pub lateness: Times,
+    total: Times,
+    /// From the moment a request was due: open model.
+    since_due: Times,
+    /// Total times by the body's length, a class for each power of four: what a client that waits
+    /// would have sent meanwhile depends on how long such a body takes.
+    by_length: Vec<Times>,
+    /// Bytes of bodies.
+    pub body_bytes: u64,
+    /// Bodies that were compared to their end, and their bytes.
+    pub checked: (u64, u64),
+    seconds: Vec<Second>,
+    second: Second,
+    second_times: Times,
+    silence: Silence,
+}
+
+/// The longest time in which clients waited and nobody received a byte.
+#[derive(Debug)]
+struct Silence {
+    waiting: u64,
+    since: Instant,
+    longest: Duration,
+    longest_at: Instant,
+}
+
+impl Tally {
+    /// Nothing was counted; the load begins now.
+    #[must_use]
+    pub fn new(began: Instant) -> Self {
+        Self {
+            began,
+            started: 0,
+            counts: Default::default(),
+            samples: Default::default(),
+            connect: Times::default(),
+            first_byte: Times::default(),
+            lateness: Times::default(),
+            total: Times::default(),
+            since_due: Times::default(),
+            by_length: Vec::new(),
+            body_bytes: 0,
+            checked: (0, 0),
+            seconds: Vec::new(),
+            second: Second::default(),
+            second_times: Times::default(),
+            silence: Silence {
+                waiting: 0,
+                since: began,
+                longest: Duration::ZERO,
+                longest_at: began,
+            },
+        }
+    }
+
+    /// A request was started.
+    pub fn start(&mut self) {
+        self.started += 1;
+        self.second.started += 1;
+    }
+
+    /// A request has ended. The sample is made for the first failure of its class only.
+    pub fn end(&mut self, class: Class, sample: impl FnOnce() -> String) {
+        self.counts[class as usize] += 1;
+        if class.is_failure() {
+            self.second.failed += 1;
+            self.samples[class as usize].get_or_insert_with(sample);
+        }
+    }
+
+    /// A download was completed by a client whose time counts.
+    pub fn complete(&mut self, total: Duration, since_due: Option<Duration>, length: u64) {
+        self.total.record(total);
+        match since_due {
+            Some(since_due) => self.since_due.record(since_due),
+            None => {
+                let class = length.checked_ilog(4).unwrap_or(0) as usize;
+                if self.by_length.len() <= class {
+                    self.by_length.resize_with(class + 1, Times::default);
+                }
+                self.by_length[class].record(total);
+            }
+        }
+        self.second_times.record(since_due.unwrap_or(total));
+    }
+
+    /// Any download was completed.
+    pub fn count_completed(&mut self) {
+        self.second.completed += 1;
+    }
+
+    /// Bytes of a body have come.
+    pub fn count_bytes(&mut self, bytes: usize) {
+        self.body_bytes += bytes as u64;
+        self.second.body_bytes += bytes as u64;
+    }
+
+    /// A client begins to wait for its answer.
+    pub fn wait_begins(&mut self, now: Instant) {
+        if self.silence.waiting == 0 {
+            self.silence.since = now;
+        }
+        self.silence.waiting += 1;
+    }
+
+    /// Such a client received something.
+    pub fn heard(&mut self, now: Instant) {
+        let silence = &mut self.silence;
+        let took = now.saturating_duration_since(silence.since);
+        if took > silence.longest {
+            (silence.longest, silence.longest_at) = (took, silence.since);
+        }
+        silence.since = now;
+    }
+
+    /// Such a client waits no more. `silently`: it gave up.
+    pub fn wait_ends(&mut self, now: Instant, silently: bool) {
+        if !silently || self.silence.waiting == 1 {
+            self.heard(now);
+        }
+        self.silence.waiting -= 1;
+    }
+
+    /// Closes the seconds that are over.
+    pub fn roll(&mut self, now: Instant, clients: u64) {
+        let second = now.saturating_duration_since(self.began).as_secs() as u32;
+        while self.second.at < second {
+            self.close_second(clients);
+        }
+    }
+
+    fn close_second(&mut self, clients: u64) {
+        let times = self.second_times.percentiles();
+        self.second_times.0.reset();
+        let next = Second {
+            at: self.second.at + 1,
+            ..Second::default()
+        };
+        let mut second = std::mem::replace(&mut self.second, next);
+        (second.p50, second.p99, second.max) = (times.p50, times.p99, times.max);
+        second.clients = clients;
+        self.seconds.push(second);
+    }
+
+    /// Closes the last second, which may be a part of one.
+    pub fn close(&mut self, now: Instant) {
+        self.roll(now, 0);
+        let second = &self.second;
+        if second.started + second.completed + second.failed + second.body_bytes > 0 {
+            self.close_second(0);
+        }
+    }
+
+    /// The seconds that are over.
+    #[must_use]
+    pub fn seconds(&self) -> &[Second] {
+        &self.seconds
+    }
+
+    /// Requests started.
+    #[must_use]
+    pub fn started(&self) -> u64 {
+        self.started
+    }
+
+    /// How many ended so.
+    #[must_use]
+    pub fn count(&self, class: Class) -> u64 {
+        self.counts[class as usize]
+    }
+
+    /// How many ended in whichever way.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// How many failed.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        let failures = Class::ALL.iter().filter(|class| class.is_failure());
+        failures.map(|&class| self.count(class)).sum()
+    }
+
+    /// What became of every request.
+    #[must_use]
+    pub fn outcomes(&self) -> Outcomes {
+        let occurred = Class::ALL.iter().filter(|&&class| self.count(class) > 0);
+        let classes = occurred.map(|&class| ClassCount {
+            class: class.as_str(),
+            is_failure: class.is_failure(),
+            count: self.count(class),
+            sample: self.samples[class as usize].clone(),
+        });
+        Outcomes {
+            started: self.started,
+            classes: classes.collect(),
+        }
+    }
+
+    /// How long things took.
+    #[must_use]
+    pub fn latency(&self) -> Latency {
+        let corrected = self.corrected();
+        Latency {
+            connect: self.connect.percentiles(),
+            first_byte: self.first_byte.percentiles(),
+            total: self.total.percentiles(),
+            corrected: corrected.percentiles(),
+            histogram: corrected.steps(),
+            longest_silence_us: micros(self.silence.longest),
+            longest_silence_at_us: micros(
+                self.silence
+                    .longest_at
+                    .saturating_duration_since(self.began),
+            ),
+        }
+    }
+
+    /// In the open model, times since due. In the closed one, what a client that doesn't wait
+    /// would have seen: each time that is longer than the median of its length's class stands for
+    /// the requests that were not sent meanwhile, too.
+    fn corrected(&self) -> Times {
+        let mut corrected = self.since_due.clone();
+        for times in self.by_length.iter().filter(|times| !times.0.is_empty()) {
+            let interval = times.0.value_at_quantile(0.5).max(1);
+            // Both have the same bounds.
+            corrected
+                .0
+                .add(times.0.clone_correct(interval))
+                .expect("the bounds are the same");
+        }
+        corrected
+    }
+}

@@ -1,0 +1,120 @@
+//! What a report means: the thresholds, what a reader should know before believing a figure, and
+//! the run in one word.
+
+use std::time::Duration;
+
+use super::report::{Against, Model, Report, ThresholdOutcome, Word};
+use super::threshold::Conditions;
+use crate::limits::SOAK_MISSING_SHARE_MAX;
+
+/// A silence that is shorter is nothing to speak of.
+const SILENCE_MIN_US: u64 = 100_000;
+
+/// The loop's thread is as good as busy all the time.
+const BUSY_PERCENT: f64 = 90.0;
+
+/// Fills in thresholds, notes and verdict.
+pub fn judge(report: &mut Report, conditions: &Conditions) {
+    report.thresholds = conditions.evaluate(report);
+    report.notes = notes(report);
+    let failed = report.thresholds.iter().filter(|threshold| threshold.outcome == ThresholdOutcome::Failed);
+    let mut because: Vec<String> =
+        failed.map(|threshold| format!("{}: {}", threshold.text, threshold.measured)).collect();
+    let not_offered = not_offered(report);
+    report.verdict.word = match (because.is_empty(), &not_offered) {
+        (false, _) => Word::Fail,
+        (true, Some(_)) => Word::NotOffered,
+        (true, None) => Word::Pass,
+    };
+    because.extend(not_offered);
+    report.verdict.because = because;
+}
+
+/// Whether the load that was asked for was there; else why not.
+fn not_offered(report: &Report) -> Option<String> {
+    let load = &report.load;
+    let started = report.outcomes.started;
+    match load.model {
+        Model::Open => {
+            let due = started + load.never_started;
+            let missing = load.never_started as f64 / due.max(1) as f64;
+            if missing <= SOAK_MISSING_SHARE_MAX {
+                return None;
+            }
+            let why = if load.clients_max >= load.clients {
+                format!("{} requests were under way, the most that --clients or the descriptors allow", load.clients)
+            } else {
+                format!("the generator used {:.0} % of its core", report.generator.cpu_percent)
+            };
+            Some(format!(
+                "the load was not offered: of {due} arrivals that were due, {} were never started; {why}",
+                load.never_started
+            ))
+        }
+        Model::Closed if started == 0 => Some("the load was not offered: nothing was started".into()),
+        Model::Closed if load.clients_max < load.clients.min(started) && !report.verdict.cut_short => Some(format!(
+            "the load was not offered: of {} clients, {} were there at once at most",
+            load.clients, load.clients_max
+        )),
+        Model::Closed => None,
+    }
+}
+
+fn notes(report: &Report) -> Vec<String> {
+    let mut notes = Vec::new();
+    let (latency, load) = (&report.latency, &report.load);
+    if report.server.as_ref().is_some_and(|server| server.died) {
+        notes.push("the server's process ended during the run".into());
+    }
+    let silence = latency.longest_silence_us;
+    if silence >= SILENCE_MIN_US && silence >= 10 * latency.total.p50 {
+        notes.push(format!(
+            "silence: for {} from second {:.1} on, clients waited and nobody received a byte",
+            time(silence),
+            latency.longest_silence_at_us as f64 / 1e6
+        ));
+    }
+    let hides = latency.corrected.p99 >= 2 * latency.total.p99 && latency.total.count > 0;
+    if load.model == Model::Closed && hides {
+        notes.push(format!(
+            "coordinated omission: clients of a closed model wait with the server, so that their p99 of {} hides \
+             what others would have seen, {} (corrected); --rate measures it",
+            time(latency.total.p99),
+            time(latency.corrected.p99)
+        ));
+    }
+    let lateness = report.generator.lateness.p99;
+    if lateness >= 1000 && lateness >= latency.corrected.p50 / 10 {
+        notes.push(format!(
+            "one request in a hundred was sent {} late or later; that is in the corrected latency",
+            time(lateness)
+        ));
+    }
+    if report.generator.cpu_percent >= BUSY_PERCENT {
+        notes.push(format!(
+            "the generator used {:.0} % of its core: it, and not the server, may be what limits the rate",
+            report.generator.cpu_percent
+        ));
+    }
+    let complete = report.outcomes.classes.iter().find(|class| class.class == "complete");
+    let unchecked = complete.map_or(0, |class| class.count.saturating_sub(report.verification.bodies));
+    let checks = !matches!(report.verification.against, Against::Nothing);
+    if checks && unchecked > 0 {
+        notes.push(format!("{unchecked} bodies were not compared: the file to compare with could not be opened"));
+    }
+    let has_split = load.mix.iter().any(|(kind, _)| kind == "split");
+    let is_bare = !report.target.starts_with("http://");
+    if has_split && is_bare && !matches!(report.verification.against, Against::Folder(_)) {
+        notes.push(
+            "split clients: without --against it isn't known whether a name's beginning names another file, \
+             which a server may rightly serve"
+                .into(),
+        );
+    }
+    notes
+}
+
+fn time(us: u64) -> String {
+    let time = Duration::from_micros(us);
+    format!("{time:.1?}")
+}
