@@ -152,5 +152,11 @@ pub const SOAK_PACE: Duration = Duration::from_millis(100);
 /// Where a client that breaks off does so at the latest when the body's length isn't known.
 pub const SOAK_ABORT_BYTES_MAX: u64 = 64 * 1024;
 
+/// How long a soak offers load if nothing else is asked.
+pub const SOAK_DURATION: Duration = Duration::from_secs(10);
+
+/// The longest warm-up that counts for no slope by default.
+pub const SOAK_WARM_UP_MAX: Duration = Duration::from_secs(60);
+
 /// The share of arrivals that may never have been started in a load that counts as offered.
 pub const SOAK_MISSING_SHARE_MAX: f64 = 0.005;

@@ -24,8 +24,6 @@ pub struct Client {
     pub(super) user: u32,
     /// Its last request failed.
     pub(super) failed: bool,
-    /// Requests on this connection before the present one.
-    requests: u32,
     state: State,
     order: Option<Order>,
     /// When something last moved.
@@ -42,8 +40,8 @@ pub(super) struct Order {
     pub(super) checker: Checker,
     /// The length that the body must have, if that is known.
     pub(super) expected: Option<u64>,
-    /// It is on its second connection: the first, a reused one, was closed by the server.
-    pub(super) is_retry: bool,
+    /// HTTP: another status than 200.
+    bad_status: Option<u16>,
     sent: Option<Instant>,
     has_answer: bool,
     /// Bytes of the body so far.
@@ -63,19 +61,10 @@ impl Order {
             started: Instant::now(),
             checker,
             expected,
-            is_retry: false,
+            bad_status: None,
             sent: None,
             has_answer: false,
             received: 0,
-        }
-    }
-
-    /// The same request on another connection.
-    pub(super) fn again(self) -> Self {
-        Self {
-            is_retry: true,
-            sent: None,
-            ..self
         }
     }
 
@@ -181,7 +170,6 @@ impl Client {
         Self {
             user,
             failed: false,
-            requests: 0,
             state: State::Connecting,
             order: Some(order),
             moved,
@@ -212,11 +200,13 @@ impl Client {
             }
             return Next::Reset(reason);
         }
-        if self.order.is_none() && !self.take_order(engine) {
+        if self.order.is_none()
+            && let Some(next) = self.take_order(socket, engine, cx)
+        {
             return match why {
                 // The server closes a connection that is kept alive.
                 Why::Ready(_) => Next::Close(Reason::ClientLeft),
-                _ => engine.keep(cx),
+                _ => next,
             };
         }
         loop {
@@ -235,27 +225,34 @@ impl Client {
             if let Some(next) = self.end(end, socket, engine, cx) {
                 return next;
             }
-            if !self.take_order(engine) {
-                return engine.keep(cx);
+            if let Some(next) = self.take_order(socket, engine, cx) {
+                return next;
             }
         }
     }
 
-    /// A free connection takes the request that was left for it.
-    fn take_order(&mut self, engine: &mut Engine<'_>) -> bool {
-        self.order = engine.order_for_free(self.user);
-        let has = self.order.is_some();
-        if has {
-            self.moved = Instant::now();
-            self.enter(
-                State::Sending {
-                    at: 0,
-                    resume: None,
-                },
-                engine,
-            );
+    /// A free connection takes the next request; else it says what becomes of the connection. The
+    /// server may have closed it, as it may at any time: RFC 9112, 9.3.1.
+    fn take_order(
+        &mut self,
+        socket: &TcpStream,
+        engine: &mut Engine<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Option<Next> {
+        let Some(order) = engine.order_for_free(self.user) else {
+            return Some(engine.keep(cx));
+        };
+        let waits = socket.peek(&mut [0]).map_err(|error| error.kind());
+        if !matches!(waits, Err(ErrorKind::WouldBlock)) {
+            engine.connect(self.user, order, cx.control);
+            self.user = Engine::NOBODY;
+            return Some(Next::Close(Reason::ClientLeft));
         }
-        has
+        self.failed = false;
+        self.moved = Instant::now();
+        self.order = Some(order);
+        self.enter(State::Sending { at: 0, resume: None }, engine);
+        None
     }
 
     fn is_late(&self, why: Why, before: Instant, engine: &Engine<'_>) -> bool {
@@ -284,16 +281,6 @@ impl Client {
         cx: &mut Cx<'_>,
     ) -> Option<Next> {
         let order = self.order.take()?;
-        let was_closed_early = self.requests > 0
-            && !order.has_answer
-            && !order.is_retry
-            && matches!(end.class, Class::Empty | Class::ResetBefore);
-        if was_closed_early {
-            // The server may close a connection that is kept alive at any time: RFC 9112, 9.3.1.
-            engine.retry(self.user, order, cx.control);
-            self.user = Engine::NOBODY;
-            return Some(Next::Close(Reason::ClientLeft));
-        }
         self.failed = end.class.is_failure();
         let by_reset = order.abort_at().is_some_and(|(_, by_reset)| by_reset);
         let peer = socket.local_addr();
@@ -301,9 +288,8 @@ impl Client {
             Ok(address) => format!("{} ({address})", end.what),
             Err(_) => end.what.into_owned(),
         });
-        self.requests += 1;
         match end.class {
-            Class::Complete if end.reusable => {
+            _ if end.reusable => {
                 self.enter(State::Free, engine);
                 None
             }
@@ -519,16 +505,17 @@ impl Client {
         match parse_head(head) {
             Head::Partial => Ok(()),
             Head::Bad(why) => Err(End::new(Class::BadAnswer, why)),
-            Head::Whole { status, .. } if status != 200 => {
-                Err(End::new(Class::Status, format!("status {status}")))
-            }
             Head::Whole {
                 used,
+                status,
                 framing,
                 keep_alive,
-                ..
             } => {
                 let rest = head.split_off(used);
+                if status != 200 {
+                    // Its body is read, and compared with nothing.
+                    self.order.iter_mut().for_each(|order| order.refuse(status));
+                }
                 if let (
                     Framing::Length(length),
                     Some(Order {
@@ -639,6 +626,13 @@ impl Body {
 }
 
 impl Order {
+    /// The answer is a status, and not what was asked for.
+    fn refuse(&mut self, status: u16) {
+        self.bad_status = Some(status);
+        self.checker = Checker::Nothing;
+        self.expected = None;
+    }
+
     /// Checks bytes of the body.
     fn take(&mut self, bytes: &[u8], engine: &mut Engine<'_>) -> Result<(), End> {
         engine.tally.count_bytes(bytes.len());
@@ -655,6 +649,13 @@ impl Order {
     /// The body has ended in order: is it whole?
     fn whole(&mut self, reusable: bool) -> End {
         let received = self.received;
+        if let Some(status) = self.bad_status {
+            let what = format!("status {status}");
+            return End {
+                reusable,
+                ..End::new(Class::Status, what)
+            };
+        }
         match self.expected {
             Some(expected) if received < expected => {
                 End::new(Class::Short, format!("{received} bytes of {expected}"))
@@ -671,7 +672,7 @@ fn corrupt(wrong: Wrong) -> End {
     let Wrong { offset, among } = wrong;
     let where_ = match among {
         1 => format!("wrong at offset {offset}"),
-        _ => format!("wrong at offset {offset} or in the {among} bytes from there"),
+        _ => format!("wrong in the block of {among} bytes at offset {offset}"),
     };
     End::new(Class::Corrupt, where_)
 }

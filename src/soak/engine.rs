@@ -52,7 +52,7 @@ pub enum Load {
 }
 
 /// How far a stage goes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Bounds {
     /// How long requests are started.
     pub time: Option<Duration>,
@@ -129,11 +129,7 @@ impl<'a> Engine<'a> {
             buffer: vec![0; SCRATCH_BYTES].into(),
             references,
             load: Load::Learn(0..0),
-            bounds: Bounds {
-                time: None,
-                requests: None,
-                ramp: Duration::ZERO,
-            },
+            bounds: Bounds::default(),
             onlooker: None,
             began: now,
             stage_started: 0,
@@ -153,6 +149,12 @@ impl<'a> Engine<'a> {
             cut_short: false,
             next_tick: now,
         })
+    }
+
+    /// What is asked of whom.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        self.plan
     }
 
     /// Whoever looks on from now on.
@@ -303,15 +305,6 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Asks once more, on a new connection.
-    pub(super) fn retry(&mut self, user: u32, order: Order, control: &mut Control) {
-        if order.waits() {
-            self.tally.wait_ends(Instant::now(), false);
-        }
-        let again = order.again();
-        self.connect(user, again, control);
-    }
-
     // ---- starting ----
 
     fn may_start(&self, now: Instant) -> bool {
@@ -373,7 +366,8 @@ impl<'a> Engine<'a> {
         order
     }
 
-    fn connect(&mut self, user: u32, order: Order, control: &mut Control) {
+    /// Opens a connection for a request.
+    pub(super) fn connect(&mut self, user: u32, order: Order, control: &mut Control) {
         match self.open_socket(order.choice.kind) {
             Ok(socket) => {
                 let client = Client::new(user, order, self);
@@ -499,7 +493,8 @@ impl<'a> Engine<'a> {
         let now = Instant::now();
         self.start_due(now, control);
         let starts = self.next_arrival().is_some() || self.may_start(now) && self.clients() > 0;
-        let goes_on = self.in_flight > self.silent || starts;
+        let is_in_time = self.bounds.time.is_some_and(|time| now < self.began + time);
+        let goes_on = self.in_flight > self.silent || starts || (self.silent > 0 && is_in_time);
         let over = self
             .bounds
             .time

@@ -238,6 +238,9 @@ fn bare_names(
     mut names: Vec<Vec<u8>>,
     args: &SoakArgs,
 ) -> Result<Understood, String> {
+    if args.no_keep_alive {
+        return Err("--no-keep-alive is for http://".into());
+    }
     let text = String::from_utf8_lossy(targets[0]);
     let server: ServerAddress = text.parse().map_err(|takes| {
         format!(

@@ -50,14 +50,14 @@ pub fn run(args: &SoakArgs) -> Exit {
 
 fn soak(args: &SoakArgs) -> Result<Exit, Failure> {
     let conditions = conditions(args)?;
-    for path in args.json.iter().chain(&args.report) {
-        check_writable(path)?;
-    }
     let mut plan = Plan::new(args, args.seed.unwrap_or_else(rand::random)).map_err(Failure::usage)?;
     let references = references(args, &mut plan)?;
     let load = load(args, &plan)?;
-    let signals = signals()?;
+    for path in args.json.iter().chain(&args.report) {
+        check_writable(path)?;
+    }
     let watch = watch(args)?;
+    let signals = signals()?;
     let mut live = View::start(args, watch.as_ref());
     let failed = |error: io::Error| Failure::could_not_run(format!("the loop can't be made: {error}"));
     let mut engine = Engine::new(&plan, references, signals).map_err(failed)?;
@@ -98,10 +98,13 @@ fn conditions(args: &SoakArgs) -> Result<Conditions, Failure> {
     Ok(conditions)
 }
 
-/// A report that can't be written is no surprise to come after an hour of load.
+/// That a report can't be written must not turn out after an hour of load. A file that was not
+/// there is not left behind.
 fn check_writable(path: &Path) -> Result<(), Failure> {
+    let is_new = !path.exists();
     let opened = OpenOptions::new().append(true).create(true).open(path);
-    opened.map(drop).map_err(|error| {
+    let checked = opened.and_then(|_| if is_new { fs::remove_file(path) } else { Ok(()) });
+    checked.map_err(|error| {
         let path = Escaped(path.as_os_str().as_encoded_bytes());
         Failure::usage(format!("'{path}' can't be written: {error}"))
     })

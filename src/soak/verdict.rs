@@ -66,6 +66,13 @@ fn notes(report: &Report) -> Vec<String> {
     if report.server.as_ref().is_some_and(|server| server.died) {
         notes.push("the server's process ended during the run".into());
     }
+    if matches!(report.verification.against, Against::Nothing) {
+        notes.push(
+            "bodies were compared with nothing, so a wrong byte would not be noticed: --verify or --against DIR \
+             compares them"
+                .into(),
+        );
+    }
     let silence = latency.longest_silence_us;
     if silence >= SILENCE_MIN_US && silence >= 10 * latency.total.p50 {
         notes.push(format!(
