@@ -4,6 +4,7 @@
 pub mod outcome;
 pub mod population;
 pub mod report;
+pub mod slope;
 pub mod threshold;
 
 use crate::cli::{Exit, SoakArgs};
