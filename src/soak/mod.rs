@@ -3,9 +3,11 @@
 
 pub mod outcome;
 pub mod population;
+pub mod process;
 pub mod report;
 pub mod slope;
 pub mod threshold;
+pub mod watch;
 
 use crate::cli::{Exit, SoakArgs};
 
