@@ -5,12 +5,17 @@ pub mod check;
 pub mod client;
 pub mod engine;
 pub mod http;
+mod metric;
 pub mod outcome;
 pub mod plan;
 pub mod population;
+pub mod process;
 pub mod report;
 pub mod run;
+pub mod slope;
 pub mod tally;
 pub mod threshold;
+pub mod verdict;
+pub mod watch;
 
 pub use run::run;

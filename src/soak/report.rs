@@ -211,7 +211,7 @@ pub struct Server {
     pub name: String,
     /// It ended or was restarted during the run.
     pub died: bool,
-    /// All samples, in order.
+    /// Samples, in order: of a long run about 2,000, and all quiet points and highest values.
     pub samples: Vec<Sample>,
     /// CPU time in percent of one core, over the load.
     pub cpu_percent: f64,
