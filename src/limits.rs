@@ -120,7 +120,6 @@ pub const ANSWER_BYTES_MAX: u64 = TEXT_BYTES_MAX as u64;
 /// the rule; more means that others keep taking the same name.
 pub const PART_ATTEMPTS_MAX: u32 = 8;
 
-<<<<<<< HEAD
 /// What a soak learns of a first download is a hash of each block of so many bytes: 8 bytes of
 /// memory for 16 KiB, and a wrong byte is found within as many.
 pub const SOAK_BLOCK_BYTES: u64 = 16 * 1024;
@@ -161,7 +160,7 @@ pub const SOAK_WARM_UP_MAX: Duration = Duration::from_secs(60);
 
 /// The share of arrivals that may never have been started in a load that counts as offered.
 pub const SOAK_MISSING_SHARE_MAX: f64 = 0.005;
-=======
+
 /// The points that a trend needs. With fewer, the correlation of neighbours is itself a guess.
 pub const SLOPE_POINTS_MIN: usize = 20;
 
@@ -174,4 +173,3 @@ pub const REPORT_SAMPLES: usize = 2000;
 
 /// How often the server is looked at, at least, while a run waits for it to come to rest.
 pub const SETTLE_LOOK_INTERVAL: Duration = Duration::from_millis(100);
->>>>>>> soak-a

@@ -13,8 +13,8 @@ use signal_hook_mio::v1_0::Signals;
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 
 use crate::cli::{Exit, ListenArgs, ServeArgs, ThankArgs};
-use crate::descriptors::raise_descriptor_limit;
 use crate::conn::{Conn, Delivery, Env, Timeouts};
+use crate::descriptors::raise_descriptor_limit;
 use crate::escape::Escaped;
 use crate::limits::{DESCRIPTORS_RESERVED, OPEN_FILES_SHARE, PARKED_RETRY, STALL_TIMEOUT};
 use crate::logging::{self, Outlet};

@@ -222,7 +222,7 @@ impl Client {
                 Ok(next) => return next,
                 Err(end) => end,
             };
-            if let Some(next) = self.end(end, socket, engine, cx) {
+            if let Some(next) = self.end(end, socket, engine) {
                 return next;
             }
             if let Some(next) = self.take_order(socket, engine, cx) {
@@ -251,7 +251,13 @@ impl Client {
         self.failed = false;
         self.moved = Instant::now();
         self.order = Some(order);
-        self.enter(State::Sending { at: 0, resume: None }, engine);
+        self.enter(
+            State::Sending {
+                at: 0,
+                resume: None,
+            },
+            engine,
+        );
         None
     }
 
@@ -273,13 +279,7 @@ impl Client {
 
     /// Counts the end of a request, and says what becomes of the connection; `None` if it carries
     /// the next one.
-    fn end(
-        &mut self,
-        end: End,
-        socket: &TcpStream,
-        engine: &mut Engine<'_>,
-        cx: &mut Cx<'_>,
-    ) -> Option<Next> {
+    fn end(&mut self, end: End, socket: &TcpStream, engine: &mut Engine<'_>) -> Option<Next> {
         let order = self.order.take()?;
         self.failed = end.class.is_failure();
         let by_reset = order.abort_at().is_some_and(|(_, by_reset)| by_reset);

@@ -1,21 +1,30 @@
 //! `carafe soak`: load and soak tests that tell the truth. Another application on the same
 //! reactor: its connections are clients.
 
+mod charts;
 pub mod check;
 pub mod client;
 pub mod engine;
 pub mod http;
+pub mod live;
 mod metric;
 pub mod outcome;
+pub mod page;
 pub mod plan;
+mod plot;
 pub mod population;
 pub mod process;
 pub mod report;
 pub mod run;
+#[cfg(test)]
+mod sample;
 pub mod slope;
 pub mod tally;
+pub mod text;
 pub mod threshold;
+mod units;
 pub mod verdict;
 pub mod watch;
+mod wording;
 
 pub use run::run;

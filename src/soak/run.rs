@@ -1,7 +1,7 @@
 //! A run from the command line to the exit code: stages of load with quiet points between them,
 //! and the report.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,16 +11,23 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 use super::check::Reference;
-use super::engine::{Bounds, Engine, Load};
+use super::client::Phase;
+use super::engine::{Bounds, Engine, Load, Onlooker};
+use super::live::{Live, Progress};
 use super::outcome::Class;
 use super::plan::{Plan, Protocol};
 use super::population::Kind;
-use super::report::{self, Against, Generator, Model, Report, ThresholdOutcome, Verification, Verdict, Word};
+use super::report::{self, Against, Generator, Model, Report, Verdict, Verification, Word};
 use super::threshold::Conditions;
+use super::verdict::judge;
+use super::watch::Watch;
+use super::{page, text};
 use crate::cli::{Exit, SoakArgs};
 use crate::descriptors::raise_descriptor_limit;
 use crate::escape::Escaped;
-use crate::limits::{SOAK_DESCRIPTORS_RESERVED, SOAK_MISSING_SHARE_MAX, SOAK_OPEN_FILES_MAX};
+use crate::limits::{
+    SOAK_DESCRIPTORS_RESERVED, SOAK_DURATION, SOAK_OPEN_FILES_MAX, SOAK_WARM_UP_MAX,
+};
 
 /// Why a run could not take place: one line, and how the program ends.
 struct Failure {
@@ -30,11 +37,17 @@ struct Failure {
 
 impl Failure {
     fn usage(line: impl Into<String>) -> Self {
-        Self { exit: Exit::Usage, line: line.into() }
+        Self {
+            exit: Exit::Usage,
+            line: line.into(),
+        }
     }
 
     fn could_not_run(line: impl Into<String>) -> Self {
-        Self { exit: Exit::NotOffered, line: line.into() }
+        Self {
+            exit: Exit::NotOffered,
+            line: line.into(),
+        }
     }
 }
 
@@ -50,7 +63,8 @@ pub fn run(args: &SoakArgs) -> Exit {
 
 fn soak(args: &SoakArgs) -> Result<Exit, Failure> {
     let conditions = conditions(args)?;
-    let mut plan = Plan::new(args, args.seed.unwrap_or_else(rand::random)).map_err(Failure::usage)?;
+    let mut plan =
+        Plan::new(args, args.seed.unwrap_or_else(rand::random)).map_err(Failure::usage)?;
     let references = references(args, &mut plan)?;
     let load = load(args, &plan)?;
     for path in args.json.iter().chain(&args.report) {
@@ -58,23 +72,23 @@ fn soak(args: &SoakArgs) -> Result<Exit, Failure> {
     }
     let watch = watch(args)?;
     let signals = signals()?;
-    let mut live = View::start(args, watch.as_ref());
-    let failed = |error: io::Error| Failure::could_not_run(format!("the loop can't be made: {error}"));
+    let mut view = View::start(args, watch.as_ref());
+    let failed =
+        |error: io::Error| Failure::could_not_run(format!("the loop can't be made: {error}"));
     let mut engine = Engine::new(&plan, references, signals).map_err(failed)?;
     if args.verify && args.against.is_none() {
         learn(&mut engine).map_err(failed)?;
     }
     settle(args, watch.as_ref());
-    engine.set_onlooker(&mut live);
+    view.began = Instant::now();
+    engine.set_onlooker(&mut view);
     let course = offer(&mut engine, args, &load, watch.as_ref()).map_err(failed)?;
     settle(args, watch.as_ref());
-    let server = watch.map(|watch| {
-        watch.finish(course.began, course.ended, warm_up(args, &course))
-    });
     let mut report = assemble(args, &engine, &load, &course);
     drop(engine);
-    live.finish();
-    report.server = server;
+    view.live.finish();
+    report.server =
+        watch.map(|watch| watch.finish(course.began, course.ended, warm_up(args, &course)));
     judge(&mut report, &conditions);
     write_out(args, &report)?;
     Ok(match report.verdict.word {
@@ -93,7 +107,9 @@ fn conditions(args: &SoakArgs) -> Result<Conditions, Failure> {
         None => Conditions::default_for(has_pid),
     };
     if conditions.needs_pid() && !has_pid {
-        return Err(Failure::usage("--fail-if: what it says of the server takes --pid"));
+        return Err(Failure::usage(
+            "--fail-if: what it says of the server takes --pid",
+        ));
     }
     Ok(conditions)
 }
@@ -103,7 +119,13 @@ fn conditions(args: &SoakArgs) -> Result<Conditions, Failure> {
 fn check_writable(path: &Path) -> Result<(), Failure> {
     let is_new = !path.exists();
     let opened = OpenOptions::new().append(true).create(true).open(path);
-    let checked = opened.and_then(|_| if is_new { fs::remove_file(path) } else { Ok(()) });
+    let checked = opened.and_then(|_| {
+        if is_new {
+            fs::remove_file(path)
+        } else {
+            Ok(())
+        }
+    });
     checked.map_err(|error| {
         let path = Escaped(path.as_os_str().as_encoded_bytes());
         Failure::usage(format!("'{path}' can't be written: {error}"))
@@ -116,10 +138,13 @@ fn references(args: &SoakArgs, plan: &mut Plan) -> Result<Vec<Option<Reference>>
     };
     if !folder.is_dir() {
         let folder = Escaped(folder.as_os_str().as_encoded_bytes());
-        return Err(Failure::usage(format!("--against: '{folder}' won't do: it takes a folder")));
+        return Err(Failure::usage(format!(
+            "--against: '{folder}' won't do: it takes a folder"
+        )));
     }
     if plan.protocol == Protocol::Bare && plan.mix.share(Kind::Split) > 0.0 {
-        plan.keep_split_names_apart(folder).map_err(Failure::usage)?;
+        plan.keep_split_names_apart(folder)
+            .map_err(Failure::usage)?;
     }
     plan.references(folder).map_err(Failure::usage)
 }
@@ -130,15 +155,22 @@ fn load(args: &SoakArgs, plan: &Plan) -> Result<Load, Failure> {
         Some(_) => plan.names.len().min(SOAK_OPEN_FILES_MAX) as u64,
         None => 0,
     };
-    let room = limit.saturating_sub(SOAK_DESCRIPTORS_RESERVED + files).max(1);
-    let clients = args.clients.unwrap_or(if args.rate.is_some() { room } else { 10 });
+    let room = limit
+        .saturating_sub(SOAK_DESCRIPTORS_RESERVED + files)
+        .max(1);
+    let clients = args
+        .clients
+        .unwrap_or(if args.rate.is_some() { room } else { 10 });
     if clients > room {
         return Err(Failure::usage(format!(
             "--clients: '{clients}' won't do: with {limit} descriptors it takes 1 to {room}"
         )));
     }
     Ok(match args.rate {
-        Some(rate) => Load::Open { rate, clients_max: clients },
+        Some(rate) => Load::Open {
+            rate,
+            clients_max: clients,
+        },
         // It is no more than the descriptors.
         None => Load::Closed(plan.mix.spread(clients as usize)),
     })
@@ -150,9 +182,13 @@ fn signals() -> Result<Signals, Failure> {
     for signal in [SIGINT, SIGTERM] {
         let came = std::sync::Arc::default();
         let again = 128 + signal;
-        signal_hook::flag::register_conditional_shutdown(signal, again, std::sync::Arc::clone(&came))
-            .and_then(|_| signal_hook::flag::register(signal, came))
-            .map_err(failed)?;
+        signal_hook::flag::register_conditional_shutdown(
+            signal,
+            again,
+            std::sync::Arc::clone(&came),
+        )
+        .and_then(|_| signal_hook::flag::register(signal, came))
+        .map_err(failed)?;
     }
     Signals::new([SIGINT, SIGTERM]).map_err(failed)
 }
@@ -193,7 +229,12 @@ struct Course {
 }
 
 /// Stage after stage, with quiet points between them if the server is watched.
-fn offer(engine: &mut Engine<'_>, args: &SoakArgs, load: &Load, watch: Option<&Watch>) -> io::Result<Course> {
+fn offer(
+    engine: &mut Engine<'_>,
+    args: &SoakArgs,
+    load: &Load,
+    watch: Option<&Watch>,
+) -> io::Result<Course> {
     let default_time = args.requests.is_none().then_some(SOAK_DURATION);
     let mut time_left = args.duration.or(default_time);
     let mut ramp = args.ramp.unwrap_or_default();
@@ -214,7 +255,14 @@ fn offer(engine: &mut Engine<'_>, args: &SoakArgs, load: &Load, watch: Option<&W
         if let Some(watch) = watch {
             watch.set_quiet(false);
         }
-        engine.run_stage(load.clone(), Bounds { time, requests, ramp })?;
+        engine.run_stage(
+            load.clone(),
+            Bounds {
+                time,
+                requests,
+                ramp,
+            },
+        )?;
         course.ended = Instant::now();
         let took = course.ended - stage_began;
         course.load += time.map_or(took, |time| time.min(took));
@@ -222,7 +270,9 @@ fn offer(engine: &mut Engine<'_>, args: &SoakArgs, load: &Load, watch: Option<&W
         ramp = Duration::ZERO;
         let is_over = engine.was_cut_short()
             || time_left == Some(Duration::ZERO)
-            || args.requests.is_some_and(|all| engine.tally().started() >= all);
+            || args
+                .requests
+                .is_some_and(|all| engine.tally().started() >= all);
         if is_over {
             break;
         }
@@ -240,15 +290,61 @@ fn cpu_time() -> Duration {
 }
 
 fn warm_up(args: &SoakArgs, course: &Course) -> Duration {
-    args.warm_up.unwrap_or((course.load / 5).min(SOAK_WARM_UP_MAX))
+    args.warm_up
+        .unwrap_or((course.load / 5).min(SOAK_WARM_UP_MAX))
 }
 
-/// What the live view shows, and how often.
+// ---- the live view ----
+
+/// Shows a run as it goes on.
 struct View<'a> {
-    live: Option<Live>,
+    live: Live,
     args: &'a SoakArgs,
     watch: Option<&'a Watch>,
     began: Instant,
+}
+
+impl<'a> View<'a> {
+    fn start(args: &'a SoakArgs, watch: Option<&'a Watch>) -> Self {
+        Self {
+            live: Live::start(!args.quiet),
+            args,
+            watch,
+            began: Instant::now(),
+        }
+    }
+}
+
+impl Onlooker for View<'_> {
+    fn look(&mut self, engine: &Engine<'_>) {
+        let tally = engine.tally();
+        let last = tally.seconds().last();
+        let server = self.watch.and_then(Watch::latest);
+        self.live.show(Progress {
+            elapsed: self.began.elapsed(),
+            duration: self
+                .args
+                .duration
+                .or(self.args.requests.is_none().then_some(SOAK_DURATION)),
+            requests_limit: self.args.requests,
+            started: tally.started(),
+            rate: last.map_or(0.0, |second| (second.completed + second.failed) as f64),
+            connecting: engine.phase(Phase::Connecting),
+            waiting: engine.phase(Phase::Waiting),
+            receiving: engine.phase(Phase::Receiving),
+            idle: engine.phase(Phase::Idle),
+            completed: tally.count(Class::Complete),
+            failed: tally.failed(),
+            p50_us: last
+                .filter(|second| second.completed > 0)
+                .map(|second| second.p50),
+            p99_us: last
+                .filter(|second| second.completed > 0)
+                .map(|second| second.p99),
+            server_rss_bytes: server.map(|sample| sample.rss_bytes),
+            server_descriptors: server.map(|sample| sample.descriptors),
+        });
+    }
 }
 
 // ---- after it ----
@@ -267,7 +363,9 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Load, course: &Course) 
         Load::Closed(kinds) => (Model::Closed, None, kinds.len() as u64),
         Load::Learn(_) => (Model::Closed, None, 0),
     };
-    let kinds = Kind::ALL.into_iter().filter(|&kind| plan.mix.share(kind) > 0.0);
+    let kinds = Kind::ALL
+        .into_iter()
+        .filter(|&kind| plan.mix.share(kind) > 0.0);
     Report {
         schema: report::SCHEMA,
         carafe: env!("CARGO_PKG_VERSION"),
@@ -276,7 +374,11 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Load, course: &Course) 
         names: plan.names.iter().take(100).map(shown).collect(),
         names_total: plan.names.len(),
         seed: plan.seed,
-        verdict: Verdict { word: Word::Pass, because: Vec::new(), cut_short: engine.was_cut_short() },
+        verdict: Verdict {
+            word: Word::Pass,
+            because: Vec::new(),
+            cut_short: engine.was_cut_short(),
+        },
         load: report::Load {
             model,
             clients,
@@ -286,7 +388,9 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Load, course: &Course) 
             rate_ended: tally.ended() as f64 / seconds,
             never_started: engine.never_started(),
             seconds: course.load.as_secs_f64(),
-            mix: kinds.map(|kind| (kind.as_str().to_owned(), plan.mix.share(kind))).collect(),
+            mix: kinds
+                .map(|kind| (kind.as_str().to_owned(), plan.mix.share(kind)))
+                .collect(),
             body_bytes: tally.body_bytes,
         },
         outcomes: tally.outcomes(),
@@ -300,7 +404,8 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Load, course: &Course) 
         },
         generator: Generator {
             lateness: tally.lateness.percentiles(),
-            cpu_percent: 100.0 * course.cpu.as_secs_f64() / (course.ended - course.began).as_secs_f64().max(1e-9),
+            cpu_percent: 100.0 * course.cpu.as_secs_f64()
+                / (course.ended - course.began).as_secs_f64().max(1e-9),
             rss_max_bytes: rss_max_bytes(),
         },
         server: None,

@@ -17,9 +17,16 @@ const BUSY_PERCENT: f64 = 90.0;
 pub fn judge(report: &mut Report, conditions: &Conditions) {
     report.thresholds = conditions.evaluate(report);
     report.notes = notes(report);
-    let failed = report.thresholds.iter().filter(|threshold| threshold.outcome == ThresholdOutcome::Failed);
-    let mut because: Vec<String> =
-        failed.map(|threshold| format!("{}: {}", threshold.text, threshold.measured)).collect();
+    let failed = report
+        .thresholds
+        .iter()
+        .filter(|threshold| threshold.outcome == ThresholdOutcome::Failed);
+    let mut because: Vec<String> = failed
+        .map(|threshold| format!("{}: {}", threshold.text, threshold.measured))
+        .collect();
+    if report.server.as_ref().is_some_and(|server| server.died) {
+        because.push("the server's process ended during the run".into());
+    }
     let not_offered = not_offered(report);
     report.verdict.word = match (because.is_empty(), &not_offered) {
         (false, _) => Word::Fail,
@@ -42,20 +49,32 @@ fn not_offered(report: &Report) -> Option<String> {
                 return None;
             }
             let why = if load.clients_max >= load.clients {
-                format!("{} requests were under way, the most that --clients or the descriptors allow", load.clients)
+                format!(
+                    "{} requests were under way, the most that --clients or the descriptors allow",
+                    load.clients
+                )
             } else {
-                format!("the generator used {:.0} % of its core", report.generator.cpu_percent)
+                format!(
+                    "the generator used {:.0} % of its core",
+                    report.generator.cpu_percent
+                )
             };
             Some(format!(
                 "the load was not offered: of {due} arrivals that were due, {} were never started; {why}",
                 load.never_started
             ))
         }
-        Model::Closed if started == 0 => Some("the load was not offered: nothing was started".into()),
-        Model::Closed if load.clients_max < load.clients.min(started) && !report.verdict.cut_short => Some(format!(
-            "the load was not offered: of {} clients, {} were there at once at most",
-            load.clients, load.clients_max
-        )),
+        Model::Closed if started == 0 => {
+            Some("the load was not offered: nothing was started".into())
+        }
+        Model::Closed
+            if load.clients_max < load.clients.min(started) && !report.verdict.cut_short =>
+        {
+            Some(format!(
+                "the load was not offered: of {} clients, {} were there at once at most",
+                load.clients, load.clients_max
+            ))
+        }
         Model::Closed => None,
     }
 }
@@ -63,9 +82,6 @@ fn not_offered(report: &Report) -> Option<String> {
 fn notes(report: &Report) -> Vec<String> {
     let mut notes = Vec::new();
     let (latency, load) = (&report.latency, &report.load);
-    if report.server.as_ref().is_some_and(|server| server.died) {
-        notes.push("the server's process ended during the run".into());
-    }
     if matches!(report.verification.against, Against::Nothing) {
         notes.push(
             "bodies were compared with nothing, so a wrong byte would not be noticed: --verify or --against DIR \
@@ -103,11 +119,19 @@ fn notes(report: &Report) -> Vec<String> {
             report.generator.cpu_percent
         ));
     }
-    let complete = report.outcomes.classes.iter().find(|class| class.class == "complete");
-    let unchecked = complete.map_or(0, |class| class.count.saturating_sub(report.verification.bodies));
+    let complete = report
+        .outcomes
+        .classes
+        .iter()
+        .find(|class| class.class == "complete");
+    let unchecked = complete.map_or(0, |class| {
+        class.count.saturating_sub(report.verification.bodies)
+    });
     let checks = !matches!(report.verification.against, Against::Nothing);
     if checks && unchecked > 0 {
-        notes.push(format!("{unchecked} bodies were not compared: the file to compare with could not be opened"));
+        notes.push(format!(
+            "{unchecked} bodies were not compared: the file to compare with could not be opened"
+        ));
     }
     let has_split = load.mix.iter().any(|(kind, _)| kind == "split");
     let is_bare = !report.target.starts_with("http://");
