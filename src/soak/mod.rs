@@ -4,7 +4,12 @@
 pub mod outcome;
 pub mod population;
 pub mod report;
+#[cfg(test)]
+mod sample;
+pub mod text;
 pub mod threshold;
+mod units;
+mod wording;
 
 use crate::cli::{Exit, SoakArgs};
 
