@@ -1,7 +1,10 @@
 //! `carafe soak`: load and soak tests that tell the truth. Another application on the same
 //! reactor: its connections are clients.
 
+mod charts;
 pub mod outcome;
+pub mod page;
+mod plot;
 pub mod population;
 pub mod report;
 #[cfg(test)]
