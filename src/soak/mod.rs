@@ -2,6 +2,7 @@
 //! reactor: its connections are clients.
 
 mod charts;
+pub mod live;
 pub mod outcome;
 pub mod page;
 mod plot;
