@@ -169,6 +169,14 @@ impl<C> Reactor<C> {
             .register(source, token.pack(), Interest::READABLE)
     }
 
+    /// Watches a source no more, so that another loop may.
+    ///
+    /// # Errors
+    /// It isn't watched.
+    pub fn remove_source(&mut self, source: &mut impl mio::event::Source) -> io::Result<()> {
+        self.poll.registry().deregister(source)
+    }
+
     /// A handle for other threads.
     #[must_use]
     pub fn remote(&self) -> Remote {

@@ -97,6 +97,8 @@ pub struct Engine<'a> {
     free: Vec<Token>,
     /// What was left for them.
     for_free: VecDeque<Order>,
+    /// When a request was last started.
+    last_start: Instant,
     in_flight: u64,
     in_flight_max: u64,
     /// Of these, by clients that say nothing: they hold up no end.
@@ -140,6 +142,7 @@ impl<'a> Engine<'a> {
             resting: BinaryHeap::new(),
             free: Vec::new(),
             for_free: VecDeque::new(),
+            last_start: now,
             in_flight: 0,
             in_flight_max: 0,
             silent: 0,
@@ -191,7 +194,9 @@ impl<'a> Engine<'a> {
                 .push(Reverse((self.began + bounds.ramp.mul_f64(share), user)));
         }
         self.arm(self.began)?;
-        reactor.run(self)?;
+        let ran = reactor.run(self);
+        reactor.remove_source(&mut self.signals)?;
+        ran?;
         self.free.clear();
         if let Load::Open { .. } = self.load {
             self.never_started += self.due_by_now().saturating_sub(self.arrivals);
@@ -358,6 +363,7 @@ impl<'a> Engine<'a> {
         self.in_flight_max = self.in_flight_max.max(self.in_flight);
         self.silent += u64::from(choice.kind == Kind::Idle);
         let order = Order::new(choice, due, checker, expected);
+        self.last_start = order.started;
         if let Some(due) = due {
             self.tally
                 .lateness
@@ -493,8 +499,12 @@ impl<'a> Engine<'a> {
         let now = Instant::now();
         self.start_due(now, control);
         let starts = self.next_arrival().is_some() || self.may_start(now) && self.clients() > 0;
-        let is_in_time = self.bounds.time.is_some_and(|time| now < self.began + time);
-        let goes_on = self.in_flight > self.silent || starts || (self.silent > 0 && is_in_time);
+        let silence_ends = match self.bounds.time {
+            Some(time) => self.began + time,
+            None => self.last_start + self.plan.timeout,
+        };
+        let is_silent = self.silent > 0 && now < silence_ends;
+        let goes_on = self.in_flight > self.silent || starts || is_silent;
         let over = self
             .bounds
             .time

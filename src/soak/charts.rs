@@ -1,0 +1,330 @@
+//! What the page plots: which figures of a report, over which axes.
+
+use super::plot::{Axis, Mark, Plot};
+use super::report::{Report, Sample, Second, Server};
+use super::units;
+
+/// The most points of a line: as many as a desk's screen can tell apart, and a run may last days.
+const POINTS_MAX: usize = 600;
+
+/// The histogram's bars for each factor of ten.
+const BARS_A_DECADE: f64 = 20.0;
+
+/// Some seconds in a row.
+struct Bucket {
+    from: f64,
+    to: f64,
+    seconds: Vec<Second>,
+}
+
+impl Bucket {
+    fn middle(&self) -> f64 {
+        f64::midpoint(self.from, self.to)
+    }
+
+    fn mean(&self, of: fn(&Second) -> u64) -> f64 {
+        let sum: u64 = self.seconds.iter().map(of).sum();
+        sum as f64 / self.seconds.len().max(1) as f64
+    }
+
+    fn sum(&self, of: fn(&Second) -> u64) -> u64 {
+        self.seconds.iter().map(of).sum()
+    }
+
+    fn least(&self, of: fn(&Second) -> u64) -> f64 {
+        self.seconds.iter().map(of).min().unwrap_or(0) as f64
+    }
+}
+
+/// The plots of a run's seconds, as many as there is data for.
+pub fn of_seconds(report: &Report) -> Vec<Plot> {
+    let width = report.seconds.len().div_ceil(POINTS_MAX).max(1);
+    let chunks = report.seconds.chunks(width);
+    let buckets: Vec<_> = chunks.filter_map(bucket).collect();
+    let to = buckets.last().map_or(0.0, |bucket| bucket.to);
+    if buckets.is_empty() {
+        return Vec::new();
+    }
+    let time = || Axis::time(0.0, to);
+    let plots = [
+        latency(&buckets, width, time()),
+        Some(requests(&buckets, width, time())),
+        Some(bytes(&buckets, width, time())),
+        errors(&buckets, width, time()),
+    ];
+    plots.into_iter().flatten().collect()
+}
+
+fn bucket(seconds: &[Second]) -> Option<Bucket> {
+    Some(Bucket {
+        from: f64::from(seconds.first()?.at),
+        to: f64::from(seconds.last()?.at) + 1.0,
+        seconds: seconds.to_vec(),
+    })
+}
+
+/// What a point stands for, where it is not one second.
+fn each_point(width: usize, means: &str) -> String {
+    match width {
+        1 => String::new(),
+        _ => format!("Each point is {width} s: {means}."),
+    }
+}
+
+fn latency(buckets: &[Bucket], width: usize, x: Axis) -> Option<Plot> {
+    let measured = |bucket: &Bucket, of: fn(&Second) -> u64| -> Vec<u64> {
+        // A second in which nothing was completed has no latency.
+        let seconds = bucket.seconds.iter().filter(|second| second.max > 0);
+        let mut figures: Vec<_> = seconds.map(of).map(|us| us.max(1)).collect();
+        figures.sort_unstable();
+        figures
+    };
+    let line = |of: fn(&Second) -> u64, which: fn(&[u64]) -> Option<u64>| -> Vec<_> {
+        let points = buckets.iter().map(|bucket| {
+            let figure = which(&measured(bucket, of));
+            (bucket.middle(), figure.map(|us| us as f64))
+        });
+        points.collect()
+    };
+    let p50 = line(
+        |second| second.p50,
+        |figures| figures.get(figures.len() / 2).copied(),
+    );
+    let p99 = line(|second| second.p99, |figures| figures.last().copied());
+    let max = line(|second| second.max, |figures| figures.last().copied());
+    let all = || {
+        [&p50, &p99, &max]
+            .into_iter()
+            .flatten()
+            .filter_map(|point| point.1)
+    };
+    let least = all().reduce(f64::min)?;
+    let y = Axis::log(least, all().fold(least, f64::max), tick_time);
+    Some(Plot {
+        title: "Latency",
+        note: each_point(width, "the middle p50, the highest p99 and maximum"),
+        x,
+        y,
+        marks: vec![
+            ("third", "max", Mark::Line(max)),
+            ("second", "p99", Mark::Line(p99)),
+            ("first", "p50", Mark::Line(p50)),
+        ],
+    })
+}
+
+fn requests(buckets: &[Bucket], width: usize, x: Axis) -> Plot {
+    let completed = |second: &Second| second.completed;
+    let started = means(buckets, |second| second.started);
+    let max = highest(buckets, |second| second.started.max(second.completed));
+    let lines = [
+        ("third", "started", Mark::Line(started)),
+        ("first", "completed", Mark::Line(means(buckets, completed))),
+    ];
+    Plot {
+        title: "Requests a second",
+        note: each_point(width, "the mean, and the lowest second"),
+        x,
+        y: Axis::whole(max, tick_count),
+        marks: lowest(buckets, width, completed)
+            .into_iter()
+            .chain(lines)
+            .collect(),
+    }
+}
+
+fn bytes(buckets: &[Bucket], width: usize, x: Axis) -> Plot {
+    let received = |second: &Second| second.body_bytes;
+    let label = if width == 1 { "" } else { "mean" };
+    let line = ("first", label, Mark::Line(means(buckets, received)));
+    Plot {
+        title: "Bytes received a second",
+        note: each_point(width, "the mean, and the lowest second"),
+        x,
+        y: Axis::bytes(highest(buckets, received), tick_bytes),
+        marks: lowest(buckets, width, received)
+            .into_iter()
+            .chain([line])
+            .collect(),
+    }
+}
+
+fn errors(buckets: &[Bucket], width: usize, x: Axis) -> Option<Plot> {
+    let failed = |second: &Second| second.failed;
+    let bars = buckets.iter().filter(|bucket| bucket.sum(failed) > 0);
+    let bars = bars.map(|bucket| {
+        let count = bucket.sum(failed);
+        let told = format!("{} at {} s", units::count(count), bucket.from);
+        (bucket.from, bucket.to, count as f64, told)
+    });
+    let bars: Vec<_> = bars.collect();
+    let max = bars.iter().map(|bar| bar.2).reduce(f64::max)?;
+    Some(Plot {
+        title: "Errors",
+        note: match width {
+            1 => "In each second.".into(),
+            _ => format!("In each {width} s."),
+        },
+        x,
+        y: Axis::whole(max, tick_count),
+        marks: vec![("bad", "", Mark::Bars(bars))],
+    })
+}
+
+fn means(buckets: &[Bucket], of: fn(&Second) -> u64) -> Vec<(f64, Option<f64>)> {
+    let points = buckets.iter();
+    points
+        .map(|bucket| (bucket.middle(), Some(bucket.mean(of))))
+        .collect()
+}
+
+fn highest(buckets: &[Bucket], of: fn(&Second) -> u64) -> f64 {
+    let means = buckets.iter().map(|bucket| bucket.mean(of));
+    means.fold(0.0, f64::max)
+}
+
+/// A stall of a second drowns in a mean, so where a point is several seconds the lowest is drawn.
+fn lowest(
+    buckets: &[Bucket],
+    width: usize,
+    of: fn(&Second) -> u64,
+) -> Option<(&'static str, &'static str, Mark)> {
+    let points = buckets.iter();
+    let points = points.map(|bucket| (bucket.middle(), Some(bucket.least(of))));
+    (width > 1).then(|| ("second", "lowest second", Mark::Line(points.collect())))
+}
+
+/// The histogram of corrected latency. Both scales are logarithmic: one request that took a second
+/// is seen beside a million that took a millisecond.
+pub fn histogram(report: &Report) -> Option<Plot> {
+    let latency = &report.latency;
+    let bin = |us: f64| (us.max(1.0).log10() * BARS_A_DECADE).floor() as i32;
+    let edge = |bin: i32| 10_f64.powf(f64::from(bin) / BARS_A_DECADE);
+    let mut counts = std::collections::BTreeMap::<i32, u64>::new();
+    for &(from, to, count) in &latency.histogram {
+        *counts
+            .entry(bin(f64::midpoint(from as f64, to as f64)))
+            .or_default() += count;
+    }
+    let (first, last) = (*counts.first_key_value()?.0, *counts.last_key_value()?.0);
+    let bars = counts.into_iter().filter(|&(_, count)| count > 0);
+    let bars: Vec<_> = bars
+        .map(|(bin, count)| {
+            let (from, to) = (edge(bin), edge(bin + 1));
+            let [short, long] = [from, to].map(|us| units::time(us.round() as u64));
+            let told = format!("{short} to {long}: {}", units::count(count));
+            (from, to, count as f64, told)
+        })
+        .collect();
+    let most = bars.iter().map(|bar| bar.2).reduce(f64::max)?;
+    let corrected = &latency.corrected;
+    let guides = [
+        ("p50", corrected.p50),
+        ("p99", corrected.p99),
+        ("max", corrected.max),
+    ];
+    let guides = guides.map(|(name, us)| {
+        let label = format!("{name} {}", units::time(us));
+        ("", "", Mark::Guide(us as f64, label))
+    });
+    Some(Plot {
+        title: "Corrected latency",
+        note: "Requests by latency; both scales are logarithmic.".into(),
+        x: Axis::log(edge(first), edge(last + 1), tick_time),
+        // A bar of one must be seen.
+        y: Axis::log(0.5, most, tick_count),
+        marks: std::iter::once(("first", "", Mark::Bars(bars)))
+            .chain(guides)
+            .collect(),
+    })
+}
+
+/// The server's memory and descriptors.
+pub fn of_server(server: &Server) -> Vec<Plot> {
+    let samples = &server.samples;
+    let Some((first, last)) = samples.first().zip(samples.last()) else {
+        return Vec::new();
+    };
+    let (from, to) = (at(first), at(last));
+    let plot = |title, of: fn(&Sample) -> u64, axis: fn(f64) -> Axis| {
+        let points = highest_samples(samples, of);
+        let max = points
+            .iter()
+            .filter_map(|point| point.1)
+            .fold(0.0, f64::max);
+        Plot {
+            title,
+            note: String::new(),
+            x: Axis::time(from, to),
+            y: axis(max),
+            marks: quiet(samples)
+                .chain([("first", "", Mark::Line(points))])
+                .collect(),
+        }
+    };
+    vec![
+        plot(
+            "The server's memory",
+            |sample| sample.rss_bytes,
+            |max| Axis::bytes(max, tick_bytes),
+        ),
+        plot(
+            "The server's descriptors",
+            |sample| sample.descriptors,
+            |max| Axis::whole(max, tick_count),
+        ),
+    ]
+}
+
+fn at(sample: &Sample) -> f64 {
+    sample.at_us as f64 / 1e6
+}
+
+fn highest_samples(samples: &[Sample], of: fn(&Sample) -> u64) -> Vec<(f64, Option<f64>)> {
+    let chunks = samples.chunks(samples.len().div_ceil(POINTS_MAX).max(1));
+    let highest = chunks.filter_map(|chunk| chunk.iter().max_by_key(|sample| of(sample)));
+    highest
+        .map(|sample| (at(sample), Some(of(sample) as f64)))
+        .collect()
+}
+
+/// The stretches in which no client was there.
+fn quiet(samples: &[Sample]) -> impl Iterator<Item = (&'static str, &'static str, Mark)> {
+    let stretches = samples.chunk_by(|a, b| a.is_quiet == b.is_quiet);
+    let quiet = stretches.filter(|stretch| stretch[0].is_quiet);
+    let bands = quiet.filter_map(|stretch| Some((at(stretch.first()?), at(stretch.last()?))));
+    bands.enumerate().map(|(index, (from, to))| {
+        let label = if index == 0 { "no client" } else { "" };
+        ("quiet", label, Mark::Band(from, to))
+    })
+}
+
+fn tick_time(us: f64) -> String {
+    match us {
+        1e6.. => format!("{} s", us / 1e6),
+        1e3.. => format!("{} ms", us / 1e3),
+        _ => format!("{us} µs"),
+    }
+}
+
+fn tick_count(count: f64) -> String {
+    let round = |count: f64| (count * 10.0).round() / 10.0;
+    match count {
+        1e9.. => format!("{}G", round(count / 1e9)),
+        1e6.. => format!("{}M", round(count / 1e6)),
+        1e4.. => format!("{}k", round(count / 1e3)),
+        _ if count.fract() > 0.0 => format!("{count}"),
+        _ => units::count(count as u64),
+    }
+}
+
+fn tick_bytes(bytes: f64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let unit = units
+        .iter()
+        .find(|(bits, _)| bytes >= f64::from(1_u32 << bits));
+    match unit {
+        Some((bits, unit)) => format!("{} {unit}", bytes / f64::from(1_u32 << bits)),
+        None => format!("{bytes} B"),
+    }
+}

@@ -1,0 +1,210 @@
+//! What the text and the page say in the same words.
+
+use super::report::{
+    Against, ClassCount, Latency, Load, Model, Outcomes, Percentiles, Report, Resource, Server,
+    Slope, ThresholdOutcome, Verdict, Verification, Word,
+};
+use super::units;
+
+/// How many names a heading holds.
+const NAMES_SHOWN: usize = 3;
+
+/// The verdict's word.
+pub fn word(word: Word) -> &'static str {
+    match word {
+        Word::Pass => "PASS",
+        Word::Fail => "FAIL",
+        Word::NotOffered => "NOT OFFERED",
+    }
+}
+
+/// The verdict in a line: its word, and whether the run was cut short.
+pub fn verdict(verdict: &Verdict) -> String {
+    let cut_short = if verdict.cut_short {
+        " (cut short by a signal)"
+    } else {
+        ""
+    };
+    format!("{}{cut_short}", word(verdict.word))
+}
+
+/// What was asked for, by name.
+pub fn names(report: &Report) -> String {
+    let shown = report.names.len().min(NAMES_SHOWN);
+    let names = report.names[..shown].join(", ");
+    match report.names_total.saturating_sub(shown) {
+        0 if names.is_empty() => "no names".into(),
+        0 => names,
+        more => format!("{names} and {} more", units::count(more as u64)),
+    }
+}
+
+/// The model of the load.
+pub fn model(model: Model) -> &'static str {
+    match model {
+        Model::Closed => "Closed model: each client waits for its answer",
+        Model::Open => "Open model: arrivals at a rate, whatever the server does",
+    }
+}
+
+/// The population, unless all clients are fast.
+pub fn mix(load: &Load) -> Option<String> {
+    let present = load.mix.iter().filter(|(_, share)| *share > 0.0);
+    let kinds: Vec<_> = present
+        .map(|(kind, share)| format!("{kind} {share} %"))
+        .collect();
+    let is_told = load
+        .mix
+        .iter()
+        .any(|(k, share)| k != "fast" && *share > 0.0);
+    is_told.then(|| kinds.join(", "))
+}
+
+/// Bytes of bodies a second.
+pub fn throughput(load: &Load) -> String {
+    let rate = load.body_bytes as f64 / load.seconds.max(1e-6);
+    format!("{}/s", units::bytes_about(rate))
+}
+
+/// What was asked for against what was achieved, with a heading.
+pub fn asked_and_achieved(load: &Load) -> [[String; 3]; 4] {
+    let clients = units::count(load.clients);
+    let clients = match load.model {
+        Model::Closed => clients,
+        Model::Open => format!("{clients} at most"),
+    };
+    let rate = load.rate_asked;
+    let rate = rate.map_or_else(String::new, |rate| format!("{}/s", units::number(rate)));
+    let [started, ended] = [load.rate_started, load.rate_ended].map(units::number);
+    let row = |label: &str, asked, achieved| [label.into(), asked, achieved];
+    [
+        row("", "asked".into(), "achieved".into()),
+        row(
+            "clients",
+            clients,
+            format!("{} at most", units::count(load.clients_max)),
+        ),
+        row(
+            "requests",
+            rate,
+            format!("{started}/s started, {ended}/s ended"),
+        ),
+        row(
+            "received",
+            String::new(),
+            format!("{}, {}", units::bytes(load.body_bytes), throughput(load)),
+        ),
+    ]
+}
+
+/// The classes that count as failures.
+pub fn failures(outcomes: &Outcomes) -> impl Iterator<Item = &ClassCount> {
+    outcomes.classes.iter().filter(|class| class.is_failure)
+}
+
+/// How many requests failed.
+pub fn failed(outcomes: &Outcomes) -> u64 {
+    failures(outcomes).map(|class| class.count).sum()
+}
+
+/// What latencies are taken from.
+pub const LATENCY_OF: &str = "Complete downloads by fast, halfclose and split clients";
+
+/// What sets `corrected` apart from `total`.
+pub fn corrected(model: Model) -> &'static str {
+    match model {
+        Model::Closed => "Corrected: with the requests filled in that waiting clients did not send",
+        Model::Open => "Corrected: from the moment when a request was due",
+    }
+}
+
+/// The longest silence.
+pub fn silence(latency: &Latency) -> String {
+    match latency.longest_silence_us {
+        0 => "none".into(),
+        us => {
+            let (length, at) = (units::time(us), units::time(latency.longest_silence_at_us));
+            format!("{length}, from {at} on")
+        }
+    }
+}
+
+/// What was compared, and with what.
+pub fn verification(verification: &Verification) -> String {
+    let against = match &verification.against {
+        Against::Nothing => {
+            return "Nothing was compared: a wrong byte would not be noticed".into();
+        }
+        Against::Folder(folder) => format!("the files in {folder}"),
+        Against::FirstDownload => {
+            "the first download of each name (a byte that is wrong each time is not noticed)".into()
+        }
+    };
+    let (bodies, bytes) = (verification.bodies, verification.bytes);
+    format!(
+        "{} bodies and {} compared with {against}: {} corrupt, {} short",
+        units::count(bodies),
+        units::bytes(bytes),
+        units::count(verification.corrupt),
+        units::count(verification.short),
+    )
+}
+
+/// How a threshold came out.
+pub fn outcome(outcome: ThresholdOutcome) -> &'static str {
+    match outcome {
+        ThresholdOutcome::Held => "held",
+        ThresholdOutcome::Failed => "FAILED",
+        ThresholdOutcome::NotEnoughData => "not enough data",
+    }
+}
+
+/// The figures of a distribution, `p50` to `max`; none of nothing.
+pub fn percentiles(of: &Percentiles) -> [String; 5] {
+    let figures = [of.p50, of.p90, of.p99, of.p999, of.max];
+    figures.map(|us| match of.count {
+        0 => "-".into(),
+        _ => units::time(us),
+    })
+}
+
+/// The server in a line.
+pub fn server(server: &Server) -> String {
+    let (name, pid) = (&server.name, server.pid);
+    let cpu = units::number(server.cpu_percent);
+    let died = if server.died {
+        "; it ENDED during the run"
+    } else {
+        ""
+    };
+    format!("{name} (pid {pid}), CPU {cpu} % of one core{died}")
+}
+
+/// What the server's resources did, with a heading.
+pub fn resources(server: &Server) -> [[String; 5]; 3] {
+    let heading = [
+        "",
+        "before",
+        "max",
+        "after",
+        "slope per minute (95 % interval)",
+    ];
+    [
+        heading.map(Into::into),
+        resource("memory", &server.rss, units::bytes_about),
+        resource("descriptors", &server.descriptors, units::number),
+    ]
+}
+
+fn resource(label: &str, of: &Resource, show: fn(f64) -> String) -> [String; 5] {
+    let slope = match of.slope {
+        Slope::NotEnoughData => "not enough data".into(),
+        Slope::Fitted {
+            per_minute,
+            low,
+            high,
+        } => format!("{} ({} to {})", show(per_minute), show(low), show(high)),
+    };
+    let [before, max, after] = [of.before, of.max, of.after].map(show);
+    [label.into(), before, max, after, slope]
+}
