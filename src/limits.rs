@@ -136,8 +136,8 @@ pub const SOAK_OPEN_FILES_MAX: usize = 256;
 /// Descriptors of a soak that are neither clients nor files to compare with.
 pub const SOAK_DESCRIPTORS_RESERVED: u64 = 32;
 
-/// How long a client of the closed model rests after a failure: a server that refuses is not to be
-/// asked a hundred thousand times a second.
+/// How long a client of the closed model rests after it could not connect: a server that refuses is
+/// not to be asked a hundred thousand times a second.
 pub const SOAK_BACK_OFF: Duration = Duration::from_millis(100);
 
 /// How often a soak looks at its own clock: for the live view, and whether it is over.

@@ -22,8 +22,8 @@ use crate::turn::{Next, Why};
 pub struct Client {
     /// Which of the closed model's clients it is.
     pub(super) user: u32,
-    /// Its last request failed.
-    pub(super) failed: bool,
+    /// It could not connect.
+    pub(super) was_turned_away: bool,
     state: State,
     order: Option<Order>,
     /// When something last moved.
@@ -169,7 +169,7 @@ impl Client {
         let moved = order.started;
         Self {
             user,
-            failed: false,
+            was_turned_away: false,
             state: State::Connecting,
             order: Some(order),
             moved,
@@ -248,7 +248,6 @@ impl Client {
             self.user = Engine::NOBODY;
             return Some(Next::Close(Reason::ClientLeft));
         }
-        self.failed = false;
         self.moved = Instant::now();
         self.order = Some(order);
         self.enter(
@@ -281,7 +280,7 @@ impl Client {
     /// the next one.
     fn end(&mut self, end: End, socket: &TcpStream, engine: &mut Engine<'_>) -> Option<Next> {
         let order = self.order.take()?;
-        self.failed = end.class.is_failure();
+        self.was_turned_away = matches!(self.state, State::Connecting);
         let by_reset = order.abort_at().is_some_and(|(_, by_reset)| by_reset);
         let peer = socket.local_addr();
         engine.finish(order, end.class, || match peer {

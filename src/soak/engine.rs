@@ -107,6 +107,8 @@ pub struct Engine<'a> {
     clock: OwnedFd,
     signals: Signals,
     cut_short: bool,
+    /// The stage ends; nothing is started any more.
+    is_over: bool,
     next_tick: Instant,
 }
 
@@ -150,6 +152,7 @@ impl<'a> Engine<'a> {
             clock: rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?,
             signals,
             cut_short: false,
+            is_over: false,
             next_tick: now,
         })
     }
@@ -183,7 +186,7 @@ impl<'a> Engine<'a> {
         (self.load, self.bounds) = (load, bounds);
         self.began = Instant::now();
         self.next_tick = self.began;
-        (self.stage_started, self.arrivals) = (0, 0);
+        (self.stage_started, self.arrivals, self.is_over) = (0, 0, false);
         self.resting.clear();
         let clients = self.clients();
         self.numbers
@@ -319,7 +322,7 @@ impl<'a> Engine<'a> {
             .requests
             .is_none_or(|most| self.stage_started < most);
         let has_more = !matches!(&self.load, Load::Learn(names) if names.is_empty());
-        in_time && in_number && has_more && !self.cut_short
+        in_time && in_number && has_more && !self.is_over
     }
 
     /// A client's next request, by the closed model.
@@ -419,10 +422,11 @@ impl<'a> Engine<'a> {
         Some(self.plan.sources[turn as usize])
     }
 
-    /// A client of the closed model starts again: at once, or after a failure a little later.
-    fn rest(&mut self, user: u32, failed: bool) {
+    /// A client of the closed model starts again: at once, or a little later if it could not
+    /// connect.
+    fn rest(&mut self, user: u32, was_turned_away: bool) {
         if user != Self::NOBODY {
-            let pause = if failed {
+            let pause = if was_turned_away {
                 SOAK_BACK_OFF
             } else {
                 Duration::ZERO
@@ -478,7 +482,7 @@ impl<'a> Engine<'a> {
         let at = self.began + arrival(self.arrivals, rate, self.bounds.ramp);
         let in_time = self.bounds.time.is_none_or(|time| at < self.began + time);
         let in_number = self.bounds.requests.is_none_or(|most| self.arrivals < most);
-        (in_time && in_number && !self.cut_short).then_some(at)
+        (in_time && in_number && !self.is_over).then_some(at)
     }
 
     /// How many arrivals were due until now, or until the stage's end.
@@ -497,6 +501,9 @@ impl<'a> Engine<'a> {
     /// What happens at any moment at which the clock has run, or a connection has ended.
     fn go_on(&mut self, control: &mut Control) {
         let now = Instant::now();
+        if self.cut_short {
+            self.is_over = true;
+        }
         self.start_due(now, control);
         let starts = self.next_arrival().is_some() || self.may_start(now) && self.clients() > 0;
         let silence_ends = match self.bounds.time {
@@ -509,7 +516,8 @@ impl<'a> Engine<'a> {
             .bounds
             .time
             .map(|time| self.began + time + self.plan.timeout);
-        if !goes_on || self.cut_short || over.is_some_and(|over| over <= now) {
+        if !goes_on || self.is_over || over.is_some_and(|over| over <= now) {
+            self.is_over = true;
             control.stop();
         }
     }
@@ -583,6 +591,7 @@ impl App for Engine<'_> {
         }
         if let Err(error) = self.tick(control) {
             log::error!("the clock can't be set: {error}");
+            self.is_over = true;
             control.stop();
         }
     }
@@ -590,7 +599,7 @@ impl App for Engine<'_> {
     fn ended(&mut self, client: Client, token: Token, _: Reason, control: &mut Control) {
         client.leave(self);
         self.free.retain(|&free| free != token);
-        self.rest(client.user, client.failed);
+        self.rest(client.user, client.was_turned_away);
         self.go_on(control);
     }
 }

@@ -70,6 +70,7 @@ fn soak(args: &SoakArgs) -> Result<Exit, Failure> {
     for path in args.json.iter().chain(&args.report) {
         check_writable(path)?;
     }
+    check_source(&plan)?;
     let watch = watch(args)?;
     let signals = signals()?;
     let mut view = View::start(args, watch.as_ref());
@@ -130,6 +131,17 @@ fn check_writable(path: &Path) -> Result<(), Failure> {
         let path = Escaped(path.as_os_str().as_encoded_bytes());
         Failure::usage(format!("'{path}' can't be written: {error}"))
     })
+}
+
+/// Whether clients can have the first of the local addresses.
+fn check_source(plan: &Plan) -> Result<(), Failure> {
+    let Some(&source) = plan.sources.first() else {
+        return Ok(());
+    };
+    let bound = std::net::TcpListener::bind((source, 0));
+    bound
+        .map(drop)
+        .map_err(|error| Failure::usage(format!("--source: {source} won't do: {error}")))
 }
 
 fn references(args: &SoakArgs, plan: &mut Plan) -> Result<Vec<Option<Reference>>, Failure> {
@@ -425,8 +437,6 @@ fn rss_max_bytes() -> u64 {
 
 /// The report goes to standard output, and to the files that were asked for.
 fn write_out(args: &SoakArgs, report: &Report) -> Result<(), Failure> {
-    // Whoever closed standard output doesn't want it.
-    let _ = io::stdout().write_all(text::render(report).as_bytes());
     let complain = |path: &Path, error: io::Error| {
         let path = Escaped(path.as_os_str().as_encoded_bytes());
         Failure::could_not_run(format!("'{path}' can't be written: {error}"))
@@ -440,5 +450,7 @@ fn write_out(args: &SoakArgs, report: &Report) -> Result<(), Failure> {
     if let Some(path) = &args.report {
         fs::write(path, page::render(report)).map_err(|error| complain(path, error))?;
     }
+    // Last, since a terminal may be stuck. Whoever closed standard output doesn't want it.
+    let _ = io::stdout().write_all(text::render(report).as_bytes());
     Ok(())
 }

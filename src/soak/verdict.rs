@@ -41,6 +41,16 @@ pub fn judge(report: &mut Report, conditions: &Conditions) {
 fn not_offered(report: &Report) -> Option<String> {
     let load = &report.load;
     let started = report.outcomes.started;
+    let mut classes = report.outcomes.classes.iter();
+    if let Some(ours) =
+        classes.find(|class| matches!(class.class, "out_of_ports" | "out_of_descriptors"))
+    {
+        return Some(format!(
+            "the load was not offered: {} requests were {} on this side",
+            ours.count,
+            ours.class.replace('_', " ")
+        ));
+    }
     match load.model {
         Model::Open => {
             let due = started + load.never_started;
@@ -66,14 +76,6 @@ fn not_offered(report: &Report) -> Option<String> {
         }
         Model::Closed if started == 0 => {
             Some("the load was not offered: nothing was started".into())
-        }
-        Model::Closed
-            if load.clients_max < load.clients.min(started) && !report.verdict.cut_short =>
-        {
-            Some(format!(
-                "the load was not offered: of {} clients, {} were there at once at most",
-                load.clients, load.clients_max
-            ))
         }
         Model::Closed => None,
     }
