@@ -28,13 +28,10 @@ struct Memory(Rc<[u8]>);
 
 impl Service for Memory {
     fn judge(&mut self, request: &Request<'_>) -> Verdict {
-        Verdict::Reply(Reply {
-            subject: Box::default(),
-            body: Body::Bytes(Rc::clone(&self.0)),
-            outcome: Outcome::Complete,
-            used: request.bytes.len(),
-            ended_by: RequestEnd::LineFeed,
-        })
+        let (body, used) = (Body::Bytes(Rc::clone(&self.0)), request.bytes.len());
+        let end = RequestEnd::LineFeed;
+        let reply = Reply::bare(Box::default(), body, Outcome::Complete, used, end);
+        Verdict::Reply(reply)
     }
 }
 

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use carafe::conn::Timeouts;
-use carafe::limits::{NAME_GAP, REQUEST_TIMEOUT, STALL_TIMEOUT};
+use carafe::limits::{KEEP_ALIVE, NAME_GAP, REQUEST_TIMEOUT, STALL_TIMEOUT};
 use carafe::logging::Outlet;
 use carafe::serve::{Server, Stopper};
 use carafe::services::bare::Bare;
@@ -32,6 +32,7 @@ fn start_carafe(root: PathBuf) -> (SocketAddr, Stopper, thread::JoinHandle<()>) 
         let service = Bare::new(Root::open(&root, false).unwrap(), Some(NAME_GAP));
         let timeouts = Timeouts {
             request: REQUEST_TIMEOUT,
+            keep_alive: KEEP_ALIVE,
             stall: STALL_TIMEOUT,
         };
         let outlet = Outlet::new(io::sink()).unwrap();

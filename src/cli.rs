@@ -69,6 +69,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "60s", value_parser = timeout)]
     pub stall_timeout: Duration,
 
+    /// How long a connection that was kept alive may say nothing
+    #[arg(long, value_name = "TIME", default_value = "60s", allow_hyphen_values = true, value_parser = timeout)]
+    pub keep_alive: Duration,
+
     /// A name ends at its LF or at end of file only
     #[arg(long)]
     pub exact_names: bool,
@@ -432,6 +436,7 @@ mod tests {
         };
         assert_eq!(args.name_gap, limits::NAME_GAP);
         assert_eq!(args.stall_timeout, limits::STALL_TIMEOUT);
+        assert_eq!(args.keep_alive, limits::KEEP_ALIVE);
         assert_eq!(args.listen.request_timeout, limits::REQUEST_TIMEOUT);
         assert_eq!(args.listen.drain, limits::DRAIN);
         let Ok(Command::Get(args)) = parse_words("carafe get") else {

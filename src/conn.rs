@@ -1,4 +1,5 @@
-//! One connection: `ReadingName` -> `Sending(offset)` -> `Closing`. It knows a transport and a
+//! One connection: `ReadingName` -> `Sending(offset)` -> `Closing`, or back to `ReadingName` if it
+//! is kept alive. It knows a transport and a
 //! service; no poll, no slab, no clock. Each state is a struct with what only that state needs.
 //!
 //! The steps of a state say what should happen (`Step`); [`Conn::step`] alone makes it happen.
@@ -11,7 +12,7 @@ mod sending;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
-use crate::limits::SENDFILE_PIECE_BYTES;
+use crate::limits::{REPLIES_PER_STEP_MAX, SENDFILE_PIECE_BYTES};
 use crate::service::{Outcome, Service};
 use crate::stats::Reason;
 use crate::transport::Transport;
@@ -26,6 +27,8 @@ use sending::Sending;
 pub struct Timeouts {
     /// From accept to the end of the request; absolute.
     pub request: Duration,
+    /// Between requests.
+    pub keep_alive: Duration,
     /// Without an acknowledgement while sending.
     pub stall: Duration,
 }
@@ -41,6 +44,8 @@ pub struct Env<'a, 't, T, S> {
     pub timeouts: Timeouts,
     /// The time, the scratch buffer and the deadline.
     pub turn: &'a mut Turn<'t>,
+    /// Takes what became of replies after which the connection goes on.
+    pub delivered: &'a mut Vec<Delivery>,
 }
 
 /// One client.
@@ -102,6 +107,7 @@ impl Conn {
         env: &mut Env<'_, '_, T, S>,
         mut why: Why,
     ) -> Next {
+        let mut replies = 0;
         loop {
             let step = match &mut self.state {
                 State::ReadingName(reading) => reading.step(env, why),
@@ -115,8 +121,9 @@ impl Conn {
                     Some(Next::Wait)
                 }
                 Enter(state) => {
+                    replies += u32::from(matches!(state, State::ReadingName(_)));
                     self.enter(state);
-                    None
+                    (replies == REPLIES_PER_STEP_MAX).then_some(Next::Again)
                 }
             };
             self.set_guard(env.transport, next);
@@ -128,10 +135,13 @@ impl Conn {
     }
 
     /// Sets the guard for what comes now: `next`, or the first attempt of a state just entered.
-    /// What is over in one step is never guarded, unless sendfile can be cut within its step.
+    /// What is over in one step is never guarded, unless sendfile can be cut within its step; nor
+    /// is a reply whose head says how long it is, or the wait for another request.
     fn set_guard<T: Transport>(&mut self, transport: &mut T, next: Option<Next>) {
         let is_owed = match (&self.state, next) {
             (_, Some(Next::Close(_))) | (State::Closing(_), _) => false,
+            (State::Sending(sending), _) if sending.has_head() => false,
+            (State::ReadingName(reading), _) if reading.is_later() => false,
             (State::Sending(sending), None) => {
                 self.guard == Guard::On || sending.delivery.promised > SENDFILE_PIECE_BYTES
             }
@@ -150,7 +160,8 @@ impl Conn {
         assert!(
             matches!(
                 (&self.state, &state),
-                (State::ReadingName(_), State::Sending(_)) | (State::Sending(_), State::Closing(_))
+                (State::ReadingName(_), State::Sending(_))
+                    | (State::Sending(_), State::Closing(_) | State::ReadingName(_))
             ),
             "no such arrow in the state machine"
         );
@@ -165,6 +176,21 @@ impl Conn {
             State::Sending(Sending { delivery, .. }) | State::Closing(Closing { delivery, .. }) => {
                 &delivery.subject
             }
+        }
+    }
+
+    /// Whether it waits for another request, or reads one.
+    #[must_use]
+    pub fn was_kept_alive(&self) -> bool {
+        matches!(&self.state, State::ReadingName(reading) if reading.is_later())
+    }
+
+    /// Since when it has been waiting for another request, if it has.
+    #[must_use]
+    pub fn idle_since(&self) -> Option<Instant> {
+        match &self.state {
+            State::ReadingName(reading) => reading.idle_since(),
+            State::Sending(_) | State::Closing(_) => None,
         }
     }
 
@@ -191,6 +217,8 @@ pub struct Delivery {
     pub promised: u64,
     /// How it ends if nothing goes wrong.
     pub outcome: Outcome,
+    /// When the request had come.
+    pub asked_at: Instant,
 }
 
 /// Whose fault an error of the socket is: the peer's or the network's, or else ours.

@@ -53,6 +53,16 @@ pub const HANDSHAKE_GRACE: Duration = Duration::from_millis(200);
 /// What a lingering connection discards at most, in bytes.
 pub const LINGER_BYTES_MAX: u64 = 1024 * 1024;
 
+/// Replies that a connection may be given in one step: pipelined requests, before the others have
+/// their turn.
+pub const REPLIES_PER_STEP_MAX: u32 = 16;
+
+/// The part of the room for connections that is kept free by ending idle ones: one in so many.
+pub const ROOM_KEPT_FREE_SHARE: usize = 10;
+
+/// How long a connection that was kept alive may say nothing.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
 /// How long a lingering connection waits for the next byte.
 pub const LINGER_IDLE: Duration = Duration::from_secs(2);
 

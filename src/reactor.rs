@@ -24,7 +24,9 @@ use mio::{Events, Interest, Poll, Waker};
 use slab::Slab;
 use socket2::SockRef;
 
-use crate::limits::{ACCEPT_RETRY, ACCEPTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX, SCRATCH_BYTES};
+use crate::limits::{
+    ACCEPT_RETRY, ACCEPTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX, ROOM_KEPT_FREE_SHARE, SCRATCH_BYTES,
+};
 use crate::sockopt;
 use crate::stats::{Reason, Stats};
 use crate::timers::{Deadline, Seldom, Timers};
@@ -240,6 +242,7 @@ impl<C> Reactor<C> {
         }
         self.dispatch(app, stood);
         self.expire(app);
+        self.evict_idle(app);
         self.reap(app);
         self.queue_woken();
         Ok(())
@@ -567,6 +570,31 @@ impl<C> Reactor<C> {
                 listener.shut(self.control.now);
             }
             app.draining();
+            for token in self.open_tokens() {
+                self.step(app, token, Why::Evict);
+            }
+        }
+    }
+
+    /// When the room for connections runs out, those that have been idle for longest end first.
+    fn evict_idle<A: App<Conn = C>>(&mut self, app: &mut A) {
+        let comfortable =
+            self.connections_max - self.connections_max.div_ceil(ROOM_KEPT_FREE_SHARE);
+        let open = self.slots.len() - self.ending.len();
+        if open <= comfortable || self.listeners.is_empty() {
+            return;
+        }
+        let mut idle: Vec<_> = self
+            .open_tokens()
+            .into_iter()
+            .filter_map(|token| {
+                let slot = &self.slots[token.key as usize];
+                app.idle_since(&slot.conn).map(|since| (since, token))
+            })
+            .collect();
+        idle.sort_by_key(|(since, _)| *since);
+        for (_, token) in idle.into_iter().take(open - comfortable) {
+            self.step(app, token, Why::Evict);
         }
     }
 

@@ -16,7 +16,9 @@ use crate::cli::{Exit, ListenArgs, ServeArgs, ThankArgs};
 use crate::conn::{Conn, Delivery, Env, Timeouts};
 use crate::descriptors::raise_descriptor_limit;
 use crate::escape::Escaped;
-use crate::limits::{DESCRIPTORS_RESERVED, OPEN_FILES_SHARE, PARKED_RETRY, STALL_TIMEOUT};
+use crate::limits::{
+    DESCRIPTORS_RESERVED, KEEP_ALIVE, OPEN_FILES_SHARE, PARKED_RETRY, STALL_TIMEOUT,
+};
 use crate::logging::{self, Outlet};
 use crate::reactor::{App, Control, Cx, Ending, ListenerId, Reactor, Remote, SourceId, Token};
 use crate::service::Service;
@@ -62,6 +64,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, StartError> {
     let outlet = start_log(&args.listen)?;
     let timeouts = Timeouts {
         request: args.listen.request_timeout,
+        keep_alive: args.keep_alive,
         stall: args.stall_timeout,
     };
     let room = Room::find(&args.listen, Some(args.open_files))?;
@@ -82,6 +85,7 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, StartError> {
     let outlet = start_log(&args.listen)?;
     let timeouts = Timeouts {
         request: args.listen.request_timeout,
+        keep_alive: KEEP_ALIVE,
         stall: STALL_TIMEOUT,
     };
     let room = Room::find(&args.listen, None)?;
@@ -299,6 +303,7 @@ impl<S: Service> Server<S> {
             signals: None,
             signalled: Signalled::Not,
             once: false,
+            delivered: Vec::new(),
             parked: VecDeque::new(),
             shortage: Seldom::default(),
             outlet: outlet.clone(),
@@ -399,6 +404,8 @@ struct Serving<S> {
     signalled: Signalled,
     /// Drain after the first answer.
     once: bool,
+    /// What became of replies after which their connections go on, in one step.
+    delivered: Vec<Delivery>,
     /// Connections that wait for a descriptor, first come first.
     parked: VecDeque<Token>,
     /// Their shortage is warned about.
@@ -490,8 +497,14 @@ impl<S: Service> App for Serving<S> {
             service: &mut self.service,
             timeouts: self.timeouts,
             turn: &mut cx.turn,
+            delivered: &mut self.delivered,
         };
         let next = client.conn.step(&mut env, why);
+        for delivery in self.delivered.drain(..) {
+            cx.control.stats.count_reply(delivery.offset);
+            let took = cx.turn.now - delivery.asked_at;
+            log_delivery(client.peer, &delivery, took, &delivery.outcome);
+        }
         self.line_up(client, next == Next::Park, token, cx.control);
         if self.parked.front() == Some(&token) {
             // Who is first looks again now and then: other processes free descriptors, too.
@@ -511,6 +524,10 @@ impl<S: Service> App for Serving<S> {
         }
     }
 
+    fn idle_since(&self, client: &Client) -> Option<Instant> {
+        client.conn.idle_since()
+    }
+
     fn draining(&mut self) {
         self.outlet.announce(&format_args!("draining"));
     }
@@ -524,7 +541,9 @@ impl<S: Service> App for Serving<S> {
     ) {
         let took = control.now() - client.accepted_at;
         self.line_up(&mut client, false, token, control);
-        control.stats.bytes_sent += client.conn.delivery().map_or(0, |delivery| delivery.offset);
+        if let Some(delivery) = client.conn.delivery() {
+            control.stats.count_reply(delivery.offset);
+        }
         log_end(&client, reason, took);
         // The descriptors it held are free once it is dropped.
         drop(client);
@@ -532,11 +551,12 @@ impl<S: Service> App for Serving<S> {
     }
 }
 
-/// One line for one connection.
+/// One line for the end of a connection, unless its replies had theirs.
 fn log_end(client: &Client, reason: Reason, took: Duration) {
     let (peer, seconds) = (client.peer, took.as_secs_f64());
     let Some(delivery) = client.conn.delivery() else {
         match client.conn.subject() {
+            b"" if client.conn.was_kept_alive() => log::debug!("{peer} - {reason}"),
             b"" => log::info!("{peer} - 0/0 bytes {seconds:.3}s {reason}"),
             part => {
                 log::info!(
@@ -547,18 +567,23 @@ fn log_end(client: &Client, reason: Reason, took: Duration) {
         }
         return;
     };
+    // The outcome knows why something was refused.
+    let end: &dyn Display = match reason == delivery.outcome.reason() {
+        true => &delivery.outcome,
+        false => &reason,
+    };
+    log_delivery(client.peer, delivery, took, end);
+}
+
+/// One line for one reply.
+fn log_delivery(peer: SocketAddr, delivery: &Delivery, took: Duration, end: &dyn Display) {
     let Delivery {
         subject,
         offset,
         promised,
-        outcome,
+        ..
     } = delivery;
-    // The outcome knows why something was refused.
-    let end: &dyn Display = if reason == outcome.reason() {
-        outcome
-    } else {
-        &reason
-    };
+    let seconds = took.as_secs_f64();
     log::info!(
         "{peer} \"{}\" {offset}/{promised} bytes {seconds:.3}s {end}",
         Escaped(subject)

@@ -28,6 +28,10 @@ pub struct Request<'a> {
     pub moment: Moment,
     /// How many guesses this connection has been granted (see [`Verdict::NeedMore`]).
     pub guesses: u8,
+    /// The connection has carried a reply before: it was kept alive.
+    pub is_later: bool,
+    /// The server is stopping: this reply is the connection's last.
+    pub draining: bool,
 }
 
 /// What the connection knows when it asks.
@@ -62,11 +66,14 @@ pub enum Verdict {
     Abandon(Reason),
 }
 
-/// An answer, after which the connection ends.
+/// An answer.
 #[derive(Debug)]
 pub struct Reply {
     /// What was asked for, as the log shows it.
     pub subject: Box<[u8]>,
+    /// What goes in front of the body. With one, the peer knows the body's length, and a body that
+    /// is cut short needs no reset to be seen as such.
+    pub head: Box<[u8]>,
     /// What is sent.
     pub body: Body,
     /// How the connection ends when all is sent.
@@ -75,6 +82,40 @@ pub struct Reply {
     pub used: usize,
     /// What ended the request.
     pub ended_by: RequestEnd,
+    /// What becomes of the connection.
+    pub then: Then,
+}
+
+impl Reply {
+    /// A body and nothing else; the connection's end is the body's.
+    #[must_use]
+    pub fn bare(
+        subject: Box<[u8]>,
+        body: Body,
+        outcome: Outcome,
+        used: usize,
+        ended_by: RequestEnd,
+    ) -> Self {
+        let (head, then) = (Box::default(), Then::Close);
+        Self {
+            subject,
+            head,
+            body,
+            outcome,
+            used,
+            ended_by,
+            then,
+        }
+    }
+}
+
+/// What becomes of a connection after a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It ends.
+    Close,
+    /// It is read for another request.
+    ReadOn,
 }
 
 /// How an answered request ends.
@@ -100,12 +141,14 @@ impl Outcome {
 /// What marked the end of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestEnd {
-    /// A line feed.
+    /// A line feed; of an HTTP head, the one of its empty line.
     LineFeed,
     /// The client's FIN.
     Eof,
     /// Nothing did: the bytes in hand were taken for the whole.
     Guess,
+    /// It goes on: with a body that nobody reads.
+    Unread,
 }
 
 /// What a reply sends.
@@ -115,6 +158,49 @@ pub enum Body {
     Bytes(Rc<[u8]>),
     /// A file, shared by all who are sent the same.
     File(Rc<OpenFile>),
+    /// Several pieces, one after the other.
+    Parts(Rc<[Part]>),
+}
+
+/// One of several pieces of a body.
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// Bytes in memory.
+    Bytes(Box<[u8]>),
+    /// A part of a file.
+    File {
+        /// The file.
+        file: Rc<OpenFile>,
+        /// Where the part begins, in bytes.
+        start: u64,
+        /// How long it is, in bytes.
+        length: u64,
+    },
+}
+
+impl Part {
+    fn length(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File { length, .. } => *length,
+        }
+    }
+}
+
+/// What of a body comes next.
+#[derive(Clone, Copy, Debug)]
+pub enum Piece<'a> {
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// So many bytes of a file, from an offset on.
+    File {
+        /// The file.
+        file: &'a OpenFile,
+        /// Where they begin.
+        start: u64,
+        /// How many they are.
+        length: u64,
+    },
 }
 
 impl Body {
@@ -130,6 +216,65 @@ impl Body {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::File(file) => file.length(),
+            Self::Parts(parts) => parts.iter().map(Part::length).sum(),
+        }
+    }
+
+    /// What comes at an offset, as far as it is of one piece. Empty at the end.
+    #[must_use]
+    pub fn piece(&self, offset: u64) -> Piece<'_> {
+        // What is in memory is no longer than an address.
+        match self {
+            Self::Bytes(bytes) => Piece::Bytes(&bytes[offset as usize..]),
+            Self::File(file) => {
+                let length = file.length() - offset;
+                let start = offset;
+                Piece::File {
+                    file,
+                    start,
+                    length,
+                }
+            }
+            Self::Parts(parts) => {
+                let mut within = offset;
+                for part in parts.iter() {
+                    if within < part.length() {
+                        return part.piece(within);
+                    }
+                    within -= part.length();
+                }
+                Piece::Bytes(&[])
+            }
+        }
+    }
+
+    /// The file that it is of, if it is of one.
+    #[must_use]
+    pub fn file(&self) -> Option<&OpenFile> {
+        match self {
+            Self::Bytes(_) => None,
+            Self::File(file) => Some(file),
+            Self::Parts(parts) => parts.iter().find_map(|part| match part {
+                Part::Bytes(_) => None,
+                Part::File { file, .. } => Some(&**file),
+            }),
+        }
+    }
+}
+
+impl Part {
+    fn piece(&self, within: u64) -> Piece<'_> {
+        match self {
+            Self::Bytes(bytes) => Piece::Bytes(&bytes[within as usize..]),
+            Self::File {
+                file,
+                start,
+                length,
+            } => Piece::File {
+                file,
+                start: start + within,
+                length: length - within,
+            },
         }
     }
 }

@@ -68,8 +68,8 @@ impl fmt::Display for Reason {
 pub struct Stats {
     accepted: u64,
     ended: [u64; Reason::ALL.len()],
-    /// Bytes of bodies that the kernel accepted.
-    pub bytes_sent: u64,
+    replies: u64,
+    bytes_sent: u64,
     /// Clients that had connected and were never accepted, because the drain was over.
     pub left_in_queue: u64,
 }
@@ -83,6 +83,24 @@ impl Stats {
     /// Counts a connection's end.
     pub fn count_ended(&mut self, reason: Reason) {
         self.ended[reason as usize] += 1;
+    }
+
+    /// Counts a reply, of whose body the kernel has accepted so many bytes.
+    pub fn count_reply(&mut self, bytes: u64) {
+        self.replies += 1;
+        self.bytes_sent += bytes;
+    }
+
+    /// Replies so far: one for a connection, or more for one that was kept alive.
+    #[must_use]
+    pub fn replies(&self) -> u64 {
+        self.replies
+    }
+
+    /// Bytes of bodies that the kernel has accepted.
+    #[must_use]
+    pub fn bytes_sent(&self) -> u64 {
+        self.bytes_sent
     }
 
     /// Connections accepted so far.
@@ -147,10 +165,8 @@ mod tests {
 
     #[test]
     fn the_summary_names_what_occurred() {
-        let mut stats = Stats {
-            bytes_sent: 5,
-            ..Stats::default()
-        };
+        let mut stats = Stats::default();
+        stats.count_reply(5);
         stats.count_accepted();
         stats.count_accepted();
         stats.count_ended(Reason::Complete);

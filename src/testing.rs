@@ -7,8 +7,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
-use crate::conn::{Conn, Env, Timeouts};
-use crate::limits::{REQUEST_TIMEOUT, SCRATCH_BYTES, STALL_TIMEOUT};
+use crate::conn::{Conn, Delivery, Env, Timeouts};
+use crate::limits::{KEEP_ALIVE, REQUEST_TIMEOUT, SCRATCH_BYTES, STALL_TIMEOUT};
 use crate::service::Service;
 use crate::transport::{SendFileError, Transport};
 use crate::turn::{Next, Readiness, Turn, Why};
@@ -60,6 +60,8 @@ pub struct Bench<T, S> {
     pub deadline: Option<Instant>,
     /// Whether the server is stopping.
     pub draining: bool,
+    /// What became of replies after which the connection went on.
+    pub delivered: Vec<Delivery>,
     scratch: Vec<u8>,
 }
 
@@ -76,6 +78,7 @@ impl<T: Transport + Turning, S: Service> Bench<T, S> {
             now,
             deadline: None,
             draining: false,
+            delivered: Vec::new(),
             scratch,
         }
     }
@@ -94,9 +97,11 @@ impl<T: Transport + Turning, S: Service> Bench<T, S> {
             service: &mut self.service,
             timeouts: Timeouts {
                 request: REQUEST_TIMEOUT,
+                keep_alive: KEEP_ALIVE,
                 stall: STALL_TIMEOUT,
             },
             turn: &mut turn,
+            delivered: &mut self.delivered,
         };
         let next = self.conn.step(&mut env, why);
         self.deadline = turn.deadline;

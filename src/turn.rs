@@ -18,6 +18,9 @@ pub enum Why {
     Deadline,
     /// It was parked, and what it waited for may be there now.
     Woken,
+    /// It shall end if it has nothing to do: it is kept alive, and others need its place, or the
+    /// server is stopping.
+    Evict,
     /// It must end now. What can't be closed well is reset, for this reason.
     Stop(Reason),
 }

@@ -41,6 +41,7 @@ impl Closing {
         let close = Stay(Next::Close(self.delivery.outcome.reason()));
         match why {
             Why::Stop(_) => return close,
+            Why::Evict => return Stay(Next::Wait),
             Why::Deadline => self.wind_clocks(env),
             Why::Ready(edge) if !(edge.readable || edge.dead) => return Stay(Next::Wait),
             _ => {}

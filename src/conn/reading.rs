@@ -4,10 +4,10 @@ use std::io::ErrorKind;
 use std::time::Instant;
 
 use super::Step::{self, Enter, Stay};
-use super::sending::{Rest, Sending};
+use super::sending::{Following, Rest, Sending};
 use super::{Env, State, blame};
 use crate::escape::Escaped;
-use crate::service::{Moment, Request, Service, Verdict};
+use crate::service::{Moment, Request, Service, Then, Verdict};
 use crate::stats::Reason;
 use crate::transport::Transport;
 use crate::turn::{Next, Why};
@@ -19,6 +19,32 @@ pub(super) struct Reading {
     guesses: u8,
     expires: Instant,
     wait: Wait,
+    before: Before,
+}
+
+/// What came before on this connection.
+#[derive(Clone, Copy, Debug)]
+enum Before {
+    /// Nothing: this is its first request.
+    Nothing,
+    /// A reply.
+    Reply {
+        /// When its last byte was accepted.
+        at: Instant,
+        /// Where the next bytes are.
+        input: Input,
+    },
+}
+
+/// Where the next bytes are when a request was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Input {
+    /// Some were read with the request, and the service was not asked about them yet.
+    Pending,
+    /// In the receive queue, perhaps.
+    Queued,
+    /// Nowhere: the queue was found empty, and an edge will come.
+    Awaited,
 }
 
 #[derive(Debug)]
@@ -33,12 +59,33 @@ enum Wait {
 
 impl Reading {
     pub(super) fn new(expires: Instant) -> Self {
-        let (pending, guesses, wait) = (Vec::new(), 0, Wait::ForBytes);
+        Self {
+            pending: Vec::new(),
+            guesses: 0,
+            expires,
+            wait: Wait::ForBytes,
+            before: Before::Nothing,
+        }
+    }
+
+    /// The request after a reply, of which `pending` has come already.
+    pub(super) fn after_reply<T, S>(
+        pending: Vec<u8>,
+        input: Input,
+        env: &mut Env<'_, '_, T, S>,
+    ) -> Self {
+        let now = env.turn.now;
+        let patience = match pending.is_empty() {
+            true => env.timeouts.keep_alive,
+            false => env.timeouts.request,
+        };
+        env.turn.deadline = Some(now + patience);
         Self {
             pending,
-            guesses,
-            expires,
-            wait,
+            guesses: 0,
+            expires: now + patience,
+            wait: Wait::ForBytes,
+            before: Before::Reply { at: now, input },
         }
     }
 
@@ -47,15 +94,38 @@ impl Reading {
         &self.pending
     }
 
+    /// Whether the connection has carried a reply.
+    pub(super) fn is_later(&self) -> bool {
+        matches!(self.before, Before::Reply { .. })
+    }
+
+    /// Since when there has been nothing to do, after a reply.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        match self.before {
+            Before::Reply { at, .. } if self.pending.is_empty() => Some(at),
+            _ => None,
+        }
+    }
+
+    /// What a connection that ends here is counted as, if nothing broke.
+    fn end(&self, otherwise: Reason) -> Step {
+        Stay(Next::Close(match self.idle_since() {
+            Some(_) => Reason::Complete,
+            None => otherwise,
+        }))
+    }
+
     pub(super) fn step<T: Transport, S: Service>(
         &mut self,
         env: &mut Env<'_, '_, T, S>,
         why: Why,
     ) -> Step {
         match (&self.wait, why) {
-            (Wait::ForBytes, Why::Stop(_)) => Stay(Next::Close(Reason::RequestTimeout)),
+            (Wait::ForBytes, Why::Stop(_)) => self.end(Reason::RequestTimeout),
             (Wait::ForBytes, Why::Ready(edge)) if !(edge.readable || edge.dead) => Stay(Next::Wait),
-            (Wait::ForBytes, _) => self.read(env, why),
+            (Wait::ForBytes, Why::Evict) if self.idle_since().is_none() => Stay(Next::Wait),
+            (Wait::ForBytes, _) => self.go_on(env, why),
+            (Wait::ForDescriptor { .. }, Why::Evict) => Stay(Next::Park),
             (Wait::ForDescriptor { .. }, Why::Stop(reason)) => Stay(Next::Reset(reason)),
             (Wait::ForDescriptor { .. }, Why::Ready(_)) => Stay(Next::Close(Reason::PeerReset)),
             (&Wait::ForDescriptor { moment, .. }, _) => match self.ask(env, 0, moment) {
@@ -70,25 +140,40 @@ impl Reading {
         }
     }
 
+    /// After a reply, what was read with its request comes first.
+    fn go_on<T: Transport, S: Service>(&mut self, env: &mut Env<'_, '_, T, S>, why: Why) -> Step {
+        let Before::Reply { input, .. } = &mut self.before else {
+            return self.read(env, why);
+        };
+        match std::mem::replace(input, Input::Queued) {
+            Input::Pending => match self.ask(env, 0, Moment::Arrived) {
+                Stay(Next::Wait) => self.read(env, Why::Again),
+                decided => decided,
+            },
+            Input::Awaited if why == Why::Start => Stay(Next::Wait),
+            _ => self.read(env, why),
+        }
+    }
+
     /// Reads until the queue is empty or the service has heard enough. A deadline, too, counts
     /// only after a look at the queue: after a pause of the whole process, it may have passed
     /// while the request lay there.
     fn read<T: Transport, S: Service>(&mut self, env: &mut Env<'_, '_, T, S>, why: Why) -> Step {
-        if why == Why::Start {
+        if why == Why::Start && !self.is_later() {
             env.turn.deadline = Some(self.expires);
         }
         // A read that doesn't fill the buffer has emptied the queue. What comes later makes a new
         // edge, unless the FIN was part of this one. (Urgent data ends a read early, too; who
         // sends it waits for the deadline's look.)
         let short_read_drains = match why {
-            Why::Start => true,
+            Why::Start => !self.is_later(),
             Why::Ready(edge) => !edge.read_closed && !edge.dead,
             _ => false,
         };
         let mut unasked = false;
         loop {
             let fresh = match env.transport.read(env.turn.scratch) {
-                Ok(0) if self.pending.is_empty() => return Stay(Next::Close(Reason::ClientLeft)),
+                Ok(0) if self.pending.is_empty() => return self.end(Reason::ClientLeft),
                 Ok(0) => return self.ask(env, 0, Moment::Ended),
                 Ok(n) if n < env.turn.scratch.len() && short_read_drains => {
                     return self.ask(env, n, Moment::Drained);
@@ -120,8 +205,9 @@ impl Reading {
         };
         match step {
             Stay(Next::Wait) if why == Why::Deadline && env.turn.now >= self.expires => {
-                Stay(Next::Close(Reason::RequestTimeout))
+                self.end(Reason::RequestTimeout)
             }
+            Stay(Next::Wait) if why == Why::Evict => self.end(Reason::RequestTimeout),
             step => step,
         }
     }
@@ -133,6 +219,10 @@ impl Reading {
         fresh: usize,
         moment: Moment,
     ) -> Step {
+        if self.idle_since().is_some() {
+            // The keep-alive is over; the request's own time begins with its first byte.
+            self.expires = env.turn.now + env.timeouts.request;
+        }
         let fresh = &env.turn.scratch[..fresh];
         let copied = !self.pending.is_empty();
         if copied {
@@ -143,6 +233,8 @@ impl Reading {
             bytes,
             moment,
             guesses: self.guesses,
+            is_later: self.is_later(),
+            draining: env.turn.draining,
         };
         let verdict = env.service.judge(&request);
         if let Verdict::Reply(reply) = verdict {
@@ -152,7 +244,15 @@ impl Reading {
                 (_, true, Moment::Drained | Moment::Quiet) => Rest::Empty,
                 _ => Rest::Unknown,
             };
-            return Enter(State::Sending(Sending::new(reply, rest)));
+            let input = Following {
+                rest,
+                is_drained: matches!(moment, Moment::Drained | Moment::Quiet),
+                read: match reply.then {
+                    Then::Close => Vec::new(),
+                    Then::ReadOn => bytes[reply.used..].to_vec(),
+                },
+            };
+            return Enter(State::Sending(Sending::new(reply, input, env.turn.now)));
         }
         if !copied {
             self.pending.extend_from_slice(fresh);

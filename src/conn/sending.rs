@@ -1,13 +1,15 @@
 //! Sending(offset): moves a reply's body, a budget's worth a turn, and chooses how to end.
 
 use std::io::{self, ErrorKind};
+use std::time::Instant;
 
 use super::Step::{self, Enter, EnterWaiting, Stay};
 use super::closing::Closing;
+use super::reading::{Input, Reading};
 use super::{Delivery, Env, State, blame};
 use crate::escape::Escaped;
 use crate::limits::{COPIED_BODY_BYTES_MAX, TURN_BYTES_MAX};
-use crate::service::{Body, OpenFile, Reply, RequestEnd};
+use crate::service::{Body, Piece, Reply, RequestEnd, Then};
 use crate::stats::Reason;
 use crate::transport::{SendFileError, Transport};
 use crate::turn::{Next, Turn, Why};
@@ -15,14 +17,28 @@ use crate::turn::{Next, Turn, Why};
 #[derive(Debug)]
 pub(super) struct Sending {
     pub(super) delivery: Delivery,
+    /// What goes before the body, and how much of it was accepted.
+    head: Box<[u8]>,
+    head_sent: usize,
     body: Body,
     ended_by: RequestEnd,
-    rest: Rest,
+    then: Then,
+    following: Following,
     /// How the reply has gone so far.
     pace: Pace,
 }
 
-/// What is known, when a request is answered, of the input after it.
+/// The input after a request, when it is answered.
+#[derive(Debug)]
+pub(super) struct Following {
+    pub(super) rest: Rest,
+    /// The queue was empty after it, and an edge will come.
+    pub(super) is_drained: bool,
+    /// What was read with the request and belongs to the next one.
+    pub(super) read: Vec<u8>,
+}
+
+/// What is known of the input after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rest {
     /// The request's last read brought nothing more.
@@ -60,12 +76,14 @@ impl From<io::Error> for SendError {
 }
 
 impl Sending {
-    pub(super) fn new(reply: Reply, rest: Rest) -> Self {
+    pub(super) fn new(reply: Reply, following: Following, asked_at: Instant) -> Self {
         let Reply {
             subject,
+            head,
             body,
             outcome,
             ended_by,
+            then,
             ..
         } = reply;
         let delivery = Delivery {
@@ -73,14 +91,23 @@ impl Sending {
             offset: 0,
             promised: body.length(),
             outcome,
+            asked_at,
         };
         Self {
             delivery,
+            head,
+            head_sent: 0,
             body,
             ended_by,
-            rest,
+            then,
+            following,
             pace: Pace::FirstTurn,
         }
+    }
+
+    /// Whether the peer is told the body's length.
+    pub(super) fn has_head(&self) -> bool {
+        !self.head.is_empty()
     }
 
     pub(super) fn step<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>, why: Why) -> Step {
@@ -88,10 +115,11 @@ impl Sending {
             Why::Stop(reason) => return Stay(Next::Reset(reason)),
             Why::Deadline => return Stay(self.check_stall(env)),
             Why::Ready(edge) if !(edge.writable || edge.dead) => return Stay(Next::Wait),
+            Why::Evict => return Stay(Next::Wait),
             _ => {}
         }
         let budget_ends = self.delivery.offset + TURN_BYTES_MAX;
-        while self.delivery.offset < self.delivery.promised {
+        while self.head_sent < self.head.len() || self.delivery.offset < self.delivery.promised {
             if self.delivery.offset >= budget_ends {
                 self.pause(env);
                 return Stay(Next::Again);
@@ -120,67 +148,113 @@ impl Sending {
         self.finish(env)
     }
 
-    /// Sends what it can of the bytes from the offset to `until`, which is beyond it.
+    /// Sends what it can of the head, and of the body's bytes from the offset to `until`. Returns
+    /// how many of the body's were accepted.
     fn send_until<T: Transport, S>(
-        &self,
+        &mut self,
         until: u64,
         env: &mut Env<'_, '_, T, S>,
     ) -> Result<u64, SendError> {
         let offset = self.delivery.offset;
-        // Both fit: a turn's bytes are few.
+        // It fits: a turn's bytes are few.
         let count = (until - offset) as usize;
-        let sent = match &self.body {
-            Body::Bytes(bytes) => {
-                let start = offset as usize;
-                env.transport
-                    .write(&bytes[start..start + count], self.closes_at_once(env.turn))?
+        let is_copied = self.delivery.promised <= COPIED_BODY_BYTES_MAX;
+        if self.head_sent < self.head.len() || is_copied {
+            return self.copy(count, env);
+        }
+        let sent = match self.body.piece(offset) {
+            Piece::Bytes(bytes) => {
+                let bytes = &bytes[..count.min(bytes.len())];
+                let more = self.closes_after(bytes.len(), env.turn);
+                env.transport.write(bytes, more)?
             }
-            Body::File(file) if file.length() <= COPIED_BODY_BYTES_MAX => {
-                self.copy(file, count, env)?
+            Piece::File {
+                file,
+                start,
+                length,
+            } => {
+                // At most `count`.
+                let count = length.min(count as u64) as usize;
+                match env.transport.send_file(file.file(), start, count) {
+                    Ok(0) => return Err(SendError::FileEnded),
+                    Ok(sent) => sent,
+                    Err(SendFileError::Unsupported) => return self.copy(count, env),
+                    Err(SendFileError::WouldBlock) => return Err(SendError::WouldBlock),
+                    Err(SendFileError::Socket(error)) => return Err(SendError::Socket(error)),
+                    Err(SendFileError::File(error)) => return Err(SendError::File(error)),
+                }
             }
-            Body::File(file) => match env.transport.send_file(file.file(), offset, count) {
-                Ok(0) => return Err(SendError::FileEnded),
-                Ok(sent) => sent,
-                Err(SendFileError::Unsupported) => self.copy(file, count, env)?,
-                Err(SendFileError::WouldBlock) => return Err(SendError::WouldBlock),
-                Err(SendFileError::Socket(error)) => return Err(SendError::Socket(error)),
-                Err(SendFileError::File(error)) => return Err(SendError::File(error)),
-            },
         };
         Ok(sent as u64)
     }
 
+    /// Sends what is left of the head and up to `count` bytes of the body from the scratch buffer,
+    /// in one call. A head before a body that goes by sendfile is sent alone.
     fn copy<T: Transport, S>(
-        &self,
-        file: &OpenFile,
+        &mut self,
         count: usize,
         env: &mut Env<'_, '_, T, S>,
-    ) -> Result<usize, SendError> {
-        let count = count.min(env.turn.scratch.len());
-        let offset = self.delivery.offset;
-        let filled = match file.read_at(&mut env.turn.scratch[..count], offset) {
-            Ok(0) => return Err(SendError::FileEnded),
-            Ok(filled) => filled,
-            Err(error) => return Err(SendError::File(error)),
+    ) -> Result<u64, SendError> {
+        let head = &self.head[self.head_sent..];
+        let goes_by_sendfile = self.delivery.promised > COPIED_BODY_BYTES_MAX && !head.is_empty();
+        let scratch = &mut *env.turn.scratch;
+        scratch[..head.len()].copy_from_slice(head);
+        let room = count.min(scratch.len() - head.len());
+        let filled = match self.body.piece(self.delivery.offset) {
+            _ if goes_by_sendfile || count == 0 => 0,
+            Piece::Bytes(bytes) => {
+                let bytes = &bytes[..room.min(bytes.len())];
+                scratch[head.len()..][..bytes.len()].copy_from_slice(bytes);
+                bytes.len()
+            }
+            Piece::File {
+                file,
+                start,
+                length,
+            } => {
+                // At most `room`.
+                let room = length.min(room as u64) as usize;
+                match file.read_at(&mut scratch[head.len()..][..room], start) {
+                    Ok(0) => return Err(SendError::FileEnded),
+                    Ok(filled) => filled,
+                    Err(error) => return Err(SendError::File(error)),
+                }
+            }
         };
-        let completes = offset + filled as u64 == self.delivery.promised;
-        let more = completes && self.closes_at_once(env.turn);
-        Ok(env.transport.write(&env.turn.scratch[..filled], more)?)
+        // The body follows in this step.
+        let more = goes_by_sendfile || self.closes_after(filled, env.turn);
+        let head_left = head.len();
+        let sent = env
+            .transport
+            .write(&env.turn.scratch[..head_left + filled], more)?;
+        self.head_sent += sent.min(head_left);
+        Ok(sent.saturating_sub(head_left) as u64)
+    }
+
+    /// Whether the connection closes in this step if so many bytes more of the body are accepted.
+    fn closes_after(&self, bytes: usize, turn: &Turn<'_>) -> bool {
+        self.delivery.offset + bytes as u64 == self.delivery.promised && self.closes_at_once(turn)
     }
 
     /// Whether the close follows the last byte without a look at the receive queue: the request
     /// had an end, nothing came after it, and there was no time for more to come.
     fn closes_at_once(&self, turn: &Turn<'_>) -> bool {
         matches!(self.pace, Pace::FirstTurn)
-            && self.ended_by != RequestEnd::Guess
-            && self.rest != Rest::Some
+            && self.then == Then::Close
+            && self.has_end()
+            && self.following.rest != Rest::Some
             && !turn.draining
+    }
+
+    /// Whether the request had an end, so that what follows it is nobody's.
+    fn has_end(&self) -> bool {
+        matches!(self.ended_by, RequestEnd::LineFeed | RequestEnd::Eof)
     }
 
     /// Before the last bytes of a reply that took more than one turn: were those before them
     /// overwritten meanwhile? A fault in asking shows in the reading itself.
     fn was_overwritten(&self, until: u64) -> bool {
-        let (Body::File(file), Pace::Resumed { .. }) = (&self.body, &self.pace) else {
+        let (Some(file), Pace::Resumed { .. }) = (self.body.file(), &self.pace) else {
             return false;
         };
         let overwritten =
@@ -215,11 +289,14 @@ impl Sending {
 
     /// All bytes are accepted. Unread input would turn the close into a reset that eats them.
     fn finish<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) -> Step {
+        if self.then == Then::ReadOn && !env.turn.draining {
+            return self.read_on(env);
+        }
         let close = Stay(Next::Close(self.delivery.outcome.reason()));
         if self.closes_at_once(env.turn) {
             return close;
         }
-        let guessed = self.ended_by == RequestEnd::Guess;
+        let (guessed, has_end) = (self.ended_by == RequestEnd::Guess, self.has_end());
         let draining = env.turn.draining;
         match self.look(env) {
             Ok(0) => close,
@@ -229,7 +306,7 @@ impl Sending {
                 Err(error) => Stay(Next::Close(blame(&error))),
             },
             Err(error) if error.kind() != ErrorKind::WouldBlock => Stay(Next::Close(blame(&error))),
-            Err(_) if !guessed && self.rest != Rest::Some && !draining => close,
+            Err(_) if has_end && self.following.rest != Rest::Some && !draining => close,
             Err(_) => match self.linger(env, 0) {
                 Ok(closing) => {
                     env.turn.deadline = Some(closing.deadline());
@@ -240,9 +317,30 @@ impl Sending {
         }
     }
 
+    /// The connection is kept alive. While the reply waited, the edge of what came was ignored.
+    fn read_on<T, S>(&mut self, env: &mut Env<'_, '_, T, S>) -> Step {
+        let delivery = self.take_delivery();
+        env.delivered.push(delivery);
+        let read = std::mem::take(&mut self.following.read);
+        let input = match (&self.pace, self.following.is_drained) {
+            _ if !read.is_empty() => Input::Pending,
+            (Pace::FirstTurn, true) => Input::Awaited,
+            _ => Input::Queued,
+        };
+        Enter(State::ReadingName(Reading::after_reply(read, input, env)))
+    }
+
+    fn take_delivery(&mut self) -> Delivery {
+        let nothing = Delivery {
+            subject: Box::default(),
+            ..self.delivery
+        };
+        std::mem::replace(&mut self.delivery, nothing)
+    }
+
     /// The one read before a close, unless the answer is known.
     fn look<T: Transport, S>(&self, env: &mut Env<'_, '_, T, S>) -> io::Result<usize> {
-        match (self.rest, &self.pace) {
+        match (self.following.rest, &self.pace) {
             (Rest::Empty, Pace::FirstTurn) => Err(ErrorKind::WouldBlock.into()),
             _ => env.transport.read(env.turn.scratch),
         }
@@ -255,12 +353,7 @@ impl Sending {
         discarded: u64,
     ) -> io::Result<Closing> {
         env.transport.shutdown_write()?;
-        let nothing = Delivery {
-            subject: Box::default(),
-            ..self.delivery
-        };
-        let delivery = std::mem::replace(&mut self.delivery, nothing);
-        Ok(Closing::new(delivery, discarded, env))
+        Ok(Closing::new(self.take_delivery(), discarded, env))
     }
 
     fn warn(&self, what: &dyn std::fmt::Display) {

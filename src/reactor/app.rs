@@ -36,6 +36,11 @@ pub trait App {
     /// A source is ready, or was notified by a [`Remote`]. It must be drained.
     fn source(&mut self, id: SourceId, control: &mut Control<Self::Conn>);
 
+    /// Since when a connection has had nothing to do, if it has: it may be ended by [`Why::Evict`].
+    fn idle_since(&self, _conn: &Self::Conn) -> Option<Instant> {
+        None
+    }
+
     /// A drain has begun: no new client can come.
     fn draining(&mut self) {}
 

@@ -79,13 +79,7 @@ impl Bare {
             }
         };
         let subject = name[..name.len().min(NAME_BYTES_MAX)].into();
-        Verdict::Reply(Reply {
-            subject,
-            body,
-            outcome,
-            used,
-            ended_by,
-        })
+        Verdict::Reply(Reply::bare(subject, body, outcome, used, ended_by))
     }
 }
 
@@ -164,6 +158,8 @@ mod tests {
             bytes,
             moment,
             guesses: 0,
+            is_later: false,
+            draining: false,
         }) {
             Verdict::Reply(Reply {
                 outcome: Outcome::Complete,
@@ -261,6 +257,8 @@ mod tests {
                 bytes,
                 moment: Moment::Drained,
                 guesses,
+                is_later: false,
+                draining: false,
             }) {
                 Verdict::Reply(_) => true,
                 Verdict::NeedMore {

@@ -72,13 +72,7 @@ impl Service for Thanks {
         };
         let (body, outcome) = self.thank(&text);
         let subject = text.as_bytes()[..text.floor_char_boundary(NAME_BYTES_MAX)].into();
-        Verdict::Reply(Reply {
-            subject,
-            body,
-            outcome,
-            used,
-            ended_by,
-        })
+        Verdict::Reply(Reply::bare(subject, body, outcome, used, ended_by))
     }
 }
 
@@ -106,6 +100,8 @@ mod tests {
             bytes,
             moment,
             guesses: 0,
+            is_later: false,
+            draining: false,
         };
         Thanks::new(GBK, Duration::from_secs(1), false, output).judge(&request)
     }
@@ -157,6 +153,8 @@ mod tests {
                 bytes,
                 moment: Moment::Drained,
                 guesses,
+                is_later: false,
+                draining: false,
             })
         };
         assert!(matches!(
@@ -185,6 +183,8 @@ mod tests {
             bytes: b"hi",
             moment: Moment::Drained,
             guesses: 0,
+            is_later: false,
+            draining: false,
         };
         let outcomes = [(); 2].map(|()| match thanks.judge(&request) {
             Verdict::Reply(reply) => reply.outcome,

@@ -1,0 +1,287 @@
+//! A connection that is kept alive, over a scripted transport: requests one after the other, and
+//! what becomes of it between them. The service of this room answers each line by itself.
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a test says what failed by panicking"
+)]
+
+use std::io::ErrorKind::ConnectionReset;
+use std::rc::Rc;
+use std::time::Duration;
+
+use carafe::limits::{
+    KEEP_ALIVE, REPLIES_PER_STEP_MAX, REQUEST_TIMEOUT, STALL_TIMEOUT, TURN_BYTES_MAX,
+};
+use carafe::service::{Body, Outcome, Reply, Request, RequestEnd, Service, Then, Verdict};
+use carafe::stats::Reason;
+use carafe::testing::{Bench, READABLE, Read, Scripted, WRITABLE, Write};
+use carafe::turn::{Next, Why};
+
+const ALL: Write = Write::Take(usize::MAX);
+const LONG: usize = 3 * TURN_BYTES_MAX as usize;
+
+/// Answers a line `NAME` with `(NAME)`, as a head and a body, and reads on; `close` is the last
+/// one, `long` has a long body.
+struct Echo;
+
+impl Service for Echo {
+    fn judge(&mut self, request: &Request<'_>) -> Verdict {
+        let Some(end) = request.bytes.iter().position(|&byte| byte == b'\n') else {
+            return Verdict::NeedMore {
+                guessed: false,
+                quiet: None,
+            };
+        };
+        let line = &request.bytes[..end];
+        let body = match line {
+            b"long" => vec![b'x'; LONG],
+            line => [line, b")"].concat(),
+        };
+        Verdict::Reply(Reply {
+            subject: line.into(),
+            head: (*b"(").into(),
+            body: Body::Bytes(body.into()),
+            outcome: Outcome::Complete,
+            used: end + 1,
+            ended_by: RequestEnd::LineFeed,
+            then: match line {
+                b"close" => Then::Close,
+                _ if request.draining => Then::Close,
+                _ => Then::ReadOn,
+            },
+        })
+    }
+}
+
+fn bench<R, W>(reads: R, writes: W) -> Bench<Scripted, Echo>
+where
+    R: IntoIterator<Item = Read>,
+    W: IntoIterator<Item = Write>,
+{
+    Bench::new(Scripted::new(reads, writes), Echo)
+}
+
+fn bytes(text: &str) -> Read {
+    Read::Bytes(text.as_bytes().to_vec())
+}
+
+/// Adds to the script of a bench.
+fn then(bench: &mut Bench<Scripted, Echo>, reads: &[Read], writes: &[Write]) {
+    bench.transport.assert_done();
+    bench.transport.reads.extend(reads.iter().cloned());
+    bench.transport.writes.extend(writes);
+}
+
+/// One request was answered; the connection waits for another.
+fn idle() -> Bench<Scripted, Echo> {
+    let mut bench = bench([bytes("a\n")], [ALL]);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    bench.transport.assert_done();
+    assert_eq!(bench.delivered.len(), 1);
+    assert!(bench.conn.idle_since().is_some());
+    bench
+}
+
+#[test]
+fn one_request_after_the_other_is_a_read_and_a_write_each() {
+    let mut bench = idle();
+    assert_eq!(bench.patience(), Some(KEEP_ALIVE));
+    then(&mut bench, &[bytes("b\n")], &[ALL]);
+    assert_eq!(bench.step(READABLE), Next::Wait);
+    then(&mut bench, &[bytes("close\n")], &[ALL]);
+    assert_eq!(bench.step(READABLE), Next::Close(Reason::Complete));
+    bench.transport.assert_done();
+    assert_eq!(bench.transport.sent, b"(a)(b)(close)");
+    // Only what is followed by the close is held back for its FIN.
+    assert_eq!(bench.transport.more, [false, false, true]);
+    assert!(bench.transport.guards.is_empty(), "a head says the length");
+    let subjects: Vec<_> = bench.delivered.iter().map(|one| &*one.subject).collect();
+    assert_eq!(subjects, [b"a", b"b"]);
+}
+
+#[test]
+fn pipelined_requests_are_answered_before_the_socket_is_read_again() {
+    let mut bench = bench([bytes("a\nb\nclo"), Read::Block], [ALL, ALL]);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.transport.sent, b"(a)(b)");
+    // The rest of a request has the request's time.
+    assert_eq!(bench.patience(), Some(REQUEST_TIMEOUT));
+    assert!(bench.conn.idle_since().is_none());
+    then(&mut bench, &[bytes("se\n")], &[ALL]);
+    assert_eq!(bench.step(READABLE), Next::Close(Reason::Complete));
+    bench.transport.assert_done();
+}
+
+#[test]
+fn very_many_pipelined_requests_leave_others_their_turn() {
+    let count = 2 * REPLIES_PER_STEP_MAX as usize + 3;
+    let mut bench = bench(
+        [bytes(&"a\n".repeat(count))],
+        vec![ALL; REPLIES_PER_STEP_MAX as usize],
+    );
+    assert_eq!(bench.step(Why::Start), Next::Again);
+    then(&mut bench, &[], &vec![ALL; REPLIES_PER_STEP_MAX as usize]);
+    assert_eq!(bench.step(Why::Again), Next::Again);
+    then(&mut bench, &[Read::Block], &[ALL; 3]);
+    // What lies in the socket's queue made its edge while these were answered.
+    assert_eq!(bench.step(Why::Again), Next::Wait);
+    bench.transport.assert_done();
+    assert_eq!(bench.delivered.len(), count);
+}
+
+#[test]
+fn the_time_of_a_later_request_begins_with_its_first_byte() {
+    let mut bench = idle();
+    bench.now += KEEP_ALIVE - Duration::from_secs(1);
+    then(&mut bench, &[bytes("b")], &[]);
+    assert_eq!(bench.step(READABLE), Next::Wait);
+    assert_eq!(bench.patience(), Some(REQUEST_TIMEOUT));
+    bench.now += REQUEST_TIMEOUT - Duration::from_secs(1);
+    then(&mut bench, &[bytes("b")], &[]);
+    assert_eq!(bench.step(READABLE), Next::Wait);
+    then(&mut bench, &[Read::Block], &[]);
+    assert_eq!(bench.expire(), Next::Close(Reason::RequestTimeout));
+}
+
+#[test]
+fn between_requests_every_end_is_a_good_one() {
+    let mut bench = idle();
+    then(&mut bench, &[Read::Eof], &[]);
+    assert_eq!(bench.step(READABLE), Next::Close(Reason::Complete));
+
+    let mut bench = idle();
+    then(&mut bench, &[Read::Block], &[]);
+    assert_eq!(bench.expire(), Next::Close(Reason::Complete));
+
+    let mut bench = idle();
+    let stop = Why::Stop(Reason::DrainDeadline);
+    assert_eq!(bench.step(stop), Next::Close(Reason::Complete));
+
+    let mut bench = idle();
+    then(&mut bench, &[Read::Fail(ConnectionReset)], &[]);
+    assert_eq!(bench.step(READABLE), Next::Reset(Reason::PeerReset));
+}
+
+#[test]
+fn who_is_idle_is_evicted_unless_a_request_lies_there() {
+    let mut bench = idle();
+    then(&mut bench, &[Read::Block], &[]);
+    assert_eq!(bench.step(Why::Evict), Next::Close(Reason::Complete));
+
+    let mut bench = idle();
+    then(&mut bench, &[bytes("b\n"), Read::Block], &[ALL]);
+    assert_eq!(bench.step(Why::Evict), Next::Wait);
+    assert_eq!(bench.transport.sent, b"(a)(b)");
+}
+
+#[test]
+fn who_is_not_idle_is_not_evicted() {
+    // A first request that has not come.
+    let mut bench = bench([Read::Block], []);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Why::Evict), Next::Wait);
+    // A later one that has begun.
+    let mut bench = idle();
+    then(&mut bench, &[bytes("b")], &[]);
+    assert_eq!(bench.step(READABLE), Next::Wait);
+    assert_eq!(bench.step(Why::Evict), Next::Wait);
+    // A reply under way.
+    then(&mut bench, &[bytes("\nlong\n")], &[ALL, Write::Block]);
+    assert_eq!(bench.step(READABLE), Next::Wait);
+    assert_eq!(bench.step(Why::Evict), Next::Wait);
+    bench.transport.assert_done();
+}
+
+#[test]
+fn what_came_while_a_reply_waited_is_read_after_it() {
+    let mut bench = bench([bytes("long\n")], [Write::Take(100), Write::Block]);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(READABLE), Next::Wait, "not now");
+    then(&mut bench, &[], &[ALL]);
+    assert_eq!(bench.step(WRITABLE), Next::Again);
+    then(&mut bench, &[], &[ALL]);
+    assert_eq!(bench.step(Why::Again), Next::Again);
+    then(&mut bench, &[bytes("b\n"), Read::Block], &[ALL, ALL]);
+    assert_eq!(bench.step(Why::Again), Next::Wait);
+    bench.transport.assert_done();
+    assert!(bench.transport.sent.ends_with(b"x(b)"));
+    assert_eq!(bench.transport.sent.len(), 1 + LONG + 3);
+}
+
+#[test]
+fn a_head_and_its_body_go_in_one_write_and_may_be_cut_anywhere() {
+    for cuts in [vec![1, 1, 1], vec![2, 1], vec![1, 2]] {
+        let writes: Vec<_> = cuts.iter().map(|&cut| Write::Take(cut)).collect();
+        let mut bench = bench([bytes("a\n")], writes);
+        assert_eq!(bench.step(Why::Start), Next::Wait);
+        bench.transport.assert_done();
+        assert_eq!(bench.transport.sent, b"(a)", "{cuts:?}");
+        assert_eq!(bench.delivered[0].offset, 2, "the head does not count");
+    }
+}
+
+#[test]
+fn a_reply_that_stalls_is_reset_all_the_same() {
+    let mut bench = bench([bytes("long\n")], [Write::Block]);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.patience(), Some(STALL_TIMEOUT));
+    assert_eq!(bench.expire(), Next::Reset(Reason::Stalled));
+}
+
+#[test]
+fn a_stopping_server_ends_after_the_reply() {
+    let mut bench = bench([bytes("a\nb\n")], [ALL]);
+    bench.draining = true;
+    // It lingers, since there is more input.
+    bench.transport.reads.push_back(Read::Eof);
+    assert_eq!(bench.step(Why::Start), Next::Close(Reason::Complete));
+    bench.transport.assert_done();
+    assert_eq!(bench.transport.sent, b"(a)");
+}
+
+#[test]
+fn a_drain_that_begins_while_a_reply_is_sent_ends_the_connection_after_it() {
+    let mut bench = bench([bytes("long\n")], [Write::Take(100), Write::Block]);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    bench.draining = true;
+    then(&mut bench, &[], &[ALL]);
+    assert_eq!(bench.step(WRITABLE), Next::Again);
+    then(&mut bench, &[], &[ALL]);
+    assert_eq!(bench.step(Why::Again), Next::Again);
+    then(&mut bench, &[Read::Eof], &[ALL]);
+    assert_eq!(bench.step(Why::Again), Next::Close(Reason::Complete));
+    bench.transport.assert_done();
+}
+
+#[test]
+fn a_body_of_several_parts_comes_in_order() {
+    use carafe::service::{OpenFile, Part};
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, b"0123456789").unwrap();
+    let stat = rustix::fs::fstat(&file).unwrap();
+    let file = Rc::new(OpenFile::new(file, stat));
+    let part = |start, length| Part::File {
+        file: Rc::clone(&file),
+        start,
+        length,
+    };
+    let text = |text: &str| Part::Bytes(text.as_bytes().into());
+    let parts = [text("<"), part(2, 3), text("|"), part(9, 1), text(">")];
+    let body = Body::Parts(parts.into());
+    struct Once(Option<Body>);
+    impl Service for Once {
+        fn judge(&mut self, request: &Request<'_>) -> Verdict {
+            let (body, used) = (self.0.take().unwrap(), request.bytes.len());
+            let end = RequestEnd::LineFeed;
+            let subject = Box::default();
+            Verdict::Reply(Reply::bare(subject, body, Outcome::Complete, used, end))
+        }
+    }
+    for cut in [1, 2, 7, 100] {
+        let script = Scripted::new([bytes("a\n")], vec![Write::Take(cut); 20]);
+        let mut bench = Bench::new(script, Once(Some(body.clone())));
+        assert_eq!(bench.step(Why::Start), Next::Close(Reason::Complete));
+        assert_eq!(bench.transport.sent, b"<234|9>", "{cut}");
+    }
+}
