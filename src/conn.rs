@@ -13,7 +13,7 @@ use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use crate::limits::{REPLIES_PER_STEP_MAX, SENDFILE_PIECE_BYTES};
-use crate::service::{Outcome, Service};
+use crate::service::{Exchange, Outcome, Service};
 use crate::stats::Reason;
 use crate::transport::Transport;
 use crate::turn::{Next, Turn, Why};
@@ -219,6 +219,8 @@ pub struct Delivery {
     pub outcome: Outcome,
     /// When the request had come.
     pub asked_at: Instant,
+    /// What an access log says of it.
+    pub exchange: Option<Box<Exchange>>,
 }
 
 /// Whose fault an error of the socket is: the peer's or the network's, or else ours.

@@ -84,6 +84,21 @@ pub struct Reply {
     pub ended_by: RequestEnd,
     /// What becomes of the connection.
     pub then: Then,
+    /// What an access log says of it; none for the bare protocol, which has no more than a name.
+    pub exchange: Option<Box<Exchange>>,
+}
+
+/// A request and its answer, as an access log has them. Text is bytes from the peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exchange {
+    /// The request line: method, target and version.
+    pub line: Box<[u8]>,
+    /// The answer's status code.
+    pub status: u16,
+    /// The Referer field.
+    pub referer: Option<Box<[u8]>>,
+    /// The User-Agent field.
+    pub agent: Option<Box<[u8]>>,
 }
 
 impl Reply {
@@ -96,7 +111,7 @@ impl Reply {
         used: usize,
         ended_by: RequestEnd,
     ) -> Self {
-        let (head, then) = (Box::default(), Then::Close);
+        let (head, then, exchange) = (Box::default(), Then::Close, None);
         Self {
             subject,
             head,
@@ -105,6 +120,7 @@ impl Reply {
             used,
             ended_by,
             then,
+            exchange,
         }
     }
 }

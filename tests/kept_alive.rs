@@ -50,6 +50,7 @@ impl Service for Echo {
                 _ if request.draining => Then::Close,
                 _ => Then::ReadOn,
             },
+            exchange: None,
         })
     }
 }

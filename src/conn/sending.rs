@@ -84,6 +84,7 @@ impl Sending {
             outcome,
             ended_by,
             then,
+            exchange,
             ..
         } = reply;
         let delivery = Delivery {
@@ -92,6 +93,7 @@ impl Sending {
             promised: body.length(),
             outcome,
             asked_at,
+            exchange,
         };
         Self {
             delivery,
@@ -333,6 +335,7 @@ impl Sending {
     fn take_delivery(&mut self) -> Delivery {
         let nothing = Delivery {
             subject: Box::default(),
+            exchange: None,
             ..self.delivery
         };
         std::mem::replace(&mut self.delivery, nothing)

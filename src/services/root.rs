@@ -47,6 +47,15 @@ pub enum LookupError {
     Failed(Errno),
 }
 
+/// What a name brings.
+#[derive(Debug)]
+pub enum Found {
+    /// A regular file.
+    File(Rc<OpenFile>),
+    /// A folder, open for reading.
+    Folder(OwnedFd),
+}
+
 /// The folder that is served.
 #[derive(Debug)]
 pub struct Root {
@@ -100,6 +109,31 @@ impl Root {
     /// # Errors
     /// See [`LookupError`].
     pub fn lookup(&mut self, name: &[u8]) -> Result<Rc<OpenFile>, LookupError> {
+        match self.find(name)? {
+            Found::File(file) => Ok(file),
+            Found::Folder(_) => Err(LookupError::Refused(NOT_REGULAR)),
+        }
+    }
+
+    /// The folder itself.
+    ///
+    /// # Errors
+    /// See [`LookupError`].
+    pub fn top(&self) -> Result<OwnedFd, LookupError> {
+        rustix::fs::openat(
+            &self.folder,
+            ".",
+            OPEN_FLAGS | OFlags::DIRECTORY,
+            Mode::empty(),
+        )
+        .map_err(classify)
+    }
+
+    /// Opens the regular file or the folder that `name` names.
+    ///
+    /// # Errors
+    /// See [`LookupError`].
+    pub fn find(&mut self, name: &[u8]) -> Result<Found, LookupError> {
         let path = self.checked(name).map_err(LookupError::Refused)?;
         let opened = match self.containment {
             Containment::Openat2 => self.open_beneath(path),
@@ -107,10 +141,13 @@ impl Root {
         };
         let file = opened.map_err(classify)?;
         let stat = rustix::fs::fstat(&file).map_err(LookupError::Failed)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(LookupError::Refused(NOT_REGULAR));
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Ok(Found::File(
+                self.share(OpenFile::new(File::from(file), stat)),
+            )),
+            FileType::Directory => Ok(Found::Folder(file)),
+            _ => Err(LookupError::Refused(NOT_REGULAR)),
         }
-        Ok(self.share(OpenFile::new(File::from(file), stat)))
     }
 
     /// The rules that concern the name alone. Leading slashes are ignored.
