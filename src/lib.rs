@@ -9,6 +9,7 @@ pub mod client;
 pub mod conn;
 pub mod descriptors;
 pub mod escape;
+pub mod http;
 pub mod limits;
 pub mod logging;
 pub mod reactor;

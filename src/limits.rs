@@ -110,6 +110,29 @@ pub const LOG_RESERVE_BYTES: usize = 64 * 1024;
 /// How long the end of the program waits for a log writer whose reader is stuck.
 pub const LOG_FLUSH: Duration = Duration::from_secs(1);
 
+/// The longest HTTP request line, its end not counted, in bytes. RFC 9112, section 3, asks for 8,000
+/// at least.
+pub const HTTP_LINE_BYTES_MAX: usize = 8 * 1024;
+
+/// The longest head of an HTTP request, in bytes: room for the longest line and the cookies that
+/// another server on the same host has set.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// The most header fields of an HTTP request. A browser sends about 15, a chain of proxies 30.
+pub const HTTP_FIELDS_MAX: usize = 64;
+
+/// Empty lines that are skipped before an HTTP request line. Old clients sent one after a body
+/// (RFC 9112, section 2.2).
+pub const HTTP_EMPTY_LINES_MAX: usize = 4;
+
+/// The most ranges of one request. Viewers of documents ask for a handful; more is an attack
+/// (RFC 9110, section 17.15), and gets the whole file.
+pub const HTTP_RANGES_MAX: usize = 16;
+
+/// How long a file must have been left alone before its entity tag is strong. The coarsest clocks
+/// of file systems (FAT) tick every 2 s; within a tick a second change doesn't show.
+pub const HTTP_STRONG_AFTER: Duration = Duration::from_secs(2);
+
 /// The client's time for one connection to be set up.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -1,0 +1,80 @@
+//! Times as HTTP writes them. A file's time may be anything that fits into 64 bits of seconds;
+//! only those that four digits of a year can show are written.
+
+use std::time::{Duration, SystemTime};
+
+/// The first second of the year 10000.
+const END: Duration = Duration::from_secs(253_402_300_800);
+
+/// The time, cut to whole seconds, if it lies in the years 1970 to 9999.
+#[must_use]
+pub fn whole_second(time: SystemTime) -> Option<SystemTime> {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let whole = Duration::from_secs(since.as_secs());
+    (whole < END).then(|| SystemTime::UNIX_EPOCH + whole)
+}
+
+/// A time as stat(2) tells it, if a `SystemTime` can hold it.
+#[must_use]
+pub fn from_stat((seconds, nanoseconds): (i64, u64)) -> Option<SystemTime> {
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let base = match seconds {
+        0.. => SystemTime::UNIX_EPOCH.checked_add(whole),
+        _ => SystemTime::UNIX_EPOCH.checked_sub(whole),
+    };
+    base?.checked_add(Duration::from_nanos(nanoseconds))
+}
+
+/// IMF-fixdate (RFC 9110, section 5.6.7), where the time has one.
+#[must_use]
+pub fn format(time: SystemTime) -> Option<String> {
+    whole_second(time).map(httpdate::fmt_http_date)
+}
+
+/// Reads an HTTP-date in any of its three forms (RFC 9110, section 5.6.7).
+#[must_use]
+pub fn parse(value: &[u8]) -> Option<SystemTime> {
+    let text = std::str::from_utf8(value).ok()?;
+    httpdate::parse_http_date(text).ok().and_then(whole_second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_four_digits_of_a_year_are_written() {
+        for (seconds, expected) in [
+            (0, Some("Thu, 01 Jan 1970 00:00:00 GMT")),
+            (784_111_777, Some("Sun, 06 Nov 1994 08:49:37 GMT")),
+            (253_402_300_799, Some("Fri, 31 Dec 9999 23:59:59 GMT")),
+            (253_402_300_800, None),
+            (1 << 55, None),
+            (i64::MAX, None),
+            (-1, None),
+            (i64::MIN, None),
+        ] {
+            let written = from_stat((seconds, 999_999_999)).and_then(format);
+            assert_eq!(written.as_deref(), expected, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn three_forms_are_read() {
+        for (text, expected) in [
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(784_111_777)),
+            ("Sun Nov  6 08:49:37 1994", Some(784_111_777)),
+            ("Sun, 06 Nov 1994 08:49:37", None),
+            ("Sun, 31 Feb 1994 08:49:37 GMT", None),
+            ("1994-11-06T08:49:37Z", None),
+            ("784111777", None),
+            ("", None),
+        ] {
+            let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH);
+            let read = parse(text.as_bytes()).map(|time| since(time).unwrap().as_secs());
+            assert_eq!(read, expected, "{text}");
+        }
+        assert_eq!(parse(b"\xff"), None);
+    }
+}

@@ -1,0 +1,108 @@
+//! The header fields of a request, as they came.
+
+/// Header fields in the order received. Names are compared without regard to case (RFC 9110,
+/// section 5.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fields<'a>(Vec<(&'a str, &'a [u8])>);
+
+impl<'a> Fields<'a> {
+    /// The values of a name, a line each.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.0
+            .iter()
+            .filter(move |(field, _)| field.eq_ignore_ascii_case(name))
+            .map(|&(_, value)| value)
+    }
+
+    /// Whether the name is there at all.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.all(name).next().is_some()
+    }
+
+    /// The first line's value.
+    #[must_use]
+    pub fn first(&self, name: &str) -> Option<&'a [u8]> {
+        self.all(name).next()
+    }
+
+    /// The value of a field that may stand only once: nothing if it stands more often (RFC 9110,
+    /// section 5.3).
+    #[must_use]
+    pub fn only(&self, name: &str) -> Option<&'a [u8]> {
+        let mut values = self.all(name);
+        values.next().filter(|_| values.next().is_none())
+    }
+
+    /// The members of a list without quoted strings, over all lines; empty ones are dropped
+    /// (RFC 9110, section 5.6.1.2).
+    pub fn members(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.all(name)
+            .flat_map(|value| value.split(|&byte| byte == b','))
+            .map(trim)
+            .filter(|member| !member.is_empty())
+    }
+}
+
+impl<'a> FromIterator<(&'a str, &'a [u8])> for Fields<'a> {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a [u8])>>(fields: I) -> Self {
+        Self(fields.into_iter().collect())
+    }
+}
+
+/// Cuts optional whitespace: spaces and tabs (RFC 9110, section 5.6.3).
+#[must_use]
+pub fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// Whether these bytes are a token (RFC 9110, section 5.6.2).
+#[must_use]
+pub fn is_token(bytes: &[u8]) -> bool {
+    let is_tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !bytes.is_empty() && bytes.iter().all(is_tchar)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_members() {
+        let lines: [(&str, &[u8]); 4] = [
+            ("Connection", b"close"),
+            ("Accept", b" a ,, b\t,"),
+            ("accept", b"c"),
+            ("Empty", b""),
+        ];
+        let fields: Fields<'_> = lines.into_iter().collect();
+        assert_eq!(fields.only("connection"), Some(&b"close"[..]));
+        assert_eq!(fields.only("accept"), None);
+        assert_eq!(fields.only("none"), None);
+        assert_eq!(fields.first("ACCEPT"), Some(&b" a ,, b\t,"[..]));
+        assert!(fields.has("empty") && !fields.has("none"));
+        let members: Vec<_> = fields.members("Accept").collect();
+        assert_eq!(members, [b"a", b"b", b"c"]);
+        assert_eq!(fields.members("empty").count(), 0);
+    }
+
+    #[test]
+    fn tokens() {
+        assert!(is_token(b"GET") && is_token(b"x-!#$%&'*+.^_`|~9"));
+        for other in [
+            &b""[..],
+            b"a b",
+            b"a/b",
+            b"a:",
+            b"\"",
+            b"\xe9",
+            b"a\0",
+            b"(",
+        ] {
+            assert!(!is_token(other), "{other:?}");
+        }
+    }
+}

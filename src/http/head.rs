@@ -1,0 +1,239 @@
+//! The head of an answer, and the small pages of those that bring no file.
+
+use std::io::Write as _;
+use std::ops::Range;
+use std::time::SystemTime;
+
+use ::http::StatusCode;
+
+use super::date;
+use super::range;
+use super::request::{ALLOW, Version};
+use super::validators::Validators;
+
+/// The type of the pages that this server writes as text.
+pub const TEXT: &str = "text/plain; charset=utf-8";
+
+/// What the Server field says (RFC 9110, section 10.2.4).
+const SERVER: &str = concat!("carafe/", env!("CARGO_PKG_VERSION"));
+
+/// An answer's head under construction. Whatever is put in, a field stays one line.
+#[derive(Clone, Debug)]
+pub struct Head {
+    bytes: Vec<u8>,
+}
+
+impl Head {
+    /// Begins with the status line, Date and Server (RFC 9112, section 4; RFC 9110, sections 6.6.1
+    /// and 10.2.4). The version is the server's own, whatever the client speaks (RFC 9110, section
+    /// 2.5).
+    #[must_use]
+    pub fn new(status: StatusCode, now: SystemTime) -> Self {
+        let reason = status.canonical_reason().unwrap_or_default();
+        let mut bytes = Vec::with_capacity(512);
+        bytes.extend_from_slice(b"HTTP/1.1 ");
+        bytes.extend_from_slice(status.as_str().as_bytes());
+        bytes.push(b' ');
+        bytes.extend_from_slice(reason.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+        let head = Self { bytes };
+        match date::format(now) {
+            Some(date) => head.field("Date", date),
+            None => head,
+        }
+        .field("Server", SERVER)
+    }
+
+    /// The head of an error, and its page. 405 says what is allowed (RFC 9110, section 15.5.6).
+    #[must_use]
+    pub fn error(status: StatusCode, now: SystemTime) -> (Self, Vec<u8>) {
+        let page = page(status);
+        let head = Self::new(status, now).content(TEXT, page.len() as u64);
+        match status {
+            StatusCode::METHOD_NOT_ALLOWED => (head.allow(), page),
+            _ => (head, page),
+        }
+    }
+
+    /// Adds a field. A byte that no value may hold becomes a space (RFC 9110, section 5.5).
+    #[must_use]
+    pub fn field(mut self, name: &'static str, value: impl AsRef<[u8]>) -> Self {
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.extend_from_slice(b": ");
+        let value = value.as_ref().iter().map(|&byte| match byte {
+            b'\t' | b' '..=0x7e | 0x80.. => byte,
+            _ => b' ',
+        });
+        self.bytes.extend(value);
+        self.bytes.extend_from_slice(b"\r\n");
+        self
+    }
+
+    /// Content-Type and Content-Length (RFC 9110, sections 8.3 and 8.6).
+    #[must_use]
+    pub fn content(self, content_type: &str, length: u64) -> Self {
+        self.field("Content-Type", content_type).length(length)
+    }
+
+    /// Content-Length alone, for an answer of no bytes.
+    #[must_use]
+    pub fn length(mut self, length: u64) -> Self {
+        // Writing to memory doesn't fail.
+        let _ = write!(self.bytes, "Content-Length: {length}\r\n");
+        self
+    }
+
+    /// ETag and Last-Modified (RFC 9110, sections 8.8.3 and 8.8.2), which a 304 carries too
+    /// (section 15.4.5).
+    #[must_use]
+    pub fn validators(self, validators: &Validators) -> Self {
+        let head = self.field("ETag", validators.etag());
+        match validators.last_modified() {
+            Some(date) => head.field("Last-Modified", date),
+            None => head,
+        }
+    }
+
+    /// Accept-Ranges (RFC 9110, section 14.3).
+    #[must_use]
+    pub fn accept_ranges(self) -> Self {
+        self.field("Accept-Ranges", "bytes")
+    }
+
+    /// Content-Range of a 206 with one range (RFC 9110, section 14.4).
+    #[must_use]
+    pub fn content_range(self, range: &Range<u64>, length: u64) -> Self {
+        self.field("Content-Range", range::content_range(range, length))
+    }
+
+    /// Content-Range of a 416 (RFC 9110, section 15.5.17).
+    #[must_use]
+    pub fn unsatisfied_range(self, length: u64) -> Self {
+        self.field("Content-Range", range::unsatisfied_range(length))
+    }
+
+    /// Location (RFC 9110, section 10.2.2), as [`super::target::folder_location`] makes it.
+    #[must_use]
+    pub fn location(self, location: &str) -> Self {
+        self.field("Location", location)
+    }
+
+    /// Allow (RFC 9110, section 10.2.1).
+    #[must_use]
+    pub fn allow(self) -> Self {
+        self.field("Allow", ALLOW)
+    }
+
+    /// Says whether the connection goes on, where the version doesn't say it by itself (RFC 9112,
+    /// section 9.3).
+    #[must_use]
+    pub fn connection(self, version: Version, keep_alive: bool) -> Self {
+        match (version, keep_alive) {
+            (Version::Http11, true) => self,
+            (Version::Http10, true) => self.field("Connection", "keep-alive"),
+            (_, false) => self.field("Connection", "close"),
+        }
+    }
+
+    /// The bytes, with the empty line at the end.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<u8> {
+        self.bytes.extend_from_slice(b"\r\n");
+        self.bytes
+    }
+}
+
+/// The page of an answer that brings no file: its status as a line of text.
+#[must_use]
+pub fn page(status: StatusCode) -> Vec<u8> {
+    let reason = status.canonical_reason().unwrap_or_default();
+    format!("{} {reason}\n", status.as_str()).into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    fn text(head: Head) -> String {
+        String::from_utf8(head.finish()).unwrap()
+    }
+
+    #[test]
+    fn a_file() {
+        let modified = NOW - Duration::from_secs(9);
+        let now = NOW + Duration::from_secs(784_111_777);
+        let validators = Validators::new((1, 2, 3, (5, 6), (0, 0)), now);
+        let head = Head::new(StatusCode::PARTIAL_CONTENT, now)
+            .content("text/html", 2)
+            .validators(&validators)
+            .accept_ranges()
+            .content_range(&(0..2), 3)
+            .connection(Version::Http11, true);
+        let expected = format!(
+            "HTTP/1.1 206 Partial Content\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+             Server: carafe/{}\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\
+             ETag: \"1-2-3-5.6\"\r\nLast-Modified: Thu, 01 Jan 1970 00:00:05 GMT\r\n\
+             Accept-Ranges: bytes\r\nContent-Range: bytes 0-1/3\r\n\r\n",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert_eq!(text(head), expected);
+        assert!(!text(Head::new(StatusCode::OK, modified)).contains("Date"));
+    }
+
+    #[test]
+    fn errors() {
+        for (status, line) in [
+            (400, "400 Bad Request"),
+            (404, "404 Not Found"),
+            (405, "405 Method Not Allowed"),
+            (412, "412 Precondition Failed"),
+            (414, "414 URI Too Long"),
+            (416, "416 Range Not Satisfiable"),
+            (417, "417 Expectation Failed"),
+            (431, "431 Request Header Fields Too Large"),
+            (501, "501 Not Implemented"),
+            (503, "503 Service Unavailable"),
+            (505, "505 HTTP Version Not Supported"),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let (head, page) = Head::error(status, NOW);
+            let head = text(head);
+            assert_eq!(page, format!("{line}\n").into_bytes());
+            assert!(head.starts_with(&format!("HTTP/1.1 {line}\r\n")), "{head}");
+            assert!(head.contains(&format!("Content-Length: {}\r\n", page.len())));
+            assert!(head.contains("Content-Type: text/plain; charset=utf-8\r\n"));
+            let allow = head.contains("Allow: GET, HEAD, OPTIONS\r\n");
+            assert_eq!(allow, status == StatusCode::METHOD_NOT_ALLOWED);
+        }
+        let head = Head::new(StatusCode::RANGE_NOT_SATISFIABLE, NOW).unsatisfied_range(7);
+        assert!(text(head).contains("Content-Range: bytes */7\r\n"));
+    }
+
+    #[test]
+    fn connections() {
+        for (version, keep_alive, expected) in [
+            (Version::Http11, true, None),
+            (Version::Http11, false, Some("Connection: close\r\n")),
+            (Version::Http10, true, Some("Connection: keep-alive\r\n")),
+            (Version::Http10, false, Some("Connection: close\r\n")),
+        ] {
+            let head = text(Head::new(StatusCode::OK, NOW).connection(version, keep_alive));
+            assert_eq!(head.contains("Connection"), expected.is_some());
+            assert!(head.contains(expected.unwrap_or_default()));
+        }
+    }
+
+    #[test]
+    fn a_value_stays_one_line() {
+        let head = Head::new(StatusCode::OK, NOW)
+            .location("/a\r\nSet-Cookie: b")
+            .field("X", b"\0\x01\x7f\n\xff\t!");
+        let bytes = head.finish();
+        let lines: Vec<_> = bytes.split(|&byte| byte == b'\n').collect();
+        assert!(lines.contains(&&b"Location: /a  Set-Cookie: b\r"[..]));
+        assert!(lines.contains(&&b"X:     \xff\t!\r"[..]));
+    }
+}

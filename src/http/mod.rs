@@ -1,0 +1,11 @@
+//! HTTP/1.1 as an origin server speaks it: what a request says, and what an answer's bytes are.
+//! Nothing here knows sockets, waiting or the root; bytes and facts go in, bytes and decisions
+//! come out.
+
+pub mod date;
+pub mod fields;
+pub mod head;
+pub mod range;
+pub mod request;
+pub mod target;
+pub mod validators;

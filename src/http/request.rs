@@ -1,0 +1,493 @@
+//! Requests (RFC 9112): where a head ends, what it says, and whether what begins on the shared port
+//! is HTTP at all. One head gives one answer, however its bytes were split.
+
+use std::fmt;
+
+use ::http::StatusCode;
+
+use super::fields::{Fields, is_token};
+use super::target::{Target, is_authority};
+use crate::limits::{
+    HTTP_EMPTY_LINES_MAX, HTTP_FIELDS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_LINE_BYTES_MAX,
+};
+
+/// What this server does, as the Allow field says it (RFC 9110, section 10.2.1).
+pub const ALLOW: &str = "GET, HEAD, OPTIONS";
+
+/// What the bytes received say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parsed<'a> {
+    /// The head isn't whole.
+    Partial,
+    /// No request can be read. Where the next one would begin isn't known, so the connection
+    /// closes after the answer.
+    Bad(Problem),
+    /// A whole head.
+    Whole {
+        /// How many bytes it takes, skipped empty lines included.
+        used: usize,
+        /// What it says.
+        request: Request<'a>,
+    },
+}
+
+/// The head of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// The request line without its end, for the log.
+    pub line: &'a [u8],
+    /// The method as it was written.
+    pub method_name: &'a [u8],
+    /// The method.
+    pub method: Method,
+    /// What it is about.
+    pub target: Target<'a>,
+    /// The version.
+    pub version: Version,
+    /// The authority: of an absolute-form, else the Host field's value, which may be empty.
+    pub host: Option<&'a [u8]>,
+    /// Whether the client lets the connection go on (RFC 9112, section 9.3).
+    pub keep_alive: bool,
+    /// What follows the head.
+    pub body: RequestBody,
+    /// Whether an interim answer, a final one or nothing fits what the client expects.
+    pub expectation: Expectation,
+    /// The header fields.
+    pub fields: Fields<'a>,
+}
+
+/// Methods (RFC 9110, section 9), as far as they are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// GET.
+    Get,
+    /// HEAD.
+    Head,
+    /// OPTIONS.
+    Options,
+    /// CONNECT, whose target has a form of its own.
+    Connect,
+    /// Another one that is known and not served here.
+    Other,
+    /// A token that names no method known here.
+    Unknown,
+}
+
+/// A version of HTTP/1 (RFC 9112, section 2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+}
+
+/// A body that nobody here wants (RFC 9112, section 6.3): it is drained within limits, or the
+/// connection closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestBody {
+    /// There is none.
+    None,
+    /// So many bytes, at least one.
+    Length(u64),
+    /// Chunks.
+    Chunked,
+}
+
+/// The Expect field (RFC 9110, section 10.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expectation {
+    /// Nothing, or 100-continue from a client of HTTP/1.0, which is ignored.
+    None,
+    /// 100-continue. A client that gets a final answer first may leave its body out or send it;
+    /// where a body was announced, the connection should close.
+    Continue,
+    /// Something that can't be met.
+    Unknown,
+}
+
+/// What is wrong with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// The request line is none (RFC 9112, section 3).
+    Line,
+    /// The target isn't in a form for the method (RFC 9112, section 3.2).
+    Target,
+    /// The request line is too long (RFC 9110, section 15.5.15).
+    LineTooLong,
+    /// Neither HTTP/1.0 nor HTTP/1.1 (RFC 9110, section 15.6.6).
+    Version,
+    /// A field line is none, is folded, or holds a bare CR (RFC 9112, sections 5.1, 5.2 and 2.2).
+    Field,
+    /// The head is too long or has too many fields (RFC 6585, section 5).
+    HeadTooLarge,
+    /// Host is missing, is there twice, or is none (RFC 9112, section 3.2).
+    Host,
+    /// Content-Length is no number, or there are several (RFC 9112, section 6.3).
+    Length,
+    /// Transfer-Encoding doesn't end in one `chunked`, comes with a Content-Length, or in HTTP/1.0
+    /// (RFC 9112, sections 6.1 and 6.3).
+    TransferEncoding,
+    /// A transfer coding before `chunked` (RFC 9112, section 6.1).
+    Coding,
+    /// The method is known and not served here (RFC 9110, section 15.5.6).
+    MethodNotAllowed,
+    /// The method isn't known (RFC 9110, section 15.6.2).
+    MethodUnknown,
+    /// An expectation other than 100-continue (RFC 9110, section 10.1.1).
+    Expectation,
+}
+
+impl Problem {
+    /// The status of the answer.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Line
+            | Self::Target
+            | Self::Field
+            | Self::Host
+            | Self::Length
+            | Self::TransferEncoding => StatusCode::BAD_REQUEST,
+            Self::LineTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::Coding | Self::MethodUnknown => StatusCode::NOT_IMPLEMENTED,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+        }
+    }
+
+    /// Whether the connection must close after the answer, because it isn't known where the next
+    /// request begins.
+    #[must_use]
+    pub fn closes(self) -> bool {
+        !matches!(
+            self,
+            Self::MethodNotAllowed | Self::MethodUnknown | Self::Expectation
+        )
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Line => "not a request line",
+            Self::Target => "a request target in no known form",
+            Self::LineTooLong => "the request line is too long",
+            Self::Version => "an HTTP version that is not spoken",
+            Self::Field => "not a header field",
+            Self::HeadTooLarge => "the request's head is too large",
+            Self::Host => "not exactly one valid Host",
+            Self::Length => "not one valid Content-Length",
+            Self::TransferEncoding => "a faulty Transfer-Encoding",
+            Self::Coding => "an unknown transfer coding",
+            Self::MethodNotAllowed => "a method that is not served",
+            Self::MethodUnknown => "an unknown method",
+            Self::Expectation => "an unknown expectation",
+        })
+    }
+}
+
+impl Request<'_> {
+    /// Why a well-formed request is answered with an error before anyone looks at its target. The
+    /// connection may go on.
+    #[must_use]
+    pub fn problem(&self) -> Option<Problem> {
+        match (self.method, self.expectation) {
+            (Method::Unknown, _) => Some(Problem::MethodUnknown),
+            (Method::Connect | Method::Other, _) => Some(Problem::MethodNotAllowed),
+            (_, Expectation::Unknown) => Some(Problem::Expectation),
+            _ => None,
+        }
+    }
+}
+
+/// Methods of RFC 9110, section 9, and RFC 5789.
+const METHODS: [(&[u8], Method); 9] = [
+    (b"GET", Method::Get),
+    (b"HEAD", Method::Head),
+    (b"OPTIONS", Method::Options),
+    (b"CONNECT", Method::Connect),
+    (b"POST", Method::Other),
+    (b"PUT", Method::Other),
+    (b"DELETE", Method::Other),
+    (b"TRACE", Method::Other),
+    (b"PATCH", Method::Other),
+];
+
+/// Reads the head that the bytes begin with. A single LF ends a line as CR LF does (RFC 9112,
+/// section 2.2).
+#[must_use]
+pub fn parse(bytes: &[u8]) -> Parsed<'_> {
+    let Some(skipped) = empty_lines(bytes) else {
+        return Parsed::Partial;
+    };
+    let bytes = &bytes[skipped..];
+    let (line, line_used) = match first_line(bytes) {
+        FirstLine::Partial => return Parsed::Partial,
+        FirstLine::TooLong => return Parsed::Bad(Problem::LineTooLong),
+        FirstLine::Whole { line, used } => (line, used),
+    };
+    let start = match RequestLine::parse(line) {
+        Ok(start) => start,
+        Err(problem) => return Parsed::Bad(problem),
+    };
+    let within = bytes.len().min(HTTP_HEAD_BYTES_MAX);
+    let mut headers = [httparse::EMPTY_HEADER; HTTP_FIELDS_MAX];
+    let (fields_used, fields) =
+        match httparse::parse_headers(&bytes[line_used..within], &mut headers) {
+            Ok(httparse::Status::Complete((used, fields))) => (used, fields),
+            Ok(httparse::Status::Partial) if within == HTTP_HEAD_BYTES_MAX => {
+                return Parsed::Bad(Problem::HeadTooLarge);
+            }
+            Ok(httparse::Status::Partial) => return Parsed::Partial,
+            Err(httparse::Error::TooManyHeaders) => return Parsed::Bad(Problem::HeadTooLarge),
+            Err(_) => return Parsed::Bad(Problem::Field),
+        };
+    let fields = fields.iter().map(|field| (field.name, field.value));
+    match start.with(fields.collect()) {
+        Ok(request) => Parsed::Whole {
+            used: skipped + line_used + fields_used,
+            request,
+        },
+        Err(problem) => Parsed::Bad(problem),
+    }
+}
+
+/// The length of the empty lines in front (RFC 9112, section 2.2). `None`: more may follow.
+fn empty_lines(bytes: &[u8]) -> Option<usize> {
+    let mut skipped = 0;
+    for _ in 0..HTTP_EMPTY_LINES_MAX {
+        skipped += match &bytes[skipped..] {
+            [b'\n', ..] => 1,
+            [b'\r', b'\n', ..] => 2,
+            [] | [b'\r'] => return None,
+            _ => break,
+        };
+    }
+    Some(skipped)
+}
+
+enum FirstLine<'a> {
+    Partial,
+    TooLong,
+    Whole {
+        /// Without its end.
+        line: &'a [u8],
+        /// With it.
+        used: usize,
+    },
+}
+
+fn first_line(bytes: &[u8]) -> FirstLine<'_> {
+    // A CR may stand between the longest line and its line feed.
+    let within = &bytes[..bytes.len().min(HTTP_LINE_BYTES_MAX + 2)];
+    let Some(line_feed) = within.iter().position(|&byte| byte == b'\n') else {
+        let is_too_long = match bytes.len() {
+            ..=HTTP_LINE_BYTES_MAX => false,
+            len => len > HTTP_LINE_BYTES_MAX + 1 || !bytes.ends_with(b"\r"),
+        };
+        return match is_too_long {
+            true => FirstLine::TooLong,
+            false => FirstLine::Partial,
+        };
+    };
+    let line = &within[..line_feed];
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    match line.len() {
+        ..=HTTP_LINE_BYTES_MAX => FirstLine::Whole {
+            line,
+            used: line_feed + 1,
+        },
+        _ => FirstLine::TooLong,
+    }
+}
+
+/// A request line, taken apart (RFC 9112, section 3).
+struct RequestLine<'a> {
+    line: &'a [u8],
+    method_name: &'a [u8],
+    method: Method,
+    target: Target<'a>,
+    authority: Option<&'a [u8]>,
+    version: Version,
+}
+
+impl<'a> RequestLine<'a> {
+    fn parse(line: &'a [u8]) -> Result<Self, Problem> {
+        let mut words = line.split(|&byte| byte == b' ');
+        let (Some(method_name), Some(target), Some(version), None) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            return Err(Problem::Line);
+        };
+        if !is_token(method_name) {
+            return Err(Problem::Line);
+        }
+        let version = match version {
+            b"HTTP/1.1" => Version::Http11,
+            b"HTTP/1.0" => Version::Http10,
+            [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+                if major.is_ascii_digit() && minor.is_ascii_digit() =>
+            {
+                return Err(Problem::Version);
+            }
+            _ => return Err(Problem::Line),
+        };
+        let known = METHODS.iter().find(|(name, _)| *name == method_name);
+        let method = known.map_or(Method::Unknown, |&(_, method)| method);
+        let (target, authority) = Target::parse(method, target).ok_or(Problem::Target)?;
+        Ok(Self {
+            line,
+            method_name,
+            method,
+            target,
+            authority,
+            version,
+        })
+    }
+
+    /// Judges the fields together with the line.
+    fn with(self, fields: Fields<'a>) -> Result<Request<'a>, Problem> {
+        let body = body(self.version, &fields)?;
+        let host = host(self.version, &fields)?;
+        Ok(Request {
+            line: self.line,
+            method_name: self.method_name,
+            method: self.method,
+            target: self.target,
+            version: self.version,
+            host: self.authority.or(host),
+            keep_alive: keep_alive(self.version, &fields),
+            body,
+            expectation: expectation(self.version, &fields),
+            fields,
+        })
+    }
+}
+
+/// RFC 9112, section 6.3. Whatever could be read in two ways is refused: the other reading may be
+/// that of a proxy in between.
+fn body(version: Version, fields: &Fields<'_>) -> Result<RequestBody, Problem> {
+    if fields.has("transfer-encoding") {
+        if version == Version::Http10 || fields.has("content-length") {
+            return Err(Problem::TransferEncoding);
+        }
+        let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+        let codings: Vec<_> = fields.members("transfer-encoding").collect();
+        return match &codings[..] {
+            [last] if is_chunked(last) => Ok(RequestBody::Chunked),
+            [first @ .., last] if is_chunked(last) && !first.iter().any(|c| is_chunked(c)) => {
+                Err(Problem::Coding)
+            }
+            _ => Err(Problem::TransferEncoding),
+        };
+    }
+    if !fields.has("content-length") {
+        return Ok(RequestBody::None);
+    }
+    let digits = fields.only("content-length").ok_or(Problem::Length)?;
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Problem::Length);
+    }
+    let length = std::str::from_utf8(digits)
+        .ok()
+        .and_then(|text| text.parse().ok());
+    match length {
+        Some(0) => Ok(RequestBody::None),
+        Some(length) => Ok(RequestBody::Length(length)),
+        None => Err(Problem::Length),
+    }
+}
+
+/// RFC 9112, section 3.2.
+fn host<'a>(version: Version, fields: &Fields<'a>) -> Result<Option<&'a [u8]>, Problem> {
+    match (fields.only("host"), version) {
+        (Some(host), _) if is_authority(host) => Ok(Some(host)),
+        (None, Version::Http10) if !fields.has("host") => Ok(None),
+        _ => Err(Problem::Host),
+    }
+}
+
+/// RFC 9112, section 9.3.
+fn keep_alive(version: Version, fields: &Fields<'_>) -> bool {
+    let has = |option: &[u8]| {
+        fields
+            .members("connection")
+            .any(|member| member.eq_ignore_ascii_case(option))
+    };
+    !has(b"close") && (version == Version::Http11 || has(b"keep-alive"))
+}
+
+/// RFC 9110, section 10.1.1.
+fn expectation(version: Version, fields: &Fields<'_>) -> Expectation {
+    let is_continue = |member: &[u8]| member.eq_ignore_ascii_case(b"100-continue");
+    let mut members = fields.members("expect").peekable();
+    if members.peek().is_none() {
+        Expectation::None
+    } else if !members.all(is_continue) {
+        Expectation::Unknown
+    } else if version == Version::Http10 {
+        Expectation::None
+    } else {
+        Expectation::Continue
+    }
+}
+
+/// What the first bytes of a connection on the shared port are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guess<'a> {
+    /// HTTP: [`parse`] has the say.
+    Http,
+    /// A whole line `GET /x` without a version: HTTP/0.9. The target, still encoded.
+    Simple(&'a [u8]),
+    /// A name, or the beginning of one: the bare protocol has the say.
+    Name,
+    /// No line end has come, and it may become a request line.
+    Maybe {
+        /// A known method and its space are there; else only a beginning of one.
+        whole_method: bool,
+    },
+}
+
+/// Judges the first line: HTTP begins with a token and ends in ` HTTP/1.0` or ` HTTP/1.1`, or is
+/// longer than a request line may be. Everything else is a name, an empty line too.
+#[must_use]
+pub fn may_be_http(bytes: &[u8]) -> Guess<'_> {
+    let begins_with_method = METHODS.iter().any(|(method, _)| {
+        let rest = bytes.strip_prefix(*method);
+        rest.is_some_and(|rest| rest.starts_with(b" "))
+    });
+    let line = match first_line(bytes) {
+        FirstLine::Whole { line, .. } => line,
+        FirstLine::TooLong if begins_with_method => return Guess::Http,
+        FirstLine::TooLong => return Guess::Name,
+        FirstLine::Partial if begins_with_method => return Guess::Maybe { whole_method: true },
+        FirstLine::Partial if METHODS.iter().any(|(method, _)| method.starts_with(bytes)) => {
+            return Guess::Maybe {
+                whole_method: false,
+            };
+        }
+        FirstLine::Partial => return Guess::Name,
+    };
+    let is_versioned = [b" HTTP/1.0", b" HTTP/1.1"]
+        .iter()
+        .any(|end| line.ends_with(*end));
+    let begins_with_token = line
+        .split(|&byte| byte == b' ')
+        .next()
+        .is_some_and(is_token);
+    if is_versioned && begins_with_token {
+        return Guess::Http;
+    }
+    match line.strip_prefix(b"GET ") {
+        Some(target) if target.starts_with(b"/") && !target.contains(&b' ') => {
+            Guess::Simple(target)
+        }
+        _ => Guess::Name,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,454 @@
+//! Tables for heads, limits and the first line of the shared port, and that splits don't matter.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn whole(head: &str) -> Request<'_> {
+    match parse(head.as_bytes()) {
+        Parsed::Whole { used, request } => {
+            assert_eq!(used, head.len(), "{head:?}");
+            request
+        }
+        other => panic!("{head:?}: {other:?}"),
+    }
+}
+
+/// A GET of `/` in a version, with more field lines.
+fn get(version: &str, fields: &str) -> String {
+    format!("GET / HTTP/{version}\r\nHost: h\r\n{fields}\r\n")
+}
+
+#[test]
+fn a_head_says_what_it_says() {
+    let request = whole("GET /a%20b?c HTTP/1.1\r\nhOsT: h:80 \r\nX-Y:\tz\r\n\r\n");
+    assert_eq!(request.line, b"GET /a%20b?c HTTP/1.1");
+    assert_eq!(request.method_name, b"GET");
+    assert_eq!(
+        (request.method, request.version),
+        (Method::Get, Version::Http11)
+    );
+    let (path, query) = (&b"/a%20b"[..], Some(&b"c"[..]));
+    assert_eq!(request.target, Target::Resource { path, query });
+    assert_eq!(request.host, Some(&b"h:80"[..]));
+    assert_eq!(request.fields.only("x-y"), Some(&b"z"[..]));
+    assert_eq!(request.body, RequestBody::None);
+    assert_eq!(request.expectation, Expectation::None);
+    assert!(request.keep_alive);
+    assert_eq!(request.problem(), None);
+}
+
+#[test]
+fn what_follows_a_head_is_left() {
+    let two = "\r\n\nGET /a HTTP/1.0\n\nGET /b HTTP/1.0\r\n\r\n";
+    let Parsed::Whole { used, request } = parse(two.as_bytes()) else {
+        panic!("it is whole");
+    };
+    assert_eq!(request.line, b"GET /a HTTP/1.0");
+    assert_eq!(whole(&two[used..]).line, b"GET /b HTTP/1.0");
+}
+
+#[test]
+fn methods() {
+    use Problem::{MethodNotAllowed, MethodUnknown};
+    for (line, method, problem) in [
+        ("GET /", Method::Get, None),
+        ("HEAD /", Method::Head, None),
+        ("OPTIONS *", Method::Options, None),
+        ("OPTIONS /", Method::Options, None),
+        ("POST /", Method::Other, Some(MethodNotAllowed)),
+        ("PUT /", Method::Other, Some(MethodNotAllowed)),
+        ("DELETE /", Method::Other, Some(MethodNotAllowed)),
+        ("PATCH /", Method::Other, Some(MethodNotAllowed)),
+        ("TRACE /", Method::Other, Some(MethodNotAllowed)),
+        ("CONNECT h:1", Method::Connect, Some(MethodNotAllowed)),
+        ("BREW /", Method::Unknown, Some(MethodUnknown)),
+        ("get /", Method::Unknown, Some(MethodUnknown)),
+        ("GETS /", Method::Unknown, Some(MethodUnknown)),
+    ] {
+        let head = format!("{line} HTTP/1.1\r\nHost: h\r\n\r\n");
+        let request = whole(&head);
+        assert_eq!(
+            (request.method, request.problem()),
+            (method, problem),
+            "{line}"
+        );
+        assert!(problem.is_none_or(|problem| !problem.closes()));
+    }
+    assert_eq!(MethodNotAllowed.status(), 405);
+    assert_eq!(MethodUnknown.status(), 501);
+}
+
+#[test]
+fn request_lines() {
+    for (line, problem, status) in [
+        ("GET /", Problem::Line, 400),
+        ("GET  / HTTP/1.1", Problem::Line, 400),
+        ("GET /  HTTP/1.1", Problem::Line, 400),
+        ("GET / HTTP/1.1 ", Problem::Line, 400),
+        (" GET / HTTP/1.1", Problem::Line, 400),
+        ("GET\t/ HTTP/1.1", Problem::Line, 400),
+        ("GET /a b HTTP/1.1", Problem::Line, 400),
+        ("GET HTTP/1.1", Problem::Line, 400),
+        ("G(T / HTTP/1.1", Problem::Line, 400),
+        ("GET / http/1.1", Problem::Line, 400),
+        ("GET / HTTP/1.10", Problem::Line, 400),
+        ("GET / HTTP/1", Problem::Line, 400),
+        ("GET / HTTP/1.1\r", Problem::Line, 400),
+        ("\rGET / HTTP/1.1", Problem::Line, 400),
+        ("GET / HTTP/2.0", Problem::Version, 505),
+        ("GET / HTTP/1.2", Problem::Version, 505),
+        ("GET / HTTP/0.9", Problem::Version, 505),
+        ("PRI * HTTP/2.0", Problem::Version, 505),
+        ("GET * HTTP/1.1", Problem::Target, 400),
+        ("GET h:80 HTTP/1.1", Problem::Target, 400),
+        ("GET https://h/ HTTP/1.1", Problem::Target, 400),
+        ("CONNECT / HTTP/1.1", Problem::Target, 400),
+        ("GET /a\rb HTTP/1.1", Problem::Target, 400),
+        ("GET /\0 HTTP/1.1", Problem::Target, 400),
+    ] {
+        let head = format!("{line}\r\nHost: h\r\n\r\n");
+        assert_eq!(parse(head.as_bytes()), Parsed::Bad(problem), "{line:?}");
+        assert_eq!(problem.status(), status);
+        assert!(problem.closes());
+    }
+}
+
+#[test]
+fn field_lines() {
+    for fields in [
+        "Name : x\r\n",
+        " Folded: x\r\n",
+        "A: b\r\n folded\r\n",
+        "A: b\r\n\tfolded\r\n",
+        "A: b\rc\r\n",
+        "A: b\r\r\n",
+        "A\r\n",
+        ": x\r\n",
+        "A: \0\r\n",
+        "A: \x7f\r\n",
+        "A(): x\r\n",
+        "\r",
+    ] {
+        let head = get("1.1", fields);
+        assert_eq!(
+            parse(head.as_bytes()),
+            Parsed::Bad(Problem::Field),
+            "{fields:?}"
+        );
+    }
+    for fields in ["A:\r\n", "A: \t\r\n", "A: é\r\n", "A:b\n"] {
+        let head = get("1.1", fields);
+        assert!(
+            matches!(parse(head.as_bytes()), Parsed::Whole { .. }),
+            "{fields:?}"
+        );
+    }
+    assert_eq!(Problem::Field.status(), 400);
+    assert!(Problem::Field.closes());
+}
+
+#[test]
+fn hosts() {
+    #[rustfmt::skip]
+    let cases = [
+        ("GET / HTTP/1.1", "Host: h\r\n", Some(Some("h"))),
+        ("GET / HTTP/1.1", "Host: [::1]:7890\r\n", Some(Some("[::1]:7890"))),
+        ("GET / HTTP/1.1", "Host:\r\n", Some(Some(""))),
+        ("GET / HTTP/1.1", "", None),
+        ("GET / HTTP/1.1", "Host: h\r\nHost: h\r\n", None),
+        ("GET / HTTP/1.1", "Host: h, h\r\n", None),
+        ("GET / HTTP/1.1", "Host: a/b\r\n", None),
+        ("GET / HTTP/1.1", "Host: u@h\r\n", None),
+        ("GET / HTTP/1.0", "", Some(None)),
+        ("GET / HTTP/1.0", "Host: h\r\n", Some(Some("h"))),
+        ("GET / HTTP/1.0", "Host: h\r\nHost: i\r\n", None),
+        ("GET / HTTP/1.0", "Host: a b\r\n", None),
+        ("GET http://a/ HTTP/1.1", "Host: b\r\n", Some(Some("a"))),
+        ("GET http://a/ HTTP/1.1", "", None),
+    ];
+    for (line, fields, expected) in cases {
+        let head = format!("{line}\r\n{fields}\r\n");
+        match expected {
+            Some(host) => assert_eq!(
+                whole(&head).host,
+                host.map(|host: &str| host.as_bytes()),
+                "{head:?}"
+            ),
+            None => assert_eq!(
+                parse(head.as_bytes()),
+                Parsed::Bad(Problem::Host),
+                "{head:?}"
+            ),
+        }
+    }
+    assert!(Problem::Host.closes() && Problem::Host.status() == 400);
+}
+
+#[test]
+fn bodies() {
+    use Problem::{Coding, Length, TransferEncoding};
+    use RequestBody::Chunked;
+    let sized = RequestBody::Length;
+    #[rustfmt::skip]
+    let rows = [
+        ("1.1", "", Ok(RequestBody::None)),
+        ("1.1", "Content-Length: 0\r\n", Ok(RequestBody::None)),
+        ("1.1", "Content-Length: 5\r\n", Ok(sized(5))),
+        ("1.0", "Content-Length: 05\r\n", Ok(sized(5))),
+        ("1.1", "Content-Length: 18446744073709551615\r\n", Ok(sized(u64::MAX))),
+        ("1.1", "Content-Length: 18446744073709551616\r\n", Err(Length)),
+        ("1.1", "Content-Length: 5\r\nContent-Length: 5\r\n", Err(Length)),
+        ("1.1", "Content-Length: 5\r\nContent-Length: 6\r\n", Err(Length)),
+        ("1.1", "Content-Length: 5, 5\r\n", Err(Length)),
+        ("1.1", "Content-Length: +5\r\n", Err(Length)),
+        ("1.1", "Content-Length: -5\r\n", Err(Length)),
+        ("1.1", "Content-Length: 0x5\r\n", Err(Length)),
+        ("1.1", "Content-Length: 5 5\r\n", Err(Length)),
+        ("1.1", "Content-Length: five\r\n", Err(Length)),
+        ("1.1", "Content-Length: 5.0\r\n", Err(Length)),
+        ("1.1", "Content-Length:\r\n", Err(Length)),
+        ("1.1", "Transfer-Encoding: chunked\r\n", Ok(Chunked)),
+        ("1.1", "transfer-encoding: CHUNKED\r\n", Ok(Chunked)),
+        ("1.1", "Transfer-Encoding: , chunked\r\n", Ok(Chunked)),
+        ("1.1", "Transfer-Encoding: gzip, chunked\r\n", Err(Coding)),
+        ("1.1", "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", Err(Coding)),
+        ("1.1", "Transfer-Encoding: gzip\r\n", Err(TransferEncoding)),
+        ("1.1", "Transfer-Encoding: identity\r\n", Err(TransferEncoding)),
+        ("1.1", "Transfer-Encoding: chunked, gzip\r\n", Err(TransferEncoding)),
+        ("1.1", "Transfer-Encoding: chunked, chunked\r\n", Err(TransferEncoding)),
+        ("1.1", "Transfer-Encoding: \"chunked\"\r\n", Err(TransferEncoding)),
+        ("1.1", "Transfer-Encoding: chunked;x=y\r\n", Err(TransferEncoding)),
+        ("1.1", "Transfer-Encoding: xchunked\r\n", Err(TransferEncoding)),
+        ("1.1", "Transfer-Encoding: \x0bchunked\r\n", Err(Problem::Field)),
+        ("1.1", "Transfer-Encoding:\r\n", Err(TransferEncoding)),
+        ("1.1", "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", Err(TransferEncoding)),
+        ("1.1", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", Err(TransferEncoding)),
+        ("1.1", "Content-Length: x\r\nTransfer-Encoding: gzip\r\n", Err(TransferEncoding)),
+        ("1.0", "Transfer-Encoding: chunked\r\n", Err(TransferEncoding)),
+    ];
+    for (version, fields, expected) in rows {
+        let head = get(version, fields);
+        match expected {
+            Ok(body) => assert_eq!(whole(&head).body, body, "{fields:?}"),
+            Err(problem) => {
+                assert_eq!(parse(head.as_bytes()), Parsed::Bad(problem), "{fields:?}");
+                assert!(problem.closes());
+                let status = if problem == Coding { 501 } else { 400 };
+                assert_eq!(problem.status(), status);
+            }
+        }
+    }
+}
+
+#[test]
+fn keeping_alive() {
+    #[rustfmt::skip]
+    let rows = [
+        ("1.1", "", true),
+        ("1.1", "Connection: close\r\n", false),
+        ("1.1", "Connection: Close\r\n", false),
+        ("1.1", "Connection: x, close ,y\r\n", false),
+        ("1.1", "Connection: x\r\nConnection: close\r\n", false),
+        ("1.1", "Connection: keep-alive, close\r\n", false),
+        ("1.1", "Connection: closed\r\n", true),
+        ("1.1", "Connection: keep-alive\r\n", true),
+        ("1.0", "", false),
+        ("1.0", "Connection: Keep-Alive\r\n", true),
+        ("1.0", "Connection: x,keep-alive\r\n", true),
+        ("1.0", "Connection: keep-alive\r\nConnection: close\r\n", false),
+        ("1.0", "Keep-Alive: timeout=5\r\n", false),
+    ];
+    for (version, fields, expected) in rows {
+        assert_eq!(
+            whole(&get(version, fields)).keep_alive,
+            expected,
+            "{version} {fields}"
+        );
+    }
+}
+
+#[test]
+fn expectations() {
+    use Expectation::{Continue, None, Unknown};
+    for (version, fields, expected) in [
+        ("1.1", "", None),
+        ("1.1", "Expect: 100-continue\r\n", Continue),
+        ("1.1", "Expect: 100-Continue\r\n", Continue),
+        ("1.1", "Expect: 100-continue, tea\r\n", Unknown),
+        ("1.1", "Expect: 100-continue\r\nExpect: tea\r\n", Unknown),
+        ("1.1", "Expect: 200-ok\r\n", Unknown),
+        ("1.0", "Expect: 100-continue\r\n", None),
+        ("1.0", "Expect: tea\r\n", Unknown),
+    ] {
+        let head = get(version, fields);
+        let request = whole(&head);
+        assert_eq!(request.expectation, expected, "{version} {fields}");
+        let problem = (expected == Unknown).then_some(Problem::Expectation);
+        assert_eq!(request.problem(), problem);
+    }
+    assert_eq!(Problem::Expectation.status(), 417);
+}
+
+#[test]
+fn limits() {
+    let line_of = |len: usize| {
+        let path = "x".repeat(len - "GET / HTTP/1.0".len());
+        format!("GET /{path} HTTP/1.0")
+    };
+    for end in ["\n", "\r\n"] {
+        let longest = format!("{}{end}{end}", line_of(HTTP_LINE_BYTES_MAX));
+        whole(&longest);
+        let longer = format!("{}{end}{end}", line_of(HTTP_LINE_BYTES_MAX + 1));
+        assert_eq!(parse(longer.as_bytes()), Parsed::Bad(Problem::LineTooLong));
+    }
+    assert_eq!(Problem::LineTooLong.status(), 414);
+    let endless = vec![b'x'; HTTP_LINE_BYTES_MAX + 1];
+    assert_eq!(parse(&endless), Parsed::Bad(Problem::LineTooLong));
+    assert_eq!(parse(&endless[1..]), Parsed::Partial);
+
+    let head_of = |len: usize| {
+        let head = get("1.1", "X: \r\n");
+        head.replace("X: ", &format!("X: {}", "x".repeat(len - head.len())))
+    };
+    whole(&head_of(HTTP_HEAD_BYTES_MAX));
+    whole(&format!("\r\n{}", head_of(HTTP_HEAD_BYTES_MAX)));
+    let longer = head_of(HTTP_HEAD_BYTES_MAX + 1);
+    let too_large = Parsed::Bad(Problem::HeadTooLarge);
+    assert_eq!(parse(longer.as_bytes()), too_large);
+    assert_eq!(parse(&longer.as_bytes()[..HTTP_HEAD_BYTES_MAX]), too_large);
+    assert_eq!(
+        parse(&longer.as_bytes()[..HTTP_HEAD_BYTES_MAX - 1]),
+        Parsed::Partial
+    );
+
+    // One is Host.
+    whole(&get("1.1", &"X: y\r\n".repeat(HTTP_FIELDS_MAX - 1)));
+    let more = get("1.1", &"X: y\r\n".repeat(HTTP_FIELDS_MAX));
+    assert_eq!(parse(more.as_bytes()), too_large);
+    assert_eq!(Problem::HeadTooLarge.status(), 431);
+
+    let after = |lines: usize| "\r\n".repeat(lines) + "GET / HTTP/1.0\r\n\r\n";
+    whole(&after(HTTP_EMPTY_LINES_MAX));
+    let more = after(HTTP_EMPTY_LINES_MAX + 1);
+    assert_eq!(parse(more.as_bytes()), Parsed::Bad(Problem::Line));
+}
+
+#[test]
+fn what_begins_on_the_shared_port() {
+    use Guess::{Http, Maybe, Name, Simple};
+    const WHOLE: Guess<'_> = Maybe { whole_method: true };
+    const BEGUN: Guess<'_> = Maybe {
+        whole_method: false,
+    };
+    for (bytes, expected) in [
+        ("GET / HTTP/1.1\r\n", Http),
+        ("GET / HTTP/1.0\n", Http),
+        ("BREW / HTTP/1.1\n", Http),
+        ("get / HTTP/1.1\n", Http),
+        ("notes on HTTP/1.1\n", Http),
+        ("GET HTTP/1.1\n", Http),
+        ("GET / HTTP/1.1\r\nHost", Http),
+        ("GET / HTTP/1.1\r\r\n", Name),
+        ("GET / HTTP/1.1 \n", Name),
+        ("GET / HTTP/1.2\n", Name),
+        ("PRI * HTTP/2.0\n", Name),
+        (" / HTTP/1.1\n", Name),
+        ("a(b) HTTP/1.1\n", Name),
+        (" HTTP/1.1\n", Name),
+        ("HTTP/1.1\n", Name),
+        ("GET /x\r\n", Simple(b"/x")),
+        ("GET /\n", Simple(b"/")),
+        ("GET /x y\n", Name),
+        ("GET x\n", Name),
+        ("GET \n", Name),
+        ("GET\n", Name),
+        ("HEAD /x\n", Name),
+        ("get /x\n", Name),
+        ("x\nGET / HTTP/1.1\n", Name),
+        ("\r\nGET / HTTP/1.1\r\n", Name),
+        ("GET ", WHOLE),
+        ("GET / HTTP/1.1", WHOLE),
+        ("GET / HTTP/1.1\r", WHOLE),
+        ("PATCH /", WHOLE),
+        ("", BEGUN),
+        ("G", BEGUN),
+        ("GET", BEGUN),
+        ("OPTION", BEGUN),
+        ("GETS", Name),
+        ("get", Name),
+        ("BREW /", Name),
+        ("x", Name),
+    ] {
+        assert_eq!(may_be_http(bytes.as_bytes()), expected, "{bytes:?}");
+    }
+    let long = "x".repeat(HTTP_LINE_BYTES_MAX);
+    for end in ["", "\n", " HTTP/1.1\n"] {
+        assert_eq!(may_be_http(format!("GET /{long}{end}").as_bytes()), Http);
+        assert_eq!(may_be_http(format!("_{long}{end}").as_bytes()), Name);
+    }
+}
+
+/// Bytes that come near to a head.
+fn heads() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop::sample::select(vec![
+        "GET ",
+        "POST ",
+        "BREW ",
+        "/",
+        "/a%20b",
+        "*",
+        "http://h/",
+        " HTTP/1.1",
+        " HTTP/1.0",
+        " ",
+        "\r\n",
+        "\r\n",
+        "\r\n",
+        "\n",
+        "\r",
+        "Host: h\r\n",
+        "Host: h\r\n",
+        "Content-Length: 5\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Expect: 100-continue\r\n",
+        "Connection: close\r\n",
+        ":",
+        "X: y\r\n",
+        "\t",
+        "\0",
+    ]);
+    let pieces = prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat().into());
+    let valid =
+        prop::collection::vec("[a-zA-Z-]{1,9}: ?[ -~]{0,20}\r\n", 0..8).prop_map(|fields| {
+            let fields = fields.concat();
+            format!("GET /x HTTP/1.1\r\nHost: h\r\n{fields}\r\nGET").into_bytes()
+        });
+    prop_oneof![prop::collection::vec(any::<u8>(), 0..200), pieces, valid]
+}
+
+proptest! {
+    /// What is decided stays decided, whatever follows; until then it is partial.
+    #[test]
+    fn splits_do_not_matter(bytes in heads()) {
+        let answer = parse(&bytes);
+        for cut in 0..bytes.len() {
+            let before = parse(&bytes[..cut]);
+            prop_assert!(before == Parsed::Partial || before == answer, "at {}", cut);
+        }
+        if let Parsed::Whole { used, .. } = answer {
+            prop_assert!(used <= bytes.len());
+            prop_assert_eq!(parse(&bytes[..used - 1]), Parsed::Partial);
+            prop_assert_eq!(parse(&bytes[..used]), answer);
+        }
+    }
+
+    #[test]
+    fn the_first_line_is_judged_once(bytes in heads(), more in heads()) {
+        let guess = may_be_http(&bytes);
+        if matches!(guess, Guess::Http | Guess::Simple(_)) {
+            let longer = [&bytes[..], &more].concat();
+            prop_assert_eq!(may_be_http(&longer), guess);
+        }
+    }
+}

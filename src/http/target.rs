@@ -1,0 +1,323 @@
+//! What a request asks for: the forms of a request target, and the way from its path to the bytes
+//! of a name.
+
+use std::borrow::Cow;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
+
+use super::request::Method;
+
+/// Everything but the unreserved characters of RFC 3986, section 2.3. What is left can't be taken
+/// for a scheme, a query or markup.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// The same for a whole path.
+const PATH: &AsciiSet = &SEGMENT.remove(b'/');
+
+/// A request target (RFC 9112, section 3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// origin-form, or what an absolute-form says behind its authority.
+    Resource {
+        /// The path, still encoded; begins with a slash.
+        path: &'a [u8],
+        /// What follows the first question mark.
+        query: Option<&'a [u8]>,
+    },
+    /// `*`: the server as a whole.
+    Server,
+    /// authority-form, for CONNECT alone.
+    Authority(&'a [u8]),
+}
+
+impl<'a> Target<'a> {
+    /// Reads a target, and the authority of an absolute-form, which stands above the Host field
+    /// (RFC 9112, section 3.2.2). `None` if its form isn't one for this method.
+    #[must_use]
+    pub fn parse(method: Method, bytes: &'a [u8]) -> Option<(Self, Option<&'a [u8]>)> {
+        // Bytes above ASCII are no URI's, but old clients send them as they were typed.
+        if bytes
+            .iter()
+            .any(|&byte| byte <= b' ' || byte == 0x7f || byte == b'#')
+        {
+            return None;
+        }
+        if method == Method::Connect {
+            let has_port = bytes.contains(&b':');
+            let fits = has_port && is_authority(bytes) && !bytes.starts_with(b":");
+            return fits.then_some((Self::Authority(bytes), None));
+        }
+        if bytes == b"*" {
+            let fits = matches!(method, Method::Options | Method::Unknown);
+            return fits.then_some((Self::Server, None));
+        }
+        if bytes.starts_with(b"/") {
+            return Some((Self::resource(bytes), None));
+        }
+        let (scheme, rest) = bytes.split_at_checked(7)?;
+        if !scheme.eq_ignore_ascii_case(b"http://") {
+            return None;
+        }
+        let end = rest.iter().position(|byte| b"/?".contains(byte));
+        let (authority, rest) = rest.split_at(end.unwrap_or(rest.len()));
+        // An empty host is an error (RFC 9110, section 4.2.1).
+        if authority.is_empty() || authority.starts_with(b":") || !is_authority(authority) {
+            return None;
+        }
+        let target = match (method, rest) {
+            // RFC 9112, section 3.2.4.
+            (Method::Options, b"") => Self::Server,
+            _ => Self::resource(rest),
+        };
+        Some((target, Some(authority)))
+    }
+
+    fn resource(bytes: &'a [u8]) -> Self {
+        let mut parts = bytes.splitn(2, |&byte| byte == b'?');
+        let path = parts.next().filter(|path| !path.is_empty());
+        Self::Resource {
+            path: path.unwrap_or(b"/"),
+            query: parts.next(),
+        }
+    }
+}
+
+/// Whether these bytes are `uri-host [":" port]` (RFC 9110, section 7.2). The empty host is one;
+/// user names are not (RFC 9110, section 4.2.4).
+#[must_use]
+pub fn is_authority(bytes: &[u8]) -> bool {
+    let (host, port) = match bytes.strip_prefix(b"[") {
+        Some(rest) => {
+            let Some(end) = rest.iter().position(|&byte| byte == b']') else {
+                return false;
+            };
+            let (literal, port) = (&rest[..end], &rest[end + 1..]);
+            let is_literal = |byte: &u8| byte.is_ascii_alphanumeric() || b":.-_~".contains(byte);
+            if literal.is_empty() || !literal.iter().all(is_literal) {
+                return false;
+            }
+            (&b""[..], port)
+        }
+        None => {
+            let colon = bytes.iter().position(|&byte| byte == b':');
+            bytes.split_at(colon.unwrap_or(bytes.len()))
+        }
+    };
+    let is_port = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte);
+    is_port && host.iter().all(is_name) && has_whole_escapes(host)
+}
+
+/// Whether two hexadecimal digits follow each percent sign (RFC 3986, section 2.1).
+fn has_whole_escapes(bytes: &[u8]) -> bool {
+    bytes.iter().enumerate().all(|(at, &byte)| {
+        let digits = bytes.get(at + 1..at + 3);
+        byte != b'%' || digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    })
+}
+
+/// A path of a target, decoded: the name that the root looks up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name<'a> {
+    /// The bytes, leading slashes included. Dots are left to the root, which refuses them.
+    pub bytes: Cow<'a, [u8]>,
+    /// Whether it ends in a slash, and so can only mean a folder.
+    pub is_folder: bool,
+}
+
+/// Decodes a path once (RFC 3986, section 2.4). `None` if an escape is cut short or stands for
+/// NUL, which no name holds.
+#[must_use]
+pub fn decode(path: &[u8]) -> Option<Name<'_>> {
+    if !has_whole_escapes(path) {
+        return None;
+    }
+    let bytes = Cow::from(percent_decode(path));
+    let is_folder = bytes.ends_with(b"/");
+    (!bytes.contains(&0)).then_some(Name { bytes, is_folder })
+}
+
+/// The Location of a folder that was named without its slash. It is built from the decoded name,
+/// with one slash in front: two would make the rest another host.
+#[must_use]
+pub fn folder_location(name: &[u8], query: Option<&[u8]>) -> String {
+    let path = encode_path(name);
+    let path = path.trim_matches('/');
+    let slash = if path.is_empty() { "" } else { "/" };
+    match query {
+        Some(query) => format!("/{path}{slash}?{}", percent_encode(query, QUERY)),
+        None => format!("/{path}{slash}"),
+    }
+}
+
+/// What can't stand in a query as it is. Percent signs stay: the query is not decoded.
+const QUERY: &AsciiSet = &percent_encoding::CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'<')
+    .add(b'>')
+    .add(b'\\');
+
+/// Encodes one component of a path, byte by byte.
+#[must_use]
+pub fn encode_segment(segment: &[u8]) -> String {
+    percent_encode(segment, SEGMENT).to_string()
+}
+
+/// Encodes a path byte by byte; slashes stay.
+#[must_use]
+pub fn encode_path(path: &[u8]) -> String {
+    percent_encode(path, PATH).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource(
+        path: &'static str,
+        query: Option<&'static str>,
+        authority: Option<&'static str>,
+    ) -> Option<(Target<'static>, Option<&'static [u8]>)> {
+        let target = Target::Resource {
+            path: path.as_bytes(),
+            query: query.map(str::as_bytes),
+        };
+        Some((target, authority.map(str::as_bytes)))
+    }
+
+    #[test]
+    fn forms() {
+        use Method::{Connect, Get, Options, Other, Unknown};
+        let server =
+            |authority: Option<&'static str>| Some((Target::Server, authority.map(str::as_bytes)));
+        #[rustfmt::skip]
+        let cases = [
+            (Get, "/", resource("/", None, None)),
+            (Get, "/a/b?c?d", resource("/a/b", Some("c?d"), None)),
+            (Get, "/a?", resource("/a", Some(""), None)),
+            (Get, "//a//b", resource("//a//b", None, None)),
+            (Get, "/é", resource("/é", None, None)),
+            (Get, "http://h", resource("/", None, Some("h"))),
+            (Get, "http://h?q", resource("/", Some("q"), Some("h"))),
+            (Get, "HTTP://h:80/x?q", resource("/x", Some("q"), Some("h:80"))),
+            (Get, "http://[::1]:7890/x", resource("/x", None, Some("[::1]:7890"))),
+            (Get, "http:///x", None),
+            (Get, "http://:80/x", None),
+            (Get, "http://user@h/x", None),
+            (Get, "http://h:8a/x", None),
+            (Get, "https://h/x", None),
+            (Get, "ftp://h/x", None),
+            (Get, "http:/x", None),
+            (Get, "x", None),
+            (Get, "", None),
+            (Get, "h:80", None),
+            (Get, "*", None),
+            (Get, "/a b", None),
+            (Get, "/a#b", None),
+            (Get, "/a\rb", None),
+            (Get, "/a\0", None),
+            (Get, "/a\x7f", None),
+            (Options, "*", server(None)),
+            (Options, "http://h", server(Some("h"))),
+            (Options, "http://h/", resource("/", None, Some("h"))),
+            (Options, "/x", resource("/x", None, None)),
+            (Unknown, "*", server(None)),
+            (Other, "*", None),
+            (Connect, "h:443", Some((Target::Authority(b"h:443"), None))),
+            (Connect, "[::1]:443", Some((Target::Authority(b"[::1]:443"), None))),
+            (Connect, "h", None),
+            (Connect, ":443", None),
+            (Connect, "/x", None),
+            (Connect, "http://h/x", None),
+            (Connect, "*", None),
+        ];
+        for (method, text, expected) in cases {
+            let parsed = Target::parse(method, text.as_bytes());
+            assert_eq!(parsed, expected, "{method:?} {text}");
+        }
+    }
+
+    #[test]
+    fn authorities() {
+        for valid in [
+            "",
+            "h",
+            "h:",
+            "h:80",
+            "127.0.0.1:7890",
+            "[::1]",
+            "[::1]:80",
+            "a_b-c.d",
+            "%41",
+            ":80",
+            "[v1.x]",
+        ] {
+            assert!(is_authority(valid.as_bytes()), "{valid}");
+        }
+        for invalid in [
+            "h:x", "h:80:81", "u@h", "h/x", "h x", "h,i/", "[::1", "[]", "[::1]x", "[:/:]", "%4",
+            "%zz", "h\"", "é", "h?", "h#", "h\\", "a b",
+        ] {
+            assert!(!is_authority(invalid.as_bytes()), "{invalid}");
+        }
+    }
+
+    #[test]
+    fn paths_are_decoded_once() {
+        let cases = [
+            ("/", Some((&b"/"[..], true))),
+            ("/a", Some((b"/a", false))),
+            ("/a/", Some((b"/a/", true))),
+            ("/a%2F", Some((b"/a/", true))),
+            ("/a%20b+c", Some((b"/a b+c", false))),
+            ("/%E6%8E%A5", Some(("/接".as_bytes(), false))),
+            ("/%ff%FE", Some((b"/\xff\xfe", false))),
+            ("/%252e", Some((b"/%2e", false))),
+            ("/%2e%2e/x", Some((b"/../x", false))),
+            ("/a/../b", Some((b"/a/../b", false))),
+            ("/%00", None),
+            ("/%", None),
+            ("/%2", None),
+            ("/%zz", None),
+            ("/%%41", None),
+        ];
+        for (path, expected) in cases {
+            let name = decode(path.as_bytes());
+            let seen = name.as_ref().map(|name| (&*name.bytes, name.is_folder));
+            assert_eq!(seen, expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_folders_location_stays_on_this_host() {
+        for (name, query, expected) in [
+            ("/a", None, "/a/"),
+            ("a/b", Some("sort=size"), "/a/b/?sort=size"),
+            ("//evil.example", None, "/evil.example/"),
+            ("/\\evil.example", None, "/%5Cevil.example/"),
+            (
+                "/a\r\nb: c",
+                Some("x\r\ny: z"),
+                "/a%0D%0Ab%3A%20c/?x%0D%0Ay:%20z",
+            ),
+            ("/接", Some("é%20"), "/%E6%8E%A5/?%C3%A9%20"),
+            ("/?#", None, "/%3F%23/"),
+            ("", None, "/"),
+            ("//", None, "/"),
+        ] {
+            let location = folder_location(name.as_bytes(), query.map(str::as_bytes));
+            assert_eq!(location, expected, "{name}");
+        }
+        assert_eq!(encode_segment(b"a/b:c\xff"), "a%2Fb%3Ac%FF");
+    }
+}

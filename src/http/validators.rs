@@ -1,0 +1,192 @@
+//! Validators of a file, and what a request's conditions make of them (RFC 9110, sections 8.8
+//! and 13).
+
+use std::time::SystemTime;
+
+use super::date;
+use super::fields::{Fields, trim};
+use super::request::Method;
+use crate::limits::HTTP_STRONG_AFTER;
+use crate::service::FileVersion;
+
+/// What tells versions of a file apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Validators {
+    /// The entity tag's text, without quotes.
+    opaque: String,
+    /// Whether the file was left alone long enough for equal validators to mean equal bytes.
+    is_strong: bool,
+    last_modified: Option<SystemTime>,
+}
+
+impl Validators {
+    /// Made of device, inode, length and modification time; weak while a second change within a
+    /// tick of the file system's clock might not show (RFC 9110, sections 8.8.1 and 8.8.3).
+    #[must_use]
+    pub fn new(version: FileVersion, now: SystemTime) -> Self {
+        let (device, inode, length, modified, _) = version;
+        let (seconds, nanoseconds) = modified;
+        let opaque = format!("{device:x}-{inode:x}-{length:x}-{seconds:x}.{nanoseconds:x}");
+        let modified = date::from_stat(modified);
+        let age = modified.and_then(|modified| now.duration_since(modified).ok());
+        // Never later than the answer's Date (RFC 9110, section 8.8.2.1).
+        let last_modified = modified
+            .and_then(date::whole_second)
+            .and_then(|modified| date::whole_second(modified.min(now)));
+        Self {
+            opaque,
+            is_strong: age.is_some_and(|age| age >= HTTP_STRONG_AFTER),
+            last_modified,
+        }
+    }
+
+    /// The ETag field's value.
+    #[must_use]
+    pub fn etag(&self) -> String {
+        let weak = if self.is_strong { "" } else { "W/" };
+        format!("{weak}\"{}\"", self.opaque)
+    }
+
+    /// The Last-Modified field's value; a time that HTTP can't write has none.
+    #[must_use]
+    pub fn last_modified(&self) -> Option<String> {
+        self.last_modified.and_then(date::format)
+    }
+
+    /// The weak comparison of RFC 9110, section 8.8.3.2.
+    fn matches_weakly(&self, tag: &Tag<'_>) -> bool {
+        tag.opaque == self.opaque.as_bytes()
+    }
+
+    /// The strong one.
+    fn matches_strongly(&self, tag: &Tag<'_>) -> bool {
+        self.is_strong && !tag.is_weak && self.matches_weakly(tag)
+    }
+}
+
+/// What the conditions say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Do what the method asks for.
+    Proceed {
+        /// The request has a Range field, and it counts.
+        range: bool,
+    },
+    /// 304.
+    NotModified,
+    /// 412.
+    PreconditionFailed,
+}
+
+/// Evaluates the conditions of a request for a file that exists and would be answered with 200, in
+/// the order of RFC 9110, section 13.2.2. Methods other than GET and HEAD have none (section
+/// 13.2.1).
+#[must_use]
+pub fn evaluate(method: Method, fields: &Fields<'_>, validators: &Validators) -> Decision {
+    if !matches!(method, Method::Get | Method::Head) {
+        return Decision::Proceed { range: false };
+    }
+    let date_of = |name| fields.only(name).and_then(date::parse);
+    // Steps 1 and 2.
+    if fields.has("if-match") {
+        if !any_tag(fields, "if-match", |tag| validators.matches_strongly(tag)) {
+            return Decision::PreconditionFailed;
+        }
+    } else if let (Some(modified), Some(limit)) =
+        (validators.last_modified, date_of("if-unmodified-since"))
+        && modified > limit
+    {
+        return Decision::PreconditionFailed;
+    }
+    // Steps 3 and 4.
+    if fields.has("if-none-match") {
+        if any_tag(fields, "if-none-match", |tag| {
+            validators.matches_weakly(tag)
+        }) {
+            return Decision::NotModified;
+        }
+    } else if let (Some(modified), Some(limit)) =
+        (validators.last_modified, date_of("if-modified-since"))
+        && modified <= limit
+    {
+        return Decision::NotModified;
+    }
+    // Step 5. Range is defined for GET alone (RFC 9110, section 14.2).
+    let range = method == Method::Get && fields.has("range");
+    Decision::Proceed {
+        range: range && if_range(fields, validators),
+    }
+}
+
+/// RFC 9110, section 13.1.5: a strong tag, or exactly the date that was sent, as long as that is
+/// a strong validator itself.
+fn if_range(fields: &Fields<'_>, validators: &Validators) -> bool {
+    if !fields.has("if-range") {
+        return true;
+    }
+    let Some(value) = fields.only("if-range") else {
+        return false;
+    };
+    match Tag::read(value) {
+        Some((tag, rest)) => rest.is_empty() && validators.matches_strongly(&tag),
+        None => {
+            let date = date::parse(value);
+            validators.is_strong && date.is_some() && date == validators.last_modified
+        }
+    }
+}
+
+/// An entity tag (RFC 9110, section 8.8.3).
+struct Tag<'a> {
+    is_weak: bool,
+    opaque: &'a [u8],
+}
+
+impl<'a> Tag<'a> {
+    /// Reads a tag, and what follows it.
+    fn read(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (is_weak, rest) = match bytes.strip_prefix(b"W/") {
+            Some(rest) => (true, rest),
+            None => (false, bytes),
+        };
+        let rest = rest.strip_prefix(b"\"")?;
+        let end = rest.iter().position(|&byte| byte == b'"')?;
+        let (opaque, rest) = (&rest[..end], &rest[end + 1..]);
+        let is_tag = |byte: &u8| matches!(byte, 0x21 | 0x23..=0x7e | 0x80..);
+        let tag = Self { is_weak, opaque };
+        opaque.iter().all(is_tag).then_some((tag, rest))
+    }
+}
+
+/// Whether a field holds `*`, or a list in which a tag matches. A list counts up to where it stops
+/// being one: commas may stand inside tags, so there is no telling where the next one begins.
+fn any_tag(fields: &Fields<'_>, name: &str, matches: impl Fn(&Tag<'_>) -> bool) -> bool {
+    if fields.only(name) == Some(b"*") {
+        return true;
+    }
+    fields.all(name).any(|value| {
+        let mut rest = trim_list(value);
+        while let Some((tag, after)) = Tag::read(rest) {
+            let after = trim(after);
+            if !after.is_empty() && !after.starts_with(b",") {
+                return false;
+            }
+            if matches(&tag) {
+                return true;
+            }
+            rest = trim_list(after);
+        }
+        false
+    })
+}
+
+/// Cuts whitespace and empty members in front.
+fn trim_list(mut list: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t' | b',', rest @ ..] = list {
+        list = rest;
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests;
