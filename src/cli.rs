@@ -12,6 +12,7 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::escape::EscapedText;
+use crate::http::mime::MimeType;
 use crate::limits;
 
 mod soak;
@@ -76,6 +77,18 @@ pub struct ServeArgs {
     /// A name ends at its LF or at end of file only
     #[arg(long)]
     pub exact_names: bool,
+
+    /// HTTP: the file that stands for its folder; an empty name for none
+    #[arg(long, value_name = "NAME", default_value = "index.html")]
+    pub index: OsString,
+
+    /// List folders: a page, JSON, or a Gopher menu for clients of the bare protocol
+    #[arg(long)]
+    pub listing: bool,
+
+    /// HTTP: the type of files with this extension; may be repeated
+    #[arg(long, value_name = "EXT=TYPE", value_parser = MimeType::from_str)]
+    pub mime: Vec<MimeType>,
 
     /// Serve names that begin with a dot
     #[arg(long)]

@@ -206,3 +206,12 @@ pub const REPORT_SAMPLES: usize = 2000;
 
 /// How often the server is looked at, at least, while a run waits for it to come to rest.
 pub const SETTLE_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Entries of a folder that one step reads or renders: some 100 us of work.
+pub const FOLDER_SLICE_ENTRIES: usize = 64;
+
+/// Entries of a folder that are listed at most.
+pub const FOLDER_ENTRIES_MAX: usize = 100_000;
+
+/// Lists of folders that are made at one time. Each holds a descriptor and its entries.
+pub const FOLDERS_AT_ONCE_MAX: usize = 16;

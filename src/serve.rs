@@ -16,6 +16,7 @@ use crate::cli::{Exit, ListenArgs, ServeArgs, ThankArgs};
 use crate::conn::{Conn, Delivery, Env, Timeouts};
 use crate::descriptors::raise_descriptor_limit;
 use crate::escape::Escaped;
+use crate::http::mime::Types;
 use crate::limits::{
     DESCRIPTORS_RESERVED, KEEP_ALIVE, OPEN_FILES_SHARE, PARKED_RETRY, STALL_TIMEOUT,
 };
@@ -23,6 +24,8 @@ use crate::logging::{self, Outlet};
 use crate::reactor::{App, Control, Cx, Ending, ListenerId, Reactor, Remote, SourceId, Token};
 use crate::service::Service;
 use crate::services::bare::Bare;
+use crate::services::folders::Folders;
+use crate::services::http::Http;
 use crate::services::root::Root;
 use crate::services::thanks::Thanks;
 use crate::stats::{Reason, Stats};
@@ -68,7 +71,13 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, StartError> {
         stall: args.stall_timeout,
     };
     let room = Room::find(&args.listen, Some(args.open_files))?;
-    let server = Server::start(service, timeouts, &args.listen, args.port, room, outlet)?;
+    let mut server = Server::start(service, timeouts, &args.listen, args.port, room, outlet)?;
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    let port = server.addresses.first().map_or(args.port, SocketAddr::port);
+    server.app.service.set_address(host, port);
     let root = args.root.as_os_str().as_encoded_bytes();
     log::info!("serving \"{}\"", Escaped(root));
     Ok(server.run_until_signal())
@@ -102,17 +111,18 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, StartError> {
     })
 }
 
-fn open_root(args: &ServeArgs) -> Result<Bare, StartError> {
+fn open_root(args: &ServeArgs) -> Result<Http, StartError> {
     let root = Root::open(&args.root, args.hidden).map_err(|error| {
         let shown = Escaped(args.root.as_os_str().as_encoded_bytes());
         StartError::usage(format!(
             "ROOT: '{shown}' won't do: it takes a folder ({error})"
         ))
     })?;
-    Ok(Bare::new(
-        root,
-        (!args.exact_names).then_some(args.name_gap),
-    ))
+    let bare = Bare::new(root, (!args.exact_names).then_some(args.name_gap));
+    let index = args.index.as_encoded_bytes();
+    let index = (!index.is_empty()).then(|| index.into());
+    let folders = args.listing.then(Folders::new);
+    Ok(Http::new(bare, Types::default(), index, folders))
 }
 
 fn start_log(listen: &ListenArgs) -> Result<Outlet, StartError> {

@@ -60,6 +60,8 @@ pub enum Verdict {
     },
     /// There is no descriptor to look for a file now. Ask again.
     Later,
+    /// There is more to do than fits one step. Ask again when others have had their turn.
+    Busy,
     /// Here is the answer.
     Reply(Reply),
     /// A failure of our own: the peer must see an error.

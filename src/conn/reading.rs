@@ -55,6 +55,10 @@ enum Wait {
         moment: Moment,
         until: Instant,
     },
+    /// The service has more to do; `moment` is when it was asked.
+    ForService {
+        moment: Moment,
+    },
 }
 
 impl Reading {
@@ -125,18 +129,21 @@ impl Reading {
             (Wait::ForBytes, Why::Ready(edge)) if !(edge.readable || edge.dead) => Stay(Next::Wait),
             (Wait::ForBytes, Why::Evict) if self.idle_since().is_none() => Stay(Next::Wait),
             (Wait::ForBytes, _) => self.go_on(env, why),
+            (Wait::ForService { .. }, Why::Stop(reason)) => Stay(Next::Reset(reason)),
             (Wait::ForDescriptor { .. }, Why::Evict) => Stay(Next::Park),
             (Wait::ForDescriptor { .. }, Why::Stop(reason)) => Stay(Next::Reset(reason)),
             (Wait::ForDescriptor { .. }, Why::Ready(_)) => Stay(Next::Close(Reason::PeerReset)),
-            (&Wait::ForDescriptor { moment, .. }, _) => match self.ask(env, 0, moment) {
-                // A guess that was wrong. No edge is remembered while parked, so what came
-                // meanwhile is read now.
-                Stay(Next::Wait) => {
-                    self.wait = Wait::ForBytes;
-                    self.read(env, Why::Again)
+            (&(Wait::ForDescriptor { moment, .. } | Wait::ForService { moment }), _) => {
+                match self.ask(env, 0, moment) {
+                    // A guess that was wrong. No edge is remembered meanwhile, so what came is read
+                    // now.
+                    Stay(Next::Wait) => {
+                        self.wait = Wait::ForBytes;
+                        self.read(env, Why::Again)
+                    }
+                    decided => decided,
                 }
-                decided => decided,
-            },
+            }
         }
     }
 
@@ -192,7 +199,7 @@ impl Reading {
     }
 
     /// The queue is empty. `unasked`: there are bytes about which the service was not asked since.
-    fn drained<T, S: Service>(
+    fn drained<T: Transport, S: Service>(
         &mut self,
         env: &mut Env<'_, '_, T, S>,
         why: Why,
@@ -213,7 +220,7 @@ impl Reading {
     }
 
     /// Puts the pending bytes and `fresh` more from the scratch buffer to the service.
-    fn ask<T, S: Service>(
+    fn ask<T: Transport, S: Service>(
         &mut self,
         env: &mut Env<'_, '_, T, S>,
         fresh: usize,
@@ -238,20 +245,25 @@ impl Reading {
         };
         let verdict = env.service.judge(&request);
         if let Verdict::Reply(reply) = verdict {
-            let rest = match (&self.wait, fresh.is_empty(), moment) {
-                (Wait::ForDescriptor { .. }, _, _) => Rest::Some,
+            let has_waited = !matches!(self.wait, Wait::ForBytes);
+            let is_drained = matches!(moment, Moment::Drained | Moment::Quiet) && !has_waited;
+            let rest = match (fresh.is_empty(), is_drained) {
+                _ if has_waited => Rest::Some,
                 _ if bytes.len() > reply.used => Rest::Some,
-                (_, true, Moment::Drained | Moment::Quiet) => Rest::Empty,
+                (true, true) => Rest::Empty,
                 _ => Rest::Unknown,
             };
             let input = Following {
                 rest,
-                is_drained: matches!(moment, Moment::Drained | Moment::Quiet),
+                is_drained,
                 read: match reply.then {
                     Then::Close => Vec::new(),
                     Then::ReadOn => bytes[reply.used..].to_vec(),
                 },
             };
+            if reply.then == Then::ReadOn && !self.is_later() {
+                env.transport.expect_more_replies();
+            }
             return Enter(State::Sending(Sending::new(reply, input, env.turn.now)));
         }
         if !copied {
@@ -266,6 +278,10 @@ impl Reading {
                 Next::Wait
             }
             Verdict::Later => self.park(env, moment),
+            Verdict::Busy => {
+                self.wait = Wait::ForService { moment };
+                Next::Again
+            }
             Verdict::Abandon(reason) => Next::Reset(reason),
             Verdict::Reply(_) => unreachable!("returned above"),
         })
@@ -276,7 +292,7 @@ impl Reading {
         let now = env.turn.now;
         let until = match self.wait {
             Wait::ForDescriptor { until, .. } => until,
-            Wait::ForBytes => now + env.timeouts.stall,
+            Wait::ForBytes | Wait::ForService { .. } => now + env.timeouts.stall,
         };
         if now >= until {
             let (name, stall) = (Escaped(&self.pending), env.timeouts.stall);

@@ -30,6 +30,17 @@ impl Bare {
         Self { root, name_gap }
     }
 
+    /// Where files are looked up.
+    #[must_use]
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// Where files are looked up.
+    pub fn root_mut(&mut self) -> &mut Root {
+        &mut self.root
+    }
+
     /// Nothing but time can end this name; the bytes in hand are tried as they stand.
     fn guess(&mut self, request: &Request<'_>) -> Verdict {
         let quiet = match (self.name_gap, http_likeness(request.bytes)) {
@@ -63,7 +74,7 @@ impl Bare {
     }
 
     /// Answers a whole name.
-    fn answer(&mut self, name: &[u8], used: usize, ended_by: RequestEnd) -> Verdict {
+    pub(super) fn answer(&mut self, name: &[u8], used: usize, ended_by: RequestEnd) -> Verdict {
         let found = if name.len() > NAME_BYTES_MAX {
             Err(LookupError::Refused("the name is too long"))
         } else {

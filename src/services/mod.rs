@@ -1,5 +1,7 @@
 //! What carafe can serve. Services know bytes, names and files; never sockets.
 
 pub mod bare;
+pub mod folders;
+pub mod http;
 pub mod root;
 pub mod thanks;

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::rc::{Rc, Weak};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use crate::limits::{OPEN_ATTEMPTS_MAX, OPEN_FILES_SWEEP_MIN};
@@ -115,18 +115,17 @@ impl Root {
         }
     }
 
-    /// The folder itself.
+    /// As [`Root::find`], but a name of slashes alone is the root itself.
     ///
     /// # Errors
     /// See [`LookupError`].
-    pub fn top(&self) -> Result<OwnedFd, LookupError> {
-        rustix::fs::openat(
-            &self.folder,
-            ".",
-            OPEN_FLAGS | OFlags::DIRECTORY,
-            Mode::empty(),
-        )
-        .map_err(classify)
+    pub fn find_or_top(&mut self, name: &[u8]) -> Result<Found, LookupError> {
+        if name.iter().any(|&byte| byte != b'/') {
+            return self.find(name);
+        }
+        let flags = OPEN_FLAGS | OFlags::DIRECTORY;
+        let top = rustix::fs::openat(&self.folder, ".", flags, Mode::empty());
+        top.map(Found::Folder).map_err(classify)
     }
 
     /// Opens the regular file or the folder that `name` names.
@@ -150,6 +149,27 @@ impl Root {
         }
     }
 
+    /// Whether a component of this name may be served.
+    #[must_use]
+    pub fn shows(&self, component: &[u8]) -> bool {
+        self.hidden || !component.starts_with(b".")
+    }
+
+    /// What a name leads to, if it stays beneath the root.
+    #[must_use]
+    pub fn stat(&self, name: &[u8]) -> Option<Stat> {
+        let path = self.checked(name).ok()?;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let found = match self.containment {
+            Containment::Openat2 => {
+                rustix::fs::openat2(&self.folder, path, flags, Mode::empty(), resolve)
+            }
+            Containment::Walk => self.open_by_walking(path),
+        };
+        rustix::fs::fstat(found.ok()?).ok()
+    }
+
     /// The rules that concern the name alone. Leading slashes are ignored.
     fn checked<'n>(&self, name: &'n [u8]) -> Result<&'n [u8], &'static str> {
         let path = name
@@ -166,7 +186,7 @@ impl Root {
             if component == b".." {
                 return Err("a component is ..");
             }
-            if component.starts_with(b".") && !self.hidden {
+            if !self.shows(component) {
                 return Err("a component begins with a dot");
             }
         }

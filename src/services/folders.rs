@@ -1,0 +1,221 @@
+//! Lists of folders, made in slices: a folder of ten thousand files must not hold up the loop.
+
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, Dir, FileType, statat};
+
+use super::root::Root;
+use crate::http::date;
+use crate::http::listing::{Entry, EntryKind, Format, Order, Renderer, accepts_json};
+use crate::limits::{FOLDER_ENTRIES_MAX, FOLDER_SLICE_ENTRIES, FOLDERS_AT_ONCE_MAX};
+
+/// Lists that are under way, and where a Gopher client finds this server.
+#[derive(Debug)]
+pub struct Folders {
+    host: String,
+    port: u16,
+    jobs: Vec<Job>,
+}
+
+/// How a list shall look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    order: Order,
+    format: Format,
+}
+
+impl Look {
+    /// What a request's query and Accept fields ask for.
+    pub fn new<'a>(query: Option<&[u8]>, mut accept: impl Iterator<Item = &'a [u8]>) -> Self {
+        let format = match accept.any(accepts_json) {
+            true => Format::Json,
+            false => Format::Html,
+        };
+        let order = Order::from_query(query.unwrap_or_default());
+        Self { order, format }
+    }
+}
+
+/// A list.
+#[derive(Debug)]
+pub enum Listed {
+    /// Here it is.
+    Whole {
+        /// Its bytes.
+        bytes: Rc<[u8]>,
+        /// Their type.
+        content_type: &'static str,
+    },
+    /// There is more to do: ask again when others had their turn.
+    GoesOn,
+    /// The folder can't be read.
+    Failed,
+}
+
+/// A list under way.
+#[derive(Debug)]
+struct Job {
+    name: Box<[u8]>,
+    look: Look,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Reading { folder: Dir, entries: Vec<Entry> },
+    Rendering { renderer: Renderer, bytes: Vec<u8> },
+}
+
+impl Folders {
+    /// No list is under way.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            host: String::new(),
+            port: 0,
+            jobs: Vec::new(),
+        }
+    }
+
+    /// Where a Gopher menu's items are found.
+    pub fn set_address(&mut self, host: String, port: u16) {
+        (self.host, self.port) = (host, port);
+    }
+
+    /// A list as a Gopher menu (RFC 1436).
+    pub fn menu(&mut self, root: &Root, name: &[u8], folder: OwnedFd) -> Listed {
+        let (host, port) = (self.host.clone(), self.port);
+        let look = Look {
+            order: Order::default(),
+            format: Format::Gopher { host, port },
+        };
+        self.list(root, name, folder, look)
+    }
+
+    /// Goes on with the list that was asked for, or begins it. Clients that ask for the same one at
+    /// the same time share its making.
+    pub fn list(&mut self, root: &Root, name: &[u8], folder: OwnedFd, look: Look) -> Listed {
+        let is_same = |job: &Job| *job.name == *name && job.look == look;
+        let job = match self.jobs.iter().position(is_same) {
+            Some(at) => self.jobs.remove(at),
+            None => match Job::begin(name, folder, look) {
+                Ok(job) => job,
+                Err(error) => return failed(name, error),
+            },
+        };
+        match job.go_on(root) {
+            Ok(Progress::GoesOn(job)) => {
+                if self.jobs.len() == FOLDERS_AT_ONCE_MAX {
+                    // Its clients have gone, or begin anew.
+                    self.jobs.remove(0);
+                }
+                self.jobs.push(job);
+                Listed::GoesOn
+            }
+            Ok(Progress::Whole(bytes, format)) => Listed::Whole {
+                bytes: bytes.into(),
+                content_type: format.content_type(),
+            },
+            Err(error) => failed(name, error),
+        }
+    }
+}
+
+/// What one slice of work came to.
+enum Progress {
+    GoesOn(Job),
+    Whole(Vec<u8>, Format),
+}
+
+impl Job {
+    fn begin(name: &[u8], folder: OwnedFd, look: Look) -> rustix::io::Result<Self> {
+        let stage = Stage::Reading {
+            folder: Dir::new(folder)?,
+            entries: Vec::new(),
+        };
+        let name = name.into();
+        Ok(Self { name, look, stage })
+    }
+
+    /// One slice.
+    fn go_on(mut self, root: &Root) -> rustix::io::Result<Progress> {
+        match &mut self.stage {
+            Stage::Reading { folder, entries } => {
+                if !read_slice(folder, entries, &self.name, root)? {
+                    return Ok(Progress::GoesOn(self));
+                }
+                let entries = std::mem::take(entries);
+                let Look { order, format } = &self.look;
+                let renderer = Renderer::new(&self.name, entries, *order, format.clone());
+                self.stage = Stage::Rendering {
+                    renderer,
+                    bytes: Vec::new(),
+                };
+                Ok(Progress::GoesOn(self))
+            }
+            Stage::Rendering { renderer, bytes } => match renderer.next_chunk(FOLDER_SLICE_ENTRIES)
+            {
+                Some(chunk) => {
+                    bytes.extend_from_slice(&chunk);
+                    Ok(Progress::GoesOn(self))
+                }
+                None => Ok(Progress::Whole(std::mem::take(bytes), self.look.format)),
+            },
+        }
+    }
+}
+
+/// Reads some entries; says whether those were the last. What vanishes meanwhile, and what is
+/// neither file nor folder, is left out, as the root would refuse it.
+fn read_slice(
+    folder: &mut Dir,
+    entries: &mut Vec<Entry>,
+    path: &[u8],
+    root: &Root,
+) -> rustix::io::Result<bool> {
+    for _ in 0..FOLDER_SLICE_ENTRIES {
+        let Some(entry) = folder.read() else {
+            return Ok(true);
+        };
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") || !root.shows(name.to_bytes()) {
+            continue;
+        }
+        entries.extend(look_at(folder, name, path, root));
+        if entries.len() == FOLDER_ENTRIES_MAX {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A link is shown as what it leads to, if the root follows it.
+fn look_at(folder: &Dir, name: &CStr, path: &[u8], root: &Root) -> Option<Entry> {
+    let mut stat = statat(folder.fd().ok()?, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+        stat = root.stat(&[path, name.to_bytes()].concat())?;
+    }
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => EntryKind::File,
+        FileType::Directory => EntryKind::Folder,
+        _ => return None,
+    };
+    Some(Entry {
+        name: name.to_bytes().to_vec(),
+        kind,
+        // The kernel never reports a negative length.
+        size: stat.st_size as u64,
+        mtime: date::from_stat((stat.st_mtime, stat.st_mtime_nsec)),
+    })
+}
+
+fn failed(name: &[u8], error: rustix::io::Errno) -> Listed {
+    log::warn!(
+        "the folder \"{}\" can't be read: {error}",
+        crate::escape::Escaped(name)
+    );
+    Listed::Failed
+}

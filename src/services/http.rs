@@ -1,0 +1,418 @@
+//! The shared port: HTTP/1.1 where the first line says so, the bare protocol otherwise. This room
+//! turns a request into an answer; what a request says and what a head looks like is told by
+//! [`crate::http`].
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use ::http::StatusCode;
+
+use crate::escape::Escaped;
+use crate::http::head::Head;
+use crate::http::mime::Types;
+use crate::http::range::{self, Multipart, Ranges};
+use crate::http::request::{
+    Guess, Method, Parsed, Problem, Request as Message, RequestBody, Version, may_be_http, parse,
+};
+use crate::http::target::{self, Target};
+use crate::http::validators::{Decision, Validators, evaluate};
+use crate::limits::NAME_BYTES_MAX;
+use crate::service::{
+    Body, Exchange, Moment, OpenFile, Outcome, Part, Reply, Request, RequestEnd, Service, Then,
+    Verdict,
+};
+use crate::services::bare::Bare;
+use crate::services::folders::{Folders, Listed, Look};
+use crate::services::root::{Found, LookupError};
+
+/// Serves a root's files to clients of either protocol.
+#[derive(Debug)]
+pub struct Http {
+    bare: Bare,
+    types: Types,
+    /// The file that stands for a folder.
+    index: Option<Box<[u8]>>,
+    /// Whether folders are listed, and the lists under way.
+    folders: Option<Folders>,
+    /// Answers carry what an access log says of them.
+    is_logged: bool,
+}
+
+/// What is answered, before it is known what becomes of the connection.
+struct Answer {
+    status: StatusCode,
+    head: Head,
+    body: Body,
+    outcome: Outcome,
+}
+
+impl Answer {
+    fn new(status: StatusCode, head: Head, body: Body) -> Self {
+        let outcome = Outcome::Complete;
+        Self {
+            status,
+            head,
+            body,
+            outcome,
+        }
+    }
+
+    fn error(status: StatusCode, why: &'static str, now: SystemTime) -> Self {
+        let (head, page) = Head::error(status, now);
+        Self {
+            outcome: Outcome::Refused(why),
+            ..Self::new(status, head, Body::Bytes(page.into()))
+        }
+    }
+}
+
+impl Http {
+    /// `index` names the file that stands for a folder; without `folders` none is listed.
+    #[must_use]
+    pub fn new(
+        bare: Bare,
+        types: Types,
+        index: Option<Box<[u8]>>,
+        folders: Option<Folders>,
+    ) -> Self {
+        Self {
+            bare,
+            types,
+            index,
+            folders,
+            is_logged: false,
+        }
+    }
+
+    /// Whether answers carry what an access log says of them.
+    pub fn set_logged(&mut self, is_logged: bool) {
+        self.is_logged = is_logged;
+    }
+
+    /// Where clients find this server, for Gopher menus.
+    pub fn set_address(&mut self, host: String, port: u16) {
+        if let Some(folders) = &mut self.folders {
+            folders.set_address(host, port);
+        }
+    }
+
+    /// A folder's menu for a Gopher client, where the bare protocol alone would refuse it.
+    fn name(&mut self, request: &Request<'_>) -> Verdict {
+        let verdict = self.bare.judge(request);
+        let Some(folders) = &mut self.folders else {
+            return verdict;
+        };
+        match verdict {
+            Verdict::Reply(reply) if reply.outcome != Outcome::Complete => {
+                let name = reply.subject.clone();
+                match folder(&mut self.bare, &name) {
+                    Some(folder) => match folders.menu(self.bare.root(), &name, folder) {
+                        Listed::Whole { bytes, .. } => Verdict::Reply(Reply {
+                            body: Body::Bytes(bytes),
+                            outcome: Outcome::Complete,
+                            ..reply
+                        }),
+                        Listed::GoesOn => Verdict::Busy,
+                        Listed::Failed => Verdict::Reply(reply),
+                    },
+                    None => Verdict::Reply(reply),
+                }
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// HTTP/0.9: a method, a path, and the file's bytes.
+    fn simple(&mut self, request: &Request<'_>, path: &[u8]) -> Verdict {
+        let Some(name) = target::decode(path) else {
+            return self.bare.judge(request);
+        };
+        let end = request.bytes.iter().position(|&byte| byte == b'\n');
+        let used = end.map_or(request.bytes.len(), |end| end + 1);
+        self.bare.answer(&name.bytes, used, RequestEnd::LineFeed)
+    }
+
+    /// A request with a head.
+    fn message(&mut self, request: &Request<'_>) -> Verdict {
+        let now = SystemTime::now();
+        match parse(request.bytes) {
+            Parsed::Partial => Verdict::NeedMore {
+                guessed: false,
+                quiet: None,
+            },
+            Parsed::Bad(problem) => self.refuse(request, problem, now),
+            Parsed::Whole {
+                used,
+                request: message,
+            } => {
+                let answer = match message.problem() {
+                    Some(problem) => Ok(Answer::error(problem.status(), why(problem), now)),
+                    None => self.answer(&message, now),
+                };
+                match answer {
+                    Ok(answer) => self.reply(request, &message, used, answer),
+                    Err(verdict) => verdict,
+                }
+            }
+        }
+    }
+
+    /// An answer to what is no request. Where the next one would begin isn't known.
+    fn refuse(&self, request: &Request<'_>, problem: Problem, now: SystemTime) -> Verdict {
+        let answer = Answer::error(problem.status(), why(problem), now);
+        let line = request.bytes.split(|&byte| byte == b'\n').next();
+        let line = line.unwrap_or_default().trim_ascii();
+        let head = answer.head.connection(Version::Http11, false).finish();
+        Verdict::Reply(Reply {
+            subject: cut(line),
+            head: head.into(),
+            body: answer.body,
+            outcome: answer.outcome,
+            used: request.bytes.len(),
+            ended_by: RequestEnd::Unread,
+            then: Then::Close,
+            exchange: self.is_logged.then(|| {
+                Box::new(Exchange {
+                    line: cut(line),
+                    status: answer.status.as_u16(),
+                    ..Exchange::default()
+                })
+            }),
+        })
+    }
+
+    fn reply(
+        &self,
+        request: &Request<'_>,
+        message: &Message<'_>,
+        used: usize,
+        answer: Answer,
+    ) -> Verdict {
+        // A body that nobody wants isn't read: the connection ends.
+        let has_body = message.body != RequestBody::None;
+        let keep_alive = message.keep_alive && !has_body && !request.draining;
+        let head = answer.head.connection(message.version, keep_alive).finish();
+        let field = |name| message.fields.first(name).map(cut);
+        Verdict::Reply(Reply {
+            subject: cut(message.line),
+            head: head.into(),
+            body: match message.method {
+                Method::Head => Body::empty(),
+                _ => answer.body,
+            },
+            outcome: answer.outcome,
+            used,
+            ended_by: match has_body {
+                true => RequestEnd::Unread,
+                false => RequestEnd::LineFeed,
+            },
+            then: match keep_alive {
+                true => Then::ReadOn,
+                false => Then::Close,
+            },
+            exchange: self.is_logged.then(|| {
+                Box::new(Exchange {
+                    line: cut(message.line),
+                    status: answer.status.as_u16(),
+                    referer: field("referer"),
+                    agent: field("user-agent"),
+                })
+            }),
+        })
+    }
+
+    /// The answer to a request that can be read; the error is a verdict of another kind.
+    fn answer(&mut self, message: &Message<'_>, now: SystemTime) -> Result<Answer, Verdict> {
+        if message.method == Method::Options {
+            let head = Head::new(StatusCode::NO_CONTENT, now).allow();
+            return Ok(Answer::new(StatusCode::NO_CONTENT, head, Body::empty()));
+        }
+        let Target::Resource { path, query } = message.target else {
+            return Ok(Answer::error(StatusCode::BAD_REQUEST, "no path", now));
+        };
+        let Some(name) = target::decode(path) else {
+            return Ok(Answer::error(StatusCode::BAD_REQUEST, "not a path", now));
+        };
+        match self.bare.root_mut().find_or_top(&name.bytes) {
+            Ok(Found::File(file)) => Ok(self.file(&file, &name.bytes, message, now)),
+            Ok(Found::Folder(folder)) if name.is_folder => {
+                self.folder(folder, &name.bytes, query, message, now)
+            }
+            Ok(Found::Folder(_)) => {
+                let location = target::folder_location(&name.bytes, query);
+                let status = StatusCode::MOVED_PERMANENTLY;
+                let (head, page) = Head::error(status, now);
+                let body = Body::Bytes(page.into());
+                Ok(Answer::new(status, head.location(&location), body))
+            }
+            Err(error) => failed(error, &name.bytes, now),
+        }
+    }
+
+    fn folder(
+        &mut self,
+        folder: OwnedFd,
+        name: &[u8],
+        query: Option<&[u8]>,
+        message: &Message<'_>,
+        now: SystemTime,
+    ) -> Result<Answer, Verdict> {
+        if let Some(index) = &self.index {
+            let index = [name, index].concat();
+            match self.bare.root_mut().find(&index) {
+                Ok(Found::File(file)) => return Ok(self.file(&file, &index, message, now)),
+                Ok(Found::Folder(_)) | Err(LookupError::Refused(_)) => {}
+                Err(error) => return failed(error, &index, now),
+            }
+        }
+        let Some(folders) = &mut self.folders else {
+            return Ok(Answer::error(StatusCode::NOT_FOUND, "a folder", now));
+        };
+        let look = Look::new(query, message.fields.all("accept"));
+        match folders.list(self.bare.root(), name, folder, look) {
+            Listed::Whole {
+                bytes,
+                content_type,
+            } => {
+                let status = StatusCode::OK;
+                let head = Head::new(status, now)
+                    .content(content_type, bytes.len() as u64)
+                    .field("Vary", "Accept");
+                Ok(Answer::new(status, head, Body::Bytes(bytes)))
+            }
+            Listed::GoesOn => Err(Verdict::Busy),
+            Listed::Failed => {
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                Ok(Answer::error(status, "the folder can't be read", now))
+            }
+        }
+    }
+
+    fn file(
+        &self,
+        file: &Rc<OpenFile>,
+        name: &[u8],
+        message: &Message<'_>,
+        now: SystemTime,
+    ) -> Answer {
+        let validators = Validators::new(file.version(), now);
+        let length = file.length();
+        let content_type = self.types.of(name);
+        let wants_range = match evaluate(message.method, &message.fields, &validators) {
+            Decision::NotModified => {
+                let status = StatusCode::NOT_MODIFIED;
+                let head = Head::new(status, now).validators(&validators);
+                return Answer::new(status, head, Body::empty());
+            }
+            Decision::PreconditionFailed => {
+                let status = StatusCode::PRECONDITION_FAILED;
+                return Answer::error(status, "a condition does not hold", now);
+            }
+            Decision::Proceed { range } => range && message.method == Method::Get,
+        };
+        let range = message.fields.only("range").filter(|_| wants_range);
+        let begin = |status| {
+            let head = Head::new(status, now)
+                .validators(&validators)
+                .accept_ranges();
+            (status, head)
+        };
+        match range.map_or(Ranges::Whole, |range| range::parse(range, length)) {
+            Ranges::Whole => {
+                let (status, head) = begin(StatusCode::OK);
+                let head = head.content(&content_type, length);
+                Answer::new(status, head, Body::File(Rc::clone(file)))
+            }
+            Ranges::One(range) => {
+                let (status, head) = begin(StatusCode::PARTIAL_CONTENT);
+                let part = part_of(file, range.start, range.end - range.start);
+                let head = head
+                    .content(&content_type, range.end - range.start)
+                    .content_range(&range, length);
+                Answer::new(status, head, Body::Parts([part].into()))
+            }
+            Ranges::Many(ranges) => {
+                let nonce = rand::random();
+                let multipart = Multipart::new(&ranges, length, &content_type, nonce);
+                let parts = multipart.parts.into_iter().map(|part| match part {
+                    range::Part::Bytes(bytes) => Part::Bytes(bytes.into()),
+                    range::Part::File { offset, length } => part_of(file, offset, length),
+                });
+                let (status, head) = begin(StatusCode::PARTIAL_CONTENT);
+                let head = head.content(&multipart.content_type, multipart.length);
+                Answer::new(status, head, Body::Parts(parts.collect()))
+            }
+            Ranges::Unsatisfiable => {
+                let status = StatusCode::RANGE_NOT_SATISFIABLE;
+                let answer = Answer::error(status, "no such range", now);
+                Answer {
+                    head: answer.head.unsatisfied_range(length),
+                    ..answer
+                }
+            }
+        }
+    }
+}
+
+impl Service for Http {
+    fn judge(&mut self, request: &Request<'_>) -> Verdict {
+        if request.is_later {
+            return self.message(request);
+        }
+        match may_be_http(request.bytes) {
+            Guess::Http => self.message(request),
+            Guess::Simple(path) => self.simple(request, path),
+            // It may be long before its line ends, longer than a name.
+            Guess::Maybe { whole_method: true } if request.moment != Moment::Ended => {
+                Verdict::NeedMore {
+                    guessed: false,
+                    quiet: None,
+                }
+            }
+            Guess::Name | Guess::Maybe { .. } => self.name(request),
+        }
+    }
+}
+
+fn part_of(file: &Rc<OpenFile>, start: u64, length: u64) -> Part {
+    Part::File {
+        file: Rc::clone(file),
+        start,
+        length,
+    }
+}
+
+/// The folder of a name that the bare protocol refused, if it is one.
+fn folder(bare: &mut Bare, name: &[u8]) -> Option<OwnedFd> {
+    match bare.root_mut().find_or_top(name) {
+        Ok(Found::Folder(folder)) => Some(folder),
+        _ => None,
+    }
+}
+
+/// To the client all refusals are the same: there is no such file.
+fn failed(error: LookupError, name: &[u8], now: SystemTime) -> Result<Answer, Verdict> {
+    match error {
+        LookupError::Refused(why) => Ok(Answer::error(StatusCode::NOT_FOUND, why, now)),
+        LookupError::NoDescriptor => Err(Verdict::Later),
+        LookupError::Failed(errno) => {
+            log::warn!("\"{}\" can't be opened: {errno}", Escaped(name));
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            Ok(Answer::error(status, "open failed", now))
+        }
+    }
+}
+
+fn why(problem: Problem) -> &'static str {
+    match problem {
+        Problem::MethodNotAllowed | Problem::MethodUnknown => "a method that is not served",
+        Problem::Expectation => "an unknown expectation",
+        _ => "not a request",
+    }
+}
+
+/// What a log line shows of bytes from a client.
+fn cut(bytes: &[u8]) -> Box<[u8]> {
+    bytes[..bytes.len().min(NAME_BYTES_MAX)].into()
+}
