@@ -1,0 +1,149 @@
+//! What the fuzz targets hold. The seeds of the corpus run through the same functions as ordinary
+//! tests (`tests/corpus.rs`).
+
+use std::cell::RefCell;
+use std::fs;
+
+use carafe::http::mime::Types;
+use carafe::http::request::{Parsed, parse};
+use carafe::service::{Moment, Request, Service as _, Verdict};
+use carafe::services::bare::Bare;
+use carafe::services::folders::Folders;
+use carafe::services::http::Http;
+use carafe::services::root::Root;
+use carafe::testing::{Bench, Choices, Wire};
+use carafe::turn::Next;
+use tempfile::TempDir;
+
+/// Longer inputs find nothing that shorter ones don't.
+const INPUT_BYTES_MAX: usize = 2048;
+
+/// Prefixes of a head that are tried.
+const PREFIXES_MAX: usize = 300;
+
+thread_local! {
+    static ROOT: RefCell<Option<TempDir>> = const { RefCell::new(None) };
+}
+
+/// A root with a few files: one that goes by sendfile, an empty one, a folder with an index.
+fn root() -> Root {
+    ROOT.with_borrow_mut(|folder| {
+        let folder = folder.get_or_insert_with(|| {
+            let folder = tempfile::tempdir().expect("a folder");
+            let at = |name: &str| folder.path().join(name);
+            fs::write(at("a"), b"body").expect("written");
+            fs::write(at("big"), vec![b'x'; 50_000]).expect("written");
+            fs::write(at("empty"), b"").expect("written");
+            fs::create_dir(at("d")).expect("made");
+            fs::write(at("d/index.html"), b"index").expect("written");
+            fs::create_dir(at("list")).expect("made");
+            fs::write(at("list/b"), b"body").expect("written");
+            folder
+        });
+        Root::open(folder.path(), false).expect("it is a folder")
+    })
+}
+
+fn service() -> Http {
+    // Exact names: what a beginning of a name brings depends on when the rest comes.
+    let bare = Bare::new(root(), None);
+    let index = Some(Box::from(*b"index.html"));
+    Http::new(bare, Types::default(), index, Some(Folders::new()))
+}
+
+/// A service says what it says of any bytes, and takes no more than there are.
+///
+/// # Panics
+/// It doesn't.
+pub fn names(data: &[u8]) {
+    let bytes = &data[..data.len().min(INPUT_BYTES_MAX)];
+    if bytes.is_empty() {
+        return;
+    }
+    for is_later in [false, true] {
+        for moment in [
+            Moment::Arrived,
+            Moment::Drained,
+            Moment::Quiet,
+            Moment::Ended,
+        ] {
+            let mut service = service();
+            let request = Request {
+                bytes,
+                moment,
+                guesses: 0,
+                is_later,
+                draining: false,
+            };
+            let mut verdict = service.judge(&request);
+            for _ in 0..100 {
+                match verdict {
+                    Verdict::Busy => verdict = service.judge(&request),
+                    _ => break,
+                }
+            }
+            match verdict {
+                Verdict::Reply(reply) => assert!(reply.used <= bytes.len()),
+                Verdict::NeedMore { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+/// A head says the same however much of what follows is there, and nothing before it is whole.
+///
+/// # Panics
+/// It doesn't.
+pub fn heads(data: &[u8]) {
+    let bytes = &data[..data.len().min(INPUT_BYTES_MAX)];
+    let whole = parse(bytes);
+    if let Parsed::Whole { used, .. } = &whole {
+        assert!(*used <= bytes.len());
+    }
+    for end in (0..bytes.len()).rev().take(PREFIXES_MAX) {
+        match (parse(&bytes[..end]), &whole) {
+            (Parsed::Partial, _) => {}
+            (early, whole) => assert_eq!(early, *whole, "{end} bytes of {}", bytes.len()),
+        }
+    }
+}
+
+/// What is sent doesn't depend on how the input is split, when writes block, and how much they
+/// take. The first byte says how many of the next ones are the schedule.
+///
+/// # Panics
+/// It doesn't.
+pub fn connection(data: &[u8]) {
+    let Some((&count, rest)) = data.split_first() else {
+        return;
+    };
+    let (schedule, input) = rest.split_at(rest.len().min(count.into()));
+    let input = &input[..input.len().min(INPUT_BYTES_MAX)];
+    let ends = count % 2 == 0;
+    let run = |choices| {
+        let mut bench = Bench::new(Wire::new(choices, input, ends, 20), service());
+        let next = bench.run();
+        let is_closed = matches!(next, Next::Close(_));
+        (is_closed, without_dates(&bench.transport.sent))
+    };
+    // All at once, and as the schedule says.
+    let plain = run(Choices::given([255; 64]));
+    let scheduled = run(Choices::given(schedule.iter().copied()));
+    assert_eq!(plain, scheduled);
+}
+
+/// A second may pass between two runs, and a boundary is random.
+fn without_dates(sent: &[u8]) -> Vec<u8> {
+    let lines = sent.split_inclusive(|&byte| byte == b'\n');
+    let kept = lines.filter(|line| {
+        let volatile = [
+            &b"Date: "[..],
+            b"ETag: ",
+            b"Content-Type: multipart",
+            b"--carafe-",
+        ];
+        !volatile.iter().any(|begin| line.starts_with(begin))
+    });
+    kept.flatten().copied().collect()
+}
