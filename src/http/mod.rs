@@ -5,6 +5,8 @@
 pub mod date;
 pub mod fields;
 pub mod head;
+pub mod listing;
+pub mod mime;
 pub mod range;
 pub mod request;
 pub mod target;
