@@ -12,7 +12,7 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::escape::EscapedText;
-use crate::http::mime::MimeType;
+use crate::http::mime::Override;
 use crate::limits;
 
 mod soak;
@@ -87,8 +87,8 @@ pub struct ServeArgs {
     pub listing: bool,
 
     /// HTTP: the type of files with this extension; may be repeated
-    #[arg(long, value_name = "EXT=TYPE", value_parser = MimeType::from_str)]
-    pub mime: Vec<MimeType>,
+    #[arg(long, value_name = "EXT=TYPE", value_parser = Override::from_str)]
+    pub mime: Vec<Override>,
 
     /// Serve names that begin with a dot
     #[arg(long)]

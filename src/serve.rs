@@ -16,7 +16,7 @@ use crate::cli::{Exit, ListenArgs, ServeArgs, ThankArgs};
 use crate::conn::{Conn, Delivery, Env, Timeouts};
 use crate::descriptors::raise_descriptor_limit;
 use crate::escape::Escaped;
-use crate::http::mime::Types;
+use crate::http::mime::ContentTypes;
 use crate::limits::{
     DESCRIPTORS_RESERVED, KEEP_ALIVE, OPEN_FILES_SHARE, PARKED_RETRY, STALL_TIMEOUT,
 };
@@ -122,7 +122,12 @@ fn open_root(args: &ServeArgs) -> Result<Http, StartError> {
     let index = args.index.as_encoded_bytes();
     let index = (!index.is_empty()).then(|| index.into());
     let folders = args.listing.then(Folders::new);
-    Ok(Http::new(bare, Types::default(), index, folders))
+    Ok(Http::new(
+        bare,
+        ContentTypes::new(args.mime.clone()),
+        index,
+        folders,
+    ))
 }
 
 fn start_log(listen: &ListenArgs) -> Result<Outlet, StartError> {

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::fs;
 
-use carafe::http::mime::Types;
+use carafe::http::mime::ContentTypes;
 use carafe::http::request::{Parsed, parse};
 use carafe::service::{Moment, Request, Service as _, Verdict};
 use carafe::services::bare::Bare;
@@ -48,7 +48,7 @@ fn service() -> Http {
     // Exact names: what a beginning of a name brings depends on when the rest comes.
     let bare = Bare::new(root(), None);
     let index = Some(Box::from(*b"index.html"));
-    Http::new(bare, Types::default(), index, Some(Folders::new()))
+    Http::new(bare, ContentTypes::new([]), index, Some(Folders::new()))
 }
 
 /// A service says what it says of any bytes, and takes no more than there are.

@@ -1,21 +1,194 @@
-//! stub
-use std::borrow::Cow;
+//! What a file's content is, judged by its name (RFC 9110, section 8.3).
+
+use std::collections::HashMap;
 use std::str::FromStr;
-/// t
-#[derive(Clone, Debug)]
-pub struct MimeType(pub String);
-impl FromStr for MimeType {
-    type Err = String;
-    fn from_str(t: &str) -> Result<Self, String> {
-        Ok(Self(t.into()))
+
+use mime_guess::mime::{self, Mime};
+
+use super::fields::is_token;
+
+/// What nothing is known about. Browsers save it.
+const UNKNOWN: &str = "application/octet-stream";
+
+/// Extensions to types: those that are commonly known, and those that the operator set.
+#[derive(Clone, Debug, Default)]
+pub struct ContentTypes {
+    overrides: HashMap<String, String>,
+}
+
+impl ContentTypes {
+    /// Of two overrides for one extension the later counts.
+    #[must_use]
+    pub fn new(overrides: impl IntoIterator<Item = Override>) -> Self {
+        let pairs = overrides
+            .into_iter()
+            .map(|one| (one.extension, one.content_type));
+        Self {
+            overrides: pairs.collect(),
+        }
+    }
+
+    /// The Content-Type of a file by its name, or the path to it. The longest extension that was
+    /// set counts, else the last one; a dot in front begins none.
+    #[must_use]
+    pub fn of(&self, name: &[u8]) -> String {
+        let name = name.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+        let dots = name
+            .iter()
+            .enumerate()
+            .skip(1)
+            .filter(|&(_, &byte)| byte == b'.');
+        let mut last = None;
+        for (dot, _) in dots {
+            let Ok(extension) = std::str::from_utf8(&name[dot + 1..]) else {
+                continue;
+            };
+            let extension = extension.to_lowercase();
+            if let Some(content_type) = self.overrides.get(&extension) {
+                return content_type.clone();
+            }
+            last = Some(extension);
+        }
+        let known = last.and_then(|extension| mime_guess::from_ext(&extension).first());
+        known.map_or_else(|| UNKNOWN.to_owned(), |known| with_charset(&known))
     }
 }
-/// t
-#[derive(Debug, Default)]
-pub struct Types;
-impl Types {
-    /// t
-    pub fn of(&self, _name: &[u8]) -> Cow<'static, str> {
-        "text/plain".into()
+
+/// Text is said to be UTF-8 unless the type says something else. Scripts count as text, whichever
+/// of their types they go by (RFC 9239).
+fn with_charset(content_type: &Mime) -> String {
+    let is_text = content_type.type_() == mime::TEXT || content_type.subtype() == mime::JAVASCRIPT;
+    if is_text && content_type.get_param(mime::CHARSET).is_none() {
+        format!("{content_type}; charset=utf-8")
+    } else {
+        content_type.to_string()
+    }
+}
+
+/// `EXT=TYPE`, as `--mime` takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// In lower case, without the dot in front.
+    extension: String,
+    content_type: String,
+}
+
+impl FromStr for Override {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (extension, content_type) = text
+            .split_once('=')
+            .ok_or("takes EXT=TYPE, as in log=text/plain")?;
+        let extension = extension.strip_prefix('.').unwrap_or(extension);
+        let is_bad = |c: char| c == '/' || c.is_control() || c.is_whitespace();
+        if extension.is_empty() || extension.starts_with('.') || extension.contains(is_bad) {
+            return Err("the extension is empty or can't end a file's name");
+        }
+        let content_type = content_type.parse::<Mime>().ok().filter(is_valid);
+        let content_type = content_type.ok_or("the type is no media type, as text/plain is")?;
+        Ok(Self {
+            extension: extension.to_lowercase(),
+            content_type: with_charset(&content_type),
+        })
+    }
+}
+
+/// Whether a parsed type is one (RFC 9110, section 8.3.1), and no range of types.
+fn is_valid(content_type: &Mime) -> bool {
+    let names = [content_type.type_(), content_type.subtype()];
+    let names = names.iter().map(|name| name.as_str());
+    let is_line = content_type
+        .as_ref()
+        .bytes()
+        .all(|byte| matches!(byte, b' '..=b'~'));
+    is_line
+        && names
+            .into_iter()
+            .all(|name| name != "*" && is_token(name.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let types = ContentTypes::default();
+        for (name, expected) in [
+            ("a.html", "text/html; charset=utf-8"),
+            ("a.HTML", "text/html; charset=utf-8"),
+            ("a/b.c/d.txt", "text/plain; charset=utf-8"),
+            ("a.css", "text/css; charset=utf-8"),
+            ("a.js", "text/javascript; charset=utf-8"),
+            ("a.mjs", "application/javascript; charset=utf-8"),
+            ("a.json", "application/json"),
+            ("a.svg", "image/svg+xml"),
+            ("a.png", "image/png"),
+            ("a.pdf", "application/pdf"),
+            ("a.wasm", "application/wasm"),
+            ("a.mp4", "video/mp4"),
+            ("a.tar.gz", "application/gzip"),
+            ("a.txt.unheardof", UNKNOWN),
+            ("接.txt", "text/plain; charset=utf-8"),
+            ("README", UNKNOWN),
+            ("a.", UNKNOWN),
+            ("a.html/b", UNKNOWN),
+            (".html", UNKNOWN),
+            ("", UNKNOWN),
+        ] {
+            assert_eq!(types.of(name.as_bytes()), expected, "{name}");
+        }
+        assert_eq!(types.of(b"\xff.txt"), "text/plain; charset=utf-8");
+        assert_eq!(types.of(b"a.\xff"), UNKNOWN);
+    }
+
+    #[test]
+    fn overrides() {
+        let types = [
+            "log=text/x-log",
+            "TXT=text/plain;charset=gbk",
+            "tar.gz=a/b",
+            ".x=c/d",
+            "x=e/f",
+        ]
+        .map(|text| text.parse::<Override>().unwrap());
+        let types = ContentTypes::new(types);
+        for (name, expected) in [
+            ("a.log", "text/x-log; charset=utf-8"),
+            ("a.LOG", "text/x-log; charset=utf-8"),
+            ("a.txt", "text/plain;charset=gbk"),
+            ("a.b.tar.gz", "a/b"),
+            ("a.gz", "application/gzip"),
+            ("a.x", "e/f"),
+            ("a.css", "text/css; charset=utf-8"),
+        ] {
+            assert_eq!(types.of(name.as_bytes()), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_override() {
+        for text in [
+            "",
+            "log",
+            "=text/plain",
+            ".=text/plain",
+            "..x=text/plain",
+            "a/b=text/plain",
+            "a b=text/plain",
+            "log=",
+            "log=text",
+            "log=text/",
+            "log=/plain",
+            "log=*/*",
+            "log=text/*",
+            "log=text/plain\r\nX: y",
+            "log=text/plain; x=\"\u{e9}\"",
+            "log=te xt/plain",
+            "log=text/plain; charset",
+        ] {
+            assert!(text.parse::<Override>().is_err(), "{text:?}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, Dir, FileType, statat};
 
 use super::root::Root;
 use crate::http::date;
-use crate::http::listing::{Entry, EntryKind, Format, Order, Renderer, accepts_json};
+use crate::http::listing::{Entry, Format, Kind, Renderer, Sort, accepts_json};
 use crate::limits::{FOLDER_ENTRIES_MAX, FOLDER_SLICE_ENTRIES, FOLDERS_AT_ONCE_MAX};
 
 /// Lists that are under way, and where a Gopher client finds this server.
@@ -22,7 +22,7 @@ pub struct Folders {
 /// How a list shall look.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
-    order: Order,
+    sort: Sort,
     format: Format,
 }
 
@@ -33,8 +33,8 @@ impl Look {
             true => Format::Json,
             false => Format::Html,
         };
-        let order = Order::from_query(query.unwrap_or_default());
-        Self { order, format }
+        let sort = Sort::from_query(query);
+        Self { sort, format }
     }
 }
 
@@ -88,7 +88,7 @@ impl Folders {
     pub fn menu(&mut self, root: &Root, name: &[u8], folder: OwnedFd) -> Listed {
         let (host, port) = (self.host.clone(), self.port);
         let look = Look {
-            order: Order::default(),
+            sort: Sort::default(),
             format: Format::Gopher { host, port },
         };
         self.list(root, name, folder, look)
@@ -147,8 +147,8 @@ impl Job {
                     return Ok(Progress::GoesOn(self));
                 }
                 let entries = std::mem::take(entries);
-                let Look { order, format } = &self.look;
-                let renderer = Renderer::new(&self.name, entries, *order, format.clone());
+                let Look { sort, format } = &self.look;
+                let renderer = Renderer::new(format.clone(), &self.name, *sort, entries);
                 self.stage = Stage::Rendering {
                     renderer,
                     bytes: Vec::new(),
@@ -196,11 +196,11 @@ fn read_slice(
 fn look_at(folder: &Dir, name: &CStr, path: &[u8], root: &Root) -> Option<Entry> {
     let mut stat = statat(folder.fd().ok()?, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
-        stat = root.stat(&[path, name.to_bytes()].concat())?;
+        stat = root.stat(&[path, b"/", name.to_bytes()].concat())?;
     }
     let kind = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => EntryKind::File,
-        FileType::Directory => EntryKind::Folder,
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Folder,
         _ => return None,
     };
     Some(Entry {

@@ -10,7 +10,7 @@ use ::http::StatusCode;
 
 use crate::escape::Escaped;
 use crate::http::head::Head;
-use crate::http::mime::Types;
+use crate::http::mime::ContentTypes;
 use crate::http::range::{self, Multipart, Ranges};
 use crate::http::request::{
     Guess, Method, Parsed, Problem, Request as Message, RequestBody, Version, may_be_http, parse,
@@ -30,7 +30,7 @@ use crate::services::root::{Found, LookupError};
 #[derive(Debug)]
 pub struct Http {
     bare: Bare,
-    types: Types,
+    types: ContentTypes,
     /// The file that stands for a folder.
     index: Option<Box<[u8]>>,
     /// Whether folders are listed, and the lists under way.
@@ -72,7 +72,7 @@ impl Http {
     #[must_use]
     pub fn new(
         bare: Bare,
-        types: Types,
+        types: ContentTypes,
         index: Option<Box<[u8]>>,
         folders: Option<Folders>,
     ) -> Self {

@@ -1,0 +1,49 @@
+//! A folder's listing as a Gopher menu (RFC 1436, section 3.4).
+
+use std::io::Write as _;
+
+use super::{Entry, Kind};
+use crate::escape::EscapedText;
+use crate::http::mime::ContentTypes;
+use crate::limits::NAME_BYTES_MAX;
+
+/// Adds a line. A name that no selector can hold, or that would be too long to be asked for, has
+/// none.
+pub fn entry(entry: &Entry, folder: &[u8], host: &str, port: u16, out: &mut Vec<u8>) {
+    let name = &entry.name;
+    let slash = match entry.kind {
+        Kind::Folder => &b"/"[..],
+        Kind::File => b"",
+    };
+    let selector = [folder, name, slash].concat();
+    if selector.len() > NAME_BYTES_MAX || selector.iter().any(|byte| b"\t\r\n\0".contains(byte)) {
+        return;
+    }
+    let shown = String::from_utf8_lossy(name);
+    out.push(item_type(entry));
+    // Writing to memory doesn't fail.
+    let _ = write!(out, "{}\t", EscapedText(&shown));
+    out.extend_from_slice(&selector);
+    let host: String = host.chars().filter(|c| !c.is_control()).collect();
+    let _ = write!(out, "\t{host}\t{port}\r\n");
+}
+
+/// RFC 1436, section 3.8, and the letters that clients agree on beyond it.
+fn item_type(entry: &Entry) -> u8 {
+    if entry.kind == Kind::Folder {
+        return b'1';
+    }
+    let content_type = ContentTypes::default().of(&entry.name);
+    match content_type.split(['/', ';']).collect::<Vec<_>>()[..] {
+        ["text", "html", ..] => b'h',
+        ["text", ..] => b'0',
+        ["image", "gif", ..] => b'g',
+        ["image", ..] => b'I',
+        ["audio", ..] => b's',
+        _ => b'9',
+    }
+}
+
+pub fn foot(out: &mut Vec<u8>) {
+    out.extend_from_slice(b".\r\n");
+}
