@@ -40,7 +40,7 @@ pub fn head(folder: &[u8], sort: Sort, summary: Summary, out: &mut Vec<u8>) {
         (PreEscaped("</head>\n<body>"))
         header {
             nav aria-label="Path" { (breadcrumbs(folder, sort)) }
-            p { (in_words(summary)) }
+            @if let Some(words) = in_words(summary) { p { (words) } }
         }
         (PreEscaped("<table><thead>"))
         tr { @for key in Key::ALL { (column(key, sort)) } }
@@ -149,21 +149,18 @@ fn column(key: Key, sort: Sort) -> Markup {
     }
 }
 
-fn in_words(summary: Summary) -> String {
+/// What there is; nothing of an empty folder.
+fn in_words(summary: Summary) -> Option<String> {
     let count = |count: usize, word: &str| match count {
         1 => format!("1 {word}"),
         _ => format!("{count} {word}s"),
     };
-    let files = count(summary.files, "file");
-    match (summary.folders, summary.files) {
-        (0, 0) => "empty".into(),
-        (0, _) => format!("{files}, {}", size(summary.bytes)),
-        (folders, 0) => count(folders, "folder"),
-        (folders, _) => format!(
-            "{}, {files}, {}",
-            count(folders, "folder"),
-            size(summary.bytes)
-        ),
+    let folders = (summary.folders > 0).then(|| count(summary.folders, "folder"));
+    let files = (summary.files > 0)
+        .then(|| format!("{}, {}", count(summary.files, "file"), size(summary.bytes)));
+    match (folders, files) {
+        (Some(folders), Some(files)) => Some(format!("{folders}, {files}")),
+        (one, other) => one.or(other),
     }
 }
 

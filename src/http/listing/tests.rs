@@ -235,6 +235,33 @@ fn links_lead_up_and_keep_the_order() {
 }
 
 #[test]
+fn what_there_is_in_words() {
+    for (entries, expected) in [
+        (vec![], None),
+        (vec![folder("a", 1)], Some("1 folder")),
+        (vec![folder("a", 1), folder("b", 1)], Some("2 folders")),
+        (vec![file("a", 1, 1)], Some("1 file, 1 B")),
+        (
+            vec![file("a", 1024, 1), file("b", 512, 1)],
+            Some("2 files, 1.5 KiB"),
+        ),
+        (
+            vec![folder("a", 1), file("b", 0, 1)],
+            Some("1 folder, 1 file, 0 B"),
+        ),
+    ] {
+        page("/", "", entries, |page| {
+            let header = page
+                .descendants()
+                .find(|node| node.has_tag_name("header"))
+                .unwrap();
+            let words = header.children().find(|node| node.has_tag_name("p"));
+            assert_eq!(words.and_then(|words| words.text()), expected);
+        });
+    }
+}
+
+#[test]
 fn times_that_cannot_be_written_are_left_out() {
     let seconds = [0, 784_111_777, 253_402_300_799, 253_402_300_800, 1 << 55];
     let mut entries: Vec<_> = seconds

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// Sun, 06 Nov 1994 08:49:37 GMT, and a bit.
@@ -265,4 +267,28 @@ fn dates_are_ignored_where_the_file_has_none() {
     }
     let lines = [("If-Range", SAME), ("Range", "bytes=0-1")];
     assert_eq!(decide(Method::Get, &lines, &validators), GO);
+}
+
+proptest! {
+    /// A tag that matches is found wherever it stands among others.
+    #[test]
+    fn a_tag_in_a_list(before in "[a-z,]{0,8}", after in "[a-z,]{0,8}", weak: bool) {
+        let weak = if weak { "W/" } else { "" };
+        let value = format!("\"{before}\", {weak}\"TAG\" ,,\"{after}\"");
+        let lines = [("If-None-Match", &*value)];
+        prop_assert_eq!(decide(Method::Get, &lines, &strong()), NotModified);
+    }
+
+    #[test]
+    fn nothing_panics(value: Vec<u8>, tagged in "[W/\", x*]{0,20}", seconds: i64, nanos: u64) {
+        let names = ["if-match", "if-none-match", "if-modified-since", "if-range"];
+        let validators = Validators::new(version((seconds, nanos)), at(800_000_000, 0));
+        for value in [&value[..], tagged.as_bytes()] {
+            for name in names {
+                let fields = [(name, value), ("range", value)].into_iter().collect();
+                let _ = evaluate(Method::Get, &fields, &validators);
+            }
+        }
+        prop_assert!(validators.etag().is_ascii());
+    }
 }
