@@ -4,16 +4,11 @@
 use std::time::Duration;
 
 use crate::escape::Escaped;
+use crate::http::request::{Guess, may_be_http};
 use crate::limits::{GUESSES_MAX, NAME_BYTES_MAX};
 use crate::service::{Body, Moment, Outcome, Reply, Request, RequestEnd, Service, Verdict};
 use crate::services::root::{LookupError, Root};
 use crate::stats::Reason;
-
-/// Methods of RFC 9110, section 9, and RFC 5789. What begins like a request line is left to its
-/// line feed: a browser's first segment must not be taken for a name.
-const HTTP_METHODS: [&[u8]; 9] = [
-    b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH",
-];
 
 /// Serves a root's files by name.
 #[derive(Debug)]
@@ -43,15 +38,22 @@ impl Bare {
 
     /// Nothing but time can end this name; the bytes in hand are tried as they stand.
     fn guess(&mut self, request: &Request<'_>) -> Verdict {
-        let quiet = match (self.name_gap, http_likeness(request.bytes)) {
-            (None, _) | (_, HttpLikeness::Method) => {
+        // What begins like a request line is left to its line feed: a browser's first segment must
+        // not be taken for a name.
+        let quiet = match (self.name_gap, may_be_http(request.bytes)) {
+            (None, _) | (_, Guess::Maybe { whole_method: true }) => {
                 return Verdict::NeedMore {
                     guessed: false,
                     quiet: None,
                 };
             }
-            (_, HttpLikeness::Beginning) => None,
-            (gap, HttpLikeness::None) => gap,
+            (
+                _,
+                Guess::Maybe {
+                    whole_method: false,
+                },
+            ) => None,
+            (gap, _) => gap,
         };
         if request.guesses >= GUESSES_MAX || request.bytes.len() > NAME_BYTES_MAX {
             return Verdict::NeedMore {
@@ -118,31 +120,6 @@ impl Service for Bare {
             Moment::Quiet => self.answer(bytes, bytes.len(), RequestEnd::Guess),
             Moment::Ended => self.answer(bytes, bytes.len(), RequestEnd::Eof),
         }
-    }
-}
-
-/// How much bytes look like an HTTP request line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum HttpLikeness {
-    None,
-    /// They could become a method and a space.
-    Beginning,
-    /// They begin with a method and a space.
-    Method,
-}
-
-fn http_likeness(bytes: &[u8]) -> HttpLikeness {
-    let is_method = |method: &&[u8]| {
-        bytes
-            .strip_prefix(*method)
-            .is_some_and(|r| r.starts_with(b" "))
-    };
-    if HTTP_METHODS.iter().any(is_method) {
-        HttpLikeness::Method
-    } else if HTTP_METHODS.iter().any(|method| method.starts_with(bytes)) {
-        HttpLikeness::Beginning
-    } else {
-        HttpLikeness::None
     }
 }
 
