@@ -176,6 +176,11 @@ impl Client {
         }
     }
 
+    /// The request that another connection must carry, of one that has ended.
+    pub(super) fn order_left(&mut self) -> Option<Order> {
+        self.order.take()
+    }
+
     /// The connection has ended.
     pub(super) fn leave(&self, engine: &mut Engine<'_>) {
         engine.enter(Some(self.state.phase()), None);
@@ -200,14 +205,17 @@ impl Client {
             }
             return Next::Reset(reason);
         }
-        if self.order.is_none()
-            && let Some(next) = self.take_order(socket, engine, cx)
-        {
-            return match why {
-                // The server closes a connection that is kept alive.
-                Why::Ready(_) => Next::Close(Reason::ClientLeft),
-                _ => next,
-            };
+        if self.order.is_none() {
+            if let Why::Ready(_) = why {
+                // The server closes a connection that is kept alive. What was left for it goes to
+                // another one.
+                engine.forget_free(cx.token());
+                self.order = engine.order_for_free(self.user);
+                return Next::Close(Reason::ClientLeft);
+            }
+            if let Some(next) = self.take_order(socket, engine, cx) {
+                return next;
+            }
         }
         loop {
             let before = self.moved;
@@ -244,8 +252,7 @@ impl Client {
         };
         let waits = socket.peek(&mut [0]).map_err(|error| error.kind());
         if !matches!(waits, Err(ErrorKind::WouldBlock)) {
-            engine.connect(self.user, order, cx.control);
-            self.user = Engine::NOBODY;
+            self.order = Some(order);
             return Some(Next::Close(Reason::ClientLeft));
         }
         self.moved = Instant::now();
@@ -282,19 +289,30 @@ impl Client {
         let order = self.order.take()?;
         self.was_turned_away = matches!(self.state, State::Connecting);
         let by_reset = order.abort_at().is_some_and(|(_, by_reset)| by_reset);
+        let kind = order.choice.kind;
         let peer = socket.local_addr();
         engine.finish(order, end.class, || match peer {
             Ok(address) => format!("{} ({address})", end.what),
             Err(_) => end.what.into_owned(),
         });
         match end.class {
-            _ if end.reusable => {
+            _ if end.reusable && self.may_be_kept(kind) => {
                 self.enter(State::Free, engine);
                 None
             }
             Class::Complete | Class::IdleClosed => Some(Next::Close(Reason::Complete)),
             Class::Aborted if !by_reset => Some(Next::Close(Reason::ClientLeft)),
             _ => Some(Next::Reset(Reason::ClientLeft)),
+        }
+    }
+
+    /// Whether the next request may use the connection: not after a half-close, and others than a
+    /// slow client would have to do with its buffer.
+    fn may_be_kept(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::HalfClose => false,
+            Kind::Slow => self.user != Engine::NOBODY,
+            _ => true,
         }
     }
 
@@ -382,6 +400,8 @@ impl Client {
                 Kind::Split => piece_ends(*at, request.len(), order.choice.whim),
                 _ => request.len(),
             };
+            // Before the write: its answer may be there when it returns.
+            self.moved = Instant::now();
             match socket.write(&request[*at..piece_ends]) {
                 Ok(count) => *at += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Some(Next::Wait)),
@@ -390,7 +410,6 @@ impl Client {
                     return Err(End::new(Class::ResetBefore, format!("sending: {error}")));
                 }
             }
-            self.moved = Instant::now();
             if *at == piece_ends && *at < request.len() {
                 let then = cx.turn.now + plan.split_pause;
                 *resume = Some(then);

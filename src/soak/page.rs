@@ -238,6 +238,7 @@ fn load(report: &Report) -> Markup {
                         }
                         @if load.model == Model::Open {
                             tr { th { "never started" } td {} td { (units::count(load.never_started)) } }
+                            tr { th { "more than 250 ms late" } td {} td { (units::count(load.started_late)) } }
                         }
                         @if let Some(mix) = wording::mix(load) {
                             tr { th { "clients' mix" } td { (mix) } td {} }

@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 
 use super::outcome::Class;
 use super::report::{ClassCount, Latency, Outcomes, Percentiles, Second};
+use crate::limits::SOAK_LATE_MAX;
 
 /// Significant digits of a histogram: figures are right to a tenth of a percent.
 const DIGITS: u8 = 3;
@@ -86,7 +87,9 @@ pub struct Tally {
     /// From the request to the answer's first byte.
     pub first_byte: Times,
     /// Sent minus due.
-    pub lateness: Times,
+    lateness: Times,
+    /// Arrivals that were sent later than counts as offered.
+    late: u64,
     total: Times,
     /// From the moment a request was due: open model.
     since_due: Times,
@@ -124,6 +127,7 @@ impl Tally {
             connect: Times::default(),
             first_byte: Times::default(),
             lateness: Times::default(),
+            late: 0,
             total: Times::default(),
             since_due: Times::default(),
             by_length: Vec::new(),
@@ -145,6 +149,30 @@ impl Tally {
     pub fn start(&mut self) {
         self.started += 1;
         self.second.started += 1;
+    }
+
+    /// An arrival was sent so long after it was due.
+    pub fn late_by(&mut self, time: Duration) {
+        self.lateness.record(time);
+        self.late += u64::from(time > SOAK_LATE_MAX);
+    }
+
+    /// When the load began.
+    #[must_use]
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Sent minus due.
+    #[must_use]
+    pub fn lateness(&self) -> Percentiles {
+        self.lateness.percentiles()
+    }
+
+    /// Arrivals that were sent later than counts as offered.
+    #[must_use]
+    pub fn late(&self) -> u64 {
+        self.late
     }
 
     /// A request has ended. The sample is made for the first failure of its class only.
