@@ -1,21 +1,24 @@
 //! One client: connects, sends its request in the manner of its kind, and checks what comes.
 
-use std::borrow::Cow;
+mod order;
+
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
 use std::time::Instant;
 
 use mio::net::TcpStream;
 
-use super::check::{Checker, Wrong};
 use super::engine::{Cx, Engine};
 use super::http::{Chunk, Chunks, Framing, Head, parse_head};
 use super::outcome::Class;
-use super::plan::{Choice, Plan, Protocol};
+use super::plan::Protocol;
 use super::population::Kind;
 use crate::limits::{SOAK_PACE, SOAK_READS_MAX};
 use crate::stats::Reason;
 use crate::turn::{Next, Why};
+
+use order::End;
+pub(super) use order::Order;
 
 /// A connection and the request on it.
 #[allow(missing_debug_implementations, reason = "a checker has none")]
@@ -28,60 +31,6 @@ pub struct Client {
     order: Option<Order>,
     /// When something last moved.
     moved: Instant,
-}
-
-/// One request under way.
-pub(super) struct Order {
-    pub(super) choice: Choice,
-    /// When it should have been started, in the open model.
-    pub(super) due: Option<Instant>,
-    /// When it was: connect was called, or its connection was free.
-    pub(super) started: Instant,
-    pub(super) checker: Checker,
-    /// The length that the body must have, if that is known.
-    pub(super) expected: Option<u64>,
-    /// HTTP: another status than 200.
-    bad_status: Option<u16>,
-    sent: Option<Instant>,
-    has_answer: bool,
-    /// Bytes of the body so far.
-    pub(super) received: u64,
-}
-
-impl Order {
-    pub(super) fn new(
-        choice: Choice,
-        due: Option<Instant>,
-        checker: Checker,
-        expected: Option<u64>,
-    ) -> Self {
-        Self {
-            choice,
-            due,
-            started: Instant::now(),
-            checker,
-            expected,
-            bad_status: None,
-            sent: None,
-            has_answer: false,
-            received: 0,
-        }
-    }
-
-    /// Whether its times count: those of the other kinds are of their own making.
-    pub(super) fn counts_time(&self) -> bool {
-        matches!(self.choice.kind, Kind::Fast | Kind::HalfClose)
-    }
-
-    /// Whether it is among those whose waiting is watched.
-    pub(super) fn waits(&self) -> bool {
-        self.counts_time() && self.sent.is_some()
-    }
-
-    fn abort_at(&self) -> Option<(u64, bool)> {
-        let aborts = self.choice.kind == Kind::Abort;
-        aborts.then(|| Plan::abort_at(self.choice.whim, self.expected))
-    }
 }
 
 enum State {
@@ -133,31 +82,6 @@ impl State {
             Self::Sending { .. } | Self::Head(_) => Phase::Waiting,
             Self::Body(_) => Phase::Receiving,
             Self::Silent | Self::Free => Phase::Idle,
-        }
-    }
-}
-
-/// How a request ends, and in a failure's case what happened.
-struct End {
-    class: Class,
-    what: Cow<'static, str>,
-    /// The connection may carry another request.
-    reusable: bool,
-}
-
-impl End {
-    fn new(class: Class, what: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            class,
-            what: what.into(),
-            reusable: false,
-        }
-    }
-
-    fn complete(reusable: bool) -> Self {
-        Self {
-            reusable,
-            ..Self::new(Class::Complete, "")
         }
     }
 }
@@ -641,58 +565,6 @@ impl Body {
             },
         }
     }
-}
-
-impl Order {
-    /// The answer is a status, and not what was asked for.
-    fn refuse(&mut self, status: u16) {
-        self.bad_status = Some(status);
-        self.checker = Checker::Nothing;
-        self.expected = None;
-    }
-
-    /// Checks bytes of the body.
-    fn take(&mut self, bytes: &[u8], engine: &mut Engine<'_>) -> Result<(), End> {
-        engine.tally.count_bytes(bytes.len());
-        if let Err(wrong) = self.checker.take(self.received, bytes, &mut engine.buffer) {
-            return Err(corrupt(wrong));
-        }
-        self.received += bytes.len() as u64;
-        match self.abort_at() {
-            Some((at, _)) if self.received >= at => Err(End::new(Class::Aborted, "")),
-            _ => Ok(()),
-        }
-    }
-
-    /// The body has ended in order: is it whole?
-    fn whole(&mut self, reusable: bool) -> End {
-        let received = self.received;
-        if let Some(status) = self.bad_status {
-            let what = format!("status {status}");
-            return End {
-                reusable,
-                ..End::new(Class::Status, what)
-            };
-        }
-        match self.expected {
-            Some(expected) if received < expected => {
-                End::new(Class::Short, format!("{received} bytes of {expected}"))
-            }
-            _ => match self.checker.finish(received) {
-                Ok(()) => End::complete(reusable),
-                Err(wrong) => corrupt(wrong),
-            },
-        }
-    }
-}
-
-fn corrupt(wrong: Wrong) -> End {
-    let Wrong { offset, among } = wrong;
-    let where_ = match among {
-        1 => format!("wrong at offset {offset}"),
-        _ => format!("wrong in the block of {among} bytes at offset {offset}"),
-    };
-    End::new(Class::Corrupt, where_)
 }
 
 /// Where the next piece of a split request ends: the first anywhere, the second in the middle of

@@ -1,9 +1,12 @@
 //! The application on the reactor: starts requests by the load's model, and ends the stage.
 
+mod arrivals;
+mod dial;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
@@ -12,9 +15,7 @@ use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use signal_hook_mio::v1_0::Signals;
-use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
-use super::arrivals::{arrival, arrivals_by};
 use super::check::{Checker, Reference};
 use super::client::{Client, Order, Phase, connect_class};
 use super::outcome::Class;
@@ -22,11 +23,11 @@ use super::plan::{Choice, Plan};
 use super::population::Kind;
 use super::tally::Tally;
 use crate::escape::Escaped;
-use crate::limits::{SCRATCH_BYTES, SOAK_BACK_OFF, SOAK_LATE_MAX, SOAK_STARTS_MAX, SOAK_TICK};
+use crate::limits::{SCRATCH_BYTES, SOAK_BACK_OFF, SOAK_STARTS_MAX, SOAK_TICK};
 use crate::reactor::{self, App, ListenerId, Reactor, SourceId, Token};
-use crate::sockopt;
 use crate::stats::Reason;
 use crate::turn::{Next, Why};
+use arrivals::arrival;
 
 /// What a client's step may use of the loop.
 pub type Cx<'a> = reactor::Cx<'a, Client>;
@@ -431,37 +432,6 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn open_socket(&self, kind: Kind) -> io::Result<TcpStream> {
-        let plan = self.plan;
-        let family = Domain::for_address(plan.address);
-        let socket = Socket::new(
-            family,
-            Type::STREAM.nonblocking().cloexec(),
-            Some(SocketProtocol::TCP),
-        )?;
-        if kind == Kind::Slow {
-            // Before connect: the window is announced with the SYN.
-            socket.set_recv_buffer_size(plan.slow_buffer)?;
-        }
-        if kind == Kind::Split {
-            socket.set_tcp_nodelay(true)?;
-        }
-        if let Some(source) = self.source(plan.sources.len()) {
-            sockopt::bind_without_port(&socket)?;
-            socket.bind(&SocketAddr::new(source, 0).into())?;
-        }
-        match socket.connect(&plan.address.into()) {
-            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
-            _ => Ok(TcpStream::from_std(socket.into())),
-        }
-    }
-
-    /// Local addresses are taken in turn.
-    fn source(&self, count: usize) -> Option<IpAddr> {
-        let turn = self.tally.started().checked_rem(count as u64)?;
-        Some(self.plan.sources[turn as usize])
-    }
-
     /// A client of the closed model starts again: at once, or a little later if it could not
     /// connect.
     fn rest(&mut self, user: u32, was_turned_away: bool) {
@@ -495,93 +465,6 @@ impl<'a> Engine<'a> {
                 break;
             }
         }
-    }
-
-    /// Begins the next arrival, if there is room for it.
-    fn begin_arrival(&mut self, due: Instant, control: &mut Control) -> bool {
-        if !self.has_room() {
-            return false;
-        }
-        let choice = self.plan.choose(self.arrival_number, None);
-        let kept = self.free.pop();
-        if let Some(token) = kept
-            && choice.kind != Kind::Fast
-            && !self.may_open()
-        {
-            // Its place is needed: the next try finds it.
-            self.dismissed += 1;
-            control.wake(token);
-            return false;
-        }
-        self.arrival_number += 1;
-        self.arrivals += 1;
-        let order = self.order(choice, Some(due));
-        match kept {
-            Some(token) if choice.kind == Kind::Fast => {
-                self.for_free.push_back(order);
-                control.wake(token);
-            }
-            unused => {
-                self.free.extend(unused);
-                self.connect(Self::NOBODY, order, control);
-            }
-        }
-        true
-    }
-
-    /// Whether another request may be under way.
-    fn has_room(&self) -> bool {
-        match self.load {
-            Load::Open { clients_max, .. } => {
-                self.in_flight < clients_max && (self.may_open() || !self.free.is_empty())
-            }
-            _ => true,
-        }
-    }
-
-    /// Whether another socket may be open.
-    fn may_open(&self) -> bool {
-        match self.load {
-            Load::Open { clients_max, .. } => self.sockets < clients_max,
-            _ => true,
-        }
-    }
-
-    /// A request or a connection has ended. Whoever waits for its place doesn't wait for the next
-    /// tick.
-    fn make_room(&mut self) {
-        if std::mem::take(&mut self.is_full)
-            && let Err(error) = self.arm(Instant::now())
-        {
-            log::error!("the clock can't be set: {error}");
-        }
-    }
-
-    /// When the next arrival of the open model is due. What is still to be begun a while after
-    /// the end never is.
-    fn next_arrival(&self, now: Instant) -> Option<Instant> {
-        let Load::Open { rate, .. } = self.load else {
-            return None;
-        };
-        let at = self.began + arrival(self.arrivals, rate, self.bounds.ramp);
-        let in_time = self.bounds.time.is_none_or(|time| {
-            let end = self.began + time;
-            at < end && now < end + SOAK_LATE_MAX
-        });
-        let in_number = self.bounds.requests.is_none_or(|most| self.arrivals < most);
-        (in_time && in_number && !self.is_over).then_some(at)
-    }
-
-    /// How many arrivals were due when the stage ended, and for long enough to have been begun.
-    fn were_due(&self) -> u64 {
-        let Load::Open { rate, .. } = self.load else {
-            return 0;
-        };
-        let passed = self.over_at.saturating_duration_since(self.began);
-        let passed = passed.saturating_sub(SOAK_LATE_MAX);
-        let time = self.bounds.time.map_or(passed, |time| time.min(passed));
-        let due = arrivals_by(time, rate, self.bounds.ramp);
-        self.bounds.requests.map_or(due, |most| due.min(most))
     }
 
     // ---- the clock ----

@@ -1,7 +1,6 @@
 //! `carafe soak`: load and soak tests that tell the truth. Another application on the same
 //! reactor: its connections are clients.
 
-mod arrivals;
 mod charts;
 pub mod check;
 pub mod client;

@@ -150,7 +150,7 @@ pub struct Latency {
 }
 
 /// A distribution, in microseconds.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, PartialEq, Eq)]
 pub struct Percentiles {
     /// How many values.
     pub count: u64,
