@@ -289,8 +289,10 @@ fn nobody_spins_while_one_waits_for_a_file_and_the_server_stops() {
 fn a_full_house_without_anybody_at_the_door_is_no_shortage() {
     let root = root(0);
     let carafe = Carafe::serve(root.path(), &["--max-connections", "1"]);
+    let empty = carafe.descriptors();
     for _ in 0..3 {
         assert_eq!(exchange(carafe.addr(), b"small\n").unwrap(), b"small bytes");
+        until("the house is empty", || carafe.descriptors() == empty);
         drop(silent_clients(&carafe, 1));
     }
     carafe.stop_clean();
