@@ -173,6 +173,13 @@ pub const SOAK_DESCRIPTORS_RESERVED: u64 = 32;
 /// not to be asked a hundred thousand times a second.
 pub const SOAK_BACK_OFF: Duration = Duration::from_millis(100);
 
+/// How many requests a soak starts before those under way have their turn.
+pub const SOAK_STARTS_MAX: u32 = 128;
+
+/// How late an arrival of the open model may be begun to count as load that was offered. It is far
+/// beyond what a scheduler or a timer does.
+pub const SOAK_LATE_MAX: Duration = Duration::from_millis(250);
+
 /// How often a soak looks at its own clock: for the live view, and whether it is over.
 pub const SOAK_TICK: Duration = Duration::from_millis(250);
 
@@ -191,7 +198,7 @@ pub const SOAK_DURATION: Duration = Duration::from_secs(10);
 /// The longest warm-up that counts for no slope by default.
 pub const SOAK_WARM_UP_MAX: Duration = Duration::from_secs(60);
 
-/// The share of arrivals that may never have been started in a load that counts as offered.
+/// The share of arrivals that may have been started late, or never, in a load that counts as offered.
 pub const SOAK_MISSING_SHARE_MAX: f64 = 0.005;
 
 /// The points that a trend needs. With fewer, the correlation of neighbours is itself a guess.

@@ -6,7 +6,7 @@
     reason = "a test says what failed by panicking"
 )]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream as Client};
 use std::thread;
@@ -331,4 +331,115 @@ fn a_remote_reaches_the_loop_and_a_drain_resets_what_is_left() {
     );
     assert_eq!(outcome.probe.sources, [SourceId(7)]);
     assert_eq!(outcome.stats.ended(Reason::DrainDeadline), 1);
+}
+
+// ---- connections that the application begins ----
+
+/// How a connection of [`Caller`] ended: its number, what it was stepped with, and the reason.
+type Call = (u32, Vec<Why>, Reason);
+
+/// Connects to a listener, so many times, and may stop the loop at once.
+struct Caller {
+    to: SocketAddr,
+    calls: u32,
+    stops: bool,
+    stepped: HashMap<u32, Vec<Why>>,
+    ended: Vec<Call>,
+}
+
+impl App for Caller {
+    type Conn = u32;
+
+    fn accepted(&mut self, _: ListenerId, _: SocketAddr, _: &mut Cx<'_, u32>) -> u32 {
+        panic!("there is no listener")
+    }
+
+    fn step(
+        &mut self,
+        number: &mut u32,
+        socket: &mut TcpStream,
+        why: Why,
+        _: &mut Cx<'_, u32>,
+    ) -> Next {
+        self.stepped.entry(*number).or_default().push(why);
+        match (why, socket.read(&mut [0; 8])) {
+            (Why::Stop(reason), _) => Next::Reset(reason),
+            (_, Ok(0)) => Next::Close(Reason::Complete),
+            (_, Ok(_)) => Next::Again,
+            (_, Err(_)) => Next::Wait,
+        }
+    }
+
+    fn source(&mut self, _: SourceId, control: &mut Control<u32>) {
+        for number in 0..self.calls {
+            let socket = TcpStream::connect(self.to).unwrap();
+            control.connect(socket, number);
+        }
+        if self.stops {
+            control.stop();
+        }
+    }
+
+    fn ended(&mut self, number: u32, _: Token, reason: Reason, control: &mut Control<u32>) {
+        let steps = self.stepped.remove(&number).unwrap_or_default();
+        self.ended.push((number, steps, reason));
+        if self.ended.len() == self.calls as usize {
+            control.stop();
+        }
+    }
+}
+
+/// Runs a loop that calls a server which says a word and closes.
+fn call(calls: u32, stops: bool) -> (Ending, Stats, Vec<Call>) {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = server.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut unanswered = Vec::new();
+        for mut client in server.incoming().flatten() {
+            match stops {
+                true => unanswered.push(client),
+                false => drop(client.write_all(b"word")),
+            }
+        }
+    });
+    let mut reactor = Reactor::new(Vec::new(), 0).unwrap();
+    reactor.remote().notify(SourceId(0)).unwrap();
+    let mut caller = Caller {
+        to,
+        calls,
+        stops,
+        stepped: HashMap::new(),
+        ended: Vec::new(),
+    };
+    let ending = reactor.run(&mut caller).unwrap();
+    caller.ended.sort_by_key(|call| call.0);
+    (ending, reactor.stats().clone(), caller.ended)
+}
+
+#[test]
+fn an_application_may_connect() {
+    let (ending, stats, calls) = call(300, false);
+    assert_eq!(ending, Ending::Stopped);
+    assert_eq!(stats.ended(Reason::Complete), 300);
+    assert!(calls.iter().map(|call| call.0).eq(0..300));
+    for (number, steps, reason) in calls {
+        assert_eq!(
+            (steps[0], reason),
+            (Why::Start, Reason::Complete),
+            "{number}"
+        );
+    }
+}
+
+#[test]
+fn connects_that_are_queued_when_the_loop_stops_are_ended() {
+    let (ending, stats, calls) = call(300, true);
+    assert_eq!(ending, Ending::Stopped);
+    assert!(calls.iter().map(|call| call.0).eq(0..300));
+    for (number, steps, reason) in &calls {
+        let last = steps.last();
+        assert_eq!(last, Some(&Why::Stop(Reason::Stopped)), "{number}");
+        assert_eq!(*reason, Reason::Stopped, "{number}");
+    }
+    assert_eq!(stats.ended(Reason::Stopped), 300);
 }

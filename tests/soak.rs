@@ -238,6 +238,20 @@ fn a_first_download_that_lies_makes_no_liar_honest() {
 }
 
 #[test]
+fn bodies_that_could_not_be_compared_are_no_pass() {
+    let (_folder, bodies) = body();
+    let choose = |download| match download {
+        1 => Answer::Reset(0),
+        _ => Answer::Whole,
+    };
+    let server = bare(bodies, choose);
+    let soaked = soak_words(&format!("{} body --verify -n 100 -c 1", server.addr));
+    soaked.assert_not_offered();
+    assert_eq!(soaked.count("complete"), 100);
+    assert_eq!(soaked.number("verification.bodies"), 0);
+}
+
+#[test]
 fn a_run_that_compares_nothing_says_so() {
     let (_folder, bodies) = body();
     let server = bare(bodies, now_and_then(Answer::Flipped(12_345)));

@@ -221,3 +221,33 @@ fn pythons_own_server_passes() {
     let sample = soaked.assert_caught("status", 5);
     assert!(sample.contains("404"), "{sample}");
 }
+
+// ---- connections that are kept alive ----
+
+#[test]
+fn arrivals_find_room_as_soon_as_there_is_some() {
+    for flags in ["", "--no-keep-alive", "--mix fast=70%,halfclose=30%"] {
+        let (server, soaked) = soak_http(
+            Style::KeptAlive,
+            honest,
+            &format!("-q 400 -c 2 -n 400 {flags}"),
+        );
+        soaked.assert_pass();
+        assert_eq!(server.downloads(), 400, "{flags}");
+        assert!(soaked.number("load.clients_max") <= 2, "{flags}");
+    }
+}
+
+#[test]
+fn a_connection_that_is_half_closed_or_slow_carries_one_request() {
+    for load in [
+        "-c 5 --mix halfclose=100%",
+        "-q 200 --mix halfclose=100%",
+        "-q 200 --mix slow=100%",
+    ] {
+        let flags = format!("-n 50 --slow-rate 1MiB {load}");
+        let (server, soaked) = soak_http(Style::KeptAlive, honest, &flags);
+        soaked.assert_pass();
+        assert_eq!(server.connections(), 50, "{load}");
+    }
+}

@@ -15,9 +15,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use common::{Carafe, ENDED, has_tool, pattern, raise_own_limit, root_with, shell, skip, until};
-use liars::{Bodies, Untouched, bare, honest};
+use liars::{Answer, Bodies, Untouched, bare, honest};
 use rustix::process::Signal;
 use soaking::{Soak, Soaked, soak, soak_words, word};
 use tempfile::TempDir;
@@ -85,6 +86,40 @@ fn a_load_that_is_not_offered_is_no_pass() {
     assert!(soaked.number("load.never_started") > 0);
     assert!(soaked.at("load.rate_started").as_f64() < Some(1e6));
     assert_eq!(soaked.at("load.rate_asked").as_f64(), Some(1e6));
+}
+
+#[test]
+fn load_that_comes_late_is_no_pass() {
+    let slow = |_| {
+        std::thread::sleep(Duration::from_millis(10));
+        Answer::Whole
+    };
+    let server = bare(Bodies::from([("ant".into(), b"ant".to_vec())]), slow);
+    let soaked = soak_words(&format!("{} ant -q 1000 -c 1 -n 100", server.addr));
+    soaked.assert_not_offered();
+    assert_eq!(soaked.count("complete"), 100);
+    assert_eq!(soaked.number("load.never_started"), 0);
+    assert!(soaked.number("load.started_late") > 0);
+    // Nothing is started long after the end.
+    let soaked = soak_words(&format!("{} ant -q 1000 -c 1 -z 1s", server.addr));
+    soaked.assert_not_offered();
+    assert!(soaked.started() < 200, "{soaked:#?}");
+    assert_eq!(soaked.started() + soaked.number("load.never_started"), 1000);
+}
+
+#[test]
+fn a_full_house_takes_no_descriptor_too_many() {
+    let (_root, carafe) = five_files();
+    for load in ["-q 1000000", "-c 268"] {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n 300; exec \"$0\" \"$@\""]);
+        command.args([env!("CARGO_BIN_EXE_carafe"), "soak"]);
+        command.args([&carafe.addr().to_string(), "ant", "-n", "5000"]);
+        command.args(load.split(' '));
+        let soaked = Soak::start_command(command).wait();
+        assert_eq!(soaked.count("complete"), 5000, "{soaked:#?}");
+        assert!(soaked.number("load.clients_max") <= 268);
+    }
 }
 
 #[test]
@@ -207,6 +242,23 @@ fn an_interrupt_ends_a_run_with_its_report() {
             log.contains(&format!(" accepted {}, ", soaked.started())),
             "{log}"
         );
+    }
+}
+
+#[test]
+fn an_interrupt_before_the_load_is_no_pass() {
+    for load in ["-c 4", "-q 200"] {
+        let mute = bare(Bodies::new(), |_| Answer::Silent(0));
+        let addr = mute.addr.to_string();
+        let mut words = vec![&*addr, "ant", "--verify", "-z", "10m"];
+        words.extend(load.split(' '));
+        let run = Soak::start(&words);
+        until("the first download is asked for", || mute.downloads() == 1);
+        run.signal(Signal::INT);
+        let soaked = run.wait();
+        soaked.assert_not_offered();
+        assert_eq!(soaked.started(), 0);
+        assert_eq!(soaked.at("verdict.cut_short"), true);
     }
 }
 
@@ -384,6 +436,24 @@ fn a_report_that_cannot_be_written_is_refused_before_anybody_connects() {
 }
 
 #[test]
+fn a_full_disk_takes_one_copy_of_the_report_and_is_told() {
+    let (_root, carafe) = five_files();
+    let run = |words: &str| {
+        let script = format!("\"$0\" soak {} ant -n 5 {words}", carafe.addr());
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_carafe")]);
+        let output = command.output().unwrap();
+        let [stdout, stderr] =
+            [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        assert_eq!(output.status.code(), Some(3), "{words}: {stderr}");
+        assert!(stderr.contains("No space left"), "{stderr}");
+        stdout
+    };
+    assert!(run("--json /dev/full").starts_with("PASS"));
+    assert_eq!(run("> /dev/full"), "");
+}
+
+#[test]
 fn what_this_machine_does_not_have_is_no_load() {
     let port = Untouched::new();
     let addr = port.addr();
@@ -391,6 +461,7 @@ fn what_this_machine_does_not_have_is_no_load() {
         ("host.invalid:1 a".into(), "host.invalid"),
         (format!("{addr} a --pid 999999999"), "999999999"),
         (format!("{addr} a --source 192.0.2.1"), "192.0.2.1"),
+        (format!("{addr} a --source ::1"), "::1"),
     ] {
         let soaked = soak_words(&format!("{words} -n 1"));
         // Could not run; or seen early enough to be a usage error.

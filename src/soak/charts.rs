@@ -38,8 +38,9 @@ impl Bucket {
 
 /// The plots of a run's seconds, as many as there is data for.
 pub fn of_seconds(report: &Report) -> Vec<Plot> {
-    let width = report.seconds.len().div_ceil(POINTS_MAX).max(1);
-    let chunks = report.seconds.chunks(width);
+    let seconds = whole_seconds(report);
+    let width = seconds.len().div_ceil(POINTS_MAX).max(1);
+    let chunks = seconds.chunks(width);
     let buckets: Vec<_> = chunks.filter_map(bucket).collect();
     let to = buckets.last().map_or(0.0, |bucket| bucket.to);
     if buckets.is_empty() {
@@ -53,6 +54,19 @@ pub fn of_seconds(report: &Report) -> Vec<Plot> {
         errors(&buckets, width, time()),
     ];
     plots.into_iter().flatten().collect()
+}
+
+/// Without the last second where that is a part of one, in which a rate would seem to drop; unless
+/// there is no other.
+fn whole_seconds(report: &Report) -> &[Second] {
+    match report.seconds.split_last() {
+        Some((last, whole))
+            if !whole.is_empty() && f64::from(last.at) + 1.0 > report.load.seconds =>
+        {
+            whole
+        }
+        _ => &report.seconds,
+    }
 }
 
 fn bucket(seconds: &[Second]) -> Option<Bucket> {

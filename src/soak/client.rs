@@ -1,21 +1,24 @@
 //! One client: connects, sends its request in the manner of its kind, and checks what comes.
 
-use std::borrow::Cow;
+mod order;
+
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
 use std::time::Instant;
 
 use mio::net::TcpStream;
 
-use super::check::{Checker, Wrong};
 use super::engine::{Cx, Engine};
 use super::http::{Chunk, Chunks, Framing, Head, parse_head};
 use super::outcome::Class;
-use super::plan::{Choice, Plan, Protocol};
+use super::plan::Protocol;
 use super::population::Kind;
 use crate::limits::{SOAK_PACE, SOAK_READS_MAX};
 use crate::stats::Reason;
 use crate::turn::{Next, Why};
+
+use order::End;
+pub(super) use order::Order;
 
 /// A connection and the request on it.
 #[allow(missing_debug_implementations, reason = "a checker has none")]
@@ -28,60 +31,6 @@ pub struct Client {
     order: Option<Order>,
     /// When something last moved.
     moved: Instant,
-}
-
-/// One request under way.
-pub(super) struct Order {
-    pub(super) choice: Choice,
-    /// When it should have been started, in the open model.
-    pub(super) due: Option<Instant>,
-    /// When it was: connect was called, or its connection was free.
-    pub(super) started: Instant,
-    pub(super) checker: Checker,
-    /// The length that the body must have, if that is known.
-    pub(super) expected: Option<u64>,
-    /// HTTP: another status than 200.
-    bad_status: Option<u16>,
-    sent: Option<Instant>,
-    has_answer: bool,
-    /// Bytes of the body so far.
-    pub(super) received: u64,
-}
-
-impl Order {
-    pub(super) fn new(
-        choice: Choice,
-        due: Option<Instant>,
-        checker: Checker,
-        expected: Option<u64>,
-    ) -> Self {
-        Self {
-            choice,
-            due,
-            started: Instant::now(),
-            checker,
-            expected,
-            bad_status: None,
-            sent: None,
-            has_answer: false,
-            received: 0,
-        }
-    }
-
-    /// Whether its times count: those of the other kinds are of their own making.
-    pub(super) fn counts_time(&self) -> bool {
-        matches!(self.choice.kind, Kind::Fast | Kind::HalfClose)
-    }
-
-    /// Whether it is among those whose waiting is watched.
-    pub(super) fn waits(&self) -> bool {
-        self.counts_time() && self.sent.is_some()
-    }
-
-    fn abort_at(&self) -> Option<(u64, bool)> {
-        let aborts = self.choice.kind == Kind::Abort;
-        aborts.then(|| Plan::abort_at(self.choice.whim, self.expected))
-    }
 }
 
 enum State {
@@ -137,31 +86,6 @@ impl State {
     }
 }
 
-/// How a request ends, and in a failure's case what happened.
-struct End {
-    class: Class,
-    what: Cow<'static, str>,
-    /// The connection may carry another request.
-    reusable: bool,
-}
-
-impl End {
-    fn new(class: Class, what: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            class,
-            what: what.into(),
-            reusable: false,
-        }
-    }
-
-    fn complete(reusable: bool) -> Self {
-        Self {
-            reusable,
-            ..Self::new(Class::Complete, "")
-        }
-    }
-}
-
 impl Client {
     /// A client whose connect has begun.
     pub(super) fn new(user: u32, order: Order, engine: &mut Engine<'_>) -> Self {
@@ -174,6 +98,11 @@ impl Client {
             order: Some(order),
             moved,
         }
+    }
+
+    /// The request that another connection must carry, of one that has ended.
+    pub(super) fn order_left(&mut self) -> Option<Order> {
+        self.order.take()
     }
 
     /// The connection has ended.
@@ -200,14 +129,17 @@ impl Client {
             }
             return Next::Reset(reason);
         }
-        if self.order.is_none()
-            && let Some(next) = self.take_order(socket, engine, cx)
-        {
-            return match why {
-                // The server closes a connection that is kept alive.
-                Why::Ready(_) => Next::Close(Reason::ClientLeft),
-                _ => next,
-            };
+        if self.order.is_none() {
+            if let Why::Ready(_) = why {
+                // The server closes a connection that is kept alive. What was left for it goes to
+                // another one.
+                engine.forget_free(cx.token());
+                self.order = engine.order_for_free(self.user);
+                return Next::Close(Reason::ClientLeft);
+            }
+            if let Some(next) = self.take_order(socket, engine, cx) {
+                return next;
+            }
         }
         loop {
             let before = self.moved;
@@ -244,8 +176,7 @@ impl Client {
         };
         let waits = socket.peek(&mut [0]).map_err(|error| error.kind());
         if !matches!(waits, Err(ErrorKind::WouldBlock)) {
-            engine.connect(self.user, order, cx.control);
-            self.user = Engine::NOBODY;
+            self.order = Some(order);
             return Some(Next::Close(Reason::ClientLeft));
         }
         self.moved = Instant::now();
@@ -282,19 +213,30 @@ impl Client {
         let order = self.order.take()?;
         self.was_turned_away = matches!(self.state, State::Connecting);
         let by_reset = order.abort_at().is_some_and(|(_, by_reset)| by_reset);
+        let kind = order.choice.kind;
         let peer = socket.local_addr();
         engine.finish(order, end.class, || match peer {
             Ok(address) => format!("{} ({address})", end.what),
             Err(_) => end.what.into_owned(),
         });
         match end.class {
-            _ if end.reusable => {
+            _ if end.reusable && self.may_be_kept(kind) => {
                 self.enter(State::Free, engine);
                 None
             }
             Class::Complete | Class::IdleClosed => Some(Next::Close(Reason::Complete)),
             Class::Aborted if !by_reset => Some(Next::Close(Reason::ClientLeft)),
             _ => Some(Next::Reset(Reason::ClientLeft)),
+        }
+    }
+
+    /// Whether the next request may use the connection: not after a half-close, and others than a
+    /// slow client would have to do with its buffer.
+    fn may_be_kept(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::HalfClose => false,
+            Kind::Slow => self.user != Engine::NOBODY,
+            _ => true,
         }
     }
 
@@ -382,6 +324,8 @@ impl Client {
                 Kind::Split => piece_ends(*at, request.len(), order.choice.whim),
                 _ => request.len(),
             };
+            // Before the write: its answer may be there when it returns.
+            self.moved = Instant::now();
             match socket.write(&request[*at..piece_ends]) {
                 Ok(count) => *at += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Some(Next::Wait)),
@@ -390,7 +334,6 @@ impl Client {
                     return Err(End::new(Class::ResetBefore, format!("sending: {error}")));
                 }
             }
-            self.moved = Instant::now();
             if *at == piece_ends && *at < request.len() {
                 let then = cx.turn.now + plan.split_pause;
                 *resume = Some(then);
@@ -622,58 +565,6 @@ impl Body {
             },
         }
     }
-}
-
-impl Order {
-    /// The answer is a status, and not what was asked for.
-    fn refuse(&mut self, status: u16) {
-        self.bad_status = Some(status);
-        self.checker = Checker::Nothing;
-        self.expected = None;
-    }
-
-    /// Checks bytes of the body.
-    fn take(&mut self, bytes: &[u8], engine: &mut Engine<'_>) -> Result<(), End> {
-        engine.tally.count_bytes(bytes.len());
-        if let Err(wrong) = self.checker.take(self.received, bytes, &mut engine.buffer) {
-            return Err(corrupt(wrong));
-        }
-        self.received += bytes.len() as u64;
-        match self.abort_at() {
-            Some((at, _)) if self.received >= at => Err(End::new(Class::Aborted, "")),
-            _ => Ok(()),
-        }
-    }
-
-    /// The body has ended in order: is it whole?
-    fn whole(&mut self, reusable: bool) -> End {
-        let received = self.received;
-        if let Some(status) = self.bad_status {
-            let what = format!("status {status}");
-            return End {
-                reusable,
-                ..End::new(Class::Status, what)
-            };
-        }
-        match self.expected {
-            Some(expected) if received < expected => {
-                End::new(Class::Short, format!("{received} bytes of {expected}"))
-            }
-            _ => match self.checker.finish(received) {
-                Ok(()) => End::complete(reusable),
-                Err(wrong) => corrupt(wrong),
-            },
-        }
-    }
-}
-
-fn corrupt(wrong: Wrong) -> End {
-    let Wrong { offset, among } = wrong;
-    let where_ = match among {
-        1 => format!("wrong at offset {offset}"),
-        _ => format!("wrong in the block of {among} bytes at offset {offset}"),
-    };
-    End::new(Class::Corrupt, where_)
 }
 
 /// Where the next piece of a split request ends: the first anywhere, the second in the middle of

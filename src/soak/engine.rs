@@ -1,9 +1,12 @@
 //! The application on the reactor: starts requests by the load's model, and ends the stage.
 
+mod arrivals;
+mod dial;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
@@ -12,7 +15,6 @@ use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use signal_hook_mio::v1_0::Signals;
-use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
 use super::check::{Checker, Reference};
 use super::client::{Client, Order, Phase, connect_class};
@@ -21,11 +23,11 @@ use super::plan::{Choice, Plan};
 use super::population::Kind;
 use super::tally::Tally;
 use crate::escape::Escaped;
-use crate::limits::{SCRATCH_BYTES, SOAK_BACK_OFF, SOAK_TICK};
+use crate::limits::{SCRATCH_BYTES, SOAK_BACK_OFF, SOAK_STARTS_MAX, SOAK_TICK};
 use crate::reactor::{self, App, ListenerId, Reactor, SourceId, Token};
-use crate::sockopt;
 use crate::stats::Reason;
 use crate::turn::{Next, Why};
+use arrivals::arrival;
 
 /// What a client's step may use of the loop.
 pub type Cx<'a> = reactor::Cx<'a, Client>;
@@ -101,6 +103,12 @@ pub struct Engine<'a> {
     last_start: Instant,
     in_flight: u64,
     in_flight_max: u64,
+    /// Sockets that are open: those of requests, and those kept alive.
+    sockets: u64,
+    /// So many connections that are kept alive must make room.
+    dismissed: u64,
+    /// An arrival waits for room: whoever makes some starts the clock.
+    is_full: bool,
     /// Of these, by clients that say nothing: they hold up no end.
     silent: u64,
     phases: [u64; 4],
@@ -109,6 +117,8 @@ pub struct Engine<'a> {
     cut_short: bool,
     /// The stage ends; nothing is started any more.
     is_over: bool,
+    /// When that was.
+    over_at: Instant,
     next_tick: Instant,
 }
 
@@ -147,12 +157,16 @@ impl<'a> Engine<'a> {
             last_start: now,
             in_flight: 0,
             in_flight_max: 0,
+            sockets: 0,
+            dismissed: 0,
+            is_full: false,
             silent: 0,
             phases: [0; 4],
             clock: rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?,
             signals,
             cut_short: false,
             is_over: false,
+            over_at: now,
             next_tick: now,
         })
     }
@@ -187,6 +201,8 @@ impl<'a> Engine<'a> {
         self.began = Instant::now();
         self.next_tick = self.began;
         (self.stage_started, self.arrivals, self.is_over) = (0, 0, false);
+        (self.last_start, self.over_at) = (self.began, self.began);
+        (self.dismissed, self.is_full) = (0, false);
         self.resting.clear();
         let clients = self.clients();
         self.numbers
@@ -201,10 +217,25 @@ impl<'a> Engine<'a> {
         reactor.remove_source(&mut self.signals)?;
         ran?;
         self.free.clear();
-        if let Load::Open { .. } = self.load {
-            self.never_started += self.due_by_now().saturating_sub(self.arrivals);
+        while let Some(order) = self.for_free.pop_front() {
+            self.finish(order, Class::Unfinished, String::new);
         }
+        self.never_started += self.were_due().saturating_sub(self.arrivals);
         Ok(())
+    }
+
+    /// How long the stage offered its load.
+    #[must_use]
+    pub fn offered(&self) -> Duration {
+        let took = self.began.elapsed();
+        let offered = match self.load {
+            Load::Open { rate, .. } => {
+                let last = self.last_start.saturating_duration_since(self.began);
+                last.max(arrival(self.arrivals, rate, self.bounds.ramp))
+            }
+            _ => took,
+        };
+        offered.min(self.bounds.time.unwrap_or(took)).min(took)
     }
 
     /// The closed model's clients. There are fewer than 2^21.
@@ -267,6 +298,7 @@ impl<'a> Engine<'a> {
         let now = Instant::now();
         self.in_flight -= 1;
         self.silent -= u64::from(order.choice.kind == Kind::Idle);
+        self.make_room();
         if order.waits() {
             self.tally
                 .wait_ends(now, class == Class::Timeout || class == Class::Unfinished);
@@ -304,6 +336,10 @@ impl<'a> Engine<'a> {
     /// What becomes of a connection that has nothing to do.
     pub(super) fn keep(&mut self, cx: &mut Cx<'_>) -> Next {
         match self.load {
+            Load::Open { .. } if self.dismissed > 0 => {
+                self.dismissed -= 1;
+                Next::Close(Reason::ClientLeft)
+            }
             Load::Open { .. } if self.may_start(cx.turn.now) => {
                 cx.turn.deadline = None;
                 self.free.push(cx.token());
@@ -311,6 +347,11 @@ impl<'a> Engine<'a> {
             }
             _ => Next::Close(Reason::ClientLeft),
         }
+    }
+
+    /// A connection that was kept alive is no more.
+    pub(super) fn forget_free(&mut self, token: Token) {
+        self.free.retain(|&free| free != token);
     }
 
     // ---- starting ----
@@ -369,8 +410,7 @@ impl<'a> Engine<'a> {
         self.last_start = order.started;
         if let Some(due) = due {
             self.tally
-                .lateness
-                .record(order.started.saturating_duration_since(due));
+                .late_by(order.started.saturating_duration_since(due));
         }
         order
     }
@@ -379,6 +419,7 @@ impl<'a> Engine<'a> {
     pub(super) fn connect(&mut self, user: u32, order: Order, control: &mut Control) {
         match self.open_socket(order.choice.kind) {
             Ok(socket) => {
+                self.sockets += 1;
                 let client = Client::new(user, order, self);
                 control.connect(socket, client);
             }
@@ -389,37 +430,6 @@ impl<'a> Engine<'a> {
                 self.rest(user, true);
             }
         }
-    }
-
-    fn open_socket(&self, kind: Kind) -> io::Result<TcpStream> {
-        let plan = self.plan;
-        let family = Domain::for_address(plan.address);
-        let socket = Socket::new(
-            family,
-            Type::STREAM.nonblocking().cloexec(),
-            Some(SocketProtocol::TCP),
-        )?;
-        if kind == Kind::Slow {
-            // Before connect: the window is announced with the SYN.
-            socket.set_recv_buffer_size(plan.slow_buffer)?;
-        }
-        if kind == Kind::Split {
-            socket.set_tcp_nodelay(true)?;
-        }
-        if let Some(source) = self.source(plan.sources.len()) {
-            sockopt::bind_without_port(&socket)?;
-            socket.bind(&SocketAddr::new(source, 0).into())?;
-        }
-        match socket.connect(&plan.address.into()) {
-            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
-            _ => Ok(TcpStream::from_std(socket.into())),
-        }
-    }
-
-    /// Local addresses are taken in turn.
-    fn source(&self, count: usize) -> Option<IpAddr> {
-        let turn = self.tally.started().checked_rem(count as u64)?;
-        Some(self.plan.sources[turn as usize])
     }
 
     /// A client of the closed model starts again: at once, or a little later if it could not
@@ -435,65 +445,26 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Starts what is due.
+    /// Starts what is due, a bounded number: those under way want their turn, too.
     fn start_due(&mut self, now: Instant, control: &mut Control) {
-        while let Some(&Reverse((at, user))) = self.resting.peek()
-            && at <= now
-            && self.may_start(now)
-        {
-            self.resting.pop();
-            if let Some(order) = self.next_order(user) {
+        for _ in 0..SOAK_STARTS_MAX {
+            let is_due = |&Reverse((at, _)): &Reverse<(Instant, u32)>| at <= now;
+            if !self.resting.peek().is_some_and(is_due) || !self.may_start(now) {
+                break;
+            }
+            if let Some(Reverse((_, user))) = self.resting.pop()
+                && let Some(order) = self.next_order(user)
+            {
                 self.connect(user, order, control);
             }
         }
-        while let Some(due) = self.next_arrival()
-            && due <= now
-            && self.has_room()
-        {
-            let choice = self.plan.choose(self.arrival_number, None);
-            self.arrival_number += 1;
-            self.arrivals += 1;
-            let order = self.order(choice, Some(due));
-            match self.free.pop() {
-                Some(token) if choice.kind == Kind::Fast => {
-                    self.for_free.push_back(order);
-                    control.wake(token);
-                }
-                unused => {
-                    self.free.extend(unused);
-                    self.connect(Self::NOBODY, order, control);
-                }
+        for _ in 0..SOAK_STARTS_MAX {
+            let due = self.next_arrival(now).filter(|&due| due <= now);
+            let is_begun = due.is_some_and(|due| self.begin_arrival(due, control));
+            if !is_begun {
+                break;
             }
         }
-    }
-
-    fn has_room(&self) -> bool {
-        match self.load {
-            Load::Open { clients_max, .. } => self.in_flight < clients_max,
-            _ => true,
-        }
-    }
-
-    /// When the next arrival of the open model is due.
-    fn next_arrival(&self) -> Option<Instant> {
-        let Load::Open { rate, .. } = self.load else {
-            return None;
-        };
-        let at = self.began + arrival(self.arrivals, rate, self.bounds.ramp);
-        let in_time = self.bounds.time.is_none_or(|time| at < self.began + time);
-        let in_number = self.bounds.requests.is_none_or(|most| self.arrivals < most);
-        (in_time && in_number && !self.is_over).then_some(at)
-    }
-
-    /// How many arrivals were due until now, or until the stage's end.
-    fn due_by_now(&self) -> u64 {
-        let Load::Open { rate, .. } = self.load else {
-            return 0;
-        };
-        let passed = self.began.elapsed();
-        let time = self.bounds.time.map_or(passed, |time| time.min(passed));
-        let due = arrivals_by(time, rate, self.bounds.ramp);
-        self.bounds.requests.map_or(due, |most| due.min(most))
     }
 
     // ---- the clock ----
@@ -505,7 +476,7 @@ impl<'a> Engine<'a> {
             self.is_over = true;
         }
         self.start_due(now, control);
-        let starts = self.next_arrival().is_some() || self.may_start(now) && self.clients() > 0;
+        let starts = self.next_arrival(now).is_some() || self.may_start(now) && self.clients() > 0;
         let silence_ends = match self.bounds.time {
             Some(time) => self.began + time,
             None => self.last_start + self.plan.timeout,
@@ -518,6 +489,7 @@ impl<'a> Engine<'a> {
             .map(|time| self.began + time + self.plan.timeout);
         if !goes_on || self.is_over || over.is_some_and(|over| over <= now) {
             self.is_over = true;
+            self.over_at = now;
             control.stop();
         }
     }
@@ -525,7 +497,11 @@ impl<'a> Engine<'a> {
     fn tick(&mut self, control: &mut Control) -> io::Result<()> {
         let now = Instant::now();
         if now >= self.next_tick {
-            self.next_tick = now + SOAK_TICK;
+            // Ticks meet the ends of the seconds that the tally keeps.
+            let counted = now.saturating_duration_since(self.tally.began());
+            let into = counted.as_nanos() % SOAK_TICK.as_nanos();
+            // It is less than a tick.
+            self.next_tick = now + SOAK_TICK - Duration::from_nanos(into as u64);
             let clients = self.phases.iter().sum();
             self.tally.roll(now, clients);
             if let Some(onlooker) = self.onlooker.take() {
@@ -535,7 +511,9 @@ impl<'a> Engine<'a> {
         }
         self.go_on(control);
         let resting = self.resting.peek().map(|Reverse((at, _))| *at);
-        let arrival = self.next_arrival().filter(|_| self.has_room());
+        let arrival = self.next_arrival(now);
+        self.is_full = arrival.is_some() && !self.has_room();
+        let arrival = arrival.filter(|_| !self.is_full);
         let next = [resting.filter(|_| self.may_start(now)), arrival];
         self.arm(
             next.into_iter()
@@ -596,56 +574,16 @@ impl App for Engine<'_> {
         }
     }
 
-    fn ended(&mut self, client: Client, token: Token, _: Reason, control: &mut Control) {
+    fn ended(&mut self, mut client: Client, token: Token, _: Reason, control: &mut Control) {
         client.leave(self);
-        self.free.retain(|&free| free != token);
-        self.rest(client.user, client.was_turned_away);
-        self.go_on(control);
-    }
-}
-
-/// When an arrival is due, from the beginning: at an even rate, which a ramp reaches evenly.
-fn arrival(number: u64, rate: f64, ramp: Duration) -> Duration {
-    let (number, ramp) = (number as f64, ramp.as_secs_f64());
-    let in_ramp = rate * ramp / 2.0;
-    let seconds = if number < in_ramp {
-        (2.0 * ramp * number / rate).sqrt()
-    } else {
-        ramp + (number - in_ramp) / rate
-    };
-    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX / 4)
-}
-
-/// How many arrivals are due before a time.
-fn arrivals_by(time: Duration, rate: f64, ramp: Duration) -> u64 {
-    let (time, ramp) = (time.as_secs_f64(), ramp.as_secs_f64());
-    let due = if time < ramp {
-        rate * time * time / (2.0 * ramp)
-    } else {
-        rate * (time - ramp / 2.0)
-    };
-    due.ceil() as u64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn arrivals_are_even_after_a_ramp() {
-        let second = Duration::from_secs(1);
-        for ramp in [Duration::ZERO, second, 3 * second] {
-            let mut before = Duration::ZERO;
-            for number in 0..1000 {
-                let at = arrival(number, 100.0, ramp);
-                assert!(at >= before, "{number}");
-                before = at;
-                let by = arrivals_by(at + Duration::from_micros(1), 100.0, ramp);
-                assert_eq!(by, number + 1, "{ramp:?}");
-            }
+        self.forget_free(token);
+        self.sockets -= 1;
+        self.make_room();
+        match client.order_left() {
+            Some(order) if self.is_over => self.finish(order, Class::Unfinished, String::new),
+            Some(order) => self.connect(client.user, order, control),
+            None => self.rest(client.user, client.was_turned_away),
         }
-        assert_eq!(arrival(100, 100.0, Duration::ZERO), second);
-        assert_eq!(arrival(50, 100.0, second), second);
-        assert_eq!(arrival(150, 100.0, second), 2 * second);
+        self.go_on(control);
     }
 }

@@ -238,6 +238,7 @@ fn load(report: &Report) -> Markup {
                         }
                         @if load.model == Model::Open {
                             tr { th { "never started" } td {} td { (units::count(load.never_started)) } }
+                            tr { th { "more than 250 ms late" } td {} td { (units::count(load.started_late)) } }
                         }
                         @if let Some(mix) = wording::mix(load) {
                             tr { th { "clients' mix" } td { (mix) } td {} }
@@ -325,6 +326,7 @@ fn footer(report: &Report) -> Markup {
 
 #[cfg(test)]
 mod tests {
+    use super::super::plot::Mark;
     use super::super::report::{Report, Second};
     use super::super::sample;
     use super::*;
@@ -422,6 +424,31 @@ mod tests {
             server.samples.clear();
         }
         text_of(&report);
+    }
+
+    #[test]
+    fn a_part_of_a_second_is_no_point() {
+        let mut report = sample::report();
+        let second = report.seconds[0];
+        report.seconds = (0..4).map(|at| Second { at, ..second }).collect();
+        let points = |report: &Report| {
+            let plots = charts::of_seconds(report);
+            let plot = plots
+                .into_iter()
+                .find(|plot| plot.title == "Requests a second");
+            let marks = plot.map(|plot| plot.marks).unwrap_or_default();
+            let lines = marks.iter().filter_map(|mark| match &mark.2 {
+                Mark::Line(points) => Some(points.len()),
+                _ => None,
+            });
+            lines.max()
+        };
+        report.load.seconds = 4.0;
+        assert_eq!(points(&report), Some(4));
+        report.load.seconds = 3.2;
+        assert_eq!(points(&report), Some(3));
+        report.seconds.truncate(1);
+        assert_eq!(points(&report), Some(1));
     }
 
     #[test]

@@ -384,3 +384,160 @@ fn local_name(shown: &[u8], protocol: Protocol) -> Vec<u8> {
     let slashes = shown.iter().take_while(|&&byte| byte == b'/').count();
     shown[slashes..].to_vec()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser as _;
+
+    fn plan(words: &str) -> Result<Plan, String> {
+        let words = ["carafe", "soak"].into_iter().chain(words.split(' '));
+        let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+        match cli.command {
+            Command::Soak(args) => Plan::new(&args, args.seed.unwrap_or(1)),
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    fn shown(plan: &Plan) -> Vec<String> {
+        let names = plan.names.iter();
+        names
+            .map(|name| String::from_utf8_lossy(&name.shown).into_owned())
+            .collect()
+    }
+
+    fn request(words: &str) -> String {
+        let plan = plan(words).expect("a plan");
+        String::from_utf8_lossy(&plan.names[0].request).into_owned()
+    }
+
+    #[test]
+    fn names_and_urls_become_requests() {
+        assert_eq!(request("127.0.0.1:1 a"), "a\n");
+        assert_eq!(request("127.0.0.1:1 a --unterminated"), "a");
+        let url = "http://127.0.0.1:1/a%20b?c";
+        let head = "GET /a%20b?c HTTP/1.1\r\nHost: 127.0.0.1:1\r\nUser-Agent: carafe-soak\r\n";
+        assert_eq!(request(url), format!("{head}\r\n"));
+        let closing = format!("{head}Connection: close\r\n\r\n");
+        assert_eq!(request(&format!("{url} --no-keep-alive")), closing);
+        let whole = plan("http://127.0.0.1 http://127.0.0.1/b").expect("a plan");
+        assert_eq!(shown(&whole), ["/", "/b"]);
+        assert_eq!(whole.address.port(), 80);
+        assert_eq!(whole.target, "http://127.0.0.1");
+        assert_eq!(
+            plan("[::1]:7 a").expect("a plan").address.to_string(),
+            "[::1]:7"
+        );
+        let v6 = plan("http://[::1]:7/a").expect("a plan");
+        assert_eq!(v6.address.to_string(), "[::1]:7");
+    }
+
+    #[test]
+    fn names_of_a_file_are_taken_once_each() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let list = folder.path().join("list");
+        fs::write(&list, "a\r\n\nb\na\nc/d").expect("written");
+        let from = format!("--names-from {}", list.display());
+        let bare = plan(&format!("127.0.0.1:1 first {from}")).expect("a plan");
+        assert_eq!(shown(&bare), ["first", "a", "b", "c/d"]);
+        let http = plan(&format!("http://127.0.0.1:1 {from}")).expect("a plan");
+        assert_eq!(shown(&http), ["/a", "/b", "/c/d"]);
+        fs::write(&list, "a b").expect("written");
+        let error = plan(&format!("http://127.0.0.1:1 {from}")).expect_err("a space");
+        assert!(error.contains("no space"), "{error}");
+    }
+
+    #[test]
+    fn what_wont_do_is_told_in_one_line() {
+        let long = "n".repeat(NAME_BYTES_MAX + 1);
+        for (words, says) in [
+            ("127.0.0.1:1", "no name"),
+            ("127.0.0.1 a", "TARGET"),
+            ("127.0.0.1:1 a --no-keep-alive", "--no-keep-alive"),
+            ("127.0.0.1:1 http://127.0.0.1:1/a", "don't mix"),
+            ("http://127.0.0.1:1/a b", "http://HOST:PORT/PATH"),
+            ("http://127.0.0.1:1/a http://127.0.0.1:2/a", "one server"),
+            ("http://user@127.0.0.1:1/a", "http://HOST:PORT/PATH"),
+            ("http://127.0.0.1:1/a --unterminated", "--unterminated"),
+            (&format!("127.0.0.1:1 {long}"), "1 to"),
+        ] {
+            let error = plan(words).expect_err(words);
+            assert!(error.contains(says), "{words}: {error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn choices_are_the_seeds() {
+        let words = "127.0.0.1:1 a b c d e f g h --mix fast=50%,abort=50%";
+        let choices = |seed: &str| -> Vec<_> {
+            let plan = plan(&format!("{words} --seed {seed}")).expect("a plan");
+            let choices = (0..200).map(|number| plan.choose(number, None));
+            choices
+                .map(|choice| (choice.kind, choice.name, choice.whim.to_bits()))
+                .collect()
+        };
+        assert_eq!(choices("7"), choices("7"));
+        assert_ne!(choices("7"), choices("8"));
+        let plan = plan(words).expect("a plan");
+        assert_eq!(plan.choose(3, Some(Kind::Idle)).kind, Kind::Idle);
+        assert_eq!(
+            plan.choose(3, Some(Kind::Idle)).name,
+            plan.choose(3, None).name
+        );
+    }
+
+    #[test]
+    fn zipf_prefers_the_first() {
+        let counts = |flag: &str| {
+            let plan = plan(&format!("127.0.0.1:1 a b c d {flag}")).expect("a plan");
+            let mut counts = [0; 4];
+            for number in 0..4_000 {
+                counts[plan.choose(number, None).name as usize] += 1;
+            }
+            counts
+        };
+        let even = counts("--seed 1");
+        assert!(
+            even.iter().all(|count| (900..1_100).contains(count)),
+            "{even:?}"
+        );
+        let zipf = counts("--zipf --seed 1");
+        assert!(zipf.is_sorted_by(|a, b| a > b), "{zipf:?}");
+        // By the law 1/1 + 1/2 + 1/3 + 1/4 = 25/12: 48 % and 12 %.
+        assert!((1_820..2_020).contains(&zipf[0]), "{zipf:?}");
+        assert!((400..560).contains(&zipf[3]), "{zipf:?}");
+    }
+
+    #[test]
+    fn split_clients_ask_for_no_name_that_begins_with_a_files() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["a", "ab", "b1", "c"] {
+            fs::write(folder.path().join(name), "").expect("written");
+        }
+        let mut both = plan("127.0.0.1:1 ab b1 c").expect("a plan");
+        both.keep_split_names_apart(folder.path()).expect("two fit");
+        assert_eq!(both.split_names, Some(vec![1, 2]));
+        for number in 0..100 {
+            assert_ne!(both.choose(number, Some(Kind::Split)).name, 0);
+        }
+        let others = (0..100).map(|number| both.choose(number, Some(Kind::Fast)).name);
+        assert_eq!(others.min(), Some(0));
+        let mut none = plan("127.0.0.1:1 ab").expect("a plan");
+        let error = none
+            .keep_split_names_apart(folder.path())
+            .expect_err("none");
+        assert!(error.contains("split"), "{error}");
+    }
+
+    #[test]
+    fn an_abort_is_within_the_body() {
+        for whim in [0.0, 0.1, 0.499, 0.5, 0.999] {
+            let (at, by_reset) = Plan::abort_at(whim, Some(1000));
+            assert!(at < 1000, "{whim}");
+            assert_eq!(by_reset, whim < 0.5);
+        }
+        assert_eq!(Plan::abort_at(0.7, Some(0)).0, 0);
+    }
+}

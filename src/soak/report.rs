@@ -85,6 +85,8 @@ pub struct Load {
     pub rate_ended: f64,
     /// Arrivals that were due and never started; open model.
     pub never_started: u64,
+    /// Those that were started more than a quarter of a second late.
+    pub started_late: u64,
     /// How long load was offered, in seconds.
     pub seconds: f64,
     /// The population as asked for: kind and share in percent.
@@ -148,7 +150,7 @@ pub struct Latency {
 }
 
 /// A distribution, in microseconds.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, PartialEq, Eq)]
 pub struct Percentiles {
     /// How many values.
     pub count: u64,

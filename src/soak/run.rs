@@ -2,7 +2,7 @@
 //! and the report.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -139,9 +139,11 @@ fn check_source(plan: &Plan) -> Result<(), Failure> {
         return Ok(());
     };
     let bound = std::net::TcpListener::bind((source, 0));
-    bound
-        .map(drop)
-        .map_err(|error| Failure::usage(format!("--source: {source} won't do: {error}")))
+    let wont_do = |why: String| Failure::usage(format!("--source: {source} won't do: {why}"));
+    if source.is_ipv4() != plan.address.is_ipv4() {
+        return Err(wont_do(format!("the server is {}", plan.address)));
+    }
+    bound.map(drop).map_err(|error| wont_do(error.to_string()))
 }
 
 fn references(args: &SoakArgs, plan: &mut Plan) -> Result<Vec<Option<Reference>>, Failure> {
@@ -263,7 +265,6 @@ fn offer(
     loop {
         let time = [time_left, stage_max].into_iter().flatten().min();
         let requests = args.requests.map(|all| all - engine.tally().started());
-        let stage_began = Instant::now();
         if let Some(watch) = watch {
             watch.set_quiet(false);
         }
@@ -276,8 +277,7 @@ fn offer(
             },
         )?;
         course.ended = Instant::now();
-        let took = course.ended - stage_began;
-        course.load += time.map_or(took, |time| time.min(took));
+        course.load += engine.offered();
         time_left = time_left.map(|left| left.saturating_sub(time.unwrap_or_default()));
         ramp = Duration::ZERO;
         let is_over = engine.was_cut_short()
@@ -399,6 +399,7 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Load, course: &Course) 
             rate_started: tally.started() as f64 / seconds,
             rate_ended: tally.ended() as f64 / seconds,
             never_started: engine.never_started(),
+            started_late: tally.late(),
             seconds: course.load.as_secs_f64(),
             mix: kinds
                 .map(|kind| (kind.as_str().to_owned(), plan.mix.share(kind)))
@@ -415,7 +416,7 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Load, course: &Course) 
             short: tally.count(Class::Short),
         },
         generator: Generator {
-            lateness: tally.lateness.percentiles(),
+            lateness: tally.lateness(),
             cpu_percent: 100.0 * course.cpu.as_secs_f64()
                 / (course.ended - course.began).as_secs_f64().max(1e-9),
             rss_max_bytes: rss_max_bytes(),
@@ -435,8 +436,20 @@ fn rss_max_bytes() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
-/// The report goes to standard output, and to the files that were asked for.
+/// The report goes to the files that were asked for, and to standard output even if one of them
+/// can't be written.
 fn write_out(args: &SoakArgs, report: &Report) -> Result<(), Failure> {
+    let written = write_files(args, report);
+    // Last, since a terminal may be stuck. Whoever closed standard output doesn't want it.
+    match io::stdout().write_all(text::render(report).as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => written.and(Err(
+            Failure::could_not_run(format!("standard output can't be written: {error}")),
+        )),
+        _ => written,
+    }
+}
+
+fn write_files(args: &SoakArgs, report: &Report) -> Result<(), Failure> {
     let complain = |path: &Path, error: io::Error| {
         let path = Escaped(path.as_os_str().as_encoded_bytes());
         Failure::could_not_run(format!("'{path}' can't be written: {error}"))
@@ -450,7 +463,5 @@ fn write_out(args: &SoakArgs, report: &Report) -> Result<(), Failure> {
     if let Some(path) = &args.report {
         fs::write(path, page::render(report)).map_err(|error| complain(path, error))?;
     }
-    // Last, since a terminal may be stuck. Whoever closed standard output doesn't want it.
-    let _ = io::stdout().write_all(text::render(report).as_bytes());
     Ok(())
 }

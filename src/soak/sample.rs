@@ -79,6 +79,7 @@ pub fn empty() -> Report {
             rate_started: 0.0,
             rate_ended: 0.0,
             never_started: 0,
+            started_late: 0,
             seconds: 0.0,
             mix: vec![("fast".into(), 100.0)],
             body_bytes: 0,
@@ -175,6 +176,7 @@ fn load(seconds: &[Second]) -> Load {
         rate_started: 4_822.4,
         rate_ended: 4_821.9,
         never_started: 17,
+        started_late: 0,
         seconds: 120.0,
         mix: [("fast", 80.0), ("slow", 15.0), ("idle", 5.0)]
             .map(|(kind, share)| (kind.into(), share))

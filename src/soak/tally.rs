@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 
 use super::outcome::Class;
 use super::report::{ClassCount, Latency, Outcomes, Percentiles, Second};
+use crate::limits::SOAK_LATE_MAX;
 
 /// Significant digits of a histogram: figures are right to a tenth of a percent.
 const DIGITS: u8 = 3;
@@ -86,7 +87,9 @@ pub struct Tally {
     /// From the request to the answer's first byte.
     pub first_byte: Times,
     /// Sent minus due.
-    pub lateness: Times,
+    lateness: Times,
+    /// Arrivals that were sent later than counts as offered.
+    late: u64,
     total: Times,
     /// From the moment a request was due: open model.
     since_due: Times,
@@ -124,6 +127,7 @@ impl Tally {
             connect: Times::default(),
             first_byte: Times::default(),
             lateness: Times::default(),
+            late: 0,
             total: Times::default(),
             since_due: Times::default(),
             by_length: Vec::new(),
@@ -145,6 +149,30 @@ impl Tally {
     pub fn start(&mut self) {
         self.started += 1;
         self.second.started += 1;
+    }
+
+    /// An arrival was sent so long after it was due.
+    pub fn late_by(&mut self, time: Duration) {
+        self.lateness.record(time);
+        self.late += u64::from(time > SOAK_LATE_MAX);
+    }
+
+    /// When the load began.
+    #[must_use]
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Sent minus due.
+    #[must_use]
+    pub fn lateness(&self) -> Percentiles {
+        self.lateness.percentiles()
+    }
+
+    /// Arrivals that were sent later than counts as offered.
+    #[must_use]
+    pub fn late(&self) -> u64 {
+        self.late
     }
 
     /// A request has ended. The sample is made for the first failure of its class only.
@@ -319,5 +347,137 @@ impl Tally {
                 .expect("the bounds are the same");
         }
         corrected
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// Whether a figure in microseconds is this time, as far as a histogram's digits go.
+    #[track_caller]
+    fn assert_about(us: u64, time: Duration) {
+        let exact = micros(time);
+        assert!(us.abs_diff(exact) <= exact / 100, "{us} us is not {time:?}");
+    }
+
+    #[test]
+    fn a_stall_among_fast_answers_shows_up_in_corrected() {
+        let mut tally = Tally::new(Instant::now());
+        for _ in 0..2_000 {
+            tally.complete(ms(1), None, 1000);
+        }
+        tally.complete(ms(2_000), None, 1000);
+        let latency = tally.latency();
+        assert_eq!(latency.total.count, 2_001);
+        assert_about(latency.total.p99, ms(1));
+        assert_about(latency.total.max, ms(2_000));
+        // The stall stands for the 1,999 requests of a millisecond that were not sent meanwhile.
+        assert!((3_990..=4_010).contains(&latency.corrected.count));
+        assert_about(latency.corrected.p90, ms(1_600));
+        assert!(latency.corrected.p99 > 1_900_000);
+        let counts = latency.histogram.iter().map(|step| step.2);
+        assert_eq!(counts.sum::<u64>(), latency.corrected.count);
+    }
+
+    #[test]
+    fn long_bodies_are_no_stall() {
+        let mut tally = Tally::new(Instant::now());
+        for _ in 0..100 {
+            tally.complete(ms(1), None, 1_000);
+            tally.complete(ms(500), None, 1_000_000);
+        }
+        let latency = tally.latency();
+        assert_eq!(latency.corrected, latency.total);
+    }
+
+    #[test]
+    fn the_open_model_counts_from_the_moment_when_a_request_was_due() {
+        let mut tally = Tally::new(Instant::now());
+        for late in 0..100 {
+            tally.complete(ms(10), Some(ms(10 + late)), 1000);
+        }
+        let latency = tally.latency();
+        assert_about(latency.total.p99, ms(10));
+        assert_eq!(latency.corrected.count, 100);
+        assert_about(latency.corrected.p50, ms(59));
+        assert_about(latency.corrected.max, ms(109));
+    }
+
+    #[test]
+    fn lateness_is_counted_beyond_what_is_allowed() {
+        let mut tally = Tally::new(Instant::now());
+        for late in [ms(0), SOAK_LATE_MAX, SOAK_LATE_MAX + ms(1), ms(9_000)] {
+            tally.late_by(late);
+        }
+        assert_eq!((tally.late(), tally.lateness().count), (2, 4));
+    }
+
+    #[test]
+    fn silence_is_time_in_which_somebody_waits_and_nobody_hears() {
+        let began = Instant::now();
+        let at = |time: u64| began + ms(time);
+        let mut tally = Tally::new(began);
+        // Nobody waits until 1,000.
+        tally.wait_begins(at(1_000));
+        tally.wait_begins(at(1_100));
+        tally.heard(at(1_200));
+        tally.wait_ends(at(1_250), false);
+        // The one that gives up has heard nothing, and the other waits on.
+        tally.wait_begins(at(1_300));
+        tally.wait_ends(at(1_500), true);
+        tally.heard(at(1_950));
+        tally.wait_ends(at(2_000), false);
+        // Nobody waits any more.
+        tally.wait_begins(at(9_000));
+        tally.heard(at(9_100));
+        let latency = tally.latency();
+        assert_eq!(latency.longest_silence_us, 700_000);
+        assert_eq!(latency.longest_silence_at_us, 1_250_000);
+    }
+
+    #[test]
+    fn seconds_add_up() {
+        let began = Instant::now();
+        let mut tally = Tally::new(began);
+        for number in 0..35_u64 {
+            tally.roll(began + ms(number * 100), number);
+            tally.start();
+            tally.count_bytes(7);
+            match number % 5 {
+                0 => tally.end(Class::Short, || "short".into()),
+                _ => {
+                    tally.end(Class::Complete, String::new);
+                    tally.count_completed();
+                    tally.complete(ms(1), None, 7);
+                }
+            }
+        }
+        tally.close(began + ms(3_450));
+        let seconds = tally.seconds();
+        let at: Vec<_> = seconds.iter().map(|second| second.at).collect();
+        assert_eq!(at, [0, 1, 2, 3]);
+        let figures: Vec<_> = seconds
+            .iter()
+            .map(|second| (second.started, second.completed, second.failed))
+            .collect();
+        assert_eq!(figures, [(10, 8, 2), (10, 8, 2), (10, 8, 2), (5, 4, 1)]);
+        assert!(seconds.iter().all(|second| second.max == 1000));
+        assert_eq!(
+            seconds.iter().map(|second| second.body_bytes).sum::<u64>(),
+            245
+        );
+        assert_eq!(
+            (tally.started(), tally.ended(), tally.failed()),
+            (35, 35, 7)
+        );
+        assert_eq!(tally.body_bytes, 245);
+        let outcomes = tally.outcomes();
+        assert_eq!(outcomes.classes.len(), 2);
+        assert_eq!(outcomes.classes[1].sample.as_deref(), Some("short"));
     }
 }

@@ -99,8 +99,10 @@ fn load(load: &Load) -> Lines {
     let rows = wording::asked_and_achieved(load);
     lines.extend(columns("<<<", &rows));
     if load.model == Model::Open {
-        let count = units::count(load.never_started);
-        lines.push(format!("arrivals that were due and never started: {count}"));
+        let [never, late] = [load.never_started, load.started_late].map(units::count);
+        lines.push(format!(
+            "arrivals that were due and never started: {never}; more than 250 ms late: {late}"
+        ));
     }
     lines.extend(wording::mix(load).map(|mix| format!("mix: {mix}")));
     lines

@@ -285,6 +285,7 @@ mod tests {
                 rate_started: 100.0,
                 rate_ended: 98.5,
                 never_started: 0,
+                started_late: 0,
                 seconds: 10.0,
                 mix: Vec::new(),
                 body_bytes: 0,

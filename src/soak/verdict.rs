@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use super::report::{Against, Model, Report, ThresholdOutcome, Word};
 use super::threshold::Conditions;
-use crate::limits::SOAK_MISSING_SHARE_MAX;
+use crate::limits::{SOAK_LATE_MAX, SOAK_MISSING_SHARE_MAX};
 
 /// A silence that is shorter is nothing to speak of.
 const SILENCE_MIN_US: u64 = 100_000;
+
+/// What a closed model hides of its p99 is nothing to speak of when it is less.
+const HIDDEN_MIN_US: u64 = 10_000;
 
 /// The loop's thread is as good as busy all the time.
 const BUSY_PERCENT: f64 = 90.0;
@@ -51,34 +54,47 @@ fn not_offered(report: &Report) -> Option<String> {
             ours.class.replace('_', " ")
         ));
     }
-    match load.model {
-        Model::Open => {
-            let due = started + load.never_started;
-            let missing = load.never_started as f64 / due.max(1) as f64;
-            if missing <= SOAK_MISSING_SHARE_MAX {
-                return None;
-            }
-            let why = if load.clients_max >= load.clients {
-                format!(
-                    "{} requests were under way, the most that --clients or the descriptors allow",
-                    load.clients
-                )
-            } else {
-                format!(
-                    "the generator used {:.0} % of its core",
-                    report.generator.cpu_percent
-                )
-            };
-            Some(format!(
-                "the load was not offered: of {due} arrivals that were due, {} were never started; {why}",
-                load.never_started
-            ))
-        }
-        Model::Closed if started == 0 => {
-            Some("the load was not offered: nothing was started".into())
-        }
-        Model::Closed => None,
+    if started == 0 {
+        return Some("the load was not offered: nothing was started".into());
     }
+    let due = started + load.never_started;
+    let missing = (load.never_started + load.started_late) as f64 / due as f64;
+    if load.model == Model::Closed || missing <= SOAK_MISSING_SHARE_MAX {
+        return unverified(report);
+    }
+    let why = if load.clients_max >= load.clients {
+        format!(
+            "{} requests were under way, the most that --clients or the descriptors allow",
+            load.clients
+        )
+    } else {
+        format!(
+            "the generator used {:.0} % of its core",
+            report.generator.cpu_percent
+        )
+    };
+    Some(format!(
+        "the load was not offered: of {due} arrivals that were due, {} were never started and {} more than \
+         {} ms late; {why}",
+        load.never_started,
+        load.started_late,
+        SOAK_LATE_MAX.as_millis()
+    ))
+}
+
+/// Whether bodies that were to be compared were not.
+fn unverified(report: &Report) -> Option<String> {
+    let classes = &report.outcomes.classes;
+    let complete = classes.iter().find(|class| class.class == "complete");
+    let bodies = report.verification.bodies;
+    let unchecked = complete.map_or(0, |class| class.count.saturating_sub(bodies));
+    let checks = !matches!(report.verification.against, Against::Nothing);
+    (checks && unchecked > 0).then(|| {
+        format!(
+            "{unchecked} bodies were compared with nothing: the first download of their name had failed, \
+             or the file could not be opened"
+        )
+    })
 }
 
 fn notes(report: &Report) -> Vec<String> {
@@ -99,7 +115,8 @@ fn notes(report: &Report) -> Vec<String> {
             latency.longest_silence_at_us as f64 / 1e6
         ));
     }
-    let hides = latency.corrected.p99 >= 2 * latency.total.p99 && latency.total.count > 0;
+    let (raw, corrected) = (latency.total.p99, latency.corrected.p99);
+    let hides = corrected >= 2 * raw && corrected - raw >= HIDDEN_MIN_US;
     if load.model == Model::Closed && hides {
         notes.push(format!(
             "coordinated omission: clients of a closed model wait with the server, so that their p99 of {} hides \
@@ -119,20 +136,6 @@ fn notes(report: &Report) -> Vec<String> {
         notes.push(format!(
             "the generator used {:.0} % of its core: it, and not the server, may be what limits the rate",
             report.generator.cpu_percent
-        ));
-    }
-    let complete = report
-        .outcomes
-        .classes
-        .iter()
-        .find(|class| class.class == "complete");
-    let unchecked = complete.map_or(0, |class| {
-        class.count.saturating_sub(report.verification.bodies)
-    });
-    let checks = !matches!(report.verification.against, Against::Nothing);
-    if checks && unchecked > 0 {
-        notes.push(format!(
-            "{unchecked} bodies were not compared: the file to compare with could not be opened"
         ));
     }
     let has_split = load.mix.iter().any(|(kind, _)| kind == "split");

@@ -108,7 +108,7 @@ pub fn failed(outcomes: &Outcomes) -> u64 {
 }
 
 /// What latencies are taken from.
-pub const LATENCY_OF: &str = "Complete downloads by fast, halfclose and split clients";
+pub const LATENCY_OF: &str = "Complete downloads by fast and halfclose clients";
 
 /// What sets `corrected` apart from `total`.
 pub fn corrected(model: Model) -> &'static str {
