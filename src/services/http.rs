@@ -167,7 +167,11 @@ impl Http {
         Verdict::Reply(Reply {
             subject: cut(line),
             head: head.into(),
-            body: answer.body,
+            // Whatever else it is, to HEAD no body is sent (RFC 9110, section 9.3.2).
+            body: match line.starts_with(b"HEAD ") {
+                true => Body::empty(),
+                false => answer.body,
+            },
             outcome: answer.outcome,
             used: request.bytes.len(),
             ended_by: RequestEnd::Unread,
