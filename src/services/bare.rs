@@ -15,6 +15,9 @@ const HTTP_METHODS: [&[u8]; 9] = [
     b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH",
 ];
 
+/// Why a name that is too long is refused.
+pub(super) const TOO_LONG: &str = "the name is too long";
+
 /// Serves a root's files by name.
 #[derive(Debug)]
 pub struct Bare {
@@ -76,7 +79,7 @@ impl Bare {
     /// Answers a whole name.
     pub(super) fn answer(&mut self, name: &[u8], used: usize, ended_by: RequestEnd) -> Verdict {
         let found = if name.len() > NAME_BYTES_MAX {
-            Err(LookupError::Refused("the name is too long"))
+            Err(LookupError::Refused(TOO_LONG))
         } else {
             self.root.lookup(name)
         };
