@@ -9,7 +9,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use crate::common::{connect, connect_narrow, send_and_see_read};
+use crate::common::{connect, connect_narrow, send_and_see_read, until};
 
 /// The example of RFC 9110, section 5.6.7.
 pub(crate) const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -83,6 +83,19 @@ impl Talk {
 
     pub(crate) fn half_close(&mut self) {
         self.socket().shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// As [`Self::say_and_see_read`], where a new client would take another's place: one that is
+    /// there already is asked instead.
+    pub(crate) fn say_and_see_read_by(&mut self, bytes: impl AsRef<[u8]>, other: &mut Self) {
+        let acked = |talk: &mut Self| carafe::sockopt::acked_bytes(talk.socket()).unwrap();
+        let all = acked(self) + bytes.as_ref().len() as u64;
+        self.say(bytes);
+        until("the server's kernel has the bytes", || acked(self) >= all);
+        // Their edge comes with the next turn at the latest.
+        for _ in 0..2 {
+            assert_eq!(other.get("/missing").status, 404);
+        }
     }
 
     /// The next answer's head; its body is not read.
