@@ -222,3 +222,6 @@ pub const FOLDER_ENTRIES_MAX: usize = 100_000;
 
 /// Lists of folders that are made at one time. Each holds a descriptor and its entries.
 pub const FOLDERS_AT_ONCE_MAX: usize = 16;
+
+/// How long a list that nobody asks for keeps its place from others: longer than any turn.
+pub const FOLDER_FORGOTTEN: Duration = Duration::from_secs(1);

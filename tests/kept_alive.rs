@@ -174,6 +174,15 @@ fn who_is_idle_is_evicted_unless_a_request_lies_there() {
     then(&mut bench, &[bytes("b\n"), Read::Block], &[ALL]);
     assert_eq!(bench.step(Why::Evict), Next::Wait);
     assert_eq!(bench.transport.sent, b"(a)(b)");
+
+    // The beginning of one, too: it has the request's time, as if it had been read before.
+    let mut bench = idle();
+    then(&mut bench, &[bytes("b"), Read::Block], &[]);
+    assert_eq!(bench.step(Why::Evict), Next::Wait);
+    assert_eq!(bench.patience(), Some(REQUEST_TIMEOUT));
+    then(&mut bench, &[bytes("\n")], &[ALL]);
+    assert_eq!(bench.step(READABLE), Next::Wait);
+    assert_eq!(bench.transport.sent, b"(a)(b)");
 }
 
 #[test]
@@ -253,6 +262,23 @@ fn a_drain_that_begins_while_a_reply_is_sent_ends_the_connection_after_it() {
     then(&mut bench, &[Read::Eof], &[ALL]);
     assert_eq!(bench.step(Why::Again), Next::Close(Reason::Complete));
     bench.transport.assert_done();
+}
+
+#[test]
+fn a_stopping_server_waits_until_the_peer_has_all_of_the_last_reply() {
+    let mut bench = idle();
+    bench.draining = true;
+    then(&mut bench, &[bytes("b\n"), Read::Block], &[ALL]);
+    assert_eq!(bench.step(READABLE), Next::Wait);
+    // The reply before it, its own head and body, and the FIN.
+    for acked in [3, 4, 5, 6] {
+        bench.transport.acked = acked;
+        then(&mut bench, &[Read::Block], &[]);
+        assert_eq!(bench.expire(), Next::Wait, "{acked}");
+    }
+    bench.transport.acked = 7;
+    then(&mut bench, &[Read::Block], &[]);
+    assert_eq!(bench.expire(), Next::Close(Reason::Complete));
 }
 
 #[test]

@@ -13,6 +13,8 @@ use crate::turn::{Next, Why};
 #[derive(Debug)]
 pub(super) struct Closing {
     pub(super) delivery: Delivery,
+    /// The bytes of all replies.
+    sent: u64,
     discarded: u64,
     idle_ends: Instant,
     total_ends: Instant,
@@ -20,9 +22,11 @@ pub(super) struct Closing {
 }
 
 impl Closing {
-    /// The write side was just shut; `discarded` bytes of input were thrown away before.
+    /// The write side was just shut after `sent` bytes; `discarded` bytes of input were thrown away
+    /// before.
     pub(super) fn new<T: Transport, S>(
         delivery: Delivery,
+        sent: u64,
         discarded: u64,
         env: &mut Env<'_, '_, T, S>,
     ) -> Self {
@@ -30,6 +34,7 @@ impl Closing {
         let acked = env.transport.acked_bytes();
         Self {
             delivery,
+            sent,
             discarded,
             idle_ends,
             total_ends,
@@ -78,7 +83,7 @@ impl Closing {
     /// until the peer has everything: the process's end may take the network's with it.
     fn wind_clocks<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) {
         let before = std::mem::replace(&mut self.acked, env.transport.acked_bytes());
-        let has_all = self.acked > self.delivery.promised;
+        let has_all = self.acked > self.sent;
         if self.acked > before + 1 || (env.turn.draining && !has_all) {
             self.idle_ends = env.turn.now + LINGER_IDLE;
             self.total_ends = env.turn.now + LINGER_TOTAL;

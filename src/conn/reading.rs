@@ -33,6 +33,8 @@ enum Before {
         at: Instant,
         /// Where the next bytes are.
         input: Input,
+        /// The bytes of all replies so far.
+        sent: u64,
     },
 }
 
@@ -72,10 +74,12 @@ impl Reading {
         }
     }
 
-    /// The request after a reply, of which `pending` has come already.
+    /// The request after a reply, of which `pending` has come already. `sent` are the bytes of all
+    /// replies so far.
     pub(super) fn after_reply<T, S>(
         pending: Vec<u8>,
         input: Input,
+        sent: u64,
         env: &mut Env<'_, '_, T, S>,
     ) -> Self {
         let now = env.turn.now;
@@ -89,7 +93,11 @@ impl Reading {
             guesses: 0,
             expires: now + patience,
             wait: Wait::ForBytes,
-            before: Before::Reply { at: now, input },
+            before: Before::Reply {
+                at: now,
+                input,
+                sent,
+            },
         }
     }
 
@@ -214,7 +222,9 @@ impl Reading {
             Stay(Next::Wait) if why == Why::Deadline && env.turn.now >= self.expires => {
                 self.end(Reason::RequestTimeout)
             }
-            Stay(Next::Wait) if why == Why::Evict => self.end(Reason::RequestTimeout),
+            Stay(Next::Wait) if why == Why::Evict && self.idle_since().is_some() => {
+                self.end(Reason::RequestTimeout)
+            }
             step => step,
         }
     }
@@ -264,7 +274,12 @@ impl Reading {
             if reply.then == Then::ReadOn && !self.is_later() {
                 env.transport.expect_more_replies();
             }
-            return Enter(State::Sending(Sending::new(reply, input, env.turn.now)));
+            let sent_before = match self.before {
+                Before::Reply { sent, .. } => sent,
+                Before::Nothing => 0,
+            };
+            let sending = Sending::new(reply, input, sent_before, env.turn.now);
+            return Enter(State::Sending(sending));
         }
         if !copied {
             self.pending.extend_from_slice(fresh);

@@ -17,6 +17,8 @@ use crate::turn::{Next, Turn, Why};
 #[derive(Debug)]
 pub(super) struct Sending {
     pub(super) delivery: Delivery,
+    /// The bytes of the replies before this one.
+    sent_before: u64,
     /// What goes before the body, and how much of it was accepted.
     head: Box<[u8]>,
     head_sent: usize,
@@ -76,7 +78,12 @@ impl From<io::Error> for SendError {
 }
 
 impl Sending {
-    pub(super) fn new(reply: Reply, following: Following, asked_at: Instant) -> Self {
+    pub(super) fn new(
+        reply: Reply,
+        following: Following,
+        sent_before: u64,
+        asked_at: Instant,
+    ) -> Self {
         let Reply {
             subject,
             head,
@@ -97,6 +104,7 @@ impl Sending {
         };
         Self {
             delivery,
+            sent_before,
             head,
             head_sent: 0,
             body,
@@ -321,6 +329,7 @@ impl Sending {
 
     /// The connection is kept alive. While the reply waited, the edge of what came was ignored.
     fn read_on<T, S>(&mut self, env: &mut Env<'_, '_, T, S>) -> Step {
+        let sent = self.sent();
         let delivery = self.take_delivery();
         env.delivered.push(delivery);
         let read = std::mem::take(&mut self.following.read);
@@ -329,7 +338,14 @@ impl Sending {
             (Pace::FirstTurn, true) => Input::Awaited,
             _ => Input::Queued,
         };
-        Enter(State::ReadingName(Reading::after_reply(read, input, env)))
+        Enter(State::ReadingName(Reading::after_reply(
+            read, input, sent, env,
+        )))
+    }
+
+    /// The bytes of all replies that the kernel has accepted.
+    fn sent(&self) -> u64 {
+        self.sent_before + self.head_sent as u64 + self.delivery.offset
     }
 
     fn take_delivery(&mut self) -> Delivery {
@@ -356,7 +372,8 @@ impl Sending {
         discarded: u64,
     ) -> io::Result<Closing> {
         env.transport.shutdown_write()?;
-        Ok(Closing::new(self.take_delivery(), discarded, env))
+        let sent = self.sent();
+        Ok(Closing::new(self.take_delivery(), sent, discarded, env))
     }
 
     fn warn(&self, what: &dyn std::fmt::Display) {

@@ -8,7 +8,7 @@ use ::http::StatusCode;
 use super::fields::{Fields, is_token};
 use super::target::{Target, is_authority};
 use crate::limits::{
-    HTTP_EMPTY_LINES_MAX, HTTP_FIELDS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_LINE_BYTES_MAX,
+    HTTP_EMPTY_LINES_MAX, HTTP_FIELDS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_LINE_BYTES_MAX, NAME_BYTES_MAX,
 };
 
 /// What this server does, as the Allow field says it (RFC 9110, section 10.2.1).
@@ -452,7 +452,9 @@ pub enum Guess<'a> {
 }
 
 /// Judges the first line: HTTP begins with a token and ends in ` HTTP/1.0` or ` HTTP/1.1`, or is
-/// longer than a request line may be. Everything else is a name, an empty line too.
+/// longer than a request line may be. Everything else is a name, an empty line too. So is a line
+/// of an unknown method that is longer than a name may be: in pieces it would be refused as a name
+/// before its end can be seen.
 #[must_use]
 pub fn may_be_http(bytes: &[u8]) -> Guess<'_> {
     let begins_with_method = METHODS.iter().any(|(method, _)| {
@@ -478,7 +480,8 @@ pub fn may_be_http(bytes: &[u8]) -> Guess<'_> {
         .split(|&byte| byte == b' ')
         .next()
         .is_some_and(is_token);
-    if is_versioned && begins_with_token {
+    let can_wait = begins_with_method || line.len() <= NAME_BYTES_MAX;
+    if is_versioned && begins_with_token && can_wait {
         return Guess::Http;
     }
     match line.strip_prefix(b"GET ") {

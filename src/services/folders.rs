@@ -3,13 +3,16 @@
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Instant;
 
 use rustix::fs::{AtFlags, Dir, FileType, statat};
 
 use super::root::Root;
 use crate::http::date;
 use crate::http::listing::{Entry, Format, Kind, Renderer, Sort, accepts_json};
-use crate::limits::{FOLDER_ENTRIES_MAX, FOLDER_SLICE_ENTRIES, FOLDERS_AT_ONCE_MAX};
+use crate::limits::{
+    FOLDER_ENTRIES_MAX, FOLDER_FORGOTTEN, FOLDER_SLICE_ENTRIES, FOLDERS_AT_ONCE_MAX,
+};
 
 /// Lists that are under way, and where a Gopher client finds this server.
 #[derive(Debug)]
@@ -60,6 +63,8 @@ struct Job {
     name: Box<[u8]>,
     look: Look,
     stage: Stage,
+    /// When somebody last asked for it.
+    asked_at: Instant,
 }
 
 #[derive(Debug)]
@@ -95,11 +100,13 @@ impl Folders {
     }
 
     /// Goes on with the list that was asked for, or begins it. Clients that ask for the same one at
-    /// the same time share its making.
+    /// the same time share its making. Where too many are under way it begins later: to make room by
+    /// dropping one whose clients still ask would leave none that ever ends.
     pub fn list(&mut self, root: &Root, name: &[u8], folder: OwnedFd, look: Look) -> Listed {
         let is_same = |job: &Job| *job.name == *name && job.look == look;
         let job = match self.jobs.iter().position(is_same) {
             Some(at) => self.jobs.remove(at),
+            None if !self.has_room() => return Listed::GoesOn,
             None => match Job::begin(name, folder, look) {
                 Ok(job) => job,
                 Err(error) => return failed(name, error),
@@ -107,11 +114,10 @@ impl Folders {
         };
         match job.go_on(root) {
             Ok(Progress::GoesOn(job)) => {
-                if self.jobs.len() == FOLDERS_AT_ONCE_MAX {
-                    // Its clients have gone, or begin anew.
-                    self.jobs.remove(0);
-                }
-                self.jobs.push(job);
+                self.jobs.push(Job {
+                    asked_at: Instant::now(),
+                    ..job
+                });
                 Listed::GoesOn
             }
             Ok(Progress::Whole(bytes, format)) => Listed::Whole {
@@ -120,6 +126,19 @@ impl Folders {
             },
             Err(error) => failed(name, error),
         }
+    }
+}
+
+impl Folders {
+    /// Whether one more may begin, if need be for one that nobody asks for any more: its folder has
+    /// another name now.
+    fn has_room(&mut self) -> bool {
+        // They stand in the order in which they were asked for.
+        let is_forgotten = |job: &Job| job.asked_at.elapsed() > FOLDER_FORGOTTEN;
+        if self.jobs.len() == FOLDERS_AT_ONCE_MAX && self.jobs.first().is_some_and(is_forgotten) {
+            self.jobs.remove(0);
+        }
+        self.jobs.len() < FOLDERS_AT_ONCE_MAX
     }
 }
 
@@ -135,8 +154,12 @@ impl Job {
             folder: Dir::new(folder)?,
             entries: Vec::new(),
         };
-        let name = name.into();
-        Ok(Self { name, look, stage })
+        Ok(Self {
+            name: name.into(),
+            look,
+            stage,
+            asked_at: Instant::now(),
+        })
     }
 
     /// One slice.

@@ -22,7 +22,7 @@ use crate::service::{
     Body, Exchange, Moment, OpenFile, Outcome, Part, Reply, Request, RequestEnd, Service, Then,
     Verdict,
 };
-use crate::services::bare::Bare;
+use crate::services::bare::{self, Bare};
 use crate::services::folders::{Folders, Listed, Look};
 use crate::services::root::{Found, LookupError};
 
@@ -104,7 +104,13 @@ impl Http {
             return verdict;
         };
         match verdict {
-            Verdict::Reply(reply) if reply.outcome != Outcome::Complete => {
+            // Of one that is too long the subject is only a part.
+            Verdict::Reply(reply)
+                if !matches!(
+                    reply.outcome,
+                    Outcome::Complete | Outcome::Refused(bare::TOO_LONG)
+                ) =>
+            {
                 let name = reply.subject.clone();
                 match folder(&mut self.bare, &name) {
                     Some(folder) => match folders.menu(self.bare.root(), &name, folder) {
@@ -167,7 +173,11 @@ impl Http {
         Verdict::Reply(Reply {
             subject: cut(line),
             head: head.into(),
-            body: answer.body,
+            // Whatever else it is, to HEAD no body is sent (RFC 9110, section 9.3.2).
+            body: match line.starts_with(b"HEAD ") {
+                true => Body::empty(),
+                false => answer.body,
+            },
             outcome: answer.outcome,
             used: request.bytes.len(),
             ended_by: RequestEnd::Unread,

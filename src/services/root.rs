@@ -209,11 +209,7 @@ impl Root {
         let mut components = path
             .split(|&byte| byte == b'/')
             .filter(|part| !part.is_empty());
-        // A name that ends in a slash can only mean a folder.
-        let last = components
-            .next_back()
-            .filter(|_| !path.ends_with(b"/"))
-            .ok_or(Errno::NOTDIR)?;
+        let last = components.next_back().ok_or(Errno::NOTDIR)?;
         let mut folder = None::<OwnedFd>;
         for component in components {
             let base = folder
@@ -225,7 +221,10 @@ impl Root {
         let base = folder
             .as_ref()
             .map_or(self.folder.as_fd(), |folder| folder.as_fd());
-        rustix::fs::openat(base, last, OPEN_FLAGS | OFlags::NOFOLLOW, Mode::empty())
+        let mut flags = OPEN_FLAGS | OFlags::NOFOLLOW;
+        // A name that ends in a slash can only mean a folder.
+        flags.set(OFlags::DIRECTORY, path.ends_with(b"/"));
+        rustix::fs::openat(base, last, flags, Mode::empty())
     }
 
     /// The handle that others already have on the same version, or this one.
@@ -303,6 +302,23 @@ mod tests {
                     expected,
                     "{name}"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn folders_are_found_with_and_without_a_slash() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        fs::write(folder.path().join("file"), b"x").unwrap();
+        for mut root in both(folder.path(), false) {
+            for name in ["a", "a/", "/a//", "a/b", "/a/b/"] {
+                let found = root.find(name.as_bytes());
+                assert!(matches!(found, Ok(Found::Folder(_))), "{name}: {found:?}");
+            }
+            for name in ["file/", "a/b/c/", "file/x"] {
+                let found = root.find(name.as_bytes());
+                assert!(matches!(found, Err(LookupError::Refused(_))), "{name}");
             }
         }
     }

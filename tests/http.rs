@@ -1,0 +1,436 @@
+//! HTTP on the shared port, by the byte: what is answered, with what status, and what is not
+//! answered at all.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test says what failed by panicking"
+)]
+
+mod common;
+mod talk;
+
+use std::os::unix::fs::symlink;
+
+use common::{Carafe, ENDED, PATIENT, count_lines, exchange, exchange_half_closed, root_with};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use talk::{Answer, Talk, age_all, ask, get};
+use tempfile::TempDir;
+
+const PAGE: &str = "<p>the index</p>\n";
+
+/// Files of all kinds, and their server.
+fn server(flags: &[&str]) -> (TempDir, Carafe) {
+    let root = root_with(&[
+        ("www/a.txt", "content of a\n"),
+        ("www/empty", ""),
+        ("www/with-index/index.html", PAGE),
+        ("www/with-index/home.txt", "home\n"),
+        ("www/without/x", "x\n"),
+        ("www/.hidden", "secret\n"),
+        ("www/without/.hidden", "secret\n"),
+        ("www/接 收%.txt", "odd name\n"),
+        ("www/GET", "a file named GET\n"),
+        ("www/GETx", "a file named GETx\n"),
+        ("www/HEAD", "a file named HEAD\n"),
+        ("www/GET it", "a file named GET it\n"),
+        ("outside", "outside\n"),
+    ]);
+    let www = root.path().join("www");
+    age_all(&www);
+    symlink(root.path().join("outside"), www.join("absolute")).unwrap();
+    symlink("../outside", www.join("climbing")).unwrap();
+    symlink("a.txt", www.join("inside")).unwrap();
+    mknodat(CWD, www.join("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+    let carafe = Carafe::serve(&www, flags);
+    (root, carafe)
+}
+
+fn allowed(answer: &Answer) -> Option<&str> {
+    answer.field("allow")
+}
+
+#[test]
+fn methods() {
+    let (_root, carafe) = server(&[]);
+    let mut talk = Talk::to(carafe.addr());
+    let answer = talk.get("/a.txt");
+    assert_eq!((answer.status, &*answer.text()), (200, "content of a\n"));
+    assert_eq!(answer.field("accept-ranges"), Some("bytes"));
+    assert_eq!(answer.field("last-modified"), Some(talk::MODIFIED));
+    assert!(answer.field("date").unwrap().ends_with(" GMT"));
+    assert!(answer.field("connection").is_none());
+
+    // HEAD is GET without the body: on the same connection, the next answer follows its head.
+    talk.say("HEAD /a.txt HTTP/1.1\r\nHost: h\r\n\r\n");
+    let head = talk.head();
+    let undated = |answer: &Answer| talk::without_dates(answer.head.as_bytes());
+    assert_eq!(undated(&head), undated(&answer));
+
+    for target in ["*", "/a.txt", "/missing", "http://h"] {
+        let answer = talk.ask(&format!("OPTIONS {target} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        assert_eq!(answer.status, 204, "{target}");
+        assert_eq!(allowed(&answer), Some("GET, HEAD, OPTIONS"));
+    }
+    for method in ["POST", "PUT", "DELETE", "TRACE", "PATCH"] {
+        let answer = talk.ask(&format!("{method} /a.txt HTTP/1.1\r\nHost: h\r\n\r\n"));
+        assert_eq!(answer.status, 405, "{method}");
+        assert_eq!(allowed(&answer), Some("GET, HEAD, OPTIONS"));
+    }
+    let answer = talk.ask("CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\n\r\n");
+    assert_eq!(answer.status, 405);
+    for method in ["BREW", "get", "GETx", "!"] {
+        let answer = talk.ask(&format!("{method} /a.txt HTTP/1.1\r\nHost: h\r\n\r\n"));
+        assert_eq!(answer.status, 501, "{method}");
+        assert_eq!(answer.text(), "501 Not Implemented\n");
+        let first = ask(
+            carafe.addr(),
+            &format!("{method} / HTTP/1.1\r\nHost: h\r\n\r\n"),
+        );
+        assert_eq!(first.status, 501, "{method} as the first line");
+    }
+    carafe.stop_clean();
+}
+
+#[test]
+fn what_is_not_served_is_missing() {
+    let (_root, carafe) = server(&[]);
+    let mut talk = Talk::to(carafe.addr());
+    for path in [
+        "/missing",
+        "/.hidden",
+        "/without/.hidden",
+        "/%2ehidden",
+        "/../outside",
+        "/%2e%2e/outside",
+        "/..%2foutside",
+        "/without/../a.txt",
+        "/./a.txt",
+        "/absolute",
+        "/climbing",
+        "/fifo",
+        "/a.txt/",
+        "/a.txt/x",
+        "/without/",
+        "/",
+        "/接",
+        "/a.txt%20",
+        "/a.txt%0a",
+        &format!("/{}", "x".repeat(300)),
+        &format!("/{}", "x/".repeat(3000)),
+    ] {
+        let answer = talk.get(path);
+        assert_eq!((answer.status, &*answer.text()), (404, "404 Not Found\n"));
+        assert!(answer.field("etag").is_none() && answer.field("last-modified").is_none());
+    }
+    for path in ["/%", "/%0", "/%zz", "/a.txt%00", "/%00"] {
+        assert_eq!(talk.get(path).status, 400, "{path}");
+    }
+    for (path, expected) in [
+        ("/inside", "content of a\n"),
+        ("//a.txt", "content of a\n"),
+        ("/%61%2E%74xt?a=b", "content of a\n"),
+        ("/%E6%8E%A5%20%e6%94%b6%25.txt", "odd name\n"),
+        ("/接%20收%25.txt", "odd name\n"),
+        ("/without//x", "x\n"),
+        ("/without%2Fx", "x\n"),
+        ("http://other.example:1/a.txt?q", "content of a\n"),
+        ("HTTP://h/without/x", "x\n"),
+    ] {
+        let answer = talk.get(path);
+        assert_eq!((answer.status, &*answer.text()), (200, expected), "{path}");
+    }
+    carafe.stop_clean();
+}
+
+#[test]
+fn folders_and_their_index() {
+    let (_root, carafe) = server(&[]);
+    let mut talk = Talk::to(carafe.addr());
+    for (path, location) in [
+        ("/with-index", "/with-index/"),
+        ("/with-index?a=b&c", "/with-index/?a=b&c"),
+        ("//with-index", "/with-index/"),
+        ("/without", "/without/"),
+    ] {
+        let answer = talk.get(path);
+        assert_eq!(answer.status, 301, "{path}");
+        assert_eq!(answer.field("location"), Some(location));
+    }
+    for path in ["/with-index/", "//with-index//", "/with-index/index.html"] {
+        let answer = talk.get(path);
+        assert_eq!((answer.status, &*answer.text()), (200, PAGE), "{path}");
+    }
+    carafe.stop_clean();
+
+    let (_root, carafe) = server(&["--index", "home.txt"]);
+    assert_eq!(
+        ask(carafe.addr(), &get("/with-index/", "")).text(),
+        "home\n"
+    );
+    carafe.stop_clean();
+    let (_root, carafe) = server(&["--index", ""]);
+    assert_eq!(ask(carafe.addr(), &get("/with-index/", "")).status, 404);
+    carafe.stop_clean();
+}
+
+#[test]
+fn names_and_http_0_9_beside() {
+    let (_root, carafe) = server(&PATIENT);
+    for (request, expected) in [
+        ("GET /a.txt\n", "content of a\n"),
+        ("GET /a.txt\r\n", "content of a\n"),
+        ("GET /%61.txt\n", "content of a\n"),
+        ("GET /missing\n", ""),
+        ("GET /.hidden\n", ""),
+        ("GET /with-index/\n", ""),
+        ("GET it\n", "a file named GET it\n"),
+        ("GET\n", "a file named GET\n"),
+        ("GETx\n", "a file named GETx\n"),
+        ("HEAD\r\n", "a file named HEAD\n"),
+        ("/a.txt\n", "content of a\n"),
+        ("a.txt HTTP/1.2\n", ""),
+        ("GET /a.txt HTTP/1.2\n", ""),
+        ("GET /a.txt HTTP/1.1 \n", ""),
+        ("\n", ""),
+        // Served as they stand: they name files and are no method with its space.
+        ("GET", "a file named GET\n"),
+        ("GETx", "a file named GETx\n"),
+        ("HEAD", "a file named HEAD\n"),
+    ] {
+        let got = exchange(carafe.addr(), request.as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(got).unwrap(), expected, "{request:?}");
+    }
+    // A method and its space are left to LF and FIN.
+    let mut talk = Talk::to(carafe.addr());
+    talk.say_and_see_read("GET it");
+    talk.waits();
+    talk.say("\n");
+    assert_eq!(talk.rest(), b"a file named GET it\n");
+    let got = exchange_half_closed(carafe.addr(), b"GET it").unwrap();
+    assert_eq!(got, b"a file named GET it\n");
+    // A later request on a connection is HTTP, whatever it looks like.
+    let mut talk = Talk::to(carafe.addr());
+    assert_eq!(talk.get("/a.txt").status, 200);
+    assert_eq!(talk.ask("a.txt\n").status, 400);
+    talk.ends();
+    carafe.stop_clean();
+}
+
+#[test]
+fn versions_and_connections() {
+    let (_root, carafe) = server(&[]);
+    let rows = [
+        ("1.1", "", None),
+        ("1.1", "Connection: close\r\n", Some("close")),
+        ("1.1", "Connection: x, CLOSE\r\n", Some("close")),
+        ("1.1", "Connection: keep-alive\r\n", None),
+        ("1.0", "", Some("close")),
+        ("1.0", "Connection: keep-alive\r\n", Some("keep-alive")),
+        ("1.0", "Connection: Keep-Alive\r\n", Some("keep-alive")),
+        ("1.0", "Connection: keep-alive, close\r\n", Some("close")),
+    ];
+    for (version, fields, connection) in rows {
+        let request = format!("GET /a.txt HTTP/{version}\r\nHost: h\r\n{fields}\r\n");
+        let mut talk = Talk::to(carafe.addr());
+        let answer = talk.ask(&request);
+        assert_eq!(answer.field("connection"), connection, "{version} {fields}");
+        assert_eq!(answer.body, b"content of a\n");
+        match connection {
+            Some("close") => talk.ends(),
+            _ => assert_eq!(talk.ask(&request).body, b"content of a\n"),
+        }
+    }
+    carafe.stop_clean();
+}
+
+#[test]
+fn hosts() {
+    let (_root, carafe) = server(&[]);
+    for (request, status) in [
+        ("GET /a.txt HTTP/1.1\r\n\r\n", 400),
+        ("GET /a.txt HTTP/1.0\r\n\r\n", 200),
+        ("GET /a.txt HTTP/1.1\r\nHost:\r\n\r\n", 200),
+        ("GET /a.txt HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n", 400),
+        ("GET /a.txt HTTP/1.0\r\nHost: h\r\nhost: i\r\n\r\n", 400),
+        ("GET /a.txt HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+        ("GET /a.txt HTTP/1.1\r\nHost: u@h\r\n\r\n", 400),
+        ("GET /a.txt HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", 200),
+        ("GET http://h/a.txt HTTP/1.1\r\n\r\n", 400),
+        ("GET http://h/a.txt HTTP/1.1\r\nHost: i\r\n\r\n", 200),
+        ("GET https://h/a.txt HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        ("GET a.txt HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        ("GET * HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+    ] {
+        let answer = ask(carafe.addr(), request);
+        assert_eq!(answer.status, status, "{request}");
+        assert_eq!(answer.is_last(), status == 400 || request.contains("/1.0"));
+    }
+    carafe.stop_clean();
+}
+
+#[test]
+fn a_body_that_nobody_wants_costs_no_byte_of_the_answer() {
+    let (_root, carafe) = server(&[]);
+    let length = format!("Content-Length: {}\r\n", 300_000);
+    for (method, status) in [("GET", 200), ("POST", 405), ("BREW", 501), ("OPTIONS", 204)] {
+        for framing in [
+            &*length,
+            "Transfer-Encoding: chunked\r\n",
+            "Content-Length: 300000\r\nExpect: 100-continue\r\n",
+        ] {
+            let head = format!("{method} /a.txt HTTP/1.1\r\nHost: h\r\n{framing}\r\n");
+            // At once, and after the answer: the server has closed its side by then.
+            let mut eager = Talk::to(carafe.addr());
+            eager.say([head.as_bytes(), &[b'x'; 300_000]].concat());
+            let mut polite = Talk::to(carafe.addr());
+            polite.say(&head);
+            let answers = [eager.answer(), {
+                let answer = polite.answer();
+                polite.say([b'x'; 300_000]);
+                answer
+            }];
+            for (talk, answer) in [eager, polite].iter_mut().zip(answers) {
+                assert_eq!(answer.status, status, "{head}");
+                assert!(answer.is_last());
+                talk.ends();
+            }
+        }
+    }
+    let mut talk = Talk::to(carafe.addr());
+    let none = "GET /a.txt HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(talk.ask(none).body, b"content of a\n");
+    let answer = talk.ask(&get("/a.txt", "Expect: 100-continue\r\n"));
+    assert_eq!((answer.status, answer.is_last()), (200, false));
+    let answer = talk.ask(&get("/a.txt", "Expect: the unexpected\r\n"));
+    assert_eq!((answer.status, answer.is_last()), (417, false));
+    drop(talk);
+    carafe.stop_clean();
+}
+
+#[test]
+fn whatever_can_be_read_in_two_ways_is_refused_and_hides_no_request() {
+    let (_root, carafe) = server(&[]);
+    let hidden = get("/a.txt", "X-Smuggled: yes\r\n");
+    for (fields, status) in [
+        ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", 400),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 0\r\n", 400),
+        ("Content-Length: 0\r\nContent-Length: 0\r\n", 400),
+        ("Content-Length: 0, 0\r\n", 400),
+        ("Content-Length: +0\r\n", 400),
+        ("Content-Length: -1\r\n", 400),
+        ("Content-Length: 0x0\r\n", 400),
+        ("Content-Length:\r\n", 400),
+        ("Content-Length: 99999999999999999999\r\n", 400),
+        ("Content-Length : 0\r\n", 400),
+        ("Transfer-Encoding: identity\r\n", 400),
+        ("Transfer-Encoding: chunked, identity\r\n", 400),
+        ("Transfer-Encoding: chunked, chunked\r\n", 400),
+        ("Transfer-Encoding:\r\n", 400),
+        ("Transfer-Encoding: gzip, chunked\r\n", 501),
+        ("Transfer-Encoding: chunked\r\n", 200),
+        ("Content-Length: 5\r\n", 200),
+        (" folded: x\r\n", 400),
+        ("A: b\r\n folded\r\n", 400),
+        ("A: b\r\n\tContent-Length: 5\r\n", 400),
+        ("A: b\rContent-Length: 5\r\n", 400),
+        ("A: b\r\r\n", 400),
+        ("A\r: b\r\n", 400),
+        ("A: b\0c\r\n", 400),
+        ("A b: c\r\n", 400),
+        (": c\r\n", 400),
+        ("no colon\r\n", 400),
+    ] {
+        let request = get("/missing?first", fields).replace("/missing?first", "/a.txt");
+        for later in [false, true] {
+            let mut talk = Talk::to(carafe.addr());
+            if later {
+                assert_eq!(talk.get("/empty").status, 200);
+            }
+            talk.say([request.as_bytes(), b"0\r\n\r\n", hidden.as_bytes()].concat());
+            let answer = talk.answer();
+            assert_eq!(
+                (answer.status, answer.is_last()),
+                (status, true),
+                "{fields}"
+            );
+            talk.ends();
+        }
+    }
+    let log = carafe.stop_warned(&[]);
+    assert!(!log.contains("Smuggled"), "{log}");
+}
+
+#[test]
+fn lines_and_heads_have_limits() {
+    let (_root, carafe) = server(&[]);
+    let many = |count| "A: b\r\n".repeat(count);
+    let long = |bytes| format!("A: {}\r\n", "b".repeat(bytes));
+    let path = |bytes| format!("/a.txt?{}", "q".repeat(bytes));
+    for (request, status) in [
+        (get("/a.txt", &many(63)), 200),
+        (get("/a.txt", &many(64)), 431),
+        (get("/a.txt", &long(16_000)), 200),
+        (get("/a.txt", &long(17_000)), 431),
+        (get("/a.txt", &long(200_000)), 431),
+        (get(&path(8_000), ""), 200),
+        (get(&path(8_192), ""), 414),
+        (get(&path(200_000), ""), 414),
+        (format!("GET {}", path(200_000)), 414),
+    ] {
+        let answer = ask(carafe.addr(), &request);
+        let shown = &request[..request.len().min(40)];
+        assert_eq!(
+            (answer.status, answer.is_last()),
+            (status, status != 200),
+            "{shown}"
+        );
+    }
+    carafe.stop_clean();
+}
+
+#[test]
+fn an_error_in_answer_to_head_has_no_body() {
+    let (_root, carafe) = server(&[]);
+    for request in [
+        "HEAD /missing HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+        "HEAD /with-index HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+        "HEAD /a.txt HTTP/1.1\r\n\r\n",
+        "HEAD /a.txt HTTP/1.1\r\nHost: h\r\n folded\r\n\r\n",
+    ] {
+        let mut talk = Talk::to(carafe.addr());
+        talk.say(request);
+        let answer = talk.head();
+        assert!(answer.status >= 300 && answer.is_last(), "{request}");
+        talk.ends();
+    }
+    carafe.stop_clean();
+}
+
+#[test]
+fn a_hundred_requests_in_one_write_are_answered_in_order() {
+    let (_root, carafe) = server(&[]);
+    let paths = ["/a.txt", "/missing", "/without/x", "/empty", "/with-index/"];
+    let requests: String = (0..100).map(|at| get(paths[at % 5], "")).collect();
+    // With the FIN behind them, which must cost none its answer, and without.
+    for half_closes in [false, true] {
+        let mut talk = Talk::to(carafe.addr());
+        talk.say(&requests);
+        if half_closes {
+            talk.half_close();
+        }
+        for at in 0..100 {
+            let answer = talk.answer();
+            let expected = ["content of a\n", "404 Not Found\n", "x\n", "", PAGE][at % 5];
+            assert_eq!(answer.text(), expected, "{at}");
+            assert!(!answer.is_last());
+        }
+        match half_closes {
+            true => talk.ends(),
+            false => assert_eq!(talk.get("/a.txt").status, 200),
+        }
+    }
+    let log = carafe.stop_warned(&[]);
+    assert!(log.contains("accepted 2, complete 2;"), "{log}");
+    assert_eq!(count_lines(&log, ENDED), 201, "a line for each reply");
+}

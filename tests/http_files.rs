@@ -1,0 +1,340 @@
+//! Representations over HTTP, end to end: conditions, ranges, dates and lengths. The tables of
+//! RFC 9110's rules stand beside the code; here they meet files.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test says what failed by panicking"
+)]
+
+mod common;
+mod talk;
+
+use std::os::unix::fs::FileExt as _;
+use std::time::{Duration, SystemTime};
+
+use common::{Carafe, assert_same, pattern, root_with, sparse_file};
+use talk::{Answer, MODIFIED, MODIFIED_SECONDS, Talk, age_all, get, set_time};
+use tempfile::TempDir;
+
+const LENGTH: usize = 100_000;
+
+fn server() -> (TempDir, Carafe) {
+    let files = [
+        ("file", pattern(1, LENGTH)),
+        ("small", b"0123456789".to_vec()),
+    ];
+    let root = root_with(&files);
+    age_all(root.path());
+    let carafe = Carafe::serve(root.path(), &[]);
+    (root, carafe)
+}
+
+fn ask_with(talk: &mut Talk, path: &str, fields: &str) -> Answer {
+    talk.ask(&get(path, fields))
+}
+
+#[test]
+fn conditions() {
+    let (_root, carafe) = server();
+    let mut talk = Talk::to(carafe.addr());
+    let first = talk.get("/small");
+    let etag = first.field("etag").unwrap().to_owned();
+    assert!(etag.starts_with('"'), "{etag}: an old file's is strong");
+    let later = "Sun, 06 Nov 1994 08:49:38 GMT";
+    let earlier = "Sun, 06 Nov 1994 08:49:36 GMT";
+    let rows = [
+        (format!("If-None-Match: {etag}\r\n"), 304),
+        (format!("If-None-Match: W/{etag}\r\n"), 304),
+        (format!("If-None-Match: \"x\", {etag}\r\n"), 304),
+        ("If-None-Match: *\r\n".into(), 304),
+        ("If-None-Match: \"x\"\r\n".into(), 200),
+        (format!("If-Modified-Since: {MODIFIED}\r\n"), 304),
+        (format!("If-Modified-Since: {later}\r\n"), 304),
+        (format!("If-Modified-Since: {earlier}\r\n"), 200),
+        ("If-Modified-Since: yesterday\r\n".into(), 200),
+        (
+            format!("If-None-Match: \"x\"\r\nIf-Modified-Since: {later}\r\n"),
+            200,
+        ),
+        (format!("If-Match: {etag}\r\n"), 200),
+        ("If-Match: *\r\n".into(), 200),
+        (format!("If-Match: W/{etag}\r\n"), 412),
+        ("If-Match: \"x\"\r\n".into(), 412),
+        (format!("If-Unmodified-Since: {MODIFIED}\r\n"), 200),
+        (format!("If-Unmodified-Since: {earlier}\r\n"), 412),
+        (format!("If-Match: \"x\"\r\nIf-None-Match: {etag}\r\n"), 412),
+        (
+            format!("If-Match: {etag}\r\nIf-None-Match: {etag}\r\n"),
+            304,
+        ),
+        (
+            format!("If-None-Match: {etag}\r\nRange: bytes=0-1\r\n"),
+            304,
+        ),
+        ("If-Match: \"x\"\r\nRange: bytes=0-1\r\n".into(), 412),
+        ("If-Match: \"x\"\r\nRange: bytes=10-\r\n".into(), 412),
+    ];
+    for (fields, status) in &rows {
+        let answer = ask_with(&mut talk, "/small", fields);
+        assert_eq!(answer.status, *status, "{fields}");
+        match status {
+            200 => assert_eq!(answer.body, b"0123456789"),
+            304 => {
+                assert_eq!(answer.field("etag"), Some(&*etag));
+                assert_eq!(answer.field("last-modified"), Some(MODIFIED));
+                assert_eq!(answer.field("content-length"), None);
+            }
+            _ => assert_eq!(answer.text(), "412 Precondition Failed\n"),
+        }
+        // HEAD: the same status, and no body on the connection that goes on.
+        if !fields.contains("Range") {
+            talk.say(get("/small", fields).replace("GET", "HEAD"));
+            assert_eq!(talk.head().status, *status, "HEAD {fields}");
+        }
+        // What is missing is missing whatever the conditions say.
+        assert_eq!(ask_with(&mut talk, "/missing", fields).status, 404);
+    }
+    drop(talk);
+    carafe.stop_clean();
+}
+
+#[test]
+fn single_ranges() {
+    let (_root, carafe) = server();
+    let bytes = pattern(1, LENGTH);
+    let mut talk = Talk::to(carafe.addr());
+    let etag = talk.get("/file").field("etag").unwrap().to_owned();
+    for (range, from, to) in [
+        ("0-0", 0, 1),
+        ("0-", 0, LENGTH),
+        ("1-", 1, LENGTH),
+        ("99999-", 99_999, LENGTH),
+        ("99999-200000", 99_999, LENGTH),
+        ("-1", 99_999, LENGTH),
+        ("-40000", 60_000, LENGTH),
+        ("-999999999999", 0, LENGTH),
+        ("5-40004", 5, 40_005),
+        ("32768-65535", 32_768, 65_536),
+        // Of several only one lies within.
+        ("7-8,100000-", 7, 9),
+    ] {
+        let answer = ask_with(&mut talk, "/file", &format!("Range: bytes={range}\r\n"));
+        assert_eq!(answer.status, 206, "{range}");
+        let expected = format!("bytes {from}-{}/{LENGTH}", to - 1);
+        assert_eq!(answer.field("content-range"), Some(&*expected));
+        assert_eq!(answer.field("etag"), Some(&*etag));
+        assert_same(range, &answer.body, &bytes[from..to]);
+        // Range means nothing to HEAD.
+        let fields = format!("Range: bytes={range}\r\n");
+        talk.say(get("/file", &fields).replace("GET", "HEAD"));
+        let head = talk.head();
+        assert_eq!((head.status, head.field("content-range")), (200, None));
+        assert_eq!(head.field("content-length"), Some("100000"));
+    }
+    for range in ["bytes=100000-", "bytes=-0", "bytes=100000-,200000-"] {
+        let answer = ask_with(&mut talk, "/file", &format!("Range: {range}\r\n"));
+        assert_eq!(answer.status, 416, "{range}");
+        assert_eq!(answer.field("content-range"), Some("bytes */100000"));
+    }
+    for range in [
+        "bytes=2-1",
+        "bytes=x",
+        "lines=1-2",
+        "bytes=0-9,5-14",
+        "bytes=-",
+    ] {
+        let answer = ask_with(&mut talk, "/file", &format!("Range: {range}\r\n"));
+        assert_eq!((answer.status, answer.body.len()), (200, LENGTH), "{range}");
+    }
+    drop(talk);
+    carafe.stop_clean();
+}
+
+#[test]
+fn a_range_if_the_file_is_still_the_same() {
+    let (root, carafe) = server();
+    let mut talk = Talk::to(carafe.addr());
+    let etag = talk.get("/small").field("etag").unwrap().to_owned();
+    let mut ask = |if_range: &str| {
+        let fields = format!("Range: bytes=2-3\r\nIf-Range: {if_range}\r\n");
+        let answer = ask_with(&mut talk, "/small", &fields);
+        (answer.status, answer.text())
+    };
+    let (part, whole) = ((206, "23".into()), (200, "0123456789".into()));
+    assert_eq!(ask(&etag), part);
+    assert_eq!(ask(MODIFIED), part);
+    assert_eq!(ask(&format!("W/{etag}")), whole);
+    assert_eq!(ask("\"other\""), whole);
+    assert_eq!(ask("Sun, 06 Nov 1994 08:49:38 GMT"), whole);
+    assert_eq!(ask("Sun, 06 Nov 1994 08:49:36 GMT"), whole);
+    assert_eq!(ask("nonsense"), whole);
+    // A file of this moment: a second change might not show, so its validators are weak.
+    let path = root.path().join("small");
+    set_time(&path, SystemTime::now() + Duration::from_secs(3600));
+    let weak = Talk::to(carafe.addr()).get("/small");
+    let weak = weak.field("etag").unwrap();
+    assert!(weak.starts_with("W/\""), "{weak}");
+    assert_eq!(ask(weak), whole);
+    assert_eq!(ask(weak.trim_start_matches("W/")), whole);
+    drop(talk);
+    carafe.stop_clean();
+}
+
+/// The parts of a multipart/byteranges body: each one's Content-Range and bytes.
+fn parts_of(answer: &Answer) -> Vec<(String, Vec<u8>)> {
+    let content_type = answer.field("content-type").unwrap();
+    let boundary = content_type.strip_prefix("multipart/byteranges; boundary=");
+    let delimiter = format!("\r\n--{}", boundary.expect(content_type));
+    let body = [b"\r\n", &answer.body[..]].concat();
+    let find = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).position(|at| at == what);
+    let mut rest = &body[delimiter.len()..];
+    assert!(body.starts_with(delimiter.as_bytes()));
+    let mut parts = Vec::new();
+    while rest != b"--\r\n" {
+        let head_ends = find(rest, b"\r\n\r\n").expect("a part's head");
+        let head = String::from_utf8(rest[..head_ends].to_vec()).unwrap();
+        let range = head.split("Content-Range: ").nth(1).unwrap();
+        rest = &rest[head_ends + 4..];
+        let ends = find(rest, delimiter.as_bytes()).expect("a delimiter");
+        parts.push((range.lines().next().unwrap().into(), rest[..ends].to_vec()));
+        rest = &rest[ends + delimiter.len()..];
+    }
+    parts
+}
+
+#[test]
+fn several_ranges() {
+    let (_root, carafe) = server();
+    let bytes = pattern(1, LENGTH);
+    let mut talk = Talk::to(carafe.addr());
+    // Below and above what is copied, adjacent, out of order, and as many as there may be.
+    let most: Vec<_> = (0..16).map(|at| (at * 100, at * 100 + 1)).collect();
+    for ranges in [
+        vec![(0, 1), (99_999, LENGTH)],
+        vec![(0, 50_000), (50_000, LENGTH)],
+        vec![(90_000, 99_000), (0, 40_000), (40_001, 80_000)],
+        most,
+    ] {
+        let spec = |(from, to): &(usize, usize)| format!("{from}-{}", to - 1);
+        let set: Vec<_> = ranges.iter().map(spec).collect();
+        let fields = format!("Range: bytes={}\r\n", set.join(", "));
+        let answer = ask_with(&mut talk, "/file", &fields);
+        assert_eq!((answer.status, answer.field("content-range")), (206, None));
+        let parts = parts_of(&answer);
+        assert_eq!(parts.len(), ranges.len());
+        for ((range, got), (from, to)) in parts.into_iter().zip(ranges) {
+            assert_eq!(range, format!("bytes {from}-{}/{LENGTH}", to - 1));
+            assert_same(&range, &got, &bytes[from..to]);
+        }
+    }
+    // One more than there may be: all of it.
+    let set: Vec<_> = (0..17).map(|at| format!("{0}-{0}", 2 * at)).collect();
+    let fields = format!("Range: bytes={}\r\n", set.join(","));
+    assert_eq!(ask_with(&mut talk, "/file", &fields).status, 200);
+    // The last of a connection, which isn't sent without delay, comes whole, too.
+    let close = "Connection: close\r\nRange: bytes=0-1,5-6,50000-90000\r\n";
+    let mut talk = Talk::to(carafe.addr());
+    let answer = ask_with(&mut talk, "/file", close);
+    assert_eq!(parts_of(&answer).len(), 3);
+    talk.ends();
+    carafe.stop_clean();
+}
+
+#[test]
+fn a_file_of_more_than_four_gigabytes() {
+    const HUGE: u64 = (5 << 30) + 3;
+    let (root, carafe) = server();
+    let file = sparse_file(&root.path().join("huge"), HUGE);
+    let bytes = pattern(2, 70_000);
+    file.write_all_at(&bytes, HUGE - 70_000).unwrap();
+    let mut talk = Talk::to(carafe.addr());
+    talk.say(get("/huge", "").replace("GET", "HEAD"));
+    assert_eq!(talk.head().field("content-length"), Some("5368709123"));
+    for count in [1, 4_000, 70_000] {
+        let expected = &bytes[70_000 - count..];
+        let first = HUGE - count as u64;
+        for range in [format!("-{count}"), format!("{first}-")] {
+            let answer = ask_with(&mut talk, "/huge", &format!("Range: bytes={range}\r\n"));
+            let content_range = format!("bytes {first}-5368709122/5368709123");
+            assert_eq!(answer.field("content-range"), Some(&*content_range));
+            assert_same(&range, &answer.body, expected);
+        }
+    }
+    let fields = format!("Range: bytes=0-9,{}-\r\n", HUGE - 3);
+    let parts = parts_of(&ask_with(&mut talk, "/huge", &fields));
+    assert_eq!(parts[1].0, "bytes 5368709120-5368709122/5368709123");
+    assert_eq!(parts[1].1, bytes[69_997..]);
+    let answer = ask_with(&mut talk, "/huge", "Range: bytes=5368709123-\r\n");
+    assert_eq!(answer.field("content-range"), Some("bytes */5368709123"));
+    drop(talk);
+    carafe.stop_clean();
+}
+
+#[test]
+fn odd_times_do_no_harm() {
+    let (root, carafe) = server();
+    let path = root.path().join("small");
+    let epoch = SystemTime::UNIX_EPOCH;
+    let seconds = Duration::from_secs;
+    let mut talk = Talk::to(carafe.addr());
+    for (time, written) in [
+        (epoch, Some("Thu, 01 Jan 1970 00:00:00 GMT")),
+        (epoch - seconds(1), None),
+        (epoch - seconds(86_400 * 365 * 60), None),
+        (
+            epoch + seconds(MODIFIED_SECONDS) + Duration::from_nanos(999_999_999),
+            Some(MODIFIED),
+        ),
+        (epoch + seconds(253_402_300_800), None),
+        (epoch + seconds(1 << 40), None),
+    ] {
+        set_time(&path, time);
+        let is_kept = path.metadata().unwrap().modified().unwrap() == time;
+        let answer = talk.get("/small");
+        assert_eq!((answer.status, answer.body.len()), (200, 10), "{time:?}");
+        let etag = answer.field("etag").unwrap().to_owned();
+        // Not every file system can hold every time.
+        if is_kept && time < SystemTime::now() {
+            assert_eq!(answer.field("last-modified"), written, "{time:?}");
+        }
+        let again = ask_with(&mut talk, "/small", &format!("If-None-Match: {etag}\r\n"));
+        assert_eq!(again.status, 304, "{time:?}");
+        for date in [
+            MODIFIED,
+            "Fri, 31 Dec 9999 23:59:59 GMT",
+            "Thu, 01 Jan 1970 00:00:00 GMT",
+        ] {
+            for field in ["If-Modified-Since", "If-Unmodified-Since", "If-Range"] {
+                let fields = format!("{field}: {date}\r\nRange: bytes=0-1\r\n");
+                let status = ask_with(&mut talk, "/small", &fields).status;
+                assert!([200, 206, 304, 412].contains(&status), "{time:?} {fields}");
+            }
+        }
+    }
+    drop(talk);
+    carafe.stop_clean();
+}
+
+#[test]
+fn an_empty_file_is_told_from_a_missing_one() {
+    let root = root_with(&[("empty", "")]);
+    let carafe = Carafe::serve(root.path(), &[]);
+    let mut talk = Talk::to(carafe.addr());
+    let answer = talk.get("/empty");
+    assert_eq!(
+        (answer.status, answer.field("content-length")),
+        (200, Some("0"))
+    );
+    assert_eq!(
+        ask_with(&mut talk, "/empty", "Range: bytes=0-\r\n").status,
+        416
+    );
+    assert_eq!(
+        ask_with(&mut talk, "/empty", "Range: bytes=-1\r\n").status,
+        200
+    );
+    assert_eq!(talk.get("/missing").status, 404);
+    drop(talk);
+    carafe.stop_clean();
+}
