@@ -138,9 +138,12 @@ impl Verbosity {
     override_usage = "carafe get [OPTIONS] HOST:PORT NAME...\n       carafe get [OPTIONS] URL..."
 )]
 pub struct GetArgs {
-    /// A server, or a URL: http://HOST[:PORT]/PATH, gopher://HOST[:PORT]/9NAME; without it, carafe
-    /// asks for ip, port and name
-    #[arg(value_name = "HOST:PORT|URL")]
+    /// A server, or a URL.
+    #[arg(
+        value_name = "HOST:PORT|URL",
+        help = "A server, or a URL: http://HOST[:PORT]/PATH, gopher://HOST[:PORT]/9NAME; \
+                without it, carafe asks for ip, port and name"
+    )]
     pub first: Option<First>,
 
     /// Names of files on the server, or more URLs

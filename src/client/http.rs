@@ -136,7 +136,14 @@ impl Client {
             ureq::Error::HostNotFound => {
                 Failure::new(Exit::Network, "cannot resolve the host").into()
             }
-            error => Failure::new(Exit::Protocol, format!("{what}: {}", text(&error))).into(),
+            error @ (ureq::Error::Protocol(_)
+            | ureq::Error::LargeResponseHeader(..)
+            | ureq::Error::BadUri(_)
+            | ureq::Error::Http(_)) => {
+                Failure::new(Exit::Protocol, format!("{what}: {}", text(&error))).into()
+            }
+            // Among others, an end of file within the line of a chunk's size.
+            error => passing(format!("{what}: {}", text(&error))),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::SystemTime;
 
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, LAST_MODIFIED};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, LAST_MODIFIED, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
@@ -174,8 +174,11 @@ pub(super) fn unsatisfied_length(headers: &HeaderMap) -> Option<u64> {
     }
 }
 
-/// The length that the head gives, in bytes.
+/// The length that the head gives, in bytes. In chunks it counts for nothing: RFC 9112, 6.3.
 pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        return None;
+    }
     number(only(headers, CONTENT_LENGTH)?)
 }
 

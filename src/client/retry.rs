@@ -53,7 +53,9 @@ pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(text).ok()?;
-    Some(date.duration_since(now).unwrap_or_default())
+    let rest = date.duration_since(now).unwrap_or_default();
+    // A date is in whole seconds.
+    Some(Duration::from_secs(rest.as_millis().div_ceil(1000) as u64))
 }
 
 #[cfg(test)]
@@ -82,10 +84,11 @@ mod tests {
     #[test]
     fn retry_after_is_seconds_or_a_date() {
         let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        let now = now - Duration::from_millis(1);
         for (value, expected) in [
             ("7", Some(7)),
             ("99999999999999999999999", Some(u64::MAX)),
-            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(61)),
             ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
             ("-1", None),
             ("soon", None),
