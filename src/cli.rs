@@ -151,13 +151,20 @@ impl Verbosity {
 
 /// `carafe get`.
 #[derive(Args, Debug)]
+#[command(
+    override_usage = "carafe get [OPTIONS] HOST:PORT NAME...\n       carafe get [OPTIONS] URL..."
+)]
 pub struct GetArgs {
-    /// The server; without it, carafe asks for ip, port and name
-    #[arg(value_name = "HOST:PORT", requires = "names")]
-    pub server: Option<ServerAddress>,
+    /// A server, or a URL.
+    #[arg(
+        value_name = "HOST:PORT|URL",
+        help = "A server, or a URL: http://HOST[:PORT]/PATH, gopher://HOST[:PORT]/9NAME; \
+                without it, carafe asks for ip, port and name"
+    )]
+    pub first: Option<First>,
 
-    /// Names of files on the server
-    #[arg(value_name = "NAME")]
+    /// Names of files on the server, or more URLs
+    #[arg(value_name = "NAME|URL")]
     pub names: Vec<OsString>,
 
     /// Where to write instead of the default.
@@ -177,6 +184,22 @@ pub struct GetArgs {
         help = "Keep the remote name: NAME's last component, without [接收]"
     )]
     pub remote_name: bool,
+
+    /// Downloads at once
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 1, value_parser = Count::new(1, limits::JOBS_MAX))]
+    pub jobs: u64,
+
+    /// How often an HTTP download that broke is tried again, from where it broke
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = limits::RETRIES, value_parser = Count::new(0, 1 << 30))]
+    pub retries: u64,
+
+    /// The rest before the first new try; each later one is twice as long, up to 30s
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "1s", value_parser = duration)]
+    pub retry_delay: Duration,
+
+    /// The SHA-256 that the one file must have to get its name
+    #[arg(long, value_name = "HEX", value_parser = sha256)]
+    pub sha256: Option<String>,
 
     /// Send the name without the LF that ends it
     #[arg(long)]
@@ -281,6 +304,28 @@ impl FromStr for ServerAddress {
     }
 }
 
+/// What `get` is told first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum First {
+    /// A server of the bare protocol; names follow.
+    Server(ServerAddress),
+    /// A URL, which is looked at later; others follow.
+    Url(String),
+}
+
+impl FromStr for First {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains("://") {
+            return Ok(Self::Url(text.into()));
+        }
+        text.parse()
+            .map(Self::Server)
+            .map_err(|takes: String| format!("{takes}, or a URL"))
+    }
+}
+
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
@@ -294,8 +339,12 @@ pub enum Exit {
     FileIo,
     /// `get`, `say`: no connection, a broken one, or silence.
     Network,
-    /// `get`: the server has no such file, or an empty one.
+    /// `get`: what the server says is no HTTP, or leads nowhere.
+    Protocol,
+    /// `get`: the server has no such file, or an empty one; over HTTP, it answered with an error.
     NoFile,
+    /// `get`: the file has another SHA-256 than it must have.
+    Mismatch,
     /// `soak`: it could not run, or not offer the load.
     NotOffered,
     /// A second signal ended it at once; its number.
@@ -311,7 +360,10 @@ impl From<Exit> for ExitCode {
             Exit::Usage => 2,
             Exit::FileIo | Exit::NotOffered => 3,
             Exit::Network => 4,
+            Exit::Protocol => 7,
             Exit::NoFile => 8,
+            // The first number that wget leaves free.
+            Exit::Mismatch => 9,
             Exit::Signal(number) => 128 + number,
         })
     }
@@ -422,6 +474,13 @@ fn timeout(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "takes a duration from 1ms to a year, such as 10s or 250ms".into())
 }
 
+/// 32 bytes in hexadecimal digits; the letters become small.
+fn sha256(text: &str) -> Result<String, String> {
+    let is_digest = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let digest = is_digest.then(|| text.to_ascii_lowercase());
+    digest.ok_or_else(|| "takes 64 hexadecimal digits".into())
+}
+
 fn encoding(label: &str) -> Result<&'static encoding_rs::Encoding, String> {
     encoding_rs::Encoding::for_label(label.as_bytes())
         .filter(|encoding| encoding.output_encoding() == *encoding)
@@ -455,6 +514,7 @@ mod tests {
         let Ok(Command::Get(args)) = parse_words("carafe get") else {
             panic!("get parses")
         };
+        assert_eq!(args.retry_delay, limits::RETRY_DELAY);
         assert_eq!(args.patience.connect_timeout, limits::CONNECT_TIMEOUT);
         assert_eq!(args.patience.timeout, limits::CLIENT_TIMEOUT);
     }
@@ -492,14 +552,17 @@ mod tests {
             ),
             (
                 "get localhost a",
-                "HOST:PORT: 'localhost' won't do: it takes HOST:PORT",
+                "HOST:PORT|URL: 'localhost' won't do: it takes HOST:PORT, such as localhost:7890 \
+                 or [::1]:7890, or a URL",
             ),
             (
                 "get ::1:80 a",
-                "HOST:PORT: '::1:80' won't do: it takes HOST:PORT",
+                "HOST:PORT|URL: '::1:80' won't do: it takes HOST:PORT",
             ),
-            ("get h:0 a", "HOST:PORT: 'h:0' won't do: it takes HOST:PORT"),
-            ("get h:1", "required arguments were not provided: <NAME>"),
+            (
+                "get h:0 a",
+                "HOST:PORT|URL: 'h:0' won't do: it takes HOST:PORT",
+            ),
             (
                 "serve -p -1",
                 "--port: '-1' won't do: it takes a port, 0 to 65535",

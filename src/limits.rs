@@ -142,6 +142,32 @@ pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// What the client reads at once, in bytes.
 pub const CLIENT_BUFFER_BYTES: usize = 128 * 1024;
 
+/// How often one HTTP download is tried again if nothing else is asked. With the delays below that
+/// is seven seconds of trouble, enough for a server to be restarted.
+pub const RETRIES: u64 = 3;
+
+/// The client's rest before the first new try; each later one is twice as long.
+pub const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// The longest of these rests, unless the first is longer.
+pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
+
+/// How much of a server's `Retry-After` is honoured.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
+
+/// Redirects that one request follows.
+pub const REDIRECTS_MAX: usize = 10;
+
+/// By how much a `Date` must be later than `Last-Modified` for that to be a strong validator: RFC
+/// 9110, 8.8.2.2, asks for enough to make up for two clocks, and RFC 7232 said a minute.
+pub const STRONG_DATE_GAP: Duration = Duration::from_secs(60);
+
+/// The longest `.part.meta` that is read, in bytes: a URL and a header field.
+pub const META_BYTES_MAX: u64 = 128 * 1024;
+
+/// Downloads at once that `get -j` takes.
+pub const JOBS_MAX: u64 = 64;
+
 /// The longest reply that `say` prints, in bytes.
 pub const REPLY_BYTES_MAX: usize = 1024 * 1024;
 

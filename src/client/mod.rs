@@ -1,11 +1,20 @@
-//! The clients: blocking sockets of the standard library, one thing after the other.
+//! The clients: blocking sockets, one thing after the other; several downloads on as many threads.
 
 pub mod get;
 pub mod say;
 
+mod bare;
 mod connection;
+mod download;
+mod fetch;
+mod http;
+mod pool;
+mod progress;
 mod prompt;
+mod resume;
+mod retry;
 mod target;
+mod url;
 
 use std::io::Write as _;
 
