@@ -13,6 +13,8 @@ use crate::turn::{Next, Why};
 #[derive(Debug)]
 pub(super) struct Closing {
     pub(super) delivery: Delivery,
+    /// Since when the last byte is accepted.
+    pub(super) since: Instant,
     discarded: u64,
     idle_ends: Instant,
     total_ends: Instant,
@@ -30,6 +32,7 @@ impl Closing {
         let acked = env.transport.acked_bytes();
         Self {
             delivery,
+            since: env.turn.now,
             discarded,
             idle_ends,
             total_ends,
