@@ -4,6 +4,7 @@
 //! room opens with what it is for. To read the whole in one go, start at [`reactor`], then
 //! [`conn`], then [`service`] and what implements it.
 
+pub mod access_log;
 pub mod cli;
 pub mod client;
 pub mod conn;
@@ -11,6 +12,7 @@ pub mod descriptors;
 pub mod escape;
 pub mod limits;
 pub mod logging;
+pub mod metrics;
 pub mod reactor;
 pub mod serve;
 pub mod service;

@@ -260,6 +260,7 @@ impl<C> Reactor<C> {
     /// Waits for events and sorts them.
     fn wait(&mut self) -> io::Result<()> {
         let mut now = Instant::now();
+        self.control.stats.count_turn(now - self.control.now);
         loop {
             let timeout = self.patience(now);
             match self.poll.poll(&mut self.events, timeout) {

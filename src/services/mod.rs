@@ -1,5 +1,6 @@
 //! What carafe can serve. Services know bytes, names and files; never sockets.
 
 pub mod bare;
+pub mod metrics;
 pub mod root;
 pub mod thanks;
