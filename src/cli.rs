@@ -2,7 +2,7 @@
 //! A bad value is refused here, in one line that names the flag, the value and what it takes.
 
 use std::ffi::OsString;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::access_log::Format as LogFormat;
 use crate::escape::EscapedText;
 use crate::http::mime::Override;
 use crate::limits;
@@ -93,6 +94,18 @@ pub struct ServeArgs {
     /// Serve names that begin with a dot
     #[arg(long)]
     pub hidden: bool,
+
+    /// Append a line for every reply to this file, or to standard output for -
+    #[arg(long, value_name = "FILE")]
+    pub access_log: Option<PathBuf>,
+
+    /// How its lines look: combined or json
+    #[arg(long, value_name = "FORMAT", default_value = "combined", value_parser = log_format)]
+    pub log_format: LogFormat,
+
+    /// Listen here for GET /metrics and GET /healthz
+    #[arg(long, value_name = "ADDR:PORT", value_parser = socket_address)]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// What `serve` and `thank` share.
@@ -460,6 +473,19 @@ fn address(text: &str) -> Result<IpAddr, String> {
         .map_err(|_| "takes an IP address, such as 127.0.0.1 or ::1".into())
 }
 
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "takes ADDR:PORT, such as 127.0.0.1:9100 or [::1]:9100".into())
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "combined" => Ok(LogFormat::Combined),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("takes combined or json".into()),
+    }
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .ok()
@@ -545,6 +571,14 @@ mod tests {
             (
                 "serve --stall-timeout 900years",
                 "--stall-timeout: '900years' won't do",
+            ),
+            (
+                "serve --metrics localhost:9100",
+                "--metrics: 'localhost:9100' won't do: it takes ADDR:PORT",
+            ),
+            (
+                "serve --log-format xml",
+                "--log-format: 'xml' won't do: it takes combined or json",
             ),
             (
                 "thank --encoding klingon",

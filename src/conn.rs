@@ -9,6 +9,7 @@ mod closing;
 mod reading;
 mod sending;
 
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
@@ -168,6 +169,26 @@ impl Conn {
         self.state = state;
     }
 
+    /// What it does.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        match &self.state {
+            State::ReadingName(reading) if reading.idle_since().is_some() => Stage::Idle,
+            State::ReadingName(_) => Stage::Reading,
+            State::Sending(_) => Stage::Sending,
+            State::Closing(_) => Stage::Closing,
+        }
+    }
+
+    /// When the last byte of its reply was accepted, if it lingers since then.
+    #[must_use]
+    pub fn lingers_since(&self) -> Option<Instant> {
+        match &self.state {
+            State::Closing(closing) => Some(closing.since),
+            State::ReadingName(_) | State::Sending(_) => None,
+        }
+    }
+
     /// What was asked for, as far as it came; bytes from the peer.
     #[must_use]
     pub fn subject(&self) -> &[u8] {
@@ -206,6 +227,53 @@ impl Conn {
     }
 }
 
+/// What a connection does, seen from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Waits for a request or the rest of one.
+    Reading,
+    /// Was kept alive, and waits for another request.
+    Idle,
+    /// Sends a reply.
+    Sending,
+    /// Has sent everything, and waits for the peer's FIN.
+    Closing,
+}
+
+impl Stage {
+    /// All stages, in their order.
+    pub const ALL: [Self; 4] = [Self::Reading, Self::Idle, Self::Sending, Self::Closing];
+
+    /// What counters call it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reading => "reading",
+            Self::Idle => "idle",
+            Self::Sending => "sending",
+            Self::Closing => "closing",
+        }
+    }
+}
+
+/// How a reply ended, in words.
+#[derive(Clone, Copy, Debug)]
+pub enum End {
+    /// As it should; the outcome knows why something was refused.
+    Outcome(Outcome),
+    /// Otherwise.
+    Reason(Reason),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Outcome(outcome) => outcome.fmt(f),
+            Self::Reason(reason) => reason.fmt(f),
+        }
+    }
+}
+
 /// What became of a reply.
 #[derive(Debug)]
 pub struct Delivery {
@@ -221,6 +289,17 @@ pub struct Delivery {
     pub asked_at: Instant,
     /// What an access log says of it.
     pub exchange: Option<Box<Exchange>>,
+}
+
+impl Delivery {
+    /// How it ended, given why its connection did.
+    #[must_use]
+    pub fn end(&self, reason: Reason) -> End {
+        match reason == self.outcome.reason() {
+            true => End::Outcome(self.outcome),
+            false => End::Reason(reason),
+        }
+    }
 }
 
 /// Whose fault an error of the socket is: the peer's or the network's, or else ours.

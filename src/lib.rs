@@ -4,6 +4,7 @@
 //! room opens with what it is for. To read the whole in one go, start at [`reactor`], then
 //! [`conn`], then [`service`] and what implements it.
 
+pub mod access_log;
 pub mod cli;
 pub mod client;
 pub mod conn;
@@ -12,6 +13,7 @@ pub mod escape;
 pub mod http;
 pub mod limits;
 pub mod logging;
+pub mod metrics;
 pub mod reactor;
 pub mod serve;
 pub mod service;

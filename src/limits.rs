@@ -251,3 +251,33 @@ pub const FOLDERS_AT_ONCE_MAX: usize = 16;
 
 /// How long a list that nobody asks for keeps its place from others: longer than any turn.
 pub const FOLDER_FORGOTTEN: Duration = Duration::from_secs(1);
+
+/// The bounds of the histograms of times, each a share of the loop's or of a client's patience:
+/// below 100 microseconds a turn is idle, above 50 ms clients feel it.
+pub const TIMES_BOUNDS: [Duration; 13] = [
+    Duration::from_micros(10),
+    Duration::from_micros(50),
+    Duration::from_micros(100),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(10),
+    Duration::from_secs(60),
+];
+
+/// Connections to the metrics at once; more of them wait. A monitor or two need one each.
+pub const METRICS_CONNECTIONS_MAX: usize = 8;
+
+/// The accept queue of the metrics.
+pub const METRICS_BACKLOG: u32 = 64;
+
+/// The longest request for metrics, in bytes. Monitors send a few hundred.
+pub const METRICS_HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// The most header fields in it.
+pub const METRICS_HEADERS_MAX: usize = 64;

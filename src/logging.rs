@@ -1,4 +1,4 @@
-//! The log that can't block: lines go into a bounded queue, and one thread writes them. A stuck
+//! Logs that can't block: lines go into a bounded queue, and one thread writes them. A stuck
 //! terminal or pipe stops that thread, not the loop; lines that don't fit are dropped and counted.
 
 use std::fmt;
@@ -53,19 +53,61 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     bytes: Vec<u8>,
+    /// The sink opens itself anew before the line that begins here.
+    reopen_at: Vec<usize>,
     /// The writer has taken bytes and not finished with them.
     writing: bool,
+    /// Lines that it has taken and not written.
+    in_hand: u64,
+    /// Nothing is taken or written any more.
+    is_closed: bool,
     dropped: u64,
     /// How many of the dropped lines the output has been told of.
     confessed: u64,
 }
 
+/// Where lines are written.
+pub trait Sink: Write {
+    /// Opens itself anew: what is written from now on goes where its path leads now.
+    fn reopen(&mut self) {}
+
+    /// Lines were dropped. Returns what the sink shall hold about it: nothing, or a line.
+    fn confess(&mut self, lines: u64) -> String;
+}
+
+/// A stream that a person reads.
+struct Stream<W>(W);
+
+impl<W: Write> Write for Stream<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl<W: Write> Sink for Stream<W> {
+    fn confess(&mut self, lines: u64) -> String {
+        format!("carafe: {lines} lines dropped: the output didn't take them\n")
+    }
+}
+
 impl Outlet {
+    /// Starts the thread that writes to a stream, and says there what was dropped.
+    ///
+    /// # Errors
+    /// The thread can't be started.
+    pub fn new(stream: impl Write + Send + 'static) -> io::Result<Self> {
+        Self::to(Stream(stream))
+    }
+
     /// Starts the thread that writes to `sink`.
     ///
     /// # Errors
     /// The thread can't be started.
-    pub fn new(sink: impl Write + Send + 'static) -> io::Result<Self> {
+    pub fn to(sink: impl Sink + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let writers = Arc::clone(&shared);
         thread::Builder::new()
@@ -93,11 +135,36 @@ impl Outlet {
         self.shared.lock().dropped
     }
 
+    /// Has the sink open itself anew, between the lines queued so far and those that follow.
+    pub fn reopen(&self) {
+        let mut queue = self.shared.lock();
+        let at = queue.bytes.len();
+        if queue.reopen_at.last() != Some(&at) {
+            queue.reopen_at.push(at);
+        }
+        drop(queue);
+        self.shared.filled.notify_one();
+    }
+
+    /// Waits as [`Outlet::flush`] does, and gives up on what is left then, and on all that comes.
+    /// Returns how many lines were lost in all.
+    #[must_use]
+    pub fn finish(&self) -> u64 {
+        let _ = self.flush();
+        let mut queue = self.shared.lock();
+        queue.is_closed = true;
+        queue.dropped += count_lines(&queue.bytes) + queue.in_hand;
+        queue.in_hand = 0;
+        queue.bytes.clear();
+        queue.reopen_at.clear();
+        queue.dropped
+    }
+
     /// Waits until the writer has nothing left, but not longer than a second: the reader may be
     /// stuck. Returns whether every line so far was written.
     pub fn flush(&self) -> bool {
         let queue = self.shared.lock();
-        let unwritten = |queue: &mut Queue| queue.writing || !queue.bytes.is_empty();
+        let unwritten = |queue: &mut Queue| queue.writing || queue.has_work();
         let (queue, waited) = self
             .shared
             .emptied
@@ -108,7 +175,7 @@ impl Outlet {
 
     fn push(&self, line: &[u8], bytes_max: usize) {
         let mut queue = self.shared.lock();
-        if queue.bytes.len() + line.len() > bytes_max {
+        if queue.is_closed || queue.bytes.len() + line.len() > bytes_max {
             queue.dropped += 1;
             return;
         }
@@ -132,11 +199,11 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_to(&self, mut sink: impl Write) {
-        let mut taken = Vec::new();
+    fn write_to(&self, mut sink: impl Sink) {
+        let (mut taken, mut reopen_at) = (Vec::new(), Vec::new());
         loop {
             let mut queue = self.lock();
-            while queue.bytes.is_empty() {
+            while !queue.has_work() {
                 queue.writing = false;
                 self.emptied.notify_all();
                 queue = self
@@ -145,44 +212,80 @@ impl Shared {
                     .unwrap_or_else(PoisonError::into_inner);
             }
             std::mem::swap(&mut queue.bytes, &mut taken);
+            std::mem::swap(&mut queue.reopen_at, &mut reopen_at);
             queue.writing = true;
+            queue.in_hand = count_lines(&taken);
             let dropped = queue.dropped;
             let unconfessed = dropped - queue.confessed;
             drop(queue);
-            let lines_end = taken.len();
-            if unconfessed > 0 {
-                let line =
-                    format!("carafe: {unconfessed} lines dropped: the output didn't take them\n");
-                taken.extend_from_slice(line.as_bytes());
+            let mut from = 0;
+            for at in reopen_at.drain(..) {
+                let _ = self.write_lines(&mut sink, &taken[from..at]);
+                sink.reopen();
+                from = at;
             }
-            let (written, result) = write_patiently(&mut sink, &taken);
-            let mut queue = self.lock();
-            match result {
-                Ok(()) => queue.confessed = dropped,
-                Err(_) => queue.dropped += count_lines(&taken[written.min(lines_end)..lines_end]),
+            let mut result = self.write_lines(&mut sink, &taken[from..]);
+            if unconfessed > 0 && result.is_ok() {
+                let line = sink.confess(unconfessed);
+                result = write_patiently(&mut sink, line.as_bytes(), |_| true);
             }
-            drop(queue);
+            if result.is_ok() {
+                self.lock().confessed = dropped;
+            }
             taken.clear();
         }
+    }
+
+    /// Writes lines that are in hand. Those that the sink doesn't take are dropped.
+    fn write_lines(&self, sink: &mut impl Sink, lines: &[u8]) -> io::Result<()> {
+        let mut left = lines;
+        let result = write_patiently(sink, lines, |written| {
+            let mut queue = self.lock();
+            // Once it is closed none is in hand.
+            queue.in_hand = queue.in_hand.saturating_sub(count_lines(&left[..written]));
+            left = &left[written..];
+            !queue.is_closed
+        });
+        if result.is_err() {
+            let mut queue = self.lock();
+            let lost = count_lines(left).min(queue.in_hand);
+            queue.in_hand -= lost;
+            queue.dropped += lost;
+        }
+        result
+    }
+}
+
+impl Queue {
+    fn has_work(&self) -> bool {
+        !self.bytes.is_empty() || !self.reopen_at.is_empty()
     }
 }
 
 /// Writes everything, also to a descriptor that somebody else has made non-blocking, as programs
-/// that share a terminal do. Returns how many bytes were written, also beside an error.
-fn write_patiently(sink: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
-    let mut written = 0;
-    while written < bytes.len() {
-        match sink.write(&bytes[written..]) {
-            Ok(0) => return (written, Err(ErrorKind::WriteZero.into())),
-            Ok(count) => written += count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+/// that share a terminal do. `goes_on` is told how many bytes each attempt has written.
+fn write_patiently(
+    sink: &mut impl Write,
+    mut bytes: &[u8],
+    mut goes_on: impl FnMut(usize) -> bool,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = match sink.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => 0,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 thread::sleep(Duration::from_millis(20));
+                0
             }
-            Err(error) => return (written, Err(error)),
+            Err(error) => return Err(error),
+        };
+        bytes = &bytes[written..];
+        if !goes_on(written) {
+            break;
         }
     }
-    (written, sink.flush())
+    sink.flush()
 }
 
 fn count_lines(bytes: &[u8]) -> u64 {
@@ -317,6 +420,68 @@ mod tests {
             assert!(!outlet.flush());
         }
         assert_eq!(outlet.dropped(), 3);
+    }
+
+    /// A sink that says in its output when it was opened anew.
+    struct Marked(mpsc::Sender<Vec<u8>>);
+
+    impl Write for Marked {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.send(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Sink for Marked {
+        fn reopen(&mut self) {
+            let _ = self.0.send(b"|".to_vec());
+        }
+
+        fn confess(&mut self, _: u64) -> String {
+            String::new()
+        }
+    }
+
+    #[test]
+    fn a_sink_is_opened_anew_between_the_lines_before_and_those_after() {
+        let (written, output) = mpsc::channel();
+        let outlet = Outlet::to(Marked(written)).unwrap();
+        let mut expected = String::new();
+        for round in 0..1000 {
+            for line in 0..round % 3 {
+                outlet.print(&format_args!("{round}.{line}"));
+                expected.push_str(&format!("{round}.{line}\n"));
+            }
+            outlet.reopen();
+            expected.push('|');
+        }
+        assert!(outlet.flush());
+        let all: Vec<u8> = output.try_iter().flatten().collect();
+        let text = String::from_utf8(all).unwrap();
+        // Twice without a line between may be once.
+        let folded = |text: &str| text.replace("||", "|");
+        assert_eq!(folded(&text), folded(&expected));
+    }
+
+    #[test]
+    fn what_a_stuck_sink_has_not_taken_at_the_end_counts_as_dropped() {
+        let (allow, allowed) = mpsc::channel();
+        let (written, output) = mpsc::channel();
+        let outlet = Outlet::new(Gate { allowed, written }).unwrap();
+        allow.send(()).unwrap();
+        outlet.print(&format_args!("a"));
+        assert!(outlet.flush());
+        for line in ["b", "c", "d"] {
+            outlet.print(&format_args!("{line}"));
+        }
+        assert_eq!(outlet.finish(), 3);
+        outlet.print(&format_args!("e"));
+        assert_eq!(outlet.finish(), 4);
+        assert_eq!(output.try_iter().count(), 1);
     }
 
     #[test]

@@ -11,7 +11,9 @@
 //! no new edge will come.
 
 mod app;
+mod ending;
 mod listener;
+mod slot;
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -22,11 +24,8 @@ use std::time::{Duration, Instant};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Waker};
 use slab::Slab;
-use socket2::SockRef;
 
-use crate::limits::{
-    ACCEPT_RETRY, ACCEPTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX, ROOM_KEPT_FREE_SHARE, SCRATCH_BYTES,
-};
+use crate::limits::{ACCEPT_RETRY, ACCEPTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX, SCRATCH_BYTES};
 use crate::sockopt;
 use crate::stats::{Reason, Stats};
 use crate::timers::{Deadline, Seldom, Timers};
@@ -36,6 +35,7 @@ pub use app::{App, Control, Cx, ListenerId, Remote, SourceId, Token};
 
 use app::{FIRST_GENERATION, LISTENER, Life, SOURCE, WAKER};
 use listener::{Accepting, Listener, concerns_one_client};
+use slot::{End, Run, Slot};
 
 /// How the loop came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,9 @@ pub struct Reactor<C> {
     listeners: Vec<Listener>,
     slots: Slab<Slot<C>>,
     connections_max: usize,
+    /// Connections that came by a listener aside and have not ended, and how many may be there.
+    aside_open: usize,
+    aside_max: usize,
     generation: u32,
     timers: Timers<Token>,
     run_queue: VecDeque<Token>,
@@ -67,34 +70,6 @@ pub struct Reactor<C> {
     /// Shortages that keep clients out, and sockets that can't be watched, are warned about.
     shortage: Seldom,
     unwatched: Seldom,
-}
-
-#[derive(Debug)]
-struct Slot<C> {
-    socket: TcpStream,
-    generation: u32,
-    registered: bool,
-    run: Run,
-    deadline: Deadline,
-    conn: C,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Run {
-    /// Waits for an edge.
-    Waiting,
-    /// Waits for a wake-up.
-    Parked,
-    /// In the run queue, to be stepped with this.
-    Queued(Why),
-    /// Ended; the reap will take it.
-    Ended,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum End {
-    Close(Reason),
-    Reset(Reason),
 }
 
 impl<C> Reactor<C> {
@@ -120,7 +95,7 @@ impl<C> Reactor<C> {
             };
             poll.registry()
                 .register(&mut socket, token.pack(), Interest::READABLE)?;
-            registered.push(Listener::new(socket));
+            registered.push(Listener::new(socket, false));
         }
         let now = Instant::now();
         Ok(Self {
@@ -133,6 +108,8 @@ impl<C> Reactor<C> {
             listeners: registered,
             slots: Slab::new(),
             connections_max,
+            aside_open: 0,
+            aside_max: 0,
             generation: FIRST_GENERATION,
             timers: Timers::new(now),
             run_queue: VecDeque::new(),
@@ -151,6 +128,30 @@ impl<C> Reactor<C> {
             shortage: Seldom::default(),
             unwatched: Seldom::default(),
         })
+    }
+
+    /// Adds a listener beside the others, for those who only look on: up to `connections_max` of
+    /// them, whatever the others are limited to. They aren't counted, they are let in when nobody
+    /// else is, and neither they nor their listener hold up a drain's end.
+    ///
+    /// # Errors
+    /// It can't be registered.
+    pub fn add_aside(
+        &mut self,
+        mut socket: TcpListener,
+        connections_max: usize,
+    ) -> io::Result<ListenerId> {
+        let key = self.listeners.len() as u32;
+        let token = Token {
+            key,
+            generation: LISTENER,
+        };
+        self.poll
+            .registry()
+            .register(&mut socket, token.pack(), Interest::READABLE)?;
+        self.listeners.push(Listener::new(socket, true));
+        self.aside_max += connections_max;
+        Ok(ListenerId(key))
     }
 
     /// Watches a source; its readiness becomes [`App::source`].
@@ -202,6 +203,7 @@ impl<C> Reactor<C> {
     /// # Errors
     /// The poll itself fails; the connections are reset.
     pub fn run<A: App<Conn = C>>(&mut self, app: &mut A) -> io::Result<Ending> {
+        self.control.now = Instant::now();
         loop {
             if let Err(error) = self.turn(app) {
                 self.end_all(app, Reason::PollFailed);
@@ -214,15 +216,20 @@ impl<C> Reactor<C> {
                     self.reap(app);
                     return Ok(Ending::Stopped);
                 }
-                Life::Draining { .. } if self.is_empty() => return Ok(Ending::Drained),
+                Life::Draining { .. } if self.is_empty() => {
+                    self.end_all(app, Reason::Stopped);
+                    self.reap(app);
+                    return Ok(Ending::Drained);
+                }
                 _ => {}
             }
         }
     }
 
-    /// Neither a connection nor anybody who could become one.
+    /// Neither a connection nor anybody who could become one, but for those aside.
     fn is_empty(&self) -> bool {
-        self.slots.is_empty() && self.listeners.iter().all(Listener::is_closed)
+        let mut doors = self.listeners.iter().filter(|listener| !listener.aside);
+        self.slots.len() == self.aside_open && doors.all(Listener::is_closed)
     }
 
     fn turn<A: App<Conn = C>>(&mut self, app: &mut A) -> io::Result<()> {
@@ -236,7 +243,7 @@ impl<C> Reactor<C> {
         let stood = self.run_queue.len();
         for index in 0..self.listeners.len() {
             // Asked for each: the first step of a new client may change it.
-            if self.control.is_accepting {
+            if self.is_accepting(&self.listeners[index]) {
                 self.accept(app, index);
             }
         }
@@ -252,12 +259,14 @@ impl<C> Reactor<C> {
 
     /// Waits for events and sorts them.
     fn wait(&mut self) -> io::Result<()> {
+        let mut now = Instant::now();
+        self.control.stats.count_turn(now - self.control.now);
         loop {
-            let timeout = self.patience(Instant::now());
+            let timeout = self.patience(now);
             match self.poll.poll(&mut self.events, timeout) {
                 // What a signal interrupts has not looked: a turn without events would take
                 // deadlines for passed whose bytes are there.
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => now = Instant::now(),
                 result => break result?,
             }
         }
@@ -287,7 +296,7 @@ impl<C> Reactor<C> {
 
     /// How long the wait may take; `None` is without end.
     fn patience(&self, now: Instant) -> Option<Duration> {
-        let doors = self.listeners.iter().filter(|_| self.control.is_accepting);
+        let doors = self.listeners.iter().filter(|one| self.is_accepting(one));
         let drain_ends = match self.control.life {
             Life::Draining { deadline } => Some(deadline),
             Life::DrainAsked { .. } => return Some(Duration::ZERO),
@@ -307,6 +316,11 @@ impl<C> Reactor<C> {
 
     // ---- accepting ----
 
+    /// Those aside are let in when nobody else is.
+    fn is_accepting(&self, listener: &Listener) -> bool {
+        self.control.is_accepting || listener.aside
+    }
+
     fn accept<A: App<Conn = C>>(&mut self, app: &mut A, index: usize) {
         let now = self.control.now;
         let is_last_look = self.listeners[index]
@@ -317,14 +331,19 @@ impl<C> Reactor<C> {
             self.listeners[index].state = Accepting::Ready;
         }
         for _ in 0..ACCEPTS_PER_TURN_MAX {
+            let is_accepting = self.is_accepting(&self.listeners[index]);
             let listener = &mut self.listeners[index];
-            let may_try = self.control.is_accepting && listener.may_try(now);
+            let may_try = is_accepting && listener.may_try(now);
             let Some(socket) = listener.socket.as_ref().filter(|_| may_try) else {
                 break;
             };
-            if self.slots.len() >= self.connections_max {
-                let most = self.connections_max;
-                let why = format_args!("the limit of {most} connections is reached");
+            let (open, most) = match listener.aside {
+                true => (self.aside_open, self.aside_max),
+                false => (self.slots.len() - self.aside_open, self.connections_max),
+            };
+            if open >= most {
+                let aside = if listener.aside { " aside" } else { "" };
+                let why = format_args!("the limit of {most} connections{aside} is reached");
                 listener.rest(None, &mut self.shortage, now, why);
                 break;
             }
@@ -368,12 +387,13 @@ impl<C> Reactor<C> {
             // A handshake that ended after the door was shut inherited the shut door.
             let _ = sockopt::set_ttl_min(&socket, 0);
         }
-        self.insert(app, socket, |app, cx| app.accepted(from, peer, cx));
+        let aside = self.listeners[from.0 as usize].aside;
+        self.insert(app, socket, aside, |app, cx| app.accepted(from, peer, cx));
     }
 
     fn insert_outgoing<A: App<Conn = C>>(&mut self, app: &mut A) {
         for (socket, conn) in std::mem::take(&mut self.control.outgoing) {
-            self.insert(app, socket, |_, _| conn);
+            self.insert(app, socket, false, |_, _| conn);
         }
     }
 
@@ -382,9 +402,13 @@ impl<C> Reactor<C> {
         &mut self,
         app: &mut A,
         socket: TcpStream,
+        aside: bool,
         make: impl FnOnce(&mut A, &mut Cx<'_, C>) -> C,
     ) {
-        self.control.stats.count_accepted();
+        match aside {
+            true => self.aside_open += 1,
+            false => self.control.stats.count_accepted(),
+        }
         let vacant = self.slots.vacant_entry();
         let token = Token {
             key: vacant.key() as u32,
@@ -407,6 +431,7 @@ impl<C> Reactor<C> {
             socket,
             generation: token.generation,
             registered: false,
+            aside,
             run: Run::Waiting,
             deadline: Deadline::default(),
             conn,
@@ -506,6 +531,7 @@ impl<C> Reactor<C> {
 
     fn doom(&mut self, token: Token, end: End) {
         self.set_run(token, Run::Ended);
+        self.aside_open -= usize::from(self.slots[token.key as usize].aside);
         self.ending.push((token, end));
     }
 
@@ -530,118 +556,6 @@ impl<C> Reactor<C> {
         {
             self.end_drain(app);
         }
-    }
-
-    // ---- ending ----
-
-    /// Releases what ended in this turn.
-    fn reap<A: App<Conn = C>>(&mut self, app: &mut A) {
-        if self.ending.is_empty() {
-            return;
-        }
-        let mut ending = std::mem::take(&mut self.ending);
-        for (token, end) in ending.drain(..) {
-            let slot = self.slots.remove(token.key as usize);
-            let reason = match end {
-                End::Close(reason) => reason,
-                End::Reset(reason) => {
-                    // Without SO_LINGER the close would look like a good end.
-                    let _ = SockRef::from(&slot.socket).set_linger(Some(Duration::ZERO));
-                    reason
-                }
-            };
-            drop(slot.socket);
-            self.control.stats.count_ended(reason);
-            app.ended(slot.conn, token, reason, &mut self.control);
-        }
-        self.ending = ending;
-        for listener in &mut self.listeners {
-            if let Accepting::Resting { .. } = listener.state {
-                listener.state = Accepting::Ready;
-            }
-        }
-    }
-
-    /// Shuts the door: new SYNs are dropped, while those already let in are accepted still.
-    fn begin_drain<A: App<Conn = C>>(&mut self, app: &mut A) {
-        if let Life::DrainAsked { deadline } = self.control.life {
-            self.control.life = Life::Draining { deadline };
-            for listener in &mut self.listeners {
-                listener.shut(self.control.now);
-            }
-            app.draining();
-            for token in self.open_tokens() {
-                self.step(app, token, Why::Evict);
-            }
-        }
-    }
-
-    /// When the room for connections runs out, those that have been idle for longest end first.
-    fn evict_idle<A: App<Conn = C>>(&mut self, app: &mut A) {
-        let comfortable =
-            self.connections_max - self.connections_max.div_ceil(ROOM_KEPT_FREE_SHARE);
-        let open = self.slots.len() - self.ending.len();
-        if open <= comfortable || self.listeners.is_empty() {
-            return;
-        }
-        let mut idle: Vec<_> = self
-            .open_tokens()
-            .into_iter()
-            .filter_map(|token| {
-                let slot = &self.slots[token.key as usize];
-                app.idle_since(&slot.conn).map(|since| (since, token))
-            })
-            .collect();
-        idle.sort_by_key(|(since, _)| *since);
-        for (_, token) in idle.into_iter().take(open - comfortable) {
-            self.step(app, token, Why::Evict);
-        }
-    }
-
-    /// The drain's deadline: whatever is left has to end in this turn.
-    fn end_drain<A: App<Conn = C>>(&mut self, app: &mut A) {
-        for socket in self
-            .listeners
-            .iter_mut()
-            .filter_map(|listener| listener.socket.take())
-        {
-            let left = sockopt::accept_queue_len(&socket).unwrap_or(0);
-            self.control.stats.left_in_queue += u64::from(left);
-        }
-        self.end_all(app, Reason::DrainDeadline);
-    }
-
-    /// Closes what can be closed well, and resets the rest for this reason.
-    fn end_all<A: App<Conn = C>>(&mut self, app: &mut A, reason: Reason) {
-        self.insert_outgoing(app);
-        for token in self.open_tokens() {
-            self.step(app, token, Why::Stop(reason));
-            if self.run_of(token) != Some(Run::Ended) {
-                self.doom(token, End::Reset(reason));
-            }
-        }
-    }
-
-    /// All connections that have not ended.
-    fn open_tokens(&self) -> Vec<Token> {
-        let open = self.slots.iter().filter(|(_, slot)| slot.run != Run::Ended);
-        open.map(|(key, slot)| Token {
-            key: key as u32,
-            generation: slot.generation,
-        })
-        .collect()
-    }
-}
-
-impl<C> Slot<C> {
-    fn register(&mut self, poll: &Poll, token: Token) -> io::Result<()> {
-        if !self.registered {
-            let both = Interest::READABLE | Interest::WRITABLE;
-            poll.registry()
-                .register(&mut self.socket, token.pack(), both)?;
-            self.registered = true;
-        }
-        Ok(())
     }
 }
 

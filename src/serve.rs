@@ -1,19 +1,21 @@
 //! The application on the reactor: `serve` and `thank` wire listeners, connections, a service,
 //! signals, counters and the log together.
 
+mod listeners;
+mod watch;
+
 use std::collections::VecDeque;
-use std::fmt::Display;
-use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::fmt::{Display, Write as _};
+use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
-use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 
 use crate::cli::{Exit, ListenArgs, ServeArgs, ThankArgs};
-use crate::conn::{Conn, Delivery, Env, Timeouts};
+use crate::conn::{Conn, Delivery, Env, Stage, Timeouts};
 use crate::descriptors::raise_descriptor_limit;
 use crate::escape::Escaped;
 use crate::http::mime::ContentTypes;
@@ -32,6 +34,9 @@ use crate::stats::{Reason, Stats};
 use crate::timers::Seldom;
 use crate::transport::Socket;
 use crate::turn::{Next, Why};
+
+use listeners::{bind_all, say_lower_somaxconn};
+use watch::{Observers, Watch};
 
 /// Why a server could not start, and how the program ends then.
 #[derive(Debug)]
@@ -63,20 +68,24 @@ impl StartError {
 /// # Errors
 /// It can't start.
 pub fn serve(args: &ServeArgs) -> Result<Exit, StartError> {
-    let service = open_root(args)?;
+    let mut service = open_root(args)?;
+    // Both count by status.
+    service.set_logged(args.access_log.is_some() || args.metrics.is_some());
+    let observers = Observers::open(args)?;
     let outlet = start_log(&args.listen)?;
     let timeouts = Timeouts {
         request: args.listen.request_timeout,
         keep_alive: args.keep_alive,
         stall: args.stall_timeout,
     };
-    let room = Room::find(&args.listen, Some(args.open_files))?;
-    let mut server = Server::start(service, timeouts, &args.listen, args.port, room, outlet)?;
+    let room = Room::find(&args.listen, Some(args.open_files), observers.descriptors())?;
+    let (listen, port) = (&args.listen, args.port);
+    let mut server = Server::start(service, timeouts, listen, port, room, outlet, observers)?;
     let host = rustix::system::uname()
         .nodename()
         .to_string_lossy()
         .into_owned();
-    let port = server.addresses.first().map_or(args.port, SocketAddr::port);
+    let port = server.addresses.first().map_or(port, SocketAddr::port);
     server.app.service.set_address(host, port);
     let root = args.root.as_os_str().as_encoded_bytes();
     log::info!("serving \"{}\"", Escaped(root));
@@ -97,8 +106,9 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, StartError> {
         keep_alive: KEEP_ALIVE,
         stall: STALL_TIMEOUT,
     };
-    let room = Room::find(&args.listen, None)?;
-    let mut server = Server::start(service, timeouts, &args.listen, args.port, room, outlet)?;
+    let room = Room::find(&args.listen, None, 0)?;
+    let (listen, port, nobody) = (&args.listen, args.port, Observers::default());
+    let mut server = Server::start(service, timeouts, listen, port, room, outlet, nobody)?;
     server.app.once = args.once;
     let exit = server.run_until_signal();
     if stdout.flush() {
@@ -145,11 +155,15 @@ struct Room {
 
 impl Room {
     /// Raises the descriptor limit as far as it goes, and leaves room for files: `None` for a
-    /// service that opens none, else what the flag says.
-    fn find(listen: &ListenArgs, open_files: Option<Option<u64>>) -> Result<Self, StartError> {
+    /// service that opens none, else what the flag says. `aside` are for those who look on.
+    fn find(
+        listen: &ListenArgs,
+        open_files: Option<Option<u64>>,
+        aside: u64,
+    ) -> Result<Self, StartError> {
         let limit = raise_descriptor_limit();
         let listeners = listen.bind.len().max(1) as u64;
-        let free = limit.saturating_sub(DESCRIPTORS_RESERVED + listeners);
+        let free = limit.saturating_sub(DESCRIPTORS_RESERVED + listeners + aside);
         let default_files = (limit / OPEN_FILES_SHARE).min(free.saturating_sub(1));
         let files = open_files.map_or(0, |flag| flag.unwrap_or(default_files));
         let room = free.saturating_sub(files);
@@ -174,79 +188,6 @@ impl Room {
         Ok(Self {
             connections_max: asked.min(room).min(1 << 30) as usize,
         })
-    }
-}
-
-// ---- listeners ----
-
-/// Binds what the flags ask for; by default both families on one socket.
-fn bind_all(
-    listen: &ListenArgs,
-    port: u16,
-    outlet: &Outlet,
-) -> Result<Vec<TcpListener>, StartError> {
-    let backlog = listen.backlog as i32; // At most 2^30, as the flag says.
-    if listen.bind.is_empty() {
-        let everything = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-        return match bind(everything, backlog, false) {
-            Err(error) if lacks_ipv6(&error) => {
-                outlet.announce(&format_args!("IPv6 is off here ({error}): IPv4 only"));
-                let ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-                Ok(vec![
-                    bind(ipv4, backlog, false).map_err(|error| cannot_bind(ipv4, &error))?,
-                ])
-            }
-            result => Ok(vec![
-                result.map_err(|error| cannot_bind(everything, &error))?,
-            ]),
-        };
-    }
-    let wants_ipv4 = listen.bind.contains(&IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let mut port = port;
-    let mut listeners = Vec::with_capacity(listen.bind.len());
-    for &address in &listen.bind {
-        let at = SocketAddr::from((address, port));
-        let listener = bind(at, backlog, wants_ipv4).map_err(|error| cannot_bind(at, &error))?;
-        if port == 0 {
-            // One server has one port: the first one's is good for all.
-            let bound = listener.local_addr();
-            port = bound.map_err(|error| cannot_bind(at, &error))?.port();
-        }
-        listeners.push(listener);
-    }
-    Ok(listeners)
-}
-
-/// mio's own bind has a fixed backlog of 128, so socket2 makes the listener. `only_v6` keeps `::`
-/// out of the way of another listener on 0.0.0.0.
-fn bind(address: SocketAddr, backlog: i32, only_v6: bool) -> io::Result<TcpListener> {
-    let kind = Type::STREAM.nonblocking().cloexec();
-    let socket = RawSocket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
-    // The server closes first, so its port is full of TIME_WAIT after a restart.
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(only_v6)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(backlog)?;
-    Ok(TcpListener::from_std(socket.into()))
-}
-
-fn lacks_ipv6(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::EAFNOSUPPORT) || error.kind() == ErrorKind::AddrNotAvailable
-}
-
-fn cannot_bind(address: SocketAddr, error: &io::Error) -> StartError {
-    StartError::failed(format!("{address} can't be listened on: {error}"))
-}
-
-/// The kernel lowers the backlog to this in silence.
-fn say_lower_somaxconn(backlog: u64) {
-    let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
-    if let Ok(somaxconn) = text.trim().parse::<u64>()
-        && somaxconn < backlog
-    {
-        log::info!("net.core.somaxconn lowers the backlog from {backlog} to {somaxconn}");
     }
 }
 
@@ -275,6 +216,7 @@ impl<S: Service> Server<S> {
         port: u16,
         room: Room,
         outlet: Outlet,
+        observers: Observers,
     ) -> Result<Self, StartError> {
         let listeners = bind_all(listen, port, &outlet)?;
         say_lower_somaxconn(listen.backlog);
@@ -283,6 +225,9 @@ impl<S: Service> Server<S> {
         let mut server = server.map_err(failed)?;
         server.app.patience = listen.drain;
         let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
+        if observers.hangups {
+            signals.add_signal(SIGHUP).map_err(failed)?;
+        }
         server
             .reactor
             .add_source(&mut signals, SIGNALS)
@@ -293,6 +238,8 @@ impl<S: Service> Server<S> {
                 .outlet
                 .announce(&format_args!("listening on {address}"));
         }
+        let watch = Watch::begin(observers, &mut server.reactor, &server.outlet);
+        server.app.watch = watch.map_err(failed)?;
         Ok(server)
     }
 
@@ -321,6 +268,7 @@ impl<S: Service> Server<S> {
             delivered: Vec::new(),
             parked: VecDeque::new(),
             shortage: Seldom::default(),
+            watch: Watch::default(),
             outlet: outlet.clone(),
         };
         Ok(Self {
@@ -360,9 +308,17 @@ impl<S: Service> Server<S> {
     fn run_until_signal(mut self) -> Exit {
         let ending = self.reactor.run(&mut self.app);
         let stats = self.reactor.stats();
-        match self.outlet.dropped() {
-            0 => log::info!("{stats}"),
-            dropped => log::warn!("{stats}; {dropped} log lines dropped"),
+        let lost = [
+            ("log", self.outlet.dropped()),
+            ("access log", self.app.watch.finish()),
+        ];
+        let mut losses = String::new();
+        for (log, lines) in lost.into_iter().filter(|&(_, lines)| lines > 0) {
+            let _ = write!(losses, "; {lines} {log} lines dropped");
+        }
+        match losses.is_empty() {
+            true => log::info!("{stats}"),
+            false => log::warn!("{stats}{losses}"),
         }
         match (ending, self.app.signalled) {
             (Ok(Ending::Stopped), Signalled::Again(signal)) => Exit::Signal(signal),
@@ -397,7 +353,17 @@ pub struct Client {
     accepted_at: Instant,
     /// It stands in the line of those who wait for a descriptor.
     in_line: bool,
+    role: Role,
     conn: Conn,
+}
+
+/// Who a connection is to the counters.
+#[derive(Clone, Copy, Debug)]
+enum Role {
+    /// A client, counted as one that does this.
+    Client(Stage),
+    /// It reads the metrics, and isn't counted.
+    Monitor,
 }
 
 /// Which signals have come.
@@ -425,19 +391,26 @@ struct Serving<S> {
     parked: VecDeque<Token>,
     /// Their shortage is warned about.
     shortage: Seldom,
+    watch: Watch,
     outlet: Outlet,
 }
 
-impl<S> Serving<S> {
-    /// The first signal drains, a later one ends.
+impl<S: Service> Serving<S> {
+    /// A hangup opens things anew. The first other signal drains, a later one ends.
     fn take_signals(&mut self, control: &mut Control<Client>) {
-        let Some(signal) = self
-            .signals
-            .as_mut()
-            .and_then(|signals| signals.pending().last())
-        else {
-            return;
-        };
+        let pending = self.signals.as_mut().map(Signals::pending);
+        let (mut hung_up, mut last) = (false, None);
+        for signal in pending.into_iter().flatten() {
+            match signal {
+                SIGHUP => hung_up = true,
+                signal => last = Some(signal),
+            }
+        }
+        if hung_up {
+            self.watch.reopen();
+            self.service.reopen();
+        }
+        let Some(signal) = last else { return };
         match self.signalled {
             Signalled::Not => {
                 self.signalled = Signalled::Once;
@@ -487,14 +460,19 @@ impl<S> Serving<S> {
 impl<S: Service> App for Serving<S> {
     type Conn = Client;
 
-    fn accepted(&mut self, _from: ListenerId, peer: SocketAddr, cx: &mut Cx<'_, Client>) -> Client {
-        let accepted_at = cx.turn.now;
-        let conn = Conn::new(accepted_at + self.timeouts.request);
+    fn accepted(&mut self, from: ListenerId, peer: SocketAddr, cx: &mut Cx<'_, Client>) -> Client {
+        let (accepted_at, role) = (cx.turn.now, self.watch.welcome(from));
+        let timeouts = match role {
+            Role::Client(_) => self.timeouts,
+            Role::Monitor => watch::TIMEOUTS,
+        };
+        let conn = Conn::new(accepted_at + timeouts.request);
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         Client {
             peer,
             accepted_at,
             in_line: false,
+            role,
             conn,
         }
     }
@@ -506,6 +484,9 @@ impl<S: Service> App for Serving<S> {
         why: Why,
         cx: &mut Cx<'_, Client>,
     ) -> Next {
+        if let Role::Monitor = client.role {
+            return self.watch.answer(client, socket, why, cx, &self.outlet);
+        }
         let token = cx.token();
         let mut env = Env {
             transport: &mut Socket(socket),
@@ -516,10 +497,13 @@ impl<S: Service> App for Serving<S> {
         };
         let next = client.conn.step(&mut env, why);
         for delivery in self.delivered.drain(..) {
-            cx.control.stats.count_reply(delivery.offset);
+            let (stats, reason) = (&mut cx.control.stats, delivery.outcome.reason());
+            self.watch
+                .count_reply(client.peer, &delivery, reason, Instant::now(), stats);
             let took = cx.turn.now - delivery.asked_at;
             log_delivery(client.peer, &delivery, took, &delivery.outcome);
         }
+        self.watch.follow(client);
         self.line_up(client, next == Next::Park, token, cx.control);
         if self.parked.front() == Some(&token) {
             // Who is first looks again now and then: other processes free descriptors, too.
@@ -556,10 +540,19 @@ impl<S: Service> App for Serving<S> {
     ) {
         let took = control.now() - client.accepted_at;
         self.line_up(&mut client, false, token, control);
-        if let Some(delivery) = client.conn.delivery() {
-            control.stats.count_reply(delivery.offset);
+        self.watch.leaves(&client);
+        match client.role {
+            Role::Monitor => log::debug!("{} metrics: {reason}", client.peer),
+            Role::Client(_) => {
+                if let Some(delivery) = client.conn.delivery() {
+                    let until = client.conn.lingers_since().unwrap_or_else(Instant::now);
+                    let stats = &mut control.stats;
+                    self.watch
+                        .count_reply(client.peer, delivery, reason, until, stats);
+                }
+                log_end(&client, reason, took);
+            }
         }
-        log_end(&client, reason, took);
         // The descriptors it held are free once it is dropped.
         drop(client);
         self.wake_first(control);
@@ -582,12 +575,7 @@ fn log_end(client: &Client, reason: Reason, took: Duration) {
         }
         return;
     };
-    // The outcome knows why something was refused.
-    let end: &dyn Display = match reason == delivery.outcome.reason() {
-        true => &delivery.outcome,
-        false => &reason,
-    };
-    log_delivery(client.peer, delivery, took, end);
+    log_delivery(client.peer, delivery, took, &delivery.end(reason));
 }
 
 /// One line for one reply.

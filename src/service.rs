@@ -17,6 +17,9 @@ use crate::stats::Reason;
 pub trait Service {
     /// Judges everything received so far and not yet answered.
     fn judge(&mut self, request: &Request<'_>) -> Verdict;
+
+    /// Opens anew, by its path, what it serves. Replies under way keep what they have.
+    fn reopen(&mut self) {}
 }
 
 /// What a client has sent, and when the service is asked about it.

@@ -2,6 +2,9 @@
 //! `accepted = sum of reasons + open` holds at the end of every turn.
 
 use std::fmt;
+use std::time::Duration;
+
+use crate::limits::TIMES_BOUNDS;
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
@@ -63,13 +66,46 @@ impl fmt::Display for Reason {
     }
 }
 
+/// How often something took how long.
+#[derive(Clone, Debug, Default)]
+pub struct Times {
+    /// One for each of [`TIMES_BOUNDS`], and one for what took longer.
+    counts: [u64; TIMES_BOUNDS.len() + 1],
+    total: Duration,
+}
+
+impl Times {
+    /// Counts one that took so long.
+    pub fn count(&mut self, took: Duration) {
+        self.counts[TIMES_BOUNDS.partition_point(|&bound| bound < took)] += 1;
+        self.total += took;
+    }
+
+    /// How many took at most the first of [`TIMES_BOUNDS`], how many more at most the second and so
+    /// on; the last ones took longer than all.
+    #[must_use]
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// What all of them took together.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        self.total
+    }
+}
+
 /// The counters of one loop.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
     accepted: u64,
     ended: [u64; Reason::ALL.len()],
     replies: u64,
+    /// Replies by the first digit of their status, from 1 to 5.
+    classes: [u64; 5],
     bytes_sent: u64,
+    requests: Times,
+    turns: Times,
     /// Clients that had connected and were never accepted, because the drain was over.
     pub left_in_queue: u64,
 }
@@ -85,10 +121,37 @@ impl Stats {
         self.ended[reason as usize] += 1;
     }
 
-    /// Counts a reply, of whose body the kernel has accepted so many bytes.
-    pub fn count_reply(&mut self, bytes: u64) {
+    /// Counts a reply: its status, how many bytes of its body the kernel has accepted, and how long
+    /// that took.
+    pub fn count_reply(&mut self, status: u16, bytes: u64, took: Duration) {
         self.replies += 1;
         self.bytes_sent += bytes;
+        self.requests.count(took);
+        let class = usize::from(status / 100).clamp(1, self.classes.len());
+        self.classes[class - 1] += 1;
+    }
+
+    /// Counts a turn of the loop that took so long, without its wait.
+    pub fn count_turn(&mut self, took: Duration) {
+        self.turns.count(took);
+    }
+
+    /// Replies by the first digit of their status: 1xx first, 5xx last.
+    #[must_use]
+    pub fn replies_by_class(&self) -> &[u64; 5] {
+        &self.classes
+    }
+
+    /// From a request's arrival to the last byte of its reply.
+    #[must_use]
+    pub fn requests(&self) -> &Times {
+        &self.requests
+    }
+
+    /// From what the loop waited for to its next wait.
+    #[must_use]
+    pub fn turns(&self) -> &Times {
+        &self.turns
     }
 
     /// Replies so far: one for a connection, or more for one that was kept alive.
@@ -164,9 +227,31 @@ mod tests {
     }
 
     #[test]
+    fn a_time_on_the_bound_is_within_it() {
+        let mut times = Times::default();
+        let (first, last) = (TIMES_BOUNDS[0], TIMES_BOUNDS[TIMES_BOUNDS.len() - 1]);
+        for took in [Duration::ZERO, first, first + Duration::from_nanos(1)] {
+            times.count(took);
+        }
+        times.count(last + Duration::from_nanos(1));
+        assert_eq!(times.counts()[..2], [2, 1]);
+        assert_eq!(times.counts().last(), Some(&1));
+        assert_eq!(times.total(), 2 * first + last + Duration::from_nanos(2));
+    }
+
+    #[test]
+    fn statuses_are_counted_by_their_first_digit() {
+        let mut stats = Stats::default();
+        for status in [200, 206, 304, 404, 499, 500, 999] {
+            stats.count_reply(status, 0, Duration::ZERO);
+        }
+        assert_eq!(stats.replies_by_class(), &[0, 2, 1, 2, 2]);
+    }
+
+    #[test]
     fn the_summary_names_what_occurred() {
         let mut stats = Stats::default();
-        stats.count_reply(5);
+        stats.count_reply(200, 5, Duration::from_millis(1));
         stats.count_accepted();
         stats.count_accepted();
         stats.count_ended(Reason::Complete);

@@ -15,6 +15,8 @@ pub(super) struct Closing {
     pub(super) delivery: Delivery,
     /// The bytes of all replies.
     sent: u64,
+    /// Since when the last byte is accepted.
+    pub(super) since: Instant,
     discarded: u64,
     idle_ends: Instant,
     total_ends: Instant,
@@ -35,6 +37,7 @@ impl Closing {
         Self {
             delivery,
             sent,
+            since: env.turn.now,
             discarded,
             idle_ends,
             total_ends,

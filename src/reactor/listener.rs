@@ -17,6 +17,8 @@ pub(super) struct Listener {
     pub(super) state: Accepting,
     /// Clients whose handshake was under way have come by then.
     pub(super) grace_ends: Option<Instant>,
+    /// Whom it lets in is not counted, and it stays open until the loop ends.
+    pub(super) aside: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +32,12 @@ pub(super) enum Accepting {
 }
 
 impl Listener {
-    pub(super) fn new(socket: TcpListener) -> Self {
+    pub(super) fn new(socket: TcpListener, aside: bool) -> Self {
         Self {
             socket: Some(socket),
             state: Accepting::Waiting,
             grace_ends: None,
+            aside,
         }
     }
 

@@ -100,6 +100,10 @@ impl Bare {
 }
 
 impl Service for Bare {
+    fn reopen(&mut self) {
+        self.root.reopen();
+    }
+
     fn judge(&mut self, request: &Request<'_>) -> Verdict {
         let bytes = request.bytes;
         // A CR may stand between the longest name and its line feed.

@@ -366,6 +366,10 @@ impl Http {
 }
 
 impl Service for Http {
+    fn reopen(&mut self) {
+        self.bare.reopen();
+    }
+
     fn judge(&mut self, request: &Request<'_>) -> Verdict {
         if request.is_later {
             return self.message(request);

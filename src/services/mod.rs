@@ -3,5 +3,6 @@
 pub mod bare;
 pub mod folders;
 pub mod http;
+pub mod metrics;
 pub mod root;
 pub mod thanks;

@@ -8,12 +8,13 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use crate::escape::Escaped;
 use crate::limits::{OPEN_ATTEMPTS_MAX, OPEN_FILES_SWEEP_MIN};
 use crate::service::{FileVersion, OpenFile};
 
@@ -60,6 +61,8 @@ pub enum Found {
 #[derive(Debug)]
 pub struct Root {
     folder: OwnedFd,
+    /// Where it was opened, if it was opened by its path.
+    path: Option<PathBuf>,
     containment: Containment,
     hidden: bool,
     /// Files that connections hold open: one descriptor for one version of a file.
@@ -74,21 +77,25 @@ impl Root {
     /// # Errors
     /// The folder can't be opened or searched, or is none.
     pub fn open(path: &Path, hidden: bool) -> io::Result<Self> {
-        let folder = rustix::fs::open(path, FOLDER_FLAGS, Mode::empty())?;
-        let probe = rustix::fs::openat2(
-            &folder,
-            c".",
-            FOLDER_FLAGS,
-            Mode::empty(),
-            ResolveFlags::BENEATH,
-        );
-        // Some sandboxes answer EPERM for a system call that they don't know.
-        let containment = match probe {
-            Err(Errno::NOSYS | Errno::PERM) => Containment::Walk,
-            Err(error) => return Err(error.into()),
-            Ok(_) => Containment::Openat2,
-        };
-        Ok(Self::with_containment(folder, hidden, containment))
+        let (folder, containment) = open_folder(path)?;
+        let mut root = Self::with_containment(folder, hidden, containment);
+        root.path = Some(path.to_owned());
+        Ok(root)
+    }
+
+    /// Opens the folder that has its path now. If there is none, the old one stays.
+    pub fn reopen(&mut self) {
+        let Some(path) = &self.path else { return };
+        let shown = Escaped(path.as_os_str().as_encoded_bytes());
+        match open_folder(path) {
+            Ok((folder, containment)) => {
+                (self.folder, self.containment) = (folder, containment);
+                log::info!("ROOT \"{shown}\" was opened anew");
+            }
+            Err(error) => {
+                log::warn!("ROOT \"{shown}\" can't be opened anew, the old one stays: {error}");
+            }
+        }
     }
 
     /// A root on an open folder, contained in a given way.
@@ -97,6 +104,7 @@ impl Root {
         let (open_files, sweep_at) = (HashMap::new(), OPEN_FILES_SWEEP_MIN);
         Self {
             folder,
+            path: None,
             containment,
             hidden,
             open_files,
@@ -240,6 +248,24 @@ impl Root {
         let shared = Rc::new(opened);
         self.open_files.insert(version, Rc::downgrade(&shared));
         shared
+    }
+}
+
+/// Opens a folder to look beneath, and finds out how that can be done.
+fn open_folder(path: &Path) -> io::Result<(OwnedFd, Containment)> {
+    let folder = rustix::fs::open(path, FOLDER_FLAGS, Mode::empty())?;
+    let probe = rustix::fs::openat2(
+        &folder,
+        c".",
+        FOLDER_FLAGS,
+        Mode::empty(),
+        ResolveFlags::BENEATH,
+    );
+    // Some sandboxes answer EPERM for a system call that they don't know.
+    match probe {
+        Err(Errno::NOSYS | Errno::PERM) => Ok((folder, Containment::Walk)),
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok((folder, Containment::Openat2)),
     }
 }
 
@@ -405,6 +431,26 @@ mod tests {
         let mut root = Root::open(&old, false).unwrap();
         fs::rename(&old, &new).unwrap();
         assert_eq!(content(&root.lookup(b"file").unwrap()), b"kept");
+    }
+
+    #[test]
+    fn a_root_opened_anew_is_what_its_path_leads_to_or_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("root");
+        for name in ["one", "two"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join("file"), name).unwrap();
+        }
+        symlink("one", &link).unwrap();
+        let mut root = Root::open(&link, false).unwrap();
+        let one = root.lookup(b"file").unwrap();
+        fs::remove_file(&link).unwrap();
+        root.reopen();
+        assert_eq!(content(&root.lookup(b"file").unwrap()), b"one");
+        symlink("two", &link).unwrap();
+        root.reopen();
+        assert_eq!(content(&root.lookup(b"file").unwrap()), b"two");
+        assert_eq!(content(&one), b"one");
     }
 
     #[test]

@@ -1,0 +1,117 @@
+//! How things end on the loop: single connections, idle ones, a drain, everything.
+
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use super::Reactor;
+use super::app::{App, Life, Token};
+use super::listener::Accepting;
+use super::slot::{End, Run};
+use crate::limits::ROOM_KEPT_FREE_SHARE;
+use crate::sockopt;
+use crate::stats::Reason;
+use crate::turn::Why;
+
+impl<C> Reactor<C> {
+    /// Releases what ended in this turn.
+    pub(super) fn reap<A: App<Conn = C>>(&mut self, app: &mut A) {
+        if self.ending.is_empty() {
+            return;
+        }
+        let mut ending = std::mem::take(&mut self.ending);
+        for (token, end) in ending.drain(..) {
+            let slot = self.slots.remove(token.key as usize);
+            let reason = match end {
+                End::Close(reason) => reason,
+                End::Reset(reason) => {
+                    // Without SO_LINGER the close would look like a good end.
+                    let _ = SockRef::from(&slot.socket).set_linger(Some(Duration::ZERO));
+                    reason
+                }
+            };
+            drop(slot.socket);
+            if !slot.aside {
+                self.control.stats.count_ended(reason);
+            }
+            app.ended(slot.conn, token, reason, &mut self.control);
+        }
+        self.ending = ending;
+        for listener in &mut self.listeners {
+            if let Accepting::Resting { .. } = listener.state {
+                listener.state = Accepting::Ready;
+            }
+        }
+    }
+
+    /// Shuts the door: new SYNs are dropped, while those already let in are accepted still.
+    pub(super) fn begin_drain<A: App<Conn = C>>(&mut self, app: &mut A) {
+        if let Life::DrainAsked { deadline } = self.control.life {
+            self.control.life = Life::Draining { deadline };
+            for listener in self.listeners.iter_mut().filter(|one| !one.aside) {
+                listener.shut(self.control.now);
+            }
+            app.draining();
+            for token in self.open_tokens() {
+                self.step(app, token, Why::Evict);
+            }
+        }
+    }
+
+    /// When the room for connections runs out, those that have been idle for longest end first.
+    pub(super) fn evict_idle<A: App<Conn = C>>(&mut self, app: &mut A) {
+        let comfortable =
+            self.connections_max - self.connections_max.div_ceil(ROOM_KEPT_FREE_SHARE);
+        let open = self.slots.len() - self.ending.len() - self.aside_open;
+        if open <= comfortable || self.listeners.is_empty() {
+            return;
+        }
+        let mut idle: Vec<_> = self
+            .open_tokens()
+            .into_iter()
+            .filter_map(|token| {
+                let slot = &self.slots[token.key as usize];
+                app.idle_since(&slot.conn).map(|since| (since, token))
+            })
+            .collect();
+        idle.sort_by_key(|(since, _)| *since);
+        for (_, token) in idle.into_iter().take(open - comfortable) {
+            self.step(app, token, Why::Evict);
+        }
+    }
+
+    /// The drain's deadline: whatever is left has to end in this turn.
+    pub(super) fn end_drain<A: App<Conn = C>>(&mut self, app: &mut A) {
+        for socket in self
+            .listeners
+            .iter_mut()
+            .filter(|listener| !listener.aside)
+            .filter_map(|listener| listener.socket.take())
+        {
+            let left = sockopt::accept_queue_len(&socket).unwrap_or(0);
+            self.control.stats.left_in_queue += u64::from(left);
+        }
+        self.end_all(app, Reason::DrainDeadline);
+    }
+
+    /// Closes what can be closed well, and resets the rest for this reason.
+    pub(super) fn end_all<A: App<Conn = C>>(&mut self, app: &mut A, reason: Reason) {
+        self.insert_outgoing(app);
+        for token in self.open_tokens() {
+            self.step(app, token, Why::Stop(reason));
+            if self.run_of(token) != Some(Run::Ended) {
+                self.doom(token, End::Reset(reason));
+            }
+        }
+    }
+
+    /// All connections that have not ended.
+    fn open_tokens(&self) -> Vec<Token> {
+        let open = self.slots.iter().filter(|(_, slot)| slot.run != Run::Ended);
+        open.map(|(key, slot)| Token {
+            key: key as u32,
+            generation: slot.generation,
+        })
+        .collect()
+    }
+}

@@ -1,0 +1,82 @@
+//! The sockets that listen: one or several addresses, both families where there are both.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use mio::net::TcpListener;
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+
+use super::StartError;
+use crate::cli::ListenArgs;
+use crate::logging::Outlet;
+
+/// Binds what the flags ask for; by default both families on one socket.
+pub(super) fn bind_all(
+    listen: &ListenArgs,
+    port: u16,
+    outlet: &Outlet,
+) -> Result<Vec<TcpListener>, StartError> {
+    let backlog = listen.backlog as i32; // At most 2^30, as the flag says.
+    if listen.bind.is_empty() {
+        let everything = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        return match bind(everything, backlog, false) {
+            Err(error) if lacks_ipv6(&error) => {
+                outlet.announce(&format_args!("IPv6 is off here ({error}): IPv4 only"));
+                let ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+                Ok(vec![
+                    bind(ipv4, backlog, false).map_err(|error| cannot_bind(ipv4, &error))?,
+                ])
+            }
+            result => Ok(vec![
+                result.map_err(|error| cannot_bind(everything, &error))?,
+            ]),
+        };
+    }
+    let wants_ipv4 = listen.bind.contains(&IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let mut port = port;
+    let mut listeners = Vec::with_capacity(listen.bind.len());
+    for &address in &listen.bind {
+        let at = SocketAddr::from((address, port));
+        let listener = bind(at, backlog, wants_ipv4).map_err(|error| cannot_bind(at, &error))?;
+        if port == 0 {
+            // One server has one port: the first one's is good for all.
+            let bound = listener.local_addr();
+            port = bound.map_err(|error| cannot_bind(at, &error))?.port();
+        }
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+/// mio's own bind has a fixed backlog of 128, so socket2 makes the listener. `only_v6` keeps `::`
+/// out of the way of another listener on 0.0.0.0.
+pub(super) fn bind(address: SocketAddr, backlog: i32, only_v6: bool) -> io::Result<TcpListener> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = RawSocket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    // The server closes first, so its port is full of TIME_WAIT after a restart.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(only_v6)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(backlog)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+fn lacks_ipv6(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EAFNOSUPPORT) || error.kind() == ErrorKind::AddrNotAvailable
+}
+
+pub(super) fn cannot_bind(address: SocketAddr, error: &io::Error) -> StartError {
+    StartError::failed(format!("{address} can't be listened on: {error}"))
+}
+
+/// The kernel lowers the backlog to this in silence.
+pub(super) fn say_lower_somaxconn(backlog: u64) {
+    let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
+    if let Ok(somaxconn) = text.trim().parse::<u64>()
+        && somaxconn < backlog
+    {
+        log::info!("net.core.somaxconn lowers the backlog from {backlog} to {somaxconn}");
+    }
+}

@@ -1,0 +1,204 @@
+//! The metrics' own port: HTTP/1.1 with two pages, one request a connection.
+
+use crate::limits::{METRICS_HEAD_BYTES_MAX, METRICS_HEADERS_MAX};
+use crate::metrics::CONTENT_TYPE;
+use crate::service::{Body, Outcome, Reply, Request, RequestEnd, Service, Then, Verdict};
+
+/// Answers `GET /metrics` with a page that is made when it is asked for, and `GET /healthz` by
+/// whether the server is stopping.
+#[derive(Debug)]
+pub struct Metrics<F> {
+    render: F,
+}
+
+/// What is answered.
+struct Answer {
+    status: &'static str,
+    content_type: &'static str,
+    /// A header field more.
+    field: &'static str,
+    body: String,
+}
+
+impl Answer {
+    fn text(status: &'static str, body: &str) -> Self {
+        Self {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            field: "",
+            body: body.to_owned(),
+        }
+    }
+}
+
+impl<F: FnMut() -> String> Metrics<F> {
+    /// `render` makes the page.
+    pub fn new(render: F) -> Self {
+        Self { render }
+    }
+
+    fn answer(&mut self, method: &str, target: &str, draining: bool) -> Answer {
+        let path = target.split('?').next().unwrap_or(target);
+        match (method, path, draining) {
+            ("GET", "/metrics", _) => Answer {
+                content_type: CONTENT_TYPE,
+                ..Answer::text("200 OK", &(self.render)())
+            },
+            ("GET", "/healthz", false) => Answer::text("200 OK", "ok\n"),
+            ("GET", "/healthz", true) => Answer::text("503 Service Unavailable", "draining\n"),
+            (_, "/metrics" | "/healthz", _) => Answer {
+                field: "Allow: GET\r\n",
+                ..Answer::text("405 Method Not Allowed", "GET only\n")
+            },
+            _ => Answer::text("404 Not Found", "here are /metrics and /healthz\n"),
+        }
+    }
+}
+
+impl<F: FnMut() -> String> Service for Metrics<F> {
+    fn judge(&mut self, request: &Request<'_>) -> Verdict {
+        let mut fields = [httparse::EMPTY_HEADER; METRICS_HEADERS_MAX];
+        let mut head = httparse::Request::new(&mut fields);
+        let parsed = head.parse(request.bytes);
+        let is_too_long = request.bytes.len() > METRICS_HEAD_BYTES_MAX;
+        let (answer, used, ended_by) = match (parsed, head.method, head.path) {
+            (Ok(httparse::Status::Complete(used)), Some(method), Some(target)) => {
+                let ended_by = match method {
+                    "GET" => RequestEnd::LineFeed,
+                    // Its body may follow.
+                    _ => RequestEnd::Unread,
+                };
+                let answer = self.answer(method, target, request.draining);
+                (answer, used, ended_by)
+            }
+            (Ok(_), ..) if !is_too_long => {
+                return Verdict::NeedMore {
+                    guessed: false,
+                    quiet: None,
+                };
+            }
+            _ => {
+                let answer = Answer::text("400 Bad Request", "not a request\n");
+                (answer, request.bytes.len(), RequestEnd::Unread)
+            }
+        };
+        let Answer {
+            status,
+            content_type,
+            field,
+            body,
+        } = answer;
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
+             Cache-Control: no-store\r\n{field}Connection: close\r\n\r\n",
+            body.len()
+        );
+        Verdict::Reply(Reply {
+            subject: Box::default(),
+            head: head.into_bytes().into(),
+            body: Body::Bytes(body.into_bytes().into()),
+            outcome: Outcome::Complete,
+            used,
+            ended_by,
+            then: Then::Close,
+            exchange: None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::Moment;
+
+    /// Head and body, or None while there is none.
+    fn ask(bytes: &[u8], draining: bool) -> Option<(String, Vec<u8>)> {
+        let mut metrics = Metrics::new(|| "the page".to_owned());
+        match metrics.judge(&Request {
+            bytes,
+            moment: Moment::Arrived,
+            guesses: 0,
+            is_later: false,
+            draining,
+        }) {
+            Verdict::Reply(Reply {
+                head,
+                body: Body::Bytes(body),
+                then: Then::Close,
+                ..
+            }) => Some((String::from_utf8(head.into()).unwrap(), body.to_vec())),
+            Verdict::NeedMore { .. } => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_request_has_its_answer() {
+        let cases: [(&[u8], bool, &str, &[u8]); 10] = [
+            (
+                b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n",
+                false,
+                "200",
+                b"the page",
+            ),
+            (
+                b"GET /metrics?name=x HTTP/1.0\r\n\r\n",
+                true,
+                "200",
+                b"the page",
+            ),
+            (b"GET /healthz HTTP/1.1\r\n\r\n", false, "200", b"ok\n"),
+            (b"GET /healthz HTTP/1.1\r\n\r\n", true, "503", b"draining\n"),
+            (
+                b"POST /metrics HTTP/1.1\r\n\r\n",
+                false,
+                "405",
+                b"GET only\n",
+            ),
+            (
+                b"HEAD /healthz HTTP/1.1\r\n\r\n",
+                false,
+                "405",
+                b"GET only\n",
+            ),
+            (
+                b"GET / HTTP/1.1\r\n\r\n",
+                false,
+                "404",
+                b"here are /metrics and /healthz\n",
+            ),
+            (
+                b"GET /metrics/ HTTP/1.1\r\n\r\n",
+                false,
+                "404",
+                b"here are /metrics and /healthz\n",
+            ),
+            (b"metrics\r\n", false, "400", b"not a request\n"),
+            (b"\x16\x03\x01\x02\x00", false, "400", b"not a request\n"),
+        ];
+        for (request, draining, status, body) in cases {
+            let shown = String::from_utf8_lossy(request).into_owned();
+            let (head, answered) = ask(request, draining).unwrap();
+            assert!(
+                head.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{shown}: {head}"
+            );
+            let length = format!("\r\nContent-Length: {}\r\n", body.len());
+            assert!(head.contains(&length), "{shown}: {head}");
+            assert!(head.ends_with("\r\nConnection: close\r\n\r\n"), "{head}");
+            assert_eq!(head.contains("\r\nAllow: GET\r\n"), status == "405");
+            assert_eq!(answered, body, "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_request_waits_for_the_rest_and_not_for_ever() {
+        let mut request = b"GET /metrics HTTP/1.1\r\nLong: ".to_vec();
+        assert!(ask(&request, false).is_none());
+        request.resize(METRICS_HEAD_BYTES_MAX, b'x');
+        assert!(ask(&request, false).is_none());
+        request.push(b'x');
+        let (head, _) = ask(&request, false).unwrap();
+        assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    }
+}

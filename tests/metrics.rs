@@ -1,0 +1,280 @@
+//! The metrics on their own port: they are right, and they are there when the server is full or
+//! stopping.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test says what failed by panicking"
+)]
+
+mod common;
+
+use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+
+use carafe::limits::METRICS_CONNECTIONS_MAX;
+use common::{
+    Carafe, ENDED, LARGE_BYTES, begin_download, connect, count_lines, exchange, reason_count,
+    root_with, sparse_file, until, vanish,
+};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+/// A server of `small` and `large`, and where its metrics are.
+fn server(flags: &[&str]) -> (TempDir, Carafe, SocketAddr) {
+    let root = root_with(&[("small", b"small bytes")]);
+    sparse_file(&root.path().join("large"), LARGE_BYTES as u64);
+    let flags = [&["--metrics", "127.0.0.1:0"], flags].concat();
+    let carafe = Carafe::serve(root.path(), &flags);
+    let log = carafe.wait_for_log("metrics on ");
+    let mut lines = log.lines();
+    let address = lines.find_map(|line| line.strip_prefix("metrics on ")?.parse().ok());
+    (root, carafe, address.unwrap())
+}
+
+/// Status and body.
+fn get(metrics: SocketAddr, path: &str) -> (u16, String) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
+    let reply = exchange(metrics, request.as_bytes()).unwrap();
+    let reply = String::from_utf8(reply).unwrap();
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+    let status = head.strip_prefix("HTTP/1.1 ").unwrap();
+    (status[..3].parse().unwrap(), body.to_owned())
+}
+
+/// Every sample of the page.
+struct Page(HashMap<String, f64>);
+
+impl Page {
+    fn get(metrics: SocketAddr) -> Self {
+        let (status, body) = get(metrics, "/metrics");
+        assert_eq!(status, 200);
+        assert!(body.ends_with("# EOF\n"), "{body}");
+        let samples = body.lines().filter(|line| !line.starts_with('#'));
+        let samples = samples.map(|line| {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            (name.to_owned(), value.parse().unwrap())
+        });
+        Self(samples.collect())
+    }
+
+    fn value(&self, name: &str) -> f64 {
+        self.0[name]
+    }
+
+    /// Of all labels.
+    fn sum(&self, name: &str) -> f64 {
+        let of_it = |full: &str| full.split('{').next() == Some(name);
+        let values = self.0.iter().filter(|(full, _)| of_it(full));
+        values.map(|(_, value)| value).sum()
+    }
+
+    fn open(&self, state: &str) -> f64 {
+        self.value(&format!("carafe_connections_open{{state=\"{state}\"}}"))
+    }
+
+    /// Accepted is what ended and what is open.
+    fn assert_conserved(&self) {
+        let ended = self.sum("carafe_connections_ended_total");
+        let open = self.sum("carafe_connections_open");
+        assert_eq!(
+            self.value("carafe_connections_accepted_total"),
+            ended + open
+        );
+    }
+}
+
+#[test]
+fn the_page_counts_clients_replies_and_bytes() {
+    let (_root, carafe, metrics) = server(&[]);
+    for _ in 0..3 {
+        assert_eq!(exchange(carafe.addr(), b"small\n").unwrap(), b"small bytes");
+    }
+    exchange(carafe.addr(), b"missing\n").unwrap();
+    let (gone, _) = begin_download(carafe.addr(), "large");
+    vanish(gone);
+    carafe.wait_for_log("reset by peer");
+    let silent = [(); 2].map(|()| connect(carafe.addr()));
+    let (sending, _) = begin_download(carafe.addr(), "large");
+    // It lingers: its name had no end.
+    let mut closing = connect(carafe.addr());
+    closing.write_all(b"small").unwrap();
+    closing.read_to_end(&mut Vec::new()).unwrap();
+
+    let page = Page::get(metrics);
+    page.assert_conserved();
+    assert_eq!(page.value("carafe_connections_accepted_total"), 9.0);
+    let states = ["reading", "idle", "sending", "closing"].map(|state| page.open(state));
+    assert_eq!(states, [2.0, 0.0, 1.0, 1.0]);
+    let ended = |reason| {
+        page.value(&format!(
+            "carafe_connections_ended_total{{reason=\"{reason}\"}}"
+        ))
+    };
+    assert_eq!(
+        [ended("complete"), ended("refused"), ended("reset by peer")],
+        [3.0, 1.0, 1.0]
+    );
+    let replies = |class| page.value(&format!("carafe_replies_total{{class=\"{class}\"}}"));
+    assert_eq!(
+        [replies("2xx"), replies("4xx"), replies("5xx")],
+        [3.0, 2.0, 0.0]
+    );
+    assert!(page.value("carafe_body_sent_bytes_total") > 33.0);
+    assert_eq!(page.value("carafe_request_duration_seconds_count"), 5.0);
+    assert_eq!(
+        page.value("carafe_request_duration_seconds_bucket{le=\"+Inf\"}"),
+        5.0
+    );
+    assert!(page.value("carafe_loop_turn_duration_seconds_count") > 0.0);
+    assert_eq!(page.sum("carafe_log_lines_dropped_total"), 0.0);
+    assert!(page.value("process_max_fds") >= page.value("process_open_fds"));
+    // The scrape's own is among them.
+    assert_eq!(
+        page.value("process_open_fds"),
+        carafe.descriptors() as f64 + 1.0
+    );
+    drop((silent, sending, closing));
+    until("all have ended", || {
+        Page::get(metrics).sum("carafe_connections_open") == 0.0
+    });
+    Page::get(metrics).assert_conserved();
+    carafe.stop();
+}
+
+#[test]
+fn the_page_is_right_at_every_moment_under_load() {
+    let (_root, carafe, metrics) = server(&[]);
+    std::thread::scope(|scope| {
+        let addr = carafe.addr();
+        let load: Vec<_> = (0..3)
+            .map(|client| {
+                scope.spawn(move || {
+                    for round in 0..200 {
+                        match (client + round) % 3 {
+                            0 => assert_eq!(exchange(addr, b"small\n").unwrap(), b"small bytes"),
+                            1 => assert_eq!(exchange(addr, b"missing\n").unwrap(), b""),
+                            _ => vanish(connect(addr)),
+                        }
+                    }
+                })
+            })
+            .collect();
+        while !load.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            Page::get(metrics).assert_conserved();
+        }
+    });
+    let log = carafe.stop();
+    assert_eq!(reason_count(&log, ""), 600, "{log}");
+}
+
+#[test]
+fn those_who_look_are_no_clients() {
+    let (_root, carafe, metrics) = server(&[]);
+    let idle = carafe.descriptors();
+    for _ in 0..20 {
+        assert_eq!(get(metrics, "/healthz"), (200, "ok\n".to_owned()));
+        assert_eq!(get(metrics, "/elsewhere").0, 404);
+        let post = b"POST /metrics HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc";
+        assert!(
+            exchange(metrics, post)
+                .unwrap()
+                .starts_with(b"HTTP/1.1 405 ")
+        );
+        assert!(
+            exchange(metrics, b"hello.txt\n")
+                .unwrap()
+                .starts_with(b"HTTP/1.1 400 ")
+        );
+        drop(connect(metrics));
+        vanish(connect(metrics));
+    }
+    let page = Page::get(metrics);
+    assert_eq!(page.value("carafe_connections_accepted_total"), 0.0);
+    assert_eq!(page.sum("carafe_replies_total"), 0.0);
+    until("every descriptor is back", || carafe.descriptors() == idle);
+    let log = carafe.stop();
+    assert_eq!(count_lines(&log, ENDED), 0, "{log}");
+    assert!(log.contains("accepted 0; 0 bytes sent"), "{log}");
+}
+
+#[test]
+fn the_metrics_are_there_when_the_server_is_full() {
+    const WARNING: &str = "the limit of 2 connections is reached: new clients wait";
+    let (_root, carafe, metrics) = server(&["--max-connections", "2"]);
+    let held = [(); 2].map(|()| connect(carafe.addr()));
+    let mut waiting = connect(carafe.addr());
+    waiting.write_all(b"small\n").unwrap();
+    carafe.wait_for_log(WARNING);
+    for _ in 0..3 {
+        let page = Page::get(metrics);
+        page.assert_conserved();
+        assert_eq!(page.open("reading"), 2.0);
+        assert_eq!(get(metrics, "/healthz").0, 200);
+    }
+    drop(held);
+    let mut reply = Vec::new();
+    waiting.read_to_end(&mut reply).unwrap();
+    assert_eq!(reply, b"small bytes");
+    carafe.stop_warned(&[WARNING]);
+}
+
+#[test]
+fn clients_are_served_when_the_metrics_are_full() {
+    let (_root, carafe, metrics) = server(&[]);
+    let before = carafe.descriptors();
+    let held: Vec<TcpStream> = (0..METRICS_CONNECTIONS_MAX)
+        .map(|_| connect(metrics))
+        .collect();
+    until("they are let in", || {
+        carafe.descriptors() == before + held.len()
+    });
+    let mut waiting = connect(metrics);
+    waiting.write_all(b"GET /healthz HTTP/1.1\r\n\r\n").unwrap();
+    carafe.wait_for_log(" aside is reached");
+    assert_eq!(exchange(carafe.addr(), b"small\n").unwrap(), b"small bytes");
+    drop(held);
+    let mut reply = String::new();
+    waiting.read_to_string(&mut reply).unwrap();
+    assert!(reply.ends_with("\r\n\r\nok\n"), "{reply}");
+    carafe.stop_warned(&[" aside is reached"]);
+}
+
+#[test]
+fn while_it_drains_it_says_so_and_nobody_who_looks_holds_up_the_end() {
+    let (_root, carafe, metrics) = server(&["--drain", "1h"]);
+    let (mut client, _) = begin_download(carafe.addr(), "large");
+    carafe.signal(Signal::TERM);
+    carafe.wait_for_log("draining\n");
+    let silent = connect(metrics);
+    for _ in 0..3 {
+        assert_eq!(get(metrics, "/healthz"), (503, "draining\n".to_owned()));
+        let page = Page::get(metrics);
+        page.assert_conserved();
+        assert_eq!(page.sum("carafe_connections_open"), 1.0);
+    }
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest.len() + 1, LARGE_BYTES);
+    drop(client);
+    let (status, log) = carafe.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    common::assert_conserved(&log);
+    assert_eq!(reason_count(&log, "complete"), 1, "{log}");
+    drop(silent);
+}
+
+#[test]
+fn a_taken_metrics_address_ends_the_start() {
+    let (_root, carafe, metrics) = server(&[]);
+    let address = metrics.to_string();
+    let args = ["serve", ".", "-p", "0", "--metrics", &address].map(std::ffi::OsStr::new);
+    let output = common::run_carafe(&args);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    let begin = format!("carafe: {address} can't be listened on: ");
+    assert!(text.starts_with(&begin), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    carafe.stop_clean();
+}
