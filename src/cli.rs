@@ -545,74 +545,76 @@ mod tests {
         assert_eq!(args.patience.timeout, limits::CLIENT_TIMEOUT);
     }
 
+    /// A command line, and what its complaint contains.
+    const BAD_VALUES: &[(&str, &str)] = &[
+        (
+            "serve -p 70000",
+            "--port: '70000' won't do: it takes a port, 0 to 65535",
+        ),
+        (
+            "serve --bind lo",
+            "--bind: 'lo' won't do: it takes an IP address",
+        ),
+        (
+            "serve --backlog 0",
+            "--backlog: '0' won't do: it takes a whole number from 1 to",
+        ),
+        (
+            "serve --name-gap 0s",
+            "--name-gap: '0s' won't do: it takes a duration from 1ms",
+        ),
+        (
+            "serve --drain 10",
+            "--drain: '10' won't do: it takes a duration",
+        ),
+        (
+            "serve --stall-timeout 900years",
+            "--stall-timeout: '900years' won't do",
+        ),
+        (
+            "serve --metrics localhost:9100",
+            "--metrics: 'localhost:9100' won't do: it takes ADDR:PORT",
+        ),
+        (
+            "serve --log-format xml",
+            "--log-format: 'xml' won't do: it takes combined or json",
+        ),
+        (
+            "thank --encoding klingon",
+            "--encoding: 'klingon' won't do: it takes the label",
+        ),
+        (
+            "get localhost a",
+            "HOST:PORT|URL: 'localhost' won't do: it takes HOST:PORT, such as localhost:7890 \
+                 or [::1]:7890, or a URL",
+        ),
+        (
+            "get ::1:80 a",
+            "HOST:PORT|URL: '::1:80' won't do: it takes HOST:PORT",
+        ),
+        (
+            "get h:0 a",
+            "HOST:PORT|URL: 'h:0' won't do: it takes HOST:PORT",
+        ),
+        (
+            "serve -p -1",
+            "--port: '-1' won't do: it takes a port, 0 to 65535",
+        ),
+        (
+            "serve --drain -1s",
+            "--drain: '-1s' won't do: it takes a duration",
+        ),
+        (
+            "serve --no-such",
+            "unexpected argument '--no-such' found; --help shows",
+        ),
+        ("serve -q -v", "cannot be used with"),
+        ("pour", "unrecognized subcommand 'pour'"),
+    ];
+
     #[test]
     fn a_bad_value_is_one_line_with_flag_value_and_what_it_takes() {
-        let cases = [
-            (
-                "serve -p 70000",
-                "--port: '70000' won't do: it takes a port, 0 to 65535",
-            ),
-            (
-                "serve --bind lo",
-                "--bind: 'lo' won't do: it takes an IP address",
-            ),
-            (
-                "serve --backlog 0",
-                "--backlog: '0' won't do: it takes a whole number from 1 to",
-            ),
-            (
-                "serve --name-gap 0s",
-                "--name-gap: '0s' won't do: it takes a duration from 1ms",
-            ),
-            (
-                "serve --drain 10",
-                "--drain: '10' won't do: it takes a duration",
-            ),
-            (
-                "serve --stall-timeout 900years",
-                "--stall-timeout: '900years' won't do",
-            ),
-            (
-                "serve --metrics localhost:9100",
-                "--metrics: 'localhost:9100' won't do: it takes ADDR:PORT",
-            ),
-            (
-                "serve --log-format xml",
-                "--log-format: 'xml' won't do: it takes combined or json",
-            ),
-            (
-                "thank --encoding klingon",
-                "--encoding: 'klingon' won't do: it takes the label",
-            ),
-            (
-                "get localhost a",
-                "HOST:PORT|URL: 'localhost' won't do: it takes HOST:PORT, such as localhost:7890 \
-                 or [::1]:7890, or a URL",
-            ),
-            (
-                "get ::1:80 a",
-                "HOST:PORT|URL: '::1:80' won't do: it takes HOST:PORT",
-            ),
-            (
-                "get h:0 a",
-                "HOST:PORT|URL: 'h:0' won't do: it takes HOST:PORT",
-            ),
-            (
-                "serve -p -1",
-                "--port: '-1' won't do: it takes a port, 0 to 65535",
-            ),
-            (
-                "serve --drain -1s",
-                "--drain: '-1s' won't do: it takes a duration",
-            ),
-            (
-                "serve --no-such",
-                "unexpected argument '--no-such' found; --help shows",
-            ),
-            ("serve -q -v", "cannot be used with"),
-            ("pour", "unrecognized subcommand 'pour'"),
-        ];
-        for (words, expected) in cases {
+        for (words, expected) in BAD_VALUES {
             let Err((message, exit)) = parse_words(&format!("carafe {words}")) else {
                 panic!("{words} is refused")
             };

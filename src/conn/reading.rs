@@ -51,14 +51,14 @@ pub(super) enum Input {
 
 #[derive(Debug)]
 enum Wait {
-    ForBytes,
+    Bytes,
     /// There was no descriptor to try the bytes; `moment` is when that was.
-    ForDescriptor {
+    Descriptor {
         moment: Moment,
         until: Instant,
     },
     /// The service has more to do; `moment` is when it was asked.
-    ForService {
+    Service {
         moment: Moment,
     },
 }
@@ -69,7 +69,7 @@ impl Reading {
             pending: Vec::new(),
             guesses: 0,
             expires,
-            wait: Wait::ForBytes,
+            wait: Wait::Bytes,
             before: Before::Nothing,
         }
     }
@@ -92,7 +92,7 @@ impl Reading {
             pending,
             guesses: 0,
             expires: now + patience,
-            wait: Wait::ForBytes,
+            wait: Wait::Bytes,
             before: Before::Reply {
                 at: now,
                 input,
@@ -133,20 +133,20 @@ impl Reading {
         why: Why,
     ) -> Step {
         match (&self.wait, why) {
-            (Wait::ForBytes, Why::Stop(_)) => self.end(Reason::RequestTimeout),
-            (Wait::ForBytes, Why::Ready(edge)) if !(edge.readable || edge.dead) => Stay(Next::Wait),
-            (Wait::ForBytes, Why::Evict) if self.idle_since().is_none() => Stay(Next::Wait),
-            (Wait::ForBytes, _) => self.go_on(env, why),
-            (Wait::ForService { .. }, Why::Stop(reason)) => Stay(Next::Reset(reason)),
-            (Wait::ForDescriptor { .. }, Why::Evict) => Stay(Next::Park),
-            (Wait::ForDescriptor { .. }, Why::Stop(reason)) => Stay(Next::Reset(reason)),
-            (Wait::ForDescriptor { .. }, Why::Ready(_)) => Stay(Next::Close(Reason::PeerReset)),
-            (&(Wait::ForDescriptor { moment, .. } | Wait::ForService { moment }), _) => {
+            (Wait::Bytes, Why::Stop(_)) => self.end(Reason::RequestTimeout),
+            (Wait::Bytes, Why::Ready(edge)) if !(edge.readable || edge.dead) => Stay(Next::Wait),
+            (Wait::Bytes, Why::Evict) if self.idle_since().is_none() => Stay(Next::Wait),
+            (Wait::Bytes, _) => self.go_on(env, why),
+            (Wait::Service { .. }, Why::Stop(reason)) => Stay(Next::Reset(reason)),
+            (Wait::Descriptor { .. }, Why::Evict) => Stay(Next::Park),
+            (Wait::Descriptor { .. }, Why::Stop(reason)) => Stay(Next::Reset(reason)),
+            (Wait::Descriptor { .. }, Why::Ready(_)) => Stay(Next::Close(Reason::PeerReset)),
+            (&(Wait::Descriptor { moment, .. } | Wait::Service { moment }), _) => {
                 match self.ask(env, 0, moment) {
                     // A guess that was wrong. No edge is remembered meanwhile, so what came is read
                     // now.
                     Stay(Next::Wait) => {
-                        self.wait = Wait::ForBytes;
+                        self.wait = Wait::Bytes;
                         self.read(env, Why::Again)
                     }
                     decided => decided,
@@ -255,7 +255,7 @@ impl Reading {
         };
         let verdict = env.service.judge(&request);
         if let Verdict::Reply(reply) = verdict {
-            let has_waited = !matches!(self.wait, Wait::ForBytes);
+            let has_waited = !matches!(self.wait, Wait::Bytes);
             let is_drained = matches!(moment, Moment::Drained | Moment::Quiet) && !has_waited;
             let rest = match (fresh.is_empty(), is_drained) {
                 _ if has_waited => Rest::Some,
@@ -294,7 +294,7 @@ impl Reading {
             }
             Verdict::Later => self.park(env, moment),
             Verdict::Busy => {
-                self.wait = Wait::ForService { moment };
+                self.wait = Wait::Service { moment };
                 Next::Again
             }
             Verdict::Abandon(reason) => Next::Reset(reason),
@@ -306,15 +306,15 @@ impl Reading {
     fn park<T, S>(&mut self, env: &mut Env<'_, '_, T, S>, moment: Moment) -> Next {
         let now = env.turn.now;
         let until = match self.wait {
-            Wait::ForDescriptor { until, .. } => until,
-            Wait::ForBytes | Wait::ForService { .. } => now + env.timeouts.stall,
+            Wait::Descriptor { until, .. } => until,
+            Wait::Bytes | Wait::Service { .. } => now + env.timeouts.stall,
         };
         if now >= until {
             let (name, stall) = (Escaped(&self.pending), env.timeouts.stall);
             log::warn!("no descriptor for \"{name}\" within {stall:?}");
             return Next::Reset(Reason::NoDescriptor);
         }
-        self.wait = Wait::ForDescriptor { moment, until };
+        self.wait = Wait::Descriptor { moment, until };
         env.turn.deadline = Some(until);
         Next::Park
     }

@@ -15,7 +15,7 @@ use crate::limits::{
 };
 
 /// Lists that are under way, and where a Gopher client finds this server.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Folders {
     host: String,
     port: u16,
@@ -77,11 +77,7 @@ impl Folders {
     /// No list is under way.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            host: String::new(),
-            port: 0,
-            jobs: Vec::new(),
-        }
+        Self::default()
     }
 
     /// Where a Gopher menu's items are found.
