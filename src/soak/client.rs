@@ -475,6 +475,9 @@ impl Client {
                     let what = format!("Content-Length is {length} instead of {expected}");
                     return Err(End::new(class, what));
                 }
+                // Who has shut its side can't ask again.
+                let has_shut = |order: &Order| order.choice.kind == Kind::HalfClose;
+                let keep_alive = keep_alive && !self.order.as_ref().is_some_and(has_shut);
                 self.enter(State::Body(Body::new(framing, keep_alive)), engine);
                 self.take_body(&rest, engine)
             }
