@@ -292,7 +292,7 @@ fn exact_names_end_at_lf_and_fin_only() {
 
 #[test]
 fn what_begins_like_http_is_not_subject_to_the_gap() {
-    let root = root_with(&[("GET /x", "a file"), ("POEM", "verse")]);
+    let root = root_with(&[("x", "a file"), ("POEM", "verse")]);
     let carafe = Carafe::serve(
         root.path(),
         &["--name-gap", "20ms", "--request-timeout", "1h"],
