@@ -207,6 +207,7 @@ fn names_and_http_0_9_beside() {
     talk.waits();
     talk.say("\n");
     assert_eq!(talk.rest(), b"a file named GET it\n");
+    drop(talk);
     let got = exchange_half_closed(carafe.addr(), b"GET it").unwrap();
     assert_eq!(got, b"a file named GET it\n");
     // A later request on a connection is HTTP, whatever it looks like.
@@ -214,6 +215,7 @@ fn names_and_http_0_9_beside() {
     assert_eq!(talk.get("/a.txt").status, 200);
     assert_eq!(talk.ask("a.txt\n").status, 400);
     talk.ends();
+    drop(talk);
     carafe.stop_clean();
 }
 

@@ -273,7 +273,8 @@ fn soak_finds_no_wrong_byte() {
         ("small.txt", b"small bytes".to_vec()),
         ("d/index.html", b"<p>index</p>".to_vec()),
     ]);
-    let carafe = Carafe::serve(root.path(), &[]);
+    // Those who say nothing wait for it.
+    let carafe = Carafe::serve(root.path(), &["--request-timeout", "1s"]);
     let (addr, against) = (carafe.addr(), word(root.path()));
     let urls = ["body", "small.txt", "d/index.html"].map(|name| format!("http://{addr}/{name}"));
     let mix = "fast=50%,slow=10%,abort=10%,halfclose=10%,split=10%,idle=10%";

@@ -10,9 +10,10 @@
     reason = "a test says what failed by panicking"
 )]
 
+mod chaos;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -23,8 +24,8 @@ use carafe::services::root::Root;
 use carafe::stats::Reason;
 use carafe::testing::{Bench, Choices, Wire};
 use carafe::turn::{Next, Why};
+use chaos::chaos;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestCaseError, TestRng, TestRunner};
 use tempfile::TempDir;
 
 fn root(files: &[(&str, &[u8])]) -> TempDir {
@@ -135,34 +136,6 @@ fn a_servable_prefix_is_the_known_limit_of_guessing() {
 }
 
 // ---- chaos ----
-
-/// A seed from the environment, or a new one.
-fn seed() -> u64 {
-    match std::env::var("CARAFE_SEED") {
-        Ok(text) => text.parse().expect("CARAFE_SEED is a number"),
-        Err(_) => RandomState::new().hash_one(0),
-    }
-}
-
-/// Runs a property over random inputs; a failure names the seed.
-fn chaos<T: Strategy>(
-    cases: u32,
-    inputs: T,
-    property: impl Fn(T::Value) -> Result<(), TestCaseError>,
-) {
-    let seed = seed();
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let config = Config {
-        cases,
-        failure_persistence: None,
-        ..Config::default()
-    };
-    let rng = TestRng::from_seed(config.rng_algorithm, &bytes);
-    if let Err(error) = TestRunner::new_with_rng(config, rng).run(&inputs, property) {
-        panic!("CARAFE_SEED={seed} replays this: {error}");
-    }
-}
 
 /// Sometimes there is no descriptor.
 #[derive(Debug)]
