@@ -19,7 +19,7 @@ use chaos::chaos;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-const CASES: u32 = 400;
+const CASES: u32 = 4000;
 
 /// Requests that a client may send, sound ones and others.
 const REQUESTS: &[&str] = &[
