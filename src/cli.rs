@@ -13,11 +13,12 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::access_log::Format as LogFormat;
 use crate::escape::EscapedText;
-use crate::http::mime::Override;
 use crate::limits;
 
+mod serve;
 mod soak;
 
+pub use serve::{ListenArgs, ServeArgs};
 pub use soak::SoakArgs;
 
 /// carafe pours files: clients connect, name a file, get its bytes.
@@ -42,99 +43,6 @@ pub enum Command {
     Say(SayArgs),
     /// Load a server with clients of all kinds, and tell the truth about it
     Soak(Box<SoakArgs>),
-}
-
-/// `carafe serve`.
-#[derive(Args, Debug)]
-pub struct ServeArgs {
-    /// The folder to serve
-    #[arg(value_name = "ROOT", default_value = ".")]
-    pub root: PathBuf,
-
-    /// Port to listen on; 0 takes a free one
-    #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 7890, value_parser = port)]
-    pub port: u16,
-
-    /// What the loop is given.
-    #[command(flatten)]
-    pub listen: ListenArgs,
-
-    /// Descriptors kept free for open files [default: a quarter of the descriptor limit]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = Count::new(1, 1 << 30))]
-    pub open_files: Option<u64>,
-
-    /// Silence after which an unterminated name is taken as it stands
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "1s", value_parser = timeout)]
-    pub name_gap: Duration,
-
-    /// Reset a client that acknowledges nothing for so long while a file is sent to it
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "60s", value_parser = timeout)]
-    pub stall_timeout: Duration,
-
-    /// How long a connection that was kept alive may say nothing
-    #[arg(long, value_name = "TIME", default_value = "60s", allow_hyphen_values = true, value_parser = timeout)]
-    pub keep_alive: Duration,
-
-    /// A name ends at its LF or at end of file only
-    #[arg(long)]
-    pub exact_names: bool,
-
-    /// HTTP: the file that stands for its folder; an empty name for none
-    #[arg(long, value_name = "NAME", default_value = "index.html")]
-    pub index: OsString,
-
-    /// List folders: a page, JSON, or a Gopher menu for clients of the bare protocol
-    #[arg(long)]
-    pub listing: bool,
-
-    /// HTTP: the type of files with this extension; may be repeated
-    #[arg(long, value_name = "EXT=TYPE", value_parser = Override::from_str)]
-    pub mime: Vec<Override>,
-
-    /// Serve names that begin with a dot
-    #[arg(long)]
-    pub hidden: bool,
-
-    /// Append a line for every reply to this file, or to standard output for -
-    #[arg(long, value_name = "FILE")]
-    pub access_log: Option<PathBuf>,
-
-    /// How its lines look: combined or json
-    #[arg(long, value_name = "FORMAT", default_value = "combined", value_parser = log_format)]
-    pub log_format: LogFormat,
-
-    /// Listen here for GET /metrics and GET /healthz
-    #[arg(long, value_name = "ADDR:PORT", value_parser = socket_address)]
-    pub metrics: Option<SocketAddr>,
-}
-
-/// What `serve` and `thank` share.
-#[derive(Args, Debug)]
-pub struct ListenArgs {
-    /// Address to listen on; may be repeated [default: all, IPv6 and IPv4]
-    #[arg(short, long, value_name = "ADDR", value_parser = address)]
-    pub bind: Vec<IpAddr>,
-
-    /// Length of the accept queue
-    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = u64::from(limits::BACKLOG),
-          value_parser = Count::new(1, 1 << 30))]
-    pub backlog: u64,
-
-    /// Clients at once; more of them wait in the accept queue [default: by the descriptor limit]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = Count::new(1, 1 << 30))]
-    pub max_connections: Option<u64>,
-
-    /// Time from accept to the end of the request
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "10s", value_parser = timeout)]
-    pub request_timeout: Duration,
-
-    /// Time to finish what is under way after SIGTERM or SIGINT
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "30s", value_parser = duration)]
-    pub drain: Duration,
-
-    /// How much is said on stderr.
-    #[command(flatten)]
-    pub verbosity: Verbosity,
 }
 
 /// `-q` and `-v`, for every command.

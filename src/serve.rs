@@ -538,7 +538,7 @@ impl<S: Service> App for Serving<S> {
         reason: Reason,
         control: &mut Control<Client>,
     ) {
-        let took = control.now() - client.accepted_at;
+        let now = control.now();
         self.line_up(&mut client, false, token, control);
         self.watch.leaves(&client);
         match client.role {
@@ -550,7 +550,7 @@ impl<S: Service> App for Serving<S> {
                     self.watch
                         .count_reply(client.peer, delivery, reason, until, stats);
                 }
-                log_end(&client, reason, took);
+                log_end(&client, reason, now);
             }
         }
         // The descriptors it held are free once it is dropped.
@@ -559,10 +559,12 @@ impl<S: Service> App for Serving<S> {
     }
 }
 
-/// One line for the end of a connection, unless its replies had theirs.
-fn log_end(client: &Client, reason: Reason, took: Duration) {
-    let (peer, seconds) = (client.peer, took.as_secs_f64());
+/// One line for the end of a connection, unless its replies had theirs. A reply's time begins when
+/// its request had come, that of a connection without one when it was accepted.
+fn log_end(client: &Client, reason: Reason, now: Instant) {
+    let peer = client.peer;
     let Some(delivery) = client.conn.delivery() else {
+        let seconds = (now - client.accepted_at).as_secs_f64();
         match client.conn.subject() {
             b"" if client.conn.was_kept_alive() => log::debug!("{peer} - {reason}"),
             b"" => log::info!("{peer} - 0/0 bytes {seconds:.3}s {reason}"),
@@ -575,7 +577,12 @@ fn log_end(client: &Client, reason: Reason, took: Duration) {
         }
         return;
     };
-    log_delivery(client.peer, delivery, took, &delivery.end(reason));
+    log_delivery(
+        peer,
+        delivery,
+        now - delivery.asked_at,
+        &delivery.end(reason),
+    );
 }
 
 /// One line for one reply.
