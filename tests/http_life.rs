@@ -207,9 +207,15 @@ fn a_request_that_lies_there_when_the_drain_begins_is_answered() {
     talks[1].say(get("/small", "") + &get("/small", ""));
     carafe.signal(Signal::TERM);
     carafe.signal(Signal::CONT);
-    for talk in &mut talks {
-        let answer = talk.answer();
-        assert_eq!((answer.is_last(), &*answer.body), (true, SMALL));
+    for (talk, asked) in talks.iter_mut().zip([1, 2]) {
+        // The signal may reach another thread first; then the loop doesn't know of it yet.
+        for _ in 0..asked {
+            let answer = talk.answer();
+            assert_eq!(&*answer.body, SMALL);
+            if answer.is_last() {
+                break;
+            }
+        }
         talk.ends();
     }
     drop(talks);
