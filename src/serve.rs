@@ -2,6 +2,7 @@
 //! signals, counters and the log together.
 
 mod listeners;
+mod room;
 mod watch;
 
 use std::collections::VecDeque;
@@ -16,12 +17,9 @@ use signal_hook_mio::v1_0::Signals;
 
 use crate::cli::{Exit, ListenArgs, ServeArgs, ThankArgs};
 use crate::conn::{Conn, Delivery, Env, Stage, Timeouts};
-use crate::descriptors::raise_descriptor_limit;
 use crate::escape::Escaped;
 use crate::http::mime::ContentTypes;
-use crate::limits::{
-    DESCRIPTORS_RESERVED, KEEP_ALIVE, OPEN_FILES_SHARE, PARKED_RETRY, STALL_TIMEOUT,
-};
+use crate::limits::{KEEP_ALIVE, PARKED_RETRY, STALL_TIMEOUT};
 use crate::logging::{self, Outlet};
 use crate::reactor::{App, Control, Cx, Ending, ListenerId, Reactor, Remote, SourceId, Token};
 use crate::service::Service;
@@ -36,6 +34,7 @@ use crate::transport::Socket;
 use crate::turn::{Next, Why};
 
 use listeners::{bind_all, say_lower_somaxconn};
+use room::Room;
 use watch::{Observers, Watch};
 
 /// Why a server could not start, and how the program ends then.
@@ -143,52 +142,6 @@ fn open_root(args: &ServeArgs) -> Result<Http, StartError> {
 fn start_log(listen: &ListenArgs) -> Result<Outlet, StartError> {
     logging::start(listen.verbosity.level())
         .map_err(|error| StartError::failed(format!("the log can't be started: {error}")))
-}
-
-// ---- descriptors ----
-
-/// How the descriptors are shared out.
-#[derive(Clone, Copy, Debug)]
-struct Room {
-    connections_max: usize,
-}
-
-impl Room {
-    /// Raises the descriptor limit as far as it goes, and leaves room for files: `None` for a
-    /// service that opens none, else what the flag says. `aside` are for those who look on.
-    fn find(
-        listen: &ListenArgs,
-        open_files: Option<Option<u64>>,
-        aside: u64,
-    ) -> Result<Self, StartError> {
-        let limit = raise_descriptor_limit();
-        let listeners = listen.bind.len().max(1) as u64;
-        let free = limit.saturating_sub(DESCRIPTORS_RESERVED + listeners + aside);
-        let default_files = (limit / OPEN_FILES_SHARE).min(free.saturating_sub(1));
-        let files = open_files.map_or(0, |flag| flag.unwrap_or(default_files));
-        let room = free.saturating_sub(files);
-        if free < 2 {
-            return Err(StartError::failed(format!(
-                "{limit} descriptors are too few to serve"
-            )));
-        }
-        if room == 0 {
-            let most = free - 1;
-            return Err(StartError::usage(format!(
-                "--open-files: '{files}' won't do: with {limit} descriptors it takes 1 to {most}"
-            )));
-        }
-        let asked = listen.max_connections.unwrap_or(room);
-        if asked > room {
-            log::warn!(
-                "--max-connections {asked} is more than {limit} descriptors allow: it is {room}"
-            );
-        }
-        // At most 2^30, which a slab's key holds.
-        Ok(Self {
-            connections_max: asked.min(room).min(1 << 30) as usize,
-        })
-    }
 }
 
 // ---- the server ----
