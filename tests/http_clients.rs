@@ -1,5 +1,5 @@
-//! Clients of HTTP that people have: curl, wget, wrk, Python's and carafe's own soak. What isn't
-//! installed is skipped aloud.
+//! Clients of HTTP that people have: curl, wget, wrk, Python's and carafe's own get and soak. What
+//! isn't installed is skipped aloud.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -13,7 +13,9 @@ mod talk;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
+use std::process::Command;
 
 use common::{Carafe, ENDED, assert_same, count_lines, has_tool, pattern, root_with, shell};
 use soaking::{soak_words, word};
@@ -286,4 +288,65 @@ fn soak_finds_no_wrong_byte() {
         soak_words(&words).assert_pass();
     }
     carafe.stop_warned(&[]);
+}
+
+/// `carafe get` that the kernel kills when it has written a part of the file.
+fn get_until_killed(folder: &Path, url: &str) {
+    // SIGXFSZ; 512 or 1024 bytes a block, so 4 or 8 MiB.
+    let script = "cd \"$2\"; ulimit -c 0; ulimit -f 8192; exec \"$0\" get -q -O \"$1\"";
+    let status = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_carafe"), url])
+        .arg(folder)
+        .status()
+        .unwrap();
+    assert_eq!(status.signal(), Some(libc::SIGXFSZ), "{status}");
+}
+
+#[test]
+fn get_resumes_what_is_the_same_and_nothing_else() {
+    let (root, folder) = (root_with(&[("big", big())]), tempfile::tempdir().unwrap());
+    let log = folder.path().join("log");
+    age_all(root.path());
+    let carafe = Carafe::serve(root.path(), &["--access-log", word(&log)]);
+    let url = format!("http://{}/big", carafe.addr());
+    let get = |folder: &Path| {
+        let script = "cd \"$1\"; \"$2\" get -q -O \"$3\"";
+        let program = OsStr::new(env!("CARGO_BIN_EXE_carafe"));
+        shell(script, &[folder.as_os_str(), program, OsStr::new(&url)]);
+        fs::read(folder.join("big")).unwrap()
+    };
+    let cut_here = |name: &str| {
+        let place = folder.path().join(name);
+        fs::create_dir(&place).unwrap();
+        get_until_killed(&place, &url);
+        let had = fs::metadata(place.join("big.part")).unwrap().len();
+        assert!(had > 0 && had < BIG_BYTES as u64, "{had}");
+        (place, had)
+    };
+    let (same, had) = cut_here("same");
+    assert_same("continued", &get(&same), &big());
+    let (changed, _) = cut_here("changed");
+    // As long and as old as the first: its inode and its change time tell it apart.
+    let other = pattern(7, BIG_BYTES);
+    fs::write(root.path().join("new"), &other).unwrap();
+    fs::rename(root.path().join("new"), root.path().join("big")).unwrap();
+    age_all(root.path());
+    assert_same("changed", &get(&changed), &other);
+    for place in [same, changed] {
+        let names = fs::read_dir(place)
+            .unwrap()
+            .map(|file| file.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), ["big"]);
+    }
+    let text = carafe.stop_warned(&[]);
+    let lines = fs::read_to_string(log).unwrap();
+    let replies = lines.lines().map(|line| line.split(' ').skip(8).take(2));
+    let replies: Vec<_> = replies.map(|reply| reply.collect::<Vec<_>>()).collect();
+    let rest = (BIG_BYTES as u64 - had).to_string();
+    // The two that were cut may be logged later than what followed them.
+    for expected in [["206", &rest], ["200", &BIG_BYTES.to_string()]] {
+        let count = replies.iter().filter(|reply| reply[..] == expected).count();
+        assert_eq!(count, 1, "{expected:?}: {lines}{text}");
+    }
+    assert_eq!(replies.len(), 4, "{lines}{text}");
 }
