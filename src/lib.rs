@@ -10,6 +10,7 @@ pub mod client;
 pub mod conn;
 pub mod descriptors;
 pub mod escape;
+pub mod failure;
 pub mod http;
 pub mod limits;
 pub mod logging;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use carafe::cli::{self, Command, Exit};
 use carafe::client;
-use carafe::serve::{self, StartError};
+use carafe::failure::Failure;
+use carafe::serve;
 
 fn main() -> ExitCode {
     let exit = match cli::parse(std::env::args_os()) {
@@ -29,7 +30,7 @@ fn print_and(message: &str, exit: Exit) -> Exit {
 }
 
 /// What the servers log is written before the program ends.
-fn started(result: Result<Exit, StartError>) -> Exit {
+fn started(result: Result<Exit, Failure>) -> Exit {
     log::logger().flush();
-    result.unwrap_or_else(|error| print_and(&format!("carafe: {}\n", error.message), error.exit))
+    result.unwrap_or_else(|failure| failure.report())
 }

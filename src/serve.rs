@@ -18,6 +18,7 @@ use signal_hook_mio::v1_0::Signals;
 use crate::cli::{Exit, ListenArgs, ServeArgs, ThankArgs};
 use crate::conn::{Conn, Delivery, Env, Stage, Timeouts};
 use crate::escape::Escaped;
+use crate::failure::Failure;
 use crate::http::mime::ContentTypes;
 use crate::limits::{KEEP_ALIVE, PARKED_RETRY, STALL_TIMEOUT};
 use crate::logging::{self, Outlet};
@@ -37,36 +38,11 @@ use listeners::{bind_all, say_lower_somaxconn};
 use room::Room;
 use watch::{Observers, Watch};
 
-/// Why a server could not start, and how the program ends then.
-#[derive(Debug)]
-pub struct StartError {
-    /// One line for the person who started it.
-    pub message: String,
-    /// The exit code.
-    pub exit: Exit,
-}
-
-impl StartError {
-    fn usage(message: String) -> Self {
-        Self {
-            message,
-            exit: Exit::Usage,
-        }
-    }
-
-    fn failed(message: String) -> Self {
-        Self {
-            message,
-            exit: Exit::Failed,
-        }
-    }
-}
-
 /// `carafe serve`: serves until a signal ends it.
 ///
 /// # Errors
 /// It can't start.
-pub fn serve(args: &ServeArgs) -> Result<Exit, StartError> {
+pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let mut service = open_root(args)?;
     // Both count by status.
     service.set_logged(args.access_log.is_some() || args.metrics.is_some());
@@ -95,9 +71,10 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, StartError> {
 ///
 /// # Errors
 /// It can't start.
-pub fn thank(args: &ThankArgs) -> Result<Exit, StartError> {
-    let stdout = Outlet::new(io::stdout())
-        .map_err(|error| StartError::failed(format!("no thread for the output: {error}")))?;
+pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
+    let stdout = Outlet::new(io::stdout()).map_err(|error| {
+        Failure::new(Exit::Failed, format!("no thread for the output: {error}"))
+    })?;
     let service = Thanks::new(args.encoding, args.text_gap, args.once, stdout.clone());
     let outlet = start_log(&args.listen)?;
     let timeouts = Timeouts {
@@ -120,10 +97,10 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, StartError> {
     })
 }
 
-fn open_root(args: &ServeArgs) -> Result<Http, StartError> {
+fn open_root(args: &ServeArgs) -> Result<Http, Failure> {
     let root = Root::open(&args.root, args.hidden).map_err(|error| {
         let shown = Escaped(args.root.as_os_str().as_encoded_bytes());
-        StartError::usage(format!(
+        Failure::usage(format!(
             "ROOT: '{shown}' won't do: it takes a folder ({error})"
         ))
     })?;
@@ -139,9 +116,9 @@ fn open_root(args: &ServeArgs) -> Result<Http, StartError> {
     ))
 }
 
-fn start_log(listen: &ListenArgs) -> Result<Outlet, StartError> {
+fn start_log(listen: &ListenArgs) -> Result<Outlet, Failure> {
     logging::start(listen.verbosity.level())
-        .map_err(|error| StartError::failed(format!("the log can't be started: {error}")))
+        .map_err(|error| Failure::new(Exit::Failed, format!("the log can't be started: {error}")))
 }
 
 // ---- the server ----
@@ -170,10 +147,10 @@ impl<S: Service> Server<S> {
         room: Room,
         outlet: Outlet,
         observers: Observers,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, Failure> {
         let listeners = bind_all(listen, port, &outlet)?;
         say_lower_somaxconn(listen.backlog);
-        let failed = |error| StartError::failed(format!("the loop can't be made: {error}"));
+        let failed = |error| Failure::new(Exit::Failed, format!("the loop can't be made: {error}"));
         let server = Self::new(service, timeouts, listeners, room.connections_max, outlet);
         let mut server = server.map_err(failed)?;
         server.app.patience = listen.drain;

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use mio::net::TcpListener;
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 
-use super::StartError;
-use crate::cli::ListenArgs;
+use crate::cli::{Exit, ListenArgs};
+use crate::failure::Failure;
 use crate::logging::Outlet;
 
 /// Binds what the flags ask for; by default both families on one socket.
@@ -15,7 +15,7 @@ pub(super) fn bind_all(
     listen: &ListenArgs,
     port: u16,
     outlet: &Outlet,
-) -> Result<Vec<TcpListener>, StartError> {
+) -> Result<Vec<TcpListener>, Failure> {
     let backlog = listen.backlog as i32; // At most 2^30, as the flag says.
     if listen.bind.is_empty() {
         let everything = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
@@ -67,8 +67,11 @@ fn lacks_ipv6(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EAFNOSUPPORT) || error.kind() == ErrorKind::AddrNotAvailable
 }
 
-pub(super) fn cannot_bind(address: SocketAddr, error: &io::Error) -> StartError {
-    StartError::failed(format!("{address} can't be listened on: {error}"))
+pub(super) fn cannot_bind(address: SocketAddr, error: &io::Error) -> Failure {
+    Failure::new(
+        Exit::Failed,
+        format!("{address} can't be listened on: {error}"),
+    )
 }
 
 /// The kernel lowers the backlog to this in silence.

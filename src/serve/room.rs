@@ -1,8 +1,8 @@
 //! How many descriptors there are, and who may have them.
 
-use super::StartError;
-use crate::cli::ListenArgs;
+use crate::cli::{Exit, ListenArgs};
 use crate::descriptors::raise_descriptor_limit;
+use crate::failure::Failure;
 use crate::limits::{DESCRIPTORS_RESERVED, OPEN_FILES_SHARE};
 
 /// How the descriptors are shared out.
@@ -18,7 +18,7 @@ impl Room {
         listen: &ListenArgs,
         open_files: Option<Option<u64>>,
         aside: u64,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, Failure> {
         let limit = raise_descriptor_limit();
         let listeners = listen.bind.len().max(1) as u64;
         let free = limit.saturating_sub(DESCRIPTORS_RESERVED + listeners + aside);
@@ -26,13 +26,14 @@ impl Room {
         let files = open_files.map_or(0, |flag| flag.unwrap_or(default_files));
         let room = free.saturating_sub(files);
         if free < 2 {
-            return Err(StartError::failed(format!(
-                "{limit} descriptors are too few to serve"
-            )));
+            return Err(Failure::new(
+                Exit::Failed,
+                format!("{limit} descriptors are too few to serve"),
+            ));
         }
         if room == 0 {
             let most = free - 1;
-            return Err(StartError::usage(format!(
+            return Err(Failure::usage(format!(
                 "--open-files: '{files}' won't do: with {limit} descriptors it takes 1 to {most}"
             )));
         }

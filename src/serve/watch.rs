@@ -8,12 +8,13 @@ use std::time::Instant;
 use mio::net::{TcpListener, TcpStream};
 
 use super::listeners::{bind, cannot_bind};
-use super::{Client, Role, StartError};
+use super::{Client, Role};
 use crate::access_log::{self, AccessLog, Entry};
 use crate::cli::ServeArgs;
 use crate::conn::{Delivery, Env, Stage, Timeouts};
 use crate::descriptors::{descriptor_limit, open_descriptors};
 use crate::escape::Escaped;
+use crate::failure::Failure;
 use crate::limits::{
     KEEP_ALIVE, METRICS_BACKLOG, METRICS_CONNECTIONS_MAX, REQUEST_TIMEOUT, STALL_TIMEOUT,
 };
@@ -35,11 +36,11 @@ pub(super) struct Observers {
 }
 
 impl Observers {
-    pub(super) fn open(args: &ServeArgs) -> Result<Self, StartError> {
+    pub(super) fn open(args: &ServeArgs) -> Result<Self, Failure> {
         let open = |path: &PathBuf| {
             AccessLog::open(path, args.log_format).map_err(|error| {
                 let shown = Escaped(path.as_os_str().as_encoded_bytes());
-                StartError::usage(format!(
+                Failure::usage(format!(
                     "--access-log: '{shown}' won't do: it takes a file to append to ({error})"
                 ))
             })

@@ -25,40 +25,15 @@ use super::{page, text};
 use crate::cli::{Exit, SoakArgs};
 use crate::descriptors::raise_descriptor_limit;
 use crate::escape::Escaped;
+use crate::failure::Failure;
 use crate::limits::{
     SOAK_DESCRIPTORS_RESERVED, SOAK_DURATION, SOAK_OPEN_FILES_MAX, SOAK_WARM_UP_MAX,
 };
 
-/// Why a run could not take place: one line, and how the program ends.
-struct Failure {
-    exit: Exit,
-    line: String,
-}
-
-impl Failure {
-    fn usage(line: impl Into<String>) -> Self {
-        Self {
-            exit: Exit::Usage,
-            line: line.into(),
-        }
-    }
-
-    fn could_not_run(line: impl Into<String>) -> Self {
-        Self {
-            exit: Exit::NotOffered,
-            line: line.into(),
-        }
-    }
-}
-
 /// Runs a soak test.
 #[must_use]
 pub fn run(args: &SoakArgs) -> Exit {
-    soak(args).unwrap_or_else(|Failure { exit, line }| {
-        // A closed stderr is no reason to fail otherwise.
-        let _ = writeln!(io::stderr(), "carafe: {line}");
-        exit
-    })
+    soak(args).unwrap_or_else(|failure| failure.report())
 }
 
 fn soak(args: &SoakArgs) -> Result<Exit, Failure> {
@@ -74,8 +49,9 @@ fn soak(args: &SoakArgs) -> Result<Exit, Failure> {
     let watch = watch(args)?;
     let signals = signals()?;
     let mut view = View::start(args, watch.as_ref());
-    let failed =
-        |error: io::Error| Failure::could_not_run(format!("the loop can't be made: {error}"));
+    let failed = |error: io::Error| {
+        Failure::new(Exit::NotOffered, format!("the loop can't be made: {error}"))
+    };
     let mut engine = Engine::new(&plan, references, signals).map_err(failed)?;
     if args.verify && args.against.is_none() {
         learn(&mut engine).map_err(failed)?;
@@ -192,7 +168,7 @@ fn load(args: &SoakArgs, plan: &Plan) -> Result<Load, Failure> {
 
 /// The first signal is the loop's; a second one ends the program as it would any other.
 fn signals() -> Result<Signals, Failure> {
-    let failed = |error: io::Error| Failure::could_not_run(format!("signals: {error}"));
+    let failed = |error: io::Error| Failure::new(Exit::NotOffered, format!("signals: {error}"));
     for signal in [SIGINT, SIGTERM] {
         let came = std::sync::Arc::default();
         let again = 128 + signal;
@@ -249,8 +225,7 @@ fn offer(
     load: &Load,
     watch: Option<&Watch>,
 ) -> io::Result<Course> {
-    let default_time = args.requests.is_none().then_some(SOAK_DURATION);
-    let mut time_left = args.duration.or(default_time);
+    let mut time_left = duration(args);
     let mut ramp = args.ramp.unwrap_or_default();
     let stage_max = watch.map(|_| args.quiet_every);
     engine.begin_count();
@@ -295,6 +270,12 @@ fn offer(
     Ok(course)
 }
 
+/// How long load is offered, if that is limited.
+fn duration(args: &SoakArgs) -> Option<Duration> {
+    let default = args.requests.is_none().then_some(SOAK_DURATION);
+    args.duration.or(default)
+}
+
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
     // A thread's CPU time is not negative.
@@ -334,10 +315,7 @@ impl Onlooker for View<'_> {
         let server = self.watch.and_then(Watch::latest);
         self.live.show(Progress {
             elapsed: self.began.elapsed(),
-            duration: self
-                .args
-                .duration
-                .or(self.args.requests.is_none().then_some(SOAK_DURATION)),
+            duration: duration(self.args),
             requests_limit: self.args.requests,
             started: tally.started(),
             rate: last.map_or(0.0, |second| (second.completed + second.failed) as f64),
@@ -442,9 +420,10 @@ fn write_out(args: &SoakArgs, report: &Report) -> Result<(), Failure> {
     let written = write_files(args, report);
     // Last, since a terminal may be stuck. Whoever closed standard output doesn't want it.
     match io::stdout().write_all(text::render(report).as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => written.and(Err(
-            Failure::could_not_run(format!("standard output can't be written: {error}")),
-        )),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => written.and(Err(Failure::new(
+            Exit::NotOffered,
+            format!("standard output can't be written: {error}"),
+        ))),
         _ => written,
     }
 }
@@ -452,7 +431,10 @@ fn write_out(args: &SoakArgs, report: &Report) -> Result<(), Failure> {
 fn write_files(args: &SoakArgs, report: &Report) -> Result<(), Failure> {
     let complain = |path: &Path, error: io::Error| {
         let path = Escaped(path.as_os_str().as_encoded_bytes());
-        Failure::could_not_run(format!("'{path}' can't be written: {error}"))
+        Failure::new(
+            Exit::NotOffered,
+            format!("'{path}' can't be written: {error}"),
+        )
     };
     if let Some(path) = &args.json {
         let written = serde_json::to_vec_pretty(report)
