@@ -1,5 +1,11 @@
 //! The metrics' own port: HTTP/1.1 with two pages, one request a connection.
 
+use std::time::SystemTime;
+
+use ::http::StatusCode;
+
+use crate::http::head::{Head, TEXT};
+use crate::http::request::Version;
 use crate::limits::{METRICS_HEAD_BYTES_MAX, METRICS_HEADERS_MAX};
 use crate::metrics::CONTENT_TYPE;
 use crate::service::{Body, Outcome, Reply, Request, RequestEnd, Service, Then, Verdict};
@@ -13,19 +19,16 @@ pub struct Metrics<F> {
 
 /// What is answered.
 struct Answer {
-    status: &'static str,
+    status: StatusCode,
     content_type: &'static str,
-    /// A header field more.
-    field: &'static str,
     body: String,
 }
 
 impl Answer {
-    fn text(status: &'static str, body: &str) -> Self {
+    fn text(status: StatusCode, body: &str) -> Self {
         Self {
             status,
-            content_type: "text/plain; charset=utf-8",
-            field: "",
+            content_type: TEXT,
             body: body.to_owned(),
         }
     }
@@ -42,15 +45,16 @@ impl<F: FnMut() -> String> Metrics<F> {
         match (method, path, draining) {
             ("GET", "/metrics", _) => Answer {
                 content_type: CONTENT_TYPE,
-                ..Answer::text("200 OK", &(self.render)())
+                ..Answer::text(StatusCode::OK, &(self.render)())
             },
-            ("GET", "/healthz", false) => Answer::text("200 OK", "ok\n"),
-            ("GET", "/healthz", true) => Answer::text("503 Service Unavailable", "draining\n"),
-            (_, "/metrics" | "/healthz", _) => Answer {
-                field: "Allow: GET\r\n",
-                ..Answer::text("405 Method Not Allowed", "GET only\n")
-            },
-            _ => Answer::text("404 Not Found", "here are /metrics and /healthz\n"),
+            ("GET", "/healthz", false) => Answer::text(StatusCode::OK, "ok\n"),
+            ("GET", "/healthz", true) => {
+                Answer::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+            }
+            (_, "/metrics" | "/healthz", _) => {
+                Answer::text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n")
+            }
+            _ => Answer::text(StatusCode::NOT_FOUND, "here are /metrics and /healthz\n"),
         }
     }
 }
@@ -78,24 +82,25 @@ impl<F: FnMut() -> String> Service for Metrics<F> {
                 };
             }
             _ => {
-                let answer = Answer::text("400 Bad Request", "not a request\n");
+                let answer = Answer::text(StatusCode::BAD_REQUEST, "not a request\n");
                 (answer, request.bytes.len(), RequestEnd::Unread)
             }
         };
         let Answer {
             status,
             content_type,
-            field,
             body,
         } = answer;
-        let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
-             Cache-Control: no-store\r\n{field}Connection: close\r\n\r\n",
-            body.len()
-        );
+        let mut head = Head::new(status, SystemTime::now())
+            .content(content_type, body.len() as u64)
+            .field("Cache-Control", "no-store");
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            head = head.field("Allow", "GET");
+        }
+        let head = head.connection(Version::Http11, false).finish();
         Verdict::Reply(Reply {
             subject: Box::default(),
-            head: head.into_bytes().into(),
+            head: head.into(),
             body: Body::Bytes(body.into_bytes().into()),
             outcome: Outcome::Complete,
             used,
