@@ -10,9 +10,6 @@ use crate::service::{Body, Moment, Outcome, Reply, Request, RequestEnd, Service,
 use crate::services::root::{LookupError, Root};
 use crate::stats::Reason;
 
-/// Why a name that is too long is refused.
-pub(super) const TOO_LONG: &str = "the name is too long";
-
 /// Serves a root's files by name.
 #[derive(Debug)]
 pub struct Bare {
@@ -81,7 +78,7 @@ impl Bare {
     /// Answers a whole name.
     pub(super) fn answer(&mut self, name: &[u8], used: usize, ended_by: RequestEnd) -> Verdict {
         let found = if name.len() > NAME_BYTES_MAX {
-            Err(LookupError::Refused(TOO_LONG))
+            Err(LookupError::Refused("the name is too long"))
         } else {
             self.root.lookup(name)
         };

@@ -8,6 +8,7 @@ use std::time::Instant;
 use rustix::fs::{AtFlags, Dir, FileType, statat};
 
 use super::root::Root;
+use crate::escape::Escaped;
 use crate::http::date;
 use crate::http::listing::{Entry, Format, Kind, Renderer, Sort, accepts_json};
 use crate::limits::{
@@ -123,9 +124,7 @@ impl Folders {
             Err(error) => failed(name, error),
         }
     }
-}
 
-impl Folders {
     /// Whether one more may begin, if need be for one that nobody asks for any more: its folder has
     /// another name now.
     fn has_room(&mut self) -> bool {
@@ -232,9 +231,6 @@ fn look_at(folder: &Dir, name: &CStr, path: &[u8], root: &Root) -> Option<Entry>
 }
 
 fn failed(name: &[u8], error: rustix::io::Errno) -> Listed {
-    log::warn!(
-        "the folder \"{}\" can't be read: {error}",
-        crate::escape::Escaped(name)
-    );
+    log::warn!("the folder \"{}\" can't be read: {error}", Escaped(name));
     Listed::Failed
 }

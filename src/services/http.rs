@@ -22,9 +22,9 @@ use crate::service::{
     Body, Exchange, Moment, OpenFile, Outcome, Part, Reply, Request, RequestEnd, Service, Then,
     Verdict,
 };
-use crate::services::bare::{self, Bare};
+use crate::services::bare::Bare;
 use crate::services::folders::{Folders, Listed, Look};
-use crate::services::root::{Found, LookupError};
+use crate::services::root::{self, Found, LookupError};
 
 /// Serves a root's files to clients of either protocol.
 #[derive(Debug)]
@@ -104,11 +104,10 @@ impl Http {
             return verdict;
         };
         match verdict {
-            // Of one that is too long the subject is only a part.
             Verdict::Reply(reply)
-                if !matches!(
+                if matches!(
                     reply.outcome,
-                    Outcome::Complete | Outcome::Refused(bare::TOO_LONG)
+                    Outcome::Refused(root::NOT_REGULAR | root::EMPTY_NAME)
                 ) =>
             {
                 let name = reply.subject.clone();

@@ -185,7 +185,7 @@ impl Root {
             .position(|&byte| byte != b'/')
             .map_or(&[][..], |at| &name[at..]);
         if path.is_empty() {
-            return Err("an empty name");
+            return Err(EMPTY_NAME);
         }
         if path.contains(&0) {
             return Err("NUL in the name");
@@ -269,7 +269,11 @@ fn open_folder(path: &Path) -> io::Result<(OwnedFd, Containment)> {
     }
 }
 
-const NOT_REGULAR: &str = "not a regular file";
+/// Why what is found under a name is refused; it may be a folder.
+pub(super) const NOT_REGULAR: &str = "not a regular file";
+
+/// Why a name of slashes alone is refused; it is the root itself.
+pub(super) const EMPTY_NAME: &str = "an empty name";
 
 /// Which failures of an open are the name's fault.
 fn classify(errno: Errno) -> LookupError {
