@@ -87,25 +87,15 @@ impl<C> Reactor<C> {
             }
             .pack(),
         )?;
-        let mut registered = Vec::new();
-        for (index, mut socket) in listeners.into_iter().enumerate() {
-            let token = Token {
-                key: index as u32,
-                generation: LISTENER,
-            };
-            poll.registry()
-                .register(&mut socket, token.pack(), Interest::READABLE)?;
-            registered.push(Listener::new(socket, false));
-        }
         let now = Instant::now();
-        Ok(Self {
+        let mut reactor = Self {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN_MAX),
             remote: Remote {
                 waker: Arc::new(waker),
                 inbox: Arc::default(),
             },
-            listeners: registered,
+            listeners: Vec::new(),
             slots: Slab::new(),
             connections_max,
             aside_open: 0,
@@ -127,7 +117,24 @@ impl<C> Reactor<C> {
             },
             shortage: Seldom::default(),
             unwatched: Seldom::default(),
-        })
+        };
+        for socket in listeners {
+            reactor.add_listener(socket, false)?;
+        }
+        Ok(reactor)
+    }
+
+    fn add_listener(&mut self, mut socket: TcpListener, aside: bool) -> io::Result<ListenerId> {
+        let key = self.listeners.len() as u32;
+        let token = Token {
+            key,
+            generation: LISTENER,
+        };
+        self.poll
+            .registry()
+            .register(&mut socket, token.pack(), Interest::READABLE)?;
+        self.listeners.push(Listener::new(socket, aside));
+        Ok(ListenerId(key))
     }
 
     /// Adds a listener beside the others, for those who only look on: up to `connections_max` of
@@ -138,20 +145,12 @@ impl<C> Reactor<C> {
     /// It can't be registered.
     pub fn add_aside(
         &mut self,
-        mut socket: TcpListener,
+        socket: TcpListener,
         connections_max: usize,
     ) -> io::Result<ListenerId> {
-        let key = self.listeners.len() as u32;
-        let token = Token {
-            key,
-            generation: LISTENER,
-        };
-        self.poll
-            .registry()
-            .register(&mut socket, token.pack(), Interest::READABLE)?;
-        self.listeners.push(Listener::new(socket, true));
+        let id = self.add_listener(socket, true)?;
         self.aside_max += connections_max;
-        Ok(ListenerId(key))
+        Ok(id)
     }
 
     /// Watches a source; its readiness becomes [`App::source`].

@@ -137,9 +137,10 @@ impl Reading {
             (Wait::Bytes, Why::Ready(edge)) if !(edge.readable || edge.dead) => Stay(Next::Wait),
             (Wait::Bytes, Why::Evict) if self.idle_since().is_none() => Stay(Next::Wait),
             (Wait::Bytes, _) => self.go_on(env, why),
-            (Wait::Service { .. }, Why::Stop(reason)) => Stay(Next::Reset(reason)),
             (Wait::Descriptor { .. }, Why::Evict) => Stay(Next::Park),
-            (Wait::Descriptor { .. }, Why::Stop(reason)) => Stay(Next::Reset(reason)),
+            (Wait::Descriptor { .. } | Wait::Service { .. }, Why::Stop(reason)) => {
+                Stay(Next::Reset(reason))
+            }
             (Wait::Descriptor { .. }, Why::Ready(_)) => Stay(Next::Close(Reason::PeerReset)),
             (&(Wait::Descriptor { moment, .. } | Wait::Service { moment }), _) => {
                 match self.ask(env, 0, moment) {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::outcome::Class;
 use super::report::{Against, Model, Report, ThresholdOutcome, Word};
 use super::threshold::Conditions;
 use crate::limits::{SOAK_LATE_MAX, SOAK_MISSING_SHARE_MAX};
@@ -40,13 +41,15 @@ pub fn judge(report: &mut Report, conditions: &Conditions) {
     report.verdict.because = because;
 }
 
+/// Failures that are not the server's.
+const OURS: [Class; 2] = [Class::OutOfPorts, Class::OutOfDescriptors];
+
 /// Whether the load that was asked for was there; else why not.
 fn not_offered(report: &Report) -> Option<String> {
     let load = &report.load;
     let started = report.outcomes.started;
     let mut classes = report.outcomes.classes.iter();
-    if let Some(ours) =
-        classes.find(|class| matches!(class.class, "out_of_ports" | "out_of_descriptors"))
+    if let Some(ours) = classes.find(|found| OURS.iter().any(|class| class.as_str() == found.class))
     {
         return Some(format!(
             "the load was not offered: {} requests were {} on this side",
@@ -85,7 +88,9 @@ fn not_offered(report: &Report) -> Option<String> {
 /// Whether bodies that were to be compared were not.
 fn unverified(report: &Report) -> Option<String> {
     let classes = &report.outcomes.classes;
-    let complete = classes.iter().find(|class| class.class == "complete");
+    let complete = classes
+        .iter()
+        .find(|class| class.class == Class::Complete.as_str());
     let bodies = report.verification.bodies;
     let unchecked = complete.map_or(0, |class| class.count.saturating_sub(bodies));
     let checks = !matches!(report.verification.against, Against::Nothing);
