@@ -408,6 +408,14 @@ fn timeout(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "takes a duration from 1ms to a year, such as 10s or 250ms".into())
 }
 
+fn size(text: &str) -> Result<u64, String> {
+    text.parse::<bytesize::ByteSize>()
+        .ok()
+        .map(|size| size.as_u64())
+        .filter(|size| (0..=1 << 40).contains(size))
+        .ok_or_else(|| "takes a number of bytes, such as 0, 4096, 64kB or 16MiB".into())
+}
+
 /// 32 bytes in hexadecimal digits; the letters become small.
 fn sha256(text: &str) -> Result<String, String> {
     let is_digest = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());

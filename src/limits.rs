@@ -1,6 +1,7 @@
 //! Every number that bounds something: its unit (the last word of its name), its value and why
 //! it is what it is. Flags may change those that a person has reason to change; `cli` says which.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 /// The longest name, in bytes. The protocol's own limit: the servers of old read a name with one
@@ -50,6 +51,10 @@ pub const PARKED_RETRY: Duration = Duration::from_millis(500);
 /// way: the last ACK may still be in flight. 200 ms is TCP's shortest retransmission time on Linux.
 pub const HANDSHAKE_GRACE: Duration = Duration::from_millis(200);
 
+/// How long the kernel keeps a client that says nothing before it lets it be accepted, in seconds
+/// (TCP_DEFER_ACCEPT). Whoever speaks at once is accepted with its request at hand.
+pub const DEFER_ACCEPT_SECONDS: i32 = 1;
+
 /// What a lingering connection discards at most, in bytes.
 pub const LINGER_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -71,6 +76,24 @@ pub const LINGER_TOTAL: Duration = Duration::from_secs(10);
 
 /// How often `openat2` is asked again when the tree changed under it (EAGAIN).
 pub const OPEN_ATTEMPTS_MAX: u32 = 8;
+
+/// How long the cache believes a file's state without a look at it: as long as writes through a
+/// mapping, and mounts, may stay unseen.
+pub const CACHE_FRESH: Duration = Duration::from_secs(1);
+
+/// Files that the cache keeps, and names that it remembers without their files. Each file takes a
+/// watch, and some 1 KiB of the kernel's memory.
+pub const CACHE_NAMES_MAX: NonZeroUsize = NonZeroUsize::new(16 * 1024).expect("not zero");
+
+/// A file up to this many bytes is kept with its contents, and no descriptor; a longer one is kept
+/// open, and goes by sendfile.
+pub const CACHED_CONTENTS_BYTES_MAX: u64 = 128 * 1024;
+
+/// The part of the descriptors for open files that the cache may fill: one in so many.
+pub const CACHED_OPEN_SHARE: usize = 2;
+
+/// What one read of inotify takes, in bytes. The longest event has 272.
+pub const INOTIFY_BUFFER_BYTES: usize = 4096;
 
 /// Dead entries that the table of open files keeps before it is swept for the first time.
 pub const OPEN_FILES_SWEEP_MIN: usize = 64;

@@ -20,11 +20,12 @@ use crate::conn::{Conn, Delivery, Env, Stage, Timeouts};
 use crate::escape::Escaped;
 use crate::failure::Failure;
 use crate::http::mime::ContentTypes;
-use crate::limits::{KEEP_ALIVE, PARKED_RETRY, STALL_TIMEOUT};
+use crate::limits::{CACHED_OPEN_SHARE, KEEP_ALIVE, PARKED_RETRY, STALL_TIMEOUT};
 use crate::logging::{self, Outlet};
 use crate::reactor::{App, Control, Cx, Ending, ListenerId, Reactor, Remote, SourceId, Token};
 use crate::service::Service;
 use crate::services::bare::Bare;
+use crate::services::cache::Bounds;
 use crate::services::folders::Folders;
 use crate::services::http::Http;
 use crate::services::root::Root;
@@ -54,6 +55,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
         stall: args.stall_timeout,
     };
     let room = Room::find(&args.listen, Some(args.open_files), observers.descriptors())?;
+    set_cache(service.root_mut(), args.cache, &room);
     let (listen, port) = (&args.listen, args.port);
     let mut server = Server::start(service, timeouts, listen, port, room, outlet, observers)?;
     let host = rustix::system::uname()
@@ -114,6 +116,20 @@ fn open_root(args: &ServeArgs) -> Result<Http, Failure> {
         index,
         folders,
     ))
+}
+
+/// Without inotify nothing is kept: the answers are the same, only slower.
+fn set_cache(root: &mut Root, bytes: u64, room: &Room) {
+    let bounds = Bounds {
+        // Beyond what can be addressed there is no bound.
+        bytes_max: usize::try_from(bytes).unwrap_or(usize::MAX),
+        open_max: room.open_files / CACHED_OPEN_SHARE,
+    };
+    if bytes > 0
+        && let Err(error) = root.set_cache(bounds)
+    {
+        log::warn!("files aren't cached: inotify: {error}");
+    }
 }
 
 fn start_log(listen: &ListenArgs) -> Result<Outlet, Failure> {

@@ -177,7 +177,7 @@ pub enum RequestEnd {
 pub enum Body {
     /// Bytes in memory, shared by all who are sent the same.
     Bytes(Rc<[u8]>),
-    /// A file, shared by all who are sent the same.
+    /// A file, shared by all who are sent the same, whether it is open or in memory.
     File(Rc<OpenFile>),
     /// Several pieces, one after the other.
     Parts(Rc<[Part]>),
@@ -213,10 +213,10 @@ impl Part {
 pub enum Piece<'a> {
     /// These bytes.
     Bytes(&'a [u8]),
-    /// So many bytes of a file, from an offset on.
+    /// So many bytes of an open file, from an offset on.
     File {
         /// The file.
-        file: &'a OpenFile,
+        file: &'a File,
         /// Where they begin.
         start: u64,
         /// How many they are.
@@ -247,15 +247,7 @@ impl Body {
         // What is in memory is no longer than an address.
         match self {
             Self::Bytes(bytes) => Piece::Bytes(&bytes[offset as usize..]),
-            Self::File(file) => {
-                let length = file.length() - offset;
-                let start = offset;
-                Piece::File {
-                    file,
-                    start,
-                    length,
-                }
-            }
+            Self::File(file) => file.piece(offset, file.length() - offset),
             Self::Parts(parts) => {
                 let mut within = offset;
                 for part in parts.iter() {
@@ -291,20 +283,25 @@ impl Part {
                 file,
                 start,
                 length,
-            } => Piece::File {
-                file,
-                start: start + within,
-                length: length - within,
-            },
+            } => file.piece(start + within, length - within),
         }
     }
 }
 
-/// A regular file, open for reading, with what fstat said when it was opened.
+/// A regular file, with what fstat said when it was opened.
 #[derive(Debug)]
 pub struct OpenFile {
-    file: File,
+    bytes: FileBytes,
     stat: Stat,
+}
+
+/// Where a file's bytes are.
+#[derive(Debug)]
+enum FileBytes {
+    /// On the disk or in the page cache: it is open for reading.
+    Open(File),
+    /// In memory, all of them. It was closed.
+    Contents(Box<[u8]>),
 }
 
 /// What makes two open files the same version of the same file: device, inode, length and both
@@ -315,19 +312,55 @@ impl OpenFile {
     /// Takes a file and its fstat.
     #[must_use]
     pub fn new(file: File, stat: Stat) -> Self {
-        Self { file, stat }
+        let bytes = FileBytes::Open(file);
+        Self { bytes, stat }
     }
 
-    /// The file itself.
+    /// Reads all bytes into memory, and closes the file.
+    ///
+    /// # Errors
+    /// As pread(2); `UnexpectedEof` if there are fewer than were promised.
+    pub fn into_contents(self) -> io::Result<Self> {
+        let length = self.length() as usize; // Whoever calls knows that it is short.
+        let FileBytes::Open(file) = &self.bytes else {
+            return Ok(self);
+        };
+        let mut contents = vec![0; length].into_boxed_slice();
+        file.read_exact_at(&mut contents, 0)?;
+        Ok(Self {
+            bytes: FileBytes::Contents(contents),
+            ..self
+        })
+    }
+
+    /// The bytes, if they are in memory.
     #[must_use]
-    pub fn file(&self) -> &File {
-        &self.file
+    pub fn contents(&self) -> Option<&[u8]> {
+        match &self.bytes {
+            FileBytes::Open(_) => None,
+            FileBytes::Contents(contents) => Some(contents),
+        }
     }
 
     /// The length at open, in bytes: what was promised, whatever happens to the file.
     #[must_use]
     pub fn length(&self) -> u64 {
         size(&self.stat)
+    }
+
+    /// A part of it, which must not reach beyond its length.
+    fn piece(&self, start: u64, length: u64) -> Piece<'_> {
+        match &self.bytes {
+            FileBytes::Open(file) => Piece::File {
+                file,
+                start,
+                length,
+            },
+            // What is in memory is no longer than an address.
+            FileBytes::Contents(contents) => {
+                Piece::Bytes(&contents[start as usize..][..length as usize])
+            }
+        }
     }
 
     /// The version that was opened.
@@ -343,14 +376,6 @@ impl OpenFile {
         )
     }
 
-    /// Reads at `offset`. Zero means that the file ends there.
-    ///
-    /// # Errors
-    /// As pread(2).
-    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buf, offset)
-    }
-
     /// Whether the bytes that were promised may have been overwritten since.
     ///
     /// A file that only grew keeps them. ctime moves also when a file is unlinked, replaced by
@@ -360,7 +385,10 @@ impl OpenFile {
     /// # Errors
     /// As fstat(2).
     pub fn is_overwritten(&self) -> io::Result<bool> {
-        let (then, now) = (&self.stat, rustix::fs::fstat(self.file.as_fd())?);
+        let FileBytes::Open(file) = &self.bytes else {
+            return Ok(false);
+        };
+        let (then, now) = (&self.stat, rustix::fs::fstat(file.as_fd())?);
         let touched = |stat: &Stat| (stat.st_nlink, stat.st_mode, stat.st_uid, stat.st_gid);
         let rewritten = mtime(&now) != mtime(then)
             || (ctime(&now) != ctime(then) && touched(&now) == touched(then));

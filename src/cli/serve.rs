@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Count, Verbosity, address, duration, log_format, port, socket_address, timeout};
+use super::{Count, Verbosity, address, duration, log_format, port, size, socket_address, timeout};
 use crate::access_log::Format as LogFormat;
 use crate::http::mime::Override;
 use crate::limits;
@@ -31,6 +31,10 @@ pub struct ServeArgs {
     /// Descriptors kept free for open files [default: a quarter of the descriptor limit]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = Count::new(1, 1 << 30))]
     pub open_files: Option<u64>,
+
+    /// Memory for the contents of small files that are asked for again; 0 keeps no files at all
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, default_value = "64MiB", value_parser = size)]
+    pub cache: u64,
 
     /// Silence after which an unterminated name is taken as it stands
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "1s", value_parser = timeout)]
@@ -88,6 +92,10 @@ pub struct ListenArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = u64::from(limits::BACKLOG),
           value_parser = Count::new(1, 1 << 30))]
     pub backlog: u64,
+
+    /// Accept clients before they have said anything
+    #[arg(long)]
+    pub no_defer_accept: bool,
 
     /// Clients at once; more of them wait in the accept queue [default: by the descriptor limit]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = Count::new(1, 1 << 30))]

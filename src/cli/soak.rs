@@ -146,10 +146,9 @@ fn number(text: &str) -> Option<f64> {
 }
 
 fn bytes(text: &str) -> Result<u64, String> {
-    text.parse::<bytesize::ByteSize>()
+    super::size(text)
         .ok()
-        .map(|size| size.as_u64())
-        .filter(|size| (1..=1 << 40).contains(size))
+        .filter(|&size| size > 0)
         .ok_or_else(|| "takes a number of bytes, such as 4096, 64kB or 16KiB".into())
 }
 

@@ -1,6 +1,7 @@
 //! Sending(offset): moves a reply's body, a budget's worth a turn, and chooses how to end.
 
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt as _;
 use std::time::Instant;
 
 use super::Step::{self, Enter, EnterWaiting, Stay};
@@ -185,7 +186,7 @@ impl Sending {
             } => {
                 // At most `count`.
                 let count = length.min(count as u64) as usize;
-                match env.transport.send_file(file.file(), start, count) {
+                match env.transport.send_file(file, start, count) {
                     Ok(0) => return Err(SendError::FileEnded),
                     Ok(sent) => sent,
                     Err(SendFileError::Unsupported) => return self.copy(count, env),

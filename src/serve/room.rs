@@ -9,6 +9,8 @@ use crate::limits::{DESCRIPTORS_RESERVED, OPEN_FILES_SHARE};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
     pub(super) connections_max: usize,
+    /// Descriptors that are left for files.
+    pub(super) open_files: usize,
 }
 
 impl Room {
@@ -46,6 +48,7 @@ impl Room {
         // At most 2^30, which a slab's key holds.
         Ok(Self {
             connections_max: asked.min(room).min(1 << 30) as usize,
+            open_files: files as usize,
         })
     }
 }

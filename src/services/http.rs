@@ -24,7 +24,7 @@ use crate::service::{
 };
 use crate::services::bare::Bare;
 use crate::services::folders::{Folders, Listed, Look};
-use crate::services::root::{self, Found, LookupError};
+use crate::services::root::{self, Found, LookupError, Root};
 
 /// Serves a root's files to clients of either protocol.
 #[derive(Debug)]
@@ -88,6 +88,11 @@ impl Http {
     /// Whether answers carry what an access log says of them.
     pub fn set_logged(&mut self, is_logged: bool) {
         self.is_logged = is_logged;
+    }
+
+    /// Where files are looked up.
+    pub fn root_mut(&mut self) -> &mut Root {
+        self.bare.root_mut()
     }
 
     /// Where clients find this server, for Gopher menus.

@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
+use std::time::Instant;
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
@@ -18,15 +19,18 @@ use crate::escape::Escaped;
 use crate::limits::{OPEN_ATTEMPTS_MAX, OPEN_FILES_SWEEP_MIN};
 use crate::service::{FileVersion, OpenFile};
 
+use super::cache::{Bounds, Cache, Known};
+
 /// Opens what is found: for reading, never as a controlling terminal, and without waiting for a
 /// FIFO's writer.
-const OPEN_FLAGS: OFlags = OFlags::RDONLY
+pub(super) const OPEN_FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 
 /// A handle to look beneath.
-const FOLDER_FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+pub(super) const FOLDER_FLAGS: OFlags =
+    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// How look-ups are kept beneath the root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +69,8 @@ pub struct Root {
     path: Option<PathBuf>,
     containment: Containment,
     hidden: bool,
-    /// Files that connections hold open: one descriptor for one version of a file.
-    open_files: HashMap<FileVersion, Weak<OpenFile>>,
-    sweep_at: usize,
+    open_files: OpenFiles,
+    cache: Option<Cache>,
 }
 
 impl Root {
@@ -90,6 +93,9 @@ impl Root {
         match open_folder(path) {
             Ok((folder, containment)) => {
                 (self.folder, self.containment) = (folder, containment);
+                if let Some(cache) = &mut self.cache {
+                    cache.clear();
+                }
                 log::info!("ROOT \"{shown}\" was opened anew");
             }
             Err(error) => {
@@ -101,15 +107,23 @@ impl Root {
     /// A root on an open folder, contained in a given way.
     #[must_use]
     pub fn with_containment(folder: OwnedFd, hidden: bool, containment: Containment) -> Self {
-        let (open_files, sweep_at) = (HashMap::new(), OPEN_FILES_SWEEP_MIN);
         Self {
             folder,
             path: None,
             containment,
             hidden,
-            open_files,
-            sweep_at,
+            open_files: OpenFiles::default(),
+            cache: None,
         }
+    }
+
+    /// Keeps files that are asked for again.
+    ///
+    /// # Errors
+    /// As [`Cache::new`]; nothing is kept then.
+    pub fn set_cache(&mut self, bounds: Bounds) -> io::Result<()> {
+        self.cache = Some(Cache::new(bounds)?);
+        Ok(())
     }
 
     /// Opens the regular file that `name` names.
@@ -142,6 +156,34 @@ impl Root {
     /// See [`LookupError`].
     pub fn find(&mut self, name: &[u8]) -> Result<Found, LookupError> {
         let path = self.checked(name).map_err(LookupError::Refused)?;
+        if let Some(file) = self.kept(path) {
+            return Ok(Found::File(file));
+        }
+        match self.look_up(path) {
+            Err(LookupError::NoDescriptor)
+                if self.cache.as_mut().is_some_and(Cache::close_files) =>
+            {
+                self.look_up(path)
+            }
+            found => found,
+        }
+    }
+
+    /// The file of a name from the cache, or put there now.
+    fn kept(&mut self, path: &[u8]) -> Option<Rc<OpenFile>> {
+        let cache = self.cache.as_mut()?;
+        let now = Instant::now();
+        match cache.get(path, now) {
+            Known::File(file) => Some(file),
+            Known::Unknown => None,
+            Known::Wanted => {
+                let open_files = &mut self.open_files;
+                cache.load(&self.folder, path, now, |file| open_files.share(file))
+            }
+        }
+    }
+
+    fn look_up(&mut self, path: &[u8]) -> Result<Found, LookupError> {
         let opened = match self.containment {
             Containment::Openat2 => self.open_beneath(path),
             Containment::Walk => self.open_by_walking(path),
@@ -149,9 +191,10 @@ impl Root {
         let file = opened.map_err(classify)?;
         let stat = rustix::fs::fstat(&file).map_err(LookupError::Failed)?;
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Ok(Found::File(
-                self.share(OpenFile::new(File::from(file), stat)),
-            )),
+            FileType::RegularFile => {
+                let file = OpenFile::new(File::from(file), stat);
+                Ok(Found::File(self.open_files.share(file)))
+            }
             FileType::Directory => Ok(Found::Folder(file)),
             _ => Err(LookupError::Refused(NOT_REGULAR)),
         }
@@ -234,19 +277,37 @@ impl Root {
         flags.set(OFlags::DIRECTORY, path.ends_with(b"/"));
         rustix::fs::openat(base, last, flags, Mode::empty())
     }
+}
 
+/// Files that connections hold open: one descriptor for one version of a file.
+#[derive(Debug)]
+struct OpenFiles {
+    by_version: HashMap<FileVersion, Weak<OpenFile>>,
+    sweep_at: usize,
+}
+
+impl Default for OpenFiles {
+    fn default() -> Self {
+        Self {
+            by_version: HashMap::new(),
+            sweep_at: OPEN_FILES_SWEEP_MIN,
+        }
+    }
+}
+
+impl OpenFiles {
     /// The handle that others already have on the same version, or this one.
     fn share(&mut self, opened: OpenFile) -> Rc<OpenFile> {
         let version = opened.version();
-        if let Some(shared) = self.open_files.get(&version).and_then(Weak::upgrade) {
+        if let Some(shared) = self.by_version.get(&version).and_then(Weak::upgrade) {
             return shared;
         }
-        if self.open_files.len() >= self.sweep_at {
-            self.open_files.retain(|_, file| file.strong_count() > 0);
-            self.sweep_at = OPEN_FILES_SWEEP_MIN.max(2 * self.open_files.len());
+        if self.by_version.len() >= self.sweep_at {
+            self.by_version.retain(|_, file| file.strong_count() > 0);
+            self.sweep_at = OPEN_FILES_SWEEP_MIN.max(2 * self.by_version.len());
         }
         let shared = Rc::new(opened);
-        self.open_files.insert(version, Rc::downgrade(&shared));
+        self.by_version.insert(version, Rc::downgrade(&shared));
         shared
     }
 }
@@ -295,8 +356,10 @@ fn classify(errno: Errno) -> LookupError {
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
     use std::os::unix::net::UnixListener;
+
+    use crate::service::{Body, Piece};
 
     use rustix::fs::{CWD, FileType};
 
@@ -308,10 +371,15 @@ mod tests {
         })
     }
 
-    fn content(file: &OpenFile) -> Vec<u8> {
-        let mut bytes = vec![0; file.length() as usize];
-        assert_eq!(file.read_at(&mut bytes, 0).unwrap(), bytes.len());
-        bytes
+    fn content(file: &Rc<OpenFile>) -> Vec<u8> {
+        match Body::File(Rc::clone(file)).piece(0) {
+            Piece::Bytes(bytes) => bytes.to_vec(),
+            Piece::File { file, length, .. } => {
+                let mut bytes = vec![0; length as usize];
+                file.read_exact_at(&mut bytes, 0).unwrap();
+                bytes
+            }
+        }
     }
 
     #[test]
@@ -481,7 +549,7 @@ mod tests {
             fs::write(folder.path().join(&name), name.as_bytes()).unwrap();
             root.lookup(name.as_bytes()).unwrap();
         }
-        assert!(root.open_files.len() <= OPEN_FILES_SWEEP_MIN);
+        assert!(root.open_files.by_version.len() <= OPEN_FILES_SWEEP_MIN);
     }
 
     #[test]
