@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use nix::sys::socket::{getsockopt, setsockopt};
@@ -41,6 +42,30 @@ sockopt_impl!(
     /// IPV6_MINHOPCOUNT, an `int`: the same for IPv6.
     MinHopCount, Both, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, i32
 );
+
+sockopt_impl!(
+    /// TCP_DEFER_ACCEPT, an `int` of seconds: a listener's clients are accepted when they have said
+    /// something, or after so long (tcp(7)). The kernel counts in retransmissions of its SYN-ACK,
+    /// so it reads back rounded up.
+    DeferAccept, Both, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, i32
+);
+
+/// Lets a listener's clients be accepted when they have said something, or after so many seconds.
+///
+/// # Errors
+/// Only if the descriptor is no TCP socket.
+pub fn set_defer_accept(listener: &impl AsFd, seconds: i32) -> io::Result<()> {
+    Ok(setsockopt(listener, DeferAccept, &seconds)?)
+}
+
+/// How long a listener's silent clients wait, at most.
+///
+/// # Errors
+/// Only if the descriptor is no TCP socket.
+pub fn defer_accept(listener: &impl AsFd) -> io::Result<Duration> {
+    let seconds = getsockopt(listener, DeferAccept)?;
+    Ok(Duration::from_secs(seconds.unsigned_abs().into()))
+}
 
 /// How many connections wait in a listener's accept queue.
 ///
@@ -130,6 +155,22 @@ mod tests {
         assert_eq!(accept_queue_len(&listener).unwrap(), 2);
         let _accepted = listener.accept().unwrap();
         assert_eq!(accept_queue_len(&listener).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_silent_client_is_accepted_late_and_one_that_speaks_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(defer_accept(&listener).unwrap(), Duration::ZERO);
+        set_defer_accept(&listener, 1).unwrap();
+        assert_eq!(defer_accept(&listener).unwrap(), Duration::from_secs(1));
+        let address = listener.local_addr().unwrap();
+        let silent = TcpStream::connect(address).unwrap();
+        let mut speaks = TcpStream::connect(address).unwrap();
+        speaks.write_all(b"x").unwrap();
+        for client in [speaks, silent] {
+            let peer = listener.accept().unwrap().1;
+            assert_eq!(peer, client.local_addr().unwrap());
+        }
     }
 
     #[test]

@@ -64,7 +64,9 @@ impl Listener {
         if let Err(error) = sockopt::set_ttl_min(socket, sockopt::TTL_OF_NOBODY) {
             log::warn!("new clients can't be kept out while those here are served: {error}");
         }
-        self.grace_ends = Some(now + HANDSHAKE_GRACE);
+        // Who is connected and silent is let in when its deferral is over.
+        let deferral = sockopt::defer_accept(socket).unwrap_or_default();
+        self.grace_ends = Some(now + deferral + HANDSHAKE_GRACE);
     }
 
     /// Lets those at the door wait: until a connection ends, or `until`. If nobody is there, an

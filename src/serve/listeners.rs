@@ -8,7 +8,9 @@ use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 
 use crate::cli::{Exit, ListenArgs};
 use crate::failure::Failure;
+use crate::limits::DEFER_ACCEPT_SECONDS;
 use crate::logging::Outlet;
+use crate::sockopt;
 
 /// Binds what the flags ask for; by default both families on one socket.
 pub(super) fn bind_all(
@@ -17,14 +19,21 @@ pub(super) fn bind_all(
     outlet: &Outlet,
 ) -> Result<Vec<TcpListener>, Failure> {
     let backlog = listen.backlog as i32; // At most 2^30, as the flag says.
+    let bind = |address, only_v6| {
+        let listener = bind(address, backlog, only_v6)?;
+        if !listen.no_defer_accept {
+            sockopt::set_defer_accept(&listener, DEFER_ACCEPT_SECONDS)?;
+        }
+        Ok(listener)
+    };
     if listen.bind.is_empty() {
         let everything = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-        return match bind(everything, backlog, false) {
+        return match bind(everything, false) {
             Err(error) if lacks_ipv6(&error) => {
                 outlet.announce(&format_args!("IPv6 is off here ({error}): IPv4 only"));
                 let ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
                 Ok(vec![
-                    bind(ipv4, backlog, false).map_err(|error| cannot_bind(ipv4, &error))?,
+                    bind(ipv4, false).map_err(|error| cannot_bind(ipv4, &error))?,
                 ])
             }
             result => Ok(vec![
@@ -37,7 +46,7 @@ pub(super) fn bind_all(
     let mut listeners = Vec::with_capacity(listen.bind.len());
     for &address in &listen.bind {
         let at = SocketAddr::from((address, port));
-        let listener = bind(at, backlog, wants_ipv4).map_err(|error| cannot_bind(at, &error))?;
+        let listener = bind(at, wants_ipv4).map_err(|error| cannot_bind(at, &error))?;
         if port == 0 {
             // One server has one port: the first one's is good for all.
             let bound = listener.local_addr();
