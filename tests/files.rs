@@ -188,8 +188,9 @@ fn many_readers_of_one_file_share_one_descriptor() {
         .collect();
     assert_eq!(carafe.descriptors(), before + 20 + 1);
     drop(readers);
-    until("all descriptors are closed", || {
-        carafe.descriptors() == before
+    // The cache keeps the file, for whoever asks next.
+    until("all others are closed", || {
+        carafe.descriptors() == before + 1
     });
     carafe.stop_clean();
 }
@@ -264,7 +265,8 @@ fn a_file_beyond_four_gib_arrives_whole_in_flat_memory() {
 #[test]
 fn a_server_killed_before_its_answer_leaves_a_reset_and_not_no_such_file() {
     let root = tempfile::tempdir().unwrap();
-    let carafe = Carafe::serve(root.path(), &["--name-gap", "1h"]);
+    // Whom the kernel holds back from accept dies with the listener, without a word.
+    let carafe = Carafe::serve(root.path(), &["--name-gap", "1h", "--no-defer-accept"]);
     let mut silent = common::connect(carafe.addr());
     let mut begun = common::connect(carafe.addr());
     common::send_and_see_read(&mut begun, b"na");

@@ -1,0 +1,145 @@
+//! The cache in the real binary: what a warm download costs in system calls, and that no client is
+//! sent what a file was before.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+use std::thread;
+use std::time::Instant;
+
+use common::{Carafe, exchange, has_tool};
+use rustix::process::Signal;
+
+/// How often each system call succeeded between the downloads of `begin` and `end`.
+fn count_calls(trace: &str) -> BTreeMap<String, usize> {
+    let begin = trace.find("\"begin\\n\"").expect("it was asked for");
+    let end = trace.rfind("\"end\\n\"").expect("it was asked for");
+    let mut counts = BTreeMap::new();
+    for line in trace[begin..end].lines().skip(1) {
+        let call = line.split('(').next().unwrap_or_default();
+        let outcome = if line.contains(" = -1 ") {
+            " failed"
+        } else {
+            ""
+        };
+        *counts.entry(format!("{call}{outcome}")).or_default() += 1;
+    }
+    counts
+}
+
+#[test]
+fn a_warm_download_costs_four_calls_and_a_look_at_inotify() {
+    const CLIENTS: usize = 64;
+    const EACH: usize = 20;
+    const DOWNLOADS: usize = CLIENTS * EACH;
+    if !has_tool("strace") {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    for name in ["begin", "end", "small"] {
+        fs::write(root.path().join(name), b"a few bytes").unwrap();
+    }
+    let calls = root.path().join("calls");
+    let mut command = Command::new("strace");
+    // The server stays our child (-D), and only its loop's thread is traced.
+    command.args(["-D", "-qq", "-o"]).arg(&calls);
+    command.arg(env!("CARGO_BIN_EXE_carafe"));
+    command.arg("serve").arg(root.path());
+    command.args(["-p", "0", "--bind", "127.0.0.1", "-q"]);
+    let carafe = Carafe::start(command);
+    let addr = carafe.addr();
+    for _ in 0..3 {
+        assert_eq!(exchange(addr, b"small\n").unwrap(), b"a few bytes");
+    }
+    exchange(addr, b"begin\n").unwrap();
+    let began = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                for _ in 0..EACH {
+                    assert_eq!(exchange(addr, b"small\n").unwrap(), b"a few bytes");
+                }
+            });
+        }
+    });
+    // Once a second the file is looked at anew.
+    let looks = began.elapsed().as_secs() as usize + 1;
+    exchange(addr, b"end\n").unwrap();
+    carafe.signal(Signal::TERM);
+    assert_eq!(carafe.wait().0.code(), Some(0));
+
+    let mut counts = count_calls(&fs::read_to_string(&calls).unwrap());
+    let mut take = |call: &str| counts.remove(call).unwrap_or_default();
+    let loads = take("fstatfs");
+    assert!(loads <= looks, "{loads} looks in {looks} s");
+    // What the download at the beginning still did is among them, and the one at the end.
+    assert_eq!(take("openat") + take("pread64"), 2 * loads + 1);
+    assert_eq!(take("accept4"), DOWNLOADS + 1);
+    assert_eq!(take("recvfrom"), DOWNLOADS + 1);
+    assert_eq!(take("sendto"), DOWNLOADS + 1);
+    assert_eq!(take("close"), DOWNLOADS + 1 + 1 + loads);
+    let inotify = take("read failed") + take("read");
+    assert!(inotify >= DOWNLOADS, "{inotify} looks at inotify");
+    assert_eq!((take("openat2"), take("openat2 failed")), (1, 0));
+    for call in ["epoll_ctl", "write", "writev", "sendfile", "setsockopt"] {
+        assert_eq!(take(call), 0, "{call}");
+    }
+    // A debug build asks whether what it closes is open.
+    take("fcntl");
+    let turns = take("epoll_wait");
+    let rest: usize = counts.values().sum();
+    assert!(rest <= 4 * turns, "{turns} turns: {counts:?}");
+}
+
+#[test]
+fn whoever_asks_after_a_change_sees_the_change() {
+    const ROUNDS: usize = 300;
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("file");
+    fs::write(&path, b"0").unwrap();
+    let carafe = Carafe::serve(root.path(), &[]);
+    let addr = carafe.addr();
+    let expect = |bytes: &[u8]| assert_eq!(exchange(addr, b"file\n").unwrap(), bytes);
+    for _ in 0..3 {
+        expect(b"0");
+    }
+    for round in 0..ROUNDS {
+        let bytes = format!("round {round}");
+        // In place and by rename, in turn.
+        let written = root
+            .path()
+            .join(if round % 2 == 0 { "file" } else { "new" });
+        fs::write(&written, &bytes).unwrap();
+        fs::rename(&written, &path).unwrap();
+        for _ in 0..3 {
+            expect(bytes.as_bytes());
+        }
+    }
+    fs::remove_file(&path).unwrap();
+    expect(b"");
+    carafe.stop_clean();
+}
+
+#[test]
+fn without_a_cache_nothing_is_watched() {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("file"), b"x").unwrap();
+    let watches = |flags: &[&str]| {
+        let carafe = Carafe::serve(root.path(), flags);
+        for _ in 0..3 {
+            assert_eq!(exchange(carafe.addr(), b"file\n").unwrap(), b"x");
+        }
+        let folder = format!("/proc/{}/fdinfo", carafe.pid());
+        let infos = fs::read_dir(folder).unwrap().filter_map(Result::ok);
+        let text: String = infos
+            .filter_map(|info| fs::read_to_string(info.path()).ok())
+            .collect();
+        carafe.stop_clean();
+        text.matches("inotify wd:").count()
+    };
+    // The root and the file.
+    assert_eq!(watches(&[]), 2);
+    assert_eq!(watches(&["--cache", "0"]), 0);
+}
