@@ -79,6 +79,14 @@ pub const OPEN_FILES_SWEEP_MIN: usize = 64;
 /// signal pipe's two ends, the root, and a few to spare. The listeners come on top.
 pub const DESCRIPTORS_RESERVED: u64 = 16;
 
+/// Descriptors that each loop beside the first takes: epoll, the waker, its root and the new one
+/// while that is opened anew, and a few to spare. Its listeners come on top.
+pub const DESCRIPTORS_PER_LOOP: u64 = 8;
+
+/// Loops that serve side by side. More than there are processors gain nothing, and Linux is built
+/// for 512 of those as a rule.
+pub const WORKERS_MAX: u64 = 512;
+
 /// The part of the descriptor limit that is left for open files: one in so many.
 pub const OPEN_FILES_SHARE: u64 = 4;
 

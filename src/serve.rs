@@ -4,11 +4,13 @@
 mod listeners;
 mod room;
 mod watch;
+mod workers;
 
 use std::collections::VecDeque;
 use std::fmt::{Display, Write as _};
 use std::io;
 use std::net::SocketAddr;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
@@ -22,7 +24,7 @@ use crate::failure::Failure;
 use crate::http::mime::ContentTypes;
 use crate::limits::{KEEP_ALIVE, PARKED_RETRY, STALL_TIMEOUT};
 use crate::logging::{self, Outlet};
-use crate::reactor::{App, Control, Cx, Ending, ListenerId, Reactor, Remote, SourceId, Token};
+use crate::reactor::{App, Control, Cx, ListenerId, Reactor, Remote, SourceId, Token};
 use crate::service::Service;
 use crate::services::bare::Bare;
 use crate::services::folders::Folders;
@@ -34,18 +36,17 @@ use crate::timers::Seldom;
 use crate::transport::Socket;
 use crate::turn::{Next, Why};
 
-use listeners::{bind_all, say_lower_somaxconn};
+use listeners::{bind_all, bind_for, say_lower_somaxconn};
 use room::Room;
 use watch::{Observers, Watch};
+use workers::{Ended, Others, Place};
 
 /// `carafe serve`: serves until a signal ends it.
 ///
 /// # Errors
 /// It can't start.
 pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
-    let mut service = open_root(args)?;
-    // Both count by status.
-    service.set_logged(args.access_log.is_some() || args.metrics.is_some());
+    let service = open_root(args)?;
     let observers = Observers::open(args)?;
     let outlet = start_log(&args.listen)?;
     let timeouts = Timeouts {
@@ -53,18 +54,37 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
         keep_alive: args.keep_alive,
         stall: args.stall_timeout,
     };
-    let room = Room::find(&args.listen, Some(args.open_files), observers.descriptors())?;
-    let (listen, port) = (&args.listen, args.port);
-    let mut server = Server::start(service, timeouts, listen, port, room, outlet, observers)?;
+    let (listen, aside) = (&args.listen, observers.descriptors());
+    let room = Room::find(listen, Some(args.open_files), aside, args.workers)?;
+    let mut listeners = bind_for(args.workers, listen, args.port, &outlet)?.into_iter();
+    let first = listeners.next().expect("there is one loop at least");
     let host = rustix::system::uname()
         .nodename()
         .to_string_lossy()
         .into_owned();
-    let port = server.addresses.first().map_or(port, SocketAddr::port);
-    server.app.service.set_address(host, port);
-    let root = args.root.as_os_str().as_encoded_bytes();
-    log::info!("serving \"{}\"", Escaped(root));
-    Ok(server.run_until_signal())
+    let makers = (1..).zip(listeners).map(|(index, listeners)| {
+        let (access_log, outlet, host) =
+            (observers.access_log.clone(), outlet.clone(), host.clone());
+        move || {
+            let (service, most) = (open_root(args)?, room.connections_max(index));
+            let server = Server::new(service, timeouts, listeners, most, outlet);
+            let mut server = server.map_err(no_loop)?;
+            server.app.patience = args.listen.drain;
+            server.app.watch = Watch::beside(access_log);
+            server.set_address(host);
+            Ok(server)
+        }
+    });
+    let makers: Vec<_> = makers.collect();
+    let mut server = Server::start(service, timeouts, listen, first, room, outlet, observers)?;
+    server.set_address(host);
+    thread::scope(|scope| {
+        let others = Others::start(scope, &mut server, makers)?;
+        server.announce();
+        let root = args.root.as_os_str().as_encoded_bytes();
+        log::info!("serving \"{}\"", Escaped(root));
+        Ok(server.run_until_signal(others))
+    })
 }
 
 /// `carafe thank`: prints and thanks until a signal, or one text with `--once`, ends it.
@@ -82,11 +102,13 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
         keep_alive: KEEP_ALIVE,
         stall: STALL_TIMEOUT,
     };
-    let room = Room::find(&args.listen, None, 0)?;
-    let (listen, port, nobody) = (&args.listen, args.port, Observers::default());
-    let mut server = Server::start(service, timeouts, listen, port, room, outlet, nobody)?;
+    let room = Room::find(&args.listen, None, 0, 1)?;
+    let listeners = bind_all(&args.listen, args.port, &outlet)?;
+    let (listen, nobody) = (&args.listen, Observers::default());
+    let mut server = Server::start(service, timeouts, listen, listeners, room, outlet, nobody)?;
     server.app.once = args.once;
-    let exit = server.run_until_signal();
+    server.announce();
+    let exit = server.run_until_signal(Others::default());
     if stdout.flush() {
         return Ok(exit);
     }
@@ -108,12 +130,15 @@ fn open_root(args: &ServeArgs) -> Result<Http, Failure> {
     let index = args.index.as_encoded_bytes();
     let index = (!index.is_empty()).then(|| index.into());
     let folders = args.listing.then(Folders::new);
-    Ok(Http::new(
-        bare,
-        ContentTypes::new(args.mime.clone()),
-        index,
-        folders,
-    ))
+    let types = ContentTypes::new(args.mime.clone());
+    let mut service = Http::new(bare, types, index, folders);
+    // Both count by status.
+    service.set_logged(args.access_log.is_some() || args.metrics.is_some());
+    Ok(service)
+}
+
+fn no_loop(error: io::Error) -> Failure {
+    Failure::new(Exit::Failed, format!("the loop can't be made: {error}"))
 }
 
 fn start_log(listen: &ListenArgs) -> Result<Outlet, Failure> {
@@ -125,6 +150,9 @@ fn start_log(listen: &ListenArgs) -> Result<Outlet, Failure> {
 
 const SIGNALS: SourceId = SourceId(0);
 const STOP: SourceId = SourceId(1);
+const STOP_NOW: SourceId = SourceId(2);
+const HANGUP: SourceId = SourceId(3);
+const OTHER_ENDED: SourceId = SourceId(4);
 
 /// A service on its own loop, listening.
 #[allow(
@@ -143,34 +171,38 @@ impl<S: Service> Server<S> {
         service: S,
         timeouts: Timeouts,
         listen: &ListenArgs,
-        port: u16,
+        listeners: Vec<TcpListener>,
         room: Room,
         outlet: Outlet,
         observers: Observers,
     ) -> Result<Self, Failure> {
-        let listeners = bind_all(listen, port, &outlet)?;
         say_lower_somaxconn(listen.backlog);
-        let failed = |error| Failure::new(Exit::Failed, format!("the loop can't be made: {error}"));
-        let server = Self::new(service, timeouts, listeners, room.connections_max, outlet);
-        let mut server = server.map_err(failed)?;
+        let most = room.connections_max(0);
+        let server = Self::new(service, timeouts, listeners, most, outlet);
+        let mut server = server.map_err(no_loop)?;
         server.app.patience = listen.drain;
-        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
+        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(no_loop)?;
         if observers.hangups {
-            signals.add_signal(SIGHUP).map_err(failed)?;
+            signals.add_signal(SIGHUP).map_err(no_loop)?;
         }
         server
             .reactor
             .add_source(&mut signals, SIGNALS)
-            .map_err(failed)?;
+            .map_err(no_loop)?;
         server.app.signals = Some(signals);
-        for address in &server.addresses {
-            server
-                .outlet
+        server.app.watch = Watch::begin(observers, &mut server.reactor).map_err(no_loop)?;
+        Ok(server)
+    }
+
+    /// Says where it listens.
+    fn announce(&self) {
+        for address in &self.addresses {
+            self.outlet
                 .announce(&format_args!("listening on {address}"));
         }
-        let watch = Watch::begin(observers, &mut server.reactor, &server.outlet);
-        server.app.watch = watch.map_err(failed)?;
-        Ok(server)
+        if let Some(address) = self.app.watch.metrics() {
+            self.outlet.announce(&format_args!("metrics on {address}"));
+        }
     }
 
     /// A server on listeners that are bound and non-blocking, without signals.
@@ -199,6 +231,7 @@ impl<S: Service> Server<S> {
             parked: VecDeque::new(),
             shortage: Seldom::default(),
             watch: Watch::default(),
+            place: Place::Alone,
             outlet: outlet.clone(),
         };
         Ok(Self {
@@ -235,9 +268,8 @@ impl<S: Service> Server<S> {
         Ok(self.reactor.stats().clone())
     }
 
-    fn run_until_signal(mut self) -> Exit {
-        let ending = self.reactor.run(&mut self.app);
-        let stats = self.reactor.stats();
+    fn run_until_signal(mut self, others: Others<'_>) -> Exit {
+        let Ended { stats, failed } = self.run_with(others);
         let lost = [
             ("log", self.outlet.dropped()),
             ("access log", self.app.watch.finish()),
@@ -250,15 +282,20 @@ impl<S: Service> Server<S> {
             true => log::info!("{stats}"),
             false => log::warn!("{stats}{losses}"),
         }
-        match (ending, self.app.signalled) {
-            (Ok(Ending::Stopped), Signalled::Again(signal)) => Exit::Signal(signal),
-            (Ok(_), _) if stats.cut_by_drain() == 0 => Exit::Done,
-            (Ok(_), _) => Exit::Failed,
-            (Err(error), _) => {
-                log::error!("the loop failed: {error}");
-                Exit::Failed
-            }
+        match self.app.signalled {
+            _ if failed => Exit::Failed,
+            Signalled::Again(signal) => Exit::Signal(signal),
+            _ if stats.cut_by_drain() == 0 => Exit::Done,
+            _ => Exit::Failed,
         }
+    }
+}
+
+impl Server<Http> {
+    /// Has answers name the host, and the port it listens on.
+    fn set_address(&mut self, host: String) {
+        let port = self.addresses.first().map_or(0, SocketAddr::port);
+        self.app.service.set_address(host, port);
     }
 }
 
@@ -322,10 +359,17 @@ struct Serving<S> {
     /// Their shortage is warned about.
     shortage: Seldom,
     watch: Watch,
+    place: Place,
     outlet: Outlet,
 }
 
 impl<S: Service> Serving<S> {
+    /// Drains, and so do the others.
+    fn drain(&mut self, control: &mut Control<Client>) {
+        control.drain(self.patience);
+        self.place.pass_on(STOP);
+    }
+
     /// A hangup opens things anew. The first other signal drains, a later one ends.
     fn take_signals(&mut self, control: &mut Control<Client>) {
         let pending = self.signals.as_mut().map(Signals::pending);
@@ -339,17 +383,19 @@ impl<S: Service> Serving<S> {
         if hung_up {
             self.watch.reopen();
             self.service.reopen();
+            self.place.pass_on(HANGUP);
         }
         let Some(signal) = last else { return };
         match self.signalled {
             Signalled::Not => {
                 self.signalled = Signalled::Once;
-                control.drain(self.patience);
+                self.drain(control);
             }
             Signalled::Once | Signalled::Again(_) => {
                 // Signal numbers are small.
                 self.signalled = Signalled::Again(signal as u8);
                 control.stop();
+                self.place.pass_on(STOP_NOW);
             }
         }
     }
@@ -449,7 +495,11 @@ impl<S: Service> App for Serving<S> {
     fn source(&mut self, id: SourceId, control: &mut Control<Client>) {
         match id {
             SIGNALS => self.take_signals(control),
-            _ => control.drain(self.patience),
+            STOP_NOW => control.stop(),
+            HANGUP => self.service.reopen(),
+            // The turn asks whether this loop may end.
+            OTHER_ENDED => {}
+            _ => self.drain(control),
         }
     }
 
@@ -458,7 +508,17 @@ impl<S: Service> App for Serving<S> {
     }
 
     fn draining(&mut self) {
-        self.outlet.announce(&format_args!("draining"));
+        if self.place.begins_to_drain() {
+            self.outlet.announce(&format_args!("draining"));
+        }
+    }
+
+    fn may_end(&self) -> bool {
+        self.place.may_end()
+    }
+
+    fn turn_over(&mut self, stats: &Stats) {
+        self.place.publish(stats, self.watch.stages());
     }
 
     fn ended(

@@ -3,28 +3,38 @@
 use crate::cli::{Exit, ListenArgs};
 use crate::descriptors::raise_descriptor_limit;
 use crate::failure::Failure;
-use crate::limits::{DESCRIPTORS_RESERVED, OPEN_FILES_SHARE};
+use crate::limits::{DESCRIPTORS_PER_LOOP, DESCRIPTORS_RESERVED, OPEN_FILES_SHARE};
 
 /// How the descriptors are shared out.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
-    pub(super) connections_max: usize,
+    /// Of all loops together.
+    connections_max: u64,
+    loops: u64,
 }
 
 impl Room {
     /// Raises the descriptor limit as far as it goes, and leaves room for files: `None` for a
-    /// service that opens none, else what the flag says. `aside` are for those who look on.
+    /// service that opens none, else what the flag says. `aside` are for those who look on. There is
+    /// room for a connection in each of the loops at least.
     pub(super) fn find(
         listen: &ListenArgs,
         open_files: Option<Option<u64>>,
         aside: u64,
+        loops: u64,
     ) -> Result<Self, Failure> {
         let limit = raise_descriptor_limit();
-        let listeners = listen.bind.len().max(1) as u64;
-        let free = limit.saturating_sub(DESCRIPTORS_RESERVED + listeners + aside);
+        let listeners = loops * listen.bind.len().max(1) as u64;
+        let reserved = DESCRIPTORS_RESERVED + (loops - 1) * DESCRIPTORS_PER_LOOP;
+        let free = limit.saturating_sub(reserved + listeners + aside);
         let default_files = (limit / OPEN_FILES_SHARE).min(free.saturating_sub(1));
         let files = open_files.map_or(0, |flag| flag.unwrap_or(default_files));
         let room = free.saturating_sub(files);
+        if loops > 1 && room < loops {
+            return Err(Failure::usage(format!(
+                "--workers: '{loops}' won't do: with {limit} descriptors it takes fewer"
+            )));
+        }
         if free < 2 {
             return Err(Failure::new(
                 Exit::Failed,
@@ -43,9 +53,42 @@ impl Room {
                 "--max-connections {asked} is more than {limit} descriptors allow: it is {room}"
             );
         }
-        // At most 2^30, which a slab's key holds.
+        if asked < loops {
+            return Err(Failure::usage(format!(
+                "--max-connections: '{asked}' won't do: it takes {loops} at least, one for each of \
+                 the workers"
+            )));
+        }
         Ok(Self {
-            connections_max: asked.min(room).min(1 << 30) as usize,
+            // At most 2^30, which a slab's key holds.
+            connections_max: asked.min(room).min(1 << 30),
+            loops,
         })
+    }
+
+    /// Connections that the loop with this number, from zero on, may have. The shares differ by one
+    /// at most.
+    pub(super) fn connections_max(&self, of: u64) -> usize {
+        let rest = self.connections_max % self.loops;
+        (self.connections_max / self.loops + u64::from(of < rest)) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shares_of_the_loops_make_up_the_whole() {
+        for (connections_max, loops) in [(7, 1), (7, 7), (8, 3), (1 << 30, 3)] {
+            let room = Room {
+                connections_max,
+                loops,
+            };
+            let shares: Vec<_> = (0..loops).map(|of| room.connections_max(of)).collect();
+            assert_eq!(shares.iter().sum::<usize>() as u64, connections_max);
+            assert!(shares[0] - shares[shares.len() - 1] <= 1, "{shares:?}");
+            assert!(shares.is_sorted_by(|a, b| a >= b) && shares[shares.len() - 1] > 0);
+        }
     }
 }
