@@ -269,7 +269,8 @@ impl<S: Service> Server<S> {
     }
 
     fn run_until_signal(mut self, others: Others<'_>) -> Exit {
-        let Ended { stats, failed } = self.run_with(others);
+        let ended = self.run_with(others);
+        let stats = &ended.stats;
         let lost = [
             ("log", self.outlet.dropped()),
             ("access log", self.app.watch.finish()),
@@ -282,10 +283,15 @@ impl<S: Service> Server<S> {
             true => log::info!("{stats}"),
             false => log::warn!("{stats}{losses}"),
         }
+        self.exit(&ended)
+    }
+
+    /// How the program ends after this.
+    fn exit(&self, ended: &Ended) -> Exit {
         match self.app.signalled {
-            _ if failed => Exit::Failed,
+            _ if ended.failed => Exit::Failed,
             Signalled::Again(signal) => Exit::Signal(signal),
-            _ if stats.cut_by_drain() == 0 => Exit::Done,
+            _ if ended.stats.cut_by_drain() == 0 => Exit::Done,
             _ => Exit::Failed,
         }
     }

@@ -30,10 +30,13 @@ impl Room {
         let default_files = (limit / OPEN_FILES_SHARE).min(free.saturating_sub(1));
         let files = open_files.map_or(0, |flag| flag.unwrap_or(default_files));
         let room = free.saturating_sub(files);
-        if loops > 1 && room < loops {
-            return Err(Failure::usage(format!(
+        let crowded = || {
+            Failure::usage(format!(
                 "--workers: '{loops}' won't do: with {limit} descriptors it takes fewer"
-            )));
+            ))
+        };
+        if loops > 1 && free <= loops {
+            return Err(crowded());
         }
         if free < 2 {
             return Err(Failure::new(
@@ -42,10 +45,13 @@ impl Room {
             ));
         }
         if room == 0 {
-            let most = free - 1;
+            let most = free - loops;
             return Err(Failure::usage(format!(
                 "--open-files: '{files}' won't do: with {limit} descriptors it takes 1 to {most}"
             )));
+        }
+        if room < loops {
+            return Err(crowded());
         }
         let asked = listen.max_connections.unwrap_or(room);
         if asked > room {

@@ -275,3 +275,136 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("it doesn't say why")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Read as _, Write as _};
+    use std::net::{SocketAddr, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::conn::Timeouts;
+    use crate::logging::Outlet;
+    use crate::serve::{STOP, listeners};
+    use crate::service::{Body, Outcome, Reply, Request, RequestEnd, Verdict};
+
+    /// Longer than any test.
+    const LONG: Duration = Duration::from_secs(3600);
+
+    /// Answers a line, unless it has it panic.
+    struct Fragile;
+
+    impl Service for Fragile {
+        fn judge(&mut self, request: &Request<'_>) -> Verdict {
+            assert!(request.bytes != b"panic\n", "as it was told");
+            if !request.bytes.ends_with(b"\n") {
+                return Verdict::NeedMore {
+                    guessed: false,
+                    quiet: None,
+                };
+            }
+            let (body, used) = (Body::Bytes(b"fine".as_slice().into()), request.bytes.len());
+            let end = RequestEnd::LineFeed;
+            Verdict::Reply(Reply::bare(
+                Box::default(),
+                body,
+                Outcome::Complete,
+                used,
+                end,
+            ))
+        }
+    }
+
+    fn server(listener: mio::net::TcpListener) -> Server<Fragile> {
+        let timeouts = Timeouts {
+            request: LONG,
+            keep_alive: LONG,
+            stall: LONG,
+        };
+        let outlet = Outlet::new(io::sink()).unwrap();
+        let mut server = Server::new(Fragile, timeouts, vec![listener], 10, outlet).unwrap();
+        server.set_drain(LONG);
+        server
+    }
+
+    fn ask(mut client: &TcpStream, bytes: &[u8]) -> Vec<u8> {
+        client.write_all(bytes).unwrap();
+        let mut reply = Vec::new();
+        client.read_to_end(&mut reply).unwrap();
+        reply
+    }
+
+    /// Runs three loops, each with an address of its own, while a client does something. It must
+    /// end them.
+    fn run_three(act: impl FnOnce(&[SocketAddr], &Remote) + Send) -> (Exit, Stats) {
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listeners = [(); 3].map(|()| listeners::bind(anywhere, 16, false).unwrap());
+        let addresses = listeners.each_ref().map(|one| one.local_addr().unwrap());
+        let [first, others @ ..] = listeners;
+        thread::scope(|scope| {
+            let makers = others.map(|listener| move || Ok(server(listener)));
+            let mut first = server(first);
+            let others = Others::start(scope, &mut first, makers.into()).unwrap();
+            let remote = first.reactor.remote();
+            scope.spawn(move || act(&addresses, &remote));
+            let ended = first.run_with(others);
+            (first.exit(&ended), ended.stats)
+        })
+    }
+
+    #[test]
+    fn a_stop_drains_all_and_the_counts_add_up() {
+        let (exit, stats) = run_three(|addresses, remote| {
+            let clients = addresses.iter().map(|at| TcpStream::connect(at).unwrap());
+            let clients: Vec<_> = clients.collect();
+            for at in addresses {
+                // So the one before it was let in.
+                assert_eq!(ask(&TcpStream::connect(at).unwrap(), b"x\n"), b"fine");
+            }
+            remote.notify(STOP).unwrap();
+            // The last one's loop is waited for, and so is the first's, whoever is served first.
+            for client in clients {
+                assert_eq!(ask(&client, b"x\n"), b"fine");
+            }
+        });
+        assert_eq!(exit, Exit::Done);
+        assert_eq!(stats.to_string(), "accepted 6, complete 6; 24 bytes sent");
+    }
+
+    #[test]
+    fn a_loop_that_panics_stops_all_at_once() {
+        for fragile in 0..3 {
+            let (exit, stats) = run_three(|addresses, _| {
+                let silent = addresses.iter().map(|at| TcpStream::connect(at).unwrap());
+                let silent: Vec<_> = silent.collect();
+                for at in addresses {
+                    assert_eq!(ask(&TcpStream::connect(at).unwrap(), b"x\n"), b"fine");
+                }
+                let _ = (&silent[fragile]).write_all(b"panic\n");
+                for mut client in silent {
+                    // An end, of either kind: nobody is left waiting.
+                    assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
+                }
+            });
+            assert_eq!(exit, Exit::Failed);
+            // The one that panicked has not been ended.
+            assert_eq!([stats.accepted(), stats.open()], [6, 1]);
+        }
+    }
+
+    #[test]
+    fn a_loop_that_cant_be_made_ends_the_start() {
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut first = server(listeners::bind(anywhere, 16, false).unwrap());
+        let failure = thread::scope(|scope| {
+            let maker = |fails: bool| {
+                move || match fails {
+                    true => Err(Failure::usage("no")),
+                    false => Ok(server(listeners::bind(anywhere, 16, false).unwrap())),
+                }
+            };
+            Others::start(scope, &mut first, vec![maker(false), maker(true)]).unwrap_err()
+        });
+        assert_eq!(failure.line, "no");
+    }
+}
