@@ -476,6 +476,10 @@ mod tests {
             "--backlog: '0' won't do: it takes a whole number from 1 to",
         ),
         (
+            "serve --workers 0",
+            "--workers: '0' won't do: it takes a whole number from 1 to 512",
+        ),
+        (
             "serve --name-gap 0s",
             "--name-gap: '0s' won't do: it takes a duration from 1ms",
         ),

@@ -90,7 +90,7 @@ pub const CACHE_NAMES_MAX: NonZeroUsize = NonZeroUsize::new(16 * 1024).expect("n
 pub const CACHED_CONTENTS_BYTES_MAX: u64 = 128 * 1024;
 
 /// The part of the descriptors for open files that the cache may fill: one in so many.
-pub const CACHED_OPEN_SHARE: usize = 2;
+pub const CACHED_OPEN_SHARE: u64 = 2;
 
 /// What one read of inotify takes, in bytes. The longest event has 272.
 pub const INOTIFY_BUFFER_BYTES: usize = 4096;
@@ -101,6 +101,14 @@ pub const OPEN_FILES_SWEEP_MIN: usize = 64;
 /// Descriptors that are neither a connection nor a file: standard streams, epoll, the waker, the
 /// signal pipe's two ends, the root, and a few to spare. The listeners come on top.
 pub const DESCRIPTORS_RESERVED: u64 = 16;
+
+/// Descriptors that each loop beside the first takes: epoll, the waker, its root and the new one
+/// while that is opened anew, and a few to spare. Its listeners come on top.
+pub const DESCRIPTORS_PER_LOOP: u64 = 8;
+
+/// Loops that serve side by side. More than there are processors gain nothing, and Linux is built
+/// for 512 of those as a rule.
+pub const WORKERS_MAX: u64 = 512;
 
 /// The part of the descriptor limit that is left for open files: one in so many.
 pub const OPEN_FILES_SHARE: u64 = 4;

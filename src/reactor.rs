@@ -209,19 +209,15 @@ impl<C> Reactor<C> {
                 self.reap(app);
                 return Err(error);
             }
-            match self.control.life {
-                Life::Stopped => {
-                    self.end_all(app, Reason::Stopped);
-                    self.reap(app);
-                    return Ok(Ending::Stopped);
-                }
-                Life::Draining { .. } if self.is_empty() => {
-                    self.end_all(app, Reason::Stopped);
-                    self.reap(app);
-                    return Ok(Ending::Drained);
-                }
-                _ => {}
-            }
+            let ending = match self.control.life {
+                Life::Stopped => Ending::Stopped,
+                Life::Draining { .. } if self.is_empty() && app.may_end() => Ending::Drained,
+                _ => continue,
+            };
+            self.end_all(app, Reason::Stopped);
+            self.reap(app);
+            app.turn_over(&self.control.stats);
+            return Ok(ending);
         }
     }
 
@@ -232,7 +228,7 @@ impl<C> Reactor<C> {
     }
 
     fn turn<A: App<Conn = C>>(&mut self, app: &mut A) -> io::Result<()> {
-        self.wait()?;
+        self.wait(app)?;
         self.control.now = Instant::now();
         for id in std::mem::take(&mut self.sources) {
             app.source(id, &mut self.control);
@@ -257,9 +253,10 @@ impl<C> Reactor<C> {
     // ---- waiting ----
 
     /// Waits for events and sorts them.
-    fn wait(&mut self) -> io::Result<()> {
+    fn wait<A: App<Conn = C>>(&mut self, app: &mut A) -> io::Result<()> {
         let mut now = Instant::now();
         self.control.stats.count_turn(now - self.control.now);
+        app.turn_over(&self.control.stats);
         loop {
             let timeout = self.patience(now);
             match self.poll.poll(&mut self.events, timeout) {
@@ -297,7 +294,7 @@ impl<C> Reactor<C> {
     fn patience(&self, now: Instant) -> Option<Duration> {
         let doors = self.listeners.iter().filter(|one| self.is_accepting(one));
         let drain_ends = match self.control.life {
-            Life::Draining { deadline } => Some(deadline),
+            Life::Draining { deadline } => deadline,
             Life::DrainAsked { .. } => return Some(Duration::ZERO),
             Life::Running | Life::Stopped => None,
         };
@@ -551,7 +548,7 @@ impl<C> Reactor<C> {
             }
         }
         if let Life::Draining { deadline } = self.control.life
-            && deadline <= now
+            && deadline.is_some_and(|deadline| deadline <= now)
         {
             self.end_drain(app);
         }

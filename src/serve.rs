@@ -4,11 +4,13 @@
 mod listeners;
 mod room;
 mod watch;
+mod workers;
 
 use std::collections::VecDeque;
 use std::fmt::{Display, Write as _};
 use std::io;
 use std::net::SocketAddr;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
@@ -20,12 +22,11 @@ use crate::conn::{Conn, Delivery, Env, Stage, Timeouts};
 use crate::escape::Escaped;
 use crate::failure::Failure;
 use crate::http::mime::ContentTypes;
-use crate::limits::{CACHED_OPEN_SHARE, KEEP_ALIVE, PARKED_RETRY, STALL_TIMEOUT};
+use crate::limits::{KEEP_ALIVE, PARKED_RETRY, STALL_TIMEOUT};
 use crate::logging::{self, Outlet};
-use crate::reactor::{App, Control, Cx, Ending, ListenerId, Reactor, Remote, SourceId, Token};
+use crate::reactor::{App, Control, Cx, ListenerId, Reactor, Remote, SourceId, Token};
 use crate::service::Service;
 use crate::services::bare::Bare;
-use crate::services::cache::Bounds;
 use crate::services::folders::Folders;
 use crate::services::http::Http;
 use crate::services::root::Root;
@@ -35,9 +36,10 @@ use crate::timers::Seldom;
 use crate::transport::Socket;
 use crate::turn::{Next, Why};
 
-use listeners::{bind_all, say_lower_somaxconn};
+use listeners::{bind_all, bind_for, say_lower_somaxconn};
 use room::Room;
 use watch::{Observers, Watch};
+use workers::{Ended, Others, Place};
 
 /// `carafe serve`: serves until a signal ends it.
 ///
@@ -45,8 +47,6 @@ use watch::{Observers, Watch};
 /// It can't start.
 pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let mut service = open_root(args)?;
-    // Both count by status.
-    service.set_logged(args.access_log.is_some() || args.metrics.is_some());
     let observers = Observers::open(args)?;
     let outlet = start_log(&args.listen)?;
     let timeouts = Timeouts {
@@ -54,19 +54,39 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
         keep_alive: args.keep_alive,
         stall: args.stall_timeout,
     };
-    let room = Room::find(&args.listen, Some(args.open_files), observers.descriptors())?;
-    set_cache(service.root_mut(), args.cache, &room);
-    let (listen, port) = (&args.listen, args.port);
-    let mut server = Server::start(service, timeouts, listen, port, room, outlet, observers)?;
+    let (listen, aside) = (&args.listen, observers.descriptors());
+    let room = Room::find(listen, Some(args.open_files), aside, args.workers)?;
+    set_cache(&mut service, args.cache, &room);
+    let mut listeners = bind_for(args.workers, listen, args.port, &outlet)?.into_iter();
+    let first = listeners.next().expect("there is one loop at least");
     let host = rustix::system::uname()
         .nodename()
         .to_string_lossy()
         .into_owned();
-    let port = server.addresses.first().map_or(port, SocketAddr::port);
-    server.app.service.set_address(host, port);
-    let root = args.root.as_os_str().as_encoded_bytes();
-    log::info!("serving \"{}\"", Escaped(root));
-    Ok(server.run_until_signal())
+    let makers = (1..).zip(listeners).map(|(index, listeners)| {
+        let (access_log, outlet, host) =
+            (observers.access_log.clone(), outlet.clone(), host.clone());
+        move || {
+            let (mut service, most) = (open_root(args)?, room.connections_max(index));
+            set_cache(&mut service, args.cache, &room);
+            let server = Server::new(service, timeouts, listeners, most, outlet);
+            let mut server = server.map_err(no_loop)?;
+            server.app.patience = args.listen.drain;
+            server.app.watch = Watch::beside(access_log);
+            server.set_address(host);
+            Ok(server)
+        }
+    });
+    let makers: Vec<_> = makers.collect();
+    let mut server = Server::start(service, timeouts, listen, first, room, outlet, observers)?;
+    server.set_address(host);
+    thread::scope(|scope| {
+        let others = Others::start(scope, &mut server, makers)?;
+        server.announce();
+        let root = args.root.as_os_str().as_encoded_bytes();
+        log::info!("serving \"{}\"", Escaped(root));
+        Ok(server.run_until_signal(others))
+    })
 }
 
 /// `carafe thank`: prints and thanks until a signal, or one text with `--once`, ends it.
@@ -84,11 +104,13 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
         keep_alive: KEEP_ALIVE,
         stall: STALL_TIMEOUT,
     };
-    let room = Room::find(&args.listen, None, 0)?;
-    let (listen, port, nobody) = (&args.listen, args.port, Observers::default());
-    let mut server = Server::start(service, timeouts, listen, port, room, outlet, nobody)?;
+    let room = Room::find(&args.listen, None, 0, 1)?;
+    let listeners = bind_all(&args.listen, args.port, &outlet)?;
+    let (listen, nobody) = (&args.listen, Observers::default());
+    let mut server = Server::start(service, timeouts, listen, listeners, room, outlet, nobody)?;
     server.app.once = args.once;
-    let exit = server.run_until_signal();
+    server.announce();
+    let exit = server.run_until_signal(Others::default());
     if stdout.flush() {
         return Ok(exit);
     }
@@ -110,23 +132,21 @@ fn open_root(args: &ServeArgs) -> Result<Http, Failure> {
     let index = args.index.as_encoded_bytes();
     let index = (!index.is_empty()).then(|| index.into());
     let folders = args.listing.then(Folders::new);
-    Ok(Http::new(
-        bare,
-        ContentTypes::new(args.mime.clone()),
-        index,
-        folders,
-    ))
+    let types = ContentTypes::new(args.mime.clone());
+    let mut service = Http::new(bare, types, index, folders);
+    // Both count by status.
+    service.set_logged(args.access_log.is_some() || args.metrics.is_some());
+    Ok(service)
+}
+
+fn no_loop(error: io::Error) -> Failure {
+    Failure::new(Exit::Failed, format!("the loop can't be made: {error}"))
 }
 
 /// Without inotify nothing is kept: the answers are the same, only slower.
-fn set_cache(root: &mut Root, bytes: u64, room: &Room) {
-    let bounds = Bounds {
-        // Beyond what can be addressed there is no bound.
-        bytes_max: usize::try_from(bytes).unwrap_or(usize::MAX),
-        open_max: room.open_files / CACHED_OPEN_SHARE,
-    };
+fn set_cache(service: &mut Http, bytes: u64, room: &Room) {
     if bytes > 0
-        && let Err(error) = root.set_cache(bounds)
+        && let Err(error) = service.root_mut().set_cache(room.cache_bounds(bytes))
     {
         log::warn!("files aren't cached: inotify: {error}");
     }
@@ -141,6 +161,9 @@ fn start_log(listen: &ListenArgs) -> Result<Outlet, Failure> {
 
 const SIGNALS: SourceId = SourceId(0);
 const STOP: SourceId = SourceId(1);
+const STOP_NOW: SourceId = SourceId(2);
+const HANGUP: SourceId = SourceId(3);
+const OTHER_ENDED: SourceId = SourceId(4);
 
 /// A service on its own loop, listening.
 #[allow(
@@ -159,34 +182,38 @@ impl<S: Service> Server<S> {
         service: S,
         timeouts: Timeouts,
         listen: &ListenArgs,
-        port: u16,
+        listeners: Vec<TcpListener>,
         room: Room,
         outlet: Outlet,
         observers: Observers,
     ) -> Result<Self, Failure> {
-        let listeners = bind_all(listen, port, &outlet)?;
         say_lower_somaxconn(listen.backlog);
-        let failed = |error| Failure::new(Exit::Failed, format!("the loop can't be made: {error}"));
-        let server = Self::new(service, timeouts, listeners, room.connections_max, outlet);
-        let mut server = server.map_err(failed)?;
+        let most = room.connections_max(0);
+        let server = Self::new(service, timeouts, listeners, most, outlet);
+        let mut server = server.map_err(no_loop)?;
         server.app.patience = listen.drain;
-        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
+        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(no_loop)?;
         if observers.hangups {
-            signals.add_signal(SIGHUP).map_err(failed)?;
+            signals.add_signal(SIGHUP).map_err(no_loop)?;
         }
         server
             .reactor
             .add_source(&mut signals, SIGNALS)
-            .map_err(failed)?;
+            .map_err(no_loop)?;
         server.app.signals = Some(signals);
-        for address in &server.addresses {
-            server
-                .outlet
+        server.app.watch = Watch::begin(observers, &mut server.reactor).map_err(no_loop)?;
+        Ok(server)
+    }
+
+    /// Says where it listens.
+    fn announce(&self) {
+        for address in &self.addresses {
+            self.outlet
                 .announce(&format_args!("listening on {address}"));
         }
-        let watch = Watch::begin(observers, &mut server.reactor, &server.outlet);
-        server.app.watch = watch.map_err(failed)?;
-        Ok(server)
+        if let Some(address) = self.app.watch.metrics() {
+            self.outlet.announce(&format_args!("metrics on {address}"));
+        }
     }
 
     /// A server on listeners that are bound and non-blocking, without signals.
@@ -215,6 +242,7 @@ impl<S: Service> Server<S> {
             parked: VecDeque::new(),
             shortage: Seldom::default(),
             watch: Watch::default(),
+            place: Place::Alone,
             outlet: outlet.clone(),
         };
         Ok(Self {
@@ -251,9 +279,9 @@ impl<S: Service> Server<S> {
         Ok(self.reactor.stats().clone())
     }
 
-    fn run_until_signal(mut self) -> Exit {
-        let ending = self.reactor.run(&mut self.app);
-        let stats = self.reactor.stats();
+    fn run_until_signal(mut self, others: Others<'_>) -> Exit {
+        let ended = self.run_with(others);
+        let stats = &ended.stats;
         let lost = [
             ("log", self.outlet.dropped()),
             ("access log", self.app.watch.finish()),
@@ -266,15 +294,25 @@ impl<S: Service> Server<S> {
             true => log::info!("{stats}"),
             false => log::warn!("{stats}{losses}"),
         }
-        match (ending, self.app.signalled) {
-            (Ok(Ending::Stopped), Signalled::Again(signal)) => Exit::Signal(signal),
-            (Ok(_), _) if stats.cut_by_drain() == 0 => Exit::Done,
-            (Ok(_), _) => Exit::Failed,
-            (Err(error), _) => {
-                log::error!("the loop failed: {error}");
-                Exit::Failed
-            }
+        self.exit(&ended)
+    }
+
+    /// How the program ends after this.
+    fn exit(&self, ended: &Ended) -> Exit {
+        match self.app.signalled {
+            _ if ended.failed => Exit::Failed,
+            Signalled::Again(signal) => Exit::Signal(signal),
+            _ if ended.stats.cut_by_drain() == 0 => Exit::Done,
+            _ => Exit::Failed,
         }
+    }
+}
+
+impl Server<Http> {
+    /// Has answers name the host, and the port it listens on.
+    fn set_address(&mut self, host: String) {
+        let port = self.addresses.first().map_or(0, SocketAddr::port);
+        self.app.service.set_address(host, port);
     }
 }
 
@@ -338,10 +376,17 @@ struct Serving<S> {
     /// Their shortage is warned about.
     shortage: Seldom,
     watch: Watch,
+    place: Place,
     outlet: Outlet,
 }
 
 impl<S: Service> Serving<S> {
+    /// Drains, and so do the others.
+    fn drain(&mut self, control: &mut Control<Client>) {
+        control.drain(self.patience);
+        self.place.pass_on(STOP);
+    }
+
     /// A hangup opens things anew. The first other signal drains, a later one ends.
     fn take_signals(&mut self, control: &mut Control<Client>) {
         let pending = self.signals.as_mut().map(Signals::pending);
@@ -355,17 +400,19 @@ impl<S: Service> Serving<S> {
         if hung_up {
             self.watch.reopen();
             self.service.reopen();
+            self.place.pass_on(HANGUP);
         }
         let Some(signal) = last else { return };
         match self.signalled {
             Signalled::Not => {
                 self.signalled = Signalled::Once;
-                control.drain(self.patience);
+                self.drain(control);
             }
             Signalled::Once | Signalled::Again(_) => {
                 // Signal numbers are small.
                 self.signalled = Signalled::Again(signal as u8);
                 control.stop();
+                self.place.pass_on(STOP_NOW);
             }
         }
     }
@@ -465,7 +512,11 @@ impl<S: Service> App for Serving<S> {
     fn source(&mut self, id: SourceId, control: &mut Control<Client>) {
         match id {
             SIGNALS => self.take_signals(control),
-            _ => control.drain(self.patience),
+            STOP_NOW => control.stop(),
+            HANGUP => self.service.reopen(),
+            // The turn asks whether this loop may end.
+            OTHER_ENDED => {}
+            _ => self.drain(control),
         }
     }
 
@@ -474,7 +525,17 @@ impl<S: Service> App for Serving<S> {
     }
 
     fn draining(&mut self) {
-        self.outlet.announce(&format_args!("draining"));
+        if self.place.begins_to_drain() {
+            self.outlet.announce(&format_args!("draining"));
+        }
+    }
+
+    fn may_end(&self) -> bool {
+        self.place.may_end()
+    }
+
+    fn turn_over(&mut self, stats: &Stats) {
+        self.place.publish(stats, self.watch.stages());
     }
 
     fn ended(

@@ -2,6 +2,7 @@
 //! `accepted = sum of reasons + open` holds at the end of every turn.
 
 use std::fmt;
+use std::ops::AddAssign;
 use std::time::Duration;
 
 use crate::limits::TIMES_BOUNDS;
@@ -95,7 +96,20 @@ impl Times {
     }
 }
 
-/// The counters of one loop.
+impl AddAssign<&Self> for Times {
+    fn add_assign(&mut self, other: &Self) {
+        add_each(&mut self.counts, &other.counts);
+        self.total += other.total;
+    }
+}
+
+fn add_each(sums: &mut [u64], counts: &[u64]) {
+    for (sum, count) in sums.iter_mut().zip(counts) {
+        *sum += count;
+    }
+}
+
+/// The counters of one loop, or of several together.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
     accepted: u64,
@@ -191,6 +205,30 @@ impl Stats {
     }
 }
 
+impl AddAssign<&Self> for Stats {
+    fn add_assign(&mut self, other: &Self) {
+        // By name, so that no counter is forgotten.
+        let Self {
+            accepted,
+            ended,
+            replies,
+            classes,
+            bytes_sent,
+            requests,
+            turns,
+            left_in_queue,
+        } = other;
+        self.accepted += accepted;
+        add_each(&mut self.ended, ended);
+        self.replies += replies;
+        add_each(&mut self.classes, classes);
+        self.bytes_sent += bytes_sent;
+        self.requests += requests;
+        self.turns += turns;
+        self.left_in_queue += left_in_queue;
+    }
+}
+
 /// One line: clients, then each reason that occurred, then bytes.
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -246,6 +284,32 @@ mod tests {
             stats.count_reply(status, 0, Duration::ZERO);
         }
         assert_eq!(stats.replies_by_class(), &[0, 2, 1, 2, 2]);
+    }
+
+    #[test]
+    fn the_counters_of_several_loops_add_up() {
+        let counted = |seconds| {
+            let mut stats = Stats::default();
+            stats.count_accepted();
+            stats.count_ended(Reason::Stalled);
+            stats.count_accepted();
+            stats.count_reply(404, 7, Duration::from_secs(seconds));
+            stats.count_turn(Duration::from_secs(seconds));
+            stats.left_in_queue = seconds;
+            stats
+        };
+        let mut sum = counted(1);
+        sum += &counted(2);
+        assert_eq!(
+            sum.to_string(),
+            "accepted 4, stalled 2, open 2; 14 bytes sent; 3 never accepted"
+        );
+        assert_eq!(sum.replies(), 2);
+        assert_eq!(sum.replies_by_class(), &[0, 0, 0, 2, 0]);
+        for times in [sum.requests(), sum.turns()] {
+            assert_eq!(times.counts().iter().sum::<u64>(), 2);
+            assert_eq!(times.total(), Duration::from_secs(3));
+        }
     }
 
     #[test]

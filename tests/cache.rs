@@ -1,5 +1,10 @@
 //! The cache in the real binary: what a warm download costs in system calls, and that no client is
 //! sent what a file was before.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what failed by panicking"
+)]
 
 mod common;
 

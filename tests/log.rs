@@ -24,6 +24,9 @@ fn root() -> TempDir {
     root
 }
 
+/// A client that leaves without a word is accepted, and so logged.
+const ACCEPT_ALL: &str = "--no-defer-accept";
+
 /// Everything that may be logged in a run without faults, in the order of the levels.
 fn use_every_level(carafe: &Carafe) {
     assert_eq!(exchange(carafe.addr(), b"small\n").unwrap(), SMALL);
@@ -36,7 +39,7 @@ fn serve_with_env(root: &Path, variable: &str, flags: &[&str]) -> Carafe {
     command
         .args([variable, env!("CARGO_BIN_EXE_carafe"), "serve"])
         .arg(root)
-        .args(["-p", "0", "--bind", "127.0.0.1"])
+        .args(["-p", "0", "--bind", "127.0.0.1", ACCEPT_ALL])
         .args(flags);
     Carafe::start(command)
 }
@@ -48,7 +51,7 @@ fn levels(log: &str) -> [usize; 3] {
 #[test]
 fn one_line_tells_what_became_of_a_connection() {
     let root = root();
-    let carafe = Carafe::serve(root.path(), &[]);
+    let carafe = Carafe::serve(root.path(), &[ACCEPT_ALL]);
     use_every_level(&carafe);
     carafe.wait_for_log("reset by peer");
     let log = carafe.stop_warned(&[]);
@@ -75,7 +78,7 @@ fn quiet_says_only_what_must_be_seen() {
 #[test]
 fn verbose_tells_of_peers_that_broke_off() {
     let root = root();
-    let carafe = Carafe::serve(root.path(), &["-v"]);
+    let carafe = Carafe::serve(root.path(), &[ACCEPT_ALL, "-v"]);
     use_every_level(&carafe);
     carafe.wait_for_log("the connection broke: Connection reset by peer");
     let [info, debug, trace] = levels(&carafe.stop_warned(&[]));

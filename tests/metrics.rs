@@ -8,8 +8,8 @@
 )]
 
 mod common;
+mod scrape;
 
-use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
@@ -19,70 +19,18 @@ use common::{
     root_with, sparse_file, until, vanish,
 };
 use rustix::process::Signal;
+use scrape::{Page, get, metrics_of};
 use tempfile::TempDir;
 
 /// A server of `small` and `large`, and where its metrics are.
 fn server(flags: &[&str]) -> (TempDir, Carafe, SocketAddr) {
     let root = root_with(&[("small", b"small bytes")]);
     sparse_file(&root.path().join("large"), LARGE_BYTES as u64);
-    let flags = [&["--metrics", "127.0.0.1:0"], flags].concat();
+    // Silent clients are counted, too.
+    let flags = [&["--metrics", "127.0.0.1:0", "--no-defer-accept"], flags].concat();
     let carafe = Carafe::serve(root.path(), &flags);
-    let log = carafe.wait_for_log("metrics on ");
-    let mut lines = log.lines();
-    let address = lines.find_map(|line| line.strip_prefix("metrics on ")?.parse().ok());
-    (root, carafe, address.unwrap())
-}
-
-/// Status and body.
-fn get(metrics: SocketAddr, path: &str) -> (u16, String) {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
-    let reply = exchange(metrics, request.as_bytes()).unwrap();
-    let reply = String::from_utf8(reply).unwrap();
-    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
-    let status = head.strip_prefix("HTTP/1.1 ").unwrap();
-    (status[..3].parse().unwrap(), body.to_owned())
-}
-
-/// Every sample of the page.
-struct Page(HashMap<String, f64>);
-
-impl Page {
-    fn get(metrics: SocketAddr) -> Self {
-        let (status, body) = get(metrics, "/metrics");
-        assert_eq!(status, 200);
-        assert!(body.ends_with("# EOF\n"), "{body}");
-        let samples = body.lines().filter(|line| !line.starts_with('#'));
-        let samples = samples.map(|line| {
-            let (name, value) = line.rsplit_once(' ').unwrap();
-            (name.to_owned(), value.parse().unwrap())
-        });
-        Self(samples.collect())
-    }
-
-    fn value(&self, name: &str) -> f64 {
-        self.0[name]
-    }
-
-    /// Of all labels.
-    fn sum(&self, name: &str) -> f64 {
-        let of_it = |full: &str| full.split('{').next() == Some(name);
-        let values = self.0.iter().filter(|(full, _)| of_it(full));
-        values.map(|(_, value)| value).sum()
-    }
-
-    fn open(&self, state: &str) -> f64 {
-        self.value(&format!("carafe_connections_open{{state=\"{state}\"}}"))
-    }
-
-    /// Accepted is what ended and what is open.
-    fn assert_conserved(&self) {
-        let ended = self.sum("carafe_connections_ended_total");
-        let open = self.sum("carafe_connections_open");
-        assert_eq!(
-            self.value("carafe_connections_accepted_total"),
-            ended + open
-        );
-    }
+    let metrics = metrics_of(&carafe);
+    (root, carafe, metrics)
 }
 
 #[test]

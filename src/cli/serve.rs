@@ -28,6 +28,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub listen: ListenArgs,
 
+    /// Loops that serve side by side, each on a thread and with listeners of its own
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1, value_parser = Count::new(1, limits::WORKERS_MAX))]
+    pub workers: u64,
+
     /// Descriptors kept free for open files [default: a quarter of the descriptor limit]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = Count::new(1, 1 << 30))]
     pub open_files: Option<u64>,

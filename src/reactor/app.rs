@@ -44,6 +44,16 @@ pub trait App {
     /// A drain has begun: no new client can come.
     fn draining(&mut self) {}
 
+    /// Whether the loop may end when a drain has left nobody. While it may not, its sources are
+    /// served, and it is asked again after each turn.
+    fn may_end(&self) -> bool {
+        true
+    }
+
+    /// A turn is over; the next one waits first. Nothing happens meanwhile, so these counters stand
+    /// for as long as the loop sleeps.
+    fn turn_over(&mut self, _stats: &Stats) {}
+
     /// A connection has ended; its socket is closed by now.
     fn ended(
         &mut self,
@@ -130,7 +140,8 @@ pub(super) enum Life {
         deadline: Instant,
     },
     Draining {
-        deadline: Instant,
+        /// `None` once it has passed.
+        deadline: Option<Instant>,
     },
     Stopped,
 }

@@ -47,6 +47,7 @@ impl<C> Reactor<C> {
     /// Shuts the door: new SYNs are dropped, while those already let in are accepted still.
     pub(super) fn begin_drain<A: App<Conn = C>>(&mut self, app: &mut A) {
         if let Life::DrainAsked { deadline } = self.control.life {
+            let deadline = Some(deadline);
             self.control.life = Life::Draining { deadline };
             for listener in self.listeners.iter_mut().filter(|one| !one.aside) {
                 listener.shut(self.control.now);
@@ -82,6 +83,7 @@ impl<C> Reactor<C> {
 
     /// The drain's deadline: whatever is left has to end in this turn.
     pub(super) fn end_drain<A: App<Conn = C>>(&mut self, app: &mut A) {
+        self.control.life = Life::Draining { deadline: None };
         for socket in self
             .listeners
             .iter_mut()

@@ -1,16 +1,36 @@
-//! The sockets that listen: one or several addresses, both families where there are both.
+//! The sockets that listen: one or several addresses, both families where there are both, for one or
+//! several loops.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
 
 use mio::net::TcpListener;
-use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 
 use crate::cli::{Exit, ListenArgs};
 use crate::failure::Failure;
 use crate::limits::DEFER_ACCEPT_SECONDS;
 use crate::logging::Outlet;
 use crate::sockopt;
+
+/// Binds what the flags ask for, for each of so many loops: the same addresses and ports, among which
+/// the kernel shares out those who connect (`SO_REUSEPORT`, socket(7)).
+pub(super) fn bind_for(
+    loops: u64,
+    listen: &ListenArgs,
+    port: u16,
+    outlet: &Outlet,
+) -> Result<Vec<Vec<TcpListener>>, Failure> {
+    let first = bind_all(listen, port, outlet)?;
+    let mut all = Vec::new();
+    for _ in 1..loops {
+        let again = |listener| bind_beside(listener, listen);
+        all.push(first.iter().map(again).collect::<Result<_, _>>()?);
+    }
+    all.insert(0, first);
+    Ok(all)
+}
 
 /// Binds what the flags ask for; by default both families on one socket.
 pub(super) fn bind_all(
@@ -21,9 +41,7 @@ pub(super) fn bind_all(
     let backlog = listen.backlog as i32; // At most 2^30, as the flag says.
     let bind = |address, only_v6| {
         let listener = bind(address, backlog, only_v6)?;
-        if !listen.no_defer_accept {
-            sockopt::set_defer_accept(&listener, DEFER_ACCEPT_SECONDS)?;
-        }
+        defer_accept(&listener, listen)?;
         Ok(listener)
     };
     if listen.bind.is_empty() {
@@ -60,6 +78,13 @@ pub(super) fn bind_all(
 /// mio's own bind has a fixed backlog of 128, so socket2 makes the listener. `only_v6` keeps `::`
 /// out of the way of another listener on 0.0.0.0.
 pub(super) fn bind(address: SocketAddr, backlog: i32, only_v6: bool) -> io::Result<TcpListener> {
+    let socket = open(address, only_v6)?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+fn open(address: SocketAddr, only_v6: bool) -> io::Result<RawSocket> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = RawSocket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
     // The server closes first, so its port is full of TIME_WAIT after a restart.
@@ -67,9 +92,34 @@ pub(super) fn bind(address: SocketAddr, backlog: i32, only_v6: bool) -> io::Resu
     if address.is_ipv6() {
         socket.set_only_v6(only_v6)?;
     }
-    socket.bind(&address.into())?;
-    socket.listen(backlog)?;
-    Ok(TcpListener::from_std(socket.into()))
+    Ok(socket)
+}
+
+/// Binds another socket to a listener's address. The listener itself was bound without
+/// SO_REUSEPORT and gets it only now. So its bind failed if anybody was listening there, and since
+/// it listens, those of another server fail likewise: at no time could the two share a port.
+fn bind_beside(first: &TcpListener, listen: &ListenArgs) -> Result<TcpListener, Failure> {
+    let no_address = |error| Failure::new(Exit::Failed, format!("a listener has none: {error}"));
+    let address = first.local_addr().map_err(no_address)?;
+    let bound = || {
+        let first = SockRef::from(first);
+        first.set_reuse_port(true)?;
+        let socket = open(address, address.is_ipv6() && first.only_v6()?)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        // At most 2^30, as the flag says.
+        socket.listen(listen.backlog as i32)?;
+        defer_accept(&socket, listen)?;
+        Ok(TcpListener::from_std(socket.into()))
+    };
+    bound().map_err(|error| cannot_bind(address, &error))
+}
+
+fn defer_accept(listener: &impl AsFd, listen: &ListenArgs) -> io::Result<()> {
+    match listen.no_defer_accept {
+        true => Ok(()),
+        false => sockopt::set_defer_accept(listener, DEFER_ACCEPT_SECONDS),
+    }
 }
 
 fn lacks_ipv6(error: &io::Error) -> bool {

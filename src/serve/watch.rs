@@ -3,11 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use mio::net::{TcpListener, TcpStream};
 
 use super::listeners::{bind, cannot_bind};
+use super::workers::{Figures, Team};
 use super::{Client, Role};
 use crate::access_log::{self, AccessLog, Entry};
 use crate::cli::ServeArgs;
@@ -29,7 +31,7 @@ use crate::turn::{Next, Why};
 /// Those that the flags ask for, before the server starts.
 #[derive(Debug, Default)]
 pub(super) struct Observers {
-    access_log: Option<AccessLog>,
+    pub(super) access_log: Option<AccessLog>,
     metrics: Option<TcpListener>,
     /// A hangup doesn't end the server: files are opened anew.
     pub(super) hangups: bool,
@@ -77,29 +79,51 @@ pub(super) const TIMEOUTS: Timeouts = Timeouts {
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     access_log: Option<AccessLog>,
-    /// The metrics' listener.
-    door: Option<ListenerId>,
+    /// The metrics' listener, and where it listens.
+    door: Option<(ListenerId, SocketAddr)>,
+    /// Other loops, whose figures are shown too.
+    others: Option<Arc<Team>>,
     /// Open connections, in the order of [`Stage::ALL`].
     stages: [u64; Stage::ALL.len()],
 }
 
 impl Watch {
-    pub(super) fn begin(
-        observers: Observers,
-        reactor: &mut Reactor<Client>,
-        outlet: &Outlet,
-    ) -> io::Result<Self> {
+    pub(super) fn begin(observers: Observers, reactor: &mut Reactor<Client>) -> io::Result<Self> {
         let mut door = None;
         if let Some(listener) = observers.metrics {
             let address = listener.local_addr()?;
-            door = Some(reactor.add_aside(listener, METRICS_CONNECTIONS_MAX)?);
-            outlet.announce(&format_args!("metrics on {address}"));
+            door = Some((
+                reactor.add_aside(listener, METRICS_CONNECTIONS_MAX)?,
+                address,
+            ));
         }
         Ok(Self {
-            access_log: observers.access_log,
             door,
-            stages: Default::default(),
+            ..Self::beside(observers.access_log)
         })
+    }
+
+    /// A loop beside the first has no metrics of its own.
+    pub(super) fn beside(access_log: Option<AccessLog>) -> Self {
+        Self {
+            access_log,
+            ..Self::default()
+        }
+    }
+
+    /// Where the metrics are.
+    pub(super) fn metrics(&self) -> Option<SocketAddr> {
+        self.door.map(|(_, address)| address)
+    }
+
+    /// The metrics show the figures of these loops, too.
+    pub(super) fn look_at(&mut self, others: Arc<Team>) {
+        self.others = Some(others);
+    }
+
+    /// Open connections, in the order of [`Stage::ALL`].
+    pub(super) fn stages(&self) -> [u64; Stage::ALL.len()] {
+        self.stages
     }
 
     /// Opens the access log anew.
@@ -118,7 +142,7 @@ impl Watch {
 
     /// Who came by this listener.
     pub(super) fn welcome(&mut self, from: ListenerId) -> Role {
-        if self.door == Some(from) {
+        if self.door.is_some_and(|(door, _)| door == from) {
             return Role::Monitor;
         }
         self.stages[Stage::Reading as usize] += 1;
@@ -178,9 +202,16 @@ impl Watch {
     ) -> Next {
         let stats = &cx.control.stats;
         let mut service = Metrics::new(|| {
-            metrics::render(Snapshot {
+            let mut sums = Figures {
                 stats: stats.clone(),
                 stages: self.stages,
+            };
+            if let Some(others) = &self.others {
+                others.add_to(&mut sums);
+            }
+            metrics::render(Snapshot {
+                stats: sums.stats,
+                stages: sums.stages,
                 lines_dropped: (
                     outlet.dropped(),
                     self.access_log.as_ref().map(AccessLog::dropped),

@@ -1,0 +1,410 @@
+//! Several loops that serve side by side: each on a thread of its own, with listeners, a service, a
+//! slab and timers of its own. The first runs on the thread that started the others; it takes the
+//! signals and has the metrics. Shared are what it passes on, the counters and the logs.
+
+use std::any::Any;
+use std::iter;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, Scope, ScopedJoinHandle};
+
+use super::{OTHER_ENDED, STOP_NOW, Server};
+use crate::cli::Exit;
+use crate::conn::Stage;
+use crate::failure::Failure;
+use crate::reactor::{Ending, Remote, SourceId};
+use crate::service::Service;
+use crate::stats::Stats;
+
+/// A loop's place among those that serve together.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Place {
+    /// There is no other.
+    #[default]
+    Alone,
+    /// It tells the others what to do, and ends after them.
+    First(Arc<Team>),
+    /// It does as it is told.
+    Other(Arc<Team>, usize),
+}
+
+/// What the loops share.
+#[derive(Debug)]
+pub(super) struct Team {
+    /// Reach each of the loops; the first of them comes first.
+    remotes: Vec<Remote>,
+    /// How many have not begun to drain.
+    letting_in: AtomicUsize,
+    /// How many beside the first have not ended.
+    others_running: AtomicUsize,
+    /// What each of the others had counted when its latest turn was over. Empty if nobody looks.
+    figures: Vec<Mutex<Figures>>,
+}
+
+/// What one loop has counted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Figures {
+    pub(super) stats: Stats,
+    /// Open connections, in the order of [`Stage::ALL`].
+    pub(super) stages: [u64; Stage::ALL.len()],
+}
+
+impl Team {
+    fn tell(&self, to: usize, id: SourceId) {
+        if let Err(error) = self.remotes[to].notify(id) {
+            log::error!("loop {to} can't be told: {error}");
+        }
+    }
+
+    fn tell_all_but(&self, but: usize, id: SourceId) {
+        for to in (0..self.remotes.len()).filter(|&to| to != but) {
+            self.tell(to, id);
+        }
+    }
+
+    /// Adds what the loops beside the first had counted when their latest turns were over.
+    pub(super) fn add_to(&self, sums: &mut Figures) {
+        for figures in &self.figures {
+            let figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
+            sums.stats += &figures.stats;
+            for (sum, count) in sums.stages.iter_mut().zip(figures.stages) {
+                *sum += count;
+            }
+        }
+    }
+}
+
+impl Place {
+    /// Tells the others what the first was told.
+    pub(super) fn pass_on(&self, id: SourceId) {
+        if let Self::First(team) = self {
+            team.tell_all_but(0, id);
+        }
+    }
+
+    /// This loop lets nobody in any more. Whether that is so of all loops now.
+    pub(super) fn begins_to_drain(&self) -> bool {
+        match self {
+            Self::Alone => true,
+            // Who comes last has seen that the others' doors are shut.
+            Self::First(team) | Self::Other(team, _) => {
+                team.letting_in.fetch_sub(1, Ordering::AcqRel) == 1
+            }
+        }
+    }
+
+    /// The first has the signals, so it stays until the others have ended.
+    pub(super) fn may_end(&self) -> bool {
+        match self {
+            Self::First(team) => team.others_running.load(Ordering::Acquire) == 0,
+            Self::Alone | Self::Other(..) => true,
+        }
+    }
+
+    /// Shows the first what this loop has counted.
+    pub(super) fn publish(&self, stats: &Stats, stages: [u64; Stage::ALL.len()]) {
+        if let Self::Other(team, index) = self
+            && let Some(figures) = team.figures.get(index - 1)
+        {
+            let mut figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
+            figures.stats.clone_from(stats);
+            figures.stages = stages;
+        }
+    }
+
+    /// The loop is over. One that failed takes the others with it.
+    fn leave(&self, failed: bool) {
+        let (team, index) = match self {
+            Self::Alone => return,
+            Self::First(team) => (team, 0),
+            Self::Other(team, index) => (team, *index),
+        };
+        if failed {
+            team.tell_all_but(index, STOP_NOW);
+        }
+        if index != 0 {
+            team.others_running.fetch_sub(1, Ordering::AcqRel);
+            team.tell(0, OTHER_ENDED);
+        }
+    }
+}
+
+// ---- the threads ----
+
+/// The loops beside the first.
+#[derive(Debug, Default)]
+pub(super) struct Others<'scope>(Vec<ScopedJoinHandle<'scope, Option<Ended>>>);
+
+/// What a loop leaves.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) stats: Stats,
+    /// The poll failed, or something panicked.
+    pub(super) failed: bool,
+}
+
+impl<'scope> Others<'scope> {
+    /// Starts a thread for each of these loops. Nothing of a loop can move between threads, so each
+    /// is made on its own. When all are made, all run, and the first may.
+    ///
+    /// # Errors
+    /// A thread can't be started, or a loop can't be made. None of them has served anybody.
+    pub(super) fn start<'env, S, M>(
+        scope: &'scope Scope<'scope, 'env>,
+        first: &mut Server<S>,
+        makers: Vec<M>,
+    ) -> Result<Self, Failure>
+    where
+        S: Service,
+        M: FnOnce() -> Result<Server<S>, Failure> + Send + 'scope,
+    {
+        if makers.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut remotes = vec![first.reactor.remote()];
+        let (mut threads, mut seats) = (Vec::new(), Vec::new());
+        for (index, make) in (1..).zip(makers) {
+            let (made, is_made) = mpsc::channel();
+            let (seat, place) = mpsc::channel();
+            let thread = thread::Builder::new()
+                .name(format!("loop-{index}"))
+                .spawn_scoped(scope, move || work(make, &made, &place))
+                .map_err(|error| {
+                    Failure::new(Exit::Failed, format!("no thread for a loop: {error}"))
+                })?;
+            let lost = |_| Failure::new(Exit::Failed, "a loop ended before it began");
+            remotes.push(is_made.recv().map_err(lost)??);
+            threads.push(thread);
+            seats.push(seat);
+        }
+        let figures = match first.app.watch.metrics() {
+            Some(_) => seats.iter().map(|_| Mutex::default()).collect(),
+            None => Vec::new(),
+        };
+        let team = Arc::new(Team {
+            letting_in: AtomicUsize::new(remotes.len()),
+            others_running: AtomicUsize::new(seats.len()),
+            remotes,
+            figures,
+        });
+        for (index, seat) in (1..).zip(seats) {
+            // It waits for this; if it is gone, its end will say why.
+            let _ = seat.send(Place::Other(Arc::clone(&team), index));
+        }
+        first.app.watch.look_at(Arc::clone(&team));
+        first.app.place = Place::First(team);
+        Ok(Self(threads))
+    }
+
+    /// Waits for their ends.
+    fn join(self) -> impl Iterator<Item = Ended> {
+        self.0.into_iter().filter_map(|thread| {
+            // A loop's panics are caught where it runs; beyond that, nothing is left to be counted.
+            thread.join().unwrap_or(Some(Ended {
+                stats: Stats::default(),
+                failed: true,
+            }))
+        })
+    }
+}
+
+/// Makes a loop and runs it in the place that it gets, if it gets one.
+fn work<S: Service>(
+    make: impl FnOnce() -> Result<Server<S>, Failure>,
+    made: &Sender<Result<Remote, Failure>>,
+    place: &Receiver<Place>,
+) -> Option<Ended> {
+    let mut server = match make() {
+        Ok(server) => server,
+        Err(failure) => {
+            let _ = made.send(Err(failure));
+            return None;
+        }
+    };
+    let _ = made.send(Ok(server.reactor.remote()));
+    server.app.place = place.recv().ok()?;
+    Some(server.run_in_place())
+}
+
+impl<S: Service> Server<S> {
+    /// Runs the loop to its end, whatever that is, and tells the others.
+    fn run_in_place(&mut self) -> Ended {
+        // After a panic nothing of the loop is used but its counters, which are whole at any time.
+        let run = catch_unwind(AssertUnwindSafe(|| self.reactor.run(&mut self.app)));
+        let trouble = match run {
+            Ok(Ok(Ending::Drained | Ending::Stopped)) => None,
+            Ok(Err(error)) => Some(format!("the loop failed: {error}")),
+            Err(panic) => Some(format!("the loop panicked: {}", message(&*panic))),
+        };
+        if let Some(trouble) = &trouble {
+            log::error!("{trouble}");
+        }
+        let failed = trouble.is_some();
+        self.app.place.leave(failed);
+        Ended {
+            stats: self.reactor.stats().clone(),
+            failed,
+        }
+    }
+
+    /// Runs this loop, which is the first, and waits for the others. Returns what all have counted,
+    /// and whether none of them failed.
+    pub(super) fn run_with(&mut self, others: Others<'_>) -> Ended {
+        let first = self.run_in_place();
+        let mut sum = Ended {
+            stats: Stats::default(),
+            failed: false,
+        };
+        let are_several = !others.0.is_empty();
+        for (index, ended) in iter::once(first).chain(others.join()).enumerate() {
+            if are_several {
+                log::debug!("loop {index}: {}", ended.stats);
+            }
+            sum.stats += &ended.stats;
+            sum.failed |= ended.failed;
+        }
+        sum
+    }
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("it doesn't say why")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Read as _, Write as _};
+    use std::net::{SocketAddr, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::conn::Timeouts;
+    use crate::logging::Outlet;
+    use crate::serve::{STOP, listeners};
+    use crate::service::{Body, Outcome, Reply, Request, RequestEnd, Verdict};
+
+    /// Longer than any test.
+    const LONG: Duration = Duration::from_secs(3600);
+
+    /// Answers a line, unless it has it panic.
+    struct Fragile;
+
+    impl Service for Fragile {
+        fn judge(&mut self, request: &Request<'_>) -> Verdict {
+            assert!(request.bytes != b"panic\n", "as it was told");
+            if !request.bytes.ends_with(b"\n") {
+                return Verdict::NeedMore {
+                    guessed: false,
+                    quiet: None,
+                };
+            }
+            let (body, used) = (Body::Bytes(b"fine".as_slice().into()), request.bytes.len());
+            let end = RequestEnd::LineFeed;
+            Verdict::Reply(Reply::bare(
+                Box::default(),
+                body,
+                Outcome::Complete,
+                used,
+                end,
+            ))
+        }
+    }
+
+    fn server(listener: mio::net::TcpListener) -> Server<Fragile> {
+        let timeouts = Timeouts {
+            request: LONG,
+            keep_alive: LONG,
+            stall: LONG,
+        };
+        let outlet = Outlet::new(io::sink()).unwrap();
+        let mut server = Server::new(Fragile, timeouts, vec![listener], 10, outlet).unwrap();
+        server.set_drain(LONG);
+        server
+    }
+
+    fn ask(mut client: &TcpStream, bytes: &[u8]) -> Vec<u8> {
+        client.write_all(bytes).unwrap();
+        let mut reply = Vec::new();
+        client.read_to_end(&mut reply).unwrap();
+        reply
+    }
+
+    /// Runs three loops, each with an address of its own, while a client does something. It must
+    /// end them.
+    fn run_three(act: impl FnOnce(&[SocketAddr], &Remote) + Send) -> (Exit, Stats) {
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listeners = [(); 3].map(|()| listeners::bind(anywhere, 16, false).unwrap());
+        let addresses = listeners.each_ref().map(|one| one.local_addr().unwrap());
+        let [first, others @ ..] = listeners;
+        thread::scope(|scope| {
+            let makers = others.map(|listener| move || Ok(server(listener)));
+            let mut first = server(first);
+            let others = Others::start(scope, &mut first, makers.into()).unwrap();
+            let remote = first.reactor.remote();
+            scope.spawn(move || act(&addresses, &remote));
+            let ended = first.run_with(others);
+            (first.exit(&ended), ended.stats)
+        })
+    }
+
+    #[test]
+    fn a_stop_drains_all_and_the_counts_add_up() {
+        let (exit, stats) = run_three(|addresses, remote| {
+            let clients = addresses.iter().map(|at| TcpStream::connect(at).unwrap());
+            let clients: Vec<_> = clients.collect();
+            for at in addresses {
+                // So the one before it was let in.
+                assert_eq!(ask(&TcpStream::connect(at).unwrap(), b"x\n"), b"fine");
+            }
+            remote.notify(STOP).unwrap();
+            // The last one's loop is waited for, and so is the first's, whoever is served first.
+            for client in clients {
+                assert_eq!(ask(&client, b"x\n"), b"fine");
+            }
+        });
+        assert_eq!(exit, Exit::Done);
+        assert_eq!(stats.to_string(), "accepted 6, complete 6; 24 bytes sent");
+    }
+
+    #[test]
+    fn a_loop_that_panics_stops_all_at_once() {
+        for fragile in 0..3 {
+            let (exit, stats) = run_three(|addresses, _| {
+                let silent = addresses.iter().map(|at| TcpStream::connect(at).unwrap());
+                let silent: Vec<_> = silent.collect();
+                for at in addresses {
+                    assert_eq!(ask(&TcpStream::connect(at).unwrap(), b"x\n"), b"fine");
+                }
+                let _ = (&silent[fragile]).write_all(b"panic\n");
+                for mut client in silent {
+                    // An end, of either kind: nobody is left waiting.
+                    assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
+                }
+            });
+            assert_eq!(exit, Exit::Failed);
+            // The one that panicked has not been ended.
+            assert_eq!([stats.accepted(), stats.open()], [6, 1]);
+        }
+    }
+
+    #[test]
+    fn a_loop_that_cant_be_made_ends_the_start() {
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut first = server(listeners::bind(anywhere, 16, false).unwrap());
+        let failure = thread::scope(|scope| {
+            let maker = |fails: bool| {
+                move || match fails {
+                    true => Err(Failure::usage("no")),
+                    false => Ok(server(listeners::bind(anywhere, 16, false).unwrap())),
+                }
+            };
+            Others::start(scope, &mut first, vec![maker(false), maker(true)]).unwrap_err()
+        });
+        assert_eq!(failure.line, "no");
+    }
+}
