@@ -1,12 +1,13 @@
 //! The application on the reactor: `serve` and `thank` wire listeners, connections, a service,
 //! signals, counters and the log together.
 
+mod client;
 mod listeners;
 mod room;
 mod watch;
 
 use std::collections::VecDeque;
-use std::fmt::{Display, Write as _};
+use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::cli::{Exit, ListenArgs, ServeArgs, ThankArgs};
-use crate::conn::{Conn, Delivery, Env, Stage, Timeouts};
+use crate::conn::{Conn, Delivery, Env, Timeouts};
 use crate::escape::Escaped;
 use crate::failure::Failure;
 use crate::http::mime::ContentTypes;
@@ -34,9 +35,12 @@ use crate::timers::Seldom;
 use crate::transport::Socket;
 use crate::turn::{Next, Why};
 
+use client::{Role, log_delivery, log_end};
 use listeners::{bind_all, say_lower_somaxconn};
 use room::Room;
 use watch::{Observers, Watch};
+
+pub use client::Client;
 
 /// `carafe serve`: serves until a signal ends it.
 ///
@@ -276,26 +280,6 @@ impl Stopper {
     }
 }
 
-/// A connection and what its last log line needs.
-#[derive(Debug)]
-pub struct Client {
-    peer: SocketAddr,
-    accepted_at: Instant,
-    /// It stands in the line of those who wait for a descriptor.
-    in_line: bool,
-    role: Role,
-    conn: Conn,
-}
-
-/// Who a connection is to the counters.
-#[derive(Clone, Copy, Debug)]
-enum Role {
-    /// A client, counted as one that does this.
-    Client(Stage),
-    /// It reads the metrics, and isn't counted.
-    Monitor,
-}
-
 /// Which signals have come.
 #[derive(Clone, Copy, Debug)]
 enum Signalled {
@@ -487,45 +471,4 @@ impl<S: Service> App for Serving<S> {
         drop(client);
         self.wake_first(control);
     }
-}
-
-/// One line for the end of a connection, unless its replies had theirs. A reply's time begins when
-/// its request had come, that of a connection without one when it was accepted.
-fn log_end(client: &Client, reason: Reason, now: Instant) {
-    let peer = client.peer;
-    let Some(delivery) = client.conn.delivery() else {
-        let seconds = (now - client.accepted_at).as_secs_f64();
-        match client.conn.subject() {
-            b"" if client.conn.was_kept_alive() => log::debug!("{peer} - {reason}"),
-            b"" => log::info!("{peer} - 0/0 bytes {seconds:.3}s {reason}"),
-            part => {
-                log::info!(
-                    "{peer} \"{}\" 0/0 bytes {seconds:.3}s {reason}",
-                    Escaped(part)
-                );
-            }
-        }
-        return;
-    };
-    log_delivery(
-        peer,
-        delivery,
-        now - delivery.asked_at,
-        &delivery.end(reason),
-    );
-}
-
-/// One line for one reply.
-fn log_delivery(peer: SocketAddr, delivery: &Delivery, took: Duration, end: &dyn Display) {
-    let Delivery {
-        subject,
-        offset,
-        promised,
-        ..
-    } = delivery;
-    let seconds = took.as_secs_f64();
-    log::info!(
-        "{peer} \"{}\" {offset}/{promised} bytes {seconds:.3}s {end}",
-        Escaped(subject)
-    );
 }

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use mio::net::{TcpListener, TcpStream};
 
+use super::client::{Client, Role};
 use super::listeners::{bind, cannot_bind};
-use super::{Client, Role};
 use crate::access_log::{self, AccessLog, Entry};
 use crate::cli::ServeArgs;
 use crate::conn::{Delivery, Env, Stage, Timeouts};
