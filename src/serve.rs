@@ -17,7 +17,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::cli::{Exit, ListenArgs, ServeArgs, ThankArgs};
-use crate::conn::{Conn, Delivery, Env, Timeouts};
+use crate::conn::{Delivery, Env, Timeouts};
 use crate::escape::Escaped;
 use crate::failure::Failure;
 use crate::http::mime::ContentTypes;
@@ -35,7 +35,7 @@ use crate::timers::Seldom;
 use crate::transport::Socket;
 use crate::turn::{Next, Why};
 
-use client::{Role, log_delivery, log_end};
+use client::{Active, Peer, Role, log_delivery, log_end};
 use listeners::{bind_all, say_lower_somaxconn};
 use room::Room;
 use watch::{Observers, Watch};
@@ -342,7 +342,7 @@ impl<S: Service> Serving<S> {
     /// somebody stands there no new client is let in: it would take the next free descriptor.
     fn line_up(
         &mut self,
-        client: &mut Client,
+        client: &mut Active,
         parks: bool,
         token: Token,
         control: &mut Control<Client>,
@@ -363,44 +363,14 @@ impl<S: Service> Serving<S> {
         control.set_accepting(self.parked.is_empty());
     }
 
-    /// It keeps its place until it has what it waits for.
-    fn wake_first(&self, control: &mut Control<Client>) {
-        if let Some(&first) = self.parked.front() {
-            control.wake(first);
-        }
-    }
-}
-
-impl<S: Service> App for Serving<S> {
-    type Conn = Client;
-
-    fn accepted(&mut self, from: ListenerId, peer: SocketAddr, cx: &mut Cx<'_, Client>) -> Client {
-        let (accepted_at, role) = (cx.turn.now, self.watch.welcome(from));
-        let timeouts = match role {
-            Role::Client(_) => self.timeouts,
-            Role::Monitor => watch::TIMEOUTS,
-        };
-        let conn = Conn::new(accepted_at + timeouts.request);
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        Client {
-            peer,
-            accepted_at,
-            in_line: false,
-            role,
-            conn,
-        }
-    }
-
-    fn step(
+    /// One step of a client, and what is to be told of it.
+    fn step_client(
         &mut self,
-        client: &mut Client,
+        client: &mut Active,
         socket: &mut TcpStream,
         why: Why,
         cx: &mut Cx<'_, Client>,
     ) -> Next {
-        if let Role::Monitor = client.role {
-            return self.watch.answer(client, socket, why, cx, &self.outlet);
-        }
         let token = cx.token();
         let mut env = Env {
             transport: &mut Socket(socket),
@@ -430,6 +400,47 @@ impl<S: Service> App for Serving<S> {
         next
     }
 
+    /// It keeps its place until it has what it waits for.
+    fn wake_first(&self, control: &mut Control<Client>) {
+        if let Some(&first) = self.parked.front() {
+            control.wake(first);
+        }
+    }
+}
+
+impl<S: Service> App for Serving<S> {
+    type Conn = Client;
+
+    fn accepted(&mut self, from: ListenerId, peer: SocketAddr, cx: &mut Cx<'_, Client>) -> Client {
+        let (accepted_at, role) = (cx.turn.now, self.watch.welcome(from));
+        let timeouts = match role {
+            Role::Client(_) => self.timeouts,
+            Role::Monitor => watch::TIMEOUTS,
+        };
+        Client::new(Peer::new(peer), role, accepted_at, timeouts.request)
+    }
+
+    fn step(
+        &mut self,
+        client: &mut Client,
+        socket: &mut TcpStream,
+        why: Why,
+        cx: &mut Cx<'_, Client>,
+    ) -> Next {
+        // Before the step: once a connection is over the kernel doesn't tell whose it was.
+        let peer = || Peer::of(socket);
+        let patience = self.timeouts.request;
+        let Some(active) = client.wake(why, cx.turn.deadline, patience, peer) else {
+            return Next::Wait;
+        };
+        let next = match active.role {
+            Role::Monitor => self.watch.answer(active, socket, why, cx, &self.outlet),
+            Role::Client(_) => self.step_client(active, socket, why, cx),
+        };
+        client.rest(next, cx.turn.deadline);
+        next
+    }
+
     fn source(&mut self, id: SourceId, control: &mut Control<Client>) {
         match id {
             SIGNALS => self.take_signals(control),
@@ -438,7 +449,10 @@ impl<S: Service> App for Serving<S> {
     }
 
     fn idle_since(&self, client: &Client) -> Option<Instant> {
-        client.conn.idle_since()
+        match client {
+            Client::Active(active) => active.conn.idle_since(),
+            Client::Silent => None,
+        }
     }
 
     fn draining(&mut self) {
@@ -447,12 +461,13 @@ impl<S: Service> App for Serving<S> {
 
     fn ended(
         &mut self,
-        mut client: Client,
+        client: Client,
         token: Token,
         reason: Reason,
         control: &mut Control<Client>,
     ) {
         let now = control.now();
+        let mut client = client.into_active(now);
         self.line_up(&mut client, false, token, control);
         self.watch.leaves(&client);
         match client.role {

@@ -1,13 +1,12 @@
 //! Who looks on while a server serves: the access log, and the metrics on a port of their own.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use mio::net::{TcpListener, TcpStream};
 
-use super::client::{Client, Role};
+use super::client::{Active, Client, Peer, Role};
 use super::listeners::{bind, cannot_bind};
 use crate::access_log::{self, AccessLog, Entry};
 use crate::cli::ServeArgs;
@@ -126,7 +125,7 @@ impl Watch {
     }
 
     /// A client has made a step.
-    pub(super) fn follow(&mut self, client: &mut Client) {
+    pub(super) fn follow(&mut self, client: &mut Active) {
         if let Role::Client(before) = &mut client.role {
             let now = client.conn.stage();
             self.stages[*before as usize] -= 1;
@@ -136,7 +135,7 @@ impl Watch {
     }
 
     /// A connection has ended.
-    pub(super) fn leaves(&mut self, client: &Client) {
+    pub(super) fn leaves(&mut self, client: &Active) {
         if let Role::Client(stage) = client.role {
             self.stages[stage as usize] -= 1;
         }
@@ -145,7 +144,7 @@ impl Watch {
     /// A reply is over since `until`, for this reason.
     pub(super) fn count_reply(
         &self,
-        peer: SocketAddr,
+        peer: Peer,
         delivery: &Delivery,
         reason: Reason,
         until: Instant,
@@ -156,7 +155,7 @@ impl Watch {
         stats.count_reply(status, delivery.offset, took);
         if let Some(log) = &self.access_log {
             log.record(&Entry {
-                peer,
+                peer: peer.0,
                 at: access_log::arrival(delivery),
                 took,
                 delivery,
@@ -170,7 +169,7 @@ impl Watch {
     /// Steps a connection of the metrics.
     pub(super) fn answer(
         &self,
-        client: &mut Client,
+        client: &mut Active,
         socket: &mut TcpStream,
         why: Why,
         cx: &mut Cx<'_, Client>,
