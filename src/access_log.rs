@@ -41,8 +41,8 @@ pub struct AccessLog {
 /// One reply, as the log tells of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
-    /// Who asked.
-    pub peer: SocketAddr,
+    /// Who asked, unless it was gone before the kernel was asked for its address.
+    pub peer: Option<SocketAddr>,
     /// When the request had come.
     pub at: Timestamp,
     /// From then until the last byte was accepted, or until it was clear that it won't be.
@@ -146,7 +146,11 @@ impl fmt::Display for Combined<'_> {
             ..
         } = self.0;
         let time = at.strftime("%d/%b/%Y:%H:%M:%S +0000");
-        write!(f, "{} - - [{time}] \"", peer.ip())?;
+        match peer {
+            Some(peer) => write!(f, "{}", peer.ip())?,
+            None => f.write_str("-")?,
+        }
+        write!(f, " - - [{time}] \"")?;
         let exchange = delivery.exchange.as_deref();
         match exchange {
             Some(exchange) => write!(f, "{}", Escaped(&exchange.line))?,
@@ -173,8 +177,9 @@ const BARE_METHOD: &str = "NAME";
 struct JsonLine<'a> {
     /// RFC 3339, UTC, to the millisecond.
     time: String,
-    peer: String,
-    port: u16,
+    /// Both are null for one that was gone.
+    peer: Option<String>,
+    port: Option<u16>,
     protocol: &'static str,
     method: Cow<'a, str>,
     target: Cow<'a, str>,
@@ -199,8 +204,8 @@ fn json(entry: &Entry<'_>) -> String {
     };
     let line = JsonLine {
         time: format!("{:.3}", entry.at),
-        peer: entry.peer.ip().to_string(),
-        port: entry.peer.port(),
+        peer: entry.peer.map(|peer| peer.ip().to_string()),
+        port: entry.peer.map(|peer| peer.port()),
         protocol,
         method,
         target: String::from_utf8_lossy(target),
@@ -399,7 +404,7 @@ mod tests {
 
     fn entry(delivery: &Delivery, reason: Reason) -> Entry<'_> {
         Entry {
-            peer: "192.0.2.1:50000".parse().unwrap(),
+            peer: Some("192.0.2.1:50000".parse().unwrap()),
             at: "2026-11-23T07:31:02.0459Z".parse().unwrap(),
             took: Duration::from_nanos(1_234_567),
             delivery,
@@ -489,6 +494,20 @@ mod tests {
         assert_eq!(value["target"], "x");
         assert_eq!(value["status"], 404);
         assert_eq!(value["reason"], "refused: no such file");
+    }
+
+    #[test]
+    fn one_that_was_gone_has_no_address() {
+        let delivery = bare(b"x", 0, 1, Outcome::Complete);
+        let mut entry = entry(&delivery, Reason::PeerReset);
+        entry.peer = None;
+        let line = Combined(&entry).to_string();
+        assert!(line.starts_with("- - - [23/Nov/2026"), "{line}");
+        let value: Value = serde_json::from_str(&json(&entry)).unwrap();
+        assert_eq!(
+            (&value["peer"], &value["port"]),
+            (&Value::Null, &Value::Null)
+        );
     }
 
     #[test]

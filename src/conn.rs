@@ -102,6 +102,36 @@ impl Conn {
         }
     }
 
+    /// A connection that has waited for its first byte since it was accepted: its guard is on.
+    #[must_use]
+    pub fn silent(expires: Instant) -> Self {
+        Self {
+            guard: Guard::On,
+            ..Self::new(expires)
+        }
+    }
+
+    /// Until when it may go on saying nothing, if it waits for its first byte. Then
+    /// [`Conn::silent`] is the same connection, so that this one need not be kept.
+    #[must_use]
+    pub fn silent_until(&self) -> Option<Instant> {
+        match (&self.state, self.guard) {
+            (State::ReadingName(reading), Guard::On) => reading.silent_until(),
+            _ => None,
+        }
+    }
+
+    /// Whether one that waits for its first byte only goes on waiting when it is stepped for this,
+    /// without a look at its socket.
+    #[must_use]
+    pub fn ignores_while_silent(why: Why) -> bool {
+        match why {
+            Why::Ready(edge) => !(edge.readable || edge.dead),
+            Why::Evict => true,
+            Why::Start | Why::Again | Why::Deadline | Why::Woken | Why::Stop(_) => false,
+        }
+    }
+
     /// The driver: steps the state until it has to wait or ends.
     pub fn step<T: Transport, S: Service>(
         &mut self,

@@ -65,6 +65,14 @@ pub const REPLIES_PER_STEP_MAX: u32 = 16;
 /// The part of the room for connections that is kept free by ending idle ones: one in so many.
 pub const ROOM_KEPT_FREE_SHARE: usize = 10;
 
+/// The size up to which what grows with the number of connections is left as it is, in
+/// connections: a slab of 32 KiB.
+pub const PLACES_KEPT: usize = 1024;
+
+/// How long after most connections have left their memory is given back. Those who come back at
+/// once find it.
+pub const SHRINK_DELAY: Duration = Duration::from_secs(1);
+
 /// How long a connection that was kept alive may say nothing.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
 

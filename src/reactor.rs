@@ -13,7 +13,7 @@
 mod app;
 mod ending;
 mod listener;
-mod slot;
+pub(crate) mod slot;
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -35,7 +35,7 @@ pub use app::{App, Control, Cx, ListenerId, Remote, SourceId, Token};
 
 use app::{FIRST_GENERATION, LISTENER, Life, SOURCE, WAKER};
 use listener::{Accepting, Listener, concerns_one_client};
-use slot::{End, Run, Slot};
+use slot::{End, Run, Shrinking, Slot};
 
 /// How the loop came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,9 @@ pub struct Reactor<C> {
     aside_open: usize,
     aside_max: usize,
     generation: u32,
-    timers: Timers<Token>,
+    /// By the keys of the slab.
+    timers: Timers<u32>,
+    shrinking: Shrinking,
     run_queue: VecDeque<Token>,
     ending: Vec<(Token, End)>,
     /// What this turn's wait brought, sorted.
@@ -102,6 +104,7 @@ impl<C> Reactor<C> {
             aside_max: 0,
             generation: FIRST_GENERATION,
             timers: Timers::new(now),
+            shrinking: Shrinking::default(),
             run_queue: VecDeque::new(),
             ending: Vec::new(),
             ready: Vec::new(),
@@ -188,7 +191,13 @@ impl<C> Reactor<C> {
     /// What the slab holds for one connection, in bytes.
     #[must_use]
     pub const fn slot_bytes() -> usize {
-        size_of::<Slot<C>>()
+        slot::entry_bytes::<C>()
+    }
+
+    /// How many connections the slab has memory for.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.slots.capacity()
     }
 
     /// The counters.
@@ -247,6 +256,7 @@ impl<C> Reactor<C> {
         self.evict_idle(app);
         self.reap(app);
         self.queue_woken();
+        self.give_back();
         Ok(())
     }
 
@@ -304,7 +314,8 @@ impl<C> Reactor<C> {
         }
         let next = doors
             .filter_map(Listener::next_deadline)
-            .chain(self.timers.next());
+            .chain(self.timers.next())
+            .chain(self.shrinking.next());
         next.chain(drain_ends)
             .min()
             .map(|at| at.saturating_duration_since(now))
@@ -443,7 +454,7 @@ impl<C> Reactor<C> {
         for (token, edge) in ready.drain(..) {
             match self.run_of(token) {
                 Some(Run::Waiting) => self.step(app, token, Why::Ready(edge)),
-                Some(Run::Parked | Run::Queued(Why::Woken)) if edge.dead => {
+                Some(Run::Parked | Run::Woken) if edge.dead => {
                     self.step(app, token, Why::Ready(edge));
                 }
                 // What is queued tries everything when its turn comes.
@@ -453,7 +464,7 @@ impl<C> Reactor<C> {
         self.ready = ready;
         for _ in 0..stood {
             if let Some(token) = self.run_queue.pop_front()
-                && let Some(Run::Queued(why)) = self.run_of(token)
+                && let Some(why) = self.run_of(token).and_then(Run::queued_for)
             {
                 self.set_run(token, Run::Waiting);
                 self.step(app, token, why);
@@ -464,7 +475,7 @@ impl<C> Reactor<C> {
     fn queue_woken(&mut self) {
         for token in std::mem::take(&mut self.control.wakes) {
             if self.run_of(token) == Some(Run::Parked) {
-                self.set_run(token, Run::Queued(Why::Woken));
+                self.set_run(token, Run::Woken);
                 self.run_queue.push_back(token);
             }
         }
@@ -483,10 +494,11 @@ impl<C> Reactor<C> {
     /// Steps one connection that is there and has not ended, and does what it wants next.
     fn step<A: App<Conn = C>>(&mut self, app: &mut A, token: Token, why: Why) {
         let slot = &mut self.slots[token.key as usize];
+        let before = self.timers.at(&slot.deadline);
         let turn = Turn {
             now: self.control.now,
             scratch: &mut self.scratch,
-            deadline: slot.deadline.at(),
+            deadline: before,
             draining: self.control.is_draining(),
         };
         let mut cx = Cx {
@@ -495,9 +507,13 @@ impl<C> Reactor<C> {
             token,
         };
         let next = app.step(&mut slot.conn, &mut slot.socket, why, &mut cx);
-        let deadline = cx.turn.deadline;
-        if !matches!(next, Next::Close(_) | Next::Reset(_)) {
-            self.timers.set(&mut slot.deadline, deadline, token);
+        let mut deadline = cx.turn.deadline;
+        if why == Why::Deadline && deadline == before {
+            // It has passed, and nothing else was asked for.
+            deadline = None;
+        }
+        if deadline != before && !matches!(next, Next::Close(_) | Next::Reset(_)) {
+            self.timers.set(&mut slot.deadline, deadline, token.key);
         }
         match next {
             Next::Wait | Next::Park => {
@@ -515,8 +531,8 @@ impl<C> Reactor<C> {
                 }
             }
             Next::Again => {
-                if !matches!(slot.run, Run::Queued(_)) {
-                    slot.run = Run::Queued(Why::Again);
+                if slot.run.queued_for().is_none() {
+                    slot.run = Run::Again;
                     self.run_queue.push_back(token);
                 }
             }
@@ -537,14 +553,14 @@ impl<C> Reactor<C> {
         let now = self.control.now;
         let mut expired = Vec::new();
         self.timers.expire(now, &mut expired);
-        for (token, tick) in expired {
-            let ended = matches!(self.run_of(token), None | Some(Run::Ended));
-            if ended {
+        for (key, tick) in expired {
+            let slot = self.slots.get_mut(key as usize);
+            let Some(slot) = slot.filter(|slot| slot.run != Run::Ended) else {
                 continue;
-            }
-            let deadline = &mut self.slots[token.key as usize].deadline;
-            if self.timers.is_due(deadline, tick, now, token) {
-                self.step(app, token, Why::Deadline);
+            };
+            if self.timers.is_due(&mut slot.deadline, tick, now, key) {
+                let generation = slot.generation;
+                self.step(app, Token { key, generation }, Why::Deadline);
             }
         }
         if let Life::Draining { deadline } = self.control.life

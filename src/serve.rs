@@ -1,13 +1,14 @@
 //! The application on the reactor: `serve` and `thank` wire listeners, connections, a service,
 //! signals, counters and the log together.
 
+mod client;
 mod listeners;
 mod room;
 mod watch;
 mod workers;
 
 use std::collections::VecDeque;
-use std::fmt::{Display, Write as _};
+use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::thread;
@@ -18,7 +19,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::cli::{Exit, ListenArgs, ServeArgs, ThankArgs};
-use crate::conn::{Conn, Delivery, Env, Stage, Timeouts};
+use crate::conn::{Delivery, Env, Timeouts};
 use crate::escape::Escaped;
 use crate::failure::Failure;
 use crate::http::mime::ContentTypes;
@@ -36,10 +37,13 @@ use crate::timers::Seldom;
 use crate::transport::Socket;
 use crate::turn::{Next, Why};
 
+use client::{Active, Peer, Role, log_delivery, log_end};
 use listeners::{bind_all, bind_for, say_lower_somaxconn};
 use room::Room;
 use watch::{Observers, Watch};
 use workers::{Ended, Others, Place};
+
+pub use client::Client;
 
 /// `carafe serve`: serves until a signal ends it.
 ///
@@ -330,26 +334,6 @@ impl Stopper {
     }
 }
 
-/// A connection and what its last log line needs.
-#[derive(Debug)]
-pub struct Client {
-    peer: SocketAddr,
-    accepted_at: Instant,
-    /// It stands in the line of those who wait for a descriptor.
-    in_line: bool,
-    role: Role,
-    conn: Conn,
-}
-
-/// Who a connection is to the counters.
-#[derive(Clone, Copy, Debug)]
-enum Role {
-    /// A client, counted as one that does this.
-    Client(Stage),
-    /// It reads the metrics, and isn't counted.
-    Monitor,
-}
-
 /// Which signals have come.
 #[derive(Clone, Copy, Debug)]
 enum Signalled {
@@ -421,7 +405,7 @@ impl<S: Service> Serving<S> {
     /// somebody stands there no new client is let in: it would take the next free descriptor.
     fn line_up(
         &mut self,
-        client: &mut Client,
+        client: &mut Active,
         parks: bool,
         token: Token,
         control: &mut Control<Client>,
@@ -442,44 +426,14 @@ impl<S: Service> Serving<S> {
         control.set_accepting(self.parked.is_empty());
     }
 
-    /// It keeps its place until it has what it waits for.
-    fn wake_first(&self, control: &mut Control<Client>) {
-        if let Some(&first) = self.parked.front() {
-            control.wake(first);
-        }
-    }
-}
-
-impl<S: Service> App for Serving<S> {
-    type Conn = Client;
-
-    fn accepted(&mut self, from: ListenerId, peer: SocketAddr, cx: &mut Cx<'_, Client>) -> Client {
-        let (accepted_at, role) = (cx.turn.now, self.watch.welcome(from));
-        let timeouts = match role {
-            Role::Client(_) => self.timeouts,
-            Role::Monitor => watch::TIMEOUTS,
-        };
-        let conn = Conn::new(accepted_at + timeouts.request);
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        Client {
-            peer,
-            accepted_at,
-            in_line: false,
-            role,
-            conn,
-        }
-    }
-
-    fn step(
+    /// One step of a client, and what is to be told of it.
+    fn step_client(
         &mut self,
-        client: &mut Client,
+        client: &mut Active,
         socket: &mut TcpStream,
         why: Why,
         cx: &mut Cx<'_, Client>,
     ) -> Next {
-        if let Role::Monitor = client.role {
-            return self.watch.answer(client, socket, why, cx, &self.outlet);
-        }
         let token = cx.token();
         let mut env = Env {
             transport: &mut Socket(socket),
@@ -509,6 +463,47 @@ impl<S: Service> App for Serving<S> {
         next
     }
 
+    /// It keeps its place until it has what it waits for.
+    fn wake_first(&self, control: &mut Control<Client>) {
+        if let Some(&first) = self.parked.front() {
+            control.wake(first);
+        }
+    }
+}
+
+impl<S: Service> App for Serving<S> {
+    type Conn = Client;
+
+    fn accepted(&mut self, from: ListenerId, peer: SocketAddr, cx: &mut Cx<'_, Client>) -> Client {
+        let (accepted_at, role) = (cx.turn.now, self.watch.welcome(from));
+        let timeouts = match role {
+            Role::Client(_) => self.timeouts,
+            Role::Monitor => watch::TIMEOUTS,
+        };
+        Client::new(Peer::new(peer), role, accepted_at, timeouts.request)
+    }
+
+    fn step(
+        &mut self,
+        client: &mut Client,
+        socket: &mut TcpStream,
+        why: Why,
+        cx: &mut Cx<'_, Client>,
+    ) -> Next {
+        // Before the step: once a connection is over the kernel doesn't tell whose it was.
+        let peer = || Peer::of(socket);
+        let patience = self.timeouts.request;
+        let Some(active) = client.wake(why, cx.turn.deadline, patience, peer) else {
+            return Next::Wait;
+        };
+        let next = match active.role {
+            Role::Monitor => self.watch.answer(active, socket, why, cx, &self.outlet),
+            Role::Client(_) => self.step_client(active, socket, why, cx),
+        };
+        client.rest(next, cx.turn.deadline);
+        next
+    }
+
     fn source(&mut self, id: SourceId, control: &mut Control<Client>) {
         match id {
             SIGNALS => self.take_signals(control),
@@ -521,7 +516,10 @@ impl<S: Service> App for Serving<S> {
     }
 
     fn idle_since(&self, client: &Client) -> Option<Instant> {
-        client.conn.idle_since()
+        match client {
+            Client::Active(active) => active.conn.idle_since(),
+            Client::Silent => None,
+        }
     }
 
     fn draining(&mut self) {
@@ -540,12 +538,13 @@ impl<S: Service> App for Serving<S> {
 
     fn ended(
         &mut self,
-        mut client: Client,
+        client: Client,
         token: Token,
         reason: Reason,
         control: &mut Control<Client>,
     ) {
         let now = control.now();
+        let mut client = client.into_active(now);
         self.line_up(&mut client, false, token, control);
         self.watch.leaves(&client);
         match client.role {
@@ -564,45 +563,4 @@ impl<S: Service> App for Serving<S> {
         drop(client);
         self.wake_first(control);
     }
-}
-
-/// One line for the end of a connection, unless its replies had theirs. A reply's time begins when
-/// its request had come, that of a connection without one when it was accepted.
-fn log_end(client: &Client, reason: Reason, now: Instant) {
-    let peer = client.peer;
-    let Some(delivery) = client.conn.delivery() else {
-        let seconds = (now - client.accepted_at).as_secs_f64();
-        match client.conn.subject() {
-            b"" if client.conn.was_kept_alive() => log::debug!("{peer} - {reason}"),
-            b"" => log::info!("{peer} - 0/0 bytes {seconds:.3}s {reason}"),
-            part => {
-                log::info!(
-                    "{peer} \"{}\" 0/0 bytes {seconds:.3}s {reason}",
-                    Escaped(part)
-                );
-            }
-        }
-        return;
-    };
-    log_delivery(
-        peer,
-        delivery,
-        now - delivery.asked_at,
-        &delivery.end(reason),
-    );
-}
-
-/// One line for one reply.
-fn log_delivery(peer: SocketAddr, delivery: &Delivery, took: Duration, end: &dyn Display) {
-    let Delivery {
-        subject,
-        offset,
-        promised,
-        ..
-    } = delivery;
-    let seconds = took.as_secs_f64();
-    log::info!(
-        "{peer} \"{}\" {offset}/{promised} bytes {seconds:.3}s {end}",
-        Escaped(subject)
-    );
 }

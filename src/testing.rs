@@ -110,8 +110,13 @@ impl<T: Transport + Turning, S: Service> Bench<T, S> {
 
     /// Lets the clock run to the deadline, and steps. There must be one.
     pub fn expire(&mut self) -> Next {
-        self.now = self.deadline.take().expect("a deadline is set");
-        self.step(Why::Deadline)
+        let passed = self.deadline;
+        self.now = passed.expect("a deadline is set");
+        let next = self.step(Why::Deadline);
+        if self.deadline == passed {
+            self.deadline = None;
+        }
+        next
     }
 
     /// Time until the deadline.

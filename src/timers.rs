@@ -1,7 +1,9 @@
 //! Deadlines: a hashed wheel of coarse ticks. Setting one costs the same however many there are;
 //! moving one later, which every piece of progress does, is a store: the entry stays where it is
-//! and is put in again when it comes up too early. An idle wheel asks for no wake-up.
+//! and is put in again when it comes up too early. An idle wheel asks for no wake-up, and a slot
+//! that was emptied holds no memory.
 
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use crate::limits::WARNING_INTERVAL;
@@ -9,28 +11,34 @@ use crate::limits::WARNING_INTERVAL;
 /// The wheel's resolution. A deadline is never early, and late by one tick at most.
 const TICK_MS: u64 = 16;
 
+const TICK_NS: u64 = TICK_MS * 1_000_000;
+
 /// Ticks in one revolution, 32.8 s. A later deadline is met on the way and put in again.
 const SLOTS: u64 = 2048;
 
 const WORD_BITS: u64 = u64::BITS as u64;
 
-/// One deadline, kept by whoever it belongs to.
+/// One deadline, kept by whoever it belongs to. There is one in every connection's place in the
+/// slab, so it is packed: with the padding that a u64's alignment asks for it would be 16 bytes.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(Rust, packed(4))]
 pub struct Deadline {
-    at: Option<Instant>,
-    /// The tick under which the wheel holds it. An entry of another tick is a stale one.
-    armed: Option<u64>,
+    /// Nanoseconds since the wheel's epoch, if it is set. They last 584 years: an uptime of
+    /// centuries and a year-long timeout fit in.
+    due: Option<NonZeroU64>,
+    /// The tick under which the wheel holds it: the lower 16 bits of its number. An entry of
+    /// another tick is a stale one.
+    armed: Option<u16>,
 }
 
-impl Deadline {
-    /// When it is due, if it is set.
-    #[must_use]
-    pub fn at(&self) -> Option<Instant> {
-        self.at
-    }
-}
+const _: () = assert!(size_of::<Deadline>() == 12);
 
-/// The wheel. `K` names the owner of a deadline.
+// The ticks that the wheel holds are fewer than half of what 16 bits tell apart, so that their
+// lower bits have the order that they have.
+const _: () = assert!(SLOTS < 1 << 15);
+
+/// The wheel. `K` names the owner of a deadline. An owner that is gone leaves its entry behind; if
+/// its name comes to mean another one, [`Timers::is_due`] tells their deadlines apart.
 #[derive(Debug)]
 pub struct Timers<K> {
     epoch: Instant,
@@ -53,71 +61,91 @@ impl<K: Copy> Timers<K> {
         }
     }
 
+    /// When a deadline is due, if it is set: to the nanosecond what was set, but for one before the
+    /// wheel's epoch.
+    #[must_use]
+    pub fn at(&self, deadline: &Deadline) -> Option<Instant> {
+        let due = deadline.due;
+        due.map(|due| self.epoch + Duration::from_nanos(due.get()))
+    }
+
     /// Sets, moves or (with `None`) clears a deadline.
     pub fn set(&mut self, deadline: &mut Deadline, at: Option<Instant>, key: K) {
-        deadline.at = at;
-        if let Some(at) = at {
-            let tick = self.reachable(at);
-            if deadline.armed.is_none_or(|armed| tick < armed) {
-                self.insert(tick, key);
-                deadline.armed = Some(tick);
-            }
+        deadline.due = at.map(|at| self.nanos(at));
+        self.arm(deadline, key);
+    }
+
+    /// Sees to it that an entry comes up in time.
+    fn arm(&mut self, deadline: &mut Deadline, key: K) {
+        let due = deadline.due;
+        let Some(due) = due else { return };
+        let tick = self.reachable(due.get());
+        let is_earlier = |armed: u16| (tick as u16).wrapping_sub(armed).cast_signed() < 0;
+        let armed = deadline.armed;
+        if armed.is_none_or(is_earlier) {
+            self.insert(tick, key);
+            deadline.armed = Some(tick as u16);
         }
     }
 
     /// Takes out everything whose tick has passed: the keys with the tick they stood under.
     /// The caller asks [`Timers::is_due`] of each.
     pub fn expire(&mut self, now: Instant, into: &mut Vec<(K, u64)>) {
-        let until = self.floor_tick(now);
+        let until = self.nanos(now).get() / TICK_NS;
         while let Some(tick) = self.next_tick().filter(|&tick| tick <= until) {
             let slot = (tick % SLOTS) as usize;
             self.occupied[slot / 64] &= !(1 << (slot % 64));
-            into.extend(
-                std::mem::take(&mut self.slots[slot])
-                    .into_iter()
-                    .map(|key| (key, tick)),
-            );
+            // Taken, not drained: the slot shall not keep room for the most that it ever held.
+            let keys = std::mem::take(&mut self.slots[slot]);
+            into.extend(keys.into_iter().map(|key| (key, tick)));
             self.done = tick;
         }
         self.done = self.done.max(until);
     }
 
     /// Whether the deadline behind an expired entry has really come. One that was moved meanwhile
-    /// is put in again; a stale entry is dropped.
+    /// is put in again; a stale entry is dropped. (After a nap of 17 minutes the lower bits of a
+    /// stale one may look like those of a live one. Then, too, it is the time that decides.)
+    ///
+    /// One that has come stays set until its owner sets it anew: when it was due is still known.
     pub fn is_due(&mut self, deadline: &mut Deadline, tick: u64, now: Instant, key: K) -> bool {
-        if deadline.armed != Some(tick) {
+        let (due, armed) = (deadline.due, deadline.armed);
+        if armed != Some(tick as u16) {
             return false;
         }
         deadline.armed = None;
-        match deadline.at {
-            Some(at) if at <= now => {
-                deadline.at = None;
-                true
-            }
-            later => {
-                self.set(deadline, later, key);
-                false
-            }
+        if due.is_some_and(|due| due <= self.nanos(now)) {
+            return true;
         }
+        self.arm(deadline, key);
+        false
     }
 
     /// When [`Timers::expire`] has something to do next.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
         self.next_tick()
-            .map(|tick| self.epoch + Duration::from_millis(tick * TICK_MS))
+            .map(|tick| self.epoch + Duration::from_nanos(tick * TICK_NS))
     }
 
-    fn floor_tick(&self, at: Instant) -> u64 {
-        // A u64 of milliseconds lasts half a billion years.
-        at.saturating_duration_since(self.epoch).as_millis() as u64 / TICK_MS
+    /// Forgets all entries. All owners must be gone.
+    pub fn clear(&mut self) {
+        self.slots.fill_with(Vec::new);
+        self.occupied = [0; (SLOTS / WORD_BITS) as usize];
     }
 
-    /// The tick at or after `at`, as far as one revolution reaches.
-    fn reachable(&self, at: Instant) -> u64 {
-        let after = at.saturating_duration_since(self.epoch).as_nanos();
-        let tick = after.div_ceil(u128::from(TICK_MS) * 1_000_000);
-        tick.clamp(u128::from(self.done) + 1, u128::from(self.done + SLOTS - 1)) as u64
+    /// Nanoseconds since the epoch, at least one.
+    fn nanos(&self, at: Instant) -> NonZeroU64 {
+        let nanos = at.saturating_duration_since(self.epoch).as_nanos();
+        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
+        NonZeroU64::new(nanos).unwrap_or(NonZeroU64::MIN)
+    }
+
+    /// The tick at or after so many nanoseconds, as far as one revolution reaches.
+    fn reachable(&self, nanos: u64) -> u64 {
+        nanos
+            .div_ceil(TICK_NS)
+            .clamp(self.done + 1, self.done + SLOTS - 1)
     }
 
     fn insert(&mut self, tick: u64, key: K) {
@@ -201,6 +229,81 @@ mod tests {
             );
             assert_eq!(timers.next(), None);
         }
+    }
+
+    #[test]
+    fn what_was_set_is_read_back_to_the_nanosecond() {
+        let start = Instant::now();
+        let (mut timers, mut deadline) = (Timers::new(start), Deadline::default());
+        assert_eq!(timers.at(&deadline), None);
+        let year = Duration::from_secs(365 * 24 * 3600);
+        for after in [Duration::from_nanos(1), ms(16), ms(17), year, 200 * year] {
+            let at = start + after + Duration::from_nanos(1);
+            timers.set(&mut deadline, Some(at), 1);
+            assert_eq!(timers.at(&deadline), Some(at));
+        }
+        timers.set(&mut deadline, None, 1);
+        assert_eq!(timers.at(&deadline), None);
+    }
+
+    #[test]
+    fn a_year_long_deadline_after_years_of_uptime_comes_in_time() {
+        let day = Duration::from_secs(24 * 3600);
+        let start = Instant::now();
+        let (mut timers, mut deadline) = (Timers::new(start), Deadline::default());
+        let mut now = start + 1000 * day;
+        assert!(!fires(&mut timers, &mut deadline, now));
+        let due = now + 365 * day;
+        timers.set(&mut deadline, Some(due), 1);
+        now += 364 * day;
+        while now < due {
+            assert!(!fires(&mut timers, &mut deadline, now), "early");
+            now = timers.next().expect("a deadline is set");
+        }
+        assert!(now - due < ms(TICK_MS), "late by {:?}", now - due);
+        assert!(fires(&mut timers, &mut deadline, now));
+    }
+
+    #[test]
+    fn one_that_has_come_is_known_until_it_is_set_anew_and_comes_once() {
+        let start = Instant::now();
+        let (mut timers, mut deadline) = (Timers::new(start), Deadline::default());
+        let due = start + ms(50);
+        timers.set(&mut deadline, Some(due), 1);
+        assert!(fires(&mut timers, &mut deadline, start + ms(100)));
+        assert_eq!(timers.at(&deadline), Some(due));
+        assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn an_owner_whose_name_was_another_ones_has_its_own_time() {
+        let start = Instant::now();
+        let (mut timers, mut gone) = (Timers::new(start), Deadline::default());
+        timers.set(&mut gone, Some(start + ms(50)), 1);
+        let mut successor = Deadline::default();
+        timers.set(&mut successor, Some(start + ms(500)), 1);
+        assert!(!fires(&mut timers, &mut successor, start + ms(100)));
+        assert!(fires(&mut timers, &mut successor, start + ms(516)));
+    }
+
+    #[test]
+    fn an_emptied_wheel_holds_no_memory() {
+        let start = Instant::now();
+        let mut timers = Timers::new(start);
+        let fill = |timers: &mut Timers<usize>, now| {
+            let mut deadlines = [Deadline::default(); 1000];
+            for (key, deadline) in deadlines.iter_mut().enumerate() {
+                timers.set(deadline, Some(now + ms(key as u64 % 50)), key);
+            }
+        };
+        let held = |timers: &Timers<usize>| timers.slots.iter().map(Vec::capacity).sum::<usize>();
+        fill(&mut timers, start);
+        assert!(held(&timers) >= 1000);
+        timers.expire(start + ms(1000), &mut Vec::new());
+        assert_eq!(held(&timers), 0);
+        fill(&mut timers, start + ms(1000));
+        timers.clear();
+        assert_eq!((held(&timers), timers.next()), (0, None));
     }
 
     #[test]

@@ -111,6 +111,14 @@ impl Reading {
         matches!(self.before, Before::Reply { .. })
     }
 
+    /// When its time is over, if not one byte has come on this connection.
+    pub(super) fn silent_until(&self) -> Option<Instant> {
+        let is_silent = self.pending.is_empty()
+            && self.guesses == 0
+            && matches!((&self.wait, self.before), (Wait::Bytes, Before::Nothing));
+        is_silent.then_some(self.expires)
+    }
+
     /// Since when there has been nothing to do, after a reply.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         match self.before {

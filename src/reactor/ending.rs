@@ -8,7 +8,7 @@ use super::Reactor;
 use super::app::{App, Life, Token};
 use super::listener::Accepting;
 use super::slot::{End, Run};
-use crate::limits::ROOM_KEPT_FREE_SHARE;
+use crate::limits::{PLACES_KEPT, ROOM_KEPT_FREE_SHARE};
 use crate::sockopt;
 use crate::stats::Reason;
 use crate::turn::Why;
@@ -37,10 +37,24 @@ impl<C> Reactor<C> {
             app.ended(slot.conn, token, reason, &mut self.control);
         }
         self.ending = ending;
+        self.shrinking.have_left(&self.slots, self.control.now);
         for listener in &mut self.listeners {
             if let Accepting::Resting { .. } = listener.state {
                 listener.state = Accepting::Ready;
             }
+        }
+    }
+
+    /// A while after most connections have left, their memory goes, too.
+    pub(super) fn give_back(&mut self) {
+        if !self.shrinking.is_due(&mut self.slots, self.control.now) {
+            return;
+        }
+        self.run_queue.shrink_to(PLACES_KEPT);
+        self.ending.shrink_to(PLACES_KEPT);
+        if self.slots.is_empty() {
+            // What the wheel holds still belongs to those who are gone.
+            self.timers.clear();
         }
     }
 

@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use mio::net::{TcpListener, TcpStream};
 
+use super::client::{Active, Client, Peer, Role};
 use super::listeners::{bind, cannot_bind};
 use super::workers::{Figures, Team};
-use super::{Client, Role};
 use crate::access_log::{self, AccessLog, Entry};
 use crate::cli::ServeArgs;
 use crate::conn::{Delivery, Env, Stage, Timeouts};
@@ -150,7 +150,7 @@ impl Watch {
     }
 
     /// A client has made a step.
-    pub(super) fn follow(&mut self, client: &mut Client) {
+    pub(super) fn follow(&mut self, client: &mut Active) {
         if let Role::Client(before) = &mut client.role {
             let now = client.conn.stage();
             self.stages[*before as usize] -= 1;
@@ -160,7 +160,7 @@ impl Watch {
     }
 
     /// A connection has ended.
-    pub(super) fn leaves(&mut self, client: &Client) {
+    pub(super) fn leaves(&mut self, client: &Active) {
         if let Role::Client(stage) = client.role {
             self.stages[stage as usize] -= 1;
         }
@@ -169,7 +169,7 @@ impl Watch {
     /// A reply is over since `until`, for this reason.
     pub(super) fn count_reply(
         &self,
-        peer: SocketAddr,
+        peer: Peer,
         delivery: &Delivery,
         reason: Reason,
         until: Instant,
@@ -180,7 +180,7 @@ impl Watch {
         stats.count_reply(status, delivery.offset, took);
         if let Some(log) = &self.access_log {
             log.record(&Entry {
-                peer,
+                peer: peer.0,
                 at: access_log::arrival(delivery),
                 took,
                 delivery,
@@ -194,7 +194,7 @@ impl Watch {
     /// Steps a connection of the metrics.
     pub(super) fn answer(
         &self,
-        client: &mut Client,
+        client: &mut Active,
         socket: &mut TcpStream,
         why: Why,
         cx: &mut Cx<'_, Client>,

@@ -1,0 +1,139 @@
+//! Very many connections without a kernel, kept as the loop keeps them: in its slab's places and
+//! its wheel, stepped over a transport on which nothing comes.
+
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use super::{Read, Scripted, Turning as _};
+use crate::conn::{Env, Stage, Timeouts};
+use crate::limits::{KEEP_ALIVE, STALL_TIMEOUT};
+use crate::reactor::slot::{Run, Slot};
+use crate::serve::{Client, Peer, Role};
+use crate::service::{Request, Service, Verdict};
+use crate::stats::Reason;
+use crate::timers::{Deadline, Timers};
+use crate::turn::{Next, Turn, Why};
+
+/// Clients of `serve` that say nothing.
+#[derive(Debug)]
+pub struct Crowd {
+    slots: Slab<Slot<Client, Nobody>>,
+    timers: Timers<u32>,
+    patience: Duration,
+    transport: Scripted,
+}
+
+/// As large as a socket. Like a descriptor, it leaves one number out.
+#[derive(Debug)]
+struct Nobody(#[allow(dead_code, reason = "it takes room")] NonZeroU32);
+
+/// Hears nothing, so nobody asks it.
+struct Deaf;
+
+impl Service for Deaf {
+    fn judge(&mut self, _: &Request<'_>) -> Verdict {
+        unreachable!("not a byte has come")
+    }
+}
+
+impl Crowd {
+    /// Nobody yet. Each who comes will have `patience` to say something.
+    #[must_use]
+    pub fn new(now: Instant, patience: Duration) -> Self {
+        Self {
+            slots: Slab::new(),
+            timers: Timers::new(now),
+            patience,
+            transport: Scripted::default(),
+        }
+    }
+
+    /// How many are here.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether nobody is here.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// One more is accepted, makes its first step and waits.
+    pub fn admit(&mut self, now: Instant) {
+        let role = Role::Client(Stage::Reading);
+        let mut client = Client::new(Peer(None), role, now, self.patience);
+        let mut deadline = None;
+        let next = self.step(&mut client, Why::Start, now, &mut deadline);
+        assert_eq!(next, Next::Wait);
+        let vacant = self.slots.vacant_entry();
+        let key = vacant.key() as u32;
+        let mut slot = Slot {
+            socket: Nobody(NonZeroU32::MIN),
+            generation: key,
+            registered: true,
+            aside: false,
+            run: Run::Waiting,
+            deadline: Deadline::default(),
+            conn: client,
+        };
+        self.timers.set(&mut slot.deadline, deadline, key);
+        vacant.insert(slot);
+    }
+
+    /// Lets the time pass until `now`. Returns how many ran out of theirs; they are gone.
+    pub fn expire(&mut self, now: Instant) -> usize {
+        let mut expired = Vec::new();
+        self.timers.expire(now, &mut expired);
+        let before = self.slots.len();
+        for (key, tick) in expired {
+            let slot = &mut self.slots[key as usize];
+            if self.timers.is_due(&mut slot.deadline, tick, now, key) {
+                let mut slot = self.slots.remove(key as usize);
+                let mut deadline = self.timers.at(&slot.deadline);
+                let next = self.step(&mut slot.conn, Why::Deadline, now, &mut deadline);
+                assert_eq!(next, Next::Close(Reason::RequestTimeout));
+            }
+        }
+        before - self.slots.len()
+    }
+
+    fn step(
+        &mut self,
+        client: &mut Client,
+        why: Why,
+        now: Instant,
+        deadline: &mut Option<Instant>,
+    ) -> Next {
+        let active = client.wake(why, *deadline, self.patience, || Peer(None));
+        let active = active.expect("nothing that a silent one ignores steps it here");
+        self.transport.begin_turn();
+        self.transport.reads.push_back(Read::Block);
+        let mut turn = Turn {
+            now,
+            scratch: &mut [0; 16],
+            deadline: *deadline,
+            draining: false,
+        };
+        let mut env = Env {
+            transport: &mut self.transport,
+            service: &mut Deaf,
+            timeouts: Timeouts {
+                request: self.patience,
+                keep_alive: KEEP_ALIVE,
+                stall: STALL_TIMEOUT,
+            },
+            turn: &mut turn,
+            delivered: &mut Vec::new(),
+        };
+        let next = active.conn.step(&mut env, why);
+        *deadline = turn.deadline;
+        // What a guard that is set would tell the kernel.
+        self.transport.guards.clear();
+        client.rest(next, *deadline);
+        next
+    }
+}
