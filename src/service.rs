@@ -1,6 +1,7 @@
 //! What is served: bytes received go in, a verdict comes out. A service knows no sockets and no
 //! waiting; the connection asks it at every moment at which a request might be whole.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -301,7 +302,10 @@ enum FileBytes {
     /// On the disk or in the page cache: it is open for reading.
     Open(File),
     /// In memory, all of them. It was closed.
-    Contents(Box<[u8]>),
+    Contents {
+        contents: Box<[u8]>,
+        fields: OnceCell<Box<[u8]>>,
+    },
 }
 
 /// What makes two open files the same version of the same file: device, inode, length and both
@@ -328,7 +332,10 @@ impl OpenFile {
         let mut contents = vec![0; length].into_boxed_slice();
         file.read_exact_at(&mut contents, 0)?;
         Ok(Self {
-            bytes: FileBytes::Contents(contents),
+            bytes: FileBytes::Contents {
+                contents,
+                fields: OnceCell::new(),
+            },
             ..self
         })
     }
@@ -338,7 +345,17 @@ impl OpenFile {
     pub fn contents(&self) -> Option<&[u8]> {
         match &self.bytes {
             FileBytes::Open(_) => None,
-            FileBytes::Contents(contents) => Some(contents),
+            FileBytes::Contents { contents, .. } => Some(contents),
+        }
+    }
+
+    /// Where the header fields that every answer with this file has may be kept. Only a file in
+    /// memory has the place: it belongs to one name.
+    #[must_use]
+    pub fn fields(&self) -> Option<&OnceCell<Box<[u8]>>> {
+        match &self.bytes {
+            FileBytes::Open(_) => None,
+            FileBytes::Contents { fields, .. } => Some(fields),
         }
     }
 
@@ -357,7 +374,7 @@ impl OpenFile {
                 length,
             },
             // What is in memory is no longer than an address.
-            FileBytes::Contents(contents) => {
+            FileBytes::Contents { contents, .. } => {
                 Piece::Bytes(&contents[start as usize..][..length as usize])
             }
         }

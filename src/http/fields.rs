@@ -20,6 +20,18 @@ impl<'a> Fields<'a> {
         self.all(name).next().is_some()
     }
 
+    /// Whether any field asks for something else than the whole of what is there: a condition or a
+    /// range (RFC 9110, sections 13.1 and 14.2).
+    #[must_use]
+    pub fn has_condition_or_range(&self) -> bool {
+        let begins = |name: &str, with: &[u8]| {
+            let begin = name.as_bytes().get(..with.len());
+            begin.is_some_and(|begin| begin.eq_ignore_ascii_case(with))
+        };
+        let mut names = self.0.iter().map(|&(name, _)| name);
+        names.any(|name| begins(name, b"if-") || begins(name, b"range"))
+    }
+
     /// The first line's value.
     #[must_use]
     pub fn first(&self, name: &str) -> Option<&'a [u8]> {
@@ -69,6 +81,24 @@ pub fn is_token(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn conditions_and_ranges_are_seen() {
+        let has =
+            |name| Fields::from_iter([("Host", &b"h"[..]), (name, b"x")]).has_condition_or_range();
+        for name in [
+            "Range",
+            "range",
+            "If-Range",
+            "if-none-match",
+            "IF-MODIFIED-SINCE",
+        ] {
+            assert!(has(name), "{name}");
+        }
+        for name in ["Accept", "I", "If", "Rang", "Accept-Ranges"] {
+            assert!(!has(name), "{name}");
+        }
+    }
 
     #[test]
     fn lines_and_members() {

@@ -69,6 +69,24 @@ impl Head {
         self
     }
 
+    /// Adds fields as [`Head::fields_of`] made them.
+    #[must_use]
+    pub fn fields(mut self, fields: &[u8]) -> Self {
+        self.bytes.extend_from_slice(fields);
+        self
+    }
+
+    /// The fields of an answer with a whole file that are the same whenever it is asked for.
+    #[must_use]
+    pub fn fields_of(validators: &Validators, content_type: &str, length: u64) -> Box<[u8]> {
+        let head = Self { bytes: Vec::new() };
+        head.validators(validators)
+            .accept_ranges()
+            .content(content_type, length)
+            .bytes
+            .into()
+    }
+
     /// Content-Type and Content-Length (RFC 9110, sections 8.3 and 8.6).
     #[must_use]
     pub fn content(self, content_type: &str, length: u64) -> Self {

@@ -40,6 +40,12 @@ impl Validators {
         }
     }
 
+    /// Whether equal validators mean equal bytes. Once they do they stay as they are.
+    #[must_use]
+    pub fn is_strong(&self) -> bool {
+        self.is_strong
+    }
+
     /// The ETag field's value.
     #[must_use]
     pub fn etag(&self) -> String {

@@ -2,6 +2,7 @@
 //! turns a request into an answer; what a request says and what a head looks like is told by
 //! [`crate::http`].
 
+use std::cell::OnceCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -310,6 +311,11 @@ impl Http {
         message: &Message<'_>,
         now: SystemTime,
     ) -> Answer {
+        let is_plain = !message.fields.has_condition_or_range();
+        let kept = file.fields().filter(|_| is_plain);
+        if let Some(fields) = kept.and_then(OnceCell::get) {
+            return whole(file, fields, now);
+        }
         let validators = Validators::new(file.version(), now);
         let length = file.length();
         let content_type = self.types.of(name);
@@ -334,9 +340,13 @@ impl Http {
         };
         match range.map_or(Ranges::Whole, |range| range::parse(range, length)) {
             Ranges::Whole => {
-                let (status, head) = begin(StatusCode::OK);
-                let head = head.content(&content_type, length);
-                Answer::new(status, head, Body::File(Rc::clone(file)))
+                let fields = Head::fields_of(&validators, &content_type, length);
+                let answer = whole(file, &fields, now);
+                if let Some(kept) = kept.filter(|_| validators.is_strong()) {
+                    // It was empty a moment ago.
+                    let _ = kept.set(fields);
+                }
+                answer
             }
             Ranges::One(range) => {
                 let (status, head) = begin(StatusCode::PARTIAL_CONTENT);
@@ -391,6 +401,13 @@ impl Service for Http {
             Guess::Name | Guess::Maybe { .. } => self.name(request),
         }
     }
+}
+
+/// An answer with all of a file.
+fn whole(file: &Rc<OpenFile>, fields: &[u8], now: SystemTime) -> Answer {
+    let status = StatusCode::OK;
+    let head = Head::new(status, now).fields(fields);
+    Answer::new(status, head, Body::File(Rc::clone(file)))
 }
 
 fn part_of(file: &Rc<OpenFile>, start: u64, length: u64) -> Part {
