@@ -9,6 +9,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream as Client};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -442,4 +443,69 @@ fn connects_that_are_queued_when_the_loop_stops_are_ended() {
         assert_eq!(*reason, Reason::Stopped, "{number}");
     }
     assert_eq!(stats.ended(Reason::Stopped), 300);
+}
+
+/// Holds up the end of its loop until it has been told so many times.
+struct Lingerer {
+    told: u32,
+    enough: u32,
+    /// Hears of each time.
+    heard: mpsc::Sender<u32>,
+    turns: u64,
+}
+
+impl App for Lingerer {
+    type Conn = ();
+
+    fn accepted(&mut self, _: ListenerId, _: SocketAddr, _: &mut Cx<'_, ()>) {}
+
+    fn step(&mut self, (): &mut (), _: &mut TcpStream, _: Why, _: &mut Cx<'_, ()>) -> Next {
+        Next::Wait
+    }
+
+    fn source(&mut self, _: SourceId, control: &mut Control<()>) {
+        self.told += 1;
+        // Over at once, whoever is there.
+        control.drain(Duration::ZERO);
+        self.heard.send(self.told).unwrap();
+    }
+
+    fn ended(&mut self, (): (), _: Token, _: Reason, _: &mut Control<()>) {}
+
+    fn may_end(&self) -> bool {
+        self.told == self.enough
+    }
+
+    fn turn_over(&mut self, _: &Stats) {
+        self.turns += 1;
+    }
+}
+
+#[test]
+fn a_loop_that_may_not_end_yet_serves_its_sources_and_sleeps_between() {
+    let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let _client = Client::connect(listener.local_addr().unwrap()).unwrap();
+    let mut reactor = Reactor::new(vec![listener], 10).unwrap();
+    let remote = reactor.remote();
+    let (heard, hears) = mpsc::channel();
+    let enough = 100;
+    let mut app = Lingerer {
+        told: 0,
+        enough,
+        heard,
+        turns: 0,
+    };
+    let ending = thread::scope(|scope| {
+        scope.spawn(move || {
+            for told in 1..=enough {
+                remote.notify(SourceId(0)).unwrap();
+                assert_eq!(hears.recv().unwrap(), told);
+            }
+        });
+        reactor.run(&mut app).unwrap()
+    });
+    assert_eq!(ending, Ending::Drained);
+    assert_eq!(reactor.stats().ended(Reason::DrainDeadline), 1);
+    // One for each time and each client, and a few in the beginning and the end.
+    assert!(app.turns < u64::from(enough) + 10, "{} turns", app.turns);
 }

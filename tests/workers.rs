@@ -13,10 +13,10 @@ mod scrape;
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 
 use common::{
@@ -252,6 +252,48 @@ fn no_two_servers_share_a_port() {
             assert_eq!(exchange(carafe.addr(), b"small\n").unwrap(), SMALL);
         }
         carafe.stop_clean();
+    }
+}
+
+#[test]
+fn of_servers_that_start_together_one_at_most_has_the_port() {
+    let root = root();
+    // An address of its own: other tests' clients don't take the port meanwhile.
+    let start = |port: &str, workers: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_carafe"));
+        command.arg("serve").arg(root.path());
+        command.args(["--bind", "127.0.0.79", "-p", port, "--workers", workers]);
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let mut finder = start("0", "1");
+    let mut line = String::new();
+    let mut stderr = BufReader::new(finder.stderr.take().unwrap());
+    stderr.read_line(&mut line).unwrap();
+    let port = line.trim().rsplit(':').next().unwrap();
+    finder.kill().unwrap();
+    finder.wait().unwrap();
+    for _ in 0..10 {
+        let mut servers = ["2", "1", "3", "2", "4"].map(|workers| start(port, workers));
+        let mut first_lines = Vec::new();
+        for server in &mut servers {
+            let mut line = String::new();
+            let mut stderr = BufReader::new(server.stderr.take().unwrap());
+            stderr.read_line(&mut line).unwrap();
+            first_lines.push(line);
+        }
+        for mut server in servers {
+            server.kill().unwrap();
+            server.wait().unwrap();
+        }
+        let count = |what| {
+            first_lines
+                .iter()
+                .filter(|line| line.contains(what))
+                .count()
+        };
+        let (listen, fail) = (count("listening on "), count("can't be listened on"));
+        assert!(listen <= 1 && listen + fail == 5, "{first_lines:?}");
     }
 }
 

@@ -393,6 +393,18 @@ mod tests {
     }
 
     #[test]
+    fn a_loop_that_panics_alone_is_a_failure_too() {
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut alone = server(listeners::bind(anywhere, 16, false).unwrap());
+        let address = alone.addresses()[0];
+        let client =
+            thread::spawn(move || TcpStream::connect(address).unwrap().write_all(b"panic\n"));
+        let ended = alone.run_with(Others::default());
+        assert_eq!(alone.exit(&ended), Exit::Failed);
+        client.join().unwrap().unwrap();
+    }
+
+    #[test]
     fn a_loop_that_cant_be_made_ends_the_start() {
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut first = server(listeners::bind(anywhere, 16, false).unwrap());
