@@ -1,6 +1,7 @@
 //! The application on the reactor: `serve` and `thank` wire listeners, connections, a service,
 //! signals, counters and the log together.
 
+mod errands;
 mod listeners;
 mod room;
 mod watch;
@@ -34,6 +35,7 @@ use crate::timers::Seldom;
 use crate::transport::Socket;
 use crate::turn::{Next, Why};
 
+use errands::Errands;
 use listeners::{bind_all, say_lower_somaxconn};
 use room::Room;
 use watch::{Observers, Watch};
@@ -98,12 +100,13 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
 }
 
 fn open_root(args: &ServeArgs) -> Result<Http, Failure> {
-    let root = Root::open(&args.root, args.hidden).map_err(|error| {
+    let mut root = Root::open(&args.root, args.hidden).map_err(|error| {
         let shown = Escaped(args.root.as_os_str().as_encoded_bytes());
         Failure::usage(format!(
             "ROOT: '{shown}' won't do: it takes a folder ({error})"
         ))
     })?;
+    root.use_helpers();
     let bare = Bare::new(root, (!args.exact_names).then_some(args.name_gap));
     let index = args.index.as_encoded_bytes();
     let index = (!index.is_empty()).then(|| index.into());
@@ -125,6 +128,7 @@ fn start_log(listen: &ListenArgs) -> Result<Outlet, Failure> {
 
 const SIGNALS: SourceId = SourceId(0);
 const STOP: SourceId = SourceId(1);
+const ERRANDS: SourceId = SourceId(2);
 
 /// A service on its own loop, listening.
 #[allow(
@@ -188,6 +192,7 @@ impl<S: Service> Server<S> {
             .iter()
             .map(TcpListener::local_addr)
             .collect::<Result<_, _>>()?;
+        let reactor = Reactor::new(listeners, connections_max)?;
         let app = Serving {
             service,
             timeouts,
@@ -198,11 +203,12 @@ impl<S: Service> Server<S> {
             delivered: Vec::new(),
             parked: VecDeque::new(),
             shortage: Seldom::default(),
+            errands: Errands::new(reactor.remote(), ERRANDS),
             watch: Watch::default(),
             outlet: outlet.clone(),
         };
         Ok(Self {
-            reactor: Reactor::new(listeners, connections_max)?,
+            reactor,
             app,
             addresses,
             outlet,
@@ -321,6 +327,7 @@ struct Serving<S> {
     parked: VecDeque<Token>,
     /// Their shortage is warned about.
     shortage: Seldom,
+    errands: Errands,
     watch: Watch,
     outlet: Outlet,
 }
@@ -418,14 +425,24 @@ impl<S: Service> App for Serving<S> {
             return self.watch.answer(client, socket, why, cx, &self.outlet);
         }
         let token = cx.token();
+        let mut errand = None;
+        let fetched = match client.conn.awaits_errand() {
+            true => self.errands.take(token),
+            false => None,
+        };
         let mut env = Env {
             transport: &mut Socket(socket),
             service: &mut self.service,
             timeouts: self.timeouts,
             turn: &mut cx.turn,
             delivered: &mut self.delivered,
+            errand: &mut errand,
+            fetched,
         };
         let next = client.conn.step(&mut env, why);
+        if let Some(errand) = errand {
+            self.errands.send(token, errand);
+        }
         for delivery in self.delivered.drain(..) {
             let (stats, reason) = (&mut cx.control.stats, delivery.outcome.reason());
             self.watch
@@ -434,7 +451,9 @@ impl<S: Service> App for Serving<S> {
             log_delivery(client.peer, &delivery, took, &delivery.outcome);
         }
         self.watch.follow(client);
-        self.line_up(client, next == Next::Park, token, cx.control);
+        // Who looks for a descriptor by a helper keeps its place until it has one.
+        let stands = !client.conn.awaits_errand() || client.in_line;
+        self.line_up(client, next == Next::Park && stands, token, cx.control);
         if self.parked.front() == Some(&token) {
             // Who is first looks again now and then: other processes free descriptors, too.
             let again = cx.turn.now + PARKED_RETRY;
@@ -449,6 +468,7 @@ impl<S: Service> App for Serving<S> {
     fn source(&mut self, id: SourceId, control: &mut Control<Client>) {
         match id {
             SIGNALS => self.take_signals(control),
+            ERRANDS => self.errands.collect(control),
             _ => control.drain(self.patience),
         }
     }
@@ -470,6 +490,9 @@ impl<S: Service> App for Serving<S> {
     ) {
         let now = control.now();
         self.line_up(&mut client, false, token, control);
+        if client.conn.awaits_errand() {
+            self.errands.forget(token);
+        }
         self.watch.leaves(&client);
         match client.role {
             Role::Monitor => log::debug!("{} metrics: {reason}", client.peer),

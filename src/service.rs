@@ -4,13 +4,15 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd as _;
-use std::os::unix::fs::FileExt as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::fs::Stat;
+use rustix::io::Errno;
 
+use crate::disk::pool::Workers;
+use crate::disk::{DiskFile, Errand, Kind};
 use crate::stats::Reason;
 
 /// Decides what the bytes of a client ask for.
@@ -35,6 +37,39 @@ pub struct Request<'a> {
     pub is_later: bool,
     /// The server is stopping: this reply is the connection's last.
     pub draining: bool,
+    /// What helpers have found for this request (see [`Verdict::Errand`]).
+    pub brought: &'a [Brought],
+}
+
+/// What a helper has found under a name.
+#[derive(Debug)]
+pub struct Brought {
+    /// The name, as it was looked up.
+    pub name: Box<[u8]>,
+    /// What it brings.
+    pub found: Result<Found, LookupError>,
+}
+
+/// What a name brings.
+#[derive(Debug)]
+pub enum Found {
+    /// A regular file.
+    File(Rc<OpenFile>),
+    /// A folder, open for reading.
+    Folder(OwnedFd),
+}
+
+/// Why a name brings no file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookupError {
+    /// It names nothing that is served; the text says why. To the client all are the same.
+    Refused(&'static str),
+    /// No descriptor is free, in this process or in the system.
+    NoDescriptor,
+    /// The look-up may have to wait for a disk: a helper must do it.
+    Cold,
+    /// Anything else is a failure of ours.
+    Failed(Errno),
 }
 
 /// What the connection knows when it asks.
@@ -63,6 +98,8 @@ pub enum Verdict {
     },
     /// There is no descriptor to look for a file now. Ask again.
     Later,
+    /// Something must be looked up that may wait for a disk. Ask again when a helper has brought it.
+    Errand(Errand),
     /// There is more to do than fits one step. Ask again when others have had their turn.
     Busy,
     /// Here is the answer.
@@ -216,7 +253,7 @@ pub enum Piece<'a> {
     /// So many bytes of a file, from an offset on.
     File {
         /// The file.
-        file: &'a OpenFile,
+        file: &'a DiskFile,
         /// Where they begin.
         start: u64,
         /// How many they are.
@@ -251,7 +288,7 @@ impl Body {
                 let length = file.length() - offset;
                 let start = offset;
                 Piece::File {
-                    file,
+                    file: file.disk(),
                     start,
                     length,
                 }
@@ -292,7 +329,7 @@ impl Part {
                 start,
                 length,
             } => Piece::File {
-                file,
+                file: file.disk(),
                 start: start + within,
                 length: length - within,
             },
@@ -303,7 +340,7 @@ impl Part {
 /// A regular file, open for reading, with what fstat said when it was opened.
 #[derive(Debug)]
 pub struct OpenFile {
-    file: File,
+    disk: DiskFile,
     stat: Stat,
 }
 
@@ -312,16 +349,22 @@ pub struct OpenFile {
 pub type FileVersion = (u64, u64, u64, (i64, u64), (i64, u64));
 
 impl OpenFile {
-    /// Takes a file and its fstat.
+    /// Takes a file, its fstat, and what its file system is like.
     #[must_use]
-    pub fn new(file: File, stat: Stat) -> Self {
-        Self { file, stat }
+    pub fn new(file: File, stat: Stat, kind: Kind) -> Self {
+        let disk = DiskFile::new(file, kind);
+        Self { disk, stat }
     }
 
     /// The file itself.
     #[must_use]
-    pub fn file(&self) -> &File {
-        &self.file
+    pub fn disk(&self) -> &DiskFile {
+        &self.disk
+    }
+
+    /// Lets helpers close it, if the close may wait.
+    pub(crate) fn close_by(&mut self, workers: &Workers) {
+        self.disk.close_by(workers);
     }
 
     /// The length at open, in bytes: what was promised, whatever happens to the file.
@@ -343,14 +386,6 @@ impl OpenFile {
         )
     }
 
-    /// Reads at `offset`. Zero means that the file ends there.
-    ///
-    /// # Errors
-    /// As pread(2).
-    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buf, offset)
-    }
-
     /// Whether the bytes that were promised may have been overwritten since.
     ///
     /// A file that only grew keeps them. ctime moves also when a file is unlinked, replaced by
@@ -360,11 +395,18 @@ impl OpenFile {
     /// # Errors
     /// As fstat(2).
     pub fn is_overwritten(&self) -> io::Result<bool> {
-        let (then, now) = (&self.stat, rustix::fs::fstat(self.file.as_fd())?);
+        let now = rustix::fs::fstat(self.disk.file().as_fd())?;
+        Ok(self.is_overwritten_by(&now))
+    }
+
+    /// As [`OpenFile::is_overwritten`], given what fstat said later.
+    #[must_use]
+    pub fn is_overwritten_by(&self, now: &Stat) -> bool {
+        let then = &self.stat;
         let touched = |stat: &Stat| (stat.st_nlink, stat.st_mode, stat.st_uid, stat.st_gid);
-        let rewritten = mtime(&now) != mtime(then)
-            || (ctime(&now) != ctime(then) && touched(&now) == touched(then));
-        Ok(rewritten && size(&now) == size(then))
+        let rewritten = mtime(now) != mtime(then)
+            || (ctime(now) != ctime(then) && touched(now) == touched(then));
+        rewritten && size(now) == size(then)
     }
 }
 
