@@ -8,11 +8,13 @@
 mod closing;
 mod reading;
 mod sending;
+mod supply;
 
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
+use crate::disk::{Errand, Fetched};
 use crate::limits::{REPLIES_PER_STEP_MAX, SENDFILE_PIECE_BYTES};
 use crate::service::{Exchange, Outcome, Service};
 use crate::stats::Reason;
@@ -47,6 +49,10 @@ pub struct Env<'a, 't, T, S> {
     pub turn: &'a mut Turn<'t>,
     /// Takes what became of replies after which the connection goes on.
     pub delivered: &'a mut Vec<Delivery>,
+    /// Takes what a helper shall do. The connection is parked until it has what that brings.
+    pub errand: &'a mut Option<Errand>,
+    /// What the connection's last errand has brought, if it has.
+    pub fetched: Option<Fetched>,
 }
 
 /// One client.
@@ -242,6 +248,16 @@ impl Conn {
         match &self.state {
             State::ReadingName(reading) => reading.idle_since(),
             State::Sending(_) | State::Closing(_) => None,
+        }
+    }
+
+    /// Whether it waits for what a helper does.
+    #[must_use]
+    pub fn awaits_errand(&self) -> bool {
+        match &self.state {
+            State::ReadingName(reading) => reading.awaits_errand(),
+            State::Sending(sending) => sending.awaits_errand(),
+            State::Closing(_) => false,
         }
     }
 

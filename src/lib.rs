@@ -9,6 +9,7 @@ pub mod cli;
 pub mod client;
 pub mod conn;
 pub mod descriptors;
+pub mod disk;
 pub mod escape;
 pub mod failure;
 pub mod http;

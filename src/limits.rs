@@ -103,6 +103,23 @@ pub const CACHED_OPEN_SHARE: u64 = 2;
 /// What one read of inotify takes, in bytes. The longest event has 272.
 pub const INOTIFY_BUFFER_BYTES: usize = 4096;
 
+/// Threads that wait for disks. They sleep nearly all of the time; a disk gains little by more than
+/// a few requests at once, and one that hangs holds up the others only when it has them all.
+pub const HELPERS_MAX: usize = 4;
+
+/// What a helper reads of a cold file before the sender goes on, in bytes: a disk's seek takes as
+/// long as reading about so much. A multiple of [`TURN_BYTES_MAX`].
+pub const COLD_READ_BYTES: u64 = 1024 * 1024;
+
+/// What the kernel is told to read after that, in bytes, while the sender sends.
+pub const COLD_READ_AHEAD_BYTES: u64 = 1024 * 1024;
+
+/// What a helper hands over to a connection at one time, in bytes: what it may send in one turn.
+pub const FETCHED_BYTES_MAX: u64 = TURN_BYTES_MAX;
+
+/// What a helper reads through when the bytes shall be in memory and no more, in bytes.
+pub const HELPER_BUFFER_BYTES: usize = 128 * 1024;
+
 /// Dead entries that the table of open files keeps before it is swept for the first time.
 pub const OPEN_FILES_SWEEP_MIN: usize = 64;
 

@@ -2,6 +2,7 @@
 //! signals, counters and the log together.
 
 mod client;
+mod errands;
 mod listeners;
 mod room;
 mod watch;
@@ -38,6 +39,7 @@ use crate::transport::Socket;
 use crate::turn::{Next, Why};
 
 use client::{Active, Peer, Role, log_delivery, log_end};
+use errands::Errands;
 use listeners::{bind_all, bind_for, say_lower_somaxconn};
 use room::Room;
 use watch::{Observers, Watch};
@@ -126,12 +128,13 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
 }
 
 fn open_root(args: &ServeArgs) -> Result<Http, Failure> {
-    let root = Root::open(&args.root, args.hidden).map_err(|error| {
+    let mut root = Root::open(&args.root, args.hidden).map_err(|error| {
         let shown = Escaped(args.root.as_os_str().as_encoded_bytes());
         Failure::usage(format!(
             "ROOT: '{shown}' won't do: it takes a folder ({error})"
         ))
     })?;
+    root.use_helpers();
     let bare = Bare::new(root, (!args.exact_names).then_some(args.name_gap));
     let index = args.index.as_encoded_bytes();
     let index = (!index.is_empty()).then(|| index.into());
@@ -168,6 +171,7 @@ const STOP: SourceId = SourceId(1);
 const STOP_NOW: SourceId = SourceId(2);
 const HANGUP: SourceId = SourceId(3);
 const OTHER_ENDED: SourceId = SourceId(4);
+const ERRANDS: SourceId = SourceId(5);
 
 /// A service on its own loop, listening.
 #[allow(
@@ -235,6 +239,7 @@ impl<S: Service> Server<S> {
             .iter()
             .map(TcpListener::local_addr)
             .collect::<Result<_, _>>()?;
+        let reactor = Reactor::new(listeners, connections_max)?;
         let app = Serving {
             service,
             timeouts,
@@ -245,12 +250,13 @@ impl<S: Service> Server<S> {
             delivered: Vec::new(),
             parked: VecDeque::new(),
             shortage: Seldom::default(),
+            errands: Errands::new(reactor.remote(), ERRANDS),
             watch: Watch::default(),
             place: Place::Alone,
             outlet: outlet.clone(),
         };
         Ok(Self {
-            reactor: Reactor::new(listeners, connections_max)?,
+            reactor,
             app,
             addresses,
             outlet,
@@ -359,6 +365,7 @@ struct Serving<S> {
     parked: VecDeque<Token>,
     /// Their shortage is warned about.
     shortage: Seldom,
+    errands: Errands,
     watch: Watch,
     place: Place,
     outlet: Outlet,
@@ -435,14 +442,24 @@ impl<S: Service> Serving<S> {
         cx: &mut Cx<'_, Client>,
     ) -> Next {
         let token = cx.token();
+        let mut errand = None;
+        let fetched = match client.conn.awaits_errand() {
+            true => self.errands.take(token),
+            false => None,
+        };
         let mut env = Env {
             transport: &mut Socket(socket),
             service: &mut self.service,
             timeouts: self.timeouts,
             turn: &mut cx.turn,
             delivered: &mut self.delivered,
+            errand: &mut errand,
+            fetched,
         };
         let next = client.conn.step(&mut env, why);
+        if let Some(errand) = errand {
+            self.errands.send(token, errand);
+        }
         for delivery in self.delivered.drain(..) {
             let (stats, reason) = (&mut cx.control.stats, delivery.outcome.reason());
             self.watch
@@ -451,7 +468,9 @@ impl<S: Service> Serving<S> {
             log_delivery(client.peer, &delivery, took, &delivery.outcome);
         }
         self.watch.follow(client);
-        self.line_up(client, next == Next::Park, token, cx.control);
+        // Who looks for a descriptor by a helper keeps its place until it has one.
+        let stands = !client.conn.awaits_errand() || client.in_line;
+        self.line_up(client, next == Next::Park && stands, token, cx.control);
         if self.parked.front() == Some(&token) {
             // Who is first looks again now and then: other processes free descriptors, too.
             let again = cx.turn.now + PARKED_RETRY;
@@ -511,6 +530,7 @@ impl<S: Service> App for Serving<S> {
             HANGUP => self.service.reopen(),
             // The turn asks whether this loop may end.
             OTHER_ENDED => {}
+            ERRANDS => self.errands.collect(control),
             _ => self.drain(control),
         }
     }
@@ -546,6 +566,9 @@ impl<S: Service> App for Serving<S> {
         let now = control.now();
         let mut client = client.into_active(now);
         self.line_up(&mut client, false, token, control);
+        if client.conn.awaits_errand() {
+            self.errands.forget(token);
+        }
         self.watch.leaves(&client);
         match client.role {
             Role::Monitor => log::debug!("{} metrics: {reason}", client.peer),

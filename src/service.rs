@@ -5,13 +5,15 @@ use std::cell::OnceCell;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd as _;
-use std::os::unix::fs::FileExt as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::fs::Stat;
+use rustix::io::Errno;
 
+use crate::disk::pool::Workers;
+use crate::disk::{DiskFile, Errand, Kind};
 use crate::stats::Reason;
 
 /// Decides what the bytes of a client ask for.
@@ -36,6 +38,39 @@ pub struct Request<'a> {
     pub is_later: bool,
     /// The server is stopping: this reply is the connection's last.
     pub draining: bool,
+    /// What helpers have found for this request (see [`Verdict::Errand`]).
+    pub brought: &'a [Brought],
+}
+
+/// What a helper has found under a name.
+#[derive(Debug)]
+pub struct Brought {
+    /// The name, as it was looked up.
+    pub name: Box<[u8]>,
+    /// What it brings.
+    pub found: Result<Found, LookupError>,
+}
+
+/// What a name brings.
+#[derive(Debug)]
+pub enum Found {
+    /// A regular file.
+    File(Rc<OpenFile>),
+    /// A folder, open for reading.
+    Folder(OwnedFd),
+}
+
+/// Why a name brings no file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookupError {
+    /// It names nothing that is served; the text says why. To the client all are the same.
+    Refused(&'static str),
+    /// No descriptor is free, in this process or in the system.
+    NoDescriptor,
+    /// The look-up may have to wait for a disk: a helper must do it.
+    Cold,
+    /// Anything else is a failure of ours.
+    Failed(Errno),
 }
 
 /// What the connection knows when it asks.
@@ -64,6 +99,8 @@ pub enum Verdict {
     },
     /// There is no descriptor to look for a file now. Ask again.
     Later,
+    /// Something must be looked up that may wait for a disk. Ask again when a helper has brought it.
+    Errand(Errand),
     /// There is more to do than fits one step. Ask again when others have had their turn.
     Busy,
     /// Here is the answer.
@@ -217,7 +254,7 @@ pub enum Piece<'a> {
     /// So many bytes of an open file, from an offset on.
     File {
         /// The file.
-        file: &'a File,
+        file: &'a DiskFile,
         /// Where they begin.
         start: u64,
         /// How many they are.
@@ -300,7 +337,7 @@ pub struct OpenFile {
 #[derive(Debug)]
 enum FileBytes {
     /// On the disk or in the page cache: it is open for reading.
-    Open(File),
+    Open(DiskFile),
     /// In memory, all of them. It was closed.
     Contents {
         contents: Box<[u8]>,
@@ -313,25 +350,29 @@ enum FileBytes {
 pub type FileVersion = (u64, u64, u64, (i64, u64), (i64, u64));
 
 impl OpenFile {
-    /// Takes a file and its fstat.
+    /// Takes a file, its fstat, and what its file system is like.
     #[must_use]
-    pub fn new(file: File, stat: Stat) -> Self {
-        let bytes = FileBytes::Open(file);
+    pub fn new(file: File, stat: Stat, kind: Kind) -> Self {
+        let bytes = FileBytes::Open(DiskFile::new(file, kind));
         Self { bytes, stat }
     }
 
-    /// Reads all bytes into memory, and closes the file.
-    ///
-    /// # Errors
-    /// As pread(2); `UnexpectedEof` if there are fewer than were promised.
-    pub fn into_contents(self) -> io::Result<Self> {
+    /// Reads all bytes into memory, and closes the file; nothing if that would wait for a disk. A
+    /// file that can't be asked is read all the same: it was read a moment ago, when it was first
+    /// asked for.
+    #[must_use]
+    pub fn into_contents(self) -> Option<Self> {
         let length = self.length() as usize; // Whoever calls knows that it is short.
-        let FileBytes::Open(file) = &self.bytes else {
-            return Ok(self);
+        let FileBytes::Open(disk) = &self.bytes else {
+            return Some(self);
         };
         let mut contents = vec![0; length].into_boxed_slice();
-        file.read_exact_at(&mut contents, 0)?;
-        Ok(Self {
+        let read = match disk.kind() {
+            Kind::Once => disk.read_anyhow(&mut contents, 0),
+            _ => disk.read(&mut contents, 0),
+        };
+        let is_whole = matches!(read, Ok(count) if count == length);
+        is_whole.then(|| Self {
             bytes: FileBytes::Contents {
                 contents,
                 fields: OnceCell::new(),
@@ -359,10 +400,20 @@ impl OpenFile {
         }
     }
 
-    /// The length at open, in bytes: what was promised, whatever happens to the file.
+    /// The open file, if its bytes are not in memory.
     #[must_use]
-    pub fn length(&self) -> u64 {
-        size(&self.stat)
+    pub fn disk(&self) -> Option<&DiskFile> {
+        match &self.bytes {
+            FileBytes::Open(disk) => Some(disk),
+            FileBytes::Contents { .. } => None,
+        }
+    }
+
+    /// Lets helpers close it, if the close may wait.
+    pub(crate) fn close_by(&mut self, workers: &Workers) {
+        if let FileBytes::Open(disk) = &mut self.bytes {
+            disk.close_by(workers);
+        }
     }
 
     /// A part of it, which must not reach beyond its length.
@@ -378,6 +429,12 @@ impl OpenFile {
                 Piece::Bytes(&contents[start as usize..][..length as usize])
             }
         }
+    }
+
+    /// The length at open, in bytes: what was promised, whatever happens to the file.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        size(&self.stat)
     }
 
     /// The version that was opened.
@@ -402,14 +459,21 @@ impl OpenFile {
     /// # Errors
     /// As fstat(2).
     pub fn is_overwritten(&self) -> io::Result<bool> {
-        let FileBytes::Open(file) = &self.bytes else {
+        let Some(disk) = self.disk() else {
             return Ok(false);
         };
-        let (then, now) = (&self.stat, rustix::fs::fstat(file.as_fd())?);
+        let now = rustix::fs::fstat(disk.file().as_fd())?;
+        Ok(self.is_overwritten_by(&now))
+    }
+
+    /// As [`OpenFile::is_overwritten`], given what fstat said later.
+    #[must_use]
+    pub fn is_overwritten_by(&self, now: &Stat) -> bool {
+        let then = &self.stat;
         let touched = |stat: &Stat| (stat.st_nlink, stat.st_mode, stat.st_uid, stat.st_gid);
-        let rewritten = mtime(&now) != mtime(then)
-            || (ctime(&now) != ctime(then) && touched(&now) == touched(then));
-        Ok(rewritten && size(&now) == size(then))
+        let rewritten = mtime(now) != mtime(then)
+            || (ctime(now) != ctime(then) && touched(now) == touched(then));
+        rewritten && size(now) == size(then)
     }
 }
 

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use crate::conn::{Conn, Delivery, Env, Timeouts};
+use crate::disk::{DiskFile, Ends, Errand, Fetched, Kind, ReadError};
 use crate::limits::{KEEP_ALIVE, REQUEST_TIMEOUT, SCRATCH_BYTES, STALL_TIMEOUT};
 use crate::service::Service;
 use crate::transport::{SendFileError, Transport};
@@ -62,6 +63,8 @@ pub struct Bench<T, S> {
     pub draining: bool,
     /// What became of replies after which the connection went on.
     pub delivered: Vec<Delivery>,
+    /// What a helper shall do for the connection.
+    pub errand: Option<Errand>,
     scratch: Vec<u8>,
 }
 
@@ -79,12 +82,24 @@ impl<T: Transport + Turning, S: Service> Bench<T, S> {
             deadline: None,
             draining: false,
             delivered: Vec::new(),
+            errand: None,
             scratch,
         }
     }
 
     /// One turn with one step.
     pub fn step(&mut self, why: Why) -> Next {
+        self.step_with(why, None)
+    }
+
+    /// Does the errand that the connection waits for, and wakes it. There must be one.
+    pub fn fetch(&mut self) -> Next {
+        let errand = self.errand.take().expect("there is an errand");
+        self.step_with(Why::Woken, Some(errand.run()))
+    }
+
+    /// One turn with one step, in which an errand is over.
+    pub fn step_with(&mut self, why: Why, fetched: Option<Fetched>) -> Next {
         self.transport.begin_turn();
         let mut turn = Turn {
             now: self.now,
@@ -102,6 +117,8 @@ impl<T: Transport + Turning, S: Service> Bench<T, S> {
             },
             turn: &mut turn,
             delivered: &mut self.delivered,
+            errand: &mut self.errand,
+            fetched,
         };
         let next = self.conn.step(&mut env, why);
         self.deadline = turn.deadline;
@@ -181,6 +198,8 @@ pub struct Scripted {
     pub guards: Vec<bool>,
     /// What the peer acknowledged.
     pub acked: u64,
+    /// So many of the next looks at a file find that its bytes are not in memory.
+    pub colds: u32,
     read_blocked: bool,
     write_blocked: bool,
 }
@@ -207,6 +226,12 @@ impl Scripted {
             "writes left over: {:?}",
             self.writes
         );
+    }
+
+    fn is_next_cold(&mut self) -> bool {
+        let is_cold = self.colds > 0;
+        self.colds -= u32::from(is_cold);
+        is_cold
     }
 
     fn next_write(&mut self) -> Write {
@@ -287,6 +312,22 @@ impl Transport for Scripted {
         }
     }
 
+    fn is_cold(&mut self, file: &DiskFile, start: u64, count: usize, ends: Ends) -> bool {
+        self.is_next_cold() || must_wait(file, start, count, ends)
+    }
+
+    fn read_file(
+        &mut self,
+        file: &DiskFile,
+        buf: &mut [u8],
+        start: u64,
+    ) -> Result<usize, ReadError> {
+        match self.is_cold(file, start, buf.len(), Ends::Last) {
+            true => Err(ReadError::Cold),
+            false => file.read_anyhow(buf, start),
+        }
+    }
+
     fn shutdown_write(&mut self) -> io::Result<()> {
         self.is_shut = true;
         Ok(())
@@ -301,6 +342,15 @@ impl Transport for Scripted {
 
     fn acked_bytes(&mut self) -> u64 {
         self.acked
+    }
+}
+
+/// Whether a file is one that the loop must not read. Whether a local one is cold is the script's
+/// to say.
+fn must_wait(file: &DiskFile, start: u64, count: usize, ends: Ends) -> bool {
+    match file.kind() {
+        Kind::Memory | Kind::Probe => false,
+        Kind::Once | Kind::Foreign => file.is_cold(start, count, ends),
     }
 }
 
@@ -412,6 +462,8 @@ pub struct Wire {
     is_new: bool,
     /// WouldBlocks that writes may still meet.
     blocks_left: u32,
+    /// Looks at a file that may still find it cold.
+    colds_left: u32,
     /// The connection may break at any call.
     may_break: bool,
     is_broken: bool,
@@ -438,6 +490,7 @@ impl Wire {
             fin_arrived: false,
             is_new: false,
             blocks_left: blocks,
+            colds_left: 0,
             may_break: false,
             is_broken: false,
             read_blocked: false,
@@ -455,6 +508,21 @@ impl Wire {
             may_break: true,
             ..self
         }
+    }
+
+    /// Lets files be cold where the schedule says, so many times.
+    #[must_use]
+    pub fn cold(self, times: u32) -> Self {
+        Self {
+            colds_left: times,
+            ..self
+        }
+    }
+
+    fn is_next_cold(&mut self) -> bool {
+        let is_cold = self.colds_left > 0 && self.choices.below(3) == 2;
+        self.colds_left -= u32::from(is_cold);
+        is_cold
     }
 
     /// Whether the schedule broke the connection.
@@ -566,6 +634,22 @@ impl Transport for Wire {
         Ok(n)
     }
 
+    fn is_cold(&mut self, file: &DiskFile, start: u64, count: usize, ends: Ends) -> bool {
+        self.is_next_cold() || must_wait(file, start, count, ends)
+    }
+
+    fn read_file(
+        &mut self,
+        file: &DiskFile,
+        buf: &mut [u8],
+        start: u64,
+    ) -> Result<usize, ReadError> {
+        match self.is_cold(file, start, buf.len(), Ends::Last) {
+            true => Err(ReadError::Cold),
+            false => file.read_anyhow(buf, start),
+        }
+    }
+
     fn shutdown_write(&mut self) -> io::Result<()> {
         self.is_shut = true;
         Ok(())
@@ -590,6 +674,7 @@ impl<S: Service> Bench<Wire, S> {
             next = match next {
                 Next::Close(_) | Next::Reset(_) => return next,
                 Next::Again => self.step(Why::Again),
+                Next::Park if self.errand.is_some() => self.fetch(),
                 Next::Park => self.step(Why::Woken),
                 Next::Wait => match self.transport.edge() {
                     Some(edge) => self.step(edge),

@@ -1,5 +1,5 @@
-//! What a connection may do to its socket, and the socket that does it. Tests put a scripted one
-//! in its place.
+//! What a connection may do to its socket and with a file, and the socket that does it. Tests put a
+//! scripted one in its place.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use socket2::SockRef;
 
+use crate::disk::{DiskFile, Ends, ReadError};
 use crate::sockopt;
 
 /// A non-blocking byte stream. Calls that would block fail with [`io::ErrorKind::WouldBlock`];
@@ -37,6 +38,25 @@ pub trait Transport {
     /// Whose fault it was.
     fn send_file(&mut self, file: &File, offset: u64, count: usize)
     -> Result<usize, SendFileError>;
+
+    /// Whether sending so many bytes of the file from `start` on may wait for a disk: see
+    /// [`DiskFile::is_cold`].
+    fn is_cold(&mut self, file: &DiskFile, start: u64, count: usize, ends: Ends) -> bool {
+        file.is_cold(start, count, ends)
+    }
+
+    /// Reads from the file: see [`DiskFile::read`].
+    ///
+    /// # Errors
+    /// The read would have to wait for a disk, or failed.
+    fn read_file(
+        &mut self,
+        file: &DiskFile,
+        buf: &mut [u8],
+        start: u64,
+    ) -> Result<usize, ReadError> {
+        file.read(buf, start)
+    }
 
     /// Says that no more will be written: a FIN after what was accepted.
     ///

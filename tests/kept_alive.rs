@@ -10,6 +10,7 @@ use std::io::ErrorKind::ConnectionReset;
 use std::rc::Rc;
 use std::time::Duration;
 
+use carafe::disk::Kind;
 use carafe::limits::{
     KEEP_ALIVE, REPLIES_PER_STEP_MAX, REQUEST_TIMEOUT, STALL_TIMEOUT, TURN_BYTES_MAX,
 };
@@ -287,7 +288,7 @@ fn a_body_of_several_parts_comes_in_order() {
     let mut file = tempfile::tempfile().unwrap();
     std::io::Write::write_all(&mut file, b"0123456789").unwrap();
     let stat = rustix::fs::fstat(&file).unwrap();
-    let file = Rc::new(OpenFile::new(file, stat));
+    let file = Rc::new(OpenFile::new(file, stat, Kind::Probe));
     let part = |start, length| Part::File {
         file: Rc::clone(&file),
         start,

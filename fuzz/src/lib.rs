@@ -74,6 +74,7 @@ pub fn names(data: &[u8]) {
                 guesses: 0,
                 is_later,
                 draining: false,
+                brought: &[],
             };
             let mut verdict = service.judge(&request);
             for _ in 0..100 {

@@ -1,13 +1,15 @@
 //! ReadingName: collects bytes until the service has heard a whole request.
 
 use std::io::ErrorKind;
+use std::rc::Rc;
 use std::time::Instant;
 
 use super::Step::{self, Enter, Stay};
 use super::sending::{Following, Rest, Sending};
 use super::{Env, State, blame};
+use crate::disk::{Fetched, Opened};
 use crate::escape::Escaped;
-use crate::service::{Moment, Request, Service, Then, Verdict};
+use crate::service::{Brought, Found, Moment, Request, Service, Then, Verdict};
 use crate::stats::Reason;
 use crate::transport::Transport;
 use crate::turn::{Next, Why};
@@ -55,12 +57,66 @@ enum Wait {
     /// There was no descriptor to try the bytes; `moment` is when that was.
     Descriptor {
         moment: Moment,
+        asked_at: Instant,
         until: Instant,
     },
     /// The service has more to do; `moment` is when it was asked.
     Service {
         moment: Moment,
+        asked: Asked,
     },
+    /// A helper is on an errand for the service, since then.
+    Errand {
+        moment: Moment,
+        asked: Asked,
+        since: Instant,
+    },
+}
+
+/// What is kept of a request that is answered in several steps.
+#[derive(Debug)]
+struct Asked {
+    /// When it had come.
+    at: Instant,
+    /// What errands for it have brought.
+    brought: Vec<Brought>,
+    /// How long it may wait for a descriptor, if it did.
+    until: Option<Instant>,
+}
+
+impl Wait {
+    /// What errands for the request have brought.
+    fn brought(&self) -> &[Brought] {
+        match self {
+            Self::Bytes | Self::Descriptor { .. } => &[],
+            Self::Service { asked, .. } | Self::Errand { asked, .. } => &asked.brought,
+        }
+    }
+
+    /// When the request had come, if it was answered in several steps.
+    fn asked_at(&self) -> Option<Instant> {
+        match self {
+            Self::Bytes => None,
+            Self::Descriptor { asked_at, .. } => Some(*asked_at),
+            Self::Service { asked, .. } | Self::Errand { asked, .. } => Some(asked.at),
+        }
+    }
+
+    /// What is kept when it waits for something else from now on.
+    fn take(&mut self, now: Instant) -> Asked {
+        let (at, until) = match std::mem::replace(self, Self::Bytes) {
+            Self::Bytes => (now, None),
+            Self::Descriptor {
+                asked_at, until, ..
+            } => (asked_at, Some(until)),
+            Self::Service { asked, .. } | Self::Errand { asked, .. } => return asked,
+        };
+        Asked {
+            at,
+            brought: Vec::new(),
+            until,
+        }
+    }
 }
 
 impl Reading {
@@ -119,6 +175,11 @@ impl Reading {
         is_silent.then_some(self.expires)
     }
 
+    /// Whether it waits for what a helper does.
+    pub(super) fn awaits_errand(&self) -> bool {
+        matches!(self.wait, Wait::Errand { .. })
+    }
+
     /// Since when there has been nothing to do, after a reply.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         match self.before {
@@ -146,22 +207,59 @@ impl Reading {
             (Wait::Bytes, Why::Evict) if self.idle_since().is_none() => Stay(Next::Wait),
             (Wait::Bytes, _) => self.go_on(env, why),
             (Wait::Descriptor { .. }, Why::Evict) => Stay(Next::Park),
-            (Wait::Descriptor { .. } | Wait::Service { .. }, Why::Stop(reason)) => {
-                Stay(Next::Reset(reason))
+            (
+                Wait::Descriptor { .. } | Wait::Service { .. } | Wait::Errand { .. },
+                Why::Stop(reason),
+            ) => Stay(Next::Reset(reason)),
+            (Wait::Descriptor { .. } | Wait::Errand { .. }, Why::Ready(_)) => {
+                Stay(Next::Close(Reason::PeerReset))
             }
-            (Wait::Descriptor { .. }, Why::Ready(_)) => Stay(Next::Close(Reason::PeerReset)),
-            (&(Wait::Descriptor { moment, .. } | Wait::Service { moment }), _) => {
-                match self.ask(env, 0, moment) {
-                    // A guess that was wrong. No edge is remembered meanwhile, so what came is read
-                    // now.
-                    Stay(Next::Wait) => {
-                        self.wait = Wait::Bytes;
-                        self.read(env, Why::Again)
-                    }
-                    decided => decided,
-                }
+            (&Wait::Descriptor { moment, .. } | &Wait::Service { moment, .. }, _) => {
+                self.ask_again(env, moment)
             }
+            (Wait::Errand { .. }, _) => self.take_fetched(env),
         }
+    }
+
+    /// Asks the service what it couldn't say before.
+    fn ask_again<T: Transport, S: Service>(
+        &mut self,
+        env: &mut Env<'_, '_, T, S>,
+        moment: Moment,
+    ) -> Step {
+        match self.ask(env, 0, moment) {
+            // A guess that was wrong. No edge is remembered meanwhile, so what came is read now.
+            Stay(Next::Wait) => {
+                self.wait = Wait::Bytes;
+                self.read(env, Why::Again)
+            }
+            decided => decided,
+        }
+    }
+
+    /// A helper has come back, or has not. The client's clock stood meanwhile.
+    fn take_fetched<T: Transport, S: Service>(&mut self, env: &mut Env<'_, '_, T, S>) -> Step {
+        let Wait::Errand {
+            moment,
+            asked,
+            since,
+        } = &mut self.wait
+        else {
+            return Stay(Next::Park);
+        };
+        let Some(Fetched::Opened { name, found }) = env.fetched.take() else {
+            return Stay(Next::Park);
+        };
+        let found = found.map(|opened| match opened {
+            Opened::File(file) => Found::File(Rc::new(file)),
+            Opened::Folder(folder) => Found::Folder(folder),
+        });
+        asked.brought.push(Brought { name, found });
+        let waited = env.turn.now - *since;
+        self.expires += waited;
+        asked.until = asked.until.map(|until| until + waited);
+        let moment = *moment;
+        self.ask_again(env, moment)
     }
 
     /// After a reply, what was read with its request comes first.
@@ -261,6 +359,7 @@ impl Reading {
             guesses: self.guesses,
             is_later: self.is_later(),
             draining: env.turn.draining,
+            brought: self.wait.brought(),
         };
         let verdict = env.service.judge(&request);
         if let Verdict::Reply(reply) = verdict {
@@ -287,43 +386,70 @@ impl Reading {
                 Before::Reply { sent, .. } => sent,
                 Before::Nothing => 0,
             };
-            let sending = Sending::new(reply, input, sent_before, env.turn.now);
+            let asked_at = self.wait.asked_at().unwrap_or(env.turn.now);
+            let sending = Sending::new(reply, input, sent_before, asked_at);
             return Enter(State::Sending(sending));
         }
         if !copied {
             self.pending.extend_from_slice(fresh);
         }
-        Stay(match verdict {
+        Stay(self.wait_on(env, verdict, moment))
+    }
+
+    /// There is no answer yet.
+    fn wait_on<T, S>(
+        &mut self,
+        env: &mut Env<'_, '_, T, S>,
+        verdict: Verdict,
+        moment: Moment,
+    ) -> Next {
+        let now = env.turn.now;
+        match verdict {
             Verdict::NeedMore { .. } if moment == Moment::Ended => Next::Close(Reason::ClientLeft),
             Verdict::NeedMore { guessed, quiet } => {
                 self.guesses += u8::from(guessed);
-                let silence = quiet.map_or(self.expires, |quiet| env.turn.now + quiet);
+                let silence = quiet.map_or(self.expires, |quiet| now + quiet);
                 env.turn.deadline = Some(self.expires.min(silence));
                 Next::Wait
             }
             Verdict::Later => self.park(env, moment),
             Verdict::Busy => {
-                self.wait = Wait::Service { moment };
+                let asked = self.wait.take(now);
+                self.wait = Wait::Service { moment, asked };
                 Next::Again
             }
+            Verdict::Errand(errand) => {
+                let (asked, since) = (self.wait.take(now), now);
+                self.wait = Wait::Errand {
+                    moment,
+                    asked,
+                    since,
+                };
+                *env.errand = Some(errand);
+                env.turn.deadline = None;
+                Next::Park
+            }
             Verdict::Abandon(reason) => Next::Reset(reason),
-            Verdict::Reply(_) => unreachable!("returned above"),
-        })
+            Verdict::Reply(_) => unreachable!("it is an answer"),
+        }
     }
 
     /// Waits for a descriptor, and not for the client: the request's timeout doesn't count.
     fn park<T, S>(&mut self, env: &mut Env<'_, '_, T, S>, moment: Moment) -> Next {
         let now = env.turn.now;
-        let until = match self.wait {
-            Wait::Descriptor { until, .. } => until,
-            Wait::Bytes | Wait::Service { .. } => now + env.timeouts.stall,
-        };
+        // What was brought is looked up anew: for a part of it there was no descriptor.
+        let asked = self.wait.take(now);
+        let until = asked.until.unwrap_or(now + env.timeouts.stall);
         if now >= until {
             let (name, stall) = (Escaped(&self.pending), env.timeouts.stall);
             log::warn!("no descriptor for \"{name}\" within {stall:?}");
             return Next::Reset(Reason::NoDescriptor);
         }
-        self.wait = Wait::Descriptor { moment, until };
+        self.wait = Wait::Descriptor {
+            moment,
+            asked_at: asked.at,
+            until,
+        };
         env.turn.deadline = Some(until);
         Next::Park
     }

@@ -1,13 +1,14 @@
 //! Sending(offset): moves a reply's body, a budget's worth a turn, and chooses how to end.
 
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt as _;
 use std::time::Instant;
 
 use super::Step::{self, Enter, EnterWaiting, Stay};
 use super::closing::Closing;
 use super::reading::{Input, Reading};
+use super::supply::Supply;
 use super::{Delivery, Env, State, blame};
+use crate::disk::{DiskFile, Ends, Errand, Fetched, Kind, Portion, Read};
 use crate::escape::Escaped;
 use crate::limits::{COPIED_BODY_BYTES_MAX, TURN_BYTES_MAX};
 use crate::service::{Body, Piece, Reply, RequestEnd, Then};
@@ -29,6 +30,7 @@ pub(super) struct Sending {
     following: Following,
     /// How the reply has gone so far.
     pace: Pace,
+    supply: Supply,
 }
 
 /// The input after a request, when it is answered.
@@ -61,11 +63,13 @@ enum Pace {
 }
 
 /// Why no more of a body could be sent.
-enum SendError {
+pub(super) enum SendError {
     WouldBlock,
     Socket(io::Error),
     File(io::Error),
     FileEnded,
+    /// A helper has to read first.
+    Cold(Read),
 }
 
 impl From<io::Error> for SendError {
@@ -113,7 +117,18 @@ impl Sending {
             then,
             following,
             pace: Pace::FirstTurn,
+            supply: Supply::Unknown,
         }
+    }
+
+    /// Whether a part of what goes before the body was not accepted yet.
+    fn has_head_left(&self) -> bool {
+        self.head_sent < self.head.len()
+    }
+
+    /// Whether it waits for what a helper reads.
+    pub(super) fn awaits_errand(&self) -> bool {
+        matches!(self.supply, Supply::Awaited)
     }
 
     /// Whether the peer is told the body's length.
@@ -124,13 +139,23 @@ impl Sending {
     pub(super) fn step<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>, why: Why) -> Step {
         match why {
             Why::Stop(reason) => return Stay(Next::Reset(reason)),
+            Why::Ready(_) if self.awaits_errand() => {
+                return Stay(Next::Reset(Reason::PeerReset));
+            }
+            _ if self.awaits_errand() => match env.fetched.take() {
+                Some(Fetched::Read(Ok(portion))) => self.resupply(portion),
+                Some(Fetched::Read(Err(error))) => {
+                    return Stay(self.fail(SendError::File(error), env));
+                }
+                _ => return Stay(Next::Park),
+            },
             Why::Deadline => return Stay(self.check_stall(env)),
             Why::Ready(edge) if !(edge.writable || edge.dead) => return Stay(Next::Wait),
             Why::Evict => return Stay(Next::Wait),
             _ => {}
         }
         let budget_ends = self.delivery.offset + TURN_BYTES_MAX;
-        while self.head_sent < self.head.len() || self.delivery.offset < self.delivery.promised {
+        while self.has_head_left() || self.delivery.offset < self.delivery.promised {
             if self.delivery.offset >= budget_ends {
                 self.pause(env);
                 return Stay(Next::Again);
@@ -141,22 +166,45 @@ impl Sending {
             }
             match self.send_until(until, env) {
                 Ok(sent) => self.delivery.offset += sent,
-                Err(SendError::WouldBlock) => {
-                    self.pause(env);
-                    return Stay(Next::Wait);
-                }
-                Err(SendError::Socket(error)) => return Stay(Next::Reset(blame(&error))),
-                Err(SendError::File(error)) => {
-                    self.warn(&format_args!("can't be read: {error}"));
-                    return Stay(Next::Reset(Reason::ReadFailed));
-                }
-                Err(SendError::FileEnded) => {
-                    self.warn(&"became shorter while it was sent");
-                    return Stay(Next::Reset(Reason::FileShort));
-                }
+                Err(error) => return Stay(self.fail(error, env)),
             }
         }
         self.finish(env)
+    }
+
+    /// No more could be sent now, or at all.
+    fn fail<T, S>(&mut self, error: SendError, env: &mut Env<'_, '_, T, S>) -> Next {
+        match error {
+            SendError::WouldBlock => {
+                self.pause(env);
+                Next::Wait
+            }
+            SendError::Cold(read) => {
+                self.pause(env);
+                // Nobody's clock runs while our disk is waited for.
+                env.turn.deadline = None;
+                self.supply = Supply::Awaited;
+                *env.errand = Some(Errand::Read(read));
+                Next::Park
+            }
+            SendError::Socket(error) => Next::Reset(blame(&error)),
+            SendError::File(error) => {
+                self.warn(&format_args!("can't be read: {error}"));
+                Next::Reset(Reason::ReadFailed)
+            }
+            SendError::FileEnded => {
+                self.warn(&"became shorter while it was sent");
+                Next::Reset(Reason::FileShort)
+            }
+        }
+    }
+
+    /// A helper has read what comes next.
+    fn resupply(&mut self, portion: Portion) {
+        if let Piece::File { file, .. } = self.body.piece(self.delivery.offset) {
+            file.note_read(&portion.range);
+        }
+        self.supply = Supply::from(portion);
     }
 
     /// Sends what it can of the head, and of the body's bytes from the offset to `until`. Returns
@@ -170,10 +218,11 @@ impl Sending {
         // It fits: a turn's bytes are few.
         let count = (until - offset) as usize;
         let is_copied = self.delivery.promised <= COPIED_BODY_BYTES_MAX;
-        if self.head_sent < self.head.len() || is_copied {
+        if is_copied {
             return self.copy(count, env);
         }
         let sent = match self.body.piece(offset) {
+            Piece::Bytes(_) if self.has_head_left() => return self.copy(count, env),
             Piece::Bytes(bytes) => {
                 let bytes = &bytes[..count.min(bytes.len())];
                 let more = self.closes_after(bytes.len(), env.turn);
@@ -184,9 +233,22 @@ impl Sending {
                 start,
                 length,
             } => {
+                if file.kind() == Kind::Foreign {
+                    return self.copy(count, env);
+                }
                 // At most `count`.
-                let count = length.min(count as u64) as usize;
-                match env.transport.send_file(file, start, count) {
+                let most = length.min(count as u64) as usize;
+                let ends = match self.pace {
+                    Pace::FirstTurn => Ends::Both,
+                    Pace::Resumed { .. } => Ends::Last,
+                };
+                let wanted = (start, most, start + length);
+                let count = self.supply.warm(file, wanted, ends, env.transport)?;
+                // It is followed by the body in this step, as it says.
+                if self.has_head_left() {
+                    return self.copy(count, env);
+                }
+                match env.transport.send_file(file.file(), start, count) {
                     Ok(0) => return Err(SendError::FileEnded),
                     Ok(sent) => sent,
                     Err(SendFileError::Unsupported) => return self.copy(count, env),
@@ -207,7 +269,10 @@ impl Sending {
         env: &mut Env<'_, '_, T, S>,
     ) -> Result<u64, SendError> {
         let head = &self.head[self.head_sent..];
-        let goes_by_sendfile = self.delivery.promised > COPIED_BODY_BYTES_MAX && !head.is_empty();
+        let is_foreign = matches!(self.body.piece(self.delivery.offset),
+            Piece::File { file, .. } if file.kind() == Kind::Foreign);
+        let goes_by_sendfile =
+            self.delivery.promised > COPIED_BODY_BYTES_MAX && !head.is_empty() && !is_foreign;
         let scratch = &mut *env.turn.scratch;
         scratch[..head.len()].copy_from_slice(head);
         let room = count.min(scratch.len() - head.len());
@@ -225,10 +290,11 @@ impl Sending {
             } => {
                 // At most `room`.
                 let room = length.min(room as u64) as usize;
-                match file.read_at(&mut scratch[head.len()..][..room], start) {
-                    Ok(0) => return Err(SendError::FileEnded),
-                    Ok(filled) => filled,
-                    Err(error) => return Err(SendError::File(error)),
+                let into = &mut scratch[head.len()..][..room];
+                let end = start + length;
+                match self.supply.read(file, into, start, end, env.transport)? {
+                    0 => return Err(SendError::FileEnded),
+                    filled => filled,
                 }
             }
         };
@@ -268,8 +334,13 @@ impl Sending {
         let (Some(file), Pace::Resumed { .. }) = (self.body.file(), &self.pace) else {
             return false;
         };
-        let overwritten =
-            until == self.delivery.promised && file.is_overwritten().unwrap_or_default();
+        let is_overwritten = || match (&self.supply, file.disk().map(DiskFile::kind)) {
+            (Supply::Fetched { stat, .. }, _) => file.is_overwritten_by(stat),
+            // Asking may wait; a helper will, when it has read those bytes.
+            (_, Some(Kind::Foreign)) => false,
+            _ => file.is_overwritten().unwrap_or_default(),
+        };
+        let overwritten = until == self.delivery.promised && is_overwritten();
         if overwritten {
             self.warn(&"changed while it was sent");
         }
@@ -281,6 +352,11 @@ impl Sending {
         if matches!(self.pace, Pace::FirstTurn) {
             self.pace = Pace::Resumed { acked: 0 };
         }
+        let next = match self.body.piece(self.delivery.offset) {
+            Piece::File { start, .. } => Some(start),
+            Piece::Bytes(_) => None,
+        };
+        self.supply.rest(next);
         env.turn.deadline = Some(env.turn.now + env.timeouts.stall);
     }
 

@@ -225,6 +225,9 @@ impl Watch {
             timeouts: TIMEOUTS,
             turn: &mut cx.turn,
             delivered: &mut Vec::new(),
+            // The metrics are no file.
+            errand: &mut None,
+            fetched: None,
         };
         client.conn.step(&mut env, why)
     }

@@ -61,7 +61,12 @@ impl Bare {
                 quiet,
             };
         }
-        match self.answer(request.bytes, request.bytes.len(), RequestEnd::Guess) {
+        match self.answer(
+            request,
+            request.bytes,
+            request.bytes.len(),
+            RequestEnd::Guess,
+        ) {
             // Perhaps a part of a name. A failure of ours will show again when the name is whole.
             Verdict::Reply(Reply {
                 outcome: Outcome::Refused(_),
@@ -76,16 +81,23 @@ impl Bare {
     }
 
     /// Answers a whole name.
-    pub(super) fn answer(&mut self, name: &[u8], used: usize, ended_by: RequestEnd) -> Verdict {
+    pub(super) fn answer(
+        &mut self,
+        request: &Request<'_>,
+        name: &[u8],
+        used: usize,
+        ended_by: RequestEnd,
+    ) -> Verdict {
         let found = if name.len() > NAME_BYTES_MAX {
             Err(LookupError::Refused("the name is too long"))
         } else {
-            self.root.lookup(name)
+            self.root.lookup(name, request.brought)
         };
         let (body, outcome) = match found {
             Ok(file) => (Body::File(file), Outcome::Complete),
             Err(LookupError::Refused(why)) => (Body::empty(), Outcome::Refused(why)),
             Err(LookupError::NoDescriptor) => return Verdict::Later,
+            Err(LookupError::Cold) => return Verdict::Errand(self.root.errand(name)),
             Err(LookupError::Failed(errno)) => {
                 log::warn!("\"{}\" can't be opened: {errno}", Escaped(name));
                 return Verdict::Abandon(Reason::OpenFailed);
@@ -108,21 +120,21 @@ impl Service for Bare {
         if let Some(line_feed) = line.iter().position(|&byte| byte == b'\n') {
             let line = &line[..line_feed];
             let name = line.strip_suffix(b"\r").unwrap_or(line);
-            return self.answer(name, line_feed + 1, RequestEnd::LineFeed);
+            return self.answer(request, name, line_feed + 1, RequestEnd::LineFeed);
         }
         let too_long = match bytes.len() {
             ..=NAME_BYTES_MAX => false,
             len => len > NAME_BYTES_MAX + 1 || !bytes.ends_with(b"\r"),
         };
         match request.moment {
-            _ if too_long => self.answer(bytes, bytes.len(), RequestEnd::Guess),
+            _ if too_long => self.answer(request, bytes, bytes.len(), RequestEnd::Guess),
             Moment::Arrived => Verdict::NeedMore {
                 guessed: false,
                 quiet: None,
             },
             Moment::Drained => self.guess(request),
-            Moment::Quiet => self.answer(bytes, bytes.len(), RequestEnd::Guess),
-            Moment::Ended => self.answer(bytes, bytes.len(), RequestEnd::Eof),
+            Moment::Quiet => self.answer(request, bytes, bytes.len(), RequestEnd::Guess),
+            Moment::Ended => self.answer(request, bytes, bytes.len(), RequestEnd::Eof),
         }
     }
 }
@@ -152,6 +164,7 @@ mod tests {
             guesses: 0,
             is_later: false,
             draining: false,
+            brought: &[],
         }) {
             Verdict::Reply(Reply {
                 outcome: Outcome::Complete,
@@ -251,6 +264,7 @@ mod tests {
                 guesses,
                 is_later: false,
                 draining: false,
+                brought: &[],
             }) {
                 Verdict::Reply(_) => true,
                 Verdict::NeedMore {

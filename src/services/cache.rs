@@ -8,12 +8,11 @@
 //!   elsewhere shows only on the file itself.
 //! - Every look-up first reads the inotify descriptor. The kernel queues an event before the call
 //!   that made the change returns, so what was changed before the request was sent is in there.
-//! - What events can't tell is not kept: file systems that aren't known to report every change,
-//!   names with a symbolic link on the way. Writes through a mapping and new mounts make no event,
+//! - What events can't tell is not kept: files on other machines or in other processes, names with a
+//!   symbolic link on the way. Writes through a mapping and new mounts make no event,
 //!   so whatever was looked at more than a second ago is looked at anew.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::mem::MaybeUninit;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -23,10 +22,10 @@ use std::{ffi, io};
 
 use lru::LruCache;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
-use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::root::{FOLDER_FLAGS, OPEN_FLAGS};
+use super::beneath::{Beneath, Component};
+use crate::disk::{Kind, Opened};
 use crate::limits::{
     CACHE_FRESH, CACHE_NAMES_MAX, CACHED_CONTENTS_BYTES_MAX, INOTIFY_BUFFER_BYTES,
 };
@@ -97,10 +96,6 @@ const FILE_EVENTS: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::DELETE_SELF)
     .union(WatchFlags::MOVE_SELF);
 
-/// File systems that report every change made on this machine, and are changed from nowhere else
-/// (statfs(2)): ext2 to ext4, XFS, Btrfs, F2FS, tmpfs.
-const REPORTING: [i64; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x0102_1994];
-
 impl Cache {
     /// Keeps nothing yet.
     ///
@@ -142,31 +137,29 @@ impl Cache {
         }
     }
 
-    /// Opens a name beneath a folder and keeps what it finds, if it can be kept. `share` may know
+    /// Opens a name beneath the root and keeps what it finds, if it can be kept. `share` may know
     /// an open file of the same version.
     pub fn load(
         &mut self,
-        folder: &OwnedFd,
+        root: &Beneath,
         name: &[u8],
         now: Instant,
-        share: impl FnOnce(OpenFile) -> Rc<OpenFile>,
+        share: impl FnOnce(Rc<OpenFile>) -> Rc<OpenFile>,
     ) -> Option<Rc<OpenFile>> {
-        let Some(file) = self.open_watched(folder, name) else {
+        let Some(file) = self.open_watched(root, name) else {
             self.watches.release(name, &self.inotify);
             self.others.put(name.into(), Other::Unfit { found: now });
             return None;
         };
         self.others.pop(name);
-        let file = match file.contents() {
-            Some(contents) => {
-                self.bytes += contents.len();
-                Rc::new(file)
-            }
+        let mut file = Rc::new(file);
+        match file.contents() {
+            Some(contents) => self.bytes += contents.len(),
             None => {
                 self.open += 1;
-                share(file)
+                file = share(file);
             }
-        };
+        }
         let kept = Kept {
             file: Rc::clone(&file),
             looked_at: now,
@@ -270,42 +263,40 @@ impl Cache {
     // ---- loading ----
 
     /// Watches the way to a file, and then opens and reads it.
-    fn open_watched(&mut self, root: &OwnedFd, name: &[u8]) -> Option<OpenFile> {
-        if !self.watch(b"", root, FOLDER_EVENTS) {
+    fn open_watched(&mut self, root: &Beneath, name: &[u8]) -> Option<OpenFile> {
+        if !self.watch(b"", root.folder(), FOLDER_EVENTS) {
             return None;
         }
         let mut folder: Option<OwnedFd> = None;
         let mut begin = 0;
         while let Some(length) = name[begin..].iter().position(|&byte| byte == b'/') {
-            let flags = FOLDER_FLAGS | OFlags::NOFOLLOW;
-            let base = folder.as_ref().unwrap_or(root);
+            let base = folder.as_ref().unwrap_or(root.folder());
             let component = &name[begin..begin + length];
-            let next = rustix::fs::openat(base, component, flags, Mode::empty()).ok()?;
+            let next = root
+                .open_component(base, component, Component::Folder)
+                .ok()?;
             if !self.watch(&name[..begin + length], &next, FOLDER_EVENTS) {
                 return None;
             }
             folder = Some(next);
             begin += length + 1;
         }
-        let flags = OPEN_FLAGS | OFlags::NOFOLLOW;
-        let base = folder.as_ref().unwrap_or(root);
-        let file = rustix::fs::openat(base, &name[begin..], flags, Mode::empty()).ok()?;
-        let file_system = rustix::fs::fstatfs(&file).ok()?;
-        // The type's width differs by platform.
-        if !REPORTING.contains(&(file_system.f_type as i64)) {
-            return None;
-        }
+        let base = folder.as_ref().unwrap_or(root.folder());
+        let file = root
+            .open_component(base, &name[begin..], Component::File)
+            .ok()?;
         if !self.watch(name, &file, FILE_EVENTS) {
             return None;
         }
-        let stat = rustix::fs::fstat(&file).ok()?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        let Ok(Opened::File(file)) = root.opened(file) else {
+            return None;
+        };
+        if file.disk().is_none_or(|disk| disk.kind() == Kind::Foreign) {
             return None;
         }
-        let file = OpenFile::new(File::from(file), stat);
         let most = CACHED_CONTENTS_BYTES_MAX.min(self.bounds.bytes_max as u64);
         match file.length() <= most {
-            true => file.into_contents().ok(),
+            true => file.into_contents(),
             false => Some(file).filter(|_| self.bounds.open_max > 0),
         }
     }
@@ -423,7 +414,7 @@ impl Watches {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+    use std::fs::{self, File};
     use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
     use std::path::Path;
 
@@ -441,18 +432,18 @@ mod tests {
         root
     }
 
-    fn folder(path: &Path) -> OwnedFd {
-        rustix::fs::open(path, FOLDER_FLAGS, Mode::empty()).unwrap()
+    fn beneath(path: &Path) -> Beneath {
+        Beneath::open(path).unwrap()
     }
 
     /// What a look-up brings.
     fn served(root: &mut Root, name: &str) -> Option<Vec<u8>> {
-        match root.lookup(name.as_bytes()) {
+        match root.lookup(name.as_bytes(), &[]) {
             Ok(file) => Some(match Body::File(file).piece(0) {
                 Piece::Bytes(bytes) => bytes.to_vec(),
                 Piece::File { file, length, .. } => {
                     let mut bytes = vec![0; length as usize];
-                    file.read_exact_at(&mut bytes, 0).unwrap();
+                    file.file().read_exact_at(&mut bytes, 0).unwrap();
                     bytes
                 }
             }),
@@ -462,7 +453,7 @@ mod tests {
     }
 
     fn is_kept(root: &mut Root, name: &str) -> bool {
-        let mut look = || root.lookup(name.as_bytes()).unwrap();
+        let mut look = || root.lookup(name.as_bytes(), &[]).unwrap();
         let (first, second) = (look(), look());
         first.contents().is_some() && Rc::ptr_eq(&first, &second)
     }
@@ -473,7 +464,7 @@ mod tests {
         fs::create_dir_all(at.path().join("a/b")).unwrap();
         fs::write(at.path().join("a/b/c"), b"deep").unwrap();
         let mut root = root(at.path());
-        let first = root.lookup(b"a/b/c").unwrap();
+        let first = root.lookup(b"a/b/c", &[]).unwrap();
         assert_eq!(first.contents(), None, "once is not often");
         for name in ["a/b/c", "/a/b/c"] {
             assert!(is_kept(&mut root, name), "{name}");
@@ -563,7 +554,7 @@ mod tests {
                 fs::hard_link(&path, at.path().join("outside")).unwrap();
                 let mut root = root(&at.path().join("root"));
                 for _ in 0..3 {
-                    assert_eq!(root.lookup(b"a/b/file").unwrap().length(), size as u64);
+                    assert_eq!(root.lookup(b"a/b/file", &[]).unwrap().length(), size as u64);
                 }
                 // Once more after each: what is loaded anew is watched anew.
                 for round in 0..2 {
@@ -574,7 +565,7 @@ mod tests {
                     }
                     for _ in 0..3 {
                         let stat = fs::read(&path).ok();
-                        let length = root.lookup(b"a/b/file").ok().map(|file| file.length());
+                        let length = root.lookup(b"a/b/file", &[]).ok().map(|file| file.length());
                         assert_eq!(
                             length,
                             stat.as_ref().map(|bytes| bytes.len() as u64),
@@ -596,12 +587,12 @@ mod tests {
         fs::write(at.path().join("folder/file"), b"x").unwrap();
         let mut root = root(at.path());
         for path in ["folder/file", "folder"] {
-            root.lookup(b"folder/file").unwrap();
+            root.lookup(b"folder/file", &[]).unwrap();
             assert!(is_kept(&mut root, "folder/file"));
-            let before = root.lookup(b"folder/file").unwrap();
+            let before = root.lookup(b"folder/file", &[]).unwrap();
             let mode = fs::Permissions::from_mode(0o755);
             fs::set_permissions(at.path().join(path), mode).unwrap();
-            let after = root.lookup(b"folder/file").unwrap();
+            let after = root.lookup(b"folder/file", &[]).unwrap();
             assert!(!Rc::ptr_eq(&before, &after), "{path}");
         }
     }
@@ -615,7 +606,7 @@ mod tests {
         symlink("real/file", at.path().join("link")).unwrap();
         let mut root = root(at.path());
         for name in ["folder/file", "link"] {
-            root.lookup(name.as_bytes()).unwrap();
+            root.lookup(name.as_bytes(), &[]).unwrap();
             assert!(!is_kept(&mut root, name), "{name}");
         }
     }
@@ -624,11 +615,11 @@ mod tests {
     fn what_was_looked_at_a_second_ago_is_looked_at_anew() {
         let at = tempfile::tempdir().unwrap();
         fs::write(at.path().join("file"), b"x").unwrap();
-        let (root, start) = (folder(at.path()), Instant::now());
+        let (root, start) = (beneath(at.path()), Instant::now());
         let mut cache = Cache::new(BOUNDS).unwrap();
         assert!(matches!(cache.get(b"file", start), Known::Unknown));
         assert!(matches!(cache.get(b"file", start), Known::Wanted));
-        cache.load(&root, b"file", start, Rc::new).unwrap();
+        cache.load(&root, b"file", start, |file| file).unwrap();
         let almost = start + CACHE_FRESH - std::time::Duration::from_millis(1);
         assert!(matches!(cache.get(b"file", almost), Known::File(_)));
         assert!(matches!(
@@ -641,7 +632,7 @@ mod tests {
     #[test]
     fn the_least_recently_used_make_room_and_leave_no_watch() {
         let at = tempfile::tempdir().unwrap();
-        let (root, now) = (folder(at.path()), Instant::now());
+        let (root, now) = (beneath(at.path()), Instant::now());
         let bounds = Bounds {
             bytes_max: 250,
             open_max: 2,
@@ -651,7 +642,9 @@ mod tests {
             let name = format!("{number}/file");
             fs::create_dir(at.path().join(number.to_string())).unwrap();
             fs::write(at.path().join(&name), [7; 100]).unwrap();
-            cache.load(&root, name.as_bytes(), now, Rc::new).unwrap();
+            cache
+                .load(&root, name.as_bytes(), now, |file| file)
+                .unwrap();
         }
         assert_eq!((cache.files.len(), cache.bytes), (2, 200));
         // Two files, their folders, and the root.
@@ -665,7 +658,7 @@ mod tests {
     #[test]
     fn files_kept_open_are_few_and_closed_for_others() {
         let at = tempfile::tempdir().unwrap();
-        let (root, now) = (folder(at.path()), Instant::now());
+        let (root, now) = (beneath(at.path()), Instant::now());
         let bounds = Bounds {
             open_max: 2,
             ..BOUNDS
@@ -674,7 +667,9 @@ mod tests {
         for name in ["1", "2", "3"] {
             let file = File::create(at.path().join(name)).unwrap();
             file.set_len(CACHED_CONTENTS_BYTES_MAX + 1).unwrap();
-            cache.load(&root, name.as_bytes(), now, Rc::new).unwrap();
+            cache
+                .load(&root, name.as_bytes(), now, |file| file)
+                .unwrap();
         }
         assert_eq!((cache.files.len(), cache.open), (2, 2));
         assert!(cache.close_files());
@@ -688,9 +683,9 @@ mod tests {
         let queue: usize = queue.trim().parse().unwrap();
         let at = tempfile::tempdir().unwrap();
         fs::write(at.path().join("file"), b"x").unwrap();
-        let (root, now) = (folder(at.path()), Instant::now());
+        let (root, now) = (beneath(at.path()), Instant::now());
         let mut cache = Cache::new(BOUNDS).unwrap();
-        cache.load(&root, b"file", now, Rc::new).unwrap();
+        cache.load(&root, b"file", now, |file| file).unwrap();
         // One name again and again: an event that equals the one before it is not queued.
         for _ in 0..=queue / 2 {
             fs::write(at.path().join("other"), b"").unwrap();

@@ -20,8 +20,8 @@ use crate::http::target::{self, Target};
 use crate::http::validators::{Decision, Validators, evaluate};
 use crate::limits::NAME_BYTES_MAX;
 use crate::service::{
-    Body, Exchange, Moment, OpenFile, Outcome, Part, Reply, Request, RequestEnd, Service, Then,
-    Verdict,
+    Body, Brought, Exchange, Moment, OpenFile, Outcome, Part, Reply, Request, RequestEnd, Service,
+    Then, Verdict,
 };
 use crate::services::bare::Bare;
 use crate::services::folders::{Folders, Listed, Look};
@@ -117,8 +117,8 @@ impl Http {
                 ) =>
             {
                 let name = reply.subject.clone();
-                match folder(&mut self.bare, &name) {
-                    Some(folder) => match folders.menu(self.bare.root(), &name, folder) {
+                match folder(&mut self.bare, &name, request.brought) {
+                    Ok(folder) => match folders.menu(self.bare.root(), &name, folder) {
                         Listed::Whole { bytes, .. } => Verdict::Reply(Reply {
                             body: Body::Bytes(bytes),
                             outcome: Outcome::Complete,
@@ -127,7 +127,8 @@ impl Http {
                         Listed::GoesOn => Verdict::Busy,
                         Listed::Failed => Verdict::Reply(reply),
                     },
-                    None => Verdict::Reply(reply),
+                    Err(LookupError::Cold) => Verdict::Errand(self.bare.root().errand(&name)),
+                    Err(_) => Verdict::Reply(reply),
                 }
             }
             verdict => verdict,
@@ -141,7 +142,8 @@ impl Http {
         };
         let end = request.bytes.iter().position(|&byte| byte == b'\n');
         let used = end.map_or(request.bytes.len(), |end| end + 1);
-        self.bare.answer(&name.bytes, used, RequestEnd::LineFeed)
+        self.bare
+            .answer(request, &name.bytes, used, RequestEnd::LineFeed)
     }
 
     /// A request with a head.
@@ -159,7 +161,7 @@ impl Http {
             } => {
                 let answer = match message.problem() {
                     Some(problem) => Ok(Answer::error(problem.status(), why(problem), now)),
-                    None => self.answer(&message, now),
+                    None => self.answer(&message, request.brought, now),
                 };
                 match answer {
                     Ok(answer) => self.reply(request, &message, used, answer),
@@ -238,7 +240,12 @@ impl Http {
     }
 
     /// The answer to a request that can be read; the error is a verdict of another kind.
-    fn answer(&mut self, message: &Message<'_>, now: SystemTime) -> Result<Answer, Verdict> {
+    fn answer(
+        &mut self,
+        message: &Message<'_>,
+        brought: &[Brought],
+        now: SystemTime,
+    ) -> Result<Answer, Verdict> {
         if message.method == Method::Options {
             let head = Head::new(StatusCode::NO_CONTENT, now).allow();
             return Ok(Answer::new(StatusCode::NO_CONTENT, head, Body::empty()));
@@ -249,10 +256,10 @@ impl Http {
         let Some(name) = target::decode(path) else {
             return Ok(Answer::error(StatusCode::BAD_REQUEST, "not a path", now));
         };
-        match self.bare.root_mut().find_or_top(&name.bytes) {
+        match self.bare.root_mut().find_or_top(&name.bytes, brought) {
             Ok(Found::File(file)) => Ok(self.file(&file, &name.bytes, message, now)),
             Ok(Found::Folder(folder)) if name.is_folder => {
-                self.folder(folder, &name.bytes, query, message, now)
+                self.folder(folder, &name.bytes, query, message, brought, now)
             }
             Ok(Found::Folder(_)) => {
                 let location = target::folder_location(&name.bytes, query);
@@ -261,7 +268,7 @@ impl Http {
                 let body = Body::Bytes(page.into());
                 Ok(Answer::new(status, head.location(&location), body))
             }
-            Err(error) => failed(error, &name.bytes, now),
+            Err(error) => self.failed(error, &name.bytes, now),
         }
     }
 
@@ -271,14 +278,15 @@ impl Http {
         name: &[u8],
         query: Option<&[u8]>,
         message: &Message<'_>,
+        brought: &[Brought],
         now: SystemTime,
     ) -> Result<Answer, Verdict> {
         if let Some(index) = &self.index {
             let index = [name, index].concat();
-            match self.bare.root_mut().find(&index) {
+            match self.bare.root_mut().find(&index, brought) {
                 Ok(Found::File(file)) => return Ok(self.file(&file, &index, message, now)),
                 Ok(Found::Folder(_)) | Err(LookupError::Refused(_)) => {}
-                Err(error) => return failed(error, &index, now),
+                Err(error) => return self.failed(error, &index, now),
             }
         }
         let Some(folders) = &mut self.folders else {
@@ -300,6 +308,20 @@ impl Http {
             Listed::Failed => {
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
                 Ok(Answer::error(status, "the folder can't be read", now))
+            }
+        }
+    }
+
+    /// To the client all refusals are the same: there is no such file.
+    fn failed(&self, error: LookupError, name: &[u8], now: SystemTime) -> Result<Answer, Verdict> {
+        match error {
+            LookupError::Refused(why) => Ok(Answer::error(StatusCode::NOT_FOUND, why, now)),
+            LookupError::NoDescriptor => Err(Verdict::Later),
+            LookupError::Cold => Err(Verdict::Errand(self.bare.root().errand(name))),
+            LookupError::Failed(errno) => {
+                log::warn!("\"{}\" can't be opened: {errno}", Escaped(name));
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                Ok(Answer::error(status, "open failed", now))
             }
         }
     }
@@ -419,23 +441,10 @@ fn part_of(file: &Rc<OpenFile>, start: u64, length: u64) -> Part {
 }
 
 /// The folder of a name that the bare protocol refused, if it is one.
-fn folder(bare: &mut Bare, name: &[u8]) -> Option<OwnedFd> {
-    match bare.root_mut().find_or_top(name) {
-        Ok(Found::Folder(folder)) => Some(folder),
-        _ => None,
-    }
-}
-
-/// To the client all refusals are the same: there is no such file.
-fn failed(error: LookupError, name: &[u8], now: SystemTime) -> Result<Answer, Verdict> {
-    match error {
-        LookupError::Refused(why) => Ok(Answer::error(StatusCode::NOT_FOUND, why, now)),
-        LookupError::NoDescriptor => Err(Verdict::Later),
-        LookupError::Failed(errno) => {
-            log::warn!("\"{}\" can't be opened: {errno}", Escaped(name));
-            let status = StatusCode::INTERNAL_SERVER_ERROR;
-            Ok(Answer::error(status, "open failed", now))
-        }
+fn folder(bare: &mut Bare, name: &[u8], brought: &[Brought]) -> Result<OwnedFd, LookupError> {
+    match bare.root_mut().find_or_top(name, brought)? {
+        Found::Folder(folder) => Ok(folder),
+        Found::File(_) => Err(LookupError::Refused("not a folder")),
     }
 }
 

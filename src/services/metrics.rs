@@ -125,6 +125,7 @@ mod tests {
             guesses: 0,
             is_later: false,
             draining,
+            brought: &[],
         }) {
             Verdict::Reply(Reply {
                 head,

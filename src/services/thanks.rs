@@ -102,6 +102,7 @@ mod tests {
             guesses: 0,
             is_later: false,
             draining: false,
+            brought: &[],
         };
         Thanks::new(GBK, Duration::from_secs(1), false, output).judge(&request)
     }
@@ -155,6 +156,7 @@ mod tests {
                 guesses,
                 is_later: false,
                 draining: false,
+                brought: &[],
             })
         };
         assert!(matches!(
@@ -185,6 +187,7 @@ mod tests {
             guesses: 0,
             is_later: false,
             draining: false,
+            brought: &[],
         };
         let outcomes = [(); 2].map(|()| match thanks.judge(&request) {
             Verdict::Reply(reply) => reply.outcome,

@@ -1,0 +1,111 @@
+//! Where the next bytes of a file come from while it is sent: from the file itself if that is known
+//! not to wait, else from a helper. A part of Sending.
+
+use std::ops::Range;
+
+use rustix::fs::Stat;
+
+use super::sending::SendError;
+use crate::disk::{DiskFile, Ends, Portion, ReadError, Use};
+use crate::transport::Transport;
+
+#[derive(Debug)]
+pub(super) enum Supply {
+    /// Whether the next bytes are in memory was not asked in this step.
+    Unknown,
+    /// These were in memory a moment ago.
+    Warm(Range<u64>),
+    /// A helper is on its way.
+    Awaited,
+    /// A helper has brought these. What is missing of the range is beyond the file's end.
+    Fetched {
+        range: Range<u64>,
+        bytes: Vec<u8>,
+        /// The file's state afterwards.
+        stat: Box<Stat>,
+    },
+}
+
+impl From<Portion> for Supply {
+    fn from(Portion { range, kept }: Portion) -> Self {
+        match kept {
+            None => Self::Warm(range),
+            Some((bytes, stat)) => Self::Fetched {
+                range,
+                bytes,
+                stat: Box::new(stat),
+            },
+        }
+    }
+}
+
+impl Supply {
+    /// How many of the bytes that sendfile shall send don't have to be waited for. `wanted` is where
+    /// they begin, how many they are, and where the last that this body needs ends.
+    pub(super) fn warm<T: Transport>(
+        &mut self,
+        file: &DiskFile,
+        wanted: (u64, usize, u64),
+        ends: Ends,
+        transport: &mut T,
+    ) -> Result<usize, SendError> {
+        let (start, count, end) = wanted;
+        match self {
+            // What was just read is sent without a question, or it might never be.
+            Self::Warm(range) if range.contains(&start) => {
+                let left = range.end - start;
+                // At most `count`.
+                Ok(left.min(count as u64) as usize)
+            }
+            _ if transport.is_cold(file, start, count, ends) => {
+                Err(SendError::Cold(file.errand(start, end, Use::Sendfile)))
+            }
+            _ => {
+                *self = Self::Warm(start..start + count as u64);
+                Ok(count)
+            }
+        }
+    }
+
+    /// Copies what comes at `start`. Zero means that the file ends there.
+    pub(super) fn read<T: Transport>(
+        &self,
+        file: &DiskFile,
+        into: &mut [u8],
+        start: u64,
+        end: u64,
+        transport: &mut T,
+    ) -> Result<usize, SendError> {
+        if let Self::Fetched { range, bytes, .. } = self
+            && range.contains(&start)
+        {
+            // The range is no longer than a buffer.
+            let rest = bytes.get((start - range.start) as usize..);
+            let rest = rest.unwrap_or_default();
+            let count = rest.len().min(into.len());
+            into[..count].copy_from_slice(&rest[..count]);
+            return Ok(count);
+        }
+        let read = match self {
+            Self::Warm(range) if range.contains(&start) => {
+                // At most the buffer's length.
+                let most = (range.end - start).min(into.len() as u64) as usize;
+                file.read_anyhow(&mut into[..most], start)
+            }
+            _ => transport.read_file(file, into, start),
+        };
+        read.map_err(|error| match error {
+            ReadError::Cold => SendError::Cold(file.errand(start, end, Use::Copy)),
+            ReadError::Failed(error) => SendError::File(error),
+        })
+    }
+
+    /// Before a pause: what was in memory may not stay there, and what is sent isn't kept. `next` is
+    /// the file's byte that comes next.
+    pub(super) fn rest(&mut self, next: Option<u64>) {
+        match self {
+            Self::Fetched { range, .. } if next.is_some_and(|next| range.contains(&next)) => {}
+            _ => *self = Self::Unknown,
+        }
+    }
+}

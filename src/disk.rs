@@ -1,0 +1,230 @@
+//! What reading a file may cost. The loop must never wait for a disk: what kind of file system a
+//! file is on says how it can be told that a read would wait, and who reads then ([`pool`]).
+
+mod errand;
+mod kinds;
+pub mod pool;
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use rustix::io::ReadWriteFlags;
+
+use crate::limits::{COLD_READ_AHEAD_BYTES, COLD_READ_BYTES, FETCHED_BYTES_MAX};
+
+pub use errand::{Errand, Fetched, Opened, Portion, Read};
+pub use kinds::{Kinds, Place};
+
+use pool::Workers;
+
+/// What reading from a file system may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It is in memory: nothing ever waits.
+    Memory,
+    /// It can be asked whether a read would wait (preadv2 with RWF_NOWAIT).
+    Probe,
+    /// It is on this machine and can't be asked. What was read once is taken for read.
+    Once,
+    /// Over a network, by another process (FUSE), or unknown: anything may wait, the close too.
+    Foreign,
+}
+
+/// An open file, and what reading it may cost.
+#[derive(Debug)]
+pub struct DiskFile {
+    /// Only the drop takes it.
+    file: Option<Arc<File>>,
+    kind: Kind,
+    /// Of [`Kind::Once`]: what was read.
+    seen: RefCell<Seen>,
+    /// Who closes it, if the loop must not.
+    closer: Option<Workers>,
+}
+
+/// Why a file was not read.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The read would have to wait for a disk, or may have to.
+    Cold,
+    /// It failed.
+    Failed(io::Error),
+}
+
+/// What the loop wants to do with bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Copy them.
+    Copy,
+    /// Let sendfile send them.
+    Sendfile,
+}
+
+/// Which pages of a range are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// The last one.
+    Last,
+    /// The first one, too.
+    Both,
+}
+
+impl DiskFile {
+    /// Takes an open file.
+    #[must_use]
+    pub fn new(file: File, kind: Kind) -> Self {
+        Self {
+            file: Some(Arc::new(file)),
+            kind,
+            seen: RefCell::default(),
+            closer: None,
+        }
+    }
+
+    /// The file itself.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        self.shared()
+    }
+
+    /// What reading it may cost.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn shared(&self) -> &Arc<File> {
+        self.file.as_ref().expect("only the drop takes it")
+    }
+
+    /// Lets helpers close it, if the close may wait.
+    pub(crate) fn close_by(&mut self, workers: &Workers) {
+        if self.kind == Kind::Foreign {
+            self.closer = Some(workers.clone());
+        }
+    }
+
+    /// Whether reading so many bytes from `start` on may wait for a disk. Of a file that can be
+    /// asked, the last page is: the kernel reads in order, so those before it came earlier. `ends`
+    /// asks for the first one, too: it tells a file of which somebody wanted the end alone.
+    #[must_use]
+    pub fn is_cold(&self, start: u64, count: usize, ends: Ends) -> bool {
+        let last = start + (count as u64).saturating_sub(1);
+        match self.kind {
+            Kind::Memory => false,
+            Kind::Probe => !self.is_there(last) || (ends == Ends::Both && !self.is_there(start)),
+            Kind::Once => !self.seen.borrow().covers(start..last + 1),
+            Kind::Foreign => true,
+        }
+    }
+
+    /// Whether the page of a byte is in memory.
+    fn is_there(&self, at: u64) -> bool {
+        self.read_if_there(&mut [0], at).is_ok()
+    }
+
+    fn read_if_there(&self, buf: &mut [u8], at: u64) -> rustix::io::Result<usize> {
+        let flags = ReadWriteFlags::NOWAIT;
+        rustix::io::preadv2(self.file(), &mut [IoSliceMut::new(buf)], at, flags)
+    }
+
+    /// Reads without waiting. Zero means that the file ends there.
+    ///
+    /// # Errors
+    /// It would have to wait, or it failed.
+    pub fn read(&self, buf: &mut [u8], at: u64) -> Result<usize, ReadError> {
+        match self.kind {
+            Kind::Probe => match self.read_if_there(buf, at) {
+                Ok(count) if count == buf.len() => Ok(count),
+                // A helper tells the rest's reason: a page that isn't there, the file's end, or a
+                // failure.
+                _ => Err(ReadError::Cold),
+            },
+            _ if self.is_cold(at, buf.len(), Ends::Last) => Err(ReadError::Cold),
+            _ => self.read_anyhow(buf, at),
+        }
+    }
+
+    /// Reads, even if that waits.
+    ///
+    /// # Errors
+    /// It failed.
+    pub fn read_anyhow(&self, buf: &mut [u8], at: u64) -> Result<usize, ReadError> {
+        loop {
+            match self.file().read_at(buf, at) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result.map_err(ReadError::Failed),
+            }
+        }
+    }
+
+    /// The read that a helper has to do so that the loop gets the bytes from `start` on; nothing is
+    /// needed beyond `end`. Where the loop can't know that they will be in memory when it wants to
+    /// copy them, they are handed over.
+    #[must_use]
+    pub fn errand(&self, start: u64, end: u64, usage: Use) -> Read {
+        let block = COLD_READ_BYTES;
+        let range = match (self.kind, usage) {
+            // Whole blocks: they are read once.
+            (Kind::Once, _) => start - start % block..start - start % block + block,
+            (Kind::Foreign, _) | (_, Use::Copy) => start..end.min(start + FETCHED_BYTES_MAX),
+            (_, Use::Sendfile) => start..end.min(start + block),
+        };
+        let keep = match (self.kind, usage) {
+            (Kind::Once, _) => false,
+            (Kind::Foreign, _) => true,
+            (_, usage) => usage == Use::Copy,
+        };
+        let ahead = range.end..end.min(range.end + COLD_READ_AHEAD_BYTES);
+        Read::new(Arc::clone(self.shared()), start, range, ahead, keep)
+    }
+
+    /// A helper has read this.
+    pub fn note_read(&self, range: &Range<u64>) {
+        if self.kind == Kind::Once {
+            self.seen.borrow_mut().add(range);
+        }
+    }
+}
+
+impl Drop for DiskFile {
+    fn drop(&mut self) {
+        if let (Some(file), Some(workers)) = (self.file.take(), &self.closer) {
+            workers.run(Box::new(move || drop(file)));
+        }
+    }
+}
+
+/// Blocks of a file that were read.
+#[derive(Debug, Default)]
+struct Seen(Vec<u64>);
+
+impl Seen {
+    fn covers(&self, range: Range<u64>) -> bool {
+        let mut blocks = range.start / COLD_READ_BYTES..range.end.div_ceil(COLD_READ_BYTES);
+        blocks.all(|block| {
+            let (word, bit) = place(block);
+            self.0.get(word).is_some_and(|bits| bits & bit != 0)
+        })
+    }
+
+    /// Adds the blocks that are whole.
+    fn add(&mut self, range: &Range<u64>) {
+        for block in range.start.div_ceil(COLD_READ_BYTES)..range.end / COLD_READ_BYTES {
+            let (word, bit) = place(block);
+            if self.0.len() <= word {
+                self.0.resize(word + 1, 0);
+            }
+            self.0[word] |= bit;
+        }
+    }
+}
+
+/// Where a block has its bit. Files are shorter than 2^63 bytes, so that the word's index fits.
+fn place(block: u64) -> (usize, u64) {
+    ((block / 64) as usize, 1 << (block % 64))
+}

@@ -1,0 +1,187 @@
+//! What the loop asks of a helper: to open a file, or to read a part of one.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use rustix::fs::{Advice, Stat};
+
+use super::pool::Workers;
+use crate::limits::HELPER_BUFFER_BYTES;
+use crate::service::{LookupError, OpenFile};
+
+/// Something that may wait for a disk, for a helper to do. A connection has one at a time.
+pub enum Errand {
+    /// Opens a file.
+    Open {
+        /// Its name, which the answer is known by.
+        name: Box<[u8]>,
+        /// Opens it.
+        open: Box<dyn FnOnce() -> Result<Opened, LookupError> + Send>,
+    },
+    /// Reads a part of one.
+    Read(Read),
+}
+
+/// What an errand came to.
+#[derive(Debug)]
+pub enum Fetched {
+    /// A file was opened, or was not.
+    Opened {
+        /// Its name.
+        name: Box<[u8]>,
+        /// What was found.
+        found: Result<Opened, LookupError>,
+    },
+    /// A part of a file was read, or was not.
+    Read(io::Result<Portion>),
+}
+
+/// What a helper has opened.
+#[derive(Debug)]
+pub enum Opened {
+    /// A regular file.
+    File(OpenFile),
+    /// A folder, open for reading.
+    Folder(OwnedFd),
+}
+
+/// A part of a file that was read.
+#[derive(Debug)]
+pub struct Portion {
+    /// Where it is. Bytes of it that are missing are beyond the file's end.
+    pub range: Range<u64>,
+    /// The bytes, if they were to be kept, and the file's state after they were read.
+    pub kept: Option<(Vec<u8>, Stat)>,
+}
+
+impl Errand {
+    /// Does it. May wait.
+    #[must_use]
+    pub fn run(self) -> Fetched {
+        match self {
+            Self::Open { name, open } => {
+                let found = open();
+                Fetched::Opened { name, found }
+            }
+            Self::Read(read) => Fetched::Read(read.run()),
+        }
+    }
+}
+
+impl fmt::Debug for Errand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open { name, .. } => f.debug_tuple("Open").field(name).finish(),
+            Self::Read(read) => f.debug_tuple("Read").field(read).finish(),
+        }
+    }
+}
+
+impl Fetched {
+    /// Leaves a file whose close may wait to the helpers.
+    pub(super) fn close_by(&mut self, workers: &Workers) {
+        if let Self::Opened {
+            found: Ok(Opened::File(file)),
+            ..
+        } = self
+        {
+            file.close_by(workers);
+        }
+    }
+}
+
+/// A read for a helper.
+#[derive(Debug)]
+pub struct Read {
+    file: Arc<File>,
+    /// The byte that is wanted first.
+    wanted: u64,
+    range: Range<u64>,
+    /// What the kernel shall read next.
+    ahead: Range<u64>,
+    /// The bytes are wanted; else it is enough that they are in memory.
+    keep: bool,
+}
+
+impl Read {
+    pub(super) fn new(
+        file: Arc<File>,
+        wanted: u64,
+        range: Range<u64>,
+        ahead: Range<u64>,
+        keep: bool,
+    ) -> Self {
+        Self {
+            file,
+            wanted,
+            range,
+            ahead,
+            keep,
+        }
+    }
+
+    fn run(self) -> io::Result<Portion> {
+        // A connection's buffer is bounded; a length fits.
+        let length = (self.range.end - self.range.start) as usize;
+        let mut kept = Vec::new();
+        let mut buffer = match self.keep {
+            true => {
+                kept.resize(length, 0);
+                Vec::new()
+            }
+            false => vec![0; length.min(HELPER_BUFFER_BYTES)],
+        };
+        let mut at = self.range.start;
+        let end = loop {
+            let done = (at - self.range.start) as usize;
+            if done == length {
+                break at;
+            }
+            let into = match self.keep {
+                true => &mut kept[done..],
+                false => {
+                    let most = buffer.len().min(length - done);
+                    &mut buffer[..most]
+                }
+            };
+            match self.file.read_at(into, at) {
+                Ok(0) => break self.range.end,
+                Ok(count) => at += count as u64,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // What was read before it is good.
+                Err(_) if at > self.wanted => break at,
+                Err(error) => return Err(error),
+            }
+        };
+        self.read_ahead();
+        let range = self.range.start..end;
+        let kept = match self.keep {
+            true => {
+                kept.truncate((at - self.range.start) as usize);
+                Some((kept, rustix::fs::fstat(self.file.as_fd())?))
+            }
+            false => None,
+        };
+        Ok(Portion { range, kept })
+    }
+
+    /// The sender will want what comes next.
+    fn read_ahead(&self) {
+        let length = self.ahead.end.saturating_sub(self.ahead.start);
+        if let Some(length) = NonZeroU64::new(length) {
+            // Only a hint.
+            let _ = rustix::fs::fadvise(
+                self.file.as_fd(),
+                self.ahead.start,
+                Some(length),
+                Advice::WillNeed,
+            );
+        }
+    }
+}

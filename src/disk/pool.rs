@@ -1,0 +1,270 @@
+//! The helpers: a few threads that wait for disks so that the loop need not. They are started when
+//! there is something to do, so that a server whose files are in memory never has them.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use super::errand::{Errand, Fetched};
+use crate::limits::HELPERS_MAX;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The threads, and what they have to do.
+#[derive(Clone)]
+pub struct Workers(Arc<Shared>);
+
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    threads: usize,
+    idle: usize,
+    /// The threads end when there is nothing left to do.
+    is_closed: bool,
+}
+
+impl Workers {
+    fn new() -> Self {
+        Self(Arc::new(Shared {
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+        }))
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a job done, in the order in which they come.
+    pub fn run(&self, job: Job) {
+        let mut queue = self.queue();
+        queue.jobs.push_back(job);
+        if queue.idle >= queue.jobs.len() || queue.threads == HELPERS_MAX {
+            self.0.changed.notify_one();
+            return;
+        }
+        queue.threads += 1;
+        drop(queue);
+        let workers = self.clone();
+        let started = thread::Builder::new()
+            .name("disk".into())
+            .spawn(move || workers.work());
+        if let Err(error) = started {
+            log::warn!("a thread that reads can't be started: {error}");
+            self.work_without_threads();
+        }
+    }
+
+    /// A thread's life.
+    fn work(&self) {
+        let mut queue = self.queue();
+        loop {
+            if let Some(job) = queue.jobs.pop_front() {
+                drop(queue);
+                job();
+                queue = self.queue();
+            } else if queue.is_closed {
+                queue.threads -= 1;
+                return;
+            } else {
+                queue.idle += 1;
+                let waited = self.0.changed.wait(queue);
+                queue = waited.unwrap_or_else(PoisonError::into_inner);
+                queue.idle -= 1;
+            }
+        }
+    }
+
+    /// Without a thread the loop itself waits, which is better than that nobody does.
+    fn work_without_threads(&self) {
+        let mut queue = self.queue();
+        queue.threads -= 1;
+        while queue.threads == 0
+            && let Some(job) = queue.jobs.pop_front()
+        {
+            drop(queue);
+            job();
+            queue = self.queue();
+        }
+    }
+
+    fn close(&self) {
+        self.queue().is_closed = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl fmt::Debug for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let queue = self.queue();
+        f.debug_struct("Workers")
+            .field("threads", &queue.threads)
+            .field("jobs", &queue.jobs.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The helpers of one loop. `K` says whom an errand is for.
+pub struct Pool<K> {
+    workers: Workers,
+    done: Arc<Done<K>>,
+}
+
+/// What was fetched and not yet taken, and how the loop is told.
+struct Done<K> {
+    fetched: Mutex<Vec<(K, Fetched)>>,
+    notify: Box<dyn Fn() + Send + Sync>,
+}
+
+impl<K> Done<K> {
+    fn fetched(&self) -> MutexGuard<'_, Vec<(K, Fetched)>> {
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Send + 'static> Pool<K> {
+    /// Helpers that call `notify` when there is something to take.
+    pub fn new(notify: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            workers: Workers::new(),
+            done: Arc::new(Done {
+                fetched: Mutex::default(),
+                notify: Box::new(notify),
+            }),
+        }
+    }
+
+    /// Sends somebody on an errand.
+    pub fn send(&self, key: K, errand: Errand) {
+        let (workers, done) = (self.workers.clone(), Arc::clone(&self.done));
+        self.workers.run(Box::new(move || {
+            let mut fetched = errand.run();
+            fetched.close_by(&workers);
+            let mut all = done.fetched();
+            all.push((key, fetched));
+            let is_first = all.len() == 1;
+            drop(all);
+            if is_first {
+                (done.notify)();
+            }
+        }));
+    }
+
+    /// What was fetched since this was called last.
+    #[must_use]
+    pub fn take(&self) -> Vec<(K, Fetched)> {
+        std::mem::take(&mut self.done.fetched())
+    }
+}
+
+impl<K> Drop for Pool<K> {
+    fn drop(&mut self) {
+        self.workers.close();
+    }
+}
+
+impl<K> fmt::Debug for Pool<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("workers", &self.workers)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::LookupError;
+    use std::sync::Barrier;
+    use std::sync::mpsc::{Sender, channel};
+
+    fn pool() -> (Pool<u32>, std::sync::mpsc::Receiver<()>) {
+        let (told, is_told) = channel();
+        let told = Mutex::new(told);
+        let notify = move || told.lock().unwrap().send(()).unwrap();
+        (Pool::new(notify), is_told)
+    }
+
+    fn errand(barrier: &Arc<Barrier>, begun: &Sender<()>) -> Errand {
+        let (barrier, begun) = (Arc::clone(barrier), begun.clone());
+        Errand::Open {
+            name: Box::default(),
+            open: Box::new(move || {
+                begun.send(()).unwrap();
+                barrier.wait();
+                Err(LookupError::NoDescriptor)
+            }),
+        }
+    }
+
+    #[test]
+    fn helpers_are_few_and_begin_with_the_first_errand() {
+        let (pool, is_told) = pool();
+        assert_eq!(pool.workers.queue().threads, 0);
+        let barrier = Arc::new(Barrier::new(HELPERS_MAX + 1));
+        let (begun, has_begun) = channel();
+        let count = 2 * HELPERS_MAX as u32;
+        for key in 0..count {
+            pool.send(key, errand(&barrier, &begun));
+        }
+        for _ in 0..HELPERS_MAX {
+            has_begun.recv().unwrap();
+        }
+        assert_eq!(pool.workers.queue().threads, HELPERS_MAX);
+        assert!(
+            has_begun.try_recv().is_err(),
+            "the others wait for a thread"
+        );
+        barrier.wait();
+        barrier.wait();
+        let mut keys = Vec::new();
+        while keys.len() < count as usize {
+            is_told.recv().unwrap();
+            keys.extend(pool.take().into_iter().map(|(key, _)| key));
+        }
+        keys.sort_unstable();
+        assert_eq!(keys, (0..count).collect::<Vec<_>>());
+        assert!(pool.take().is_empty());
+    }
+
+    #[test]
+    fn one_thread_does_for_errands_that_come_one_after_the_other() {
+        let (pool, is_told) = pool();
+        for key in 0..10 {
+            pool.send(
+                key,
+                Errand::Open {
+                    name: Box::default(),
+                    open: Box::new(|| Err(LookupError::NoDescriptor)),
+                },
+            );
+            is_told.recv().unwrap();
+            while pool.workers.queue().idle == 0 {
+                thread::yield_now();
+            }
+            assert_eq!(pool.take().len(), 1);
+        }
+        assert_eq!(pool.workers.queue().threads, 1);
+    }
+
+    #[test]
+    fn the_threads_end_with_the_pool() {
+        let (pool, is_told) = pool();
+        let (barrier, (begun, has_begun)) = (Arc::new(Barrier::new(2)), channel());
+        pool.send(1, errand(&barrier, &begun));
+        has_begun.recv().unwrap();
+        let workers = pool.workers.clone();
+        drop(pool);
+        barrier.wait();
+        is_told.recv().unwrap();
+        while workers.queue().threads > 0 {
+            thread::yield_now();
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! A folder, and how what lies beneath it is opened: so that nothing outside is reached, and, on
+//! the loop, so that no disk is waited for.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use crate::disk::{Kind, Kinds, Opened, Place};
+use crate::limits::OPEN_ATTEMPTS_MAX;
+use crate::service::{LookupError, OpenFile};
+
+/// Opens what is found: for reading, never as a controlling terminal, and without waiting for a
+/// FIFO's writer.
+const OPEN_FLAGS: OFlags = OFlags::RDONLY
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
+
+/// A handle to look beneath.
+pub(super) const FOLDER_FLAGS: OFlags =
+    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// How the kernel resolves a whole name, relative links included.
+const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
+
+/// How look-ups are kept beneath the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Containment {
+    /// openat2(2), since Linux 5.6: the kernel resolves the whole name, relative links included.
+    Openat2,
+    /// Component by component with O_NOFOLLOW, where openat2 is missing. No link is followed.
+    Walk,
+}
+
+/// What a component of a path names.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Component {
+    /// A folder on the way, to look in.
+    Folder,
+    /// The file.
+    File,
+}
+
+/// The folder. Helpers look beneath it, too.
+#[derive(Debug)]
+pub struct Beneath {
+    folder: OwnedFd,
+    containment: Containment,
+    place: Place,
+    /// openat2 can be asked to look nowhere but in memory (RESOLVE_CACHED, since Linux 5.12).
+    asks_cache: bool,
+    /// The kind of the folder's own file system, once a file on it was opened.
+    kind: OnceLock<Kind>,
+    kinds: Kinds,
+}
+
+impl Beneath {
+    /// Opens a folder, and finds out how it can be looked beneath.
+    ///
+    /// # Errors
+    /// The folder can't be opened or searched, or is none.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let folder = rustix::fs::open(path, FOLDER_FLAGS, Mode::empty())?;
+        // Some sandboxes answer EPERM for a system call that they don't know.
+        match probe(&folder, ResolveFlags::BENEATH) {
+            Err(Errno::NOSYS | Errno::PERM) => Ok(Self::new(folder, Containment::Walk)),
+            Err(error) => Err(error.into()),
+            Ok(()) => Ok(Self::new(folder, Containment::Openat2)),
+        }
+    }
+
+    /// An open folder, contained in a given way.
+    #[must_use]
+    pub fn new(folder: OwnedFd, containment: Containment) -> Self {
+        let cached = ResolveFlags::BENEATH | ResolveFlags::CACHED;
+        // What is not in memory is EAGAIN; EINVAL is a kernel that doesn't know the flag.
+        let asks_cache = containment == Containment::Openat2
+            && matches!(probe(&folder, cached), Ok(()) | Err(Errno::AGAIN));
+        let kinds = Kinds::default();
+        Self {
+            place: kinds.place_of(&folder),
+            folder,
+            containment,
+            asks_cache,
+            kind: OnceLock::new(),
+            kinds,
+        }
+    }
+
+    /// Takes all file systems beneath for one of this kind.
+    pub(super) fn assume(&mut self, kind: Kind) {
+        self.kinds = Kinds::assumed(kind);
+        self.kind = OnceLock::new();
+        self.place = self.kinds.place_of(&self.folder);
+    }
+
+    /// Opens a regular file or a folder. May wait for a disk.
+    ///
+    /// # Errors
+    /// See [`LookupError`]; never [`LookupError::Cold`].
+    pub fn find(&self, path: &[u8]) -> Result<Opened, LookupError> {
+        self.opened(self.open_path(path, OPEN_FLAGS).map_err(classify)?)
+    }
+
+    /// As [`Beneath::find`], without waiting for a disk: where it can't be known that it doesn't,
+    /// it is [`LookupError::Cold`].
+    ///
+    /// # Errors
+    /// See [`LookupError`].
+    pub fn find_at_once(&self, path: &[u8]) -> Result<Opened, LookupError> {
+        let resolve = match (self.place, self.containment) {
+            (Place::Foreign, _) => return Err(LookupError::Cold),
+            (Place::Memory, Containment::Openat2) => RESOLVE | ResolveFlags::NO_XDEV,
+            (Place::Local, Containment::Openat2) if self.asks_cache => {
+                RESOLVE | ResolveFlags::NO_XDEV | ResolveFlags::CACHED
+            }
+            _ => return self.find(path),
+        };
+        let found = rustix::fs::openat2(&self.folder, path, OPEN_FLAGS, Mode::empty(), resolve);
+        let file = found.map_err(|errno| match errno {
+            // Not in memory, changed during the look-up, on another file system or outside.
+            Errno::AGAIN | Errno::INTR | Errno::XDEV => LookupError::Cold,
+            other => classify(other),
+        })?;
+        let stat = rustix::fs::fstat(&file).map_err(LookupError::Failed)?;
+        opened(file, stat, |file| {
+            *self.kind.get_or_init(|| self.kinds.of(file, stat.st_dev))
+        })
+    }
+
+    /// The folder itself.
+    pub(super) fn folder(&self) -> &OwnedFd {
+        &self.folder
+    }
+
+    /// Opens one component of a path in a folder on the way, without following a link, leaving the
+    /// file system or waiting for a disk.
+    pub(super) fn open_component(
+        &self,
+        folder: &OwnedFd,
+        component: &[u8],
+        flags: Component,
+    ) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::NOFOLLOW
+            | match flags {
+                Component::Folder => FOLDER_FLAGS,
+                Component::File => OPEN_FLAGS,
+            };
+        let resolve = match (self.place, self.containment) {
+            (Place::Foreign, _) => return Err(Errno::XDEV),
+            (_, Containment::Walk) => {
+                return rustix::fs::openat(folder, component, flags, Mode::empty());
+            }
+            (Place::Local, _) if self.asks_cache => ResolveFlags::CACHED,
+            _ => ResolveFlags::empty(),
+        };
+        let resolve = resolve | RESOLVE | ResolveFlags::NO_XDEV;
+        rustix::fs::openat2(folder, component, flags, Mode::empty(), resolve)
+    }
+
+    /// What was opened, with the kind of its file system.
+    pub(super) fn opened(&self, file: OwnedFd) -> Result<Opened, LookupError> {
+        let stat = rustix::fs::fstat(&file).map_err(LookupError::Failed)?;
+        opened(file, stat, |file| self.kinds.of(file, stat.st_dev))
+    }
+
+    /// What a path leads to, if it stays beneath.
+    pub fn stat(&self, path: &[u8]) -> Option<Stat> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        rustix::fs::fstat(self.open_path(path, flags).ok()?).ok()
+    }
+
+    fn open_path(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        match self.containment {
+            Containment::Openat2 => self.open_beneath(path, flags),
+            Containment::Walk => self.open_by_walking(path, flags),
+        }
+    }
+
+    fn open_beneath(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let mut attempts = 0;
+        loop {
+            match rustix::fs::openat2(&self.folder, path, flags, Mode::empty(), RESOLVE) {
+                // The tree was changed during the look-up and the kernel couldn't be sure.
+                Err(Errno::AGAIN | Errno::INTR) if attempts < OPEN_ATTEMPTS_MAX => attempts += 1,
+                result => return result,
+            }
+        }
+    }
+
+    fn open_by_walking(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let mut components = path
+            .split(|&byte| byte == b'/')
+            .filter(|part| !part.is_empty());
+        let last = components.next_back().ok_or(Errno::NOTDIR)?;
+        let mut folder = None::<OwnedFd>;
+        for component in components {
+            let base = folder
+                .as_ref()
+                .map_or(self.folder.as_fd(), |folder| folder.as_fd());
+            let flags = FOLDER_FLAGS | OFlags::NOFOLLOW;
+            folder = Some(rustix::fs::openat(base, component, flags, Mode::empty())?);
+        }
+        let base = folder
+            .as_ref()
+            .map_or(self.folder.as_fd(), |folder| folder.as_fd());
+        let mut flags = flags | OFlags::NOFOLLOW;
+        // A name that ends in a slash can only mean a folder.
+        flags.set(OFlags::DIRECTORY, path.ends_with(b"/"));
+        rustix::fs::openat(base, last, flags, Mode::empty())
+    }
+}
+
+fn probe(folder: &OwnedFd, resolve: ResolveFlags) -> Result<(), Errno> {
+    rustix::fs::openat2(folder, c".", FOLDER_FLAGS, Mode::empty(), resolve).map(drop)
+}
+
+/// What was opened, if it is served.
+fn opened(
+    file: OwnedFd,
+    stat: Stat,
+    kind: impl FnOnce(&OwnedFd) -> Kind,
+) -> Result<Opened, LookupError> {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {
+            let kind = kind(&file);
+            Ok(Opened::File(OpenFile::new(File::from(file), stat, kind)))
+        }
+        FileType::Directory => Ok(Opened::Folder(file)),
+        _ => Err(LookupError::Refused(NOT_REGULAR)),
+    }
+}
+
+/// Why what is found under a name is refused; it may be a folder.
+pub(super) const NOT_REGULAR: &str = "not a regular file";
+
+/// Which failures of an open are the name's fault.
+pub(super) fn classify(errno: Errno) -> LookupError {
+    LookupError::Refused(match errno {
+        Errno::NOENT | Errno::NOTDIR => "no such file",
+        Errno::ACCESS | Errno::PERM => "permission denied",
+        Errno::LOOP => "a link that is not followed",
+        Errno::XDEV => "leads out of the root",
+        Errno::NAMETOOLONG => "the name is too long",
+        Errno::INVAL => "not a name",
+        // What open(2) says of a socket, and of a device without a driver.
+        Errno::NXIO | Errno::NODEV => NOT_REGULAR,
+        Errno::MFILE | Errno::NFILE => return LookupError::NoDescriptor,
+        other => return LookupError::Failed(other),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_fault_an_errno_is() {
+        assert_eq!(classify(Errno::MFILE), LookupError::NoDescriptor);
+        assert_eq!(classify(Errno::NFILE), LookupError::NoDescriptor);
+        for errno in [
+            Errno::IO,
+            Errno::NOMEM,
+            Errno::AGAIN,
+            Errno::STALE,
+            Errno::INTR,
+        ] {
+            assert_eq!(classify(errno), LookupError::Failed(errno));
+        }
+    }
+}
