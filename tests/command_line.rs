@@ -134,6 +134,10 @@ fn a_bad_value_is_one_line_before_anything_is_bound() {
             "--backlog: '0' won't do: it takes a whole number from 1 to 1073741824",
         ),
         (
+            "--workers 0",
+            "--workers: '0' won't do: it takes a whole number from 1 to 512",
+        ),
+        (
             "--backlog many",
             "--backlog: 'many' won't do: it takes a whole number from 1",
         ),
