@@ -153,7 +153,7 @@ fn a_stalled_client_is_reset_at_the_drains_end_and_the_exit_says_so() {
 
 #[test]
 fn a_client_without_a_name_is_closed_in_order_at_the_drains_end() {
-    let (_root, carafe) = server(&["--drain", "300ms"]);
+    let (_root, carafe) = server(&["--drain", "300ms", "--no-defer-accept"]);
     let mut silent = silent_client(&carafe);
     drain(&carafe);
     let log = assert_ends(carafe, 0);
@@ -242,6 +242,7 @@ fn clients_left_in_the_accept_queue_at_the_drains_end_are_told_of() {
         "1h",
         "--drain",
         "300ms",
+        "--no-defer-accept",
     ];
     let root = tempfile::tempdir().unwrap();
     let carafe = Carafe::serve(root.path(), &flags);

@@ -377,6 +377,11 @@ fn a_hangup_reaches_all_loops_and_the_one_access_log() {
     for _ in 0..60 {
         assert_eq!(exchange(carafe.addr(), b"file\n").unwrap(), b"old");
     }
+    // A line is written after its client has seen the end.
+    until("all have their lines", || {
+        let lines = fs::read_to_string(&access_log).unwrap();
+        lines.lines().count() == 60
+    });
     fs::remove_file(&link).unwrap();
     symlink("new", &link).unwrap();
     fs::rename(&access_log, folder.path().join("log.1")).unwrap();
