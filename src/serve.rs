@@ -35,12 +35,13 @@ use crate::timers::Seldom;
 use crate::transport::Socket;
 use crate::turn::{Next, Why};
 
-use client::{Active, Peer, Role, log_delivery, log_end};
+use client::{Active, log_delivery, log_end};
 use listeners::{bind_all, say_lower_somaxconn};
 use room::Room;
 use watch::{Observers, Watch};
 
 pub use client::Client;
+pub(crate) use client::{Peer, Role};
 
 /// `carafe serve`: serves until a signal ends it.
 ///
@@ -451,7 +452,7 @@ impl<S: Service> App for Serving<S> {
     fn idle_since(&self, client: &Client) -> Option<Instant> {
         match client {
             Client::Active(active) => active.conn.idle_since(),
-            Client::Silent => None,
+            Client::Silent | Client::Left(_) => None,
         }
     }
 
