@@ -23,7 +23,6 @@ use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Waker};
-use slab::Slab;
 
 use crate::limits::{ACCEPT_RETRY, ACCEPTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX, SCRATCH_BYTES};
 use crate::sockopt;
@@ -35,7 +34,7 @@ pub use app::{App, Control, Cx, ListenerId, Remote, SourceId, Token};
 
 use app::{FIRST_GENERATION, LISTENER, Life, SOURCE, WAKER};
 use listener::{Accepting, Listener, concerns_one_client};
-use slot::{End, Run, Shrinking, Slot};
+use slot::{End, Places, Run, Slot};
 
 /// How the loop came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +52,7 @@ pub struct Reactor<C> {
     events: Events,
     remote: Remote,
     listeners: Vec<Listener>,
-    slots: Slab<Slot<C>>,
+    slots: Places<C>,
     connections_max: usize,
     /// Connections that came by a listener aside and have not ended, and how many may be there.
     aside_open: usize,
@@ -61,7 +60,6 @@ pub struct Reactor<C> {
     generation: u32,
     /// By the keys of the slab.
     timers: Timers<u32>,
-    shrinking: Shrinking,
     run_queue: VecDeque<Token>,
     ending: Vec<(Token, End)>,
     /// What this turn's wait brought, sorted.
@@ -98,16 +96,17 @@ impl<C> Reactor<C> {
                 inbox: Arc::default(),
             },
             listeners: Vec::new(),
-            slots: Slab::new(),
+            slots: Places::new(),
             connections_max,
             aside_open: 0,
             aside_max: 0,
             generation: FIRST_GENERATION,
             timers: Timers::new(now),
-            shrinking: Shrinking::default(),
             run_queue: VecDeque::new(),
-            ending: Vec::new(),
-            ready: Vec::new(),
+            // What stays is allocated before what comes and goes: nothing below it on the heap
+            // could be given back.
+            ending: Vec::with_capacity(EVENTS_PER_TURN_MAX),
+            ready: Vec::with_capacity(EVENTS_PER_TURN_MAX),
             sources: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             control: Control {
@@ -315,7 +314,7 @@ impl<C> Reactor<C> {
         let next = doors
             .filter_map(Listener::next_deadline)
             .chain(self.timers.next())
-            .chain(self.shrinking.next());
+            .chain(self.slots.shrink_at());
         next.chain(drain_ends)
             .min()
             .map(|at| at.saturating_duration_since(now))
@@ -416,9 +415,8 @@ impl<C> Reactor<C> {
             true => self.aside_open += 1,
             false => self.control.stats.count_accepted(),
         }
-        let vacant = self.slots.vacant_entry();
         let token = Token {
-            key: vacant.key() as u32,
+            key: self.slots.vacant_key() as u32,
             generation: self.generation,
         };
         self.generation = self.generation.checked_add(1).unwrap_or(FIRST_GENERATION);
@@ -434,7 +432,7 @@ impl<C> Reactor<C> {
             token,
         };
         let conn = make(app, &mut cx);
-        vacant.insert(Slot {
+        self.slots.insert(Slot {
             socket,
             generation: token.generation,
             registered: false,

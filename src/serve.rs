@@ -38,7 +38,7 @@ use crate::timers::Seldom;
 use crate::transport::Socket;
 use crate::turn::{Next, Why};
 
-use client::{Active, Peer, Role, log_delivery, log_end};
+use client::{Active, log_delivery, log_end};
 use errands::Errands;
 use listeners::{bind_all, bind_for, say_lower_somaxconn};
 use room::Room;
@@ -46,6 +46,7 @@ use watch::{Observers, Watch};
 use workers::{Ended, Others, Place};
 
 pub use client::Client;
+pub(crate) use client::{Peer, Role};
 
 /// `carafe serve`: serves until a signal ends it.
 ///
@@ -538,7 +539,7 @@ impl<S: Service> App for Serving<S> {
     fn idle_since(&self, client: &Client) -> Option<Instant> {
         match client {
             Client::Active(active) => active.conn.idle_since(),
-            Client::Silent => None,
+            Client::Silent | Client::Left(_) => None,
         }
     }
 

@@ -1,6 +1,8 @@
 //! For tests and benches only: transports that do what a test says, a bench that steps one
 //! connection as the loop would, and choices that can be enumerated. Not part of the interface.
 
+mod crowd;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -13,6 +15,8 @@ use crate::limits::{KEEP_ALIVE, REQUEST_TIMEOUT, SCRATCH_BYTES, STALL_TIMEOUT};
 use crate::service::Service;
 use crate::transport::{SendFileError, Transport};
 use crate::turn::{Next, Readiness, Turn, Why};
+
+pub use crowd::Crowd;
 
 /// An edge that says that a read may find something.
 pub const READABLE: Why = Why::Ready(Readiness {

@@ -6,6 +6,8 @@
     reason = "a test says what failed by panicking"
 )]
 
+mod common;
+
 use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream as Client};
@@ -13,6 +15,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use carafe::limits::{PLACES_KEPT, SHRINK_DELAY};
 use carafe::reactor::{App, Control, Cx, Ending, ListenerId, Reactor, Remote, SourceId, Token};
 use carafe::stats::{Reason, Stats};
 use carafe::turn::{Next, Why};
@@ -76,6 +79,8 @@ struct Outcome {
     ending: Ending,
     stats: Stats,
     probe: Probe,
+    /// How many connections the slab has memory for.
+    places: usize,
 }
 
 /// Runs a loop beside `clients`, until so many connections have ended.
@@ -106,6 +111,7 @@ fn run(
                 ending,
                 stats: reactor.stats().clone(),
                 probe,
+                places: reactor.places(),
             }
         });
         clients(address, remote);
@@ -332,6 +338,38 @@ fn a_remote_reaches_the_loop_and_a_drain_resets_what_is_left() {
     );
     assert_eq!(outcome.probe.sources, [SourceId(7)]);
     assert_eq!(outcome.stats.ended(Reason::DrainDeadline), 1);
+}
+
+#[test]
+fn the_slab_is_given_back_when_most_have_left() {
+    const MANY: usize = PLACES_KEPT + 100;
+    common::raise_own_limit();
+    let outcome = run(
+        MANY + 1,
+        MANY + 1,
+        move |socket, _, why, cx| match (why, socket.read(&mut [0; 1])) {
+            (Why::Deadline, _) => Next::Close(Reason::Complete),
+            // The one that stays says so when the others have left, and is there for longer than
+            // the slab.
+            (_, Ok(1)) => {
+                cx.turn.deadline = Some(cx.turn.now + 2 * SHRINK_DELAY);
+                Next::Wait
+            }
+            (_, Ok(_)) => Next::Close(Reason::ClientLeft),
+            (_, Err(_)) => Next::Wait,
+        },
+        |address, _| {
+            let mut stays = Client::connect(address).unwrap();
+            let others: Vec<_> = (0..MANY)
+                .map(|_| Client::connect(address).unwrap())
+                .collect();
+            drop(others);
+            stays.write_all(b"!").unwrap();
+            assert_eq!(read_all(stays).unwrap(), b"");
+        },
+    );
+    assert_eq!(outcome.stats.ended(Reason::ClientLeft), MANY as u64);
+    assert!(outcome.places < PLACES_KEPT, "{} places", outcome.places);
 }
 
 // ---- connections that the application begins ----

@@ -8,7 +8,7 @@ use super::Reactor;
 use super::app::{App, Life, Token};
 use super::listener::Accepting;
 use super::slot::{End, Run};
-use crate::limits::{PLACES_KEPT, ROOM_KEPT_FREE_SHARE};
+use crate::limits::{PLACES_KEPT, ROOM_KEPT_FREE_SHARE, SCRATCH_BYTES};
 use crate::sockopt;
 use crate::stats::Reason;
 use crate::turn::Why;
@@ -37,7 +37,7 @@ impl<C> Reactor<C> {
             app.ended(slot.conn, token, reason, &mut self.control);
         }
         self.ending = ending;
-        self.shrinking.have_left(&self.slots, self.control.now);
+        self.slots.have_left(self.control.now);
         for listener in &mut self.listeners {
             if let Accepting::Resting { .. } = listener.state {
                 listener.state = Accepting::Ready;
@@ -47,15 +47,16 @@ impl<C> Reactor<C> {
 
     /// A while after most connections have left, their memory goes, too.
     pub(super) fn give_back(&mut self) {
-        if !self.shrinking.is_due(&mut self.slots, self.control.now) {
+        if !self.slots.shrink(self.control.now) {
             return;
         }
         self.run_queue.shrink_to(PLACES_KEPT);
         self.ending.shrink_to(PLACES_KEPT);
-        if self.slots.is_empty() {
+        if self.slots.len() == 0 {
             // What the wheel holds still belongs to those who are gone.
             self.timers.clear();
         }
+        nudge_allocator();
     }
 
     /// Shuts the door: new SYNs are dropped, while those already let in are accepted still.
@@ -130,4 +131,12 @@ impl<C> Reactor<C> {
         })
         .collect()
     }
+}
+
+/// glibc merges small free blocks, and gives the end of its heap back to the kernel, when a block of
+/// 64 KiB is freed.
+fn nudge_allocator() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(
+        SCRATCH_BYTES,
+    )));
 }

@@ -2,6 +2,7 @@
 //! are as many as connections, and most of those wait: a place is small, and given back.
 
 use std::io;
+use std::ops::{Index, IndexMut};
 use std::time::Instant;
 
 use mio::net::TcpStream;
@@ -71,52 +72,118 @@ impl<C> Slot<C> {
     }
 }
 
-/// What the slab allocates for one connection, its own tag included. Its type is private; this is
-/// the same one.
+/// What the slab allocates for one connection, its own tag included. The type of that is private;
+/// this is the same one.
 pub(super) const fn entry_bytes<C>() -> usize {
     #[allow(dead_code, reason = "only its size is asked for")]
     enum Entry<T> {
         Vacant(usize),
         Occupied(T),
     }
-    size_of::<Entry<Slot<C>>>()
+    size_of::<Entry<Option<Slot<C>>>>()
 }
 
-/// When the slab gives back what it doesn't need. A load that comes and goes must not pay for
-/// that, so it happens a while after most connections have left, if they have not come back.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Shrinking {
-    at: Option<Instant>,
+/// The slab. It gives back what it doesn't need: a while after most connections have left, since a
+/// load that comes and goes must not pay for that.
+#[derive(Debug)]
+pub(super) struct Places<C> {
+    /// The first place is nobody's. With it the slab never frees its memory, but only makes it
+    /// smaller: glibc takes the size of a large block that is freed for one that will be wanted
+    /// again, and keeps as much of its heap from then on (M_TRIM_THRESHOLD in mallopt(3)).
+    slab: Slab<Option<Slot<C>>>,
+    shrink_at: Option<Instant>,
 }
 
-impl Shrinking {
-    /// Connections have left.
-    pub(super) fn have_left<T>(&mut self, slots: &Slab<T>, now: Instant) {
-        if self.at.is_none() && is_far_too_large(slots) {
-            self.at = Some(now + SHRINK_DELAY);
+/// A key is given to somebody until that one is removed.
+const SOMEBODY: &str = "the key is a connection's";
+
+impl<C> Places<C> {
+    pub(super) fn new() -> Self {
+        let mut slab = Slab::new();
+        slab.insert(None);
+        Self {
+            slab,
+            shrink_at: None,
         }
     }
 
-    /// When to look again.
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.at
+    /// How many are taken.
+    pub(super) fn len(&self) -> usize {
+        self.slab.len() - 1
     }
 
-    /// Whether the time has come; and if the slab is still too large, it gives back what lies
-    /// behind its last connection.
-    pub(super) fn is_due<T>(&mut self, slots: &mut Slab<T>, now: Instant) -> bool {
-        let is_due = self.at.is_some_and(|at| at <= now);
-        if is_due {
-            self.at = None;
-            if is_far_too_large(slots) {
-                slots.shrink_to_fit();
+    pub(super) fn capacity(&self) -> usize {
+        self.slab.capacity()
+    }
+
+    /// The key that the next one will have.
+    pub(super) fn vacant_key(&self) -> usize {
+        self.slab.vacant_key()
+    }
+
+    pub(super) fn insert(&mut self, slot: Slot<C>) {
+        self.slab.insert(Some(slot));
+    }
+
+    pub(super) fn get(&self, key: usize) -> Option<&Slot<C>> {
+        self.slab.get(key)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, key: usize) -> Option<&mut Slot<C>> {
+        self.slab.get_mut(key)?.as_mut()
+    }
+
+    /// Somebody must be there.
+    pub(super) fn remove(&mut self, key: usize) -> Slot<C> {
+        self.slab.remove(key).expect(SOMEBODY)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Slot<C>)> {
+        let places = self.slab.iter();
+        places.filter_map(|(key, slot)| Some((key, slot.as_ref()?)))
+    }
+
+    /// Connections have left.
+    pub(super) fn have_left(&mut self, now: Instant) {
+        if self.shrink_at.is_none() && self.is_far_too_large() {
+            self.shrink_at = Some(now + SHRINK_DELAY);
+        }
+    }
+
+    /// When [`Places::shrink`] has something to do.
+    pub(super) fn shrink_at(&self) -> Option<Instant> {
+        self.shrink_at
+    }
+
+    /// If it is time and the slab is still too large, it gives back what lies behind the last
+    /// connection. Returns whether it was time.
+    pub(super) fn shrink(&mut self, now: Instant) -> bool {
+        let is_time = self.shrink_at.is_some_and(|at| at <= now);
+        if is_time {
+            self.shrink_at = None;
+            if self.is_far_too_large() {
+                self.slab.shrink_to_fit();
             }
         }
-        is_due
+        is_time
+    }
+
+    /// Three quarters of it are vacant. (A slab doubles: right after it grew, half of it is.)
+    fn is_far_too_large(&self) -> bool {
+        self.capacity() > PLACES_KEPT && self.len() <= self.capacity() / 4
     }
 }
 
-/// Three quarters of it are vacant. (A slab doubles: right after it grew, half of it is.)
-fn is_far_too_large<T>(slots: &Slab<T>) -> bool {
-    slots.capacity() > PLACES_KEPT && slots.len() <= slots.capacity() / 4
+impl<C> Index<usize> for Places<C> {
+    type Output = Slot<C>;
+
+    fn index(&self, key: usize) -> &Slot<C> {
+        self.get(key).expect(SOMEBODY)
+    }
+}
+
+impl<C> IndexMut<usize> for Places<C> {
+    fn index_mut(&mut self, key: usize) -> &mut Slot<C> {
+        self.get_mut(key).expect(SOMEBODY)
+    }
 }

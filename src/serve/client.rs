@@ -20,6 +20,15 @@ pub enum Client {
     Silent,
     /// Anything else.
     Active(Box<Active>),
+    /// It ended before a byte came.
+    Left(Box<Farewell>),
+}
+
+/// What the log says of one that ended before a byte came.
+#[derive(Debug)]
+pub struct Farewell {
+    peer: Peer,
+    accepted_at: Instant,
 }
 
 /// A connection that does something, and what its last log line needs.
@@ -30,7 +39,7 @@ pub struct Active {
     /// It stands in the line of those who wait for a descriptor.
     pub(super) in_line: bool,
     pub(super) role: Role,
-    pub(super) conn: Conn,
+    pub(crate) conn: Conn,
 }
 
 impl Client {
@@ -69,36 +78,57 @@ impl Client {
         }
         match self {
             Self::Active(active) => Some(active),
-            Self::Silent => None,
+            Self::Silent | Self::Left(_) => None,
         }
     }
 
     /// After a step: one that has said nothing yet, and waits until this `deadline`, gives back all
-    /// that can be had from there again.
+    /// that can be had from there again; one that has ended gives back all but its farewell, since
+    /// very many may end in one turn.
     pub(crate) fn rest(&mut self, next: Next, deadline: Option<Instant>) {
-        if let Self::Active(active) = self
-            && next == Next::Wait
-            && matches!(active.role, Role::Client(_))
-            && deadline.is_some()
-            && active.conn.silent_until() == deadline
-        {
-            *self = Self::Silent;
+        let Self::Active(active) = self else { return };
+        if !matches!(active.role, Role::Client(_)) {
+            return;
+        }
+        match next {
+            Next::Wait if deadline.is_some() && active.conn.silent_until() == deadline => {
+                *self = Self::Silent;
+            }
+            Next::Close(_) | Next::Reset(_) if active.has_said_nothing() => {
+                *self = Self::Left(Box::new(Farewell {
+                    peer: active.peer,
+                    accepted_at: active.accepted_at,
+                }));
+            }
+            _ => {}
         }
     }
 
     /// What there is to say of one that has ended. A silent one ends without a step only if it can't
     /// be watched, in the turn in which it came.
     pub(super) fn into_active(self, now: Instant) -> Box<Active> {
-        match self {
-            Self::Active(active) => active,
-            Self::Silent => Box::new(Active {
-                peer: Peer(None),
-                accepted_at: now,
-                in_line: false,
-                role: Role::Client(Stage::Reading),
-                conn: Conn::silent(now),
-            }),
-        }
+        let (peer, accepted_at) = match self {
+            Self::Active(active) => return active,
+            Self::Left(farewell) => (farewell.peer, farewell.accepted_at),
+            Self::Silent => (Peer(None), now),
+        };
+        Box::new(Active {
+            peer,
+            accepted_at,
+            in_line: false,
+            role: Role::Client(Stage::Reading),
+            conn: Conn::silent(now),
+        })
+    }
+}
+
+impl Active {
+    fn has_said_nothing(&self) -> bool {
+        let conn = &self.conn;
+        !self.in_line
+            && conn.subject().is_empty()
+            && conn.delivery().is_none()
+            && !conn.was_kept_alive()
     }
 }
 
@@ -179,4 +209,126 @@ pub(super) fn log_delivery(peer: Peer, delivery: &Delivery, took: Duration, end:
         "{peer} \"{}\" {offset}/{promised} bytes {seconds:.3}s {end}",
         Escaped(subject)
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::REQUEST_TIMEOUT;
+    use crate::service::{Request, Service, Verdict};
+    use crate::testing::{Bench, READABLE, Read, Scripted, WRITABLE};
+
+    /// Release only: mio's sockets are larger in debug builds.
+    #[cfg(not(debug_assertions))]
+    #[test]
+    fn a_place_in_the_slab_takes_32_bytes() {
+        assert_eq!(crate::reactor::Reactor::<Client>::slot_bytes(), 32);
+    }
+
+    /// Wants more, whatever comes.
+    struct Insatiable;
+
+    impl Service for Insatiable {
+        fn judge(&mut self, _: &Request<'_>) -> Verdict {
+            Verdict::NeedMore {
+                guessed: false,
+                quiet: None,
+            }
+        }
+    }
+
+    fn peer() -> Peer {
+        Peer::new("[::ffff:192.0.2.1]:50000".parse().expect("an address"))
+    }
+
+    /// A client of this role after its first step, in which it read this; and its deadline.
+    fn accepted(role: Role, read: Read) -> (Client, Option<Instant>) {
+        let mut bench = Bench::new(Scripted::new([read], []), Insatiable);
+        assert_eq!(bench.step(Why::Start), Next::Wait);
+        let mut client = Client::new(peer(), role, bench.now, REQUEST_TIMEOUT);
+        if let Client::Active(active) = &mut client {
+            active.conn = bench.conn;
+        }
+        client.rest(Next::Wait, bench.deadline);
+        (client, bench.deadline)
+    }
+
+    const CLIENT: Role = Role::Client(Stage::Reading);
+
+    #[test]
+    fn one_that_has_said_nothing_is_silent_and_no_other_is() {
+        let (client, _) = accepted(CLIENT, Read::Block);
+        assert!(matches!(client, Client::Silent));
+        let (client, _) = accepted(CLIENT, Read::Bytes(b"na".to_vec()));
+        assert!(matches!(client, Client::Active(_)));
+        let (client, _) = accepted(Role::Monitor, Read::Block);
+        assert!(matches!(client, Client::Active(_)));
+    }
+
+    #[test]
+    fn one_that_must_be_asked_again_at_another_time_is_not_silent() {
+        let (mut client, deadline) = accepted(Role::Monitor, Read::Block);
+        if let Client::Active(active) = &mut client {
+            active.role = CLIENT;
+        }
+        for (next, at) in [
+            (Next::Wait, None),
+            (Next::Wait, deadline.map(|at| at + Duration::from_nanos(1))),
+            (Next::Park, deadline),
+            (Next::Again, deadline),
+        ] {
+            client.rest(next, at);
+            assert!(matches!(client, Client::Active(_)), "{next:?} {at:?}");
+        }
+    }
+
+    #[test]
+    fn a_silent_one_that_speaks_is_who_it_was() {
+        let (mut client, deadline) = accepted(CLIENT, Read::Block);
+        let active = client.wake(READABLE, deadline, REQUEST_TIMEOUT, peer);
+        let active = active.expect("something came");
+        assert_eq!(active.peer.to_string(), "192.0.2.1:50000");
+        assert_eq!(Some(active.accepted_at + REQUEST_TIMEOUT), deadline);
+        assert_eq!(active.conn.silent_until(), deadline);
+        client.rest(Next::Wait, deadline);
+        assert!(
+            matches!(client, Client::Silent),
+            "it was an alarm for nothing"
+        );
+    }
+
+    /// What silent clients are not woken for changes nothing, and touches no socket.
+    #[test]
+    fn a_silent_one_is_not_woken_for_nothing() {
+        let (mut client, deadline) = accepted(CLIENT, Read::Block);
+        for why in [WRITABLE, Why::Evict] {
+            let nobody_asks = || unreachable!("the kernel is not asked");
+            let woken = client.wake(why, deadline, REQUEST_TIMEOUT, nobody_asks);
+            assert!(woken.is_none(), "{why:?}");
+            let mut bench = Bench::new(Scripted::default(), Insatiable);
+            bench.conn = Conn::silent(bench.now + REQUEST_TIMEOUT);
+            bench.deadline = Some(bench.now + REQUEST_TIMEOUT);
+            assert_eq!(bench.step(why), Next::Wait);
+            assert_eq!(bench.conn.silent_until(), bench.deadline);
+            assert!(bench.transport.guards.is_empty());
+        }
+    }
+
+    #[test]
+    fn one_that_leaves_without_a_word_is_remembered_to_its_last_line() {
+        let (mut client, deadline) = accepted(CLIENT, Read::Block);
+        let woken = client.wake(READABLE, deadline, REQUEST_TIMEOUT, peer);
+        let accepted_at = woken.expect("something came").accepted_at;
+        client.rest(Next::Close(Reason::ClientLeft), deadline);
+        assert!(matches!(client, Client::Left(_)));
+        let left = client.into_active(accepted_at + Duration::from_secs(1));
+        assert_eq!(left.peer.to_string(), "192.0.2.1:50000");
+        assert_eq!(left.accepted_at, accepted_at);
+        assert!(left.has_said_nothing());
+    }
+
+    #[test]
+    fn one_that_was_reset_has_no_address() {
+        assert_eq!(Peer(None).to_string(), "-");
+    }
 }

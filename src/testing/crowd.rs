@@ -128,6 +128,8 @@ impl Crowd {
             },
             turn: &mut turn,
             delivered: &mut Vec::new(),
+            errand: &mut None,
+            fetched: None,
         };
         let next = active.conn.step(&mut env, why);
         *deadline = turn.deadline;
