@@ -44,9 +44,8 @@ fn silent_clients_weigh_little_and_their_memory_is_given_back() {
     let root = root();
     let flags = ["--request-timeout", "1h", "--open-files", "50", "-q"];
     let carafe = Carafe::serve(root.path(), &flags);
-    // What is needed once is there: clients of every kind have come and gone.
+    let before = carafe.descriptors();
     let come_and_go = |count: u64| {
-        let before = carafe.descriptors();
         let clients: Vec<_> = (0..count).map(|_| connect(carafe.addr())).collect();
         until("they are let in", || {
             carafe.descriptors() == before + count as usize
@@ -56,11 +55,12 @@ fn silent_clients_weigh_little_and_their_memory_is_given_back() {
         until("they are gone", || carafe.descriptors() == before);
         held
     };
+    // What is needed once is there when clients of every kind have come and gone.
     assert_eq!(exchange(carafe.addr(), b"small\n").unwrap(), b"small bytes");
     come_and_go(most.min(1024));
-    let before = resident_bytes(&carafe);
+    let at_first = resident_bytes(&carafe);
     for _ in 0..2 {
-        let taken = come_and_go(most).saturating_sub(before);
+        let taken = come_and_go(most).saturating_sub(at_first);
         let each = taken as f64 / most as f64;
         let _ = writeln!(
             std::io::stderr(),
@@ -68,7 +68,7 @@ fn silent_clients_weigh_little_and_their_memory_is_given_back() {
         );
         assert!(taken <= most * EACH_BYTES_MAX, "{each} bytes each");
         until("their memory is given back", || {
-            resident_bytes(&carafe).saturating_sub(before) <= taken / 2
+            resident_bytes(&carafe).saturating_sub(at_first) <= taken / 2
         });
     }
     carafe.signal(Signal::TERM);
