@@ -1,5 +1,5 @@
 //! The connection alone: nanoseconds for a download over a transport without a kernel, and what
-//! an idle connection weighs. The look-up in the root is real, so its system calls are in it; a
+//! one weighs. The look-up in the root is real, so its system calls are in it; a
 //! body from memory shows the rest.
 #![allow(
     clippy::unwrap_used,
@@ -48,7 +48,7 @@ fn download<S: Service>(bench: &mut Bench<Null, S>, request: &'static [u8]) {
 
 fn connections(criterion: &mut Criterion) {
     println!(
-        "an idle connection: {} bytes in the slab, {} of them the state machine's",
+        "a place in the slab: {} bytes; the state machine of a connection that has spoken: {}",
         Reactor::<Client>::slot_bytes(),
         size_of::<Conn>()
     );

@@ -66,7 +66,7 @@ pub const REPLIES_PER_STEP_MAX: u32 = 16;
 pub const ROOM_KEPT_FREE_SHARE: usize = 10;
 
 /// The size up to which what grows with the number of connections is left as it is, in
-/// connections: a slab of 32 KiB.
+/// connections: a slab of 40 KiB.
 pub const PLACES_KEPT: usize = 1024;
 
 /// How long after most connections have left their memory is given back. Those who come back at

@@ -60,6 +60,8 @@ fn hang_up(carafe: &Carafe, says: &str, times: usize) {
 fn use_it(carafe: &Carafe) {
     assert_eq!(exchange(carafe.addr(), b"small\n").unwrap(), b"small bytes");
     assert_eq!(exchange(carafe.addr(), b"missing\n").unwrap(), b"");
+    // Its line comes when the server has seen that the client is done.
+    carafe.wait_for_log("refused: no such file");
     let (client, _) = begin_download(carafe.addr(), "large");
     vanish(client);
     carafe.wait_for_log("reset by peer");

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{
-    Carafe, ENDED, LARGE_BYTES, assert_reset, begin_download, connect, connect_narrow, count_lines,
+    Carafe, LARGE_BYTES, assert_reset, begin_download, connect, connect_narrow, count_lines,
     exchange, pattern, reason_count, sparse_file, until, vanish,
 };
 use tempfile::TempDir;
@@ -65,6 +65,10 @@ fn root() -> TempDir {
 fn assert_probe(addr: SocketAddr) {
     assert_eq!(exchange(addr, b"small\n").unwrap(), b"small bytes");
 }
+
+/// What the line for a connection that has ended holds, even if the kernel doesn't know any more whose
+/// it was.
+const ENDED: &str = "INFO  carafe::serve::client] ";
 
 /// Fifty clients at every stage leave by `leave`; all must be forgotten.
 fn vanishing(leave: impl Fn(TcpStream)) -> String {

@@ -42,11 +42,17 @@ fn silent_clients_weigh_little_and_their_memory_is_given_back() {
     let limit = raise_own_limit();
     let most = limit.saturating_sub(SPARE).min(15_000);
     let root = root();
-    let flags = ["--request-timeout", "1h", "--open-files", "50", "-q"];
+    let flags = [
+        "--request-timeout",
+        "1h",
+        "--open-files",
+        "50",
+        "-q",
+        "--no-defer-accept",
+    ];
     let carafe = Carafe::serve(root.path(), &flags);
-    // What is needed once is there: clients of every kind have come and gone.
+    let before = carafe.descriptors();
     let come_and_go = |count: u64| {
-        let before = carafe.descriptors();
         let clients: Vec<_> = (0..count).map(|_| connect(carafe.addr())).collect();
         until("they are let in", || {
             carafe.descriptors() == before + count as usize
@@ -56,11 +62,12 @@ fn silent_clients_weigh_little_and_their_memory_is_given_back() {
         until("they are gone", || carafe.descriptors() == before);
         held
     };
+    // What is needed once is there when clients of every kind have come and gone.
     assert_eq!(exchange(carafe.addr(), b"small\n").unwrap(), b"small bytes");
     come_and_go(most.min(1024));
-    let before = resident_bytes(&carafe);
+    let at_first = resident_bytes(&carafe);
     for _ in 0..2 {
-        let taken = come_and_go(most).saturating_sub(before);
+        let taken = come_and_go(most).saturating_sub(at_first);
         let each = taken as f64 / most as f64;
         let _ = writeln!(
             std::io::stderr(),
@@ -68,7 +75,7 @@ fn silent_clients_weigh_little_and_their_memory_is_given_back() {
         );
         assert!(taken <= most * EACH_BYTES_MAX, "{each} bytes each");
         until("their memory is given back", || {
-            resident_bytes(&carafe).saturating_sub(before) <= taken / 2
+            resident_bytes(&carafe).saturating_sub(at_first) <= taken / 2
         });
     }
     carafe.signal(Signal::TERM);
@@ -78,7 +85,7 @@ fn silent_clients_weigh_little_and_their_memory_is_given_back() {
 #[test]
 fn a_client_that_is_silent_for_a_while_is_served_and_known_by_its_address() {
     let root = root();
-    let carafe = Carafe::serve(root.path(), &[]);
+    let carafe = Carafe::serve(root.path(), &["--no-defer-accept"]);
     let (before, mut client) = (carafe.descriptors(), connect(carafe.addr()));
     let (leaver, breaker) = (connect(carafe.addr()), connect(carafe.addr()));
     let own = [&client, &leaver].map(|client| client.local_addr().unwrap());

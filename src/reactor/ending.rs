@@ -8,7 +8,7 @@ use super::Reactor;
 use super::app::{App, Life, Token};
 use super::listener::Accepting;
 use super::slot::{End, Run};
-use crate::limits::{PLACES_KEPT, ROOM_KEPT_FREE_SHARE, SCRATCH_BYTES};
+use crate::limits::{PLACES_KEPT, ROOM_KEPT_FREE_SHARE};
 use crate::sockopt;
 use crate::stats::Reason;
 use crate::turn::Why;
@@ -56,7 +56,6 @@ impl<C> Reactor<C> {
             // What the wheel holds still belongs to those who are gone.
             self.timers.clear();
         }
-        nudge_allocator();
     }
 
     /// Shuts the door: new SYNs are dropped, while those already let in are accepted still.
@@ -131,12 +130,4 @@ impl<C> Reactor<C> {
         })
         .collect()
     }
-}
-
-/// glibc merges small free blocks, and gives the end of its heap back to the kernel, when a block of
-/// 64 KiB is freed.
-fn nudge_allocator() {
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(
-        SCRATCH_BYTES,
-    )));
 }
