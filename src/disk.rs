@@ -168,9 +168,16 @@ impl DiskFile {
     #[must_use]
     pub fn errand(&self, start: u64, end: u64, usage: Use) -> Read {
         let block = COLD_READ_BYTES;
+        // The next one that was not read yet, whole: it is read once.
+        let first = || {
+            let mut first = start - start % block;
+            while self.seen.borrow().covers(first..first + block) {
+                first += block;
+            }
+            first..first + block
+        };
         let range = match (self.kind, usage) {
-            // Whole blocks: they are read once.
-            (Kind::Once, _) => start - start % block..start - start % block + block,
+            (Kind::Once, _) => first(),
             (Kind::Foreign, _) | (_, Use::Copy) => start..end.min(start + FETCHED_BYTES_MAX),
             (_, Use::Sendfile) => start..end.min(start + block),
         };
@@ -180,7 +187,8 @@ impl DiskFile {
             (_, usage) => usage == Use::Copy,
         };
         let ahead = range.end..end.min(range.end + COLD_READ_AHEAD_BYTES);
-        Read::new(Arc::clone(self.shared()), start, range, ahead, keep)
+        let wanted = start.max(range.start);
+        Read::new(Arc::clone(self.shared()), wanted, range, ahead, keep)
     }
 
     /// A helper has read this.

@@ -524,7 +524,7 @@ impl Wire {
     }
 
     fn is_next_cold(&mut self) -> bool {
-        let is_cold = self.colds_left > 0 && self.choices.below(3) == 2;
+        let is_cold = self.colds_left > 0 && self.choices.below(2) == 1;
         self.colds_left -= u32::from(is_cold);
         is_cold
     }

@@ -359,9 +359,10 @@ fn a_request_on_a_kept_connection_costs_one_read_and_one_send() {
     let carafe = Carafe::start(command);
     let mut talk = kept(&carafe);
     assert_eq!(talk.get("/small").body, SMALL);
-    // That it is missing is known to the kernel from now on; a helper has asked.
-    assert_eq!(talk.get("/missing").status, 404);
-    assert_eq!(talk.get("/missing?begin").status, 404);
+    // The first look at a name may wait for the disk, which is a helper's to do.
+    for query in ["first", "begin"] {
+        assert_eq!(talk.get(&format!("/missing?{query}")).status, 404);
+    }
     for _ in 0..REQUESTS {
         assert_eq!(talk.get("/small").body, SMALL);
     }
@@ -379,7 +380,6 @@ fn a_request_on_a_kept_connection_costs_one_read_and_one_send() {
     for (call, expected) in [
         ("openat2", REQUESTS + 1),
         ("fstat", REQUESTS),
-        ("preadv2", REQUESTS),
         ("close", REQUESTS),
         ("sendto", REQUESTS + 1),
         ("epoll_wait", REQUESTS + 1),
@@ -395,6 +395,10 @@ fn a_request_on_a_kept_connection_costs_one_read_and_one_send() {
         .filter_map(|call| counts.remove(call))
         .sum();
     assert_eq!(reads, REQUESTS + 1, "{counts:?}");
+    // What is in memory is read without a question, or is the answer to it.
+    let preads = ["pread64", "preadv2"].iter();
+    let preads: usize = preads.filter_map(|call| counts.remove(call)).sum();
+    assert_eq!(preads, REQUESTS, "{counts:?}");
     // The log's line wakes the writer, and a debug build asks whether what it closes is open.
     // Nothing else happens, no epoll_ctl above all.
     counts.remove("futex");

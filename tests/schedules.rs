@@ -17,6 +17,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::rc::Rc;
 
+use carafe::disk::Kind;
 use carafe::limits::{COPIED_BODY_BYTES_MAX, NAME_GAP, TURN_BYTES_MAX};
 use carafe::service::{Request, Service, Verdict};
 use carafe::services::bare::Bare;
@@ -26,6 +27,7 @@ use carafe::testing::{Bench, Choices, Wire};
 use carafe::turn::{Next, Why};
 use chaos::chaos;
 use proptest::prelude::*;
+use proptest::sample::select;
 use tempfile::TempDir;
 
 fn root(files: &[(&str, &[u8])]) -> TempDir {
@@ -43,6 +45,13 @@ fn bare(root: &Path, exact: bool) -> Bare {
     )
 }
 
+/// On a file system that is taken for one of this kind.
+fn on(root: &Path, kind: Kind) -> Bare {
+    let mut root = Root::open(root, false).unwrap();
+    root.assume(kind);
+    Bare::new(root, Some(NAME_GAP))
+}
+
 /// Runs every schedule of one request, and gives the different results and how many ran.
 fn all_results(
     root: &TempDir,
@@ -55,7 +64,8 @@ fn all_results(
     let mut choices = Choices::default();
     let mut service = bare(root.path(), exact);
     loop {
-        let mut bench = Bench::new(Wire::new(choices, input, ends, blocks), service);
+        let wire = Wire::new(choices, input, ends, blocks).cold(1);
+        let mut bench = Bench::new(wire, service);
         let Next::Close(reason) = bench.run() else {
             panic!("a reset without a fault")
         };
@@ -173,15 +183,16 @@ fn chaos_never_makes_a_part_look_whole() {
         0..4usize,
         any::<bool>(),
         0..4u8,
+        select(&[Kind::Memory, Kind::Probe, Kind::Once, Kind::Foreign]),
         prop::collection::vec(any::<u8>(), 0..200),
     );
-    chaos(1500, inputs, |(name, end, fin, laters, schedule)| {
+    chaos(2000, inputs, |(name, end, fin, laters, kind, schedule)| {
         let input = format!("{}{}", names[name], ends[end]);
-        let wire = Wire::new(Choices::given(schedule), input.as_bytes(), fin, 50).fragile();
+        let wire = Wire::new(Choices::given(schedule), input.as_bytes(), fin, 50);
         let mut bench = Bench::new(
-            wire,
+            wire.fragile().cold(20),
             Scarce {
-                bare: bare(root.path(), false),
+                bare: on(root.path(), kind),
                 laters,
             },
         );
@@ -209,12 +220,13 @@ fn chaos_with_a_file_that_shrinks_ends_in_a_reset_or_whole() {
     let inputs = (
         0..whole.len(),
         1..4usize,
+        select(&[Kind::Memory, Kind::Probe, Kind::Once, Kind::Foreign]),
         prop::collection::vec(any::<u8>(), 0..40),
     );
-    chaos(150, inputs, |(new_len, steps, schedule)| {
+    chaos(200, inputs, |(new_len, steps, kind, schedule)| {
         fs::write(&path, &whole).unwrap();
-        let wire = Wire::new(Choices::given(schedule), b"large\n", true, 50);
-        let mut bench = Bench::new(wire, bare(root.path(), false));
+        let wire = Wire::new(Choices::given(schedule), b"large\n", true, 50).cold(5);
+        let mut bench = Bench::new(wire, on(root.path(), kind));
         let mut next = bench.step(Why::Start);
         let mut steps = steps;
         // The length is promised once the name is known.
@@ -223,6 +235,7 @@ fn chaos_with_a_file_that_shrinks_ends_in_a_reset_or_whole() {
             next = match next {
                 Next::Again => bench.step(Why::Again),
                 Next::Wait => bench.transport.edge().map_or(next, |edge| bench.step(edge)),
+                Next::Park => bench.fetch(),
                 _ => break,
             };
         }
@@ -235,6 +248,10 @@ fn chaos_with_a_file_that_shrinks_ends_in_a_reset_or_whole() {
             .unwrap();
         let end = match next {
             Next::Close(_) | Next::Reset(_) => next,
+            Next::Park => {
+                bench.fetch();
+                bench.run()
+            }
             _ => bench.run(),
         };
         let is_whole = bench.transport.sent.len() == whole.len();

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::fs;
 
+use carafe::disk::Kind;
 use carafe::http::mime::ContentTypes;
 use carafe::http::request::{Parsed, parse};
 use carafe::service::{Moment, Request, Service as _, Verdict};
@@ -44,9 +45,14 @@ fn root() -> Root {
     })
 }
 
-fn service() -> Http {
+/// A service, on a file system that is taken for one of this kind.
+fn service(kind: Option<Kind>) -> Http {
+    let mut root = root();
+    if let Some(kind) = kind {
+        root.assume(kind);
+    }
     // Exact names: what a beginning of a name brings depends on when the rest comes.
-    let bare = Bare::new(root(), None);
+    let bare = Bare::new(root, None);
     let index = Some(Box::from(*b"index.html"));
     Http::new(bare, ContentTypes::new([]), index, Some(Folders::new()))
 }
@@ -67,7 +73,7 @@ pub fn names(data: &[u8]) {
             Moment::Quiet,
             Moment::Ended,
         ] {
-            let mut service = service();
+            let mut service = service(None);
             let request = Request {
                 bytes,
                 moment,
@@ -110,8 +116,8 @@ pub fn heads(data: &[u8]) {
     }
 }
 
-/// What is sent doesn't depend on how the input is split, when writes block, and how much they
-/// take. The first byte says how many of the next ones are the schedule.
+/// What is sent doesn't depend on how the input is split, when writes block, how much they take, and
+/// whether a disk is waited for. The first byte says how many of the next ones are the schedule.
 ///
 /// # Panics
 /// It doesn't.
@@ -122,16 +128,19 @@ pub fn connection(data: &[u8]) {
     let (schedule, input) = rest.split_at(rest.len().min(count.into()));
     let input = &input[..input.len().min(INPUT_BYTES_MAX)];
     let ends = count % 2 == 0;
-    let run = |choices| {
-        let mut bench = Bench::new(Wire::new(choices, input, ends, 20), service());
+    let run = |choices, colds, service| {
+        let wire = Wire::new(choices, input, ends, 20).cold(colds);
+        let mut bench = Bench::new(wire, service);
         let next = bench.run();
         let is_closed = matches!(next, Next::Close(_));
         (is_closed, without_dates(&bench.transport.sent))
     };
     // All at once, and as the schedule says.
-    let plain = run(Choices::given([255; 64]));
-    let scheduled = run(Choices::given(schedule.iter().copied()));
-    assert_eq!(plain, scheduled);
+    let plain = run(Choices::given([255; 64]), 0, service(None));
+    for kind in [None, Some(Kind::Once), Some(Kind::Foreign)] {
+        let choices = Choices::given(schedule.iter().copied());
+        assert_eq!(plain, run(choices, 10, service(kind)), "{kind:?}");
+    }
 }
 
 /// A second may pass between two runs, and a boundary is random.

@@ -1,0 +1,528 @@
+//! One connection over a scripted transport while its disk is slow: a row for each way into the
+//! waiting for a helper, and each way out.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test says what failed by panicking"
+)]
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use carafe::disk::{Errand, Fetched, Kind, Portion};
+use carafe::http::mime::ContentTypes;
+use carafe::limits::{
+    COPIED_BODY_BYTES_MAX, FETCHED_BYTES_MAX, KEEP_ALIVE, NAME_GAP, REQUEST_TIMEOUT, STALL_TIMEOUT,
+    TURN_BYTES_MAX,
+};
+use carafe::service::{LookupError, Service};
+use carafe::services::bare::Bare;
+use carafe::services::http::Http;
+use carafe::services::root::Root;
+use carafe::stats::Reason;
+use carafe::testing::{Bench, DEAD, READ_CLOSED, Read, Scripted, Write};
+use carafe::turn::{Next, Why};
+use tempfile::TempDir;
+
+const SMALL: &[u8] = b"twelve bytes";
+const BIG_BYTES: usize = COPIED_BODY_BYTES_MAX as usize + 1000;
+const BULK_BYTES: usize = 2 * TURN_BYTES_MAX as usize + 5;
+const ALL: Write = Write::Take(usize::MAX);
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn root() -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name);
+    fs::write(at("small"), SMALL).unwrap();
+    fs::write(at("big"), vec![7; BIG_BYTES]).unwrap();
+    fs::write(at("bulk"), content(BULK_BYTES)).unwrap();
+    fs::create_dir(at("folder")).unwrap();
+    fs::write(at("folder/index.html"), b"index").unwrap();
+    root
+}
+
+fn content(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at * 31 % 251) as u8).collect()
+}
+
+/// A service whose root is taken for one on a file system of this kind.
+fn bare(root: &TempDir, kind: Kind) -> Bare {
+    let mut opened = Root::open(root.path(), false).unwrap();
+    opened.assume(kind);
+    Bare::new(opened, Some(NAME_GAP))
+}
+
+fn http(root: &TempDir, kind: Kind) -> Http {
+    let index = Some(Box::from(*b"index.html"));
+    Http::new(bare(root, kind), ContentTypes::new([]), index, None)
+}
+
+fn bench<S: Service>(service: S, request: &[u8]) -> Bench<Scripted, S> {
+    let script = Scripted::new([Read::Bytes(request.to_vec())], []);
+    Bench::new(script, service)
+}
+
+/// Adds to the script of a bench.
+fn then<S>(bench: &mut Bench<Scripted, S>, reads: &[Read], writes: &[Write]) {
+    bench.transport.assert_done();
+    bench.transport.reads.extend(reads.iter().cloned());
+    bench.transport.writes.extend(writes);
+}
+
+/// It waits for a helper and for nothing else.
+#[track_caller]
+fn assert_parked<S: Service>(next: Next, bench: &Bench<Scripted, S>) {
+    assert_eq!(next, Next::Park);
+    assert!(bench.errand.is_some() && bench.conn.awaits_errand());
+    assert_eq!(bench.patience(), None, "nobody's clock runs");
+    bench.transport.assert_done();
+}
+
+/// A connection that waits for the look-up of its name.
+fn looking_up(root: &TempDir, request: &[u8]) -> Bench<Scripted, Bare> {
+    let mut bench = bench(bare(root, Kind::Foreign), request);
+    assert_parked(bench.step(Why::Start), &bench);
+    assert!(matches!(bench.errand, Some(Errand::Open { .. })));
+    bench
+}
+
+/// A connection that waits for the first bytes of its file.
+fn reading(root: &TempDir, request: &[u8]) -> Bench<Scripted, Bare> {
+    let mut bench = bench(bare(root, Kind::Probe), request);
+    bench.transport.colds = 1;
+    assert_parked(bench.step(Why::Start), &bench);
+    assert!(matches!(bench.errand, Some(Errand::Read(_))));
+    assert!(bench.transport.sent.is_empty());
+    bench
+}
+
+/// Ends well: input that may have come meanwhile is looked for first.
+fn assert_completes<S: Service>(mut bench: Bench<Scripted, S>, next: Next, body: &[u8]) {
+    assert_eq!(bench.transport.sent, body);
+    match next {
+        Next::Close(Reason::Complete) => {}
+        Next::Wait => {
+            then(&mut bench, &[Read::Eof], &[]);
+            assert_eq!(bench.step(READ_CLOSED), Next::Close(Reason::Complete));
+        }
+        next => panic!("{next:?}"),
+    }
+}
+
+// ---- the look-up ----
+
+#[test]
+fn a_name_that_may_wait_is_looked_up_by_a_helper_and_so_are_its_bytes() {
+    let root = root();
+    let mut bench = looking_up(&root, b"small\n");
+    let next = bench.fetch();
+    assert_parked(next, &bench);
+    assert!(matches!(bench.errand, Some(Errand::Read(_))));
+    then(&mut bench, &[Read::Block], &[ALL]);
+    let next = bench.fetch();
+    assert_completes(bench, next, SMALL);
+}
+
+#[test]
+fn what_a_helper_does_not_find_is_refused_as_ever() {
+    let root = root();
+    for name in [&b"missing\n"[..], b"folder\n", b"small/x\n"] {
+        let mut bench = looking_up(&root, name);
+        then(&mut bench, &[Read::Eof], &[]);
+        assert_eq!(bench.fetch(), Next::Close(Reason::Refused));
+        assert!(bench.transport.sent.is_empty());
+    }
+}
+
+#[test]
+fn a_name_that_is_no_name_needs_no_helper() {
+    let root = root();
+    for name in [&b"\n"[..], b"../small\n", b".hidden\n"] {
+        let mut bench = bench(bare(&root, Kind::Foreign), name);
+        assert_eq!(bench.step(Why::Start), Next::Close(Reason::Refused));
+    }
+}
+
+#[test]
+fn the_requests_clock_stands_while_its_name_is_looked_up() {
+    let root = root();
+    let mut bench = looking_up(&root, b"smal");
+    let start = bench.now;
+    bench.now += HOUR;
+    // The guess was wrong.
+    then(&mut bench, &[Read::Block], &[]);
+    assert_eq!(bench.fetch(), Next::Wait);
+    assert_eq!(bench.patience(), Some(NAME_GAP));
+    while bench.now + NAME_GAP < start + HOUR + REQUEST_TIMEOUT {
+        bench.now += NAME_GAP / 2;
+        let byte = Read::Bytes(b"x".to_vec());
+        then(&mut bench, &[byte], &[]);
+        let mut next = bench.step(carafe::testing::READABLE);
+        while next == Next::Park {
+            then(&mut bench, &[Read::Block], &[]);
+            next = bench.fetch();
+        }
+        assert_eq!(next, Next::Wait);
+    }
+    bench.now = start + HOUR + REQUEST_TIMEOUT;
+    then(&mut bench, &[Read::Block], &[]);
+    assert_eq!(
+        bench.step(Why::Deadline),
+        Next::Close(Reason::RequestTimeout)
+    );
+}
+
+#[test]
+fn what_came_during_the_look_up_of_a_wrong_guess_is_read_then() {
+    let root = root();
+    let mut bench = looking_up(&root, b"smal");
+    let rest = Read::Bytes(b"l\n".to_vec());
+    then(&mut bench, &[rest], &[]);
+    let next = bench.fetch();
+    assert_parked(next, &bench);
+    let next = bench.fetch();
+    assert_parked(next, &bench);
+    then(&mut bench, &[Read::Block], &[ALL]);
+    let next = bench.fetch();
+    assert_completes(bench, next, SMALL);
+}
+
+#[test]
+fn a_helper_without_a_descriptor_makes_the_connection_stand_in_line() {
+    let root = root();
+    let mut bench = looking_up(&root, b"small\n");
+    let nothing = Fetched::Opened {
+        name: Box::from(*b"small"),
+        found: Err(LookupError::NoDescriptor),
+    };
+    bench.errand = None;
+    assert_eq!(bench.step_with(Why::Woken, Some(nothing)), Next::Park);
+    assert!(!bench.conn.awaits_errand() && bench.errand.is_none());
+    assert_eq!(bench.patience(), Some(STALL_TIMEOUT));
+    // It is looked for anew, and what is waited for then isn't a descriptor.
+    bench.now += STALL_TIMEOUT / 2;
+    let next = bench.step(Why::Woken);
+    assert_parked(next, &bench);
+    bench.now += HOUR;
+    let nothing = Fetched::Opened {
+        name: Box::from(*b"small"),
+        found: Err(LookupError::NoDescriptor),
+    };
+    assert_eq!(bench.step_with(Why::Woken, Some(nothing)), Next::Park);
+    assert_eq!(bench.patience(), Some(STALL_TIMEOUT / 2));
+    assert_eq!(bench.expire(), Next::Park, "the last look");
+    let nothing = Fetched::Opened {
+        name: Box::from(*b"small"),
+        found: Err(LookupError::NoDescriptor),
+    };
+    assert_eq!(
+        bench.step_with(Why::Woken, Some(nothing)),
+        Next::Reset(Reason::NoDescriptor)
+    );
+}
+
+#[test]
+fn a_failure_of_a_helpers_look_up_is_a_reset() {
+    let root = root();
+    let mut bench = looking_up(&root, b"small\n");
+    let failed = Fetched::Opened {
+        name: Box::from(*b"small"),
+        found: Err(LookupError::Failed(rustix::io::Errno::IO)),
+    };
+    assert_eq!(
+        bench.step_with(Why::Woken, Some(failed)),
+        Next::Reset(Reason::OpenFailed)
+    );
+}
+
+// ---- the read ----
+
+#[test]
+fn a_cold_file_is_read_by_a_helper_and_then_sent() {
+    let root = root();
+    for (name, length) in [(&b"small\n"[..], SMALL.len()), (b"big\n", BIG_BYTES)] {
+        let mut bench = reading(&root, name);
+        then(&mut bench, &[Read::Block], &[ALL]);
+        let next = bench.fetch();
+        assert_eq!(next, Next::Close(Reason::Complete));
+        assert_eq!(bench.transport.sent.len(), length);
+    }
+}
+
+#[test]
+fn a_file_may_be_cold_in_the_middle() {
+    let root = root();
+    let mut bench = bench(bare(&root, Kind::Probe), b"bulk\n");
+    bench.transport.writes.push_back(ALL);
+    assert_eq!(bench.step(Why::Start), Next::Again);
+    bench.transport.colds = 1;
+    let next = bench.step(Why::Again);
+    assert_parked(next, &bench);
+    then(&mut bench, &[], &[Write::Take(5), Write::Block]);
+    assert_eq!(bench.fetch(), Next::Wait);
+    assert_eq!(bench.patience(), Some(STALL_TIMEOUT));
+    // What was in memory may have left it.
+    bench.transport.colds = 1;
+    let next = bench.step(carafe::testing::WRITABLE);
+    assert_parked(next, &bench);
+    then(&mut bench, &[Read::Block], &[ALL]);
+    assert_eq!(bench.fetch(), Next::Close(Reason::Complete));
+    assert_eq!(bench.transport.sent, content(BULK_BYTES));
+}
+
+#[test]
+fn what_was_read_is_sent_although_it_is_cold_again() {
+    let root = root();
+    let mut bench = reading(&root, b"big\n");
+    bench.transport.colds = 1;
+    then(&mut bench, &[Read::Block], &[ALL]);
+    assert_eq!(bench.fetch(), Next::Close(Reason::Complete));
+}
+
+#[test]
+fn the_stall_clock_stands_while_the_disk_is_waited_for() {
+    let root = root();
+    let mut bench = bench(bare(&root, Kind::Probe), b"bulk\n");
+    bench
+        .transport
+        .writes
+        .extend([Write::Take(5), Write::Block]);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.patience(), Some(STALL_TIMEOUT));
+    bench.transport.colds = 1;
+    let next = bench.step(carafe::testing::WRITABLE);
+    assert_parked(next, &bench);
+    bench.now += HOUR;
+    then(&mut bench, &[], &[Write::Block]);
+    assert_eq!(bench.fetch(), Next::Wait);
+    assert_eq!(bench.patience(), Some(STALL_TIMEOUT), "it begins anew");
+    assert_eq!(bench.expire(), Next::Reset(Reason::Stalled));
+}
+
+#[test]
+fn a_file_that_a_helper_cannot_read_is_a_reset() {
+    let root = root();
+    for name in [&b"small\n"[..], b"big\n"] {
+        let mut bench = reading(&root, name);
+        let failed = Fetched::Read(Err(ErrorKind::Other.into()));
+        assert_eq!(
+            bench.step_with(Why::Woken, Some(failed)),
+            Next::Reset(Reason::ReadFailed)
+        );
+        assert!(bench.transport.resets_on_close);
+    }
+}
+
+#[test]
+fn a_file_cut_short_while_it_was_cold_is_a_reset() {
+    let root = root();
+    for name in ["small", "big"] {
+        let mut bench = reading(&root, format!("{name}\n").as_bytes());
+        let file = File::options().write(true).open(root.path().join(name));
+        file.unwrap().set_len(0).unwrap();
+        // A copied body never reaches the socket; sendfile does, and finds nothing.
+        let writes = if name == "big" { vec![ALL] } else { vec![] };
+        then(&mut bench, &[], &writes);
+        assert_eq!(bench.fetch(), Next::Reset(Reason::FileShort));
+    }
+}
+
+#[test]
+fn a_file_overwritten_while_it_was_cold_is_a_reset() {
+    let root = root();
+    for kind in [Kind::Probe, Kind::Foreign] {
+        fs::write(root.path().join("small"), SMALL).unwrap();
+        let mut bench = bench(bare(&root, kind), b"small\n");
+        bench.transport.colds = 1;
+        let mut next = bench.step(Why::Start);
+        if kind == Kind::Foreign {
+            next = bench.fetch();
+        }
+        assert_parked(next, &bench);
+        let past = std::time::SystemTime::UNIX_EPOCH;
+        let file = File::options().write(true).open(root.path().join("small"));
+        file.unwrap().set_modified(past).unwrap();
+        assert_eq!(bench.fetch(), Next::Reset(Reason::FileChanged), "{kind:?}");
+    }
+}
+
+#[test]
+fn what_helpers_bring_of_a_foreign_file_is_bounded() {
+    let root = root();
+    let mut bench = looking_up(&root, b"bulk\n");
+    let mut next = bench.fetch();
+    let mut brought = Vec::new();
+    loop {
+        next = match next {
+            Next::Park => match bench.errand.take().unwrap().run() {
+                Fetched::Read(Ok(portion)) => {
+                    let Portion { range, kept } = &portion;
+                    let (bytes, _) = kept.as_ref().unwrap();
+                    assert_eq!(bytes.len() as u64, range.end - range.start);
+                    assert!(bytes.len() as u64 <= FETCHED_BYTES_MAX);
+                    brought.push(bytes.len());
+                    let writes = bytes.len().div_ceil(carafe::limits::SCRATCH_BYTES);
+                    bench.transport.writes.extend(vec![ALL; writes]);
+                    bench.transport.reads.push_back(Read::Block);
+                    bench.step_with(Why::Woken, Some(Fetched::Read(Ok(portion))))
+                }
+                other => panic!("{other:?}"),
+            },
+            Next::Again => bench.step(Why::Again),
+            end => break assert_eq!(end, Next::Wait, "it lingers"),
+        };
+    }
+    assert_eq!(brought.iter().sum::<usize>(), BULK_BYTES);
+    assert_eq!(bench.transport.sent, content(BULK_BYTES));
+}
+
+#[test]
+fn a_foreign_file_is_sent_slowly_from_what_was_brought() {
+    let root = root();
+    let mut bench = looking_up(&root, b"big\n");
+    let next = bench.fetch();
+    assert_parked(next, &bench);
+    then(&mut bench, &[], &[Write::Take(5), Write::Block]);
+    assert_eq!(bench.fetch(), Next::Wait);
+    then(&mut bench, &[Read::Block], &[ALL]);
+    let next = bench.step(carafe::testing::WRITABLE);
+    assert!(bench.errand.is_none(), "nothing is fetched twice");
+    assert_completes(bench, next, &[7; BIG_BYTES]);
+}
+
+#[test]
+fn a_file_that_cannot_be_asked_is_read_once() {
+    let root = root();
+    let mut bench = bench(bare(&root, Kind::Once), b"bulk\n");
+    let next = bench.step(Why::Start);
+    assert_parked(next, &bench);
+    then(&mut bench, &[], &[ALL]);
+    assert_eq!(bench.fetch(), Next::Again);
+    then(&mut bench, &[], &[ALL]);
+    assert_eq!(bench.step(Why::Again), Next::Again);
+    then(&mut bench, &[Read::Block], &[ALL]);
+    let next = bench.step(Why::Again);
+    assert_completes(bench, next, &content(BULK_BYTES));
+}
+
+#[test]
+fn what_is_in_memory_is_never_asked() {
+    let root = root();
+    for name in [&b"small\n"[..], b"big\n"] {
+        let mut bench = bench(bare(&root, Kind::Memory), name);
+        bench.transport.writes.push_back(ALL);
+        assert_eq!(bench.step(Why::Start), Next::Close(Reason::Complete));
+    }
+}
+
+// ---- ways out ----
+
+#[test]
+fn a_wake_up_without_anything_brought_changes_nothing() {
+    let root = root();
+    for mut bench in [looking_up(&root, b"small\n"), reading(&root, b"small\n")] {
+        for why in [Why::Woken, Why::Evict, Why::Deadline] {
+            let next = bench.step(why);
+            assert_parked(next, &bench);
+        }
+    }
+}
+
+#[test]
+fn what_was_brought_counts_whatever_the_step_is_for() {
+    let root = root();
+    let mut bench = reading(&root, b"small\n");
+    let fetched = bench.errand.take().unwrap().run();
+    then(&mut bench, &[Read::Block], &[ALL]);
+    let next = bench.step_with(Why::Evict, Some(fetched));
+    assert_completes(bench, next, SMALL);
+}
+
+#[test]
+fn a_connection_whose_peer_died_meanwhile_is_dropped() {
+    let root = root();
+    let mut bench = looking_up(&root, b"small\n");
+    assert_eq!(bench.step(DEAD), Next::Close(Reason::PeerReset));
+    let mut bench = reading(&root, b"small\n");
+    assert_eq!(bench.step(DEAD), Next::Reset(Reason::PeerReset));
+}
+
+#[test]
+fn a_connection_that_still_waits_when_the_drain_ends_is_reset() {
+    let root = root();
+    for mut bench in [looking_up(&root, b"small\n"), reading(&root, b"small\n")] {
+        assert!(bench.transport.resets_on_close, "nor may a sudden death");
+        let reason = Reason::DrainDeadline;
+        assert_eq!(bench.step(Why::Stop(reason)), Next::Reset(reason));
+    }
+}
+
+#[test]
+fn while_draining_a_cold_file_is_sent_whole_and_waits_for_the_client() {
+    let root = root();
+    let mut bench = reading(&root, b"small\n");
+    bench.draining = true;
+    then(&mut bench, &[Read::Block], &[ALL]);
+    assert_eq!(bench.fetch(), Next::Wait);
+    assert!(bench.transport.is_shut);
+    then(&mut bench, &[Read::Eof], &[]);
+    assert_eq!(bench.step(READ_CLOSED), Next::Close(Reason::Complete));
+    assert_eq!(bench.transport.sent, SMALL);
+}
+
+// ---- HTTP ----
+
+#[test]
+fn a_folder_and_its_index_are_looked_up_one_after_the_other() {
+    let root = root();
+    let request = b"GET /folder/ HTTP/1.1\r\nHost: h\r\n\r\n";
+    let mut bench = bench(http(&root, Kind::Foreign), request);
+    let mut next = bench.step(Why::Start);
+    for name in [&b"folder/"[..], b"folder/index.html"] {
+        assert_parked(next, &bench);
+        let errand = bench.errand.take().unwrap();
+        match &errand {
+            Errand::Open { name: asked, .. } => assert_eq!(**asked, *name),
+            Errand::Read(read) => panic!("{read:?}"),
+        }
+        next = bench.step_with(Why::Woken, Some(errand.run()));
+    }
+    assert_parked(next, &bench);
+    assert!(bench.transport.sent.is_empty());
+    then(&mut bench, &[Read::Block], &[ALL]);
+    assert_eq!(bench.fetch(), Next::Wait);
+    assert!(bench.transport.sent.ends_with(b"\r\n\r\nindex"));
+    assert_eq!(bench.patience(), Some(KEEP_ALIVE));
+    // The root itself is a folder, too.
+    let again = Read::Bytes(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n".to_vec());
+    then(&mut bench, &[again], &[]);
+    let next = bench.step(carafe::testing::READABLE);
+    assert_parked(next, &bench);
+    let next = bench.fetch();
+    assert_parked(next, &bench);
+    then(&mut bench, &[Read::Block], &[ALL]);
+    assert_eq!(bench.fetch(), Next::Wait);
+}
+
+#[test]
+fn a_head_is_not_sent_before_its_body_is_there() {
+    let root = root();
+    for kind in [Kind::Probe, Kind::Foreign] {
+        let request = b"GET /big HTTP/1.1\r\nHost: h\r\n\r\n";
+        let mut bench = bench(http(&root, kind), request);
+        bench.transport.colds = 1;
+        let mut next = bench.step(Why::Start);
+        if kind == Kind::Foreign {
+            next = bench.fetch();
+        }
+        assert_parked(next, &bench);
+        assert!(bench.transport.sent.is_empty());
+        let writes = if kind == Kind::Probe { 2 } else { 1 };
+        then(&mut bench, &[Read::Block], &vec![ALL; writes]);
+        assert_eq!(bench.fetch(), Next::Wait);
+        assert!(bench.transport.sent.ends_with(&[7; BIG_BYTES]));
+        assert_eq!(bench.patience(), Some(KEEP_ALIVE));
+    }
+}

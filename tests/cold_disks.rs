@@ -1,0 +1,362 @@
+//! The real binary over disks that make it wait: a file system behind gates (FUSE), an ext4 whose
+//! pages and names were forgotten, an overlay that can't be asked. Whoever asks for what is there
+//! is served meanwhile: the order of events decides, not time.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test says what failed by panicking"
+)]
+
+mod common;
+mod gated;
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+
+use common::{Carafe, connect, exchange, has_tool, root_with, skip, until};
+use gated::{Asked, Gated, NAME};
+use rustix::fs::Advice;
+
+const HOT: &[u8] = b"what everybody asks for";
+const HOT_DOWNLOADS: usize = 200;
+
+/// More than a helper reads at one time.
+const SLOW_BYTES: usize = 3 * 1024 * 1024 + 17;
+
+fn content(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at * 31 % 251) as u8).collect()
+}
+
+/// A gated file system on a folder; `None`, said aloud, where that can't be.
+fn gated(at: &Path) -> Option<Gated> {
+    fs::create_dir_all(at).unwrap();
+    match Gated::mount(at, content(SLOW_BYTES)) {
+        Ok(gated) => Some(gated),
+        Err(error) => {
+            skip("fuse", &error.to_string());
+            None
+        }
+    }
+}
+
+/// Downloads that all end well, each on a connection of its own.
+fn download_hot(carafe: &Carafe) {
+    for _ in 0..HOT_DOWNLOADS {
+        assert_eq!(exchange(carafe.addr(), b"hot\n").unwrap(), HOT);
+    }
+}
+
+fn ask(carafe: &Carafe, name: &str) -> TcpStream {
+    let mut stream = connect(carafe.addr());
+    stream.write_all(format!("{name}\n").as_bytes()).unwrap();
+    stream
+}
+
+fn rest_of(mut stream: &TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn nobody_waits_for_another_ones_slow_file_system() {
+    let root = root_with(&[("hot", HOT)]);
+    let Some(gated) = gated(&root.path().join("slow")) else {
+        return;
+    };
+    let carafe = Carafe::serve(root.path(), &[]);
+    for asked in [Asked::Lookup, Asked::Open, Asked::Read, Asked::Flush] {
+        gated.gates.shut(asked);
+    }
+    let slow = ask(&carafe, &format!("slow/{NAME}"));
+    for asked in [Asked::Lookup, Asked::Open, Asked::Read] {
+        gated.gates.wait_for(asked);
+        download_hot(&carafe);
+        gated.gates.open(asked);
+    }
+    // All but the last byte must have come before the close, and the close may take its time, too.
+    assert_eq!(rest_of(&slow), content(SLOW_BYTES));
+    drop(slow);
+    gated.gates.wait_for(Asked::Flush);
+    download_hot(&carafe);
+    gated.gates.open(Asked::Flush);
+    carafe.stop_clean();
+}
+
+#[test]
+fn clients_of_a_slow_file_system_have_as_much_time_as_it_needs() {
+    let root = root_with(&[("hot", HOT)]);
+    let Some(gated) = gated(&root.path().join("slow")) else {
+        return;
+    };
+    let flags = ["--request-timeout", "100ms", "--stall-timeout", "100ms"];
+    let carafe = Carafe::serve(root.path(), &flags);
+    gated.gates.shut(Asked::Open);
+    gated.gates.shut(Asked::Read);
+    let slow = ask(&carafe, &format!("slow/{NAME}"));
+    for asked in [Asked::Open, Asked::Read] {
+        gated.gates.wait_for(asked);
+        // Whoever waits for the client has given up by now.
+        for _ in 0..3 {
+            let silent = connect(carafe.addr());
+            assert!(rest_of(&silent).is_empty());
+        }
+        gated.gates.open(asked);
+    }
+    assert_eq!(rest_of(&slow), content(SLOW_BYTES));
+    carafe.stop_clean();
+}
+
+#[test]
+fn clients_that_leave_while_a_slow_file_system_is_waited_for_are_forgotten() {
+    let root = root_with(&[("hot", HOT)]);
+    let Some(gated) = gated(&root.path().join("slow")) else {
+        return;
+    };
+    let carafe = Carafe::serve(root.path(), &[]);
+    let descriptors = carafe.descriptors();
+    let mut left = 0;
+    for asked in [Asked::Open, Asked::Read] {
+        gated.gates.shut(asked);
+        let slow: Vec<_> = (0..10)
+            .map(|_| ask(&carafe, &format!("slow/{NAME}")))
+            .collect();
+        gated.gates.wait_for(asked);
+        left += slow.len();
+        for slow in slow {
+            // A reset: nobody is there any more.
+            let at_once = Some(std::time::Duration::ZERO);
+            socket2::SockRef::from(&slow).set_linger(at_once).unwrap();
+        }
+        until("they are gone", || {
+            carafe.log().matches("reset by peer").count() == left
+        });
+        download_hot(&carafe);
+        gated.gates.open(asked);
+        until("all is closed", || carafe.descriptors() == descriptors);
+    }
+    download_hot(&carafe);
+    carafe.stop();
+}
+
+#[test]
+fn a_drain_resets_those_who_wait_for_a_slow_file_system() {
+    let root = root_with(&[("hot", HOT)]);
+    let Some(gated) = gated(&root.path().join("slow")) else {
+        return;
+    };
+    let carafe = Carafe::serve(root.path(), &["--drain", "300ms"]);
+    gated.gates.shut(Asked::Open);
+    let mut slow = ask(&carafe, &format!("slow/{NAME}"));
+    gated.gates.wait_for(Asked::Open);
+    carafe.signal(rustix::process::Signal::TERM);
+    assert!(slow.read(&mut [0]).is_err(), "a reset");
+    // The kernel ends a process when its helper's call is over.
+    gated.gates.open(Asked::Open);
+    let (status, log) = carafe.wait();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert_eq!(common::reason_count(&log, "drain deadline"), 1, "{log}");
+}
+
+#[test]
+fn a_root_on_a_slow_file_system_is_served_in_full() {
+    let outer = tempfile::tempdir().unwrap();
+    let root = outer.path().join("root");
+    let Some(gated) = gated(&root) else {
+        return;
+    };
+    let carafe = Carafe::serve(&root, &[]);
+    assert_eq!(
+        exchange(carafe.addr(), format!("{NAME}\n").as_bytes()).unwrap(),
+        content(SLOW_BYTES)
+    );
+    assert!(exchange(carafe.addr(), b"missing\n").unwrap().is_empty());
+    let get = format!(
+        "GET /{NAME} HTTP/1.1\r\nHost: h\r\nRange: bytes=100-300000\r\nConnection: close\r\n\r\n"
+    );
+    let answer = exchange(carafe.addr(), get.as_bytes()).unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 206 "));
+    assert!(answer.ends_with(&content(SLOW_BYTES)[100..=300_000]));
+    carafe.stop_clean();
+    // Not before: it is busy.
+    drop(gated);
+}
+
+// ---- disks of this machine ----
+
+/// Something mounted; unmounted in the end.
+struct Mounted<'a>(&'a Path);
+
+impl<'a> Mounted<'a> {
+    /// Runs mount(8); `None`, said aloud, where that can't be.
+    fn new(at: &'a Path, arguments: &[&OsStr]) -> Option<Self> {
+        fs::create_dir_all(at).unwrap();
+        let output = Command::new("mount").args(arguments).arg(at).output();
+        match output {
+            Ok(output) if output.status.success() => Some(Self(at)),
+            Ok(output) => {
+                skip("mount", &String::from_utf8_lossy(&output.stderr));
+                None
+            }
+            Err(error) => {
+                skip("mount", &error.to_string());
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0).status();
+    }
+}
+
+/// An ext4 file system in a file, with what the closure puts there, mounted anew: nothing of it is
+/// in memory.
+fn forgotten_ext4<'a>(outer: &Path, at: &'a Path, fill: impl FnOnce()) -> Option<Mounted<'a>> {
+    if !has_tool("mkfs.ext4") || !has_tool("mount") {
+        return None;
+    }
+    let image = outer.join("image");
+    File::create(&image).unwrap().set_len(64 << 20).unwrap();
+    common::shell("mkfs.ext4 -q \"$1\"", &[image.as_os_str()]);
+    let arguments = [OsStr::new("-o"), OsStr::new("loop"), image.as_os_str()];
+    let mounted = Mounted::new(at, &arguments)?;
+    fill();
+    drop(mounted);
+    Mounted::new(at, &arguments)
+}
+
+/// What strace saw since the root was opened: threads, and their calls with their results.
+fn calls(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let calls = text.lines().filter_map(|line| {
+        let (thread, call) = line.split_once(' ')?;
+        Some((thread, call.trim_start()))
+    });
+    calls.skip_while(|(_, call)| !call.starts_with("openat2"))
+}
+
+#[test]
+fn the_loop_reads_nothing_that_is_not_in_memory() {
+    if !has_tool("strace") {
+        return;
+    }
+    let outer = tempfile::tempdir().unwrap();
+    let root = outer.path().join("root");
+    let files = [("small", 5000), ("big", SLOW_BYTES)];
+    let fill = || {
+        fs::create_dir(root.join("deep")).unwrap();
+        for (name, length) in files {
+            fs::write(root.join("deep").join(name), content(length)).unwrap();
+        }
+    };
+    let Some(_mounted) = forgotten_ext4(outer.path(), &root, fill) else {
+        return;
+    };
+    let trace = outer.path().join("calls");
+    let mut command = Command::new("strace");
+    command.args(["-D", "-f", "-qq", "-o"]).arg(&trace);
+    command.args(["-e", "trace=openat2,pread64,preadv2,sendfile"]);
+    command.arg(env!("CARGO_BIN_EXE_carafe"));
+    command.arg("serve").arg(&root);
+    command.args(["-p", "0", "--bind", "127.0.0.1"]);
+    let carafe = Carafe::start(command);
+    let pid = carafe.pid().to_string();
+    for (name, length) in files {
+        let request = format!("deep/{name}\n");
+        assert_eq!(
+            exchange(carafe.addr(), request.as_bytes()).unwrap(),
+            content(length)
+        );
+    }
+    // Its name is known now; its pages go.
+    let big = File::open(root.join("deep/big")).unwrap();
+    rustix::fs::fadvise(&big, 0, None, Advice::DontNeed).unwrap();
+    assert_eq!(
+        exchange(carafe.addr(), b"deep/big\n").unwrap(),
+        content(SLOW_BYTES)
+    );
+    carafe.stop_clean();
+    let text = fs::read_to_string(&trace).unwrap();
+    let (on_loop, by_helpers): (Vec<_>, Vec<_>) =
+        calls(&text).partition(|(thread, _)| *thread == pid);
+    let count = |calls: &[(&str, &str)], name: &str, part: &str| {
+        let is_meant = |call: &str| call.starts_with(name) && call.contains(part);
+        calls.iter().filter(|(_, call)| is_meant(call)).count()
+    };
+    assert_eq!(count(&on_loop, "pread64", ""), 0, "{text}");
+    assert_eq!(
+        count(&on_loop, "preadv2", "RWF_NOWAIT"),
+        count(&on_loop, "preadv2", "")
+    );
+    assert!(count(&on_loop, "openat2", "EAGAIN") >= 2, "{text}");
+    assert!(count(&by_helpers, "openat2", "= ") >= 2, "{text}");
+    // The long one, twice. The try that tells the kind of the file system begins to read the other.
+    assert!(count(&on_loop, "preadv2", "EAGAIN") >= 2, "{text}");
+    assert!(count(&by_helpers, "pread64", "= ") >= 2, "{text}");
+    assert_eq!(count(&by_helpers, "sendfile", ""), 0, "{text}");
+    // What is sent was found in memory, or had just been read.
+    let mut may_send = false;
+    for (thread, call) in calls(&text) {
+        match thread == pid {
+            true if call.starts_with("preadv2") => may_send = !call.contains("EAGAIN"),
+            true if call.starts_with("sendfile") => assert!(may_send, "{call} in {text}"),
+            false if call.starts_with("pread64") => may_send = true,
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn an_overlay_is_read_once_by_a_helper() {
+    if !has_tool("strace") {
+        return;
+    }
+    let outer = tempfile::tempdir().unwrap();
+    let ext4 = outer.path().join("ext4");
+    let fill = || {
+        for folder in ["lower", "upper", "work"] {
+            fs::create_dir(ext4.join(folder)).unwrap();
+        }
+        fs::write(ext4.join("lower/file"), content(SLOW_BYTES)).unwrap();
+    };
+    let Some(_mounted) = forgotten_ext4(outer.path(), &ext4, fill) else {
+        return;
+    };
+    let root = outer.path().join("root");
+    let shown = ext4.display();
+    let layers = format!("lowerdir={shown}/lower,upperdir={shown}/upper,workdir={shown}/work");
+    let arguments = ["-t", "overlay", "overlay", "-o", &layers].map(OsStr::new);
+    let Some(_overlay) = Mounted::new(&root, &arguments) else {
+        return;
+    };
+    let trace = outer.path().join("calls");
+    let mut command = Command::new("strace");
+    command.args(["-D", "-f", "-qq", "-o"]).arg(&trace);
+    command.args(["-e", "trace=openat2,pread64,sendfile"]);
+    command.arg(env!("CARGO_BIN_EXE_carafe"));
+    command.arg("serve").arg(&root);
+    command.args(["-p", "0", "--bind", "127.0.0.1"]);
+    let carafe = Carafe::start(command);
+    let pid = carafe.pid().to_string();
+    assert_eq!(
+        exchange(carafe.addr(), b"file\n").unwrap(),
+        content(SLOW_BYTES)
+    );
+    carafe.stop_clean();
+    let text = fs::read_to_string(&trace).unwrap();
+    let by_helpers = calls(&text).filter(|(thread, _)| *thread != pid);
+    let read: usize = by_helpers
+        .filter(|(_, call)| call.starts_with("pread64"))
+        .filter_map(|(_, call)| call.rsplit("= ").next()?.trim().parse::<usize>().ok())
+        .sum();
+    assert_eq!(read, SLOW_BYTES, "{text}");
+    let on_loop = |(thread, call): &(&str, &str)| *thread == pid && call.starts_with("pread64");
+    assert!(!calls(&text).any(|call| on_loop(&call)), "{text}");
+}
