@@ -11,7 +11,7 @@ use crate::processes;
 use crate::servers::{self, Need, Peer, Place, Server};
 
 /// Before each measurement: caches warm up and connections find their place.
-const WARM_UP: Duration = Duration::from_millis(200);
+pub const WARM_UP: Duration = Duration::from_millis(200);
 
 /// What is fixed for all rows.
 pub struct Bench {

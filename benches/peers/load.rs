@@ -49,7 +49,8 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    fn request(self, name: &str) -> Vec<u8> {
+    /// What is sent to get a file.
+    pub fn request(self, name: &str) -> Vec<u8> {
         match self {
             Self::Bare => format!("{name}\n"),
             Self::Unterminated => name.to_owned(),
@@ -178,6 +179,15 @@ impl<'a> Load<'a> {
         }
         self.tally.elapsed = began.elapsed();
         Ok(std::mem::replace(&mut self.tally, Tally::new()?))
+    }
+
+    /// Adds those that wait still to a tally, with the time they have waited so far.
+    pub fn outstanding(&self, tally: &mut Tally) -> Result<()> {
+        for client in &self.clients {
+            let waited = client.began.elapsed();
+            tally.latency_ns.record(waited.as_nanos() as u64)?;
+        }
+        Ok(())
     }
 
     fn connect(&mut self, key: usize) -> Result<()> {

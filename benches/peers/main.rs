@@ -4,8 +4,10 @@
 //! judged is ratios. Nothing is installed: who is not on the machine is left out, and said so.
 
 mod bench;
+mod cold;
 mod content;
 mod crowd;
+mod idle;
 mod load;
 mod minimal;
 mod processes;
@@ -28,7 +30,7 @@ use rows::ROWS;
 use servers::{Need, Peer, Place};
 
 /// What can go wrong in a bench ends it with a line.
-pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// The argument that makes this program the minimal loop.
 pub const MINIMAL: &str = "--minimal-loop";

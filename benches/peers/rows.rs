@@ -6,7 +6,7 @@ use crate::load::Protocol;
 use crate::minimal::Mode;
 use crate::servers::{Need, Peer};
 use crate::table::{Against, Table, Target};
-use crate::{Result, crowd};
+use crate::{Result, cold, crowd, idle};
 
 /// The server's CPU time is divided by this.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,7 +49,15 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         key: "bulk",
-        run: crowd::beside_bulk,
+        run: crowd::row,
+    },
+    Row {
+        key: "cold",
+        run: cold::row,
+    },
+    Row {
+        key: "idle",
+        run: idle::row,
     },
 ];
 

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use carafe::descriptors::descriptor_limit;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::load::Protocol;
@@ -384,6 +385,7 @@ http {{
 }
 
 fn lighttpd(program: &Path, port: u16, need: Need, place: &Place) -> Result<Command> {
+    let descriptors = descriptor_limit().unwrap_or(40_000).min(40_000);
     let mut text = format!(
         "server.document-root = \"{root}\"
 server.bind = \"127.0.0.1\"
@@ -395,7 +397,7 @@ server.network-backend = \"sendfile\"
 server.max-keep-alive-requests = 1000000000
 server.max-keep-alive-idle = 600
 server.max-read-idle = 600
-server.max-fds = 19900
+server.max-fds = {descriptors}
 server.max-connections = 19000
 server.listen-backlog = 4096
 server.errorlog = \"{work}/lighttpd.log\"

@@ -16,8 +16,8 @@ pub struct Series {
 pub enum Against {
     /// The best of these series, by its median; round by round.
     Best(&'static [&'static str]),
-    /// A number in the table's unit.
-    Fixed(f64),
+    /// With nothing: the figure itself is judged.
+    Nothing,
 }
 
 /// What must hold.
@@ -27,7 +27,7 @@ pub struct Target {
     pub of: &'static str,
     /// With what it is compared.
     pub against: Against,
-    /// The greatest ratio; or the number itself, where that is what it is compared with.
+    /// The greatest ratio, or figure.
     pub at_most: f64,
 }
 
@@ -111,10 +111,10 @@ impl Table {
     fn judge(&self, target: &Target) -> Option<Judged> {
         let of = self.get(target.of)?;
         match target.against {
-            Against::Fixed(at_most) => Some(Judged {
+            Against::Nothing => Some(Judged {
                 what: target.of.to_owned(),
                 value: median(&of.values),
-                at_most,
+                at_most: target.at_most,
             }),
             Against::Best(labels) => {
                 let others = labels.iter().filter_map(|label| self.get(label));
