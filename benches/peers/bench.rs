@@ -75,10 +75,16 @@ impl Contestant {
 
 /// What a measurement of one server brought.
 pub struct Measured {
-    /// The server's CPU time.
-    pub cpu: Duration,
+    cpu: Duration,
     /// What the clients saw.
     pub tally: Tally,
+}
+
+impl Measured {
+    /// The CPU time in microseconds.
+    pub fn cpu_us(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6
+    }
 }
 
 impl Bench {

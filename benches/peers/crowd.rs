@@ -15,14 +15,14 @@ use crate::table::{Against, Table, Target};
 const READERS: usize = 32;
 
 /// Large enough that hardly ever one of the readers connects anew.
-const BULK_BYTES: u64 = 256 << 20;
+pub const BULK_BYTES: u64 = 256 << 20;
 
 /// Turns of this row are longer by this factor: the slowest server serves a few small files a
 /// second.
 const LONGER: u32 = 3;
 
 /// Who is compared.
-pub const CONTESTANTS: &[Contestant] = &[
+const CONTESTANTS: &[Contestant] = &[
     Contestant::of(Peer::Carafe),
     Contestant::of(Peer::Before),
     Contestant::of(Peer::Nginx),

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const SETTLE: Duration = Duration::from_millis(1_500);
 
 /// Who is compared.
-pub const CONTESTANTS: &[Contestant] = &[
+const CONTESTANTS: &[Contestant] = &[
     Contestant::of(Peer::Carafe),
     Contestant::of(Peer::Before),
     Contestant::of(Peer::Nginx),

@@ -10,6 +10,8 @@ mod crowd;
 mod idle;
 mod load;
 mod minimal;
+mod page;
+mod plots;
 mod processes;
 mod rows;
 mod servers;
@@ -65,6 +67,10 @@ struct Args {
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
 
+    /// All rows and the plots, into docs/performance.md
+    #[arg(long, conflicts_with = "rows")]
+    write: bool,
+
     /// Names of the rows, and nothing else
     #[arg(long)]
     list: bool,
@@ -103,10 +109,15 @@ fn run(args: &Args) -> Result<()> {
             .unwrap_or(env!("CARGO_TARGET_TMPDIR").as_ref()),
     )?;
     let bench = prepare(args, folder.path())?;
+    let mut tables = Vec::new();
     for row in ROWS.iter().filter(|row| asked(row.key)) {
         for table in (row.run)(&bench)? {
             println!("{}", table.text());
+            tables.push(table);
         }
+    }
+    if args.write {
+        page::write(&bench, &tables, &plots::all(&bench)?)?;
     }
     Ok(())
 }

@@ -95,10 +95,7 @@ fn cpu(
                 Per::Download => measured.tally.downloads as f64,
                 Per::Mebibyte => measured.tally.bytes as f64 / f64::from(1 << 20),
             };
-            table.push(
-                &contestant.label(),
-                measured.cpu.as_secs_f64() * 1e6 / count,
-            );
+            table.push(&contestant.label(), measured.cpu_us() / count);
         }
     }
     Ok(())

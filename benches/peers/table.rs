@@ -103,11 +103,6 @@ impl Table {
         self.series.iter().find(|series| series.label == label)
     }
 
-    /// The median of a series.
-    pub fn median_of(&self, label: &str) -> Option<f64> {
-        self.get(label).map(|series| median(&series.values))
-    }
-
     fn judge(&self, target: &Target) -> Option<Judged> {
         let of = self.get(target.of)?;
         match target.against {
