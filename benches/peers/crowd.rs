@@ -1,6 +1,7 @@
 //! How long a small download takes beside large ones that fill the server's core.
 
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::setpriority_process;
 
@@ -8,6 +9,7 @@ use crate::Result;
 use crate::bench::{Bench, Contestant, WARM_UP};
 use crate::content::Content;
 use crate::load::{Load, Tally};
+use crate::processes::cpu_time;
 use crate::servers::{Need, Peer, Server};
 use crate::table::{Against, Table, Target};
 
@@ -42,6 +44,7 @@ pub fn row(bench: &Bench) -> Result<Vec<Table>> {
         new("p50 in ms"),
         new("p99 in ms"),
         Table::new(title.clone(), "bulk throughput in MiB/s", &[]),
+        Table::new(title.clone(), "server CPU in percent of its core", &[]),
     ];
     let (small, bulk) = (bench.file("1k", 1024)?, bench.file("bulk", BULK_BYTES)?);
     let servers = bench.start(CONTESTANTS, Need::Large, &bulk)?;
@@ -52,7 +55,9 @@ pub fn row(bench: &Bench) -> Result<Vec<Table>> {
             tables[0].push(&label, beside.percentile_ms(50.0));
             tables[1].push(&label, beside.percentile_ms(99.0));
             let mebibytes = beside.bulk.bytes as f64 / f64::from(1 << 20);
-            tables[2].push(&label, mebibytes / beside.bulk.elapsed.as_secs_f64());
+            let seconds = beside.bulk.elapsed.as_secs_f64();
+            tables[2].push(&label, mebibytes / seconds);
+            tables[3].push(&label, beside.cpu.as_secs_f64() / seconds * 100.0);
         }
     }
     Ok(tables.into())
@@ -62,6 +67,8 @@ pub fn row(bench: &Bench) -> Result<Vec<Table>> {
 pub struct Beside {
     small: Tally,
     bulk: Tally,
+    /// The server's, during the bulk readers' turn.
+    cpu: Duration,
 }
 
 impl Beside {
@@ -82,13 +89,17 @@ pub fn beside(
 ) -> Result<Beside> {
     let turn = bench.turn * LONGER;
     let protocol = contestant.protocol();
+    let pid = server.pid()?;
     thread::scope(|scope| {
         let (tell, ready) = std::sync::mpsc::channel();
         let bulk = scope.spawn(move || {
-            let mut load = Load::begin(server.address, protocol, bulk, readers)?;
+            let load = Load::begin(server.address, protocol, bulk, readers)?;
+            let mut load = load.discarding();
             load.run(WARM_UP)?;
             let _ = tell.send(());
-            load.run(turn + 2 * WARM_UP)
+            let before = cpu_time(pid)?;
+            let tally = load.run(turn + 2 * WARM_UP)?;
+            Ok((tally, cpu_time(pid)? - before))
         });
         let small = scope.spawn(move || {
             // Both kinds share a core: what the readers do there must not be this client's wait.
@@ -103,8 +114,10 @@ pub fn beside(
             return Err("a thread of the load panicked".into());
         };
         let told = |error| format!("{}: {error}", contestant.label());
+        let (bulk, cpu) = bulk.map_err(told)?;
         Ok(Beside {
-            bulk: bulk.map_err(told)?,
+            bulk,
+            cpu,
             small: small.map_err(told)?,
         })
     })

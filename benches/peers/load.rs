@@ -29,8 +29,8 @@ const BUFFER_BYTES: usize = 256 * 1024;
 /// Events taken at a time.
 const EVENTS: usize = 512;
 
-/// One answer of so many is compared byte by byte.
-const SAMPLE: u64 = 64;
+/// One read of so many is compared byte by byte: a prime, so that every client has its turn.
+const SAMPLE: u64 = 61;
 
 /// A server that gives nothing for so long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -107,7 +107,9 @@ pub struct Load<'a> {
     clients: Vec<Client>,
     buffer: Vec<u8>,
     tally: Tally,
-    answers: u64,
+    reads: u64,
+    /// How those reads are made that aren't compared.
+    flags: RecvFlags,
 }
 
 impl<'a> Load<'a> {
@@ -138,12 +140,20 @@ impl<'a> Load<'a> {
             clients: (0..clients).map(|_| client()).collect(),
             buffer: vec![0; BUFFER_BYTES],
             tally: Tally::new()?,
-            answers: 0,
+            reads: 0,
+            flags: RecvFlags::empty(),
         };
         for key in 0..clients {
             load.connect(key)?;
         }
         Ok(load)
+    }
+
+    /// Lets the kernel throw away what isn't compared (tcp(7), MSG_TRUNC): a client that copies is
+    /// slower than a server that doesn't.
+    pub fn discarding(mut self) -> Self {
+        self.flags = RecvFlags::TRUNC;
+        self
     }
 
     /// Lets the clients work for so long.
@@ -237,14 +247,20 @@ impl<'a> Load<'a> {
             }
             return Ok(());
         }
-        let count = match recv(socket, &mut self.buffer[..], RecvFlags::empty()) {
+        self.reads += 1;
+        let is_sample = self.reads.is_multiple_of(SAMPLE);
+        let how = match is_sample {
+            true => RecvFlags::empty(),
+            false => self.flags,
+        };
+        let count = match recv(socket, &mut self.buffer[..], how) {
             Ok((_, count)) => count,
             Err(Errno::AGAIN) => return Ok(()),
             Err(error) => return Err(format!("recv: {error}").into()),
         };
         let offset = client.received;
         self.tally.bytes += count as u64;
-        if self.answers.is_multiple_of(SAMPLE) {
+        if is_sample {
             let skipped = self.head_bytes.saturating_sub(offset).min(count as u64);
             let in_body = (offset + skipped).saturating_sub(self.head_bytes);
             let bytes = &self.buffer[skipped as usize..count];
@@ -273,7 +289,6 @@ impl<'a> Load<'a> {
         let latency = self.clients[key].began.elapsed();
         self.tally.latency_ns.record(latency.as_nanos() as u64)?;
         self.tally.downloads += 1;
-        self.answers += 1;
         if !is_kept || is_end {
             self.clients[key].socket = None;
             return self.connect(key);
