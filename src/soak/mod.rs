@@ -11,7 +11,7 @@ mod metric;
 pub mod outcome;
 pub mod page;
 pub mod plan;
-mod plot;
+pub mod plot;
 pub mod population;
 pub mod process;
 pub mod report;

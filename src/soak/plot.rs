@@ -1,6 +1,8 @@
 //! A plot: an SVG that stretches, with labels around it that don't. So it fits a phone as it fits
 //! a desk, and takes its colours from the page's style.
 
+mod picture;
+
 use std::fmt::Write as _;
 
 use maud::{Markup, html};
@@ -9,6 +11,7 @@ use maud::{Markup, html};
 const SIZE: f64 = 1000.0;
 
 /// One direction of a plot.
+#[derive(Debug)]
 pub struct Axis {
     from: f64,
     to: f64,
@@ -17,6 +20,7 @@ pub struct Axis {
 }
 
 /// What is drawn, in this order.
+#[derive(Debug)]
 pub enum Mark {
     /// A stretch of x that is set apart.
     Band(f64, f64),
@@ -29,6 +33,7 @@ pub enum Mark {
 }
 
 /// A plot with a title.
+#[derive(Debug)]
 pub struct Plot {
     /// Stands above it.
     pub title: &'static str,
@@ -103,6 +108,14 @@ impl Axis {
         }
     }
 
+    /// With ticks at these values instead.
+    #[must_use]
+    pub fn labelled(mut self, at: &[u64], label: fn(f64) -> String) -> Self {
+        let ticks = at.iter().map(|&at| at as f64);
+        self.ticks = ticks.map(|tick| (tick, label(tick))).collect();
+        self
+    }
+
     fn stepped(from: f64, to: f64, step: f64, label: fn(f64) -> String) -> Self {
         let (first, last) = ((from / step).ceil() as i64, (to / step * 1.000_001) as i64);
         let ticks = (first..=last).map(|at| at as f64 * step);
@@ -162,7 +175,7 @@ impl Plot {
                             span style={ "bottom:" (percent(self.y.place(*at))) } { (label) }
                         }
                     }
-                    div class="area" { (self.svg()) (self.guides()) }
+                    div class="area" { (self.svg(None)) (self.guides()) }
                     div class="x" {
                         @for (at, label) in &self.x.ticks {
                             span style={ "left:" (percent(self.x.place(*at))) } { (label) }
@@ -173,10 +186,12 @@ impl Plot {
         }
     }
 
-    fn svg(&self) -> Markup {
+    /// What is drawn; at a place within another drawing: left, top, width and height.
+    fn svg(&self, frame: Option<[f64; 4]>) -> Markup {
+        let [left, top, width, height] = [0, 1, 2, 3].map(|index| frame.map(|frame| frame[index]));
         html! {
-            svg viewBox={ "0 0 " (SIZE) " " (SIZE) } preserveAspectRatio="none" role="img"
-                aria-label=(self.title) {
+            svg x=[left] y=[top] width=[width] height=[height] viewBox={ "0 0 " (SIZE) " " (SIZE) }
+                preserveAspectRatio="none" role="img" aria-label=(self.title) {
                 path class="grid" d=(self.grid()) {}
                 @for (class, _, mark) in &self.marks {
                     @match mark {

@@ -1,0 +1,142 @@
+//! A run: its settings, its folder, and one measurement of one server.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::Result;
+use crate::content::{Content, Maker};
+use crate::load::{Load, Protocol, Tally};
+use crate::processes;
+use crate::servers::{self, Need, Peer, Place, Server};
+
+/// Before each measurement: caches warm up and connections find their place.
+pub const WARM_UP: Duration = Duration::from_millis(200);
+
+/// What is fixed for all rows.
+pub struct Bench {
+    /// How often each server has its turn.
+    pub rounds: usize,
+    /// How long a turn is.
+    pub turn: Duration,
+    /// The size of the largest file.
+    pub big_bytes: u64,
+    /// Where things are.
+    pub place: Place,
+    /// Makes the files.
+    pub maker: Maker,
+    /// What was said to be missing, so that it is said once.
+    pub missing: RefCell<BTreeSet<String>>,
+}
+
+/// A server, asked in one way.
+#[derive(Clone, Copy, Debug)]
+pub struct Contestant {
+    /// Who.
+    pub peer: Peer,
+    protocol: Option<Protocol>,
+}
+
+impl Contestant {
+    /// Asked as it is asked best.
+    pub const fn of(peer: Peer) -> Self {
+        Self {
+            peer,
+            protocol: None,
+        }
+    }
+
+    /// Asked over HTTP, though it has something shorter.
+    pub const fn over_http(peer: Peer) -> Self {
+        Self::by(peer, Protocol::Http)
+    }
+
+    /// Asked so.
+    pub const fn by(peer: Peer, protocol: Protocol) -> Self {
+        Self {
+            peer,
+            protocol: Some(protocol),
+        }
+    }
+
+    /// How it is asked.
+    pub fn protocol(self) -> Protocol {
+        self.protocol.unwrap_or_else(|| self.peer.protocol())
+    }
+
+    /// Its name in tables.
+    pub fn label(self) -> String {
+        match self.protocol {
+            Some(Protocol::Http) => format!("{}, HTTP", self.peer.label()),
+            _ => self.peer.label(),
+        }
+    }
+}
+
+/// What a measurement of one server brought.
+pub struct Measured {
+    cpu: Duration,
+    /// What the clients saw.
+    pub tally: Tally,
+}
+
+impl Measured {
+    /// The CPU time in microseconds.
+    pub fn cpu_us(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6
+    }
+}
+
+impl Bench {
+    /// Makes a file in the folder that is served.
+    pub fn file(&self, name: &str, length: u64) -> Result<Content> {
+        self.maker.make(&self.place.root, name, length)
+    }
+
+    /// Starts those that the machine has, and says aloud which it hasn't.
+    pub fn start(
+        &self,
+        contestants: &[Contestant],
+        need: Need,
+        content: &Content,
+    ) -> Result<Vec<(Contestant, Server)>> {
+        let file = self.place.root.join(&content.name);
+        let file = file.to_str().ok_or("the folder's name is not UTF-8")?;
+        let mut servers = Vec::new();
+        for &contestant in contestants {
+            match servers::start(contestant.peer, need, &self.place, file)? {
+                Some(server) => servers.push((contestant, server)),
+                None => self.say_missing(contestant.peer),
+            }
+        }
+        Ok(servers)
+    }
+
+    fn say_missing(&self, peer: Peer) {
+        let label = peer.label();
+        if peer != Peer::Before && self.missing.borrow_mut().insert(label.clone()) {
+            println!("{label} is not on this machine: left out");
+        }
+    }
+
+    /// One turn of one server.
+    pub fn measure(
+        &self,
+        server: &Server,
+        protocol: Protocol,
+        content: &Content,
+        clients: usize,
+    ) -> Result<Measured> {
+        let told = |error| format!("{}, {}: {error}", server.peer.label(), content.name);
+        let mut load = Load::begin(server.address, protocol, content, clients).map_err(told)?;
+        load.run(WARM_UP).map_err(told)?;
+        let pid = server.pid()?;
+        let before = processes::cpu_time(pid)?;
+        let tally = load.run(self.turn).map_err(told)?;
+        let cpu = processes::cpu_time(pid)? - before;
+        if tally.bytes == 0 {
+            return Err(told("nothing was downloaded".into()).into());
+        }
+        Ok(Measured { cpu, tally })
+    }
+}

@@ -1,0 +1,89 @@
+//! The files that are served: their bytes follow from their offsets, so that any part of an answer
+//! can be checked without the file.
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use rustix::fs::{Advice, fadvise};
+
+use crate::Result;
+
+/// The bytes repeat after so many: a prime, so that no two pages of a file are alike.
+const PERIOD_BYTES: usize = 1_048_583;
+
+/// How old files are made to look.
+const AGE: Duration = Duration::from_secs(86_400);
+
+/// A file that is served.
+#[derive(Debug)]
+pub struct Content {
+    /// Its name, in the folder that is served.
+    pub name: String,
+    /// In bytes.
+    pub length: u64,
+    pattern: Arc<Vec<u8>>,
+}
+
+/// Makes the files of a folder.
+#[derive(Debug)]
+pub struct Maker {
+    pattern: Arc<Vec<u8>>,
+}
+
+impl Maker {
+    /// The same bytes in every run.
+    pub fn new() -> Self {
+        let mut pattern = vec![0; PERIOD_BYTES];
+        ChaCha8Rng::seed_from_u64(1).fill(&mut pattern[..]);
+        Self {
+            pattern: Arc::new(pattern),
+        }
+    }
+
+    /// Writes a file, to the disk itself.
+    pub fn make(&self, folder: &Path, name: &str, length: u64) -> Result<Content> {
+        let mut file = BufWriter::new(File::create(folder.join(name))?);
+        let mut rest = length;
+        while rest > 0 {
+            let part = rest.min(PERIOD_BYTES as u64);
+            file.write_all(&self.pattern[..part as usize])?;
+            rest -= part;
+        }
+        // Pages that wait for the disk would be written while servers are measured.
+        let file = file.into_inner()?;
+        // A validator of a file that has just changed is a weak one, and heads must not change.
+        file.set_modified(SystemTime::now() - AGE)?;
+        file.sync_all()?;
+        Ok(Content {
+            name: name.to_owned(),
+            length,
+            pattern: self.pattern.clone(),
+        })
+    }
+}
+
+impl Content {
+    /// Compares a part of an answer.
+    pub fn compare(&self, offset: u64, mut bytes: &[u8]) -> Result<()> {
+        let mut at = (offset % PERIOD_BYTES as u64) as usize;
+        while !bytes.is_empty() {
+            let part = bytes.len().min(PERIOD_BYTES - at);
+            if bytes[..part] != self.pattern[at..at + part] {
+                return Err(format!("wrong bytes in {} from {offset} on", self.name).into());
+            }
+            (at, bytes) = (0, &bytes[part..]);
+        }
+        Ok(())
+    }
+
+    /// Drops the file from the page cache, so that the next read comes from the disk.
+    pub fn make_cold(&self, folder: &Path) -> Result<()> {
+        let file = File::open(folder.join(&self.name))?;
+        Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
+    }
+}

@@ -1,0 +1,246 @@
+//! The rows of the comparison.
+
+use crate::bench::{Bench, Contestant};
+use crate::content::Content;
+use crate::load::Protocol;
+use crate::minimal::Mode;
+use crate::servers::{Need, Peer};
+use crate::table::{Against, Table, Target};
+use crate::{Result, cold, crowd, idle};
+
+/// The server's CPU time is divided by this.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Per {
+    /// A whole download.
+    Download,
+    /// 1,048,576 bytes received.
+    Mebibyte,
+}
+
+/// A row: how it is called on the command line, and how it is measured.
+pub struct Row {
+    /// What the filter looks at.
+    pub key: &'static str,
+    /// Measures it.
+    pub run: fn(&Bench) -> Result<Vec<Table>>,
+}
+
+/// All of them.
+pub const ROWS: &[Row] = &[
+    Row {
+        key: "small",
+        run: small,
+    },
+    Row {
+        key: "kept",
+        run: kept,
+    },
+    Row {
+        key: "64k",
+        run: medium,
+    },
+    Row {
+        key: "1m",
+        run: mebibyte,
+    },
+    Row {
+        key: "1g",
+        run: gibibyte,
+    },
+    Row {
+        key: "bulk",
+        run: crowd::row,
+    },
+    Row {
+        key: "cold",
+        run: cold::row,
+    },
+    Row {
+        key: "idle",
+        run: idle::row,
+    },
+];
+
+const PLAIN: Contestant = Contestant::of(Peer::Minimal(Mode::Plain));
+const DEFERRED: Contestant = Contestant::of(Peer::Minimal(Mode::Deferred));
+const MORE: Contestant = Contestant::of(Peer::Minimal(Mode::More));
+/// One sendfile for all of the file, and one for as much as nginx takes at a time.
+const WHOLE: Contestant = Contestant::of(Peer::Minimal(Mode::SendFile(usize::MAX)));
+const PARTS: Contestant = Contestant::of(Peer::Minimal(Mode::SendFile(256 * 1024)));
+
+const fn ratio(against: &'static [&'static str], at_most: f64) -> Target {
+    Target {
+        of: "carafe",
+        against: Against::Best(against),
+        at_most,
+    }
+}
+
+/// CPU time of the servers in turn, in microseconds.
+fn cpu(
+    bench: &Bench,
+    table: &mut Table,
+    contestants: &[Contestant],
+    need: Need,
+    content: &Content,
+    clients: usize,
+    per: Per,
+) -> Result<()> {
+    let servers = bench.start(contestants, need, content)?;
+    for _ in 0..bench.rounds {
+        for (contestant, server) in &servers {
+            let protocol = contestant.protocol();
+            let measured = bench.measure(server, protocol, content, clients)?;
+            let count = match per {
+                Per::Download => measured.tally.downloads as f64,
+                Per::Mebibyte => measured.tally.bytes as f64 / f64::from(1 << 20),
+            };
+            table.push(&contestant.label(), measured.cpu_us() / count);
+        }
+    }
+    Ok(())
+}
+
+fn small(bench: &Bench) -> Result<Vec<Table>> {
+    const LOOPS: &[&str] = &[
+        "C loop, plain",
+        "C loop, deferred accept",
+        "C loop, deferred accept and MSG_MORE",
+    ];
+    let mut table = Table::new(
+        "1 KiB, one connection each, 64 clients",
+        "server CPU in us a download",
+        &[ratio(LOOPS, 1.15), ratio(&["nginx"], 0.7)],
+    );
+    let contestants = [
+        Contestant::of(Peer::Carafe),
+        Contestant::of(Peer::Before),
+        Contestant::over_http(Peer::Carafe),
+        PLAIN,
+        DEFERRED,
+        MORE,
+        Contestant::of(Peer::Nginx),
+        Contestant::of(Peer::Lighttpd),
+        Contestant::of(Peer::Darkhttpd),
+        Contestant::of(Peer::Tutorial),
+    ];
+    let content = bench.file("1k", 1024)?;
+    cpu(
+        bench,
+        &mut table,
+        &contestants,
+        Need::Small,
+        &content,
+        64,
+        Per::Download,
+    )?;
+    Ok(vec![table])
+}
+
+fn kept(bench: &Bench) -> Result<Vec<Table>> {
+    let mut table = Table::new(
+        "1 KiB over HTTP keep-alive, 64 connections",
+        "server CPU in us a request",
+        &[
+            ratio(&["lighttpd"], 0.9),
+            ratio(&["C loop, kept alive"], 1.1),
+        ],
+    );
+    let contestants = [
+        Peer::Carafe,
+        Peer::Before,
+        Peer::Minimal(Mode::KeepAlive),
+        Peer::Nginx,
+        Peer::Lighttpd,
+        Peer::Darkhttpd,
+    ]
+    .map(|peer| Contestant::by(peer, Protocol::KeepAlive));
+    let content = bench.file("1k", 1024)?;
+    cpu(
+        bench,
+        &mut table,
+        &contestants,
+        Need::Kept,
+        &content,
+        64,
+        Per::Download,
+    )?;
+    Ok(vec![table])
+}
+
+fn medium(bench: &Bench) -> Result<Vec<Table>> {
+    let mut table = Table::new(
+        "64 KiB, one connection each, 64 clients",
+        "server CPU in us a download",
+        &[ratio(&["nginx"], 0.85)],
+    );
+    let contestants = [
+        Contestant::of(Peer::Carafe),
+        Contestant::of(Peer::Before),
+        Contestant::over_http(Peer::Carafe),
+        MORE,
+        WHOLE,
+        Contestant::of(Peer::Nginx),
+        Contestant::of(Peer::Lighttpd),
+        Contestant::of(Peer::Darkhttpd),
+    ];
+    let content = bench.file("64k", 64 << 10)?;
+    cpu(
+        bench,
+        &mut table,
+        &contestants,
+        Need::Large,
+        &content,
+        64,
+        Per::Download,
+    )?;
+    Ok(vec![table])
+}
+
+fn mebibyte(bench: &Bench) -> Result<Vec<Table>> {
+    let content = bench.file("1m", 1 << 20)?;
+    large(
+        bench,
+        "1 MiB, one connection each, 64 clients",
+        &content,
+        64,
+        1.0,
+    )
+}
+
+fn gibibyte(bench: &Bench) -> Result<Vec<Table>> {
+    let content = bench.file("big", bench.big_bytes)?;
+    let title = format!("{} MiB, 1 client", bench.big_bytes >> 20);
+    large(bench, &title, &content, 1, 0.95)
+}
+
+fn large(
+    bench: &Bench,
+    title: &str,
+    content: &Content,
+    clients: usize,
+    at_most: f64,
+) -> Result<Vec<Table>> {
+    let targets = [ratio(&["nginx"], at_most)];
+    let mut table = Table::new(title, "server CPU in us a MiB", &targets);
+    let contestants = [
+        Contestant::of(Peer::Carafe),
+        Contestant::of(Peer::Before),
+        Contestant::over_http(Peer::Carafe),
+        WHOLE,
+        PARTS,
+        Contestant::of(Peer::Nginx),
+        Contestant::of(Peer::Lighttpd),
+        Contestant::of(Peer::Darkhttpd),
+    ];
+    cpu(
+        bench,
+        &mut table,
+        &contestants,
+        Need::Large,
+        content,
+        clients,
+        Per::Mebibyte,
+    )?;
+    Ok(vec![table])
+}
