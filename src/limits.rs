@@ -30,6 +30,15 @@ pub const SENDFILE_PIECE_BYTES: u64 = 64 * 1024;
 /// What one connection may send or discard in one turn, in bytes, before the others have theirs.
 pub const TURN_BYTES_MAX: u64 = 256 * 1024;
 
+/// What all connections together may move in one turn, in bytes, before the poll is asked who else
+/// wants something: some 50 us of work over loopback. Who wants little waits no longer than that for
+/// those who want a lot.
+pub const LOOP_BYTES_MAX: u64 = 512 * 1024;
+
+/// From so many bytes in one step on a connection wants a lot: more than an answer that is sent at
+/// once.
+pub const LARGE_STEP_BYTES: u64 = 64 * 1024;
+
 /// New clients that one listener may let in during one turn.
 pub const ACCEPTS_PER_TURN_MAX: usize = 128;
 

@@ -24,7 +24,9 @@ use std::time::{Duration, Instant};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Waker};
 
-use crate::limits::{ACCEPT_RETRY, ACCEPTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX, SCRATCH_BYTES};
+use crate::limits::{
+    ACCEPT_RETRY, ACCEPTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX, LOOP_BYTES_MAX, SCRATCH_BYTES,
+};
 use crate::sockopt;
 use crate::stats::{Reason, Stats};
 use crate::timers::{Deadline, Seldom, Timers};
@@ -61,6 +63,8 @@ pub struct Reactor<C> {
     /// By the keys of the slab.
     timers: Timers<u32>,
     run_queue: VecDeque<Token>,
+    /// What this turn's steps have moved, in bytes.
+    moved: u64,
     ending: Vec<(Token, End)>,
     /// What this turn's wait brought, sorted.
     ready: Vec<(Token, Readiness)>,
@@ -103,6 +107,7 @@ impl<C> Reactor<C> {
             generation: FIRST_GENERATION,
             timers: Timers::new(now),
             run_queue: VecDeque::new(),
+            moved: 0,
             // What stays is allocated before what comes and goes: nothing below it on the heap
             // could be given back.
             ending: Vec::with_capacity(EVENTS_PER_TURN_MAX),
@@ -238,6 +243,7 @@ impl<C> Reactor<C> {
     fn turn<A: App<Conn = C>>(&mut self, app: &mut A) -> io::Result<()> {
         self.wait(app)?;
         self.control.now = Instant::now();
+        self.moved = 0;
         for id in std::mem::take(&mut self.sources) {
             app.source(id, &mut self.control);
         }
@@ -293,7 +299,18 @@ impl<C> Reactor<C> {
                         .unwrap_or_else(PoisonError::into_inner);
                     self.sources.append(&mut inbox);
                 }
-                _ => self.ready.push((token, readiness(event))),
+                _ => {
+                    let edge = readiness(event);
+                    let slot = self.slots.get_mut(token.key as usize);
+                    match slot.filter(|slot| slot.generation == token.generation) {
+                        // It goes on when those who want little had their turn.
+                        Some(slot) if slot.run == Run::WaitingForMore && edge.writable => {
+                            slot.run = Run::Again;
+                            self.run_queue.push_back(token);
+                        }
+                        _ => self.ready.push((token, edge)),
+                    }
+                }
             }
         }
         Ok(())
@@ -337,6 +354,9 @@ impl<C> Reactor<C> {
             self.listeners[index].state = Accepting::Ready;
         }
         for _ in 0..ACCEPTS_PER_TURN_MAX {
+            if self.moved >= LOOP_BYTES_MAX {
+                break;
+            }
             let is_accepting = self.is_accepting(&self.listeners[index]);
             let listener = &mut self.listeners[index];
             let may_try = is_accepting && listener.may_try(now);
@@ -424,6 +444,7 @@ impl<C> Reactor<C> {
             now: self.control.now,
             scratch: &mut self.scratch,
             deadline: None,
+            moved: 0,
             draining: self.control.is_draining(),
         };
         let mut cx = Cx {
@@ -446,12 +467,15 @@ impl<C> Reactor<C> {
 
     // ---- stepping ----
 
-    /// Steps what the events name, then the run queue as it `stood` when the turn began.
+    /// Steps what the events name, then the run queue as it `stood` when the turn began, until all
+    /// together have moved a turn's worth. The rest comes first in the next turn.
     fn dispatch<A: App<Conn = C>>(&mut self, app: &mut A, stood: usize) {
         let mut ready = std::mem::take(&mut self.ready);
         for (token, edge) in ready.drain(..) {
             match self.run_of(token) {
-                Some(Run::Waiting) => self.step(app, token, Why::Ready(edge)),
+                Some(Run::Waiting | Run::WaitingForMore) => {
+                    self.step(app, token, Why::Ready(edge));
+                }
                 Some(Run::Parked | Run::Woken) if edge.dead => {
                     self.step(app, token, Why::Ready(edge));
                 }
@@ -461,6 +485,9 @@ impl<C> Reactor<C> {
         }
         self.ready = ready;
         for _ in 0..stood {
+            if self.moved >= LOOP_BYTES_MAX {
+                break;
+            }
             if let Some(token) = self.run_queue.pop_front()
                 && let Some(why) = self.run_of(token).and_then(Run::queued_for)
             {
@@ -497,6 +524,7 @@ impl<C> Reactor<C> {
             now: self.control.now,
             scratch: &mut self.scratch,
             deadline: before,
+            moved: 0,
             draining: self.control.is_draining(),
         };
         let mut cx = Cx {
@@ -505,7 +533,8 @@ impl<C> Reactor<C> {
             token,
         };
         let next = app.step(&mut slot.conn, &mut slot.socket, why, &mut cx);
-        let mut deadline = cx.turn.deadline;
+        let (mut deadline, moved) = (cx.turn.deadline, cx.turn.moved);
+        self.moved += moved;
         if why == Why::Deadline && deadline == before {
             // It has passed, and nothing else was asked for.
             deadline = None;
@@ -517,9 +546,9 @@ impl<C> Reactor<C> {
             Next::Wait | Next::Park => {
                 match (next, slot.run) {
                     (Next::Park, _) => slot.run = Run::Parked,
-                    (_, Run::Parked) => slot.run = Run::Waiting,
                     // A deadline came while it was queued; it stays queued.
-                    _ => {}
+                    (_, Run::Again | Run::Woken) => {}
+                    _ => slot.run = Run::waiting_after(moved),
                 }
                 if let Err(error) = slot.register(&self.poll, token) {
                     if self.unwatched.passes(self.control.now) {

@@ -109,6 +109,7 @@ impl<T: Transport + Turning, S: Service> Bench<T, S> {
             now: self.now,
             scratch: &mut self.scratch,
             deadline: self.deadline,
+            moved: 0,
             draining: self.draining,
         };
         let mut env = Env {

@@ -63,6 +63,8 @@ pub struct Turn<'a> {
     pub scratch: &'a mut [u8],
     /// When [`Why::Deadline`] shall come; kept between steps.
     pub deadline: Option<Instant>,
+    /// Bytes that the step sent or threw away: what it took of the turn that all share.
+    pub moved: u64,
     /// The first signal was taken: what ends now waits for its peer's FIN.
     pub draining: bool,
 }

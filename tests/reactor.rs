@@ -15,7 +15,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use carafe::limits::{PLACES_KEPT, SHRINK_DELAY};
+use carafe::limits::{LARGE_STEP_BYTES, LOOP_BYTES_MAX, PLACES_KEPT, SHRINK_DELAY};
 use carafe::reactor::{App, Control, Cx, Ending, ListenerId, Reactor, Remote, SourceId, Token};
 use carafe::stats::{Reason, Stats};
 use carafe::turn::{Next, Why};
@@ -201,6 +201,86 @@ fn the_run_queue_goes_round() {
             }
         },
     );
+}
+
+#[test]
+fn a_turn_is_over_when_all_together_have_moved_its_bytes() {
+    const CONNECTIONS: usize = 8;
+    const STEPS: usize = 20 * CONNECTIONS;
+    let (mut started, mut turns) = (0, Vec::new());
+    run(
+        CONNECTIONS,
+        10,
+        move |_, steps, _, cx| {
+            started += usize::from(steps == 0);
+            cx.turn.moved = LOOP_BYTES_MAX / 2;
+            if started == CONNECTIONS {
+                turns.push(cx.turn.now);
+            }
+            if turns.len() < STEPS {
+                return Next::Again;
+            }
+            let of_a_turn = turns.chunk_by(|one, next| one == next);
+            assert_eq!(of_a_turn.map(<[_]>::len).max(), Some(2));
+            Next::Close(Reason::Complete)
+        },
+        |address, _| {
+            let clients: Vec<_> = (0..CONNECTIONS)
+                .map(|_| Client::connect(address).unwrap())
+                .collect();
+            for client in clients {
+                assert_eq!(read_all(client).unwrap(), b"");
+            }
+        },
+    );
+}
+
+#[test]
+fn who_wants_little_goes_before_who_wants_a_lot() {
+    let (holds, held) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (orders, order) = mpsc::channel();
+    let mut names = HashMap::new();
+    run(
+        3,
+        10,
+        move |socket, _, _, cx| {
+            let next_name = ["greedy", "modest", "holding"][names.len().min(2)];
+            let name = *names.entry(cx.token()).or_insert(next_name);
+            if name == "greedy" {
+                cx.turn.moved = LARGE_STEP_BYTES;
+            }
+            match socket.read(&mut [0]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Next::Wait,
+                result => assert_eq!(result.unwrap(), 1),
+            }
+            match name {
+                // The loop stands until both others have something for it.
+                "holding" => {
+                    holds.send(()).unwrap();
+                    released.recv().unwrap();
+                }
+                name => orders.send(name).unwrap(),
+            }
+            Next::Close(Reason::Complete)
+        },
+        |address, _| {
+            let mut clients = [(); 3].map(|()| Client::connect(address).unwrap());
+            clients[2].write_all(b"x").unwrap();
+            held.recv().unwrap();
+            for client in &mut clients[..2] {
+                client.write_all(b"x").unwrap();
+                common::until("the loop's kernel has it", || {
+                    carafe::sockopt::acked_bytes(client).unwrap() >= 1
+                });
+            }
+            release.send(()).unwrap();
+            for client in clients {
+                assert_eq!(read_all(client).unwrap(), b"");
+            }
+        },
+    );
+    assert_eq!(order.iter().collect::<Vec<_>>(), ["modest", "greedy"]);
 }
 
 #[test]

@@ -60,6 +60,7 @@ impl Closing {
                 Ok(0) => return close,
                 Ok(n) => {
                     self.discarded += n as u64;
+                    env.turn.moved += n as u64;
                     self.idle_ends = env.turn.now + LINGER_IDLE;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {

@@ -165,7 +165,10 @@ impl Sending {
                 return Stay(Next::Reset(Reason::FileChanged));
             }
             match self.send_until(until, env) {
-                Ok(sent) => self.delivery.offset += sent,
+                Ok(sent) => {
+                    self.delivery.offset += sent;
+                    env.turn.moved += sent;
+                }
                 Err(error) => return Stay(self.fail(error, env)),
             }
         }

@@ -10,7 +10,7 @@ use mio::{Interest, Poll};
 use slab::Slab;
 
 use super::app::Token;
-use crate::limits::{PLACES_KEPT, SHRINK_DELAY};
+use crate::limits::{LARGE_STEP_BYTES, PLACES_KEPT, SHRINK_DELAY};
 use crate::stats::Reason;
 use crate::timers::Deadline;
 use crate::turn::Why;
@@ -32,6 +32,8 @@ pub(crate) struct Slot<C, S = TcpStream> {
 pub(crate) enum Run {
     /// Waits for an edge.
     Waiting,
+    /// Waits for an edge, in the middle of a lot: those who want little go first then.
+    WaitingForMore,
     /// Waits for a wake-up.
     Parked,
     /// In the run queue: it stopped for its budget.
@@ -48,7 +50,15 @@ impl Run {
         match self {
             Self::Again => Some(Why::Again),
             Self::Woken => Some(Why::Woken),
-            Self::Waiting | Self::Parked | Self::Ended => None,
+            Self::Waiting | Self::WaitingForMore | Self::Parked | Self::Ended => None,
+        }
+    }
+
+    /// How a connection waits whose last step moved so many bytes.
+    pub(super) fn waiting_after(moved: u64) -> Self {
+        match moved {
+            ..LARGE_STEP_BYTES => Self::Waiting,
+            _ => Self::WaitingForMore,
         }
     }
 }

@@ -116,6 +116,7 @@ impl Crowd {
             now,
             scratch: &mut [0; 16],
             deadline: *deadline,
+            moved: 0,
             draining: false,
         };
         let mut env = Env {
