@@ -19,6 +19,7 @@ use carafe::limits::{
 };
 use carafe::service::{LookupError, Service};
 use carafe::services::bare::Bare;
+use carafe::services::folders::Folders;
 use carafe::services::http::Http;
 use carafe::services::root::Root;
 use carafe::stats::Reason;
@@ -485,7 +486,7 @@ fn a_folder_and_its_index_are_looked_up_one_after_the_other() {
         let errand = bench.errand.take().unwrap();
         match &errand {
             Errand::Open { name: asked, .. } => assert_eq!(**asked, *name),
-            Errand::Read(read) => panic!("{read:?}"),
+            other => panic!("{other:?}"),
         }
         next = bench.step_with(Why::Woken, Some(errand.run()));
     }
@@ -504,6 +505,36 @@ fn a_folder_and_its_index_are_looked_up_one_after_the_other() {
     assert_parked(next, &bench);
     then(&mut bench, &[Read::Block], &[ALL]);
     assert_eq!(bench.fetch(), Next::Wait);
+}
+
+#[test]
+fn a_folder_that_a_helper_found_is_read_by_a_helper_too() {
+    let root = root();
+    let request =
+        b"GET /folder HTTP/1.1\r\nHost: h\r\n\r\nGET /folder/ HTTP/1.1\r\nHost: h\r\n\r\n";
+    let service = Http::new(
+        bare(&root, Kind::Foreign),
+        ContentTypes::new([]),
+        None,
+        Some(Folders::new()),
+    );
+    let mut bench = bench(service, request);
+    let next = bench.step(Why::Start);
+    assert_parked(next, &bench);
+    then(&mut bench, &[], &[ALL]);
+    let next = bench.fetch();
+    assert_parked(next, &bench);
+    let next = bench.fetch();
+    assert_parked(next, &bench);
+    assert!(matches!(bench.errand, Some(Errand::List { .. })));
+    let mut next = bench.fetch();
+    while next == Next::Again {
+        then(&mut bench, &[Read::Block], &[ALL]);
+        next = bench.step(Why::Again);
+    }
+    assert_eq!(next, Next::Wait);
+    let sent = String::from_utf8_lossy(&bench.transport.sent);
+    assert!(sent.contains("index.html"), "{sent}");
 }
 
 #[test]
