@@ -99,17 +99,12 @@ fn reading(root: &TempDir, request: &[u8]) -> Bench<Scripted, Bare> {
     bench
 }
 
-/// Ends well: input that may have come meanwhile is looked for first.
-fn assert_completes<S: Service>(mut bench: Bench<Scripted, S>, next: Next, body: &[u8]) {
+/// Ends well, once input that may have come meanwhile was looked for.
+#[track_caller]
+fn assert_completes<S: Service>(bench: &Bench<Scripted, S>, next: Next, body: &[u8]) {
+    assert_eq!(next, Next::Close(Reason::Complete));
     assert_eq!(bench.transport.sent, body);
-    match next {
-        Next::Close(Reason::Complete) => {}
-        Next::Wait => {
-            then(&mut bench, &[Read::Eof], &[]);
-            assert_eq!(bench.step(READ_CLOSED), Next::Close(Reason::Complete));
-        }
-        next => panic!("{next:?}"),
-    }
+    bench.transport.assert_done();
 }
 
 // ---- the look-up ----
@@ -123,7 +118,26 @@ fn a_name_that_may_wait_is_looked_up_by_a_helper_and_so_are_its_bytes() {
     assert!(matches!(bench.errand, Some(Errand::Read(_))));
     then(&mut bench, &[Read::Block], &[ALL]);
     let next = bench.fetch();
-    assert_completes(bench, next, SMALL);
+    assert_completes(&bench, next, SMALL);
+}
+
+#[test]
+fn what_came_after_a_name_while_it_was_looked_up_is_discarded_before_the_close() {
+    let root = root();
+    for (request, reads) in [
+        (&b"missing\nmore"[..], vec![Read::Block]),
+        (
+            b"missing\n",
+            vec![Read::Bytes(b"more".to_vec()), Read::Block],
+        ),
+    ] {
+        let mut bench = looking_up(&root, request);
+        then(&mut bench, &reads, &[]);
+        assert_eq!(bench.fetch(), Next::Wait);
+        assert!(bench.transport.is_shut);
+        then(&mut bench, &[Read::Eof], &[]);
+        assert_eq!(bench.step(READ_CLOSED), Next::Close(Reason::Refused));
+    }
 }
 
 #[test]
@@ -131,9 +145,9 @@ fn what_a_helper_does_not_find_is_refused_as_ever() {
     let root = root();
     for name in [&b"missing\n"[..], b"folder\n", b"small/x\n"] {
         let mut bench = looking_up(&root, name);
-        then(&mut bench, &[Read::Eof], &[]);
+        then(&mut bench, &[Read::Block], &[]);
         assert_eq!(bench.fetch(), Next::Close(Reason::Refused));
-        assert!(bench.transport.sent.is_empty());
+        assert!(bench.transport.sent.is_empty() && !bench.transport.is_shut);
     }
 }
 
@@ -187,7 +201,7 @@ fn what_came_during_the_look_up_of_a_wrong_guess_is_read_then() {
     assert_parked(next, &bench);
     then(&mut bench, &[Read::Block], &[ALL]);
     let next = bench.fetch();
-    assert_completes(bench, next, SMALL);
+    assert_completes(&bench, next, SMALL);
 }
 
 #[test]
@@ -372,7 +386,7 @@ fn what_helpers_bring_of_a_foreign_file_is_bounded() {
                 other => panic!("{other:?}"),
             },
             Next::Again => bench.step(Why::Again),
-            end => break assert_eq!(end, Next::Wait, "it lingers"),
+            end => break assert_eq!(end, Next::Close(Reason::Complete)),
         };
     }
     assert_eq!(brought.iter().sum::<usize>(), BULK_BYTES);
@@ -390,7 +404,7 @@ fn a_foreign_file_is_sent_slowly_from_what_was_brought() {
     then(&mut bench, &[Read::Block], &[ALL]);
     let next = bench.step(carafe::testing::WRITABLE);
     assert!(bench.errand.is_none(), "nothing is fetched twice");
-    assert_completes(bench, next, &[7; BIG_BYTES]);
+    assert_completes(&bench, next, &[7; BIG_BYTES]);
 }
 
 #[test]
@@ -405,7 +419,7 @@ fn a_file_that_cannot_be_asked_is_read_once() {
     assert_eq!(bench.step(Why::Again), Next::Again);
     then(&mut bench, &[Read::Block], &[ALL]);
     let next = bench.step(Why::Again);
-    assert_completes(bench, next, &content(BULK_BYTES));
+    assert_completes(&bench, next, &content(BULK_BYTES));
 }
 
 #[test]
@@ -438,7 +452,7 @@ fn what_was_brought_counts_whatever_the_step_is_for() {
     let fetched = bench.errand.take().unwrap().run();
     then(&mut bench, &[Read::Block], &[ALL]);
     let next = bench.step_with(Why::Evict, Some(fetched));
-    assert_completes(bench, next, SMALL);
+    assert_completes(&bench, next, SMALL);
 }
 
 #[test]

@@ -354,6 +354,9 @@ impl Reading {
             let has_waited = !matches!(self.wait, Wait::Bytes);
             let is_drained = matches!(moment, Moment::Drained | Moment::Quiet) && !has_waited;
             let rest = match (fresh.is_empty(), is_drained) {
+                _ if matches!(self.wait, Wait::Errand { .. }) && bytes.len() == reply.used => {
+                    Rest::Unseen
+                }
                 _ if has_waited => Rest::Some,
                 _ if bytes.len() > reply.used => Rest::Some,
                 (true, true) => Rest::Empty,
