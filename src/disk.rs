@@ -236,3 +236,97 @@ impl Seen {
 fn place(block: u64) -> (usize, u64) {
     ((block / 64) as usize, 1 << (block % 64))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const BLOCK: u64 = COLD_READ_BYTES;
+
+    fn file(kind: Kind, length: u64) -> (tempfile::NamedTempFile, DiskFile) {
+        let named = tempfile::NamedTempFile::new().unwrap();
+        let bytes: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+        fs::write(named.path(), bytes).unwrap();
+        let file = DiskFile::new(File::open(named.path()).unwrap(), kind);
+        (named, file)
+    }
+
+    fn run(read: Read) -> io::Result<Portion> {
+        match Errand::Read(read).run() {
+            Fetched::Read(portion) => portion,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_block_of_a_file_that_cannot_be_asked_is_read_once() {
+        let length = 2 * BLOCK + 5;
+        let (_named, file) = file(Kind::Once, length);
+        let is_cold = |start, count| file.is_cold(start, count, Ends::Last);
+        assert!(is_cold(0, 1) && is_cold(BLOCK, 1) && is_cold(2 * BLOCK, 5));
+        for (wanted, range) in [
+            (BLOCK + 7, BLOCK..2 * BLOCK),
+            (2 * BLOCK, 2 * BLOCK..3 * BLOCK),
+        ] {
+            let portion = run(file.errand(wanted, length, Use::Copy)).unwrap();
+            assert_eq!(portion.range, range);
+            assert!(portion.kept.is_none());
+            file.note_read(&portion.range);
+        }
+        assert!(!is_cold(BLOCK, BLOCK as usize + 5) && is_cold(BLOCK - 1, 2));
+        // The next block that was not read.
+        file.note_read(&(0..BLOCK - 1));
+        assert!(is_cold(0, 1), "a part of a block is none");
+        let read = file.errand(0, length, Use::Sendfile);
+        assert_eq!(run(read).unwrap().range, 0..BLOCK);
+        file.note_read(&(0..BLOCK));
+        assert!(!is_cold(0, length as usize));
+        let mut bytes = [0; 3];
+        assert_eq!(file.read(&mut bytes, 2 * BLOCK + 4).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_foreign_file_is_fetched_in_portions_with_its_state() {
+        let length = FETCHED_BYTES_MAX + 5;
+        let (named, file) = file(Kind::Foreign, length);
+        assert!(matches!(file.read(&mut [0], 0), Err(ReadError::Cold)));
+        for usage in [Use::Copy, Use::Sendfile] {
+            let portion = run(file.errand(3, length, usage)).unwrap();
+            assert_eq!(portion.range, 3..FETCHED_BYTES_MAX + 3);
+            let (bytes, stat) = portion.kept.unwrap();
+            assert_eq!(bytes.len() as u64, FETCHED_BYTES_MAX);
+            assert_eq!((bytes[0], stat.st_size as u64), (3, length));
+        }
+        // What is missing is beyond the end.
+        named.as_file().set_len(10).unwrap();
+        let portion = run(file.errand(3, length, Use::Copy)).unwrap();
+        assert_eq!(portion.range, 3..FETCHED_BYTES_MAX + 3);
+        assert_eq!(portion.kept.unwrap().0.len(), 7);
+    }
+
+    #[test]
+    fn what_is_in_memory_is_warm_and_read_at_once() {
+        for kind in [Kind::Memory, Kind::Probe] {
+            let (_named, file) = file(kind, 10_000);
+            assert!(!file.is_cold(0, 10_000, Ends::Both), "{kind:?}");
+            let mut bytes = [0; 100];
+            assert_eq!(file.read(&mut bytes, 9_900).unwrap(), 100);
+            assert_eq!(bytes[0], (9_900 % 251) as u8);
+        }
+        // A short read of a file that can be asked has a reason that a helper finds.
+        let (_named, file) = file(Kind::Probe, 10);
+        assert!(matches!(file.read(&mut [0; 11], 0), Err(ReadError::Cold)));
+        let portion = run(file.errand(0, 11, Use::Copy)).unwrap();
+        assert_eq!(portion.kept.unwrap().0.len(), 10);
+    }
+
+    #[test]
+    fn a_read_that_fails_at_once_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        for kind in [Kind::Probe, Kind::Once, Kind::Foreign] {
+            let file = DiskFile::new(File::open(folder.path()).unwrap(), kind);
+            assert!(run(file.errand(0, 10, Use::Copy)).is_err());
+        }
+    }
+}

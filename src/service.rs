@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::disk::pool::Workers;
 use crate::disk::{DiskFile, Errand, Kind};
+use crate::http::listing::Entry;
 use crate::stats::Reason;
 
 /// Decides what the bytes of a client ask for.
@@ -42,13 +43,23 @@ pub struct Request<'a> {
     pub brought: &'a [Brought],
 }
 
-/// What a helper has found under a name.
+/// What a helper has brought for a request.
 #[derive(Debug)]
-pub struct Brought {
-    /// The name, as it was looked up.
-    pub name: Box<[u8]>,
-    /// What it brings.
-    pub found: Result<Found, LookupError>,
+pub enum Brought {
+    /// What is under a name.
+    Found {
+        /// The name, as it was looked up.
+        name: Box<[u8]>,
+        /// What it brings.
+        found: Result<Found, LookupError>,
+    },
+    /// What is in a folder.
+    Listed {
+        /// The folder's name, as it was asked for.
+        name: Box<[u8]>,
+        /// Its entries.
+        entries: rustix::io::Result<Rc<[Entry]>>,
+    },
 }
 
 /// What a name brings.

@@ -19,6 +19,7 @@ use carafe::limits::{
 };
 use carafe::service::{LookupError, Service};
 use carafe::services::bare::Bare;
+use carafe::services::folders::Folders;
 use carafe::services::http::Http;
 use carafe::services::root::Root;
 use carafe::stats::Reason;
@@ -98,17 +99,12 @@ fn reading(root: &TempDir, request: &[u8]) -> Bench<Scripted, Bare> {
     bench
 }
 
-/// Ends well: input that may have come meanwhile is looked for first.
-fn assert_completes<S: Service>(mut bench: Bench<Scripted, S>, next: Next, body: &[u8]) {
+/// Ends well, once input that may have come meanwhile was looked for.
+#[track_caller]
+fn assert_completes<S: Service>(bench: &Bench<Scripted, S>, next: Next, body: &[u8]) {
+    assert_eq!(next, Next::Close(Reason::Complete));
     assert_eq!(bench.transport.sent, body);
-    match next {
-        Next::Close(Reason::Complete) => {}
-        Next::Wait => {
-            then(&mut bench, &[Read::Eof], &[]);
-            assert_eq!(bench.step(READ_CLOSED), Next::Close(Reason::Complete));
-        }
-        next => panic!("{next:?}"),
-    }
+    bench.transport.assert_done();
 }
 
 // ---- the look-up ----
@@ -122,7 +118,26 @@ fn a_name_that_may_wait_is_looked_up_by_a_helper_and_so_are_its_bytes() {
     assert!(matches!(bench.errand, Some(Errand::Read(_))));
     then(&mut bench, &[Read::Block], &[ALL]);
     let next = bench.fetch();
-    assert_completes(bench, next, SMALL);
+    assert_completes(&bench, next, SMALL);
+}
+
+#[test]
+fn what_came_after_a_name_while_it_was_looked_up_is_discarded_before_the_close() {
+    let root = root();
+    for (request, reads) in [
+        (&b"missing\nmore"[..], vec![Read::Block]),
+        (
+            b"missing\n",
+            vec![Read::Bytes(b"more".to_vec()), Read::Block],
+        ),
+    ] {
+        let mut bench = looking_up(&root, request);
+        then(&mut bench, &reads, &[]);
+        assert_eq!(bench.fetch(), Next::Wait);
+        assert!(bench.transport.is_shut);
+        then(&mut bench, &[Read::Eof], &[]);
+        assert_eq!(bench.step(READ_CLOSED), Next::Close(Reason::Refused));
+    }
 }
 
 #[test]
@@ -130,9 +145,9 @@ fn what_a_helper_does_not_find_is_refused_as_ever() {
     let root = root();
     for name in [&b"missing\n"[..], b"folder\n", b"small/x\n"] {
         let mut bench = looking_up(&root, name);
-        then(&mut bench, &[Read::Eof], &[]);
+        then(&mut bench, &[Read::Block], &[]);
         assert_eq!(bench.fetch(), Next::Close(Reason::Refused));
-        assert!(bench.transport.sent.is_empty());
+        assert!(bench.transport.sent.is_empty() && !bench.transport.is_shut);
     }
 }
 
@@ -186,7 +201,7 @@ fn what_came_during_the_look_up_of_a_wrong_guess_is_read_then() {
     assert_parked(next, &bench);
     then(&mut bench, &[Read::Block], &[ALL]);
     let next = bench.fetch();
-    assert_completes(bench, next, SMALL);
+    assert_completes(&bench, next, SMALL);
 }
 
 #[test]
@@ -371,7 +386,7 @@ fn what_helpers_bring_of_a_foreign_file_is_bounded() {
                 other => panic!("{other:?}"),
             },
             Next::Again => bench.step(Why::Again),
-            end => break assert_eq!(end, Next::Wait, "it lingers"),
+            end => break assert_eq!(end, Next::Close(Reason::Complete)),
         };
     }
     assert_eq!(brought.iter().sum::<usize>(), BULK_BYTES);
@@ -389,7 +404,7 @@ fn a_foreign_file_is_sent_slowly_from_what_was_brought() {
     then(&mut bench, &[Read::Block], &[ALL]);
     let next = bench.step(carafe::testing::WRITABLE);
     assert!(bench.errand.is_none(), "nothing is fetched twice");
-    assert_completes(bench, next, &[7; BIG_BYTES]);
+    assert_completes(&bench, next, &[7; BIG_BYTES]);
 }
 
 #[test]
@@ -404,7 +419,7 @@ fn a_file_that_cannot_be_asked_is_read_once() {
     assert_eq!(bench.step(Why::Again), Next::Again);
     then(&mut bench, &[Read::Block], &[ALL]);
     let next = bench.step(Why::Again);
-    assert_completes(bench, next, &content(BULK_BYTES));
+    assert_completes(&bench, next, &content(BULK_BYTES));
 }
 
 #[test]
@@ -437,7 +452,7 @@ fn what_was_brought_counts_whatever_the_step_is_for() {
     let fetched = bench.errand.take().unwrap().run();
     then(&mut bench, &[Read::Block], &[ALL]);
     let next = bench.step_with(Why::Evict, Some(fetched));
-    assert_completes(bench, next, SMALL);
+    assert_completes(&bench, next, SMALL);
 }
 
 #[test]
@@ -485,7 +500,7 @@ fn a_folder_and_its_index_are_looked_up_one_after_the_other() {
         let errand = bench.errand.take().unwrap();
         match &errand {
             Errand::Open { name: asked, .. } => assert_eq!(**asked, *name),
-            Errand::Read(read) => panic!("{read:?}"),
+            other => panic!("{other:?}"),
         }
         next = bench.step_with(Why::Woken, Some(errand.run()));
     }
@@ -504,6 +519,36 @@ fn a_folder_and_its_index_are_looked_up_one_after_the_other() {
     assert_parked(next, &bench);
     then(&mut bench, &[Read::Block], &[ALL]);
     assert_eq!(bench.fetch(), Next::Wait);
+}
+
+#[test]
+fn a_folder_that_a_helper_found_is_read_by_a_helper_too() {
+    let root = root();
+    let request =
+        b"GET /folder HTTP/1.1\r\nHost: h\r\n\r\nGET /folder/ HTTP/1.1\r\nHost: h\r\n\r\n";
+    let service = Http::new(
+        bare(&root, Kind::Foreign),
+        ContentTypes::new([]),
+        None,
+        Some(Folders::new()),
+    );
+    let mut bench = bench(service, request);
+    let next = bench.step(Why::Start);
+    assert_parked(next, &bench);
+    then(&mut bench, &[], &[ALL]);
+    let next = bench.fetch();
+    assert_parked(next, &bench);
+    let next = bench.fetch();
+    assert_parked(next, &bench);
+    assert!(matches!(bench.errand, Some(Errand::List { .. })));
+    let mut next = bench.fetch();
+    while next == Next::Again {
+        then(&mut bench, &[Read::Block], &[ALL]);
+        next = bench.step(Why::Again);
+    }
+    assert_eq!(next, Next::Wait);
+    let sent = String::from_utf8_lossy(&bench.transport.sent);
+    assert!(sent.contains("index.html"), "{sent}");
 }
 
 #[test]

@@ -357,12 +357,11 @@ fn a_request_on_a_kept_connection_costs_one_read_and_one_send() {
     // What the cache spares is counted in tests/cache.rs.
     command.args(["-p", "0", "--bind", "127.0.0.1", "--cache", "0"]);
     let carafe = Carafe::start(command);
+    // The first look at a name may wait for the disk, which is a helper's to do.
+    assert_eq!(kept(&carafe).get("/missing?first").status, 404);
     let mut talk = kept(&carafe);
     assert_eq!(talk.get("/small").body, SMALL);
-    // The first look at a name may wait for the disk, which is a helper's to do.
-    for query in ["first", "begin"] {
-        assert_eq!(talk.get(&format!("/missing?{query}")).status, 404);
-    }
+    assert_eq!(talk.get("/missing?begin").status, 404);
     for _ in 0..REQUESTS {
         assert_eq!(talk.get("/small").body, SMALL);
     }

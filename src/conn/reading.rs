@@ -247,14 +247,10 @@ impl Reading {
         else {
             return Stay(Next::Park);
         };
-        let Some(Fetched::Opened { name, found }) = env.fetched.take() else {
+        let Some(brought) = env.fetched.take().and_then(brought) else {
             return Stay(Next::Park);
         };
-        let found = found.map(|opened| match opened {
-            Opened::File(file) => Found::File(Rc::new(file)),
-            Opened::Folder(folder) => Found::Folder(folder),
-        });
-        asked.brought.push(Brought { name, found });
+        asked.brought.push(brought);
         let waited = env.turn.now - *since;
         self.expires += waited;
         asked.until = asked.until.map(|until| until + waited);
@@ -366,6 +362,9 @@ impl Reading {
             let has_waited = !matches!(self.wait, Wait::Bytes);
             let is_drained = matches!(moment, Moment::Drained | Moment::Quiet) && !has_waited;
             let rest = match (fresh.is_empty(), is_drained) {
+                _ if matches!(self.wait, Wait::Errand { .. }) && bytes.len() == reply.used => {
+                    Rest::Unseen
+                }
                 _ if has_waited => Rest::Some,
                 _ if bytes.len() > reply.used => Rest::Some,
                 (true, true) => Rest::Empty,
@@ -453,4 +452,22 @@ impl Reading {
         env.turn.deadline = Some(until);
         Next::Park
     }
+}
+
+/// What a service is told of an errand, if it was its own.
+fn brought(fetched: Fetched) -> Option<Brought> {
+    Some(match fetched {
+        Fetched::Opened { name, found } => Brought::Found {
+            name,
+            found: found.map(|opened| match opened {
+                Opened::File(file) => Found::File(Rc::new(file)),
+                Opened::Folder(folder) => Found::Folder(folder),
+            }),
+        },
+        Fetched::Listed { name, entries } => Brought::Listed {
+            name,
+            entries: entries.map(Rc::from),
+        },
+        Fetched::Read(_) => return None,
+    })
 }

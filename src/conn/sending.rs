@@ -48,6 +48,8 @@ pub(super) struct Following {
 pub(super) enum Rest {
     /// The request's last read brought nothing more.
     Unknown,
+    /// Neither did it, but then a helper was waited for: there was time for more to come.
+    Unseen,
     /// There is more, or it had the time to come.
     Some,
     /// The receive queue was found empty in this very step.
@@ -322,7 +324,7 @@ impl Sending {
         matches!(self.pace, Pace::FirstTurn)
             && self.then == Then::Close
             && self.has_end()
-            && self.following.rest != Rest::Some
+            && !matches!(self.following.rest, Rest::Some | Rest::Unseen)
             && !turn.draining
     }
 

@@ -1,4 +1,4 @@
-//! What the loop asks of a helper: to open a file, or to read a part of one.
+//! What the loop asks of a helper: to open a file, or to read a part of one or a folder.
 
 use std::fmt;
 use std::fs::File;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use rustix::fs::{Advice, Stat};
 
 use super::pool::Workers;
+use crate::http::listing::Entry;
 use crate::limits::HELPER_BUFFER_BYTES;
 use crate::service::{LookupError, OpenFile};
 
@@ -24,7 +25,14 @@ pub enum Errand {
         /// Opens it.
         open: Box<dyn FnOnce() -> Result<Opened, LookupError> + Send>,
     },
-    /// Reads a part of one.
+    /// Reads a folder.
+    List {
+        /// Its name, which the answer is known by.
+        name: Box<[u8]>,
+        /// Reads it.
+        list: Box<dyn FnOnce() -> rustix::io::Result<Vec<Entry>> + Send>,
+    },
+    /// Reads a part of a file.
     Read(Read),
 }
 
@@ -37,6 +45,13 @@ pub enum Fetched {
         name: Box<[u8]>,
         /// What was found.
         found: Result<Opened, LookupError>,
+    },
+    /// A folder was read, or was not.
+    Listed {
+        /// Its name.
+        name: Box<[u8]>,
+        /// What is in it.
+        entries: rustix::io::Result<Vec<Entry>>,
     },
     /// A part of a file was read, or was not.
     Read(io::Result<Portion>),
@@ -69,6 +84,10 @@ impl Errand {
                 let found = open();
                 Fetched::Opened { name, found }
             }
+            Self::List { name, list } => {
+                let entries = list();
+                Fetched::Listed { name, entries }
+            }
             Self::Read(read) => Fetched::Read(read.run()),
         }
     }
@@ -78,6 +97,7 @@ impl fmt::Debug for Errand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open { name, .. } => f.debug_tuple("Open").field(name).finish(),
+            Self::List { name, .. } => f.debug_tuple("List").field(name).finish(),
             Self::Read(read) => f.debug_tuple("Read").field(read).finish(),
         }
     }

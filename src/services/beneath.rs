@@ -51,6 +51,8 @@ pub(super) enum Component {
 pub struct Beneath {
     folder: OwnedFd,
     containment: Containment,
+    /// Names with components that begin with a dot are served.
+    hidden: bool,
     place: Place,
     /// openat2 can be asked to look nowhere but in memory (RESOLVE_CACHED, since Linux 5.12).
     asks_cache: bool,
@@ -64,19 +66,19 @@ impl Beneath {
     ///
     /// # Errors
     /// The folder can't be opened or searched, or is none.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path, hidden: bool) -> io::Result<Self> {
         let folder = rustix::fs::open(path, FOLDER_FLAGS, Mode::empty())?;
         // Some sandboxes answer EPERM for a system call that they don't know.
         match probe(&folder, ResolveFlags::BENEATH) {
-            Err(Errno::NOSYS | Errno::PERM) => Ok(Self::new(folder, Containment::Walk)),
+            Err(Errno::NOSYS | Errno::PERM) => Ok(Self::new(folder, Containment::Walk, hidden)),
             Err(error) => Err(error.into()),
-            Ok(()) => Ok(Self::new(folder, Containment::Openat2)),
+            Ok(()) => Ok(Self::new(folder, Containment::Openat2, hidden)),
         }
     }
 
     /// An open folder, contained in a given way.
     #[must_use]
-    pub fn new(folder: OwnedFd, containment: Containment) -> Self {
+    pub fn new(folder: OwnedFd, containment: Containment, hidden: bool) -> Self {
         let cached = ResolveFlags::BENEATH | ResolveFlags::CACHED;
         // What is not in memory is EAGAIN; EINVAL is a kernel that doesn't know the flag.
         let asks_cache = containment == Containment::Openat2
@@ -86,6 +88,7 @@ impl Beneath {
             place: kinds.place_of(&folder),
             folder,
             containment,
+            hidden,
             asks_cache,
             kind: OnceLock::new(),
             kinds,
@@ -169,10 +172,44 @@ impl Beneath {
         opened(file, stat, |file| self.kinds.of(file, stat.st_dev))
     }
 
-    /// What a path leads to, if it stays beneath.
-    pub fn stat(&self, path: &[u8]) -> Option<Stat> {
+    /// Whether names with components that begin with a dot are served.
+    #[must_use]
+    pub fn hidden(&self) -> bool {
+        self.hidden
+    }
+
+    /// Whether a component of this name may be served.
+    #[must_use]
+    pub fn shows(&self, component: &[u8]) -> bool {
+        self.hidden || !component.starts_with(b".")
+    }
+
+    /// What a name leads to, if it stays beneath.
+    #[must_use]
+    pub fn stat(&self, name: &[u8]) -> Option<Stat> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        rustix::fs::fstat(self.open_path(path, flags).ok()?).ok()
+        let found = self.open_path(self.checked(name).ok()?, flags);
+        rustix::fs::fstat(found.ok()?).ok()
+    }
+
+    /// The rules that concern the name alone. Leading slashes are ignored.
+    pub(super) fn checked<'n>(&self, name: &'n [u8]) -> Result<&'n [u8], &'static str> {
+        let path = path_of(name);
+        if path.is_empty() {
+            return Err(EMPTY_NAME);
+        }
+        if path.contains(&0) {
+            return Err("NUL in the name");
+        }
+        for component in path.split(|&byte| byte == b'/') {
+            if component == b".." {
+                return Err("a component is ..");
+            }
+            if !self.shows(component) {
+                return Err("a component begins with a dot");
+            }
+        }
+        Ok(path)
     }
 
     fn open_path(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -238,6 +275,15 @@ fn opened(
 
 /// Why what is found under a name is refused; it may be a folder.
 pub(super) const NOT_REGULAR: &str = "not a regular file";
+
+/// Why a name of slashes alone is refused; it is the root itself.
+pub(super) const EMPTY_NAME: &str = "an empty name";
+
+/// A name without the slashes before it.
+pub(super) fn path_of(name: &[u8]) -> &[u8] {
+    let begin = name.iter().position(|&byte| byte != b'/');
+    begin.map_or(&[], |at| &name[at..])
+}
 
 /// Which failures of an open are the name's fault.
 pub(super) fn classify(errno: Errno) -> LookupError {

@@ -433,7 +433,7 @@ mod tests {
     }
 
     fn beneath(path: &Path) -> Beneath {
-        Beneath::open(path).unwrap()
+        Beneath::open(path, false).unwrap()
     }
 
     /// What a look-up brings.

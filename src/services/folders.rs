@@ -3,17 +3,21 @@
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::fs::{AtFlags, Dir, FileType, statat};
 
+use super::beneath::Beneath;
 use super::root::Root;
+use crate::disk::Errand;
 use crate::escape::Escaped;
 use crate::http::date;
 use crate::http::listing::{Entry, Format, Kind, Renderer, Sort, accepts_json};
 use crate::limits::{
     FOLDER_ENTRIES_MAX, FOLDER_FORGOTTEN, FOLDER_SLICE_ENTRIES, FOLDERS_AT_ONCE_MAX,
 };
+use crate::service::Brought;
 
 /// Lists that are under way, and where a Gopher client finds this server.
 #[derive(Debug, Default)]
@@ -54,6 +58,8 @@ pub enum Listed {
     },
     /// There is more to do: ask again when others had their turn.
     GoesOn,
+    /// Reading the folder may have to wait for a disk: ask again when a helper has.
+    Cold(Errand),
     /// The folder can't be read.
     Failed,
 }
@@ -87,27 +93,53 @@ impl Folders {
     }
 
     /// A list as a Gopher menu (RFC 1436).
-    pub fn menu(&mut self, root: &Root, name: &[u8], folder: OwnedFd) -> Listed {
+    pub fn menu(
+        &mut self,
+        root: &Root,
+        name: &[u8],
+        folder: OwnedFd,
+        brought: &[Brought],
+    ) -> Listed {
         let (host, port) = (self.host.clone(), self.port);
         let look = Look {
             sort: Sort::default(),
             format: Format::Gopher { host, port },
         };
-        self.list(root, name, folder, look)
+        self.list(root, name, folder, look, brought)
     }
 
     /// Goes on with the list that was asked for, or begins it. Clients that ask for the same one at
     /// the same time share its making. Where too many are under way it begins later: to make room by
     /// dropping one whose clients still ask would leave none that ever ends.
-    pub fn list(&mut self, root: &Root, name: &[u8], folder: OwnedFd, look: Look) -> Listed {
+    ///
+    /// A folder that a helper had to look for is read by a helper, too.
+    pub fn list(
+        &mut self,
+        root: &Root,
+        name: &[u8],
+        folder: OwnedFd,
+        look: Look,
+        brought: &[Brought],
+    ) -> Listed {
         let is_same = |job: &Job| *job.name == *name && job.look == look;
         let job = match self.jobs.iter().position(is_same) {
             Some(at) => self.jobs.remove(at),
             None if !self.has_room() => return Listed::GoesOn,
-            None => match Job::begin(name, folder, look) {
-                Ok(job) => job,
-                Err(error) => return failed(name, error),
-            },
+            None => {
+                let begun = match entries_of(name, brought) {
+                    Some(entries) => {
+                        entries.map(|entries| Job::render(name, look, entries.to_vec()))
+                    }
+                    None if Root::was_brought(name, brought) => {
+                        return Listed::Cold(errand(root, name, folder));
+                    }
+                    None => Job::begin(name, folder, look),
+                };
+                match begun {
+                    Ok(job) => job,
+                    Err(error) => return failed(name, error),
+                }
+            }
         };
         match job.go_on(root) {
             Ok(Progress::GoesOn(job)) => {
@@ -157,21 +189,31 @@ impl Job {
         })
     }
 
+    /// A list of entries that were read.
+    fn render(name: &[u8], look: Look, entries: Vec<Entry>) -> Self {
+        let renderer = Renderer::new(look.format.clone(), name, look.sort, entries);
+        Self {
+            name: name.into(),
+            look,
+            stage: Stage::Rendering {
+                renderer,
+                bytes: Vec::new(),
+            },
+            asked_at: Instant::now(),
+        }
+    }
+
     /// One slice.
     fn go_on(mut self, root: &Root) -> rustix::io::Result<Progress> {
         match &mut self.stage {
             Stage::Reading { folder, entries } => {
-                if !read_slice(folder, entries, &self.name, root)? {
+                if !read_slice(folder, entries, &self.name, root.beneath())? {
                     return Ok(Progress::GoesOn(self));
                 }
                 let entries = std::mem::take(entries);
-                let Look { sort, format } = &self.look;
-                let renderer = Renderer::new(format.clone(), &self.name, *sort, entries);
-                self.stage = Stage::Rendering {
-                    renderer,
-                    bytes: Vec::new(),
-                };
-                Ok(Progress::GoesOn(self))
+                Ok(Progress::GoesOn(Self::render(
+                    &self.name, self.look, entries,
+                )))
             }
             Stage::Rendering { renderer, bytes } => match renderer.next_chunk(FOLDER_SLICE_ENTRIES)
             {
@@ -185,13 +227,36 @@ impl Job {
     }
 }
 
+/// What a helper has read of a folder.
+fn entries_of<'b>(name: &[u8], brought: &'b [Brought]) -> Option<rustix::io::Result<&'b [Entry]>> {
+    brought.iter().find_map(|brought| match brought {
+        Brought::Listed { name: of, entries } if **of == *name => {
+            Some(entries.as_deref().map_err(|&error| error))
+        }
+        _ => None,
+    })
+}
+
+/// Reads a folder as a helper does: it holds nobody up.
+fn errand(root: &Root, name: &[u8], folder: OwnedFd) -> Errand {
+    let (name, root) = (Box::<[u8]>::from(name), Arc::clone(root.beneath()));
+    Errand::List {
+        name: name.clone(),
+        list: Box::new(move || {
+            let (mut folder, mut entries) = (Dir::new(folder)?, Vec::new());
+            while !read_slice(&mut folder, &mut entries, &name, &root)? {}
+            Ok(entries)
+        }),
+    }
+}
+
 /// Reads some entries; says whether those were the last. What vanishes meanwhile, and what is
 /// neither file nor folder, is left out, as the root would refuse it.
 fn read_slice(
     folder: &mut Dir,
     entries: &mut Vec<Entry>,
     path: &[u8],
-    root: &Root,
+    root: &Beneath,
 ) -> rustix::io::Result<bool> {
     for _ in 0..FOLDER_SLICE_ENTRIES {
         let Some(entry) = folder.read() else {
@@ -211,7 +276,7 @@ fn read_slice(
 }
 
 /// A link is shown as what it leads to, if the root follows it.
-fn look_at(folder: &Dir, name: &CStr, path: &[u8], root: &Root) -> Option<Entry> {
+fn look_at(folder: &Dir, name: &CStr, path: &[u8], root: &Beneath) -> Option<Entry> {
     let mut stat = statat(folder.fd().ok()?, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
         stat = root.stat(&[path, b"/", name.to_bytes()].concat())?;

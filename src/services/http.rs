@@ -118,15 +118,18 @@ impl Http {
             {
                 let name = reply.subject.clone();
                 match folder(&mut self.bare, &name, request.brought) {
-                    Ok(folder) => match folders.menu(self.bare.root(), &name, folder) {
-                        Listed::Whole { bytes, .. } => Verdict::Reply(Reply {
-                            body: Body::Bytes(bytes),
-                            outcome: Outcome::Complete,
-                            ..reply
-                        }),
-                        Listed::GoesOn => Verdict::Busy,
-                        Listed::Failed => Verdict::Reply(reply),
-                    },
+                    Ok(folder) => {
+                        match folders.menu(self.bare.root(), &name, folder, request.brought) {
+                            Listed::Whole { bytes, .. } => Verdict::Reply(Reply {
+                                body: Body::Bytes(bytes),
+                                outcome: Outcome::Complete,
+                                ..reply
+                            }),
+                            Listed::GoesOn => Verdict::Busy,
+                            Listed::Cold(errand) => Verdict::Errand(errand),
+                            Listed::Failed => Verdict::Reply(reply),
+                        }
+                    }
                     Err(LookupError::Cold) => Verdict::Errand(self.bare.root().errand(&name)),
                     Err(_) => Verdict::Reply(reply),
                 }
@@ -293,7 +296,7 @@ impl Http {
             return Ok(Answer::error(StatusCode::NOT_FOUND, "a folder", now));
         };
         let look = Look::new(query, message.fields.all("accept"));
-        match folders.list(self.bare.root(), name, folder, look) {
+        match folders.list(self.bare.root(), name, folder, look, brought) {
             Listed::Whole {
                 bytes,
                 content_type,
@@ -305,6 +308,7 @@ impl Http {
                 Ok(Answer::new(status, head, Body::Bytes(bytes)))
             }
             Listed::GoesOn => Err(Verdict::Busy),
+            Listed::Cold(errand) => Err(Verdict::Errand(errand)),
             Listed::Failed => {
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
                 Ok(Answer::error(status, "the folder can't be read", now))

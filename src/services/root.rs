@@ -12,9 +12,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::fs::Stat;
-
-use super::beneath::Beneath;
+use super::beneath::{Beneath, path_of};
 use super::cache::{Bounds, Cache, Known};
 use crate::disk::{Errand, Kind, Opened};
 use crate::escape::Escaped;
@@ -24,8 +22,8 @@ use crate::service::{Brought, FileVersion, OpenFile};
 pub use super::beneath::Containment;
 pub use crate::service::{Found, LookupError};
 
-pub(super) use super::beneath::NOT_REGULAR;
 use super::beneath::classify;
+pub(super) use super::beneath::{EMPTY_NAME, NOT_REGULAR};
 
 /// The folder that is served.
 #[derive(Debug)]
@@ -33,7 +31,6 @@ pub struct Root {
     beneath: Arc<Beneath>,
     /// Where it was opened, if it was opened by its path.
     path: Option<PathBuf>,
-    hidden: bool,
     /// What may wait for a disk is left to helpers.
     has_helpers: bool,
     open_files: OpenFiles,
@@ -47,7 +44,7 @@ impl Root {
     /// # Errors
     /// The folder can't be opened or searched, or is none.
     pub fn open(path: &Path, hidden: bool) -> io::Result<Self> {
-        let mut root = Self::on(Beneath::open(path)?, hidden);
+        let mut root = Self::on(Beneath::open(path, hidden)?);
         root.path = Some(path.to_owned());
         Ok(root)
     }
@@ -56,7 +53,7 @@ impl Root {
     pub fn reopen(&mut self) {
         let Some(path) = &self.path else { return };
         let shown = Escaped(path.as_os_str().as_encoded_bytes());
-        match Beneath::open(path) {
+        match Beneath::open(path, self.beneath.hidden()) {
             Ok(beneath) => {
                 self.beneath = Arc::new(beneath);
                 if let Some(cache) = &mut self.cache {
@@ -73,14 +70,13 @@ impl Root {
     /// A root on an open folder, contained in a given way.
     #[must_use]
     pub fn with_containment(folder: OwnedFd, hidden: bool, containment: Containment) -> Self {
-        Self::on(Beneath::new(folder, containment), hidden)
+        Self::on(Beneath::new(folder, containment, hidden))
     }
 
-    fn on(beneath: Beneath, hidden: bool) -> Self {
+    fn on(beneath: Beneath) -> Self {
         Self {
             beneath: Arc::new(beneath),
             path: None,
-            hidden,
             has_helpers: false,
             open_files: OpenFiles::default(),
             cache: None,
@@ -142,7 +138,7 @@ impl Root {
     /// # Errors
     /// See [`LookupError`].
     pub fn find(&mut self, name: &[u8], brought: &[Brought]) -> Result<Found, LookupError> {
-        let path = self.checked(name).map_err(LookupError::Refused)?;
+        let path = self.beneath.checked(name).map_err(LookupError::Refused)?;
         if let Some(file) = self.kept(path) {
             return Ok(Found::File(file));
         }
@@ -171,8 +167,8 @@ impl Root {
     }
 
     fn open_path(&mut self, path: &[u8], brought: &[Brought]) -> Result<Found, LookupError> {
-        if let Some(known) = brought.iter().find(|known| *known.name == *path) {
-            return match &known.found {
+        if let Some(found) = known(path, brought) {
+            return match found {
                 Ok(Found::File(file)) => Ok(Found::File(self.open_files.share(Rc::clone(file)))),
                 Ok(Found::Folder(folder)) => {
                     let again = rustix::io::fcntl_dupfd_cloexec(folder, 0);
@@ -205,36 +201,16 @@ impl Root {
         }
     }
 
-    /// Whether a component of this name may be served.
+    /// Whether a helper has found this name.
     #[must_use]
-    pub fn shows(&self, component: &[u8]) -> bool {
-        self.hidden || !component.starts_with(b".")
+    pub fn was_brought(name: &[u8], brought: &[Brought]) -> bool {
+        known(path_of(name), brought).is_some()
     }
 
-    /// What a name leads to, if it stays beneath the root.
+    /// Where it is looked: helpers do, too.
     #[must_use]
-    pub fn stat(&self, name: &[u8]) -> Option<Stat> {
-        self.beneath.stat(self.checked(name).ok()?)
-    }
-
-    /// The rules that concern the name alone. Leading slashes are ignored.
-    fn checked<'n>(&self, name: &'n [u8]) -> Result<&'n [u8], &'static str> {
-        let path = path_of(name);
-        if path.is_empty() {
-            return Err(EMPTY_NAME);
-        }
-        if path.contains(&0) {
-            return Err("NUL in the name");
-        }
-        for component in path.split(|&byte| byte == b'/') {
-            if component == b".." {
-                return Err("a component is ..");
-            }
-            if !self.shows(component) {
-                return Err("a component begins with a dot");
-            }
-        }
-        Ok(path)
+    pub(super) fn beneath(&self) -> &Arc<Beneath> {
+        &self.beneath
     }
 }
 
@@ -270,16 +246,16 @@ impl OpenFiles {
     }
 }
 
-/// Why a name of slashes alone is refused; it is the root itself.
-pub(super) const EMPTY_NAME: &str = "an empty name";
-
 /// The root itself, as a path beneath it.
 const TOP: &[u8] = b".";
 
-/// A name without the slashes before it.
-fn path_of(name: &[u8]) -> &[u8] {
-    let begin = name.iter().position(|&byte| byte != b'/');
-    begin.map_or(&[], |at| &name[at..])
+/// What a helper has found under a path.
+fn known<'b>(path: &[u8], brought: &'b [Brought]) -> Option<&'b Result<Found, LookupError>> {
+    let path = if path.is_empty() { TOP } else { path };
+    brought.iter().find_map(|brought| match brought {
+        Brought::Found { name, found } if **name == *path => Some(found),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
