@@ -373,7 +373,9 @@ fn a_request_on_a_kept_connection_costs_one_read_and_one_send() {
     let begin = text.find("/missing?begin").unwrap();
     let end = text.find("/missing?end").unwrap();
     let mut counts = std::collections::BTreeMap::<&str, usize>::new();
-    for line in text[begin..end].lines().skip(1) {
+    // After a request that waited for a helper the queue is looked at, and may be empty.
+    let lines = text[begin..end].lines().skip(1);
+    for line in lines.filter(|line| !line.contains(" EAGAIN ")) {
         *counts.entry(line.split('(').next().unwrap()).or_default() += 1;
     }
     // At the beginning the rest of the answer to the missing one, at the end the next request.
@@ -382,7 +384,6 @@ fn a_request_on_a_kept_connection_costs_one_read_and_one_send() {
         ("fstat", REQUESTS),
         ("close", REQUESTS),
         ("sendto", REQUESTS + 1),
-        ("epoll_wait", REQUESTS + 1),
     ] {
         assert_eq!(
             counts.remove(call).unwrap_or(0),
@@ -399,6 +400,9 @@ fn a_request_on_a_kept_connection_costs_one_read_and_one_send() {
     let preads = ["pread64", "preadv2"].iter();
     let preads: usize = preads.filter_map(|call| counts.remove(call)).sum();
     assert_eq!(preads, REQUESTS, "{counts:?}");
+    // None where the next request came before it was waited for.
+    let waits = counts.remove("epoll_wait").unwrap_or(0);
+    assert!(waits <= REQUESTS + 1, "{waits} waits");
     // The log's line wakes the writer, and a debug build asks whether what it closes is open.
     // Nothing else happens, no epoll_ctl above all.
     counts.remove("futex");
