@@ -33,7 +33,7 @@ const EVENTS: usize = 512;
 const SAMPLE: u64 = 61;
 
 /// A server that gives nothing for so long has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a client asks.
 #[derive(Clone, Copy, Debug, PartialEq)]

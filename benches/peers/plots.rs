@@ -125,7 +125,7 @@ fn throughput(bench: &Bench) -> Result<Picture> {
         let rate = tally.downloads as f64 / tally.elapsed.as_secs_f64();
         Ok(Some(rate / 1000.0))
     };
-    let clients = [1, 10, 100, 1_000, 9_000, 10_000];
+    let clients = [1, 10, 100, 1_000, 5_000, 10_000];
     let lines = medians(bench.rounds, &clients, Some(Protocol::KeepAlive), &figure)?;
     let plot = Plot {
         title: "Throughput, by connections",

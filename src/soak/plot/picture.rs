@@ -10,7 +10,7 @@ const SIZE: (f64, f64) = (720.0, 420.0);
 
 /// Where the area of the marks begins and ends.
 const LEFT: f64 = 76.0;
-const RIGHT: f64 = 700.0;
+const RIGHT: f64 = 684.0;
 const TOP: f64 = 88.0;
 const BOTTOM: f64 = 384.0;
 
