@@ -72,8 +72,8 @@ pub const LINGER_TOTAL: Duration = Duration::from_secs(10);
 /// How often `openat2` is asked again when the tree changed under it (EAGAIN).
 pub const OPEN_ATTEMPTS_MAX: u32 = 8;
 
-/// Threads that wait for disks. They sleep nearly all of the time; a disk gains little by more than
-/// a few requests at once, and one that hangs holds up the others only when it has them all.
+/// Threads that wait for disks, and as many for what may be further away. They sleep nearly all of
+/// the time; a disk gains little by more than a few requests at once.
 pub const HELPERS_MAX: usize = 4;
 
 /// What a helper reads of a cold file before the sender goes on, in bytes: a disk's seek takes as
