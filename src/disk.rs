@@ -16,7 +16,7 @@ use rustix::io::ReadWriteFlags;
 
 use crate::limits::{COLD_READ_AHEAD_BYTES, COLD_READ_BYTES, FETCHED_BYTES_MAX};
 
-pub use errand::{Errand, Fetched, Opened, Portion, Read};
+pub use errand::{Errand, Fetched, Opened, Portion, Reach, Read};
 pub use kinds::{Kinds, Place};
 
 use pool::Workers;
@@ -186,9 +186,17 @@ impl DiskFile {
             (Kind::Foreign, _) => true,
             (_, usage) => usage == Use::Copy,
         };
-        let ahead = range.end..end.min(range.end + COLD_READ_AHEAD_BYTES);
-        let wanted = start.max(range.start);
-        Read::new(Arc::clone(self.shared()), wanted, range, ahead, keep)
+        Read {
+            file: Arc::clone(self.shared()),
+            wanted: start.max(range.start),
+            ahead: range.end..end.min(range.end + COLD_READ_AHEAD_BYTES),
+            range,
+            keep,
+            reach: match self.kind {
+                Kind::Foreign => Reach::Anywhere,
+                Kind::Memory | Kind::Probe | Kind::Once => Reach::Disk,
+            },
+        }
     }
 
     /// A helper has read this.

@@ -112,8 +112,8 @@ pub const CACHED_OPEN_SHARE: u64 = 2;
 /// What one read of inotify takes, in bytes. The longest event has 272.
 pub const INOTIFY_BUFFER_BYTES: usize = 4096;
 
-/// Threads that wait for disks. They sleep nearly all of the time; a disk gains little by more than
-/// a few requests at once, and one that hangs holds up the others only when it has them all.
+/// Threads that wait for disks, and as many for what may be further away. They sleep nearly all of
+/// the time; a disk gains little by more than a few requests at once.
 pub const HELPERS_MAX: usize = 4;
 
 /// What a helper reads of a cold file before the sender goes on, in bytes: a disk's seek takes as

@@ -96,6 +96,31 @@ fn nobody_waits_for_another_ones_slow_file_system() {
 }
 
 #[test]
+fn a_file_system_that_does_not_answer_keeps_nobody_from_this_machines_disk() {
+    let root = root_with(&[("hot", HOT)]);
+    let Some(gated) = gated(&root.path().join("slow")) else {
+        return;
+    };
+    let carafe = Carafe::serve(root.path(), &[]);
+    gated.gates.shut(Asked::Open);
+    // More than there are helpers.
+    let slow: Vec<_> = (0..3 * carafe::limits::HELPERS_MAX)
+        .map(|_| ask(&carafe, &format!("slow/{NAME}")))
+        .collect();
+    gated.gates.wait_for(Asked::Open);
+    for number in 0..HOT_DOWNLOADS {
+        // Nobody asked for these before: the disk must be.
+        let missing = exchange(carafe.addr(), format!("missing-{number}\n").as_bytes());
+        assert!(missing.unwrap().is_empty());
+    }
+    gated.gates.open(Asked::Open);
+    for slow in &slow {
+        assert_eq!(rest_of(slow), content(SLOW_BYTES));
+    }
+    carafe.stop_clean();
+}
+
+#[test]
 fn clients_of_a_slow_file_system_have_as_much_time_as_it_needs() {
     let root = root_with(&[("hot", HOT)]);
     let Some(gated) = gated(&root.path().join("slow")) else {

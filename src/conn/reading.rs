@@ -54,29 +54,20 @@ pub(super) enum Input {
 #[derive(Debug)]
 enum Wait {
     Bytes,
-    /// There was no descriptor to try the bytes; `moment` is when that was.
-    Descriptor {
-        moment: Moment,
-        asked_at: Instant,
-        until: Instant,
-    },
-    /// The service has more to do; `moment` is when it was asked.
-    Service {
-        moment: Moment,
-        asked: Asked,
-    },
+    /// There was no descriptor to try the bytes.
+    Descriptor(Box<Asked>),
+    /// The service has more to do.
+    Service(Box<Asked>),
     /// A helper is on an errand for the service, since then.
-    Errand {
-        moment: Moment,
-        asked: Asked,
-        since: Instant,
-    },
+    Errand(Box<Asked>, Instant),
 }
 
 /// What is kept of a request that is answered in several steps.
 #[derive(Debug)]
 struct Asked {
-    /// When it had come.
+    /// When the service was asked last.
+    moment: Moment,
+    /// When the request had come.
     at: Instant,
     /// What errands for it have brought.
     brought: Vec<Brought>,
@@ -85,36 +76,23 @@ struct Asked {
 }
 
 impl Wait {
-    /// What errands for the request have brought.
-    fn brought(&self) -> &[Brought] {
-        match self {
-            Self::Bytes | Self::Descriptor { .. } => &[],
-            Self::Service { asked, .. } | Self::Errand { asked, .. } => &asked.brought,
-        }
-    }
-
-    /// When the request had come, if it was answered in several steps.
-    fn asked_at(&self) -> Option<Instant> {
+    fn asked(&self) -> Option<&Asked> {
         match self {
             Self::Bytes => None,
-            Self::Descriptor { asked_at, .. } => Some(*asked_at),
-            Self::Service { asked, .. } | Self::Errand { asked, .. } => Some(asked.at),
+            Self::Descriptor(asked) | Self::Service(asked) | Self::Errand(asked, _) => Some(asked),
         }
     }
 
     /// What is kept when it waits for something else from now on.
-    fn take(&mut self, now: Instant) -> Asked {
-        let (at, until) = match std::mem::replace(self, Self::Bytes) {
-            Self::Bytes => (now, None),
-            Self::Descriptor {
-                asked_at, until, ..
-            } => (asked_at, Some(until)),
-            Self::Service { asked, .. } | Self::Errand { asked, .. } => return asked,
-        };
-        Asked {
-            at,
-            brought: Vec::new(),
-            until,
+    fn take(&mut self, moment: Moment, now: Instant) -> Box<Asked> {
+        match std::mem::replace(self, Self::Bytes) {
+            Self::Bytes => Box::new(Asked {
+                moment,
+                at: now,
+                brought: Vec::new(),
+                until: None,
+            }),
+            Self::Descriptor(asked) | Self::Service(asked) | Self::Errand(asked, _) => asked,
         }
     }
 }
@@ -177,7 +155,7 @@ impl Reading {
 
     /// Whether it waits for what a helper does.
     pub(super) fn awaits_errand(&self) -> bool {
-        matches!(self.wait, Wait::Errand { .. })
+        matches!(self.wait, Wait::Errand(..))
     }
 
     /// Since when there has been nothing to do, after a reply.
@@ -206,18 +184,16 @@ impl Reading {
             (Wait::Bytes, Why::Ready(edge)) if !(edge.readable || edge.dead) => Stay(Next::Wait),
             (Wait::Bytes, Why::Evict) if self.idle_since().is_none() => Stay(Next::Wait),
             (Wait::Bytes, _) => self.go_on(env, why),
-            (Wait::Descriptor { .. }, Why::Evict) => Stay(Next::Park),
-            (
-                Wait::Descriptor { .. } | Wait::Service { .. } | Wait::Errand { .. },
-                Why::Stop(reason),
-            ) => Stay(Next::Reset(reason)),
-            (Wait::Descriptor { .. } | Wait::Errand { .. }, Why::Ready(_)) => {
+            (Wait::Descriptor(_), Why::Evict) => Stay(Next::Park),
+            (_, Why::Stop(reason)) => Stay(Next::Reset(reason)),
+            (Wait::Descriptor(_) | Wait::Errand(..), Why::Ready(_)) => {
                 Stay(Next::Close(Reason::PeerReset))
             }
-            (&Wait::Descriptor { moment, .. } | &Wait::Service { moment, .. }, _) => {
+            (Wait::Descriptor(asked) | Wait::Service(asked), _) => {
+                let moment = asked.moment;
                 self.ask_again(env, moment)
             }
-            (Wait::Errand { .. }, _) => self.take_fetched(env),
+            (Wait::Errand(..), _) => self.take_fetched(env),
         }
     }
 
@@ -239,12 +215,7 @@ impl Reading {
 
     /// A helper has come back, or has not. The client's clock stood meanwhile.
     fn take_fetched<T: Transport, S: Service>(&mut self, env: &mut Env<'_, '_, T, S>) -> Step {
-        let Wait::Errand {
-            moment,
-            asked,
-            since,
-        } = &mut self.wait
-        else {
+        let Wait::Errand(asked, since) = &mut self.wait else {
             return Stay(Next::Park);
         };
         let Some(brought) = env.fetched.take().and_then(brought) else {
@@ -254,7 +225,7 @@ impl Reading {
         let waited = env.turn.now - *since;
         self.expires += waited;
         asked.until = asked.until.map(|until| until + waited);
-        let moment = *moment;
+        let moment = asked.moment;
         self.ask_again(env, moment)
     }
 
@@ -355,16 +326,14 @@ impl Reading {
             guesses: self.guesses,
             is_later: self.is_later(),
             draining: env.turn.draining,
-            brought: self.wait.brought(),
+            brought: self.wait.asked().map_or(&[], |asked| &asked.brought),
         };
         let verdict = env.service.judge(&request);
         if let Verdict::Reply(reply) = verdict {
             let has_waited = !matches!(self.wait, Wait::Bytes);
             let is_drained = matches!(moment, Moment::Drained | Moment::Quiet) && !has_waited;
             let rest = match (fresh.is_empty(), is_drained) {
-                _ if matches!(self.wait, Wait::Errand { .. }) && bytes.len() == reply.used => {
-                    Rest::Unseen
-                }
+                _ if self.awaits_errand() && bytes.len() == reply.used => Rest::Unseen,
                 _ if has_waited => Rest::Some,
                 _ if bytes.len() > reply.used => Rest::Some,
                 (true, true) => Rest::Empty,
@@ -385,7 +354,7 @@ impl Reading {
                 Before::Reply { sent, .. } => sent,
                 Before::Nothing => 0,
             };
-            let asked_at = self.wait.asked_at().unwrap_or(env.turn.now);
+            let asked_at = self.wait.asked().map_or(env.turn.now, |asked| asked.at);
             let sending = Sending::new(reply, input, sent_before, asked_at);
             return Enter(State::Sending(sending));
         }
@@ -413,17 +382,11 @@ impl Reading {
             }
             Verdict::Later => self.park(env, moment),
             Verdict::Busy => {
-                let asked = self.wait.take(now);
-                self.wait = Wait::Service { moment, asked };
+                self.wait = Wait::Service(self.wait.take(moment, now));
                 Next::Again
             }
             Verdict::Errand(errand) => {
-                let (asked, since) = (self.wait.take(now), now);
-                self.wait = Wait::Errand {
-                    moment,
-                    asked,
-                    since,
-                };
+                self.wait = Wait::Errand(self.wait.take(moment, now), now);
                 *env.errand = Some(errand);
                 env.turn.deadline = None;
                 Next::Park
@@ -436,19 +399,16 @@ impl Reading {
     /// Waits for a descriptor, and not for the client: the request's timeout doesn't count.
     fn park<T, S>(&mut self, env: &mut Env<'_, '_, T, S>, moment: Moment) -> Next {
         let now = env.turn.now;
-        // What was brought is looked up anew: for a part of it there was no descriptor.
-        let asked = self.wait.take(now);
-        let until = asked.until.unwrap_or(now + env.timeouts.stall);
+        let mut asked = self.wait.take(moment, now);
+        // It is looked up anew: for a part of it there was no descriptor.
+        asked.brought.clear();
+        let until = *asked.until.get_or_insert(now + env.timeouts.stall);
         if now >= until {
             let (name, stall) = (Escaped(&self.pending), env.timeouts.stall);
             log::warn!("no descriptor for \"{name}\" within {stall:?}");
             return Next::Reset(Reason::NoDescriptor);
         }
-        self.wait = Wait::Descriptor {
-            moment,
-            asked_at: asked.at,
-            until,
-        };
+        self.wait = Wait::Descriptor(asked);
         env.turn.deadline = Some(until);
         Next::Park
     }

@@ -340,7 +340,7 @@ impl Sending {
             return false;
         };
         let is_overwritten = || match (&self.supply, file.disk().map(DiskFile::kind)) {
-            (Supply::Fetched { stat, .. }, _) => file.is_overwritten_by(stat),
+            (Supply::Fetched(kept), _) => file.is_overwritten_by(&kept.stat),
             // Asking may wait; a helper will, when it has read those bytes.
             (_, Some(Kind::Foreign)) => false,
             _ => file.is_overwritten().unwrap_or_default(),

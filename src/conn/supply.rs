@@ -17,24 +17,25 @@ pub(super) enum Supply {
     Warm(Range<u64>),
     /// A helper is on its way.
     Awaited,
-    /// A helper has brought these. What is missing of the range is beyond the file's end.
-    Fetched {
-        range: Range<u64>,
-        bytes: Vec<u8>,
-        /// The file's state afterwards.
-        stat: Box<Stat>,
-    },
+    /// A helper has brought these.
+    Fetched(Box<Kept>),
+}
+
+/// A part of a file.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// Where it is. What is missing of it is beyond the file's end.
+    range: Range<u64>,
+    bytes: Vec<u8>,
+    /// The file's state afterwards.
+    pub(super) stat: Stat,
 }
 
 impl From<Portion> for Supply {
     fn from(Portion { range, kept }: Portion) -> Self {
         match kept {
             None => Self::Warm(range),
-            Some((bytes, stat)) => Self::Fetched {
-                range,
-                bytes,
-                stat: Box::new(stat),
-            },
+            Some((bytes, stat)) => Self::Fetched(Box::new(Kept { range, bytes, stat })),
         }
     }
 }
@@ -76,11 +77,11 @@ impl Supply {
         end: u64,
         transport: &mut T,
     ) -> Result<usize, SendError> {
-        if let Self::Fetched { range, bytes, .. } = self
-            && range.contains(&start)
+        if let Self::Fetched(kept) = self
+            && kept.range.contains(&start)
         {
             // The range is no longer than a buffer.
-            let rest = bytes.get((start - range.start) as usize..);
+            let rest = kept.bytes.get((start - kept.range.start) as usize..);
             let rest = rest.unwrap_or_default();
             let count = rest.len().min(into.len());
             into[..count].copy_from_slice(&rest[..count]);
@@ -104,7 +105,7 @@ impl Supply {
     /// the file's byte that comes next.
     pub(super) fn rest(&mut self, next: Option<u64>) {
         match self {
-            Self::Fetched { range, .. } if next.is_some_and(|next| range.contains(&next)) => {}
+            Self::Fetched(kept) if next.is_some_and(|next| kept.range.contains(&next)) => {}
             _ => *self = Self::Unknown,
         }
     }

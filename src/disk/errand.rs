@@ -22,8 +22,8 @@ pub enum Errand {
     Open {
         /// Its name, which the answer is known by.
         name: Box<[u8]>,
-        /// Opens it.
-        open: Box<dyn FnOnce() -> Result<Opened, LookupError> + Send>,
+        /// Opens it. What is found to lie further than this is [`LookupError::Cold`].
+        open: Box<dyn Fn(Reach) -> Result<Opened, LookupError> + Send>,
     },
     /// Reads a folder.
     List {
@@ -34,6 +34,15 @@ pub enum Errand {
     },
     /// Reads a part of a file.
     Read(Read),
+}
+
+/// How far an errand goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// To a disk of this machine, which answers sooner or later.
+    Disk,
+    /// Wherever it leads. It may be for ever.
+    Anywhere,
 }
 
 /// What an errand came to.
@@ -81,7 +90,7 @@ impl Errand {
     pub fn run(self) -> Fetched {
         match self {
             Self::Open { name, open } => {
-                let found = open();
+                let found = open(Reach::Anywhere);
                 Fetched::Opened { name, found }
             }
             Self::List { name, list } => {
@@ -89,6 +98,29 @@ impl Errand {
                 Fetched::Listed { name, entries }
             }
             Self::Read(read) => Fetched::Read(read.run()),
+        }
+    }
+}
+
+impl Errand {
+    /// How far it is known to go.
+    pub(super) fn reach(&self) -> Reach {
+        match self {
+            // It finds out.
+            Self::Open { .. } => Reach::Disk,
+            Self::List { .. } => Reach::Anywhere,
+            Self::Read(read) => read.reach,
+        }
+    }
+
+    /// Does it if it goes no further than to a disk.
+    pub(super) fn run_near(self) -> Result<Fetched, Self> {
+        match self {
+            Self::Open { name, open } => match open(Reach::Disk) {
+                Err(LookupError::Cold) => Err(Self::Open { name, open }),
+                found => Ok(Fetched::Opened { name, found }),
+            },
+            near => Ok(near.run()),
         }
     }
 }
@@ -119,33 +151,18 @@ impl Fetched {
 /// A read for a helper.
 #[derive(Debug)]
 pub struct Read {
-    file: Arc<File>,
+    pub(super) file: Arc<File>,
     /// The byte that is wanted first.
-    wanted: u64,
-    range: Range<u64>,
+    pub(super) wanted: u64,
+    pub(super) range: Range<u64>,
     /// What the kernel shall read next.
-    ahead: Range<u64>,
+    pub(super) ahead: Range<u64>,
     /// The bytes are wanted; else it is enough that they are in memory.
-    keep: bool,
+    pub(super) keep: bool,
+    pub(super) reach: Reach,
 }
 
 impl Read {
-    pub(super) fn new(
-        file: Arc<File>,
-        wanted: u64,
-        range: Range<u64>,
-        ahead: Range<u64>,
-        keep: bool,
-    ) -> Self {
-        Self {
-            file,
-            wanted,
-            range,
-            ahead,
-            keep,
-        }
-    }
-
     fn run(self) -> io::Result<Portion> {
         // A connection's buffer is bounded; a length fits.
         let length = (self.range.end - self.range.start) as usize;

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use super::errand::{Errand, Fetched};
+use super::errand::{Errand, Fetched, Reach};
 use crate::limits::HELPERS_MAX;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -110,9 +110,11 @@ impl fmt::Debug for Workers {
     }
 }
 
-/// The helpers of one loop. `K` says whom an errand is for.
+/// The helpers of one loop. `K` says whom an errand is for. Those who may wait for ever have threads
+/// of their own: a network that is down must not keep anybody from a disk.
 pub struct Pool<K> {
-    workers: Workers,
+    near: Workers,
+    far: Workers,
     done: Arc<Done<K>>,
 }
 
@@ -123,6 +125,19 @@ struct Done<K> {
 }
 
 impl<K> Done<K> {
+    /// Adds what was fetched, and tells the loop if there was nothing before. A foreign file is
+    /// closed by those who go far.
+    fn push(&self, key: K, mut fetched: Fetched, far: &Workers) {
+        fetched.close_by(far);
+        let mut all = self.fetched();
+        all.push((key, fetched));
+        let is_first = all.len() == 1;
+        drop(all);
+        if is_first {
+            (self.notify)();
+        }
+    }
+
     fn fetched(&self) -> MutexGuard<'_, Vec<(K, Fetched)>> {
         self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -132,7 +147,8 @@ impl<K: Send + 'static> Pool<K> {
     /// Helpers that call `notify` when there is something to take.
     pub fn new(notify: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
-            workers: Workers::new(),
+            near: Workers::new(),
+            far: Workers::new(),
             done: Arc::new(Done {
                 fetched: Mutex::default(),
                 notify: Box::new(notify),
@@ -142,18 +158,14 @@ impl<K: Send + 'static> Pool<K> {
 
     /// Sends somebody on an errand.
     pub fn send(&self, key: K, errand: Errand) {
-        let (workers, done) = (self.workers.clone(), Arc::clone(&self.done));
-        self.workers.run(Box::new(move || {
-            let mut fetched = errand.run();
-            fetched.close_by(&workers);
-            let mut all = done.fetched();
-            all.push((key, fetched));
-            let is_first = all.len() == 1;
-            drop(all);
-            if is_first {
-                (done.notify)();
-            }
-        }));
+        let (far, done) = (self.far.clone(), Arc::clone(&self.done));
+        match errand.reach() {
+            Reach::Anywhere => go_far(key, errand, far, done),
+            Reach::Disk => self.near.run(Box::new(move || match errand.run_near() {
+                Ok(fetched) => done.push(key, fetched, &far),
+                Err(errand) => go_far(key, errand, far, done),
+            })),
+        }
     }
 
     /// What was fetched since this was called last.
@@ -163,16 +175,23 @@ impl<K: Send + 'static> Pool<K> {
     }
 }
 
+fn go_far<K: Send + 'static>(key: K, errand: Errand, far: Workers, done: Arc<Done<K>>) {
+    let workers = far.clone();
+    far.run(Box::new(move || done.push(key, errand.run(), &workers)));
+}
+
 impl<K> Drop for Pool<K> {
     fn drop(&mut self) {
-        self.workers.close();
+        self.near.close();
+        self.far.close();
     }
 }
 
 impl<K> fmt::Debug for Pool<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
-            .field("workers", &self.workers)
+            .field("near", &self.near)
+            .field("far", &self.far)
             .finish_non_exhaustive()
     }
 }
@@ -195,7 +214,7 @@ mod tests {
         let (barrier, begun) = (Arc::clone(barrier), begun.clone());
         Errand::Open {
             name: Box::default(),
-            open: Box::new(move || {
+            open: Box::new(move |_| {
                 begun.send(()).unwrap();
                 barrier.wait();
                 Err(LookupError::NoDescriptor)
@@ -206,7 +225,7 @@ mod tests {
     #[test]
     fn helpers_are_few_and_begin_with_the_first_errand() {
         let (pool, is_told) = pool();
-        assert_eq!(pool.workers.queue().threads, 0);
+        assert_eq!(pool.near.queue().threads, 0);
         let barrier = Arc::new(Barrier::new(HELPERS_MAX + 1));
         let (begun, has_begun) = channel();
         let count = 2 * HELPERS_MAX as u32;
@@ -216,7 +235,7 @@ mod tests {
         for _ in 0..HELPERS_MAX {
             has_begun.recv().unwrap();
         }
-        assert_eq!(pool.workers.queue().threads, HELPERS_MAX);
+        assert_eq!(pool.near.queue().threads, HELPERS_MAX);
         assert!(
             has_begun.try_recv().is_err(),
             "the others wait for a thread"
@@ -241,16 +260,16 @@ mod tests {
                 key,
                 Errand::Open {
                     name: Box::default(),
-                    open: Box::new(|| Err(LookupError::NoDescriptor)),
+                    open: Box::new(|_| Err(LookupError::NoDescriptor)),
                 },
             );
             is_told.recv().unwrap();
-            while pool.workers.queue().idle == 0 {
+            while pool.near.queue().idle == 0 {
                 thread::yield_now();
             }
             assert_eq!(pool.take().len(), 1);
         }
-        assert_eq!(pool.workers.queue().threads, 1);
+        assert_eq!(pool.near.queue().threads, 1);
     }
 
     #[test]
@@ -259,12 +278,50 @@ mod tests {
         let (barrier, (begun, has_begun)) = (Arc::new(Barrier::new(2)), channel());
         pool.send(1, errand(&barrier, &begun));
         has_begun.recv().unwrap();
-        let workers = pool.workers.clone();
+        let workers = pool.near.clone();
         drop(pool);
         barrier.wait();
         is_told.recv().unwrap();
         while workers.queue().threads > 0 {
             thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn those_who_wait_for_ever_keep_nobody_from_a_disk() {
+        let (pool, is_told) = pool();
+        let (barrier, (begun, has_begun)) = (Arc::new(Barrier::new(HELPERS_MAX + 1)), channel());
+        let far = |barrier: &Arc<Barrier>, begun: &Sender<()>| {
+            let (barrier, begun) = (Arc::clone(barrier), begun.clone());
+            Errand::Open {
+                name: Box::default(),
+                open: Box::new(move |reach| match reach {
+                    Reach::Disk => Err(LookupError::Cold),
+                    Reach::Anywhere => {
+                        begun.send(()).unwrap();
+                        barrier.wait();
+                        Err(LookupError::NoDescriptor)
+                    }
+                }),
+            }
+        };
+        for key in 0..HELPERS_MAX as u32 {
+            pool.send(key, far(&barrier, &begun));
+            has_begun.recv().unwrap();
+        }
+        let near = Errand::Open {
+            name: Box::default(),
+            open: Box::new(|_| Err(LookupError::Refused("it is not there"))),
+        };
+        pool.send(99, near);
+        is_told.recv().unwrap();
+        let fetched = pool.take();
+        assert!(matches!(fetched[..], [(99, Fetched::Opened { .. })]));
+        barrier.wait();
+        let mut count = 0;
+        while count < HELPERS_MAX {
+            is_told.recv().unwrap();
+            count += pool.take().len();
         }
     }
 }

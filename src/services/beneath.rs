@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-use crate::disk::{Kind, Kinds, Opened, Place};
+use crate::disk::{Kind, Kinds, Opened, Place, Reach};
 use crate::limits::OPEN_ATTEMPTS_MAX;
 use crate::service::{LookupError, OpenFile};
 
@@ -110,26 +110,51 @@ impl Beneath {
         self.opened(self.open_path(path, OPEN_FLAGS).map_err(classify)?)
     }
 
+    /// As [`Beneath::find`], but goes no further than `reach`.
+    ///
+    /// # Errors
+    /// See [`LookupError`]; what lies further is [`LookupError::Cold`].
+    pub fn find_within(&self, path: &[u8], reach: Reach) -> Result<Opened, LookupError> {
+        match (reach, self.place, self.containment) {
+            (Reach::Disk, Place::Foreign, _) => Err(LookupError::Cold),
+            (Reach::Disk, _, Containment::Openat2) => {
+                self.find_here(path, ResolveFlags::empty(), OPEN_ATTEMPTS_MAX)
+            }
+            _ => self.find(path),
+        }
+    }
+
     /// As [`Beneath::find`], without waiting for a disk: where it can't be known that it doesn't,
     /// it is [`LookupError::Cold`].
     ///
     /// # Errors
     /// See [`LookupError`].
     pub fn find_at_once(&self, path: &[u8]) -> Result<Opened, LookupError> {
-        let resolve = match (self.place, self.containment) {
-            (Place::Foreign, _) => return Err(LookupError::Cold),
-            (Place::Memory, Containment::Openat2) => RESOLVE | ResolveFlags::NO_XDEV,
+        match (self.place, self.containment) {
+            (Place::Foreign, _) => Err(LookupError::Cold),
+            (Place::Memory, Containment::Openat2) => self.find_here(path, ResolveFlags::empty(), 0),
             (Place::Local, Containment::Openat2) if self.asks_cache => {
-                RESOLVE | ResolveFlags::NO_XDEV | ResolveFlags::CACHED
+                self.find_here(path, ResolveFlags::CACHED, 0)
             }
-            _ => return self.find(path),
-        };
-        let found = rustix::fs::openat2(&self.folder, path, OPEN_FLAGS, Mode::empty(), resolve);
-        let file = found.map_err(|errno| match errno {
-            // Not in memory, changed during the look-up, on another file system or outside.
-            Errno::AGAIN | Errno::INTR | Errno::XDEV => LookupError::Cold,
-            other => classify(other),
-        })?;
+            _ => self.find(path),
+        }
+    }
+
+    /// Looks on the folder's own file system. Outside, on another one, and what the kernel isn't
+    /// sure of after so many attempts more is [`LookupError::Cold`].
+    fn find_here(
+        &self,
+        path: &[u8],
+        flags: ResolveFlags,
+        attempts: u32,
+    ) -> Result<Opened, LookupError> {
+        let resolve = RESOLVE | ResolveFlags::NO_XDEV | flags;
+        let file = self
+            .open_beneath(path, OPEN_FLAGS, resolve, attempts)
+            .map_err(|errno| match errno {
+                Errno::AGAIN | Errno::INTR | Errno::XDEV => LookupError::Cold,
+                other => classify(other),
+            })?;
         let stat = rustix::fs::fstat(&file).map_err(LookupError::Failed)?;
         opened(file, stat, |file| {
             *self.kind.get_or_init(|| self.kinds.of(file, stat.st_dev))
@@ -214,17 +239,22 @@ impl Beneath {
 
     fn open_path(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         match self.containment {
-            Containment::Openat2 => self.open_beneath(path, flags),
+            Containment::Openat2 => self.open_beneath(path, flags, RESOLVE, OPEN_ATTEMPTS_MAX),
             Containment::Walk => self.open_by_walking(path, flags),
         }
     }
 
-    fn open_beneath(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-        let mut attempts = 0;
+    fn open_beneath(
+        &self,
+        path: &[u8],
+        flags: OFlags,
+        resolve: ResolveFlags,
+        mut attempts: u32,
+    ) -> Result<OwnedFd, Errno> {
         loop {
-            match rustix::fs::openat2(&self.folder, path, flags, Mode::empty(), RESOLVE) {
+            match rustix::fs::openat2(&self.folder, path, flags, Mode::empty(), resolve) {
                 // The tree was changed during the look-up and the kernel couldn't be sure.
-                Err(Errno::AGAIN | Errno::INTR) if attempts < OPEN_ATTEMPTS_MAX => attempts += 1,
+                Err(Errno::AGAIN | Errno::INTR) if attempts > 0 => attempts -= 1,
                 result => return result,
             }
         }

@@ -197,7 +197,7 @@ impl Root {
         let beneath = Arc::clone(&self.beneath);
         Errand::Open {
             name: path.clone(),
-            open: Box::new(move || beneath.find(&path)),
+            open: Box::new(move |reach| beneath.find_within(&path, reach)),
         }
     }
 
