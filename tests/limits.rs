@@ -199,6 +199,7 @@ fn parked(root: &TempDir, stalled: usize, flags: &[&str]) -> (Carafe, Vec<TcpStr
     until("the client is let in", || {
         carafe.descriptors() == before + 1
     });
+    carafe.wait_for_log(NO_FILE);
     (carafe, stalled, waiting)
 }
 
