@@ -127,7 +127,7 @@ pub struct Reply {
     pub subject: Box<[u8]>,
     /// What goes in front of the body. With one, the peer knows the body's length, and a body that
     /// is cut short needs no reset to be seen as such.
-    pub head: Box<[u8]>,
+    pub head: Vec<u8>,
     /// What is sent.
     pub body: Body,
     /// How the connection ends when all is sent.
@@ -165,7 +165,7 @@ impl Reply {
         used: usize,
         ended_by: RequestEnd,
     ) -> Self {
-        let (head, then, exchange) = (Box::default(), Then::Close, None);
+        let (head, then, exchange) = (Vec::new(), Then::Close, None);
         Self {
             subject,
             head,

@@ -22,7 +22,7 @@ pub(super) struct Sending {
     /// The bytes of the replies before this one.
     sent_before: u64,
     /// What goes before the body, and how much of it was accepted.
-    head: Box<[u8]>,
+    head: Vec<u8>,
     head_sent: usize,
     body: Body,
     ended_by: RequestEnd,

@@ -31,6 +31,52 @@ pub fn format(time: SystemTime) -> Option<String> {
     whole_second(time).map(httpdate::fmt_http_date)
 }
 
+/// Bytes of an IMF-fixdate.
+const FIXDATE_BYTES: usize = 29;
+
+/// A time, and how a Date field writes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// The time.
+    pub time: SystemTime,
+    date: Option<[u8; FIXDATE_BYTES]>,
+}
+
+impl Now {
+    /// The Date field's value, where the time has one.
+    #[must_use]
+    pub fn date(&self) -> Option<&[u8]> {
+        self.date.as_ref().map(|date| &date[..])
+    }
+}
+
+impl From<SystemTime> for Now {
+    fn from(time: SystemTime) -> Self {
+        let date = format(time).and_then(|date| date.into_bytes().try_into().ok());
+        Self { time, date }
+    }
+}
+
+/// Writes each second's date once.
+#[derive(Debug, Default)]
+pub struct Clock {
+    latest: Option<Now>,
+}
+
+impl Clock {
+    /// A time, with its date.
+    pub fn at(&mut self, time: SystemTime) -> Now {
+        let now = match self.latest {
+            Some(latest) if whole_second(latest.time) == whole_second(time) => {
+                Now { time, ..latest }
+            }
+            _ => Now::from(time),
+        };
+        self.latest = Some(now);
+        now
+    }
+}
+
 /// Reads an HTTP-date in any of its three forms (RFC 9110, section 5.6.7).
 #[must_use]
 pub fn parse(value: &[u8]) -> Option<SystemTime> {
@@ -41,6 +87,20 @@ pub fn parse(value: &[u8]) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_writes_what_the_time_is() {
+        let mut clock = Clock::default();
+        for millis in [0, 999, 1_000, 1_999, 500, 86_400_000, 253_402_300_800_000] {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+            let now = clock.at(time);
+            assert_eq!(now.time, time);
+            let date = now
+                .date()
+                .map(|date| String::from_utf8(date.to_vec()).unwrap());
+            assert_eq!(date, format(time), "{millis}");
+        }
+    }
 
     #[test]
     fn only_four_digits_of_a_year_are_written() {

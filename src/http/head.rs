@@ -2,11 +2,10 @@
 
 use std::io::Write as _;
 use std::ops::Range;
-use std::time::SystemTime;
 
 use ::http::StatusCode;
 
-use super::date;
+use super::date::Now;
 use super::range;
 use super::request::{ALLOW, Version};
 use super::validators::Validators;
@@ -28,7 +27,7 @@ impl Head {
     /// and 10.2.4). The version is the server's own, whatever the client speaks (RFC 9110, section
     /// 2.5).
     #[must_use]
-    pub fn new(status: StatusCode, now: SystemTime) -> Self {
+    pub fn new(status: StatusCode, now: impl Into<Now>) -> Self {
         let reason = status.canonical_reason().unwrap_or_default();
         let mut bytes = Vec::with_capacity(512);
         bytes.extend_from_slice(b"HTTP/1.1 ");
@@ -37,7 +36,7 @@ impl Head {
         bytes.extend_from_slice(reason.as_bytes());
         bytes.extend_from_slice(b"\r\n");
         let head = Self { bytes };
-        match date::format(now) {
+        match now.into().date() {
             Some(date) => head.field("Date", date),
             None => head,
         }
@@ -46,7 +45,7 @@ impl Head {
 
     /// The head of an error, and its page. 405 says what is allowed (RFC 9110, section 15.5.6).
     #[must_use]
-    pub fn error(status: StatusCode, now: SystemTime) -> (Self, Vec<u8>) {
+    pub fn error(status: StatusCode, now: impl Into<Now>) -> (Self, Vec<u8>) {
         let page = page(status);
         let head = Self::new(status, now).content(TEXT, page.len() as u64);
         match status {
@@ -60,11 +59,15 @@ impl Head {
     pub fn field(mut self, name: &'static str, value: impl AsRef<[u8]>) -> Self {
         self.bytes.extend_from_slice(name.as_bytes());
         self.bytes.extend_from_slice(b": ");
-        let value = value.as_ref().iter().map(|&byte| match byte {
-            b'\t' | b' '..=0x7e | 0x80.. => byte,
-            _ => b' ',
-        });
-        self.bytes.extend(value);
+        let value = value.as_ref();
+        let may_be_sent = |byte: u8| matches!(byte, b'\t' | b' '..=0x7e | 0x80..);
+        match value.iter().all(|&byte| may_be_sent(byte)) {
+            true => self.bytes.extend_from_slice(value),
+            false => {
+                let clean = |&byte: &u8| if may_be_sent(byte) { byte } else { b' ' };
+                self.bytes.extend(value.iter().map(clean));
+            }
+        }
         self.bytes.extend_from_slice(b"\r\n");
         self
     }
@@ -171,7 +174,7 @@ pub fn page(status: StatusCode) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 

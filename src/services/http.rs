@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use ::http::StatusCode;
 
 use crate::escape::Escaped;
+use crate::http::date::{Clock, Now};
 use crate::http::head::Head;
 use crate::http::mime::ContentTypes;
 use crate::http::range::{self, Multipart, Ranges};
@@ -38,6 +39,7 @@ pub struct Http {
     folders: Option<Folders>,
     /// Answers carry what an access log says of them.
     is_logged: bool,
+    clock: Clock,
 }
 
 /// What is answered, before it is known what becomes of the connection.
@@ -59,7 +61,7 @@ impl Answer {
         }
     }
 
-    fn error(status: StatusCode, why: &'static str, now: SystemTime) -> Self {
+    fn error(status: StatusCode, why: &'static str, now: Now) -> Self {
         let (head, page) = Head::error(status, now);
         Self {
             outcome: Outcome::Refused(why),
@@ -83,6 +85,7 @@ impl Http {
             index,
             folders,
             is_logged: false,
+            clock: Clock::default(),
         }
     }
 
@@ -151,7 +154,7 @@ impl Http {
 
     /// A request with a head.
     fn message(&mut self, request: &Request<'_>) -> Verdict {
-        let now = SystemTime::now();
+        let now = self.clock.at(SystemTime::now());
         match parse(request.bytes) {
             Parsed::Partial => Verdict::NeedMore {
                 guessed: false,
@@ -175,14 +178,14 @@ impl Http {
     }
 
     /// An answer to what is no request. Where the next one would begin isn't known.
-    fn refuse(&self, request: &Request<'_>, problem: Problem, now: SystemTime) -> Verdict {
+    fn refuse(&self, request: &Request<'_>, problem: Problem, now: Now) -> Verdict {
         let answer = Answer::error(problem.status(), why(problem), now);
         let line = request.bytes.split(|&byte| byte == b'\n').next();
         let line = line.unwrap_or_default().trim_ascii();
         let head = answer.head.connection(Version::Http11, false).finish();
         Verdict::Reply(Reply {
             subject: cut(line),
-            head: head.into(),
+            head,
             // Whatever else it is, to HEAD no body is sent (RFC 9110, section 9.3.2).
             body: match line.starts_with(b"HEAD ") {
                 true => Body::empty(),
@@ -216,7 +219,7 @@ impl Http {
         let field = |name| message.fields.first(name).map(cut);
         Verdict::Reply(Reply {
             subject: cut(message.line),
-            head: head.into(),
+            head,
             body: match message.method {
                 Method::Head => Body::empty(),
                 _ => answer.body,
@@ -247,7 +250,7 @@ impl Http {
         &mut self,
         message: &Message<'_>,
         brought: &[Brought],
-        now: SystemTime,
+        now: Now,
     ) -> Result<Answer, Verdict> {
         if message.method == Method::Options {
             let head = Head::new(StatusCode::NO_CONTENT, now).allow();
@@ -282,7 +285,7 @@ impl Http {
         query: Option<&[u8]>,
         message: &Message<'_>,
         brought: &[Brought],
-        now: SystemTime,
+        now: Now,
     ) -> Result<Answer, Verdict> {
         if let Some(index) = &self.index {
             let index = [name, index].concat();
@@ -317,7 +320,7 @@ impl Http {
     }
 
     /// To the client all refusals are the same: there is no such file.
-    fn failed(&self, error: LookupError, name: &[u8], now: SystemTime) -> Result<Answer, Verdict> {
+    fn failed(&self, error: LookupError, name: &[u8], now: Now) -> Result<Answer, Verdict> {
         match error {
             LookupError::Refused(why) => Ok(Answer::error(StatusCode::NOT_FOUND, why, now)),
             LookupError::NoDescriptor => Err(Verdict::Later),
@@ -330,19 +333,13 @@ impl Http {
         }
     }
 
-    fn file(
-        &self,
-        file: &Rc<OpenFile>,
-        name: &[u8],
-        message: &Message<'_>,
-        now: SystemTime,
-    ) -> Answer {
+    fn file(&self, file: &Rc<OpenFile>, name: &[u8], message: &Message<'_>, now: Now) -> Answer {
         let is_plain = !message.fields.has_condition_or_range();
         let kept = file.fields().filter(|_| is_plain);
         if let Some(fields) = kept.and_then(OnceCell::get) {
             return whole(file, fields, now);
         }
-        let validators = Validators::new(file.version(), now);
+        let validators = Validators::new(file.version(), now.time);
         let length = file.length();
         let content_type = self.types.of(name);
         let wants_range = match evaluate(message.method, &message.fields, &validators) {
@@ -430,7 +427,7 @@ impl Service for Http {
 }
 
 /// An answer with all of a file.
-fn whole(file: &Rc<OpenFile>, fields: &[u8], now: SystemTime) -> Answer {
+fn whole(file: &Rc<OpenFile>, fields: &[u8], now: Now) -> Answer {
     let status = StatusCode::OK;
     let head = Head::new(status, now).fields(fields);
     Answer::new(status, head, Body::File(Rc::clone(file)))

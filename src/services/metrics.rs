@@ -100,7 +100,7 @@ impl<F: FnMut() -> String> Service for Metrics<F> {
         let head = head.connection(Version::Http11, false).finish();
         Verdict::Reply(Reply {
             subject: Box::default(),
-            head: head.into(),
+            head,
             body: Body::Bytes(body.into_bytes().into()),
             outcome: Outcome::Complete,
             used,
@@ -132,7 +132,7 @@ mod tests {
                 body: Body::Bytes(body),
                 then: Then::Close,
                 ..
-            }) => Some((String::from_utf8(head.into()).unwrap(), body.to_vec())),
+            }) => Some((String::from_utf8(head).unwrap(), body.to_vec())),
             Verdict::NeedMore { .. } => None,
             other => panic!("{other:?}"),
         }
