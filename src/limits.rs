@@ -104,7 +104,7 @@ pub const CACHE_NAMES_MAX: NonZeroUsize = NonZeroUsize::new(16 * 1024).expect("n
 
 /// A file up to this many bytes is kept with its contents, and no descriptor; a longer one is kept
 /// open, and goes by sendfile.
-pub const CACHED_CONTENTS_BYTES_MAX: u64 = 128 * 1024;
+pub const CACHED_CONTENTS_BYTES_MAX: u64 = 32 * 1024;
 
 /// The part of the descriptors for open files that the cache may fill: one in so many.
 pub const CACHED_OPEN_SHARE: u64 = 2;

@@ -463,6 +463,10 @@ impl<C> Reactor<C> {
             conn,
         });
         self.step(app, token, Why::Start);
+        if self.run_of(token) == Some(Run::Ended) {
+            // Its last bytes wait for the close, and nothing can name it: it was never watched.
+            self.reap(app);
+        }
     }
 
     // ---- stepping ----

@@ -343,8 +343,6 @@ impl Transport for Scripted {
         self.guards.push(on);
     }
 
-    fn expect_more_replies(&mut self) {}
-
     fn acked_bytes(&mut self) -> u64 {
         self.acked
     }
@@ -396,8 +394,6 @@ impl Transport for Null {
     }
 
     fn reset_on_close(&mut self, _on: bool) {}
-
-    fn expect_more_replies(&mut self) {}
 
     fn acked_bytes(&mut self) -> u64 {
         self.sent
@@ -663,8 +659,6 @@ impl Transport for Wire {
     fn reset_on_close(&mut self, on: bool) {
         self.resets_on_close = on;
     }
-
-    fn expect_more_replies(&mut self) {}
 
     fn acked_bytes(&mut self) -> u64 {
         self.sent.len() as u64

@@ -68,10 +68,6 @@ pub trait Transport {
     /// SO_LINGER with zero seconds. A body that was cut short must not end like a whole one.
     fn reset_on_close(&mut self, on: bool);
 
-    /// The connection will carry more than one reply: none of them shall wait for the
-    /// acknowledgement of the one before (TCP_NODELAY against RFC 896).
-    fn expect_more_replies(&mut self);
-
     /// How many bytes the peer has acknowledged.
     fn acked_bytes(&mut self) -> u64;
 }
@@ -138,12 +134,6 @@ impl Transport for Socket<'_> {
         let linger = on.then_some(Duration::ZERO);
         if let Err(error) = SockRef::from(&*self.0).set_linger(linger) {
             log::debug!("SO_LINGER: {error}");
-        }
-    }
-
-    fn expect_more_replies(&mut self) {
-        if let Err(error) = self.0.set_nodelay(true) {
-            log::debug!("TCP_NODELAY: {error}");
         }
     }
 

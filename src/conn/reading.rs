@@ -347,9 +347,6 @@ impl Reading {
                     Then::ReadOn => bytes[reply.used..].to_vec(),
                 },
             };
-            if reply.then == Then::ReadOn && !self.is_later() {
-                env.transport.expect_more_replies();
-            }
             let sent_before = match self.before {
                 Before::Reply { sent, .. } => sent,
                 Before::Nothing => 0,
