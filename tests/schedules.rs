@@ -21,6 +21,7 @@ use carafe::disk::Kind;
 use carafe::limits::{COPIED_BODY_BYTES_MAX, NAME_GAP, TURN_BYTES_MAX};
 use carafe::service::{Request, Service, Verdict};
 use carafe::services::bare::Bare;
+use carafe::services::cache::Bounds;
 use carafe::services::root::Root;
 use carafe::stats::Reason;
 use carafe::testing::{Bench, Choices, Wire};
@@ -38,11 +39,29 @@ fn root(files: &[(&str, &[u8])]) -> TempDir {
     root
 }
 
-fn bare(root: &Path, exact: bool) -> Bare {
+fn bare(folder: &Path, exact: bool) -> Bare {
     Bare::new(
-        Root::open(root, false).unwrap(),
+        Root::open(folder, false).unwrap(),
         (!exact).then_some(NAME_GAP),
     )
+}
+
+/// With a cache that holds every file of the folder.
+fn cached(folder: &Path, exact: bool) -> Bare {
+    let mut bare = bare(folder, exact);
+    let bounds = Bounds {
+        bytes_max: 1 << 20,
+        open_max: 16,
+    };
+    bare.root_mut().set_cache(bounds).unwrap();
+    for entry in fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name();
+        // Once is not often.
+        for _ in 0..2 {
+            let _ = bare.root_mut().lookup(name.as_encoded_bytes(), &[]);
+        }
+    }
+    bare
 }
 
 /// On a file system that is taken for one of this kind.
@@ -61,19 +80,33 @@ fn all_results(
     blocks: u32,
 ) -> (BTreeSet<(Vec<u8>, &'static str)>, u64) {
     let (mut results, mut schedules) = (BTreeSet::new(), 0);
+    for service in [bare(root.path(), exact), cached(root.path(), exact)] {
+        run_all(service, input, ends, blocks, &mut |result| {
+            results.insert(result);
+            schedules += 1;
+        });
+    }
+    (results, schedules)
+}
+
+fn run_all(
+    mut service: Bare,
+    input: &[u8],
+    ends: bool,
+    blocks: u32,
+    note: &mut impl FnMut((Vec<u8>, &'static str)),
+) {
     let mut choices = Choices::default();
-    let mut service = bare(root.path(), exact);
     loop {
         let wire = Wire::new(choices, input, ends, blocks).cold(1);
         let mut bench = Bench::new(wire, service);
         let Next::Close(reason) = bench.run() else {
             panic!("a reset without a fault")
         };
-        results.insert((std::mem::take(&mut bench.transport.sent), reason.as_str()));
-        schedules += 1;
+        note((std::mem::take(&mut bench.transport.sent), reason.as_str()));
         (choices, service) = (bench.transport.choices, bench.service);
         if !choices.advance() {
-            return (results, schedules);
+            return;
         }
     }
 }

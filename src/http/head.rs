@@ -37,10 +37,10 @@ impl Head {
         bytes.extend_from_slice(b"\r\n");
         let head = Self { bytes };
         match now.into().date() {
-            Some(date) => head.field("Date", date),
+            Some(date) => head.clean_field("Date", date),
             None => head,
         }
-        .field("Server", SERVER)
+        .clean_field("Server", SERVER.as_bytes())
     }
 
     /// The head of an error, and its page. 405 says what is allowed (RFC 9110, section 15.5.6).
@@ -54,22 +54,26 @@ impl Head {
         }
     }
 
-    /// Adds a field. A byte that no value may hold becomes a space (RFC 9110, section 5.5).
-    #[must_use]
-    pub fn field(mut self, name: &'static str, value: impl AsRef<[u8]>) -> Self {
+    /// Adds a field whose value is known to be one.
+    fn clean_field(mut self, name: &'static str, value: &[u8]) -> Self {
         self.bytes.extend_from_slice(name.as_bytes());
         self.bytes.extend_from_slice(b": ");
-        let value = value.as_ref();
-        let may_be_sent = |byte: u8| matches!(byte, b'\t' | b' '..=0x7e | 0x80..);
-        match value.iter().all(|&byte| may_be_sent(byte)) {
-            true => self.bytes.extend_from_slice(value),
-            false => {
-                let clean = |&byte: &u8| if may_be_sent(byte) { byte } else { b' ' };
-                self.bytes.extend(value.iter().map(clean));
-            }
-        }
+        self.bytes.extend_from_slice(value);
         self.bytes.extend_from_slice(b"\r\n");
         self
+    }
+
+    /// Adds a field. A byte that no value may hold becomes a space (RFC 9110, section 5.5).
+    #[must_use]
+    pub fn field(self, name: &'static str, value: impl AsRef<[u8]>) -> Self {
+        let value = value.as_ref();
+        let may_be_sent = |byte: u8| matches!(byte, b'\t' | b' '..=0x7e | 0x80..);
+        if value.iter().all(|&byte| may_be_sent(byte)) {
+            return self.clean_field(name, value);
+        }
+        let clean = |&byte: &u8| if may_be_sent(byte) { byte } else { b' ' };
+        let value: Vec<u8> = value.iter().map(clean).collect();
+        self.clean_field(name, &value)
     }
 
     /// Adds fields as [`Head::fields_of`] made them.

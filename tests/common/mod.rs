@@ -26,6 +26,12 @@ pub struct Carafe {
     stderr: Arc<Lines>,
 }
 
+/// Flags of the mode in which the tests run. A test's own flag must not be among them.
+fn mode_flags() -> Vec<String> {
+    let flags = std::env::var("CARAFE_SERVE_FLAGS").unwrap_or_default();
+    flags.split_whitespace().map(str::to_owned).collect()
+}
+
 /// Lines of a stream as they come.
 #[derive(Default)]
 struct Lines {
@@ -41,6 +47,7 @@ impl Carafe {
             .arg("serve")
             .arg(root)
             .args(["-p", "0", "--bind", "127.0.0.1"])
+            .args(mode_flags())
             .args(flags);
         Self::start(command)
     }
@@ -395,8 +402,12 @@ pub fn send_and_see_read(stream: &mut TcpStream, bytes: &[u8]) {
     let all = acked(stream) + bytes.len() as u64;
     stream.write_all(bytes).expect("a write");
     until("the server's kernel has the bytes", || acked(stream) >= all);
-    // Their edge comes with the next turn at the latest; two clients one after the other need two.
     let server = stream.peer_addr().expect("a peer");
+    let client = stream.local_addr().expect("an address");
+    until("the server has read them", || {
+        queued_bytes(server, client).is_none_or(|queues| queues.unread == 0)
+    });
+    // One that has sent nothing, too, is let in before the second of these is answered.
     for _ in 0..2 {
         exchange(server, b"\n").expect("an orderly refusal");
     }
