@@ -27,6 +27,12 @@ pub const COPIED_BODY_BYTES_MAX: u64 = 32 * 1024;
 /// inside it. A process killed between two of them has sent a part.
 pub const SENDFILE_PIECE_BYTES: u64 = 64 * 1024;
 
+/// What one sendfile moves for a peer that takes all it is given, in bytes: whole pages that fit one
+/// segment as Linux hands it to a device (64 KiB with its headers). Left to itself sendfile goes on by
+/// 64 KiB, which is a segment and a bit; the peer wakes for each, and 1 GiB costs twice the CPU. Many
+/// peers, or slow ones, leave no room for the difference, and longer calls are cheaper.
+pub const SENDFILE_SEGMENT_BYTES: usize = 60 * 1024;
+
 /// What one connection may send or discard in one turn, in bytes, before the others have theirs. With
 /// a quarter of it a MiB costs a tenth more CPU (64 clients), and no percentile of a small client
 /// beside bulk readers gets better: what all together move in a turn decides that.

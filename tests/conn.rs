@@ -12,7 +12,7 @@ use std::io::ErrorKind::{BrokenPipe, ConnectionReset, OutOfMemory};
 
 use carafe::limits::{
     COPIED_BODY_BYTES_MAX, LINGER_BYTES_MAX, LINGER_IDLE, LINGER_TOTAL, NAME_GAP, REQUEST_TIMEOUT,
-    SCRATCH_BYTES, STALL_TIMEOUT, TURN_BYTES_MAX,
+    SCRATCH_BYTES, SENDFILE_SEGMENT_BYTES, STALL_TIMEOUT, TURN_BYTES_MAX,
 };
 use carafe::service::{Request, Service, Verdict};
 use carafe::services::bare::Bare;
@@ -438,11 +438,29 @@ fn a_turn_has_a_budget() {
     let mut bench = bench(&root, [bytes(b"bulk\n")], [ALL]);
     assert_eq!(bench.step(Why::Start), Next::Again);
     assert_eq!(bench.transport.sent.len() as u64, TURN_BYTES_MAX);
-    then(&mut bench, &[], &[ALL]);
+    let calls = TURN_BYTES_MAX.div_ceil(SENDFILE_SEGMENT_BYTES as u64);
+    then(&mut bench, &[], &vec![ALL; calls as usize]);
     assert_eq!(bench.step(Why::Again), Next::Again);
     then(&mut bench, &[Read::Block], &[ALL]);
     assert_eq!(bench.step(Why::Again), Next::Close(Reason::Complete));
     assert_eq!(bench.transport.sent.len() as u64, 2 * TURN_BYTES_MAX + 5);
+    bench.transport.assert_done();
+}
+
+#[test]
+fn only_who_keeps_up_is_sent_single_segments() {
+    let root = root();
+    let mut bench = bench(&root, [bytes(b"bulk\n")], [Write::Take(5), Write::Block]);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    then(&mut bench, &[], &[ALL]);
+    assert_eq!(bench.step(WRITABLE), Next::Again);
+    then(&mut bench, &[], &[ALL, Write::Block]);
+    assert_eq!(bench.step(Why::Again), Next::Wait);
+    let sent = 5 + TURN_BYTES_MAX + SENDFILE_SEGMENT_BYTES as u64;
+    assert_eq!(bench.transport.sent.len() as u64, sent);
+    then(&mut bench, &[Read::Block], &[ALL]);
+    assert_eq!(bench.step(WRITABLE), Next::Close(Reason::Complete));
+    bench.transport.assert_done();
 }
 
 #[test]

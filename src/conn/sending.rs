@@ -10,7 +10,7 @@ use super::supply::Supply;
 use super::{Delivery, Env, State, blame};
 use crate::disk::{DiskFile, Ends, Errand, Fetched, Kind, Portion, Read};
 use crate::escape::Escaped;
-use crate::limits::{COPIED_BODY_BYTES_MAX, TURN_BYTES_MAX};
+use crate::limits::{COPIED_BODY_BYTES_MAX, SENDFILE_SEGMENT_BYTES, TURN_BYTES_MAX};
 use crate::service::{Body, Piece, Reply, RequestEnd, Then};
 use crate::stats::Reason;
 use crate::transport::{SendFileError, Transport};
@@ -60,8 +60,13 @@ pub(super) enum Rest {
 enum Pace {
     /// All in the turn in which the request was answered.
     FirstTurn,
-    /// It had to wait. `acked` is what the peer had acknowledged when that was last looked at.
-    Resumed { acked: u64 },
+    /// It had to wait.
+    Resumed {
+        /// What the peer had acknowledged when that was last looked at.
+        acked: u64,
+        /// It waited for its turn alone: the peer took all that the last one gave it.
+        keeps_up: bool,
+    },
 }
 
 /// Why no more of a body could be sent.
@@ -159,7 +164,7 @@ impl Sending {
         let budget_ends = self.delivery.offset + TURN_BYTES_MAX;
         while self.has_head_left() || self.delivery.offset < self.delivery.promised {
             if self.delivery.offset >= budget_ends {
-                self.pause(env);
+                self.pause(true, env);
                 return Stay(Next::Again);
             }
             let until = budget_ends.min(self.delivery.promised);
@@ -181,11 +186,11 @@ impl Sending {
     fn fail<T, S>(&mut self, error: SendError, env: &mut Env<'_, '_, T, S>) -> Next {
         match error {
             SendError::WouldBlock => {
-                self.pause(env);
+                self.pause(false, env);
                 Next::Wait
             }
             SendError::Cold(read) => {
-                self.pause(env);
+                self.pause(false, env);
                 // Nobody's clock runs while our disk is waited for.
                 env.turn.deadline = None;
                 self.supply = Supply::Awaited;
@@ -248,7 +253,8 @@ impl Sending {
                     Pace::Resumed { .. } => Ends::Last,
                 };
                 let wanted = (start, most, start + length);
-                let count = self.supply.warm(file, wanted, ends, env.transport)?;
+                let warm = self.supply.warm(file, wanted, ends, env.transport)?;
+                let count = warm.min(self.sendfile_bytes_max());
                 // It is followed by the body in this step, as it says.
                 if self.has_head_left() {
                     return self.copy(count, env);
@@ -264,6 +270,14 @@ impl Sending {
             }
         };
         Ok(sent as u64)
+    }
+
+    /// What one sendfile moves at most.
+    fn sendfile_bytes_max(&self) -> usize {
+        match self.pace {
+            Pace::Resumed { keeps_up: true, .. } => SENDFILE_SEGMENT_BYTES,
+            _ => usize::MAX,
+        }
     }
 
     /// Sends what is left of the head and up to `count` bytes of the body from the scratch buffer,
@@ -352,11 +366,13 @@ impl Sending {
         overwritten
     }
 
-    /// Stops before the end, for the budget or for the peer.
-    fn pause<T, S>(&mut self, env: &mut Env<'_, '_, T, S>) {
-        if matches!(self.pace, Pace::FirstTurn) {
-            self.pace = Pace::Resumed { acked: 0 };
-        }
+    /// Stops before the end. `keeps_up` says that neither the peer nor the disk was the reason.
+    fn pause<T, S>(&mut self, keeps_up: bool, env: &mut Env<'_, '_, T, S>) {
+        let acked = match self.pace {
+            Pace::FirstTurn => 0,
+            Pace::Resumed { acked, .. } => acked,
+        };
+        self.pace = Pace::Resumed { acked, keeps_up };
         let next = match self.body.piece(self.delivery.offset) {
             Piece::File { start, .. } => Some(start),
             Piece::Bytes(_) => None,
@@ -370,9 +386,10 @@ impl Sending {
     fn check_stall<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) -> Next {
         let acked = env.transport.acked_bytes();
         match self.pace {
-            Pace::Resumed { acked: before } if before == acked => Next::Reset(Reason::Stalled),
+            Pace::Resumed { acked: before, .. } if before == acked => Next::Reset(Reason::Stalled),
             _ => {
-                self.pace = Pace::Resumed { acked };
+                let keeps_up = false;
+                self.pace = Pace::Resumed { acked, keeps_up };
                 env.turn.deadline = Some(env.turn.now + env.timeouts.stall);
                 Next::Wait
             }
