@@ -472,7 +472,7 @@ impl<C> Reactor<C> {
     // ---- stepping ----
 
     /// Steps what the events name, then the run queue as it `stood` when the turn began, until all
-    /// together have moved a turn's worth. The rest comes first in the next turn.
+    /// together have moved a turn's worth. The rest stays in front for the next turn.
     fn dispatch<A: App<Conn = C>>(&mut self, app: &mut A, stood: usize) {
         let mut ready = std::mem::take(&mut self.ready);
         for (token, edge) in ready.drain(..) {
@@ -488,8 +488,10 @@ impl<C> Reactor<C> {
             }
         }
         self.ready = ready;
+        let mut has_stepped = false;
         for _ in 0..stood {
-            if self.moved >= LOOP_BYTES_MAX {
+            // One at least: however much the others move in each turn, the queue must go on.
+            if has_stepped && self.moved >= LOOP_BYTES_MAX {
                 break;
             }
             if let Some(token) = self.run_queue.pop_front()
@@ -497,6 +499,7 @@ impl<C> Reactor<C> {
             {
                 self.set_run(token, Run::Waiting);
                 self.step(app, token, why);
+                has_stepped = true;
             }
         }
     }

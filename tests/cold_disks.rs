@@ -392,3 +392,74 @@ fn an_overlay_is_read_once_by_a_helper() {
     let on_loop = |(thread, call): &(&str, &str)| *thread == pid && call.starts_with("pread64");
     assert!(!calls(&text).any(|call| on_loop(&call)), "{text}");
 }
+
+/// Resident memory of the server, in KiB.
+fn resident(carafe: &Carafe) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", carafe.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    number.unwrap().parse().unwrap()
+}
+
+#[test]
+#[ignore = "a bug that is not mended yet"]
+fn those_who_leave_take_their_errands_along() {
+    let root = root_with(&[("hot", HOT)]);
+    let Some(gated) = gated(&root.path().join("slow")) else {
+        return;
+    };
+    let carafe = Carafe::serve(root.path(), &[]);
+    gated.gates.shut(Asked::Lookup);
+    let stuck: Vec<_> = (0..carafe::limits::HELPERS_MAX)
+        .map(|_| ask(&carafe, &format!("slow/{NAME}")))
+        .collect();
+    gated.gates.wait_for(Asked::Lookup);
+    let before = resident(&carafe);
+    let name = format!("slow/{}", "x/".repeat(500));
+    for _ in 0..5000 {
+        let slow = ask(&carafe, &name);
+        let at_once = Some(std::time::Duration::ZERO);
+        socket2::SockRef::from(&slow).set_linger(at_once).unwrap();
+    }
+    download_hot(&carafe);
+    let after = resident(&carafe);
+    gated.gates.open(Asked::Lookup);
+    drop(stuck);
+    carafe.stop();
+    assert!(after < before + 2000, "{before} KiB, then {after} KiB");
+}
+
+#[test]
+#[ignore = "a bug that is not mended yet"]
+fn a_folder_on_this_machines_disk_is_listed_whoever_waits_for_ever() {
+    let outer = tempfile::tempdir().unwrap();
+    let root = outer.path().join("root");
+    let fill = || {
+        fs::create_dir_all(root.join("folder/deep")).unwrap();
+        fs::create_dir(root.join("slow")).unwrap();
+        fs::write(root.join("folder/deep/file"), b"x").unwrap();
+    };
+    let Some(_mounted) = forgotten_ext4(outer.path(), &root, fill) else {
+        return;
+    };
+    let Some(gated) = gated(&root.join("slow")) else {
+        return;
+    };
+    let carafe = Carafe::serve(&root, &["--listing"]);
+    gated.gates.shut(Asked::Open);
+    let slow: Vec<_> = (0..carafe::limits::HELPERS_MAX)
+        .map(|_| ask(&carafe, &format!("slow/{NAME}")))
+        .collect();
+    gated.gates.wait_for(Asked::Open);
+    let list = ask(&carafe, "GET /folder/deep/ HTTP/1.0\r\n\r");
+    list.set_read_timeout(Some(std::time::Duration::from_secs(5)))
+        .unwrap();
+    let mut bytes = Vec::new();
+    let read = (&list).read_to_end(&mut bytes);
+    gated.gates.open(Asked::Open);
+    drop(slow);
+    carafe.stop();
+    drop(gated);
+    read.unwrap();
+    assert!(String::from_utf8_lossy(&bytes).contains("file"));
+}

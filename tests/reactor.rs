@@ -236,6 +236,52 @@ fn a_turn_is_over_when_all_together_have_moved_its_bytes() {
 }
 
 #[test]
+fn who_wants_a_lot_has_a_step_a_turn_however_much_newcomers_move() {
+    const NEWCOMERS: usize = 50;
+    let (holds, held) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (mut bulk, mut waited, mut most_waited) = (None, 0, 0);
+    run(
+        NEWCOMERS + 1,
+        2 * NEWCOMERS,
+        move |_, steps, why, cx| {
+            cx.turn.moved = LOOP_BYTES_MAX;
+            if *bulk.get_or_insert(cx.token()) != cx.token() {
+                assert_eq!(why, Why::Start);
+                waited += 1;
+                most_waited = most_waited.max(waited);
+                return Next::Close(Reason::Complete);
+            }
+            if steps == 0 {
+                // The loop stands until all the others are at the door.
+                holds.send(()).unwrap();
+                released.recv().unwrap();
+            }
+            waited = 0;
+            match cx.control.stats.accepted() > NEWCOMERS as u64 {
+                true => {
+                    assert!(most_waited <= 2, "{most_waited} went before it");
+                    Next::Close(Reason::Complete)
+                }
+                false => Next::Again,
+            }
+        },
+        |address, _| {
+            let bulk = Client::connect(address).unwrap();
+            held.recv().unwrap();
+            let newcomers: Vec<_> = (0..NEWCOMERS)
+                .map(|_| Client::connect(address).unwrap())
+                .collect();
+            release.send(()).unwrap();
+            for client in newcomers {
+                assert_eq!(read_all(client).unwrap(), b"");
+            }
+            assert_eq!(read_all(bulk).unwrap(), b"");
+        },
+    );
+}
+
+#[test]
 fn who_wants_little_goes_before_who_wants_a_lot() {
     let (holds, held) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();

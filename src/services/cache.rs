@@ -27,7 +27,7 @@ use rustix::io::Errno;
 use super::beneath::{Beneath, Component};
 use crate::disk::{Kind, Opened};
 use crate::limits::{
-    CACHE_FRESH, CACHE_NAMES_MAX, CACHED_CONTENTS_BYTES_MAX, INOTIFY_BUFFER_BYTES,
+    CACHE_FRESH, CACHE_NAMES_MAX, CACHED_CONTENTS_BYTES_MAX, INOTIFY_BUFFER_BYTES, NAME_BYTES_MAX,
 };
 use crate::service::OpenFile;
 
@@ -90,11 +90,13 @@ const FOLDER_EVENTS: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::ONLYDIR);
 
-/// Events that may make other bytes or another state of a file.
+/// Events that may make other bytes or another state of a file. What is asked for as a file may be a
+/// folder on the way to others, of which it takes nothing.
 const FILE_EVENTS: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::ATTRIB)
     .union(WatchFlags::DELETE_SELF)
-    .union(WatchFlags::MOVE_SELF);
+    .union(WatchFlags::MOVE_SELF)
+    .union(WatchFlags::MASK_ADD);
 
 impl Cache {
     /// Keeps nothing yet.
@@ -220,6 +222,8 @@ impl Cache {
             self.drop_file(&watched);
             self.watches.release(&watched, &self.inotify);
         }
+        // Then those of the folders on the way to it are still there.
+        self.watches.release(path, &self.inotify);
     }
 
     // ---- events ----
@@ -317,11 +321,13 @@ impl Cache {
     }
 }
 
-/// Whether a path is the only way to write it.
+/// Whether a path is the only way to write it, and short enough to be remembered: strangers choose
+/// those of no file.
 fn is_canonical(name: &[u8]) -> bool {
-    !name
-        .split(|&byte| byte == b'/')
-        .any(|component| component.is_empty() || component == b".")
+    name.len() <= NAME_BYTES_MAX
+        && !name
+            .split(|&byte| byte == b'/')
+            .any(|component| component.is_empty() || component == b".")
 }
 
 /// What is watched: folders and files, by path and by watch. One inode has one watch, whatever its
@@ -675,6 +681,70 @@ mod tests {
         assert!(cache.close_files());
         assert_eq!((cache.files.len(), cache.open), (0, 0));
         assert!(!cache.close_files());
+    }
+
+    #[test]
+    fn a_file_that_is_gone_leaves_no_watch() {
+        for open_max in [0, 16] {
+            let at = tempfile::tempdir().unwrap();
+            let (root, now) = (beneath(at.path()), Instant::now());
+            let mut cache = Cache::new(Bounds { open_max, ..BOUNDS }).unwrap();
+            let size = match open_max {
+                0 => 1,
+                _ => CACHED_CONTENTS_BYTES_MAX + 1,
+            };
+            for number in 0..3 {
+                let name = format!("{number}/in/file");
+                let path = at.path().join(&name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                File::create(&path).unwrap().set_len(size).unwrap();
+                let load = cache.load(&root, name.as_bytes(), now, |file| file);
+                assert!(load.is_some());
+                fs::remove_file(&path).unwrap();
+                assert!(!matches!(cache.get(name.as_bytes(), now), Known::File(_)));
+            }
+            assert!(cache.files.is_empty());
+            assert!(
+                cache.watches.by_path.is_empty() && cache.watches.paths.is_empty(),
+                "{:?}",
+                cache.watches
+            );
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_asked_for_as_a_file_is_watched_as_before() {
+        let at = tempfile::tempdir().unwrap();
+        fs::create_dir(at.path().join("folder")).unwrap();
+        fs::write(at.path().join("folder/file"), b"x").unwrap();
+        let (root, now) = (beneath(at.path()), Instant::now());
+        let mut cache = Cache::new(BOUNDS).unwrap();
+        assert!(
+            cache
+                .load(&root, b"folder/file", now, |file| file)
+                .is_some()
+        );
+        assert!(cache.load(&root, b"folder", now, |file| file).is_none());
+        cache.take_events();
+        fs::write(at.path().join("folder/new"), b"").unwrap();
+        let mut buffer = [MaybeUninit::uninit(); INOTIFY_BUFFER_BYTES];
+        let event = Reader::new(&cache.inotify, &mut buffer)
+            .next()
+            .map(|event| event.events());
+        assert_eq!(event, Ok(ReadFlags::CREATE));
+    }
+
+    #[test]
+    fn names_that_no_file_has_take_little_memory() {
+        let at = tempfile::tempdir().unwrap();
+        let mut root = root(at.path());
+        for number in 0..CACHE_NAMES_MAX.get() {
+            let name = format!("{number:x>8000}"); // As long as an HTTP request has.
+            assert!(root.lookup(name.as_bytes(), &[]).is_err());
+        }
+        let cache = root.cache();
+        let bytes: usize = cache.others.iter().map(|(name, _)| name.len()).sum();
+        assert!(bytes <= 16 * 1024 * 1024, "{bytes} bytes of names");
     }
 
     #[test]

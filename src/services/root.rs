@@ -92,6 +92,11 @@ impl Root {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(super) fn cache(&self) -> &Cache {
+        self.cache.as_ref().expect("it has one")
+    }
+
     /// Leaves to helpers what may wait for a disk: it is [`LookupError::Cold`] from now on.
     pub fn use_helpers(&mut self) {
         self.has_helpers = true;
