@@ -19,7 +19,7 @@ use crate::limits::{COLD_READ_AHEAD_BYTES, COLD_READ_BYTES, FETCHED_BYTES_MAX};
 pub use errand::{Errand, Fetched, Opened, Portion, Reach, Read};
 pub use kinds::{Kinds, Place};
 
-use pool::Workers;
+use pool::Helpers;
 
 /// What reading from a file system may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub struct DiskFile {
     /// Of [`Kind::Once`]: what was read.
     seen: RefCell<Seen>,
     /// Who closes it, if the loop must not.
-    closer: Option<Workers>,
+    closer: Option<Helpers>,
 }
 
 /// Why a file was not read.
@@ -102,9 +102,9 @@ impl DiskFile {
     }
 
     /// Lets helpers close it, if the close may wait.
-    pub(crate) fn close_by(&mut self, workers: &Workers) {
+    pub(crate) fn close_by(&mut self, helpers: &Helpers) {
         if self.kind == Kind::Foreign {
-            self.closer = Some(workers.clone());
+            self.closer = Some(helpers.clone());
         }
     }
 
@@ -209,8 +209,8 @@ impl DiskFile {
 
 impl Drop for DiskFile {
     fn drop(&mut self) {
-        if let (Some(file), Some(workers)) = (self.file.take(), &self.closer) {
-            workers.run(Box::new(move || drop(file)));
+        if let (Some(file), Some(helpers)) = (self.file.take(), &self.closer) {
+            helpers.run(Box::new(move || drop(file)));
         }
     }
 }

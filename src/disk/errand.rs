@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Advice, Stat};
 
-use super::pool::Workers;
+use super::pool::Helpers;
 use crate::http::listing::Entry;
 use crate::limits::HELPER_BUFFER_BYTES;
 use crate::service::{LookupError, OpenFile};
@@ -137,13 +137,13 @@ impl fmt::Debug for Errand {
 
 impl Fetched {
     /// Leaves a file whose close may wait to the helpers.
-    pub(super) fn close_by(&mut self, workers: &Workers) {
+    pub(super) fn close_by(&mut self, helpers: &Helpers) {
         if let Self::Opened {
             found: Ok(Opened::File(file)),
             ..
         } = self
         {
-            file.close_by(workers);
+            file.close_by(helpers);
         }
     }
 }
