@@ -176,15 +176,12 @@ impl DiskFile {
             }
             first..first + block
         };
-        let range = match (self.kind, usage) {
-            (Kind::Once, _) => first(),
-            (Kind::Foreign, _) | (_, Use::Copy) => start..end.min(start + FETCHED_BYTES_MAX),
-            (_, Use::Sendfile) => start..end.min(start + block),
-        };
-        let keep = match (self.kind, usage) {
-            (Kind::Once, _) => false,
-            (Kind::Foreign, _) => true,
-            (_, usage) => usage == Use::Copy,
+        let (range, keep) = match (self.kind, usage) {
+            (Kind::Once, _) => (first(), false),
+            (Kind::Foreign, _) | (_, Use::Copy) => {
+                (start..end.min(start + FETCHED_BYTES_MAX), true)
+            }
+            (_, Use::Sendfile) => (start..end.min(start + block), false),
         };
         Read {
             file: Arc::clone(self.shared()),
