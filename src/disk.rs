@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
@@ -124,12 +125,7 @@ impl DiskFile {
 
     /// Whether the page of a byte is in memory.
     fn is_there(&self, at: u64) -> bool {
-        self.read_if_there(&mut [0], at).is_ok()
-    }
-
-    fn read_if_there(&self, buf: &mut [u8], at: u64) -> rustix::io::Result<usize> {
-        let flags = ReadWriteFlags::NOWAIT;
-        rustix::io::preadv2(self.file(), &mut [IoSliceMut::new(buf)], at, flags)
+        read_if_there(self.file(), &mut [0], at).is_ok()
     }
 
     /// Reads without waiting. Zero means that the file ends there.
@@ -138,7 +134,7 @@ impl DiskFile {
     /// It would have to wait, or it failed.
     pub fn read(&self, buf: &mut [u8], at: u64) -> Result<usize, ReadError> {
         match self.kind {
-            Kind::Probe => match self.read_if_there(buf, at) {
+            Kind::Probe => match read_if_there(self.file(), buf, at) {
                 Ok(count) if count == buf.len() => Ok(count),
                 // A helper tells the rest's reason: a page that isn't there, the file's end, or a
                 // failure.
@@ -210,6 +206,16 @@ impl Drop for DiskFile {
             helpers.run(Box::new(move || drop(file)));
         }
     }
+}
+
+/// Reads what is in memory, if the file system can be asked for just that.
+fn read_if_there(file: impl AsFd, buf: &mut [u8], at: u64) -> rustix::io::Result<usize> {
+    rustix::io::preadv2(
+        file,
+        &mut [IoSliceMut::new(buf)],
+        at,
+        ReadWriteFlags::NOWAIT,
+    )
 }
 
 /// Blocks of a file that were read.
