@@ -108,36 +108,33 @@ impl Http {
 
     /// A folder's menu for a Gopher client, where the bare protocol alone would refuse it.
     fn name(&mut self, request: &Request<'_>) -> Verdict {
-        let verdict = self.bare.judge(request);
-        let Some(folders) = &mut self.folders else {
-            return verdict;
+        let reply = match self.bare.judge(request) {
+            Verdict::Reply(
+                reply @ Reply {
+                    outcome: Outcome::Refused(root::NOT_REGULAR | root::EMPTY_NAME),
+                    ..
+                },
+            ) => reply,
+            verdict => return verdict,
         };
-        match verdict {
-            Verdict::Reply(reply)
-                if matches!(
-                    reply.outcome,
-                    Outcome::Refused(root::NOT_REGULAR | root::EMPTY_NAME)
-                ) =>
-            {
-                let name = reply.subject.clone();
-                match folder(&mut self.bare, &name, request.brought) {
-                    Ok(folder) => {
-                        match folders.menu(self.bare.root(), &name, folder, request.brought) {
-                            Listed::Whole { bytes, .. } => Verdict::Reply(Reply {
-                                body: Body::Bytes(bytes),
-                                outcome: Outcome::Complete,
-                                ..reply
-                            }),
-                            Listed::GoesOn => Verdict::Busy,
-                            Listed::Cold(errand) => Verdict::Errand(errand),
-                            Listed::Failed => Verdict::Reply(reply),
-                        }
-                    }
-                    Err(LookupError::Cold) => Verdict::Errand(self.bare.root().errand(&name)),
-                    Err(_) => Verdict::Reply(reply),
-                }
-            }
-            verdict => verdict,
+        let Some(folders) = &mut self.folders else {
+            return Verdict::Reply(reply);
+        };
+        let name = &reply.subject;
+        let folder = match folder(&mut self.bare, name, request.brought) {
+            Ok(folder) => folder,
+            Err(LookupError::Cold) => return Verdict::Errand(self.bare.root().errand(name)),
+            Err(_) => return Verdict::Reply(reply),
+        };
+        match folders.menu(self.bare.root(), name, folder, request.brought) {
+            Listed::Whole { bytes, .. } => Verdict::Reply(Reply {
+                body: Body::Bytes(bytes),
+                outcome: Outcome::Complete,
+                ..reply
+            }),
+            Listed::GoesOn => Verdict::Busy,
+            Listed::Cold(errand) => Verdict::Errand(errand),
+            Listed::Failed => Verdict::Reply(reply),
         }
     }
 
