@@ -327,10 +327,7 @@ impl Transport for Scripted {
         buf: &mut [u8],
         start: u64,
     ) -> Result<usize, ReadError> {
-        match self.is_cold(file, start, buf.len(), Ends::Last) {
-            true => Err(ReadError::Cold),
-            false => file.read_anyhow(buf, start),
-        }
+        read_unless_cold(self, file, buf, start)
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
@@ -354,6 +351,19 @@ fn must_wait(file: &DiskFile, start: u64, count: usize, ends: Ends) -> bool {
     match file.kind() {
         Kind::Memory | Kind::Probe => false,
         Kind::Once | Kind::Foreign => file.is_cold(start, count, ends),
+    }
+}
+
+/// Reads what the transport doesn't take for cold.
+fn read_unless_cold(
+    transport: &mut impl Transport,
+    file: &DiskFile,
+    buf: &mut [u8],
+    start: u64,
+) -> Result<usize, ReadError> {
+    match transport.is_cold(file, start, buf.len(), Ends::Last) {
+        true => Err(ReadError::Cold),
+        false => file.read_anyhow(buf, start),
     }
 }
 
@@ -645,10 +655,7 @@ impl Transport for Wire {
         buf: &mut [u8],
         start: u64,
     ) -> Result<usize, ReadError> {
-        match self.is_cold(file, start, buf.len(), Ends::Last) {
-            true => Err(ReadError::Cold),
-            false => file.read_anyhow(buf, start),
-        }
+        read_unless_cold(self, file, buf, start)
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
