@@ -9,8 +9,8 @@
 //! - Every look-up first reads the inotify descriptor. The kernel queues an event before the call
 //!   that made the change returns, so what was changed before the request was sent is in there.
 //! - What events can't tell is not kept: files on other machines or in other processes, names with a
-//!   symbolic link on the way. Writes through a mapping and new mounts make no event,
-//!   so whatever was looked at more than a second ago is looked at anew.
+//!   symbolic link on the way. Writes through a mapping and new mounts make no event, so whatever was
+//!   looked at more than a second ago is looked at anew.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem::MaybeUninit;
