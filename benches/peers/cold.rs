@@ -67,8 +67,7 @@ pub fn row(bench: &Bench) -> Result<Vec<Table>> {
     for _ in 0..bench.rounds {
         for &contestant in CONTESTANTS {
             // A new server each time: one that stands still would stand still in the next turn.
-            let started = bench.start(&[contestant], Need::Cold, &hot)?;
-            let Some((contestant, server)) = started.into_iter().next() else {
+            let Some(server) = bench.start_one(contestant, Need::Cold, &hot)? else {
                 continue;
             };
             throttle.add(&server)?;
