@@ -74,15 +74,11 @@ pub fn row(bench: &Bench) -> Result<Vec<Table>> {
             let label = contestant.label();
             let (alone, beside) = measure(bench, &server, contestant, &hot, &cold)
                 .map_err(|error| format!("{label}: {error}"))?;
-            table.push(&format!("{label}, alone"), p99_ms(&alone));
-            table.push(&format!("{label}, beside"), p99_ms(&beside));
+            table.push(&format!("{label}, alone"), alone.percentile_ms(99.0));
+            table.push(&format!("{label}, beside"), beside.percentile_ms(99.0));
         }
     }
     Ok(vec![table])
-}
-
-fn p99_ms(tally: &Tally) -> f64 {
-    tally.latency_ns.value_at_percentile(99.0) as f64 / 1e6
 }
 
 fn measure(

@@ -146,7 +146,7 @@ fn latency(bench: &Bench) -> Result<Picture> {
         };
         let readers = usize::try_from(readers)?;
         let beside = crowd::beside(bench, &server, contestant, &small, &bulk, readers)?;
-        Ok(Some(beside.percentile_ms(99.0)))
+        Ok(Some(beside.small.percentile_ms(99.0)))
     };
     let readers = [1, 4, 16, 32, 64];
     let lines = medians(1, &readers, None, &figure)?;
