@@ -1,6 +1,6 @@
 //! One connection: `ReadingName` -> `Sending(offset)` -> `Closing`, or back to `ReadingName` if it
-//! is kept alive. It knows a transport and a
-//! service; no poll, no slab, no clock. Each state is a struct with what only that state needs.
+//! is kept alive. It knows a transport and a service; no poll, no slab, no clock. Each state is a
+//! struct with what only that state needs.
 //!
 //! The steps of a state say what should happen (`Step`); [`Conn::step`] alone makes it happen.
 //! On entering a state its first attempt is made at once: waiting comes after WouldBlock only.

@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use crate::limits::{COLD_READ_AHEAD_BYTES, COLD_READ_BYTES, FETCHED_BYTES_MAX};
 pub use errand::{Errand, Fetched, Opened, Portion, Reach, Read};
 pub use kinds::{Kinds, Place};
 
-use pool::Workers;
+use pool::Helpers;
 
 /// What reading from a file system may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +44,7 @@ pub struct DiskFile {
     /// Of [`Kind::Once`]: what was read.
     seen: RefCell<Seen>,
     /// Who closes it, if the loop must not.
-    closer: Option<Workers>,
+    closer: Option<Helpers>,
 }
 
 /// Why a file was not read.
@@ -102,9 +103,9 @@ impl DiskFile {
     }
 
     /// Lets helpers close it, if the close may wait.
-    pub(crate) fn close_by(&mut self, workers: &Workers) {
+    pub(crate) fn close_by(&mut self, helpers: &Helpers) {
         if self.kind == Kind::Foreign {
-            self.closer = Some(workers.clone());
+            self.closer = Some(helpers.clone());
         }
     }
 
@@ -124,12 +125,7 @@ impl DiskFile {
 
     /// Whether the page of a byte is in memory.
     fn is_there(&self, at: u64) -> bool {
-        self.read_if_there(&mut [0], at).is_ok()
-    }
-
-    fn read_if_there(&self, buf: &mut [u8], at: u64) -> rustix::io::Result<usize> {
-        let flags = ReadWriteFlags::NOWAIT;
-        rustix::io::preadv2(self.file(), &mut [IoSliceMut::new(buf)], at, flags)
+        read_if_there(self.file(), &mut [0], at).is_ok()
     }
 
     /// Reads without waiting. Zero means that the file ends there.
@@ -138,7 +134,7 @@ impl DiskFile {
     /// It would have to wait, or it failed.
     pub fn read(&self, buf: &mut [u8], at: u64) -> Result<usize, ReadError> {
         match self.kind {
-            Kind::Probe => match self.read_if_there(buf, at) {
+            Kind::Probe => match read_if_there(self.file(), buf, at) {
                 Ok(count) if count == buf.len() => Ok(count),
                 // A helper tells the rest's reason: a page that isn't there, the file's end, or a
                 // failure.
@@ -176,15 +172,12 @@ impl DiskFile {
             }
             first..first + block
         };
-        let range = match (self.kind, usage) {
-            (Kind::Once, _) => first(),
-            (Kind::Foreign, _) | (_, Use::Copy) => start..end.min(start + FETCHED_BYTES_MAX),
-            (_, Use::Sendfile) => start..end.min(start + block),
-        };
-        let keep = match (self.kind, usage) {
-            (Kind::Once, _) => false,
-            (Kind::Foreign, _) => true,
-            (_, usage) => usage == Use::Copy,
+        let (range, keep) = match (self.kind, usage) {
+            (Kind::Once, _) => (first(), false),
+            (Kind::Foreign, _) | (_, Use::Copy) => {
+                (start..end.min(start + FETCHED_BYTES_MAX), true)
+            }
+            (_, Use::Sendfile) => (start..end.min(start + block), false),
         };
         Read {
             file: Arc::clone(self.shared()),
@@ -209,10 +202,20 @@ impl DiskFile {
 
 impl Drop for DiskFile {
     fn drop(&mut self) {
-        if let (Some(file), Some(workers)) = (self.file.take(), &self.closer) {
-            workers.run(Box::new(move || drop(file)));
+        if let (Some(file), Some(helpers)) = (self.file.take(), &self.closer) {
+            helpers.run(Box::new(move || drop(file)));
         }
     }
+}
+
+/// Reads what is in memory, if the file system can be asked for just that.
+fn read_if_there(file: impl AsFd, buf: &mut [u8], at: u64) -> rustix::io::Result<usize> {
+    rustix::io::preadv2(
+        file,
+        &mut [IoSliceMut::new(buf)],
+        at,
+        ReadWriteFlags::NOWAIT,
+    )
 }
 
 /// Blocks of a file that were read.

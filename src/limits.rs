@@ -121,8 +121,8 @@ pub const CACHED_OPEN_SHARE: u64 = 2;
 /// What one read of inotify takes, in bytes. The longest event has 272.
 pub const INOTIFY_BUFFER_BYTES: usize = 4096;
 
-/// Threads that wait for disks, and as many for what may be further away. They sleep nearly all of
-/// the time; a disk gains little by more than a few requests at once.
+/// Threads of one loop that wait for disks, and as many for what may be further away. They sleep
+/// nearly all of the time; a disk gains little by more than a few requests at once.
 pub const HELPERS_MAX: usize = 4;
 
 /// What a helper reads of a cold file before the sender goes on, in bytes: a disk's seek takes as
@@ -143,11 +143,11 @@ pub const HELPER_BUFFER_BYTES: usize = 128 * 1024;
 pub const OPEN_FILES_SWEEP_MIN: usize = 64;
 
 /// Descriptors that are neither a connection nor a file: standard streams, epoll, the waker, the
-/// signal pipe's two ends, the root, and a few to spare. The listeners come on top.
+/// signal pipe's two ends, the root, inotify, and a few to spare. The listeners come on top.
 pub const DESCRIPTORS_RESERVED: u64 = 16;
 
-/// Descriptors that each loop beside the first takes: epoll, the waker, its root and the new one
-/// while that is opened anew, and a few to spare. Its listeners come on top.
+/// Descriptors that each loop beside the first takes: epoll, the waker, inotify, its root and the
+/// new one while that is opened anew, and a few to spare. Its listeners come on top.
 pub const DESCRIPTORS_PER_LOOP: u64 = 8;
 
 /// Loops that serve side by side. More than there are processors gain nothing, and Linux is built

@@ -30,7 +30,7 @@ use crate::limits::{
 use crate::sockopt;
 use crate::stats::{Reason, Stats};
 use crate::timers::{Deadline, Seldom, Timers};
-use crate::turn::{Next, Readiness, Turn, Why};
+use crate::turn::{Next, Readiness, Why};
 
 pub use app::{App, Control, Cx, ListenerId, Remote, SourceId, Token};
 
@@ -440,18 +440,7 @@ impl<C> Reactor<C> {
             generation: self.generation,
         };
         self.generation = self.generation.checked_add(1).unwrap_or(FIRST_GENERATION);
-        let turn = Turn {
-            now: self.control.now,
-            scratch: &mut self.scratch,
-            deadline: None,
-            moved: 0,
-            draining: self.control.is_draining(),
-        };
-        let mut cx = Cx {
-            turn,
-            control: &mut self.control,
-            token,
-        };
+        let mut cx = Cx::new(token, None, &mut self.scratch, &mut self.control);
         let conn = make(app, &mut cx);
         self.slots.insert(Slot {
             socket,
@@ -527,18 +516,7 @@ impl<C> Reactor<C> {
     fn step<A: App<Conn = C>>(&mut self, app: &mut A, token: Token, why: Why) {
         let slot = &mut self.slots[token.key as usize];
         let before = self.timers.at(&slot.deadline);
-        let turn = Turn {
-            now: self.control.now,
-            scratch: &mut self.scratch,
-            deadline: before,
-            moved: 0,
-            draining: self.control.is_draining(),
-        };
-        let mut cx = Cx {
-            turn,
-            control: &mut self.control,
-            token,
-        };
+        let mut cx = Cx::new(token, before, &mut self.scratch, &mut self.control);
         let next = app.step(&mut slot.conn, &mut slot.socket, why, &mut cx);
         let (mut deadline, moved) = (cx.turn.deadline, cx.turn.moved);
         self.moved += moved;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
-use crate::disk::pool::Workers;
+use crate::disk::pool::Helpers;
 use crate::disk::{DiskFile, Errand, Kind};
 use crate::http::listing::Entry;
 use crate::stats::Reason;
@@ -421,9 +421,9 @@ impl OpenFile {
     }
 
     /// Lets helpers close it, if the close may wait.
-    pub(crate) fn close_by(&mut self, workers: &Workers) {
+    pub(crate) fn close_by(&mut self, helpers: &Helpers) {
         if let FileBytes::Open(disk) = &mut self.bytes {
-            disk.close_by(workers);
+            disk.close_by(helpers);
         }
     }
 

@@ -103,7 +103,8 @@ impl AddAssign<&Self> for Times {
     }
 }
 
-fn add_each(sums: &mut [u64], counts: &[u64]) {
+/// Adds counters that stand in the same order.
+pub(crate) fn add_each(sums: &mut [u64], counts: &[u64]) {
     for (sum, count) in sums.iter_mut().zip(counts) {
         *sum += count;
     }

@@ -10,7 +10,6 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
@@ -47,13 +46,8 @@ fn a_warm_download_costs_four_calls_and_a_look_at_inotify() {
         fs::write(root.path().join(name), b"a few bytes").unwrap();
     }
     let calls = root.path().join("calls");
-    let mut command = Command::new("strace");
-    // The server stays our child (-D), and only its loop's thread is traced.
-    command.args(["-D", "-qq", "-o"]).arg(&calls);
-    command.arg(env!("CARGO_BIN_EXE_carafe"));
-    command.arg("serve").arg(root.path());
-    command.args(["-p", "0", "--bind", "127.0.0.1", "-q"]);
-    let carafe = Carafe::start(command);
+    // Only its loop's thread is traced.
+    let carafe = Carafe::serve_traced(root.path(), &calls, &[], &["-q"]);
     let addr = carafe.addr();
     for _ in 0..3 {
         assert_eq!(exchange(addr, b"small\n").unwrap(), b"a few bytes");

@@ -89,6 +89,15 @@ fn looking_up(root: &TempDir, request: &[u8]) -> Bench<Scripted, Bare> {
     bench
 }
 
+/// The look-up of `small` fails.
+fn look_up_fails(bench: &mut Bench<Scripted, Bare>, error: LookupError) -> Next {
+    let fetched = Fetched::Opened {
+        name: Box::from(*b"small"),
+        found: Err(error),
+    };
+    bench.step_with(Why::Woken, Some(fetched))
+}
+
 /// A connection that waits for the first bytes of its file.
 fn reading(root: &TempDir, request: &[u8]) -> Bench<Scripted, Bare> {
     let mut bench = bench(bare(root, Kind::Probe), request);
@@ -208,12 +217,11 @@ fn what_came_during_the_look_up_of_a_wrong_guess_is_read_then() {
 fn a_helper_without_a_descriptor_makes_the_connection_stand_in_line() {
     let root = root();
     let mut bench = looking_up(&root, b"small\n");
-    let nothing = Fetched::Opened {
-        name: Box::from(*b"small"),
-        found: Err(LookupError::NoDescriptor),
-    };
     bench.errand = None;
-    assert_eq!(bench.step_with(Why::Woken, Some(nothing)), Next::Park);
+    assert_eq!(
+        look_up_fails(&mut bench, LookupError::NoDescriptor),
+        Next::Park
+    );
     assert!(!bench.conn.awaits_errand() && bench.errand.is_none());
     assert_eq!(bench.patience(), Some(STALL_TIMEOUT));
     // It is looked for anew, and what is waited for then isn't a descriptor.
@@ -221,35 +229,23 @@ fn a_helper_without_a_descriptor_makes_the_connection_stand_in_line() {
     let next = bench.step(Why::Woken);
     assert_parked(next, &bench);
     bench.now += HOUR;
-    let nothing = Fetched::Opened {
-        name: Box::from(*b"small"),
-        found: Err(LookupError::NoDescriptor),
-    };
-    assert_eq!(bench.step_with(Why::Woken, Some(nothing)), Next::Park);
+    assert_eq!(
+        look_up_fails(&mut bench, LookupError::NoDescriptor),
+        Next::Park
+    );
     assert_eq!(bench.patience(), Some(STALL_TIMEOUT / 2));
     assert_eq!(bench.expire(), Next::Park, "the last look");
-    let nothing = Fetched::Opened {
-        name: Box::from(*b"small"),
-        found: Err(LookupError::NoDescriptor),
-    };
-    assert_eq!(
-        bench.step_with(Why::Woken, Some(nothing)),
-        Next::Reset(Reason::NoDescriptor)
-    );
+    let next = look_up_fails(&mut bench, LookupError::NoDescriptor);
+    assert_eq!(next, Next::Reset(Reason::NoDescriptor));
 }
 
 #[test]
 fn a_failure_of_a_helpers_look_up_is_a_reset() {
     let root = root();
     let mut bench = looking_up(&root, b"small\n");
-    let failed = Fetched::Opened {
-        name: Box::from(*b"small"),
-        found: Err(LookupError::Failed(rustix::io::Errno::IO)),
-    };
-    assert_eq!(
-        bench.step_with(Why::Woken, Some(failed)),
-        Next::Reset(Reason::OpenFailed)
-    );
+    let failed = LookupError::Failed(rustix::io::Errno::IO);
+    let next = look_up_fails(&mut bench, failed);
+    assert_eq!(next, Next::Reset(Reason::OpenFailed));
 }
 
 // ---- the read ----

@@ -292,13 +292,8 @@ fn the_loop_reads_nothing_that_is_not_in_memory() {
         return;
     };
     let trace = outer.path().join("calls");
-    let mut command = Command::new("strace");
-    command.args(["-D", "-f", "-qq", "-o"]).arg(&trace);
-    command.args(["-e", "trace=openat2,pread64,preadv2,sendfile"]);
-    command.arg(env!("CARGO_BIN_EXE_carafe"));
-    command.arg("serve").arg(&root);
-    command.args(["-p", "0", "--bind", "127.0.0.1"]);
-    let carafe = Carafe::start(command);
+    let options = ["-f", "-e", "trace=openat2,pread64,preadv2,sendfile"];
+    let carafe = Carafe::serve_traced(&root, &trace, &options, &[]);
     let pid = carafe.pid().to_string();
     for (name, length) in files {
         let request = format!("deep/{name}\n");
@@ -369,13 +364,8 @@ fn an_overlay_is_read_once_by_a_helper() {
         return;
     };
     let trace = outer.path().join("calls");
-    let mut command = Command::new("strace");
-    command.args(["-D", "-f", "-qq", "-o"]).arg(&trace);
-    command.args(["-e", "trace=openat2,pread64,sendfile"]);
-    command.arg(env!("CARGO_BIN_EXE_carafe"));
-    command.arg("serve").arg(&root);
-    command.args(["-p", "0", "--bind", "127.0.0.1"]);
-    let carafe = Carafe::start(command);
+    let options = ["-f", "-e", "trace=openat2,pread64,sendfile"];
+    let carafe = Carafe::serve_traced(&root, &trace, &options, &[]);
     let pid = carafe.pid().to_string();
     assert_eq!(
         exchange(carafe.addr(), b"file\n").unwrap(),

@@ -12,7 +12,6 @@ mod talk;
 
 use std::fs;
 use std::io::Read as _;
-use std::process::Command;
 
 use common::{
     Carafe, ENDED, LARGE_BYTES, assert_conserved, assert_reset, assert_same, count_lines, exchange,
@@ -349,14 +348,8 @@ fn a_request_on_a_kept_connection_costs_one_read_and_one_send() {
     }
     let root = root_with(&[("small", SMALL)]);
     let calls = root.path().join("calls");
-    let mut command = Command::new("strace");
-    // The server stays our child (-D), and only its loop's thread is traced.
-    command.args(["-D", "-qq", "-o"]).arg(&calls);
-    command.arg(env!("CARGO_BIN_EXE_carafe"));
-    command.arg("serve").arg(root.path());
-    // What the cache spares is counted in tests/cache.rs.
-    command.args(["-p", "0", "--bind", "127.0.0.1", "--cache", "0"]);
-    let carafe = Carafe::start(command);
+    // Only its loop's thread is traced. What the cache spares is counted in tests/cache.rs.
+    let carafe = Carafe::serve_traced(root.path(), &calls, &[], &["--cache", "0"]);
     // The first look at a name may wait for the disk, which is a helper's to do.
     assert_eq!(kept(&carafe).get("/missing?first").status, 404);
     let mut talk = kept(&carafe);

@@ -19,7 +19,7 @@ use common::{
     root_with, sparse_file, until, vanish,
 };
 use rustix::process::Signal;
-use scrape::{Page, get, metrics_of};
+use scrape::{Page, get, metrics_of, watch_under_load};
 use tempfile::TempDir;
 
 /// A server of `small` and `large`, and where its metrics are.
@@ -94,25 +94,7 @@ fn the_page_counts_clients_replies_and_bytes() {
 #[test]
 fn the_page_is_right_at_every_moment_under_load() {
     let (_root, carafe, metrics) = server(&[]);
-    std::thread::scope(|scope| {
-        let addr = carafe.addr();
-        let load: Vec<_> = (0..3)
-            .map(|client| {
-                scope.spawn(move || {
-                    for round in 0..200 {
-                        match (client + round) % 3 {
-                            0 => assert_eq!(exchange(addr, b"small\n").unwrap(), b"small bytes"),
-                            1 => assert_eq!(exchange(addr, b"missing\n").unwrap(), b""),
-                            _ => vanish(connect(addr)),
-                        }
-                    }
-                })
-            })
-            .collect();
-        while !load.iter().all(std::thread::ScopedJoinHandle::is_finished) {
-            Page::get(metrics).assert_conserved();
-        }
-    });
+    watch_under_load(&carafe, metrics);
     let log = carafe.stop();
     assert_eq!(reason_count(&log, ""), 600, "{log}");
 }

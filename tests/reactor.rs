@@ -124,6 +124,11 @@ fn run(
     outcome
 }
 
+fn connect_all(address: SocketAddr, count: usize) -> Vec<Client> {
+    let clients = (0..count).map(|_| Client::connect(address).unwrap());
+    clients.collect()
+}
+
 fn read_all(mut client: Client) -> std::io::Result<Vec<u8>> {
     client.set_read_timeout(Some(Duration::from_secs(60)))?;
     let mut bytes = Vec::new();
@@ -193,10 +198,7 @@ fn the_run_queue_goes_round() {
             Next::Close(Reason::Complete)
         },
         |address, _| {
-            let clients: Vec<_> = (0..CONNECTIONS)
-                .map(|_| Client::connect(address).unwrap())
-                .collect();
-            for client in clients {
+            for client in connect_all(address, CONNECTIONS) {
                 assert_eq!(read_all(client).unwrap(), b"");
             }
         },
@@ -225,10 +227,7 @@ fn a_turn_is_over_when_all_together_have_moved_its_bytes() {
             Next::Close(Reason::Complete)
         },
         |address, _| {
-            let clients: Vec<_> = (0..CONNECTIONS)
-                .map(|_| Client::connect(address).unwrap())
-                .collect();
-            for client in clients {
+            for client in connect_all(address, CONNECTIONS) {
                 assert_eq!(read_all(client).unwrap(), b"");
             }
         },
@@ -486,10 +485,7 @@ fn the_slab_is_given_back_when_most_have_left() {
         },
         |address, _| {
             let mut stays = Client::connect(address).unwrap();
-            let others: Vec<_> = (0..MANY)
-                .map(|_| Client::connect(address).unwrap())
-                .collect();
-            drop(others);
+            drop(connect_all(address, MANY));
             stays.write_all(b"!").unwrap();
             assert_eq!(read_all(stays).unwrap(), b"");
         },

@@ -12,7 +12,7 @@ mod common;
 use std::fs;
 use std::io::{Read as _, Write as _};
 
-use common::{Carafe, connect, exchange, raise_own_limit, reason_count, until, vanish};
+use common::{Carafe, connect, exchange, raise_own_limit, reason_count, root_with, until, vanish};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -24,9 +24,7 @@ const SPARE: u64 = 300;
 const EACH_BYTES_MAX: u64 = if cfg!(debug_assertions) { 128 } else { 64 };
 
 fn root() -> TempDir {
-    let root = tempfile::tempdir().unwrap();
-    fs::write(root.path().join("small"), b"small bytes").unwrap();
-    root
+    root_with(&[("small", b"small bytes")])
 }
 
 /// Memory held, in bytes, as the pages have it: the counter in `status` lags behind.

@@ -17,14 +17,13 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
-use std::thread;
 
 use common::{
     Carafe, LARGE_BYTES, assert_conserved, assert_reset, begin_download, connect, count_lines,
-    exchange, raise_own_limit, reason_count, root_with, run_carafe, sparse_file, until, vanish,
+    exchange, raise_own_limit, reason_count, root_with, run_carafe, sparse_file, until,
 };
 use rustix::process::Signal;
-use scrape::{Page, get, metrics_of};
+use scrape::{Page, get, metrics_of, watch_under_load};
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
@@ -114,25 +113,7 @@ fn all_loops_serve_and_count_as_one() {
 fn the_page_is_right_at_every_moment_under_load() {
     let (_root, carafe) = server("2", &["--metrics", "127.0.0.1:0"]);
     let metrics = metrics_of(&carafe);
-    thread::scope(|scope| {
-        let addr = carafe.addr();
-        let load: Vec<_> = (0..3)
-            .map(|client| {
-                scope.spawn(move || {
-                    for round in 0..200 {
-                        match (client + round) % 3 {
-                            0 => assert_eq!(exchange(addr, b"small\n").unwrap(), SMALL),
-                            1 => assert_eq!(exchange(addr, b"missing\n").unwrap(), b""),
-                            _ => vanish(connect(addr)),
-                        }
-                    }
-                })
-            })
-            .collect();
-        while !load.iter().all(thread::ScopedJoinHandle::is_finished) {
-            Page::get(metrics).assert_conserved();
-        }
-    });
+    watch_under_load(&carafe, metrics);
     let log = carafe.stop();
     assert_eq!(reason_count(&log, ""), 600, "{log}");
 }

@@ -93,23 +93,36 @@ impl Bench {
         self.maker.make(&self.place.root, name, length)
     }
 
-    /// Starts those that the machine has, and says aloud which it hasn't.
+    /// Starts those that the machine has.
     pub fn start(
         &self,
         contestants: &[Contestant],
         need: Need,
         content: &Content,
     ) -> Result<Vec<(Contestant, Server)>> {
-        let file = self.place.root.join(&content.name);
-        let file = file.to_str().ok_or("the folder's name is not UTF-8")?;
         let mut servers = Vec::new();
         for &contestant in contestants {
-            match servers::start(contestant.peer, need, &self.place, file)? {
-                Some(server) => servers.push((contestant, server)),
-                None => self.say_missing(contestant.peer),
+            if let Some(server) = self.start_one(contestant, need, content)? {
+                servers.push((contestant, server));
             }
         }
         Ok(servers)
+    }
+
+    /// Starts one, or says aloud that the machine hasn't got it.
+    pub fn start_one(
+        &self,
+        contestant: Contestant,
+        need: Need,
+        content: &Content,
+    ) -> Result<Option<Server>> {
+        let file = self.place.root.join(&content.name);
+        let file = file.to_str().ok_or("the folder's name is not UTF-8")?;
+        let server = servers::start(contestant.peer, need, &self.place, file)?;
+        if server.is_none() {
+            self.say_missing(contestant.peer);
+        }
+        Ok(server)
     }
 
     fn say_missing(&self, peer: Peer) {

@@ -67,23 +67,18 @@ pub fn row(bench: &Bench) -> Result<Vec<Table>> {
     for _ in 0..bench.rounds {
         for &contestant in CONTESTANTS {
             // A new server each time: one that stands still would stand still in the next turn.
-            let started = bench.start(&[contestant], Need::Cold, &hot)?;
-            let Some((contestant, server)) = started.into_iter().next() else {
+            let Some(server) = bench.start_one(contestant, Need::Cold, &hot)? else {
                 continue;
             };
             throttle.add(&server)?;
             let label = contestant.label();
             let (alone, beside) = measure(bench, &server, contestant, &hot, &cold)
                 .map_err(|error| format!("{label}: {error}"))?;
-            table.push(&format!("{label}, alone"), p99_ms(&alone));
-            table.push(&format!("{label}, beside"), p99_ms(&beside));
+            table.push(&format!("{label}, alone"), alone.percentile_ms(99.0));
+            table.push(&format!("{label}, beside"), beside.percentile_ms(99.0));
         }
     }
     Ok(vec![table])
-}
-
-fn p99_ms(tally: &Tally) -> f64 {
-    tally.latency_ns.value_at_percentile(99.0) as f64 / 1e6
 }
 
 fn measure(

@@ -52,8 +52,8 @@ pub fn row(bench: &Bench) -> Result<Vec<Table>> {
         for (contestant, server) in &servers {
             let beside = beside(bench, server, *contestant, &small, &bulk, READERS)?;
             let label = contestant.label();
-            tables[0].push(&label, beside.percentile_ms(50.0));
-            tables[1].push(&label, beside.percentile_ms(99.0));
+            tables[0].push(&label, beside.small.percentile_ms(50.0));
+            tables[1].push(&label, beside.small.percentile_ms(99.0));
             let mebibytes = beside.bulk.bytes as f64 / f64::from(1 << 20);
             let seconds = beside.bulk.elapsed.as_secs_f64();
             tables[2].push(&label, mebibytes / seconds);
@@ -65,17 +65,11 @@ pub fn row(bench: &Bench) -> Result<Vec<Table>> {
 
 /// What a turn with both kinds of clients brought.
 pub struct Beside {
-    small: Tally,
+    /// The small client's.
+    pub small: Tally,
     bulk: Tally,
     /// The server's, during the bulk readers' turn.
     cpu: Duration,
-}
-
-impl Beside {
-    /// How long the small client waited.
-    pub fn percentile_ms(&self, percentile: f64) -> f64 {
-        self.small.latency_ns.value_at_percentile(percentile) as f64 / 1e6
-    }
 }
 
 /// One turn of one server.

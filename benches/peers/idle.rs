@@ -92,8 +92,7 @@ pub fn measure(
     content: &Content,
     count: u64,
 ) -> Result<Option<Memory>> {
-    let started = bench.start(&[contestant], Need::Idle, content)?;
-    let Some((_, server)) = started.into_iter().next() else {
+    let Some(server) = bench.start_one(contestant, Need::Idle, content)? else {
         return Ok(None);
     };
     // What the first downloads take belongs to no connection.

@@ -86,6 +86,11 @@ impl Tally {
             elapsed: Duration::ZERO,
         })
     }
+
+    /// What so many percent of the downloads took at most, in milliseconds.
+    pub fn percentile_ms(&self, percentile: f64) -> f64 {
+        self.latency_ns.value_at_percentile(percentile) as f64 / 1e6
+    }
 }
 
 struct Client {

@@ -89,8 +89,7 @@ fn cpu_by_size(bench: &Bench) -> Result<Picture> {
             _ => Need::Small,
         };
         let content = bench.file(&format!("size{size}"), size)?;
-        let mut servers = bench.start(&[contestant], need, &content)?;
-        let Some((_, server)) = servers.pop() else {
+        let Some(server) = bench.start_one(contestant, need, &content)? else {
             return Ok(None);
         };
         let measured = bench.measure(&server, contestant.protocol(), &content, 64)?;
@@ -115,8 +114,7 @@ fn throughput(bench: &Bench) -> Result<Picture> {
         if idle::at_most(clients, contestant.peer) < clients {
             return Ok(None);
         }
-        let mut servers = bench.start(&[contestant], Need::Kept, &content)?;
-        let Some((_, server)) = servers.pop() else {
+        let Some(server) = bench.start_one(contestant, Need::Kept, &content)? else {
             return Ok(None);
         };
         let clients = usize::try_from(clients)?;
@@ -143,13 +141,12 @@ fn latency(bench: &Bench) -> Result<Picture> {
         bench.file("bulk", crowd::BULK_BYTES)?,
     );
     let figure = |contestant: Contestant, readers: u64| {
-        let mut servers = bench.start(&[contestant], Need::Large, &bulk)?;
-        let Some((_, server)) = servers.pop() else {
+        let Some(server) = bench.start_one(contestant, Need::Large, &bulk)? else {
             return Ok(None);
         };
         let readers = usize::try_from(readers)?;
         let beside = crowd::beside(bench, &server, contestant, &small, &bulk, readers)?;
-        Ok(Some(beside.percentile_ms(99.0)))
+        Ok(Some(beside.small.percentile_ms(99.0)))
     };
     let readers = [1, 4, 16, 32, 64];
     let lines = medians(1, &readers, None, &figure)?;

@@ -260,18 +260,8 @@ fn carafe(peer: Peer, program: &Path, need: Need, place: &Place) -> Result<Serve
 /// Starts a program that takes a free port and prints `listening on ADDRESS`.
 fn says_its_port(peer: Peer, mut command: Command, place: &Place) -> Result<Server> {
     let log = place.work.join("started.log");
-    let output = File::create(&log)?;
-    let child = command
-        .current_dir(&place.root)
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output)
-        .spawn()?;
-    let mut server = Server {
-        address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
-        peer,
-        child,
-    };
+    command.current_dir(&place.root);
+    let mut server = spawn(peer, command, 0, &log)?;
     let deadline = Instant::now() + START;
     loop {
         let text = fs::read_to_string(&log)?;
@@ -296,23 +286,13 @@ fn takes_a_port(peer: Peer, program: &Path, need: Need, place: &Place) -> Result
     let mut said = String::new();
     for _ in 0..PORT_TRIES {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let mut command = match peer {
+        let command = match peer {
             Peer::Lighttpd => lighttpd(program, port, need, place)?,
             Peer::Darkhttpd => darkhttpd(program, port, place),
             _ => nginx(program, peer, port, need, place)?,
         };
         let log = place.work.join("started.log");
-        let output = File::create(&log)?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .spawn()?;
-        let mut server = Server {
-            address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, port),
-            peer,
-            child,
-        };
+        let mut server = spawn(peer, command, port, &log)?;
         let deadline = Instant::now() + START;
         while Instant::now() < deadline && server.child.try_wait()?.is_none() {
             if TcpStream::connect(server.address).is_ok() {
@@ -323,6 +303,21 @@ fn takes_a_port(peer: Peer, program: &Path, need: Need, place: &Place) -> Result
         said = fs::read_to_string(&log)?;
     }
     Err(format!("did not start: {said}").into())
+}
+
+/// Starts a program that says what it has to say in this file.
+fn spawn(peer: Peer, mut command: Command, port: u16, log: &Path) -> Result<Server> {
+    let output = File::create(log)?;
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .spawn()?;
+    Ok(Server {
+        address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, port),
+        peer,
+        child,
+    })
 }
 
 fn nginx(program: &Path, peer: Peer, port: u16, need: Need, place: &Place) -> Result<Command> {

@@ -334,8 +334,7 @@ impl Reading {
             let is_drained = matches!(moment, Moment::Drained | Moment::Quiet) && !has_waited;
             let rest = match (fresh.is_empty(), is_drained) {
                 _ if self.awaits_errand() && bytes.len() == reply.used => Rest::Unseen,
-                _ if has_waited => Rest::Some,
-                _ if bytes.len() > reply.used => Rest::Some,
+                _ if has_waited || bytes.len() > reply.used => Rest::Some,
                 (true, true) => Rest::Empty,
                 _ => Rest::Unknown,
             };

@@ -227,12 +227,11 @@ impl Sending {
         let offset = self.delivery.offset;
         // It fits: a turn's bytes are few.
         let count = (until - offset) as usize;
-        let is_copied = self.delivery.promised <= COPIED_BODY_BYTES_MAX;
-        if is_copied {
+        if self.delivery.promised <= COPIED_BODY_BYTES_MAX {
             return self.copy(count, env);
         }
         let sent = match self.body.piece(offset) {
-            Piece::Bytes(_) if self.has_head_left() => return self.copy(count, env),
+            Piece::Bytes(_) if self.has_head_left() => return self.send_head(env),
             Piece::Bytes(bytes) => {
                 let bytes = &bytes[..count.min(bytes.len())];
                 let more = self.closes_after(bytes.len(), env.turn);
@@ -255,9 +254,8 @@ impl Sending {
                 let wanted = (start, most, start + length);
                 let warm = self.supply.warm(file, wanted, ends, env.transport)?;
                 let count = warm.min(self.sendfile_bytes_max());
-                // It is followed by the body in this step, as it says.
                 if self.has_head_left() {
-                    return self.copy(count, env);
+                    return self.send_head(env);
                 }
                 match env.transport.send_file(file.file(), start, count) {
                     Ok(0) => return Err(SendError::FileEnded),
@@ -280,23 +278,29 @@ impl Sending {
         }
     }
 
+    /// Sends what is left of the head alone. The body follows in this step, as it says.
+    fn send_head<T: Transport, S>(
+        &mut self,
+        env: &mut Env<'_, '_, T, S>,
+    ) -> Result<u64, SendError> {
+        let more = true;
+        self.head_sent += env.transport.write(&self.head[self.head_sent..], more)?;
+        Ok(0)
+    }
+
     /// Sends what is left of the head and up to `count` bytes of the body from the scratch buffer,
-    /// in one call. A head before a body that goes by sendfile is sent alone.
+    /// in one call.
     fn copy<T: Transport, S>(
         &mut self,
         count: usize,
         env: &mut Env<'_, '_, T, S>,
     ) -> Result<u64, SendError> {
         let head = &self.head[self.head_sent..];
-        let is_foreign = matches!(self.body.piece(self.delivery.offset),
-            Piece::File { file, .. } if file.kind() == Kind::Foreign);
-        let goes_by_sendfile =
-            self.delivery.promised > COPIED_BODY_BYTES_MAX && !head.is_empty() && !is_foreign;
         let scratch = &mut *env.turn.scratch;
         scratch[..head.len()].copy_from_slice(head);
         let room = count.min(scratch.len() - head.len());
         let filled = match self.body.piece(self.delivery.offset) {
-            _ if goes_by_sendfile || count == 0 => 0,
+            _ if count == 0 => 0,
             Piece::Bytes(bytes) => {
                 let bytes = &bytes[..room.min(bytes.len())];
                 scratch[head.len()..][..bytes.len()].copy_from_slice(bytes);
@@ -317,8 +321,7 @@ impl Sending {
                 }
             }
         };
-        // The body follows in this step.
-        let more = goes_by_sendfile || self.closes_after(filled, env.turn);
+        let more = self.closes_after(filled, env.turn);
         let head_left = head.len();
         let sent = env
             .transport

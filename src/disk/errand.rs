@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Advice, Stat};
 
-use super::pool::Workers;
+use super::pool::Helpers;
 use crate::http::listing::Entry;
 use crate::limits::HELPER_BUFFER_BYTES;
 use crate::service::{LookupError, OpenFile};
@@ -100,9 +100,7 @@ impl Errand {
             Self::Read(read) => Fetched::Read(read.run()),
         }
     }
-}
 
-impl Errand {
     /// How far it is known to go.
     pub(super) fn reach(&self) -> Reach {
         match self {
@@ -137,13 +135,13 @@ impl fmt::Debug for Errand {
 
 impl Fetched {
     /// Leaves a file whose close may wait to the helpers.
-    pub(super) fn close_by(&mut self, workers: &Workers) {
+    pub(super) fn close_by(&mut self, helpers: &Helpers) {
         if let Self::Opened {
             found: Ok(Opened::File(file)),
             ..
         } = self
         {
-            file.close_by(workers);
+            file.close_by(helpers);
         }
     }
 }
@@ -164,16 +162,13 @@ pub struct Read {
 
 impl Read {
     fn run(self) -> io::Result<Portion> {
-        // A connection's buffer is bounded; a length fits.
+        // A block or a portion: its length fits.
         let length = (self.range.end - self.range.start) as usize;
-        let mut kept = Vec::new();
-        let mut buffer = match self.keep {
-            true => {
-                kept.resize(length, 0);
-                Vec::new()
-            }
-            false => vec![0; length.min(HELPER_BUFFER_BYTES)],
+        let room = match self.keep {
+            true => length,
+            false => length.min(HELPER_BUFFER_BYTES),
         };
+        let mut buffer = vec![0; room];
         let mut at = self.range.start;
         let end = loop {
             let done = (at - self.range.start) as usize;
@@ -181,11 +176,8 @@ impl Read {
                 break at;
             }
             let into = match self.keep {
-                true => &mut kept[done..],
-                false => {
-                    let most = buffer.len().min(length - done);
-                    &mut buffer[..most]
-                }
+                true => &mut buffer[done..],
+                false => &mut buffer[..room.min(length - done)],
             };
             match self.file.read_at(into, at) {
                 Ok(0) => break self.range.end,
@@ -200,8 +192,8 @@ impl Read {
         let range = self.range.start..end;
         let kept = match self.keep {
             true => {
-                kept.truncate((at - self.range.start) as usize);
-                Some((kept, rustix::fs::fstat(self.file.as_fd())?))
+                buffer.truncate((at - self.range.start) as usize);
+                Some((buffer, rustix::fs::fstat(self.file.as_fd())?))
             }
             false => None,
         };

@@ -1,16 +1,17 @@
 //! Which file systems can make the loop wait: by their type, and by a try.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
-use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, StatxFlags};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::fs::{AtFlags, StatFs, StatxFlags};
+use rustix::io::Errno;
 
-use super::Kind;
+use super::{Kind, read_if_there};
 
 /// Types of file systems (statfs(2)) whose files are in memory: tmpfs, ramfs.
 const MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
@@ -109,13 +110,24 @@ pub enum Place {
 }
 
 fn type_of(file: BorrowedFd<'_>) -> Option<u64> {
-    // Types have 32 bits; the field's width and sign differ by platform.
-    Some(u64::from(rustix::fs::fstatfs(file).ok()?.f_type as u32))
+    rustix::fs::fstatfs(file).ok().map(|found| type_in(&found))
+}
+
+/// Types have 32 bits; the field's width and sign differ by platform.
+fn type_in(found: &StatFs) -> u64 {
+    u64::from(found.f_type as u32)
 }
 
 fn place(file: BorrowedFd<'_>, type_: u64) -> Place {
     match type_ {
         OVERLAY if has_foreign_layer(file) => Place::Foreign,
+        _ => place_by_type(type_),
+    }
+}
+
+/// An overlay is taken for what containers have: one of local layers.
+fn place_by_type(type_: u64) -> Place {
+    match type_ {
         OVERLAY => Place::Local,
         _ if MEMORY.contains(&type_) => Place::Memory,
         _ if LOCAL.contains(&type_) => Place::Local,
@@ -125,9 +137,7 @@ fn place(file: BorrowedFd<'_>, type_: u64) -> Place {
 
 /// A file system that can't read without waiting says so of any read.
 fn by_trial(file: BorrowedFd<'_>) -> Kind {
-    let mut byte = [0];
-    let mut buf = [IoSliceMut::new(&mut byte)];
-    match rustix::io::preadv2(file, &mut buf, 0, ReadWriteFlags::NOWAIT) {
+    match read_if_there(file, &mut [0], 0) {
         Ok(_) | Err(Errno::AGAIN) => Kind::Probe,
         Err(_) => Kind::Once,
     }
@@ -143,18 +153,13 @@ fn has_foreign_layer(file: BorrowedFd<'_>) -> bool {
     };
     let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
     layers(&mounts, status.stx_mnt_id).iter().any(|layer| {
-        let type_ = rustix::fs::statfs(layer).map(|found| u64::from(found.f_type as u32));
-        type_.is_ok_and(|type_| {
-            type_ != OVERLAY && !MEMORY.contains(&type_) && !LOCAL.contains(&type_)
-        })
+        let found = rustix::fs::statfs(layer);
+        found.is_ok_and(|found| place_by_type(type_in(&found)) == Place::Foreign)
     })
 }
 
 /// The folders that a mount lies over, as /proc/self/mountinfo has them (proc_pid_mountinfo(5)).
 fn layers(mounts: &[u8], id: u64) -> Vec<PathBuf> {
-    use std::ffi::OsString;
-    use std::os::unix::ffi::OsStringExt as _;
-
     let id = format!("{id} ");
     let mut lines = mounts.split(|&byte| byte == b'\n');
     let Some(line) = lines.find(|line| line.starts_with(id.as_bytes())) else {

@@ -13,7 +13,7 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// The threads, and what they have to do.
 #[derive(Clone)]
-pub struct Workers(Arc<Shared>);
+pub struct Helpers(Arc<Shared>);
 
 struct Shared {
     queue: Mutex<Queue>,
@@ -29,7 +29,7 @@ struct Queue {
     is_closed: bool,
 }
 
-impl Workers {
+impl Helpers {
     fn new() -> Self {
         Self(Arc::new(Shared {
             queue: Mutex::default(),
@@ -51,10 +51,10 @@ impl Workers {
         }
         queue.threads += 1;
         drop(queue);
-        let workers = self.clone();
+        let helpers = self.clone();
         let started = thread::Builder::new()
             .name("disk".into())
-            .spawn(move || workers.work());
+            .spawn(move || helpers.work());
         if let Err(error) = started {
             log::warn!("a thread that reads can't be started: {error}");
             self.work_without_threads();
@@ -100,10 +100,10 @@ impl Workers {
     }
 }
 
-impl fmt::Debug for Workers {
+impl fmt::Debug for Helpers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let queue = self.queue();
-        f.debug_struct("Workers")
+        f.debug_struct("Helpers")
             .field("threads", &queue.threads)
             .field("jobs", &queue.jobs.len())
             .finish_non_exhaustive()
@@ -113,8 +113,8 @@ impl fmt::Debug for Workers {
 /// The helpers of one loop. `K` says whom an errand is for. Those who may wait for ever have threads
 /// of their own: a network that is down must not keep anybody from a disk.
 pub struct Pool<K> {
-    near: Workers,
-    far: Workers,
+    near: Helpers,
+    far: Helpers,
     done: Arc<Done<K>>,
 }
 
@@ -127,7 +127,7 @@ struct Done<K> {
 impl<K> Done<K> {
     /// Adds what was fetched, and tells the loop if there was nothing before. A foreign file is
     /// closed by those who go far.
-    fn push(&self, key: K, mut fetched: Fetched, far: &Workers) {
+    fn push(&self, key: K, mut fetched: Fetched, far: &Helpers) {
         fetched.close_by(far);
         let mut all = self.fetched();
         all.push((key, fetched));
@@ -147,8 +147,8 @@ impl<K: Send + 'static> Pool<K> {
     /// Helpers that call `notify` when there is something to take.
     pub fn new(notify: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
-            near: Workers::new(),
-            far: Workers::new(),
+            near: Helpers::new(),
+            far: Helpers::new(),
             done: Arc::new(Done {
                 fetched: Mutex::default(),
                 notify: Box::new(notify),
@@ -175,9 +175,9 @@ impl<K: Send + 'static> Pool<K> {
     }
 }
 
-fn go_far<K: Send + 'static>(key: K, errand: Errand, far: Workers, done: Arc<Done<K>>) {
-    let workers = far.clone();
-    far.run(Box::new(move || done.push(key, errand.run(), &workers)));
+fn go_far<K: Send + 'static>(key: K, errand: Errand, far: Helpers, done: Arc<Done<K>>) {
+    let helpers = far.clone();
+    far.run(Box::new(move || done.push(key, errand.run(), &helpers)));
 }
 
 impl<K> Drop for Pool<K> {
@@ -278,11 +278,11 @@ mod tests {
         let (barrier, (begun, has_begun)) = (Arc::new(Barrier::new(2)), channel());
         pool.send(1, errand(&barrier, &begun));
         has_begun.recv().unwrap();
-        let workers = pool.near.clone();
+        let helpers = pool.near.clone();
         drop(pool);
         barrier.wait();
         is_told.recv().unwrap();
-        while workers.queue().threads > 0 {
+        while helpers.queue().threads > 0 {
             thread::yield_now();
         }
     }

@@ -111,7 +111,27 @@ pub struct Cx<'a, C> {
     pub(super) token: Token,
 }
 
-impl<C> Cx<'_, C> {
+impl<'a, C> Cx<'a, C> {
+    pub(super) fn new(
+        token: Token,
+        deadline: Option<Instant>,
+        scratch: &'a mut [u8],
+        control: &'a mut Control<C>,
+    ) -> Self {
+        let turn = Turn {
+            now: control.now,
+            scratch,
+            deadline,
+            moved: 0,
+            draining: control.is_draining(),
+        };
+        Self {
+            turn,
+            control,
+            token,
+        }
+    }
+
     /// The connection's identity.
     #[must_use]
     pub fn token(&self) -> Token {

@@ -45,13 +45,8 @@ pub struct Active {
 impl Client {
     /// One that was just accepted, and has `patience` to name a file. It may have done so already.
     pub(crate) fn new(peer: Peer, role: Role, accepted_at: Instant, patience: Duration) -> Self {
-        Self::Active(Box::new(Active {
-            peer,
-            accepted_at,
-            in_line: false,
-            role,
-            conn: Conn::new(accepted_at + patience),
-        }))
+        let conn = Conn::new(accepted_at + patience);
+        Self::Active(Active::new(peer, accepted_at, role, conn))
     }
 
     /// What a step for this is made with; `None` if it would change nothing. A silent client's
@@ -68,13 +63,7 @@ impl Client {
                 return None;
             }
             let expires = deadline.expect("it fell silent with a deadline, which the loop keeps");
-            *self = Self::Active(Box::new(Active {
-                peer: peer(),
-                accepted_at: expires - patience,
-                in_line: false,
-                role: Role::Client(Stage::Reading),
-                conn: Conn::silent(expires),
-            }));
+            *self = Self::Active(Active::silent(peer(), expires - patience, expires));
         }
         match self {
             Self::Active(active) => Some(active),
@@ -112,17 +101,27 @@ impl Client {
             Self::Left(farewell) => (farewell.peer, farewell.accepted_at),
             Self::Silent => (Peer(None), now),
         };
-        Box::new(Active {
-            peer,
-            accepted_at,
-            in_line: false,
-            role: Role::Client(Stage::Reading),
-            conn: Conn::silent(now),
-        })
+        Active::silent(peer, accepted_at, now)
     }
 }
 
 impl Active {
+    fn new(peer: Peer, accepted_at: Instant, role: Role, conn: Conn) -> Box<Self> {
+        Box::new(Self {
+            peer,
+            accepted_at,
+            in_line: false,
+            role,
+            conn,
+        })
+    }
+
+    /// A client from which not a byte has come, and which has until `expires`.
+    fn silent(peer: Peer, accepted_at: Instant, expires: Instant) -> Box<Self> {
+        let role = Role::Client(Stage::Reading);
+        Self::new(peer, accepted_at, role, Conn::silent(expires))
+    }
+
     fn has_said_nothing(&self) -> bool {
         let conn = &self.conn;
         !self.in_line

@@ -16,7 +16,7 @@ use crate::conn::Stage;
 use crate::failure::Failure;
 use crate::reactor::{Ending, Remote, SourceId};
 use crate::service::Service;
-use crate::stats::Stats;
+use crate::stats::{Stats, add_each};
 
 /// A loop's place among those that serve together.
 #[derive(Clone, Debug, Default)]
@@ -69,9 +69,7 @@ impl Team {
         for figures in &self.figures {
             let figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
             sums.stats += &figures.stats;
-            for (sum, count) in sums.stages.iter_mut().zip(figures.stages) {
-                *sum += count;
-            }
+            add_each(&mut sums.stages, &figures.stages);
         }
     }
 }
@@ -250,7 +248,7 @@ impl<S: Service> Server<S> {
     }
 
     /// Runs this loop, which is the first, and waits for the others. Returns what all have counted,
-    /// and whether none of them failed.
+    /// and whether one of them failed.
     pub(super) fn run_with(&mut self, others: Others<'_>) -> Ended {
         let first = self.run_in_place();
         let mut sum = Ended {

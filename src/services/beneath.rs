@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -171,24 +171,24 @@ impl Beneath {
     pub(super) fn open_component(
         &self,
         folder: &OwnedFd,
-        component: &[u8],
-        flags: Component,
+        name: &[u8],
+        component: Component,
     ) -> Result<OwnedFd, Errno> {
         let flags = OFlags::NOFOLLOW
-            | match flags {
+            | match component {
                 Component::Folder => FOLDER_FLAGS,
                 Component::File => OPEN_FLAGS,
             };
         let resolve = match (self.place, self.containment) {
             (Place::Foreign, _) => return Err(Errno::XDEV),
             (_, Containment::Walk) => {
-                return rustix::fs::openat(folder, component, flags, Mode::empty());
+                return rustix::fs::openat(folder, name, flags, Mode::empty());
             }
             (Place::Local, _) if self.asks_cache => ResolveFlags::CACHED,
             _ => ResolveFlags::empty(),
         };
         let resolve = resolve | RESOLVE | ResolveFlags::NO_XDEV;
-        rustix::fs::openat2(folder, component, flags, Mode::empty(), resolve)
+        rustix::fs::openat2(folder, name, flags, Mode::empty(), resolve)
     }
 
     /// What was opened, with the kind of its file system.
@@ -267,15 +267,11 @@ impl Beneath {
         let last = components.next_back().ok_or(Errno::NOTDIR)?;
         let mut folder = None::<OwnedFd>;
         for component in components {
-            let base = folder
-                .as_ref()
-                .map_or(self.folder.as_fd(), |folder| folder.as_fd());
+            let base = folder.as_ref().unwrap_or(&self.folder);
             let flags = FOLDER_FLAGS | OFlags::NOFOLLOW;
             folder = Some(rustix::fs::openat(base, component, flags, Mode::empty())?);
         }
-        let base = folder
-            .as_ref()
-            .map_or(self.folder.as_fd(), |folder| folder.as_fd());
+        let base = folder.as_ref().unwrap_or(&self.folder);
         let mut flags = flags | OFlags::NOFOLLOW;
         // A name that ends in a slash can only mean a folder.
         flags.set(OFlags::DIRECTORY, path.ends_with(b"/"));

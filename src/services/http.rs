@@ -108,36 +108,33 @@ impl Http {
 
     /// A folder's menu for a Gopher client, where the bare protocol alone would refuse it.
     fn name(&mut self, request: &Request<'_>) -> Verdict {
-        let verdict = self.bare.judge(request);
-        let Some(folders) = &mut self.folders else {
-            return verdict;
+        let reply = match self.bare.judge(request) {
+            Verdict::Reply(
+                reply @ Reply {
+                    outcome: Outcome::Refused(root::NOT_REGULAR | root::EMPTY_NAME),
+                    ..
+                },
+            ) => reply,
+            verdict => return verdict,
         };
-        match verdict {
-            Verdict::Reply(reply)
-                if matches!(
-                    reply.outcome,
-                    Outcome::Refused(root::NOT_REGULAR | root::EMPTY_NAME)
-                ) =>
-            {
-                let name = reply.subject.clone();
-                match folder(&mut self.bare, &name, request.brought) {
-                    Ok(folder) => {
-                        match folders.menu(self.bare.root(), &name, folder, request.brought) {
-                            Listed::Whole { bytes, .. } => Verdict::Reply(Reply {
-                                body: Body::Bytes(bytes),
-                                outcome: Outcome::Complete,
-                                ..reply
-                            }),
-                            Listed::GoesOn => Verdict::Busy,
-                            Listed::Cold(errand) => Verdict::Errand(errand),
-                            Listed::Failed => Verdict::Reply(reply),
-                        }
-                    }
-                    Err(LookupError::Cold) => Verdict::Errand(self.bare.root().errand(&name)),
-                    Err(_) => Verdict::Reply(reply),
-                }
-            }
-            verdict => verdict,
+        let Some(folders) = &mut self.folders else {
+            return Verdict::Reply(reply);
+        };
+        let name = &reply.subject;
+        let folder = match folder(&mut self.bare, name, request.brought) {
+            Ok(folder) => folder,
+            Err(LookupError::Cold) => return Verdict::Errand(self.bare.root().errand(name)),
+            Err(_) => return Verdict::Reply(reply),
+        };
+        match folders.menu(self.bare.root(), name, folder, request.brought) {
+            Listed::Whole { bytes, .. } => Verdict::Reply(Reply {
+                body: Body::Bytes(bytes),
+                outcome: Outcome::Complete,
+                ..reply
+            }),
+            Listed::GoesOn => Verdict::Busy,
+            Listed::Cold(errand) => Verdict::Errand(errand),
+            Listed::Failed => Verdict::Reply(reply),
         }
     }
 
@@ -355,11 +352,11 @@ impl Http {
             Decision::Proceed { range } => range && message.method == Method::Get,
         };
         let range = message.fields.only("range").filter(|_| wants_range);
-        let begin = |status| {
-            let head = Head::new(status, now)
+        let partial = |content_type: &str, length| {
+            Head::new(StatusCode::PARTIAL_CONTENT, now)
                 .validators(&validators)
-                .accept_ranges();
-            (status, head)
+                .accept_ranges()
+                .content(content_type, length)
         };
         match range.map_or(Ranges::Whole, |range| range::parse(range, length)) {
             Ranges::Whole => {
@@ -372,12 +369,11 @@ impl Http {
                 answer
             }
             Ranges::One(range) => {
-                let (status, head) = begin(StatusCode::PARTIAL_CONTENT);
-                let part = part_of(file, range.start, range.end - range.start);
-                let head = head
-                    .content(&content_type, range.end - range.start)
-                    .content_range(&range, length);
-                Answer::new(status, head, Body::Parts([part].into()))
+                let part_length = range.end - range.start;
+                let part = part_of(file, range.start, part_length);
+                let head = partial(&content_type, part_length).content_range(&range, length);
+                let body = Body::Parts([part].into());
+                Answer::new(StatusCode::PARTIAL_CONTENT, head, body)
             }
             Ranges::Many(ranges) => {
                 let nonce = rand::random();
@@ -386,9 +382,9 @@ impl Http {
                     range::Part::Bytes(bytes) => Part::Bytes(bytes.into()),
                     range::Part::File { offset, length } => part_of(file, offset, length),
                 });
-                let (status, head) = begin(StatusCode::PARTIAL_CONTENT);
-                let head = head.content(&multipart.content_type, multipart.length);
-                Answer::new(status, head, Body::Parts(parts.collect()))
+                let body = Body::Parts(parts.collect());
+                let head = partial(&multipart.content_type, multipart.length);
+                Answer::new(StatusCode::PARTIAL_CONTENT, head, body)
             }
             Ranges::Unsatisfiable => {
                 let status = StatusCode::RANGE_NOT_SATISFIABLE;

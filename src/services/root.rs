@@ -195,10 +195,7 @@ impl Root {
     /// What a helper has to do for a name whose look-up was [`LookupError::Cold`].
     #[must_use]
     pub fn errand(&self, name: &[u8]) -> Errand {
-        let path: Box<[u8]> = match path_of(name) {
-            b"" => TOP.into(),
-            path => path.into(),
-        };
+        let path: Box<[u8]> = path_or_top(name).into();
         let beneath = Arc::clone(&self.beneath);
         Errand::Open {
             name: path.clone(),
@@ -209,7 +206,7 @@ impl Root {
     /// Whether a helper has found this name.
     #[must_use]
     pub fn was_brought(name: &[u8], brought: &[Brought]) -> bool {
-        known(path_of(name), brought).is_some()
+        known(path_or_top(name), brought).is_some()
     }
 
     /// Where it is looked: helpers do, too.
@@ -254,9 +251,16 @@ impl OpenFiles {
 /// The root itself, as a path beneath it.
 const TOP: &[u8] = b".";
 
+/// The path of a name, which may be the root itself.
+fn path_or_top(name: &[u8]) -> &[u8] {
+    match path_of(name) {
+        b"" => TOP,
+        path => path,
+    }
+}
+
 /// What a helper has found under a path.
 fn known<'b>(path: &[u8], brought: &'b [Brought]) -> Option<&'b Result<Found, LookupError>> {
-    let path = if path.is_empty() { TOP } else { path };
     brought.iter().find_map(|brought| match brought {
         Brought::Found { name, found } if **name == *path => Some(found),
         _ => None,

@@ -54,17 +54,27 @@ impl Carafe {
 
     /// As [`Carafe::serve`], with a descriptor limit of its own.
     pub fn serve_limited(root: &Path, descriptors: u32, flags: &[&str]) -> Self {
-        let mut command = Command::new("sh");
-        command.args([
-            "-c",
-            &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""),
-        ]);
-        command
-            .arg(env!("CARGO_BIN_EXE_carafe"))
-            .arg("serve")
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &script]);
+        Self::serve_under(shell, root, flags)
+    }
+
+    /// As [`Carafe::serve`], while strace, told what else by `options`, writes its calls to a file.
+    /// The server stays our child (-D).
+    pub fn serve_traced(root: &Path, calls: &Path, options: &[&str], flags: &[&str]) -> Self {
+        let mut strace = Command::new("strace");
+        strace.args(["-D", "-qq", "-o"]).arg(calls).args(options);
+        Self::serve_under(strace, root, flags)
+    }
+
+    /// Serves by a command that runs the one after it, without the flags of a mode.
+    fn serve_under(mut outer: Command, root: &Path, flags: &[&str]) -> Self {
+        outer
+            .args([env!("CARGO_BIN_EXE_carafe"), "serve"])
             .arg(root);
-        command.args(["-p", "0", "--bind", "127.0.0.1"]).args(flags);
-        Self::start(command)
+        outer.args(["-p", "0", "--bind", "127.0.0.1"]).args(flags);
+        Self::start(outer)
     }
 
     /// Starts a command that becomes carafe, and waits until it listens.

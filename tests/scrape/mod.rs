@@ -4,8 +4,9 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::thread;
 
-use crate::common::{Carafe, exchange};
+use crate::common::{Carafe, connect, exchange, vanish};
 
 /// Where a server's metrics are.
 pub fn metrics_of(carafe: &Carafe) -> SocketAddr {
@@ -65,4 +66,27 @@ impl Page {
             ended + open
         );
     }
+}
+
+/// Looks at the page as often as can be while 600 clients come and go. `small` must be served.
+pub fn watch_under_load(carafe: &Carafe, metrics: SocketAddr) {
+    thread::scope(|scope| {
+        let addr = carafe.addr();
+        let load: Vec<_> = (0..3)
+            .map(|client| {
+                scope.spawn(move || {
+                    for round in 0..200 {
+                        match (client + round) % 3 {
+                            0 => assert_eq!(exchange(addr, b"small\n").unwrap(), b"small bytes"),
+                            1 => assert_eq!(exchange(addr, b"missing\n").unwrap(), b""),
+                            _ => vanish(connect(addr)),
+                        }
+                    }
+                })
+            })
+            .collect();
+        while !load.iter().all(thread::ScopedJoinHandle::is_finished) {
+            Page::get(metrics).assert_conserved();
+        }
+    });
 }

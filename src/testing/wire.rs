@@ -1,0 +1,292 @@
+//! An edge-triggered socket under a schedule, and schedules that can be enumerated.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt as _;
+
+use super::{Bench, Turning, must_wait, read_unless_cold};
+use crate::disk::{DiskFile, Ends, ReadError};
+use crate::service::Service;
+use crate::transport::{SendFileError, Transport};
+use crate::turn::{Next, Readiness, Why};
+
+/// Decisions of a schedule: enumerated one after the other, or taken from given bytes.
+#[derive(Debug, Default)]
+pub struct Choices {
+    /// Each decision so far, with the number of its options.
+    path: Vec<(u32, u32)>,
+    at: usize,
+    given: Option<VecDeque<u8>>,
+}
+
+impl Choices {
+    /// Decisions from bytes; when they run out, always the first option.
+    pub fn given(bytes: impl IntoIterator<Item = u8>) -> Self {
+        Self {
+            given: Some(bytes.into_iter().collect()),
+            ..Self::default()
+        }
+    }
+
+    /// Decides: a number below `options`.
+    pub fn below(&mut self, options: u32) -> u32 {
+        if let Some(given) = &mut self.given {
+            return u32::from(given.pop_front().unwrap_or(0)) % options;
+        }
+        if self.at == self.path.len() {
+            self.path.push((0, options));
+        }
+        let (choice, of) = self.path[self.at];
+        assert_eq!(of, options, "the run depends on more than its choices");
+        self.at += 1;
+        choice
+    }
+
+    /// Goes on to the next schedule; false after the last one.
+    pub fn advance(&mut self) -> bool {
+        self.at = 0;
+        while let Some((choice, options)) = self.path.pop() {
+            if choice + 1 < options {
+                self.path.push((choice + 1, options));
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// A model of an edge-triggered socket under a schedule. Bytes arrive when the schedule says; an
+/// edge is reported only for what arrived since the last one and is still unread.
+#[derive(Debug)]
+pub struct Wire {
+    /// The decisions.
+    pub choices: Choices,
+    input: Vec<u8>,
+    /// Whether the peer shuts its side after the input.
+    ends: bool,
+    arrived: usize,
+    read: usize,
+    fin_arrived: bool,
+    /// Something arrived since the last edge.
+    is_new: bool,
+    /// WouldBlocks that writes may still meet.
+    blocks_left: u32,
+    /// Looks at a file that may still find it cold.
+    colds_left: u32,
+    /// The connection may break at any call.
+    may_break: bool,
+    is_broken: bool,
+    read_blocked: bool,
+    write_blocked: bool,
+    /// What was written.
+    pub sent: Vec<u8>,
+    /// Whether the write side was shut.
+    pub is_shut: bool,
+    /// Whether a close would be a reset.
+    pub resets_on_close: bool,
+}
+
+impl Wire {
+    /// A socket on which `input` will arrive, then a FIN if it `ends`. Writes may block so many
+    /// times.
+    pub fn new(choices: Choices, input: &[u8], ends: bool, blocks: u32) -> Self {
+        Self {
+            choices,
+            input: input.to_vec(),
+            ends,
+            arrived: 0,
+            read: 0,
+            fin_arrived: false,
+            is_new: false,
+            blocks_left: blocks,
+            colds_left: 0,
+            may_break: false,
+            is_broken: false,
+            read_blocked: false,
+            write_blocked: false,
+            sent: Vec::new(),
+            is_shut: false,
+            resets_on_close: false,
+        }
+    }
+
+    /// Lets the connection break where the schedule says.
+    #[must_use]
+    pub fn fragile(self) -> Self {
+        Self {
+            may_break: true,
+            ..self
+        }
+    }
+
+    /// Lets files be cold where the schedule says, so many times.
+    #[must_use]
+    pub fn cold(self, times: u32) -> Self {
+        Self {
+            colds_left: times,
+            ..self
+        }
+    }
+
+    fn is_next_cold(&mut self) -> bool {
+        let is_cold = self.colds_left > 0 && self.choices.below(2) == 1;
+        self.colds_left -= u32::from(is_cold);
+        is_cold
+    }
+
+    /// Whether the schedule broke the connection.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
+    /// Lets at least `min` more of the input arrive; the FIN counts as one.
+    fn arrive(&mut self, min: u32) {
+        let rest = (self.input.len() - self.arrived) as u32;
+        let fin = u32::from(self.ends && !self.fin_arrived);
+        let count = (min + self.choices.below(rest + fin - min + 1)).min(rest + fin);
+        self.is_new |= count > 0;
+        self.fin_arrived |= count > rest;
+        self.arrived += count.min(rest) as usize;
+    }
+
+    /// What the poll would report next, if anything can still happen without time passing.
+    pub fn edge(&mut self) -> Option<Why> {
+        let waits_for_room = std::mem::take(&mut self.write_blocked);
+        let more = self.arrived < self.input.len() || (self.ends && !self.fin_arrived);
+        let is_unread = self.is_new && (self.read < self.arrived || self.fin_arrived);
+        if !waits_for_room && !is_unread {
+            if !more {
+                return None;
+            }
+            self.arrive(1);
+        }
+        self.is_new = false;
+        let readable = self.read < self.arrived || self.fin_arrived;
+        Some(Why::Ready(Readiness {
+            readable,
+            writable: waits_for_room,
+            read_closed: self.fin_arrived,
+            dead: false,
+        }))
+    }
+
+    fn breaks(&mut self) -> bool {
+        self.is_broken |= self.may_break && self.choices.below(64) == 63;
+        self.is_broken
+    }
+
+    /// How many of `count` bytes a write takes.
+    fn room(&mut self, count: usize) -> io::Result<usize> {
+        assert!(!self.write_blocked, "a write after WouldBlock in one turn");
+        if self.breaks() {
+            return Err(ErrorKind::ConnectionReset.into());
+        }
+        // All of a few bytes; of many, the sizes at which things go wrong.
+        let sizes: Vec<usize> = match count {
+            ..=8 => (1..=count).rev().collect(),
+            _ => vec![count, 1, count / 2, count - 1, 7],
+        };
+        let may_block = u32::from(self.blocks_left > 0);
+        let choice = self.choices.below(sizes.len() as u32 + may_block) as usize;
+        sizes.get(choice).copied().ok_or_else(|| {
+            self.blocks_left -= 1;
+            self.write_blocked = true;
+            ErrorKind::WouldBlock.into()
+        })
+    }
+}
+
+impl Turning for Wire {
+    fn begin_turn(&mut self) {
+        (self.read_blocked, self.write_blocked) = (false, false);
+    }
+}
+
+impl Transport for Wire {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        assert!(!self.read_blocked, "a read after WouldBlock in one turn");
+        if self.breaks() {
+            return Err(ErrorKind::ConnectionReset.into());
+        }
+        self.arrive(0);
+        let n = (self.arrived - self.read).min(buf.len());
+        if n == 0 && !self.fin_arrived {
+            self.read_blocked = true;
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        buf[..n].copy_from_slice(&self.input[self.read..self.read + n]);
+        self.read += n;
+        Ok(n)
+    }
+
+    fn write(&mut self, bytes: &[u8], _more: bool) -> io::Result<usize> {
+        let n = self.room(bytes.len())?;
+        self.sent.extend_from_slice(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn send_file(
+        &mut self,
+        file: &File,
+        offset: u64,
+        count: usize,
+    ) -> Result<usize, SendFileError> {
+        let room = self.room(count).map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock => SendFileError::WouldBlock,
+            _ => SendFileError::Socket(error),
+        })?;
+        let mut bytes = vec![0; room];
+        let n = file
+            .read_at(&mut bytes, offset)
+            .map_err(SendFileError::File)?;
+        self.sent.extend_from_slice(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn is_cold(&mut self, file: &DiskFile, start: u64, count: usize, ends: Ends) -> bool {
+        self.is_next_cold() || must_wait(file, start, count, ends)
+    }
+
+    fn read_file(
+        &mut self,
+        file: &DiskFile,
+        buf: &mut [u8],
+        start: u64,
+    ) -> Result<usize, ReadError> {
+        read_unless_cold(self, file, buf, start)
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.is_shut = true;
+        Ok(())
+    }
+
+    fn reset_on_close(&mut self, on: bool) {
+        self.resets_on_close = on;
+    }
+
+    fn acked_bytes(&mut self) -> u64 {
+        self.sent.len() as u64
+    }
+}
+
+impl<S: Service> Bench<Wire, S> {
+    /// Steps until the connection ends, as the loop would: edges while there are any, then time.
+    pub fn run(&mut self) -> Next {
+        let mut next = self.step(Why::Start);
+        for _ in 0..10_000 {
+            next = match next {
+                Next::Close(_) | Next::Reset(_) => return next,
+                Next::Again => self.step(Why::Again),
+                Next::Park if self.errand.is_some() => self.fetch(),
+                Next::Park => self.step(Why::Woken),
+                Next::Wait => match self.transport.edge() {
+                    Some(edge) => self.step(edge),
+                    None => self.expire(),
+                },
+            };
+        }
+        unreachable!("no end in sight")
+    }
+}
