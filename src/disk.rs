@@ -203,7 +203,7 @@ impl DiskFile {
 impl Drop for DiskFile {
     fn drop(&mut self) {
         if let (Some(file), Some(helpers)) = (self.file.take(), &self.closer) {
-            helpers.run(Box::new(move || drop(file)));
+            helpers.run(move || drop(file));
         }
     }
 }
@@ -264,7 +264,7 @@ mod tests {
     }
 
     fn run(read: Read) -> io::Result<Portion> {
-        match Errand::Read(read).run() {
+        match Errand::Read(read).run(Reach::Anywhere) {
             Fetched::Read(portion) => portion,
             other => panic!("{other:?}"),
         }

@@ -469,8 +469,10 @@ impl<S: Service> Serving<S> {
             log_delivery(client.peer, &delivery, took, &delivery.outcome);
         }
         self.watch.follow(client);
-        // Who looks for a descriptor by a helper keeps its place until it has one.
-        let stands = !client.conn.awaits_errand() || client.in_line;
+        // Who looks for a descriptor by a helper keeps its place until it has one, unless that may
+        // be never: all the others would wait as long.
+        let keeps_place = client.in_line && !self.errands.is_far(token);
+        let stands = !client.conn.awaits_errand() || keeps_place;
         self.line_up(client, next == Next::Park && stands, token, cx.control);
         if self.parked.front() == Some(&token) {
             // Who is first looks again now and then: other processes free descriptors, too.

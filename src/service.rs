@@ -58,7 +58,7 @@ pub enum Brought {
         /// The folder's name, as it was asked for.
         name: Box<[u8]>,
         /// Its entries.
-        entries: rustix::io::Result<Rc<[Entry]>>,
+        entries: Result<Rc<[Entry]>, LookupError>,
     },
 }
 

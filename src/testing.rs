@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use crate::conn::{Conn, Delivery, Env, Timeouts};
-use crate::disk::{DiskFile, Ends, Errand, Fetched, Kind, ReadError};
+use crate::disk::{DiskFile, Ends, Errand, Fetched, Kind, Reach, ReadError};
 use crate::limits::{KEEP_ALIVE, REQUEST_TIMEOUT, SCRATCH_BYTES, STALL_TIMEOUT};
 use crate::service::Service;
 use crate::transport::{SendFileError, Transport};
@@ -101,7 +101,7 @@ impl<T: Transport + Turning, S: Service> Bench<T, S> {
     /// Does the errand that the connection waits for, and wakes it. There must be one.
     pub fn fetch(&mut self) -> Next {
         let errand = self.errand.take().expect("there is an errand");
-        self.step_with(Why::Woken, Some(errand.run()))
+        self.step_with(Why::Woken, Some(errand.run(Reach::Anywhere)))
     }
 
     /// One turn with one step, in which an errand is over.

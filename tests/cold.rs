@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use carafe::disk::{Errand, Fetched, Kind, Portion};
+use carafe::disk::{Errand, Fetched, Kind, Portion, Reach};
 use carafe::http::mime::ContentTypes;
 use carafe::limits::{
     COLD_READ_BYTES, COPIED_BODY_BYTES_MAX, FETCHED_BYTES_MAX, KEEP_ALIVE, NAME_GAP,
@@ -367,7 +367,7 @@ fn what_helpers_bring_of_a_foreign_file_is_bounded() {
     let mut brought = Vec::new();
     loop {
         next = match next {
-            Next::Park => match bench.errand.take().unwrap().run() {
+            Next::Park => match bench.errand.take().unwrap().run(Reach::Anywhere) {
                 Fetched::Read(Ok(portion)) => {
                     let Portion { range, kept } = &portion;
                     let (bytes, _) = kept.as_ref().unwrap();
@@ -448,7 +448,7 @@ fn a_wake_up_without_anything_brought_changes_nothing() {
 fn what_was_brought_counts_whatever_the_step_is_for() {
     let root = root();
     let mut bench = reading(&root, b"small\n");
-    let fetched = bench.errand.take().unwrap().run();
+    let fetched = bench.errand.take().unwrap().run(Reach::Anywhere);
     then(&mut bench, &[Read::Block], &[ALL]);
     let next = bench.step_with(Why::Evict, Some(fetched));
     assert_completes(&bench, next, SMALL);
@@ -501,7 +501,7 @@ fn a_folder_and_its_index_are_looked_up_one_after_the_other() {
             Errand::Open { name: asked, .. } => assert_eq!(**asked, *name),
             other => panic!("{other:?}"),
         }
-        next = bench.step_with(Why::Woken, Some(errand.run()));
+        next = bench.step_with(Why::Woken, Some(errand.run(Reach::Anywhere)));
     }
     assert_parked(next, &bench);
     assert!(bench.transport.sent.is_empty());

@@ -392,7 +392,6 @@ fn resident(carafe: &Carafe) -> u64 {
 }
 
 #[test]
-#[ignore = "a bug that is not mended yet"]
 fn those_who_leave_take_their_errands_along() {
     let root = root_with(&[("hot", HOT)]);
     let Some(gated) = gated(&root.path().join("slow")) else {
@@ -420,7 +419,6 @@ fn those_who_leave_take_their_errands_along() {
 }
 
 #[test]
-#[ignore = "a bug that is not mended yet"]
 fn a_folder_on_this_machines_disk_is_listed_whoever_waits_for_ever() {
     let outer = tempfile::tempdir().unwrap();
     let root = outer.path().join("root");

@@ -424,6 +424,6 @@ fn brought(fetched: Fetched) -> Option<Brought> {
             name,
             entries: entries.map(Rc::from),
         },
-        Fetched::Read(_) => return None,
+        Fetched::Read(_) | Fetched::Further(_) => return None,
     })
 }

@@ -29,16 +29,18 @@ pub enum Errand {
     List {
         /// Its name, which the answer is known by.
         name: Box<[u8]>,
-        /// Reads it.
-        list: Box<dyn FnOnce() -> rustix::io::Result<Vec<Entry>> + Send>,
+        /// Reads it. What is found to lie further than this is [`LookupError::Cold`].
+        list: Box<dyn Fn(Reach) -> Result<Vec<Entry>, LookupError> + Send>,
     },
     /// Reads a part of a file.
     Read(Read),
 }
 
-/// How far an errand goes.
+/// How far somebody goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
+    /// To what is in memory, as the loop does: nothing is waited for.
+    Memory,
     /// To a disk of this machine, which answers sooner or later.
     Disk,
     /// Wherever it leads. It may be for ever.
@@ -60,10 +62,12 @@ pub enum Fetched {
         /// Its name.
         name: Box<[u8]>,
         /// What is in it.
-        entries: rustix::io::Result<Vec<Entry>>,
+        entries: Result<Vec<Entry>, LookupError>,
     },
     /// A part of a file was read, or was not.
     Read(io::Result<Portion>),
+    /// It leads further than the helper may go.
+    Further(Errand),
 }
 
 /// What a helper has opened.
@@ -85,40 +89,29 @@ pub struct Portion {
 }
 
 impl Errand {
-    /// Does it. May wait.
+    /// Does it if it goes no further than this. May wait.
     #[must_use]
-    pub fn run(self) -> Fetched {
+    pub fn run(self, reach: Reach) -> Fetched {
         match self {
-            Self::Open { name, open } => {
-                let found = open(Reach::Anywhere);
-                Fetched::Opened { name, found }
-            }
-            Self::List { name, list } => {
-                let entries = list();
-                Fetched::Listed { name, entries }
-            }
+            Self::Open { name, open } => match open(reach) {
+                Err(LookupError::Cold) => Fetched::Further(Self::Open { name, open }),
+                found => Fetched::Opened { name, found },
+            },
+            Self::List { name, list } => match list(reach) {
+                Err(LookupError::Cold) => Fetched::Further(Self::List { name, list }),
+                entries => Fetched::Listed { name, entries },
+            },
             Self::Read(read) => Fetched::Read(read.run()),
         }
     }
 
     /// How far it is known to go.
-    pub(super) fn reach(&self) -> Reach {
+    #[must_use]
+    pub fn reach(&self) -> Reach {
         match self {
             // It finds out.
-            Self::Open { .. } => Reach::Disk,
-            Self::List { .. } => Reach::Anywhere,
+            Self::Open { .. } | Self::List { .. } => Reach::Disk,
             Self::Read(read) => read.reach,
-        }
-    }
-
-    /// Does it if it goes no further than to a disk.
-    pub(super) fn run_near(self) -> Result<Fetched, Self> {
-        match self {
-            Self::Open { name, open } => match open(Reach::Disk) {
-                Err(LookupError::Cold) => Err(Self::Open { name, open }),
-                found => Ok(Fetched::Opened { name, found }),
-            },
-            near => Ok(near.run()),
         }
     }
 }

@@ -9,7 +9,16 @@ use std::thread;
 use super::errand::{Errand, Fetched, Reach};
 use crate::limits::HELPERS_MAX;
 
-type Job = Box<dyn FnOnce() + Send>;
+/// Something to do.
+struct Job {
+    /// Whose errand it is, if it is one.
+    ticket: Option<Ticket>,
+    run: Box<dyn FnOnce() + Send>,
+}
+
+/// An errand among those of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(u64);
 
 /// The threads, and what they have to do.
 #[derive(Clone)]
@@ -41,8 +50,14 @@ impl Helpers {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has something done that is nobody's errand.
+    pub fn run(&self, run: impl FnOnce() + Send + 'static) {
+        let (ticket, run) = (None, Box::new(run));
+        self.push(Job { ticket, run });
+    }
+
     /// Has a job done, in the order in which they come.
-    pub fn run(&self, job: Job) {
+    fn push(&self, job: Job) {
         let mut queue = self.queue();
         queue.jobs.push_back(job);
         if queue.idle >= queue.jobs.len() || queue.threads == HELPERS_MAX {
@@ -67,7 +82,7 @@ impl Helpers {
         loop {
             if let Some(job) = queue.jobs.pop_front() {
                 drop(queue);
-                job();
+                (job.run)();
                 queue = self.queue();
             } else if queue.is_closed {
                 queue.threads -= 1;
@@ -89,9 +104,19 @@ impl Helpers {
             && let Some(job) = queue.jobs.pop_front()
         {
             drop(queue);
-            job();
+            (job.run)();
             queue = self.queue();
         }
+    }
+
+    /// Leaves an errand undone that no thread has begun.
+    fn forget(&self, ticket: Ticket) {
+        let mut queue = self.queue();
+        let is_it = |job: &Job| job.ticket == Some(ticket);
+        let job = queue.jobs.iter().position(is_it);
+        let job = job.and_then(|at| queue.jobs.remove(at));
+        drop(queue);
+        drop(job);
     }
 
     fn close(&self) {
@@ -111,11 +136,15 @@ impl fmt::Debug for Helpers {
 }
 
 /// The helpers of one loop. `K` says whom an errand is for. Those who may wait for ever have threads
-/// of their own: a network that is down must not keep anybody from a disk.
+/// of their own: a network that is down must not keep anybody from a disk. So have those who read
+/// folders: each entry of a large one may take a disk's seek.
 pub struct Pool<K> {
     near: Helpers,
+    lists: Helpers,
     far: Helpers,
     done: Arc<Done<K>>,
+    /// Errands so far.
+    sent: u64,
 }
 
 /// What was fetched and not yet taken, and how the loop is told.
@@ -148,7 +177,9 @@ impl<K: Send + 'static> Pool<K> {
     pub fn new(notify: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             near: Helpers::new(),
+            lists: Helpers::new(),
             far: Helpers::new(),
+            sent: 0,
             done: Arc::new(Done {
                 fetched: Mutex::default(),
                 notify: Box::new(notify),
@@ -156,15 +187,27 @@ impl<K: Send + 'static> Pool<K> {
         }
     }
 
-    /// Sends somebody on an errand.
-    pub fn send(&self, key: K, errand: Errand) {
+    /// Sends somebody on an errand, no further than this.
+    pub fn send(&mut self, key: K, errand: Errand, reach: Reach) -> Ticket {
+        self.sent += 1;
+        let ticket = Ticket(self.sent);
+        let helpers = match (reach, &errand) {
+            (Reach::Anywhere, _) => &self.far,
+            (_, Errand::List { .. }) => &self.lists,
+            _ => &self.near,
+        };
         let (far, done) = (self.far.clone(), Arc::clone(&self.done));
-        match errand.reach() {
-            Reach::Anywhere => go_far(key, errand, far, done),
-            Reach::Disk => self.near.run(Box::new(move || match errand.run_near() {
-                Ok(fetched) => done.push(key, fetched, &far),
-                Err(errand) => go_far(key, errand, far, done),
-            })),
+        helpers.push(Job {
+            ticket: Some(ticket),
+            run: Box::new(move || done.push(key, errand.run(reach), &far)),
+        });
+        ticket
+    }
+
+    /// Nobody waits for this errand any more. What was begun is done all the same.
+    pub fn forget(&self, ticket: Ticket) {
+        for helpers in [&self.near, &self.lists, &self.far] {
+            helpers.forget(ticket);
         }
     }
 
@@ -175,15 +218,11 @@ impl<K: Send + 'static> Pool<K> {
     }
 }
 
-fn go_far<K: Send + 'static>(key: K, errand: Errand, far: Helpers, done: Arc<Done<K>>) {
-    let helpers = far.clone();
-    far.run(Box::new(move || done.push(key, errand.run(), &helpers)));
-}
-
 impl<K> Drop for Pool<K> {
     fn drop(&mut self) {
-        self.near.close();
-        self.far.close();
+        for helpers in [&self.near, &self.lists, &self.far] {
+            helpers.close();
+        }
     }
 }
 
@@ -191,6 +230,7 @@ impl<K> fmt::Debug for Pool<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
             .field("near", &self.near)
+            .field("lists", &self.lists)
             .field("far", &self.far)
             .finish_non_exhaustive()
     }
@@ -224,13 +264,13 @@ mod tests {
 
     #[test]
     fn helpers_are_few_and_begin_with_the_first_errand() {
-        let (pool, is_told) = pool();
+        let (mut pool, is_told) = pool();
         assert_eq!(pool.near.queue().threads, 0);
         let barrier = Arc::new(Barrier::new(HELPERS_MAX + 1));
         let (begun, has_begun) = channel();
         let count = 2 * HELPERS_MAX as u32;
         for key in 0..count {
-            pool.send(key, errand(&barrier, &begun));
+            pool.send(key, errand(&barrier, &begun), Reach::Disk);
         }
         for _ in 0..HELPERS_MAX {
             has_begun.recv().unwrap();
@@ -254,7 +294,7 @@ mod tests {
 
     #[test]
     fn one_thread_does_for_errands_that_come_one_after_the_other() {
-        let (pool, is_told) = pool();
+        let (mut pool, is_told) = pool();
         for key in 0..10 {
             pool.send(
                 key,
@@ -262,6 +302,7 @@ mod tests {
                     name: Box::default(),
                     open: Box::new(|_| Err(LookupError::NoDescriptor)),
                 },
+                Reach::Disk,
             );
             is_told.recv().unwrap();
             while pool.near.queue().idle == 0 {
@@ -274,9 +315,9 @@ mod tests {
 
     #[test]
     fn the_threads_end_with_the_pool() {
-        let (pool, is_told) = pool();
+        let (mut pool, is_told) = pool();
         let (barrier, (begun, has_begun)) = (Arc::new(Barrier::new(2)), channel());
-        pool.send(1, errand(&barrier, &begun));
+        pool.send(1, errand(&barrier, &begun), Reach::Disk);
         has_begun.recv().unwrap();
         let helpers = pool.near.clone();
         drop(pool);
@@ -289,39 +330,90 @@ mod tests {
 
     #[test]
     fn those_who_wait_for_ever_keep_nobody_from_a_disk() {
-        let (pool, is_told) = pool();
+        let (mut pool, is_told) = pool();
         let (barrier, (begun, has_begun)) = (Arc::new(Barrier::new(HELPERS_MAX + 1)), channel());
-        let far = |barrier: &Arc<Barrier>, begun: &Sender<()>| {
-            let (barrier, begun) = (Arc::clone(barrier), begun.clone());
-            Errand::Open {
-                name: Box::default(),
-                open: Box::new(move |reach| match reach {
-                    Reach::Disk => Err(LookupError::Cold),
-                    Reach::Anywhere => {
-                        begun.send(()).unwrap();
-                        barrier.wait();
-                        Err(LookupError::NoDescriptor)
-                    }
-                }),
-            }
-        };
         for key in 0..HELPERS_MAX as u32 {
-            pool.send(key, far(&barrier, &begun));
+            pool.send(key, errand(&barrier, &begun), Reach::Anywhere);
             has_begun.recv().unwrap();
         }
         let near = Errand::Open {
             name: Box::default(),
             open: Box::new(|_| Err(LookupError::Refused("it is not there"))),
         };
-        pool.send(99, near);
-        is_told.recv().unwrap();
-        let fetched = pool.take();
-        assert!(matches!(fetched[..], [(99, Fetched::Opened { .. })]));
+        let list = Errand::List {
+            name: Box::default(),
+            list: Box::new(|_| Ok(Vec::new())),
+        };
+        for errand in [near, list] {
+            pool.send(99, errand, Reach::Disk);
+            is_told.recv().unwrap();
+            assert!(matches!(pool.take()[..], [(99, _)]));
+        }
         barrier.wait();
         let mut count = 0;
         while count < HELPERS_MAX {
             is_told.recv().unwrap();
             count += pool.take().len();
         }
+    }
+
+    #[test]
+    fn what_leads_further_comes_back_as_an_errand() {
+        let (mut pool, is_told) = pool();
+        let mut take = |errand, reach| {
+            pool.send(1, errand, reach);
+            is_told.recv().unwrap();
+            pool.take().pop().unwrap().1
+        };
+        let within = |reach| match reach {
+            Reach::Anywhere => LookupError::Refused("it is not there"),
+            _ => LookupError::Cold,
+        };
+        let open = Errand::Open {
+            name: b"file".as_slice().into(),
+            open: Box::new(move |reach| Err(within(reach))),
+        };
+        let list = Errand::List {
+            name: b"folder".as_slice().into(),
+            list: Box::new(move |reach| Err(within(reach))),
+        };
+        for (errand, of) in [(open, &b"file"[..]), (list, b"folder")] {
+            let Fetched::Further(errand) = take(errand, Reach::Disk) else {
+                panic!("{of:?} is not further");
+            };
+            match take(errand, Reach::Anywhere) {
+                Fetched::Opened { name, found } => {
+                    assert!(*name == *of && matches!(found, Err(LookupError::Refused(_))));
+                }
+                Fetched::Listed { name, entries } => {
+                    assert!(*name == *of && matches!(entries, Err(LookupError::Refused(_))));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_errand_that_is_forgotten_is_done_only_if_it_was_begun() {
+        let (mut pool, is_told) = pool();
+        let (barrier, (begun, has_begun)) = (Arc::new(Barrier::new(HELPERS_MAX + 1)), channel());
+        let count = 2 * HELPERS_MAX as u32;
+        let tickets: Vec<_> = (0..count)
+            .map(|key| pool.send(key, errand(&barrier, &begun), Reach::Disk))
+            .collect();
+        for _ in 0..HELPERS_MAX {
+            has_begun.recv().unwrap();
+        }
+        for ticket in tickets {
+            pool.forget(ticket);
+        }
+        assert!(pool.near.queue().jobs.is_empty());
+        barrier.wait();
+        let mut keys = Vec::new();
+        while keys.len() < HELPERS_MAX {
+            is_told.recv().unwrap();
+            keys.extend(pool.take().into_iter().map(|(key, _)| key));
+        }
+        assert!(has_begun.try_recv().is_err());
     }
 }

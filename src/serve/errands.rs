@@ -3,16 +3,22 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use crate::disk::pool::Pool;
-use crate::disk::{Errand, Fetched};
+use crate::disk::pool::{Pool, Ticket};
+use crate::disk::{Errand, Fetched, Reach};
 use crate::reactor::{Control, Remote, SourceId, Token};
 
 /// The errands of one loop's connections.
 #[derive(Debug)]
 pub(super) struct Errands {
     pool: Pool<Token>,
-    /// Whose errands are under way, or done and not taken yet.
-    out: HashMap<Token, Option<Fetched>>,
+    out: HashMap<Token, Out>,
+}
+
+/// How far a connection's errand has come.
+#[derive(Debug)]
+enum Out {
+    UnderWay { ticket: Ticket, reach: Reach },
+    Done(Fetched),
 }
 
 impl Errands {
@@ -31,31 +37,59 @@ impl Errands {
 
     /// Sends a helper on an errand for a connection.
     pub(super) fn send(&mut self, token: Token, errand: Errand) {
-        self.out.insert(token, None);
-        self.pool.send(token, errand);
+        let reach = errand.reach();
+        let ticket = self.pool.send(token, errand, reach);
+        self.out.insert(token, Out::UnderWay { ticket, reach });
     }
 
-    /// Keeps what was brought, and wakes those for whom it is. For a connection that has ended it is
-    /// dropped.
+    /// Keeps what was brought, and wakes those for whom it is, or whose errand leads further. For a
+    /// connection that has ended it is dropped.
     pub(super) fn collect<C>(&mut self, control: &mut Control<C>) {
         for (token, fetched) in self.pool.take() {
-            if let Entry::Occupied(mut waiting) = self.out.entry(token) {
-                waiting.insert(Some(fetched));
-                control.wake(token);
-            }
+            let Entry::Occupied(mut waiting) = self.out.entry(token) else {
+                continue;
+            };
+            waiting.insert(match fetched {
+                Fetched::Further(errand) => {
+                    let reach = Reach::Anywhere;
+                    let ticket = self.pool.send(token, errand, reach);
+                    Out::UnderWay { ticket, reach }
+                }
+                fetched => Out::Done(fetched),
+            });
+            control.wake(token);
         }
     }
 
     /// What was brought for a connection, if it was.
     pub(super) fn take(&mut self, token: Token) -> Option<Fetched> {
-        match self.out.entry(token) {
-            Entry::Occupied(done) if done.get().is_some() => done.remove(),
-            _ => None,
+        match self.out.remove(&token)? {
+            Out::Done(fetched) => Some(fetched),
+            under_way => {
+                self.out.insert(token, under_way);
+                None
+            }
         }
     }
 
-    /// A connection has ended.
+    /// Whether a connection's errand may take for ever.
+    pub(super) fn is_far(&self, token: Token) -> bool {
+        let far = |out: &Out| {
+            matches!(
+                out,
+                Out::UnderWay {
+                    reach: Reach::Anywhere,
+                    ..
+                }
+            )
+        };
+        self.out.get(&token).is_some_and(far)
+    }
+
+    /// A connection ends.
     pub(super) fn forget(&mut self, token: Token) {
-        self.out.remove(&token);
+        if let Some(Out::UnderWay { ticket, .. }) = self.out.remove(&token) {
+            self.pool.forget(ticket);
+        }
     }
 }

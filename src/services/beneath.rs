@@ -1,14 +1,16 @@
 //! A folder, and how what lies beneath it is opened: so that nothing outside is reached, and, on
 //! the loop, so that no disk is waited for.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, statat};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use crate::disk::{Kind, Kinds, Opened, Place, Reach};
 use crate::limits::OPEN_ATTEMPTS_MAX;
@@ -115,46 +117,36 @@ impl Beneath {
     /// # Errors
     /// See [`LookupError`]; what lies further is [`LookupError::Cold`].
     pub fn find_within(&self, path: &[u8], reach: Reach) -> Result<Opened, LookupError> {
-        match (reach, self.place, self.containment) {
-            (Reach::Disk, Place::Foreign, _) => Err(LookupError::Cold),
-            (Reach::Disk, _, Containment::Openat2) => {
-                self.find_here(path, ResolveFlags::empty(), OPEN_ATTEMPTS_MAX)
-            }
-            _ => self.find(path),
+        match self.bounds(reach)? {
+            Some(bounds) => self.find_here(path, bounds),
+            None => self.find(path),
         }
     }
 
-    /// As [`Beneath::find`], without waiting for a disk: where it can't be known that it doesn't,
-    /// it is [`LookupError::Cold`].
-    ///
-    /// # Errors
-    /// See [`LookupError`].
-    pub fn find_at_once(&self, path: &[u8]) -> Result<Opened, LookupError> {
-        match (self.place, self.containment) {
-            (Place::Foreign, _) => Err(LookupError::Cold),
-            (Place::Memory, Containment::Openat2) => self.find_here(path, ResolveFlags::empty(), 0),
-            (Place::Local, Containment::Openat2) if self.asks_cache => {
-                self.find_here(path, ResolveFlags::CACHED, 0)
-            }
-            _ => self.find(path),
-        }
-    }
-
-    /// Looks on the folder's own file system. Outside, on another one, and what the kernel isn't
-    /// sure of after so many attempts more is [`LookupError::Cold`].
-    fn find_here(
-        &self,
-        path: &[u8],
-        flags: ResolveFlags,
-        attempts: u32,
-    ) -> Result<Opened, LookupError> {
+    /// What keeps openat2 within `reach`. `None`: nothing need, or can.
+    fn bounds(&self, reach: Reach) -> Result<Option<Bounds>, LookupError> {
+        let (flags, attempts) = match (reach, self.place, self.containment) {
+            (Reach::Anywhere, ..) => return Ok(None),
+            (_, Place::Foreign, _) => return Err(LookupError::Cold),
+            (_, _, Containment::Walk) => return Ok(None),
+            (Reach::Memory, Place::Local, _) if !self.asks_cache => return Ok(None),
+            (Reach::Memory, Place::Local, _) => (ResolveFlags::CACHED, 0),
+            (Reach::Memory, Place::Memory, _) => (ResolveFlags::empty(), 0),
+            (Reach::Disk, ..) => (ResolveFlags::empty(), OPEN_ATTEMPTS_MAX),
+        };
         let resolve = RESOLVE | ResolveFlags::NO_XDEV | flags;
-        let file = self
-            .open_beneath(path, OPEN_FLAGS, resolve, attempts)
-            .map_err(|errno| match errno {
-                Errno::AGAIN | Errno::INTR | Errno::XDEV => LookupError::Cold,
-                other => classify(other),
-            })?;
+        Ok(Some(Bounds { resolve, attempts }))
+    }
+
+    /// Looks on the folder's own file system.
+    fn find_here(&self, path: &[u8], bounds: Bounds) -> Result<Opened, LookupError> {
+        let file =
+            bounds
+                .open(&self.folder, path, OPEN_FLAGS)
+                .map_err(|errno| match is_further(errno) {
+                    true => LookupError::Cold,
+                    false => classify(errno),
+                })?;
         let stat = rustix::fs::fstat(&file).map_err(LookupError::Failed)?;
         opened(file, stat, |file| {
             *self.kind.get_or_init(|| self.kinds.of(file, stat.st_dev))
@@ -209,12 +201,43 @@ impl Beneath {
         self.hidden || !component.starts_with(b".")
     }
 
-    /// What a name leads to, if it stays beneath.
-    #[must_use]
-    pub fn stat(&self, name: &[u8]) -> Option<Stat> {
+    /// What an entry of an open folder is; of a link, what it leads to, if the root follows it.
+    /// `name` is the entry's own, beneath this. `None`: it is nothing that is served, or gone.
+    ///
+    /// # Errors
+    /// What lies further than `reach` is [`LookupError::Cold`].
+    pub fn look_at(
+        &self,
+        folder: BorrowedFd<'_>,
+        entry: &CStr,
+        name: &[u8],
+        reach: Reach,
+    ) -> Result<Option<Stat>, LookupError> {
+        let bounds = self.bounds(reach)?;
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let found = self.open_path(self.checked(name).ok()?, flags);
-        rustix::fs::fstat(found.ok()?).ok()
+        let found = match bounds {
+            Some(bounds) => bounds
+                .open(folder, entry, flags | OFlags::NOFOLLOW)
+                .and_then(rustix::fs::fstat),
+            None => statat(folder, entry, AtFlags::SYMLINK_NOFOLLOW),
+        };
+        let target = || {
+            let path = self.checked(name).map_err(|_| Errno::NOENT)?;
+            match bounds {
+                Some(bounds) => bounds.open(&self.folder, path, flags),
+                None => self.open_path(path, flags),
+            }
+            .and_then(rustix::fs::fstat)
+        };
+        let found = found.and_then(|stat| match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Symlink => target(),
+            _ => Ok(stat),
+        });
+        match found {
+            Ok(stat) => Ok(Some(stat)),
+            Err(errno) if bounds.is_some() && is_further(errno) => Err(LookupError::Cold),
+            Err(_) => Ok(None),
+        }
     }
 
     /// The rules that concern the name alone. Leading slashes are ignored.
@@ -239,24 +262,8 @@ impl Beneath {
 
     fn open_path(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         match self.containment {
-            Containment::Openat2 => self.open_beneath(path, flags, RESOLVE, OPEN_ATTEMPTS_MAX),
+            Containment::Openat2 => UNBOUND.open(&self.folder, path, flags),
             Containment::Walk => self.open_by_walking(path, flags),
-        }
-    }
-
-    fn open_beneath(
-        &self,
-        path: &[u8],
-        flags: OFlags,
-        resolve: ResolveFlags,
-        mut attempts: u32,
-    ) -> Result<OwnedFd, Errno> {
-        loop {
-            match rustix::fs::openat2(&self.folder, path, flags, Mode::empty(), resolve) {
-                // The tree was changed during the look-up and the kernel couldn't be sure.
-                Err(Errno::AGAIN | Errno::INTR) if attempts > 0 => attempts -= 1,
-                result => return result,
-            }
         }
     }
 
@@ -277,6 +284,44 @@ impl Beneath {
         flags.set(OFlags::DIRECTORY, path.ends_with(b"/"));
         rustix::fs::openat(base, last, flags, Mode::empty())
     }
+}
+
+/// How openat2 is kept where it shall look.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    resolve: ResolveFlags,
+    /// How often it is asked again when it isn't sure.
+    attempts: u32,
+}
+
+/// Everywhere beneath.
+const UNBOUND: Bounds = Bounds {
+    resolve: RESOLVE,
+    attempts: OPEN_ATTEMPTS_MAX,
+};
+
+impl Bounds {
+    fn open(
+        self,
+        folder: impl AsFd,
+        path: impl Arg + Copy,
+        flags: OFlags,
+    ) -> Result<OwnedFd, Errno> {
+        let mut attempts = self.attempts;
+        loop {
+            match rustix::fs::openat2(&folder, path, flags, Mode::empty(), self.resolve) {
+                // The tree was changed during the look-up and the kernel couldn't be sure.
+                Err(Errno::AGAIN | Errno::INTR) if attempts > 0 => attempts -= 1,
+                result => return result,
+            }
+        }
+    }
+}
+
+/// Whether openat2 has come to its bounds: to another file system or the way out of the folder, or to
+/// what isn't in memory or isn't sure.
+fn is_further(errno: Errno) -> bool {
+    matches!(errno, Errno::AGAIN | Errno::INTR | Errno::XDEV)
 }
 
 fn probe(folder: &OwnedFd, resolve: ResolveFlags) -> Result<(), Errno> {

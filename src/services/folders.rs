@@ -6,18 +6,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::fs::{AtFlags, Dir, FileType, statat};
+use rustix::fs::{Dir, FileType, Stat};
 
 use super::beneath::Beneath;
-use super::root::Root;
-use crate::disk::Errand;
-use crate::escape::Escaped;
+use super::root::{Root, path_or_top};
+use crate::disk::{Errand, Opened, Reach};
 use crate::http::date;
 use crate::http::listing::{Entry, Format, Kind, Renderer, Sort, accepts_json};
 use crate::limits::{
     FOLDER_ENTRIES_MAX, FOLDER_FORGOTTEN, FOLDER_SLICE_ENTRIES, FOLDERS_AT_ONCE_MAX,
 };
-use crate::service::Brought;
+use crate::service::{Brought, LookupError};
 
 /// Lists that are under way, and where a Gopher client finds this server.
 #[derive(Debug, Default)]
@@ -61,7 +60,16 @@ pub enum Listed {
     /// Reading the folder may have to wait for a disk: ask again when a helper has.
     Cold(Errand),
     /// The folder can't be read.
-    Failed,
+    Failed(LookupError),
+}
+
+impl Listed {
+    fn without(error: LookupError, root: &Root, name: &[u8]) -> Self {
+        match error {
+            LookupError::Cold => Self::Cold(errand(root, name)),
+            error => Self::Failed(error),
+        }
+    }
 }
 
 /// A list under way.
@@ -130,14 +138,12 @@ impl Folders {
                     Some(entries) => {
                         entries.map(|entries| Job::render(name, look, entries.to_vec()))
                     }
-                    None if Root::was_brought(name, brought) => {
-                        return Listed::Cold(errand(root, name, folder));
-                    }
+                    None if Root::was_brought(name, brought) => Err(LookupError::Cold),
                     None => Job::begin(name, folder, look),
                 };
                 match begun {
                     Ok(job) => job,
-                    Err(error) => return failed(name, error),
+                    Err(error) => return Listed::without(error, root, name),
                 }
             }
         };
@@ -153,7 +159,7 @@ impl Folders {
                 bytes: bytes.into(),
                 content_type: format.content_type(),
             },
-            Err(error) => failed(name, error),
+            Err(error) => Listed::without(error, root, name),
         }
     }
 
@@ -176,9 +182,9 @@ enum Progress {
 }
 
 impl Job {
-    fn begin(name: &[u8], folder: OwnedFd, look: Look) -> rustix::io::Result<Self> {
+    fn begin(name: &[u8], folder: OwnedFd, look: Look) -> Result<Self, LookupError> {
         let stage = Stage::Reading {
-            folder: Dir::new(folder)?,
+            folder: Dir::new(folder).map_err(LookupError::Failed)?,
             entries: Vec::new(),
         };
         Ok(Self {
@@ -204,10 +210,11 @@ impl Job {
     }
 
     /// One slice.
-    fn go_on(mut self, root: &Root) -> rustix::io::Result<Progress> {
+    fn go_on(mut self, root: &Root) -> Result<Progress, LookupError> {
         match &mut self.stage {
             Stage::Reading { folder, entries } => {
-                if !read_slice(folder, entries, &self.name, root.beneath())? {
+                let reach = root.reach();
+                if !read_slice(folder, entries, &self.name, root.beneath(), reach)? {
                     return Ok(Progress::GoesOn(self));
                 }
                 let entries = std::mem::take(entries);
@@ -228,7 +235,7 @@ impl Job {
 }
 
 /// What a helper has read of a folder.
-fn entries_of<'b>(name: &[u8], brought: &'b [Brought]) -> Option<rustix::io::Result<&'b [Entry]>> {
+fn entries_of<'b>(name: &[u8], brought: &'b [Brought]) -> Option<Result<&'b [Entry], LookupError>> {
     brought.iter().find_map(|brought| match brought {
         Brought::Listed { name: of, entries } if **of == *name => {
             Some(entries.as_deref().map_err(|&error| error))
@@ -238,13 +245,17 @@ fn entries_of<'b>(name: &[u8], brought: &'b [Brought]) -> Option<rustix::io::Res
 }
 
 /// Reads a folder as a helper does: it holds nobody up.
-fn errand(root: &Root, name: &[u8], folder: OwnedFd) -> Errand {
+fn errand(root: &Root, name: &[u8]) -> Errand {
     let (name, root) = (Box::<[u8]>::from(name), Arc::clone(root.beneath()));
     Errand::List {
         name: name.clone(),
-        list: Box::new(move || {
-            let (mut folder, mut entries) = (Dir::new(folder)?, Vec::new());
-            while !read_slice(&mut folder, &mut entries, &name, &root)? {}
+        list: Box::new(move |reach| {
+            let Opened::Folder(folder) = root.find_within(path_or_top(&name), reach)? else {
+                return Err(LookupError::Refused("not a folder"));
+            };
+            let mut folder = Dir::new(folder).map_err(LookupError::Failed)?;
+            let mut entries = Vec::new();
+            while !read_slice(&mut folder, &mut entries, &name, &root, reach)? {}
             Ok(entries)
         }),
     }
@@ -257,17 +268,21 @@ fn read_slice(
     entries: &mut Vec<Entry>,
     path: &[u8],
     root: &Beneath,
-) -> rustix::io::Result<bool> {
+    reach: Reach,
+) -> Result<bool, LookupError> {
     for _ in 0..FOLDER_SLICE_ENTRIES {
         let Some(entry) = folder.read() else {
             return Ok(true);
         };
-        let entry = entry?;
+        let entry = entry.map_err(LookupError::Failed)?;
         let name = entry.file_name();
         if matches!(name.to_bytes(), b"." | b"..") || !root.shows(name.to_bytes()) {
             continue;
         }
-        entries.extend(look_at(folder, name, path, root));
+        let within = folder.fd().map_err(LookupError::Failed)?;
+        let path = [path, b"/", name.to_bytes()].concat();
+        let stat = root.look_at(within, name, &path, reach)?;
+        entries.extend(stat.and_then(|stat| shown(name, &stat)));
         if entries.len() == FOLDER_ENTRIES_MAX {
             return Ok(true);
         }
@@ -275,12 +290,7 @@ fn read_slice(
     Ok(false)
 }
 
-/// A link is shown as what it leads to, if the root follows it.
-fn look_at(folder: &Dir, name: &CStr, path: &[u8], root: &Beneath) -> Option<Entry> {
-    let mut stat = statat(folder.fd().ok()?, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-    if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
-        stat = root.stat(&[path, b"/", name.to_bytes()].concat())?;
-    }
+fn shown(name: &CStr, stat: &Stat) -> Option<Entry> {
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Kind::File,
         FileType::Directory => Kind::Folder,
@@ -293,9 +303,4 @@ fn look_at(folder: &Dir, name: &CStr, path: &[u8], root: &Beneath) -> Option<Ent
         size: stat.st_size as u64,
         mtime: date::from_stat((stat.st_mtime, stat.st_mtime_nsec)),
     })
-}
-
-fn failed(name: &[u8], error: rustix::io::Errno) -> Listed {
-    log::warn!("the folder \"{}\" can't be read: {error}", Escaped(name));
-    Listed::Failed
 }

@@ -134,7 +134,8 @@ impl Http {
             }),
             Listed::GoesOn => Verdict::Busy,
             Listed::Cold(errand) => Verdict::Errand(errand),
-            Listed::Failed => Verdict::Reply(reply),
+            Listed::Failed(LookupError::NoDescriptor) => Verdict::Later,
+            Listed::Failed(_) => Verdict::Reply(reply),
         }
     }
 
@@ -309,10 +310,7 @@ impl Http {
             }
             Listed::GoesOn => Err(Verdict::Busy),
             Listed::Cold(errand) => Err(Verdict::Errand(errand)),
-            Listed::Failed => {
-                let status = StatusCode::INTERNAL_SERVER_ERROR;
-                Ok(Answer::error(status, "the folder can't be read", now))
-            }
+            Listed::Failed(error) => self.failed(error, name, now),
         }
     }
 

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use super::beneath::{Beneath, path_of};
 use super::cache::{Bounds, Cache, Known};
-use crate::disk::{Errand, Kind, Opened};
+use crate::disk::{Errand, Kind, Opened, Reach};
 use crate::escape::Escaped;
 use crate::limits::OPEN_FILES_SWEEP_MIN;
 use crate::service::{Brought, FileVersion, OpenFile};
@@ -182,11 +182,7 @@ impl Root {
                 Err(error) => Err(*error),
             };
         }
-        let opened = match self.has_helpers {
-            true => self.beneath.find_at_once(path),
-            false => self.beneath.find(path),
-        };
-        Ok(match opened? {
+        Ok(match self.beneath.find_within(path, self.reach())? {
             Opened::File(file) => Found::File(self.open_files.share(Rc::new(file))),
             Opened::Folder(folder) => Found::Folder(folder),
         })
@@ -207,6 +203,14 @@ impl Root {
     #[must_use]
     pub fn was_brought(name: &[u8], brought: &[Brought]) -> bool {
         known(path_or_top(name), brought).is_some()
+    }
+
+    /// How far the loop itself may go.
+    pub(super) fn reach(&self) -> Reach {
+        match self.has_helpers {
+            true => Reach::Memory,
+            false => Reach::Anywhere,
+        }
     }
 
     /// Where it is looked: helpers do, too.
@@ -252,7 +256,7 @@ impl OpenFiles {
 const TOP: &[u8] = b".";
 
 /// The path of a name, which may be the root itself.
-fn path_or_top(name: &[u8]) -> &[u8] {
+pub(super) fn path_or_top(name: &[u8]) -> &[u8] {
     match path_of(name) {
         b"" => TOP,
         path => path,
