@@ -1,3 +1,5 @@
+//! Every way in which a name may come to mean other bytes, and what is kept, watched and dropped.
+
 use super::*;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
