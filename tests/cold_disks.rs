@@ -15,6 +15,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
@@ -93,6 +94,53 @@ fn nobody_waits_for_another_ones_slow_file_system() {
     download_hot(&carafe);
     gated.gates.open(Asked::Flush);
     carafe.stop_clean();
+}
+
+#[test]
+fn a_list_asks_nothing_of_a_slow_file_system_on_the_loop() {
+    let root = root_with(&[("hot", HOT)]);
+    let links = root.path().join("links");
+    fs::create_dir(&links).unwrap();
+    symlink(format!("../slow/{NAME}"), links.join("link")).unwrap();
+    let Some(gated) = gated(&root.path().join("slow")) else {
+        return;
+    };
+    let carafe = Carafe::serve(root.path(), &["--listing"]);
+    for (folder, shown) in [("/", "slow/"), ("/links/", "link")] {
+        gated.gates.shut(Asked::Attributes);
+        let list = ask(&carafe, &format!("GET {folder} HTTP/1.0\r\n\r"));
+        gated.gates.wait_for(Asked::Attributes);
+        download_hot(&carafe);
+        gated.gates.open(Asked::Attributes);
+        let list = rest_of(&list);
+        assert!(String::from_utf8_lossy(&list).contains(shown));
+    }
+    carafe.stop_clean();
+}
+
+#[test]
+fn who_waits_for_ever_does_not_stand_in_the_line_for_descriptors() {
+    let root = root_with(&[("hot", HOT)]);
+    let Some(gated) = gated(&root.path().join("slow")) else {
+        return;
+    };
+    let carafe = Carafe::serve(root.path(), &["--cache", "0"]);
+    // The helpers have their descriptors.
+    assert_eq!(
+        rest_of(&ask(&carafe, &format!("slow/{NAME}"))),
+        content(SLOW_BYTES)
+    );
+    let before = carafe.descriptors();
+    carafe.leave_descriptors(1);
+    gated.gates.shut(Asked::Open);
+    let slow = ask(&carafe, &format!("slow/{NAME}"));
+    carafe.wait_for_log("no descriptor is free for a file: clients wait");
+    carafe.limit_descriptors(before as u64 + 100);
+    gated.gates.wait_for(Asked::Open);
+    download_hot(&carafe);
+    gated.gates.open(Asked::Open);
+    assert_eq!(rest_of(&slow), content(SLOW_BYTES));
+    carafe.stop();
 }
 
 #[test]
@@ -383,14 +431,6 @@ fn an_overlay_is_read_once_by_a_helper() {
     assert!(!calls(&text).any(|call| on_loop(&call)), "{text}");
 }
 
-/// Resident memory of the server, in KiB.
-fn resident(carafe: &Carafe) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", carafe.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS"));
-    let number = line.and_then(|line| line.split_whitespace().nth(1));
-    number.unwrap().parse().unwrap()
-}
-
 #[test]
 fn those_who_leave_take_their_errands_along() {
     let root = root_with(&[("hot", HOT)]);
@@ -403,7 +443,7 @@ fn those_who_leave_take_their_errands_along() {
         .map(|_| ask(&carafe, &format!("slow/{NAME}")))
         .collect();
     gated.gates.wait_for(Asked::Lookup);
-    let before = resident(&carafe);
+    let before = carafe.resident_bytes();
     let name = format!("slow/{}", "x/".repeat(500));
     for _ in 0..5000 {
         let slow = ask(&carafe, &name);
@@ -411,11 +451,11 @@ fn those_who_leave_take_their_errands_along() {
         socket2::SockRef::from(&slow).set_linger(at_once).unwrap();
     }
     download_hot(&carafe);
-    let after = resident(&carafe);
+    let after = carafe.resident_bytes();
     gated.gates.open(Asked::Lookup);
     drop(stuck);
     carafe.stop();
-    assert!(after < before + 2000, "{before} KiB, then {after} KiB");
+    assert!(after < before + 2_000_000, "{before} bytes, then {after}");
 }
 
 #[test]

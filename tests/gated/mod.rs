@@ -24,6 +24,7 @@ const FILE: INodeNo = INodeNo(2);
 /// What the file system is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Asked {
+    Attributes,
     Lookup,
     Open,
     Read,
@@ -163,6 +164,7 @@ impl Filesystem for Files {
     }
 
     fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.gates.pass(Asked::Attributes);
         reply.attr(&Duration::ZERO, &self.attr(inode));
     }
 
