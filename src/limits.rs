@@ -106,6 +106,13 @@ pub const OPEN_ATTEMPTS_MAX: u32 = 8;
 /// mapping, and mounts, may stay unseen.
 pub const CACHE_FRESH: Duration = Duration::from_secs(1);
 
+/// What is asked for again within this is worth keeping. Where it can't be asked whether a read would
+/// wait, pages that were read so long ago are taken for still in memory.
+pub const CACHE_AGAIN: Duration = Duration::from_secs(10);
+
+/// How long nobody asks for anything before the cache closes what it keeps open.
+pub const CACHE_IDLE: Duration = Duration::from_secs(5);
+
 /// Files that the cache keeps, and names that it remembers without their files. Each file takes a
 /// watch, and some 1 KiB of the kernel's memory.
 pub const CACHE_NAMES_MAX: NonZeroUsize = NonZeroUsize::new(16 * 1024).expect("not zero");

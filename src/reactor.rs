@@ -229,7 +229,7 @@ impl<C> Reactor<C> {
             };
             self.end_all(app, Reason::Stopped);
             self.reap(app);
-            app.turn_over(&self.control.stats);
+            app.turn_over(&self.control.stats, self.control.now);
             return Ok(ending);
         }
     }
@@ -271,9 +271,9 @@ impl<C> Reactor<C> {
     fn wait<A: App<Conn = C>>(&mut self, app: &mut A) -> io::Result<()> {
         let mut now = Instant::now();
         self.control.stats.count_turn(now - self.control.now);
-        app.turn_over(&self.control.stats);
+        let due = app.turn_over(&self.control.stats, now);
         loop {
-            let timeout = self.patience(now);
+            let timeout = self.patience(now, due);
             match self.poll.poll(&mut self.events, timeout) {
                 // What a signal interrupts has not looked: a turn without events would take
                 // deadlines for passed whose bytes are there.
@@ -316,8 +316,8 @@ impl<C> Reactor<C> {
         Ok(())
     }
 
-    /// How long the wait may take; `None` is without end.
-    fn patience(&self, now: Instant) -> Option<Duration> {
+    /// How long the wait may take; `None` is without end. It ends when something is `due`.
+    fn patience(&self, now: Instant, due: Option<Instant>) -> Option<Duration> {
         let doors = self.listeners.iter().filter(|one| self.is_accepting(one));
         let drain_ends = match self.control.life {
             Life::Draining { deadline } => deadline,
@@ -331,8 +331,9 @@ impl<C> Reactor<C> {
         let next = doors
             .filter_map(Listener::next_deadline)
             .chain(self.timers.next())
-            .chain(self.slots.shrink_at());
-        next.chain(drain_ends)
+            .chain(self.slots.shrink_at())
+            .chain(drain_ends);
+        next.chain(due)
             .min()
             .map(|at| at.saturating_duration_since(now))
     }

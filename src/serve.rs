@@ -555,8 +555,9 @@ impl<S: Service> App for Serving<S> {
         self.place.may_end()
     }
 
-    fn turn_over(&mut self, stats: &Stats) {
+    fn turn_over(&mut self, stats: &Stats, now: Instant) -> Option<Instant> {
         self.place.publish(stats, self.watch.stages());
+        self.service.rest(now)
     }
 
     fn ended(

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::Stat;
 use rustix::io::Errno;
@@ -24,6 +24,12 @@ pub trait Service {
 
     /// Opens anew, by its path, what it serves. Replies under way keep what they have.
     fn reopen(&mut self) {}
+
+    /// Gives back what it keeps for requests that haven't come. Returns when it wants to be asked
+    /// again at the latest.
+    fn rest(&mut self, _now: Instant) -> Option<Instant> {
+        None
+    }
 }
 
 /// What a client has sent, and when the service is asked about it.

@@ -9,11 +9,11 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::thread;
 use std::time::Instant;
 
-use common::{Carafe, exchange, has_tool};
+use common::{Carafe, exchange, has_tool, until};
 use rustix::process::Signal;
 
 /// How often each system call succeeded between the downloads of `begin` and `end`.
@@ -118,6 +118,27 @@ fn whoever_asks_after_a_change_sees_the_change() {
     }
     fs::remove_file(&path).unwrap();
     expect(b"");
+    carafe.stop_clean();
+}
+
+#[test]
+fn a_file_that_is_removed_gives_its_place_on_the_disk_back_though_nobody_asks() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("long");
+    File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    let carafe = Carafe::serve(root.path(), &[]);
+    let is_open = || {
+        let folder = format!("/proc/{}/fd", carafe.pid());
+        let links = fs::read_dir(folder).unwrap().flatten();
+        let mut files = links.filter_map(|link| fs::read_link(link.path()).ok());
+        files.any(|file| file.to_string_lossy().starts_with(path.to_str().unwrap()))
+    };
+    for _ in 0..2 {
+        assert_eq!(exchange(carafe.addr(), b"long\n").unwrap().len(), 1 << 20);
+    }
+    assert!(is_open(), "it is kept");
+    fs::remove_file(&path).unwrap();
+    until("it is closed", || !is_open());
     carafe.stop_clean();
 }
 

@@ -636,8 +636,9 @@ impl App for Lingerer {
         self.told == self.enough
     }
 
-    fn turn_over(&mut self, _: &Stats) {
+    fn turn_over(&mut self, _: &Stats, _: Instant) -> Option<Instant> {
         self.turns += 1;
+        None
     }
 }
 

@@ -51,8 +51,10 @@ pub trait App {
     }
 
     /// A turn is over; the next one waits first. Nothing happens meanwhile, so these counters stand
-    /// for as long as the loop sleeps.
-    fn turn_over(&mut self, _stats: &Stats) {}
+    /// for as long as the loop sleeps. Returns when it shall turn again at the latest.
+    fn turn_over(&mut self, _stats: &Stats, _now: Instant) -> Option<Instant> {
+        None
+    }
 
     /// A connection has ended; its socket is closed by now.
     fn ended(

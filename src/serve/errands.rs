@@ -14,11 +14,13 @@ pub(super) struct Errands {
     out: HashMap<Token, Out>,
 }
 
-/// How far a connection's errand has come.
+/// A connection's errand.
 #[derive(Debug)]
-enum Out {
-    UnderWay { ticket: Ticket, reach: Reach },
-    Done(Fetched),
+struct Out {
+    ticket: Ticket,
+    reach: Reach,
+    /// Once a helper is back.
+    brought: Option<Fetched>,
 }
 
 impl Errands {
@@ -38,57 +40,50 @@ impl Errands {
     /// Sends a helper on an errand for a connection.
     pub(super) fn send(&mut self, token: Token, errand: Errand) {
         let reach = errand.reach();
-        let ticket = self.pool.send(token, errand, reach);
-        self.out.insert(token, Out::UnderWay { ticket, reach });
+        self.send_within(reach, token, errand);
+    }
+
+    fn send_within(&mut self, reach: Reach, token: Token, errand: Errand) {
+        let out = Out {
+            ticket: self.pool.send(token, errand, reach),
+            reach,
+            brought: None,
+        };
+        self.out.insert(token, out);
     }
 
     /// Keeps what was brought, and wakes those for whom it is, or whose errand leads further. For a
     /// connection that has ended it is dropped.
     pub(super) fn collect<C>(&mut self, control: &mut Control<C>) {
         for (token, fetched) in self.pool.take() {
-            let Entry::Occupied(mut waiting) = self.out.entry(token) else {
+            let Some(out) = self.out.get_mut(&token) else {
                 continue;
             };
-            waiting.insert(match fetched {
-                Fetched::Further(errand) => {
-                    let reach = Reach::Anywhere;
-                    let ticket = self.pool.send(token, errand, reach);
-                    Out::UnderWay { ticket, reach }
-                }
-                fetched => Out::Done(fetched),
-            });
+            match fetched {
+                Fetched::Further(errand) => self.send_within(Reach::Anywhere, token, errand),
+                fetched => out.brought = Some(fetched),
+            }
             control.wake(token);
         }
     }
 
     /// What was brought for a connection, if it was.
     pub(super) fn take(&mut self, token: Token) -> Option<Fetched> {
-        match self.out.remove(&token)? {
-            Out::Done(fetched) => Some(fetched),
-            under_way => {
-                self.out.insert(token, under_way);
-                None
-            }
+        match self.out.entry(token) {
+            Entry::Occupied(out) if out.get().brought.is_some() => out.remove().brought,
+            _ => None,
         }
     }
 
-    /// Whether a connection's errand may take for ever.
+    /// Whether a helper is out for a connection, perhaps for ever.
     pub(super) fn is_far(&self, token: Token) -> bool {
-        let far = |out: &Out| {
-            matches!(
-                out,
-                Out::UnderWay {
-                    reach: Reach::Anywhere,
-                    ..
-                }
-            )
-        };
-        self.out.get(&token).is_some_and(far)
+        let is_far = |out: &Out| out.brought.is_none() && out.reach == Reach::Anywhere;
+        self.out.get(&token).is_some_and(is_far)
     }
 
     /// A connection ends.
     pub(super) fn forget(&mut self, token: Token) {
-        if let Some(Out::UnderWay { ticket, .. }) = self.out.remove(&token) {
+        if let Some(Out { ticket, .. }) = self.out.remove(&token) {
             self.pool.forget(ticket);
         }
     }

@@ -1,7 +1,7 @@
 //! The bare protocol: a name comes in, the file's bytes go out. This room decides where a name
 //! ends when nothing in the stream need say so.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::escape::Escaped;
 use crate::http::request::{Guess, may_be_http};
@@ -111,6 +111,10 @@ impl Bare {
 impl Service for Bare {
     fn reopen(&mut self) {
         self.root.reopen();
+    }
+
+    fn rest(&mut self, now: Instant) -> Option<Instant> {
+        self.root.rest(now)
     }
 
     fn judge(&mut self, request: &Request<'_>) -> Verdict {

@@ -27,7 +27,8 @@ use rustix::io::Errno;
 use super::beneath::{Beneath, Component};
 use crate::disk::{Kind, Opened};
 use crate::limits::{
-    CACHE_FRESH, CACHE_NAMES_MAX, CACHED_CONTENTS_BYTES_MAX, INOTIFY_BUFFER_BYTES, NAME_BYTES_MAX,
+    CACHE_AGAIN, CACHE_FRESH, CACHE_IDLE, CACHE_NAMES_MAX, CACHED_CONTENTS_BYTES_MAX,
+    INOTIFY_BUFFER_BYTES, NAME_BYTES_MAX,
 };
 use crate::service::OpenFile;
 
@@ -49,6 +50,8 @@ pub struct Cache {
     files: LruCache<Box<[u8]>, Kept>,
     bytes: usize,
     open: usize,
+    /// When anybody last asked for anything.
+    asked_at: Option<Instant>,
     /// Names that were asked for and are not kept.
     others: LruCache<Box<[u8]>, Other>,
     watches: Watches,
@@ -63,7 +66,9 @@ struct Kept {
 /// Why a name isn't kept. Most names are asked for once.
 #[derive(Clone, Copy, Debug)]
 enum Other {
-    AskedOnce,
+    AskedOnce {
+        at: Instant,
+    },
     /// It can't be kept; perhaps later.
     Unfit {
         found: Instant,
@@ -111,6 +116,7 @@ impl Cache {
             files: LruCache::unbounded(),
             bytes: 0,
             open: 0,
+            asked_at: None,
             others: LruCache::new(CACHE_NAMES_MAX),
             watches: Watches::default(),
         })
@@ -119,21 +125,25 @@ impl Cache {
     /// Looks a name up, after every change so far was taken in.
     pub fn get(&mut self, name: &[u8], now: Instant) -> Known {
         self.take_events();
+        self.asked_at = Some(now);
+        let since = |then| now.saturating_duration_since(then);
         if let Some(kept) = self.files.get(name) {
-            if now.saturating_duration_since(kept.looked_at) < CACHE_FRESH {
+            let age = since(kept.looked_at);
+            if age < CACHE_FRESH {
                 return Known::File(Rc::clone(&kept.file));
             }
             self.drop_file(name);
-            return Known::Wanted;
-        }
-        match self.others.get_mut(name) {
-            Some(Other::AskedOnce) => Known::Wanted,
-            Some(Other::Unfit { found }) if now.saturating_duration_since(*found) < CACHE_FRESH => {
-                Known::Unknown
+            if age < CACHE_AGAIN {
+                return Known::Wanted;
             }
+            self.watches.release(name, &self.inotify);
+        }
+        match self.others.get(name) {
+            Some(Other::AskedOnce { at }) if since(*at) < CACHE_AGAIN => Known::Wanted,
+            Some(Other::Unfit { found }) if since(*found) < CACHE_FRESH => Known::Unknown,
             _ if !is_canonical(name) => Known::Unknown,
             _ => {
-                self.others.put(name.into(), Other::AskedOnce);
+                self.others.put(name.into(), Other::AskedOnce { at: now });
                 Known::Unknown
             }
         }
@@ -174,12 +184,29 @@ impl Cache {
     /// Closes the files that are kept open, for others who need descriptors. Says whether there
     /// were any.
     pub fn close_files(&mut self) -> bool {
-        let had_some = self.open > 0;
-        self.shrink(Bounds {
-            open_max: 0,
-            ..self.bounds
-        });
-        had_some
+        let is_open = |kept: &Kept| kept.file.contents().is_none();
+        let open = self.files.iter().filter(|(_, kept)| is_open(kept));
+        let names: Vec<_> = open.map(|(name, _)| name.clone()).collect();
+        for name in &names {
+            self.drop_file(name);
+            self.watches.release(name, &self.inotify);
+        }
+        !names.is_empty()
+    }
+
+    /// Closes what is kept open when nobody has asked for anything for a while: a file that was
+    /// removed keeps its place on the disk as long as it is open, and nobody looks for events.
+    /// Returns when that will be.
+    pub fn rest(&mut self, now: Instant) -> Option<Instant> {
+        if self.open == 0 {
+            return None;
+        }
+        let at = self.asked_at? + CACHE_IDLE;
+        if now < at {
+            return Some(at);
+        }
+        self.close_files();
+        None
     }
 
     /// Forgets everything: another folder is the root now.

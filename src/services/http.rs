@@ -5,7 +5,7 @@
 use std::cell::OnceCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use ::http::StatusCode;
 
@@ -399,6 +399,10 @@ impl Http {
 impl Service for Http {
     fn reopen(&mut self) {
         self.bare.reopen();
+    }
+
+    fn rest(&mut self, now: Instant) -> Option<Instant> {
+        self.bare.rest(now)
     }
 
     fn judge(&mut self, request: &Request<'_>) -> Verdict {

@@ -49,6 +49,11 @@ impl Root {
         Ok(root)
     }
 
+    /// Gives back what the cache needn't hold open. Returns when it is to be asked again.
+    pub fn rest(&mut self, now: Instant) -> Option<Instant> {
+        self.cache.as_mut()?.rest(now)
+    }
+
     /// Opens the folder that has its path now. If there is none, the old one stays.
     pub fn reopen(&mut self) {
         let Some(path) = &self.path else { return };

@@ -265,6 +265,49 @@ fn files_kept_open_are_few_and_closed_for_others() {
 }
 
 #[test]
+fn what_is_asked_for_again_long_after_is_not_kept() {
+    let at = tempfile::tempdir().unwrap();
+    fs::write(at.path().join("file"), b"x").unwrap();
+    let (root, start) = (beneath(at.path()), Instant::now());
+    let mut cache = Cache::new(BOUNDS).unwrap();
+    let (loaded, again) = (start + CACHE_AGAIN, start + 2 * CACHE_AGAIN);
+    assert!(matches!(cache.get(b"file", start), Known::Unknown));
+    assert!(matches!(cache.get(b"file", loaded), Known::Unknown));
+    assert!(matches!(cache.get(b"file", loaded), Known::Wanted));
+    cache.load(&root, b"file", loaded, |file| file).unwrap();
+    assert!(matches!(cache.get(b"file", again), Known::Unknown));
+    assert!(cache.files.is_empty() && cache.watches.by_path.is_empty());
+    assert!(matches!(cache.get(b"file", again), Known::Wanted));
+}
+
+#[test]
+fn nothing_is_kept_open_for_nobody() {
+    let at = tempfile::tempdir().unwrap();
+    let long = CACHED_CONTENTS_BYTES_MAX + 1;
+    for (name, length) in [("short", 1), ("long", long)] {
+        File::create(at.path().join(name))
+            .unwrap()
+            .set_len(length)
+            .unwrap();
+    }
+    let (root, start) = (beneath(at.path()), Instant::now());
+    let mut cache = Cache::new(BOUNDS).unwrap();
+    cache.get(b"short", start);
+    cache.load(&root, b"short", start, |file| file).unwrap();
+    assert_eq!(cache.rest(start), None, "it isn't open");
+    let asked = start + std::time::Duration::from_millis(1);
+    cache.get(b"long", asked);
+    cache.load(&root, b"long", asked, |file| file).unwrap();
+    let then = asked + CACHE_IDLE;
+    assert_eq!(cache.rest(start + CACHE_IDLE), Some(then));
+    assert_eq!(cache.open, 1);
+    assert_eq!(cache.rest(then), None);
+    assert_eq!((cache.open, cache.files.len()), (0, 1));
+    // The short file, and the root.
+    assert_eq!(cache.watches.by_path.len(), 2);
+}
+
+#[test]
 fn a_file_that_is_gone_leaves_no_watch() {
     for open_max in [0, 16] {
         let at = tempfile::tempdir().unwrap();
