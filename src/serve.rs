@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Once;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -63,7 +64,8 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     };
     let (listen, aside) = (&args.listen, observers.descriptors());
     let room = Room::find(listen, Some(args.open_files), aside, args.workers)?;
-    set_cache(&mut service, args.cache, &room);
+    let uncached = &Once::new();
+    set_cache(&mut service, args.cache, &room, uncached);
     let mut listeners = bind_for(args.workers, listen, args.port, &outlet)?.into_iter();
     let first = listeners.next().expect("there is one loop at least");
     let host = rustix::system::uname()
@@ -75,7 +77,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
             (observers.access_log.clone(), outlet.clone(), host.clone());
         move || {
             let (mut service, most) = (open_root(args)?, room.connections_max(index));
-            set_cache(&mut service, args.cache, &room);
+            set_cache(&mut service, args.cache, &room, uncached);
             let server = Server::new(service, timeouts, listeners, most, outlet);
             let mut server = server.map_err(no_loop)?;
             server.app.patience = args.listen.drain;
@@ -151,12 +153,18 @@ fn no_loop(error: io::Error) -> Failure {
     Failure::new(Exit::Failed, format!("the loop can't be made: {error}"))
 }
 
-/// Without inotify nothing is kept: the answers are the same, only slower.
-fn set_cache(service: &mut Http, bytes: u64, room: &Room) {
+/// Without inotify nothing is kept: the answers are the same, only slower. `warned`: one line is
+/// enough for all loops.
+fn set_cache(service: &mut Http, bytes: u64, room: &Room, warned: &Once) {
     if bytes > 0
         && let Err(error) = service.root_mut().set_cache(room.cache_bounds(bytes))
     {
-        log::warn!("files aren't cached: inotify: {error}");
+        warned.call_once(|| {
+            log::warn!(
+                "files aren't cached, or not by every worker: inotify: {error}; \
+                 fs.inotify.max_user_instances may be too low"
+            );
+        });
     }
 }
 
