@@ -124,6 +124,7 @@ pub fn status(delivery: &Delivery, reason: Reason) -> u16 {
         | Reason::ReadFailed
         | Reason::OpenFailed
         | Reason::NoDescriptor
+        | Reason::DiskTimeout
         | Reason::SendFailed
         | Reason::PollFailed
         | Reason::DrainDeadline

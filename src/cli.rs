@@ -450,6 +450,7 @@ mod tests {
         };
         assert_eq!(args.name_gap, limits::NAME_GAP);
         assert_eq!(args.stall_timeout, limits::STALL_TIMEOUT);
+        assert_eq!(args.disk_timeout, limits::DISK_TIMEOUT);
         assert_eq!(args.keep_alive, limits::KEEP_ALIVE);
         assert_eq!(args.listen.request_timeout, limits::REQUEST_TIMEOUT);
         assert_eq!(args.listen.drain, limits::DRAIN);

@@ -15,7 +15,8 @@ use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use crate::disk::{Errand, Fetched};
-use crate::limits::{REPLIES_PER_STEP_MAX, SENDFILE_PIECE_BYTES};
+use crate::escape::Escaped;
+use crate::limits::{REPLIES_PER_STEP_MAX, SENDFILE_PIECE_BYTES, SUSPENDED_LOOK};
 use crate::service::{Exchange, Outcome, Service};
 use crate::stats::Reason;
 use crate::transport::Transport;
@@ -34,6 +35,8 @@ pub struct Timeouts {
     pub keep_alive: Duration,
     /// Without an acknowledgement while sending.
     pub stall: Duration,
+    /// Without an answer from the disk that a file is on.
+    pub disk: Duration,
 }
 
 /// What a step works with.
@@ -53,6 +56,8 @@ pub struct Env<'a, 't, T, S> {
     pub errand: &'a mut Option<Errand>,
     /// What the connection's last errand has brought, if it has.
     pub fetched: Option<Fetched>,
+    /// The room for connections runs out. Only those that wait for a disk or a descriptor are told.
+    pub is_crowded: bool,
 }
 
 /// One client.
@@ -346,6 +351,37 @@ impl Delivery {
             false => End::Reason(reason),
         }
     }
+}
+
+/// Goes on waiting for a disk, until the disk's time is over.
+fn await_disk<T: Transport, S>(
+    env: &mut Env<'_, '_, T, S>,
+    since: Instant,
+    subject: &[u8],
+) -> Next {
+    let disk = env.timeouts.disk;
+    if env.turn.now >= since + disk {
+        let name = Escaped(subject);
+        log::warn!("\"{name}\": the disk has not answered within {disk:?}");
+        return Next::Reset(Reason::DiskTimeout);
+    }
+    go_on_waiting(env, since, since + disk)
+}
+
+/// Goes on waiting for what is no readiness. A FIN doesn't tell whether the client has left or has
+/// no more to say, so it keeps its place unless others need that.
+fn go_on_waiting<T: Transport, S>(
+    env: &mut Env<'_, '_, T, S>,
+    since: Instant,
+    until: Instant,
+) -> Next {
+    let now = env.turn.now;
+    let others_come_first = env.is_crowded && !env.turn.draining && now >= since + SUSPENDED_LOOK;
+    if others_come_first && env.transport.peer_has_finished() {
+        return Next::Reset(Reason::ClientLeft);
+    }
+    env.turn.deadline = Some(until.min(now + SUSPENDED_LOOK));
+    Next::Park
 }
 
 /// Whose fault an error of the socket is: the peer's or the network's, or else ours.

@@ -173,6 +173,14 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a peer may acknowledge nothing while a file is sent to it.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a client waits for a disk that doesn't answer, a network's or FUSE's for instance.
+pub const DISK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often those who wait for a disk, or for a descriptor, are looked at while the room for
+/// connections runs out: whoever has shut its side gives its place to others. A disk that works has
+/// answered by then.
+pub const SUSPENDED_LOOK: Duration = Duration::from_secs(1);
+
 /// The silence after which an unterminated name is taken as it stands. Longer than TCP's first
 /// retransmission, so that one lost segment does not cut a name in two.
 pub const NAME_GAP: Duration = Duration::from_secs(1);

@@ -25,7 +25,7 @@ use crate::conn::{Delivery, Env, Timeouts};
 use crate::escape::Escaped;
 use crate::failure::Failure;
 use crate::http::mime::ContentTypes;
-use crate::limits::{KEEP_ALIVE, PARKED_RETRY, STALL_TIMEOUT};
+use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, PARKED_RETRY, ROOM_KEPT_FREE_SHARE, STALL_TIMEOUT};
 use crate::logging::{self, Outlet};
 use crate::reactor::{App, Control, Cx, ListenerId, Reactor, Remote, SourceId, Token};
 use crate::service::Service;
@@ -61,6 +61,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
         request: args.listen.request_timeout,
         keep_alive: args.keep_alive,
         stall: args.stall_timeout,
+        disk: args.disk_timeout,
     };
     let (listen, aside) = (&args.listen, observers.descriptors());
     let room = Room::find(listen, Some(args.open_files), aside, args.workers)?;
@@ -112,6 +113,7 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
         request: args.listen.request_timeout,
         keep_alive: KEEP_ALIVE,
         stall: STALL_TIMEOUT,
+        disk: DISK_TIMEOUT,
     };
     let room = Room::find(&args.listen, None, 0, 1)?;
     let listeners = bind_all(&args.listen, args.port, &outlet)?;
@@ -263,6 +265,7 @@ impl<S: Service> Server<S> {
             watch: Watch::default(),
             place: Place::Alone,
             outlet: outlet.clone(),
+            comfortable: (connections_max - connections_max.div_ceil(ROOM_KEPT_FREE_SHARE)) as u64,
         };
         Ok(Self {
             reactor,
@@ -378,6 +381,8 @@ struct Serving<S> {
     watch: Watch,
     place: Place,
     outlet: Outlet,
+    /// With more connections than this, the room for them runs out.
+    comfortable: u64,
 }
 
 impl<S: Service> Serving<S> {
@@ -452,10 +457,18 @@ impl<S: Service> Serving<S> {
     ) -> Next {
         let token = cx.token();
         let mut errand = None;
-        let fetched = match client.conn.awaits_errand() {
+        let awaits_errand = client.conn.awaits_errand();
+        let fetched = match awaits_errand {
             true => self.errands.take(token),
             false => None,
         };
+        let why = match why {
+            // Who is first in the line looks for a descriptor now and then, the others only whether
+            // they are still to wait.
+            Why::Deadline if client.in_line && self.parked.front() != Some(&token) => Why::Evict,
+            why => why,
+        };
+        let is_suspended = awaits_errand || client.in_line;
         let mut env = Env {
             transport: &mut Socket(socket),
             service: &mut self.service,
@@ -464,6 +477,7 @@ impl<S: Service> Serving<S> {
             delivered: &mut self.delivered,
             errand: &mut errand,
             fetched,
+            is_crowded: is_suspended && cx.control.stats.open() > self.comfortable,
         };
         let next = client.conn.step(&mut env, why);
         if let Some(errand) = errand {

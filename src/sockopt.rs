@@ -17,7 +17,8 @@ use socket2::{Domain, SockRef};
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "the kernel's header documents them")]
 pub struct TcpInfoHead {
-    pub flags: [u8; 8],
+    pub state: u8,
+    pub flags: [u8; 7],
     pub rto_to_rcv_mss: [u32; 4],
     /// Of a listener: how many connections wait to be accepted (`tcp_get_info`).
     pub unacked: u32,
@@ -110,6 +111,15 @@ pub fn bind_without_port(socket: &impl AsFd) -> io::Result<()> {
 /// Only if the descriptor is no TCP socket.
 pub fn acked_bytes(socket: &impl AsFd) -> io::Result<u64> {
     Ok(getsockopt(socket, TcpInfo)?.bytes_acked)
+}
+
+/// Whether the peer has shut its side (tcp(7), CLOSE-WAIT).
+///
+/// # Errors
+/// Only if the descriptor is no TCP socket.
+pub fn peer_has_finished(socket: &impl AsFd) -> io::Result<bool> {
+    const TCP_CLOSE_WAIT: u8 = 8; // include/net/tcp_states.h
+    Ok(getsockopt(socket, TcpInfo)?.state == TCP_CLOSE_WAIT)
 }
 
 #[cfg(test)]

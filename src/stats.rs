@@ -33,7 +33,8 @@ reasons! {
     Complete = "complete",
     /// The name brings no file; the peer saw an orderly close without a byte.
     Refused = "refused",
-    /// The client shut its side before a whole request had come.
+    /// The client shut its side before a whole request had come, or while it waited for a disk or
+    /// a descriptor and others needed its place.
     ClientLeft = "client left",
     /// No complete request came in time.
     RequestTimeout = "request timeout",
@@ -51,6 +52,8 @@ reasons! {
     OpenFailed = "open failed",
     /// No descriptor for the file became free in time.
     NoDescriptor = "no descriptor",
+    /// The disk that the file is on did not answer in time.
+    DiskTimeout = "disk timeout",
     /// The socket could not be written, and that is not the peer's fault.
     SendFailed = "send failed",
     /// The poll failed, or would not watch the socket.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::conn::{Conn, Delivery, Env, Timeouts};
 use crate::disk::{DiskFile, Ends, Errand, Fetched, Kind, Reach, ReadError};
-use crate::limits::{KEEP_ALIVE, REQUEST_TIMEOUT, SCRATCH_BYTES, STALL_TIMEOUT};
+use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, REQUEST_TIMEOUT, SCRATCH_BYTES, STALL_TIMEOUT};
 use crate::service::Service;
 use crate::transport::{SendFileError, Transport};
 use crate::turn::{Next, Readiness, Turn, Why};
@@ -67,6 +67,8 @@ pub struct Bench<T, S> {
     pub deadline: Option<Instant>,
     /// Whether the server is stopping.
     pub draining: bool,
+    /// Whether the room for connections runs out.
+    pub is_crowded: bool,
     /// What became of replies after which the connection went on.
     pub delivered: Vec<Delivery>,
     /// What a helper shall do for the connection.
@@ -87,6 +89,7 @@ impl<T: Transport + Turning, S: Service> Bench<T, S> {
             now,
             deadline: None,
             draining: false,
+            is_crowded: false,
             delivered: Vec::new(),
             errand: None,
             scratch,
@@ -121,11 +124,13 @@ impl<T: Transport + Turning, S: Service> Bench<T, S> {
                 request: REQUEST_TIMEOUT,
                 keep_alive: KEEP_ALIVE,
                 stall: STALL_TIMEOUT,
+                disk: DISK_TIMEOUT,
             },
             turn: &mut turn,
             delivered: &mut self.delivered,
             errand: &mut self.errand,
             fetched,
+            is_crowded: self.is_crowded,
         };
         let next = self.conn.step(&mut env, why);
         self.deadline = turn.deadline;
@@ -205,6 +210,8 @@ pub struct Scripted {
     pub guards: Vec<bool>,
     /// What the peer acknowledged.
     pub acked: u64,
+    /// Whether the peer has shut its side.
+    pub peer_has_finished: bool,
     /// So many of the next looks at a file find that its bytes are not in memory.
     pub colds: u32,
     read_blocked: bool,
@@ -345,6 +352,10 @@ impl Transport for Scripted {
     fn acked_bytes(&mut self) -> u64 {
         self.acked
     }
+
+    fn peer_has_finished(&mut self) -> bool {
+        self.peer_has_finished
+    }
 }
 
 /// Whether a file is one that the loop must not read. Whether a local one is cold is the script's
@@ -409,5 +420,9 @@ impl Transport for Null {
 
     fn acked_bytes(&mut self) -> u64 {
         self.sent
+    }
+
+    fn peer_has_finished(&mut self) -> bool {
+        false
     }
 }

@@ -70,6 +70,10 @@ pub trait Transport {
 
     /// How many bytes the peer has acknowledged.
     fn acked_bytes(&mut self) -> u64;
+
+    /// Whether the peer has shut its side, as one does that has left, and one that only has no more
+    /// to say.
+    fn peer_has_finished(&mut self) -> bool;
 }
 
 /// Why a file could not be sent on.
@@ -139,6 +143,10 @@ impl Transport for Socket<'_> {
 
     fn acked_bytes(&mut self) -> u64 {
         sockopt::acked_bytes(&*self.0).unwrap_or(0)
+    }
+
+    fn peer_has_finished(&mut self) -> bool {
+        sockopt::peer_has_finished(&*self.0).unwrap_or(false)
     }
 }
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 use carafe::disk::{Errand, Fetched, Kind, Portion, Reach};
 use carafe::http::mime::ContentTypes;
 use carafe::limits::{
-    COLD_READ_BYTES, COPIED_BODY_BYTES_MAX, FETCHED_BYTES_MAX, KEEP_ALIVE, NAME_GAP,
-    REQUEST_TIMEOUT, STALL_TIMEOUT, TURN_BYTES_MAX,
+    COLD_READ_BYTES, COPIED_BODY_BYTES_MAX, DISK_TIMEOUT, FETCHED_BYTES_MAX, KEEP_ALIVE, NAME_GAP,
+    REQUEST_TIMEOUT, STALL_TIMEOUT, SUSPENDED_LOOK, TURN_BYTES_MAX,
 };
 use carafe::service::{LookupError, Service};
 use carafe::services::bare::Bare;
@@ -77,7 +77,7 @@ fn then<S>(bench: &mut Bench<Scripted, S>, reads: &[Read], writes: &[Write]) {
 fn assert_parked<S: Service>(next: Next, bench: &Bench<Scripted, S>) {
     assert_eq!(next, Next::Park);
     assert!(bench.errand.is_some() && bench.conn.awaits_errand());
-    assert_eq!(bench.patience(), None, "nobody's clock runs");
+    assert_eq!(bench.patience(), Some(SUSPENDED_LOOK), "not the client's");
     bench.transport.assert_done();
 }
 
@@ -223,7 +223,7 @@ fn a_helper_without_a_descriptor_makes_the_connection_stand_in_line() {
         Next::Park
     );
     assert!(!bench.conn.awaits_errand() && bench.errand.is_none());
-    assert_eq!(bench.patience(), Some(STALL_TIMEOUT));
+    assert_eq!(bench.patience(), Some(SUSPENDED_LOOK));
     // It is looked for anew, and what is waited for then isn't a descriptor.
     bench.now += STALL_TIMEOUT / 2;
     let next = bench.step(Why::Woken);
@@ -233,7 +233,9 @@ fn a_helper_without_a_descriptor_makes_the_connection_stand_in_line() {
         look_up_fails(&mut bench, LookupError::NoDescriptor),
         Next::Park
     );
-    assert_eq!(bench.patience(), Some(STALL_TIMEOUT / 2));
+    bench.now += STALL_TIMEOUT / 2 - SUSPENDED_LOOK / 2;
+    assert_eq!(bench.step(Why::Evict), Next::Park);
+    assert_eq!(bench.patience(), Some(SUSPENDED_LOOK / 2));
     assert_eq!(bench.expire(), Next::Park, "the last look");
     let next = look_up_fails(&mut bench, LookupError::NoDescriptor);
     assert_eq!(next, Next::Reset(Reason::NoDescriptor));
@@ -442,6 +444,57 @@ fn a_wake_up_without_anything_brought_changes_nothing() {
             assert_parked(next, &bench);
         }
     }
+}
+
+#[test]
+fn a_disk_has_its_time_and_no_more() {
+    let root = root();
+    for mut bench in [looking_up(&root, b"small\n"), reading(&root, b"small\n")] {
+        let start = bench.now;
+        let end = loop {
+            match bench.expire() {
+                Next::Park => {}
+                end => break end,
+            }
+        };
+        assert_eq!(end, Next::Reset(Reason::DiskTimeout));
+        assert_eq!(bench.now - start, DISK_TIMEOUT);
+        assert!(bench.transport.resets_on_close, "nor may a sudden death");
+    }
+}
+
+#[test]
+fn what_was_brought_in_the_last_moment_counts() {
+    let root = root();
+    let mut bench = reading(&root, b"small\n");
+    bench.now += HOUR;
+    let fetched = bench.errand.take().unwrap().run(Reach::Anywhere);
+    then(&mut bench, &[Read::Block], &[ALL]);
+    let next = bench.step_with(Why::Deadline, Some(fetched));
+    assert_completes(&bench, next, SMALL);
+}
+
+#[test]
+fn one_whose_client_said_its_last_gives_its_place_to_others() {
+    let root = root();
+    for mut bench in [looking_up(&root, b"small\n"), reading(&root, b"small\n")] {
+        bench.transport.peer_has_finished = true;
+        assert_eq!(bench.expire(), Next::Park, "nobody needs its place");
+        bench.transport.peer_has_finished = false;
+        bench.is_crowded = true;
+        assert_eq!(bench.expire(), Next::Park, "it may say more");
+        bench.transport.peer_has_finished = true;
+        assert_eq!(bench.expire(), Next::Reset(Reason::ClientLeft));
+    }
+    let mut bench = looking_up(&root, b"small\n");
+    bench.transport.peer_has_finished = true;
+    bench.is_crowded = true;
+    let next = bench.step(Why::Woken);
+    assert_eq!(
+        next,
+        Next::Park,
+        "a disk that works answers within a second"
+    );
 }
 
 #[test]

@@ -193,6 +193,70 @@ fn clients_of_a_slow_file_system_have_as_much_time_as_it_needs() {
 }
 
 #[test]
+fn clients_that_close_give_their_places_back_whatever_their_file_system_does() {
+    let root = root_with(&[("hot", HOT)]);
+    let Some(gated) = gated(&root.path().join("slow")) else {
+        return;
+    };
+    let carafe = Carafe::serve(root.path(), &["--max-connections", "20"]);
+    for asked in [Asked::Lookup, Asked::Read] {
+        gated.gates.shut(asked);
+        for _ in 0..20 {
+            // A FIN, and nobody there any more.
+            drop(ask(&carafe, &format!("slow/{NAME}")));
+        }
+        gated.gates.wait_for(asked);
+        download_hot(&carafe);
+        gated.gates.open(asked);
+        // Those who kept their places are served; nobody is there to take it.
+        until("all have ended", || {
+            carafe.log().matches(&format!("/{NAME}\" ")).count() % 20 == 0
+        });
+    }
+    assert!(carafe.log().contains("client left"));
+    carafe.stop();
+}
+
+#[test]
+fn a_client_that_has_no_more_to_say_waits_for_its_slow_file() {
+    let root = root_with(&[("hot", HOT)]);
+    let Some(gated) = gated(&root.path().join("slow")) else {
+        return;
+    };
+    let carafe = Carafe::serve(root.path(), &[]);
+    gated.gates.shut(Asked::Lookup);
+    let slow = ask(&carafe, &format!("slow/{NAME}"));
+    slow.shutdown(std::net::Shutdown::Write).unwrap();
+    gated.gates.wait_for(Asked::Lookup);
+    download_hot(&carafe);
+    gated.gates.open(Asked::Lookup);
+    assert_eq!(rest_of(&slow), content(SLOW_BYTES));
+    carafe.stop_clean();
+}
+
+#[test]
+fn a_disk_that_does_not_answer_in_time_is_given_up() {
+    let root = root_with(&[("hot", HOT)]);
+    let Some(gated) = gated(&root.path().join("slow")) else {
+        return;
+    };
+    let carafe = Carafe::serve(root.path(), &["--disk-timeout", "300ms"]);
+    for (count, asked) in (1..).zip([Asked::Open, Asked::Read]) {
+        gated.gates.shut(asked);
+        let slow = ask(&carafe, &format!("slow/{NAME}"));
+        let mut bytes = Vec::new();
+        common::assert_reset((&slow).read_to_end(&mut bytes).map(|_| bytes));
+        carafe.wait_for_log("the disk has not answered within 300ms");
+        download_hot(&carafe);
+        gated.gates.open(asked);
+        until("it is told", || {
+            common::count_lines(&carafe.log(), "s disk timeout") == count
+        });
+    }
+    carafe.stop();
+}
+
+#[test]
 fn clients_that_leave_while_a_slow_file_system_is_waited_for_are_forgotten() {
     let root = root_with(&[("hot", HOT)]);
     let Some(gated) = gated(&root.path().join("slow")) else {

@@ -12,7 +12,7 @@ use std::io::ErrorKind::{BrokenPipe, ConnectionReset, OutOfMemory};
 
 use carafe::limits::{
     COPIED_BODY_BYTES_MAX, LINGER_BYTES_MAX, LINGER_IDLE, LINGER_TOTAL, NAME_GAP, REQUEST_TIMEOUT,
-    SCRATCH_BYTES, SENDFILE_SEGMENT_BYTES, STALL_TIMEOUT, TURN_BYTES_MAX,
+    SCRATCH_BYTES, SENDFILE_SEGMENT_BYTES, STALL_TIMEOUT, SUSPENDED_LOOK, TURN_BYTES_MAX,
 };
 use carafe::service::{Request, Service, Verdict};
 use carafe::services::bare::Bare;
@@ -267,7 +267,7 @@ fn parked(root: &TempDir, name: &[u8], times: u32) -> Bench<Scripted, NoDescript
     let service = NoDescriptor { times, then };
     let mut bench = Bench::new(Scripted::new([bytes(name)], []), service);
     assert_eq!(bench.step(Why::Start), Next::Park);
-    assert_eq!(bench.patience(), Some(STALL_TIMEOUT));
+    assert_eq!(bench.patience(), Some(SUSPENDED_LOOK));
     bench
 }
 
@@ -310,6 +310,41 @@ fn a_parked_connection_gives_up_after_the_stall_timeout() {
     };
     assert_eq!(end, Next::Reset(Reason::NoDescriptor));
     assert_eq!(bench.now - start, STALL_TIMEOUT);
+}
+
+#[test]
+fn a_parked_connection_whose_client_said_its_last_gives_its_place_to_others() {
+    let root = root();
+    let mut bench = parked(&root, b"small\n", 1);
+    bench.transport.peer_has_finished = true;
+    bench.now += SUSPENDED_LOOK;
+    assert_eq!(bench.step(Why::Evict), Next::Park, "nobody needs its place");
+    bench.is_crowded = true;
+    bench.draining = true;
+    assert_eq!(
+        bench.step(Why::Evict),
+        Next::Park,
+        "it is to be served still"
+    );
+    bench.draining = false;
+    assert_eq!(bench.step(Why::Evict), Next::Reset(Reason::ClientLeft));
+}
+
+#[test]
+fn a_parked_connection_whose_client_may_say_more_keeps_its_place() {
+    let root = root();
+    let mut bench = parked(&root, b"small\n", 1);
+    bench.is_crowded = true;
+    let start = bench.now;
+    while bench.now + SUSPENDED_LOOK < start + STALL_TIMEOUT {
+        bench.now += SUSPENDED_LOOK;
+        assert_eq!(bench.step(Why::Evict), Next::Park);
+        assert_eq!(bench.patience(), Some(SUSPENDED_LOOK));
+    }
+    bench.now = start + STALL_TIMEOUT;
+    then(&mut bench, &[Read::Block], &[ALL]);
+    assert_eq!(bench.step(Why::Evict), Next::Wait, "the last look");
+    assert_eq!(bench.transport.sent, SMALL);
 }
 
 #[test]

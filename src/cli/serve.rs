@@ -48,6 +48,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "60s", value_parser = timeout)]
     pub stall_timeout: Duration,
 
+    /// Reset a client whose file's disk doesn't answer for so long
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "60s", value_parser = timeout)]
+    pub disk_timeout: Duration,
+
     /// How long a connection that was kept alive may say nothing
     #[arg(long, value_name = "TIME", default_value = "60s", allow_hyphen_values = true, value_parser = timeout)]
     pub keep_alive: Duration,

@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use super::Step::{self, Enter, Stay};
 use super::sending::{Following, Rest, Sending};
-use super::{Env, State, blame};
+use super::{Env, State, await_disk, blame, go_on_waiting};
 use crate::disk::{Fetched, Opened};
 use crate::escape::Escaped;
+use crate::limits::SUSPENDED_LOOK;
 use crate::service::{Brought, Found, Moment, Request, Service, Then, Verdict};
 use crate::stats::Reason;
 use crate::transport::Transport;
@@ -73,6 +74,13 @@ struct Asked {
     brought: Vec<Brought>,
     /// How long it may wait for a descriptor, if it did.
     until: Option<Instant>,
+}
+
+impl Asked {
+    /// Whether its time to wait for a descriptor is over.
+    fn is_late(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| now >= until)
+    }
 }
 
 impl Wait {
@@ -184,10 +192,13 @@ impl Reading {
             (Wait::Bytes, Why::Ready(edge)) if !(edge.readable || edge.dead) => Stay(Next::Wait),
             (Wait::Bytes, Why::Evict) if self.idle_since().is_none() => Stay(Next::Wait),
             (Wait::Bytes, _) => self.go_on(env, why),
-            (Wait::Descriptor(_), Why::Evict) => Stay(Next::Park),
             (_, Why::Stop(reason)) => Stay(Next::Reset(reason)),
             (Wait::Descriptor(_) | Wait::Errand(..), Why::Ready(_)) => {
                 Stay(Next::Close(Reason::PeerReset))
+            }
+            (Wait::Descriptor(asked), Why::Evict) if !asked.is_late(env.turn.now) => {
+                let until = asked.until.unwrap_or(env.turn.now);
+                Stay(go_on_waiting(env, until - env.timeouts.stall, until))
             }
             (Wait::Descriptor(asked) | Wait::Service(asked), _) => {
                 let moment = asked.moment;
@@ -219,7 +230,7 @@ impl Reading {
             return Stay(Next::Park);
         };
         let Some(brought) = env.fetched.take().and_then(brought) else {
-            return Stay(Next::Park);
+            return Stay(await_disk(env, *since, &self.pending));
         };
         asked.brought.push(brought);
         let waited = env.turn.now - *since;
@@ -384,7 +395,7 @@ impl Reading {
             Verdict::Errand(errand) => {
                 self.wait = Wait::Errand(self.wait.take(moment, now), now);
                 *env.errand = Some(errand);
-                env.turn.deadline = None;
+                env.turn.deadline = Some(now + env.timeouts.disk.min(SUSPENDED_LOOK));
                 Next::Park
             }
             Verdict::Abandon(reason) => Next::Reset(reason),
@@ -405,7 +416,7 @@ impl Reading {
             return Next::Reset(Reason::NoDescriptor);
         }
         self.wait = Wait::Descriptor(asked);
-        env.turn.deadline = Some(until);
+        env.turn.deadline = Some(until.min(now + SUSPENDED_LOOK));
         Next::Park
     }
 }

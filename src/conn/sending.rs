@@ -7,10 +7,12 @@ use super::Step::{self, Enter, EnterWaiting, Stay};
 use super::closing::Closing;
 use super::reading::{Input, Reading};
 use super::supply::Supply;
-use super::{Delivery, Env, State, blame};
+use super::{Delivery, Env, State, await_disk, blame};
 use crate::disk::{DiskFile, Ends, Errand, Fetched, Kind, Portion, Read};
 use crate::escape::Escaped;
-use crate::limits::{COPIED_BODY_BYTES_MAX, SENDFILE_SEGMENT_BYTES, TURN_BYTES_MAX};
+use crate::limits::{
+    COPIED_BODY_BYTES_MAX, SENDFILE_SEGMENT_BYTES, SUSPENDED_LOOK, TURN_BYTES_MAX,
+};
 use crate::service::{Body, Piece, Reply, RequestEnd, Then};
 use crate::stats::Reason;
 use crate::transport::{SendFileError, Transport};
@@ -135,7 +137,7 @@ impl Sending {
 
     /// Whether it waits for what a helper reads.
     pub(super) fn awaits_errand(&self) -> bool {
-        matches!(self.supply, Supply::Awaited)
+        matches!(self.supply, Supply::Awaited(_))
     }
 
     /// Whether the peer is told the body's length.
@@ -146,21 +148,32 @@ impl Sending {
     pub(super) fn step<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>, why: Why) -> Step {
         match why {
             Why::Stop(reason) => return Stay(Next::Reset(reason)),
+            // Only the peer's death gets through to one that waits for a helper.
             Why::Ready(_) if self.awaits_errand() => {
                 return Stay(Next::Reset(Reason::PeerReset));
             }
-            _ if self.awaits_errand() => match env.fetched.take() {
+            _ => {}
+        }
+        if let Supply::Awaited(since) = self.supply {
+            match env.fetched.take() {
                 Some(Fetched::Read(Ok(portion))) => self.resupply(portion),
                 Some(Fetched::Read(Err(error))) => {
                     return Stay(self.fail(SendError::File(error), env));
                 }
-                _ => return Stay(Next::Park),
-            },
-            Why::Deadline => return Stay(self.check_stall(env)),
-            Why::Ready(edge) if !(edge.writable || edge.dead) => return Stay(Next::Wait),
-            Why::Evict => return Stay(Next::Wait),
-            _ => {}
+                _ => return Stay(await_disk(env, since, &self.delivery.subject)),
+            }
+            return self.send(env);
         }
+        match why {
+            Why::Deadline => Stay(self.check_stall(env)),
+            Why::Ready(edge) if !(edge.writable || edge.dead) => Stay(Next::Wait),
+            Why::Evict => Stay(Next::Wait),
+            _ => self.send(env),
+        }
+    }
+
+    /// Sends until it has to wait, or its budget is used up, or all is sent.
+    fn send<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) -> Step {
         let budget_ends = self.delivery.offset + TURN_BYTES_MAX;
         while self.has_head_left() || self.delivery.offset < self.delivery.promised {
             if self.delivery.offset >= budget_ends {
@@ -191,9 +204,10 @@ impl Sending {
             }
             SendError::Cold(read) => {
                 self.pause(false, env);
-                // Nobody's clock runs while our disk is waited for.
-                env.turn.deadline = None;
-                self.supply = Supply::Awaited;
+                // The client's clock doesn't run while our disk is waited for; the disk's does.
+                let now = env.turn.now;
+                env.turn.deadline = Some(now + env.timeouts.disk.min(SUSPENDED_LOOK));
+                self.supply = Supply::Awaited(now);
                 *env.errand = Some(Errand::Read(read));
                 Next::Park
             }

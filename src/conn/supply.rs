@@ -2,6 +2,7 @@
 //! not to wait, else from a helper. A part of Sending.
 
 use std::ops::Range;
+use std::time::Instant;
 
 use rustix::fs::Stat;
 
@@ -15,8 +16,8 @@ pub(super) enum Supply {
     Unknown,
     /// These were in memory a moment ago.
     Warm(Range<u64>),
-    /// A helper is on its way.
-    Awaited,
+    /// A helper is on its way, since then.
+    Awaited(Instant),
     /// A helper has brought these.
     Fetched(Box<Kept>),
 }

@@ -18,7 +18,8 @@ use crate::descriptors::{descriptor_limit, open_descriptors};
 use crate::escape::Escaped;
 use crate::failure::Failure;
 use crate::limits::{
-    KEEP_ALIVE, METRICS_BACKLOG, METRICS_CONNECTIONS_MAX, REQUEST_TIMEOUT, STALL_TIMEOUT,
+    DISK_TIMEOUT, KEEP_ALIVE, METRICS_BACKLOG, METRICS_CONNECTIONS_MAX, REQUEST_TIMEOUT,
+    STALL_TIMEOUT,
 };
 use crate::logging::Outlet;
 use crate::metrics::{self, Snapshot};
@@ -73,6 +74,7 @@ pub(super) const TIMEOUTS: Timeouts = Timeouts {
     request: REQUEST_TIMEOUT,
     keep_alive: KEEP_ALIVE,
     stall: STALL_TIMEOUT,
+    disk: DISK_TIMEOUT,
 };
 
 /// What is noted of every connection and every reply, and who reads it.
@@ -228,6 +230,7 @@ impl Watch {
             // The metrics are no file.
             errand: &mut None,
             fetched: None,
+            is_crowded: false,
         };
         client.conn.step(&mut env, why)
     }

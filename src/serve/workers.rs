@@ -318,6 +318,7 @@ mod tests {
             request: LONG,
             keep_alive: LONG,
             stall: LONG,
+            disk: LONG,
         };
         let outlet = Outlet::new(io::sink()).unwrap();
         let mut server = Server::new(Fragile, timeouts, vec![listener], 10, outlet).unwrap();

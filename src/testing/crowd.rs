@@ -8,7 +8,7 @@ use slab::Slab;
 
 use super::{Read, Scripted, Turning as _};
 use crate::conn::{Env, Stage, Timeouts};
-use crate::limits::{KEEP_ALIVE, STALL_TIMEOUT};
+use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, STALL_TIMEOUT};
 use crate::reactor::slot::{Run, Slot};
 use crate::serve::{Client, Peer, Role};
 use crate::service::{Request, Service, Verdict};
@@ -126,11 +126,13 @@ impl Crowd {
                 request: self.patience,
                 keep_alive: KEEP_ALIVE,
                 stall: STALL_TIMEOUT,
+                disk: DISK_TIMEOUT,
             },
             turn: &mut turn,
             delivered: &mut Vec::new(),
             errand: &mut None,
             fetched: None,
+            is_crowded: false,
         };
         let next = active.conn.step(&mut env, why);
         *deadline = turn.deadline;

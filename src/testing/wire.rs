@@ -204,6 +204,10 @@ impl Turning for Wire {
 }
 
 impl Transport for Wire {
+    fn peer_has_finished(&mut self) -> bool {
+        self.fin_arrived
+    }
+
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         assert!(!self.read_blocked, "a read after WouldBlock in one turn");
         if self.breaks() {
