@@ -16,7 +16,8 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::conn::Delivery;
-use crate::escape::{Escaped, is_unsafe};
+use crate::escape::{Escaped, Excerpt, is_unsafe};
+use crate::limits::{ACCESS_LOG_FIELD_BYTES_MAX, ACCESS_LOG_REQUEST_BYTES_MAX};
 use crate::logging::{Outlet, Sink};
 use crate::stats::Reason;
 use crate::timers::Seldom;
@@ -132,6 +133,16 @@ pub fn status(delivery: &Delivery, reason: Reason) -> u16 {
     }
 }
 
+// A client decides how long these are, and the log's reader has the disk.
+
+fn request_text(line: &[u8]) -> Excerpt<'_> {
+    Excerpt::new(line, ACCESS_LOG_REQUEST_BYTES_MAX)
+}
+
+fn field_text(field: &[u8]) -> Excerpt<'_> {
+    Excerpt::new(field, ACCESS_LOG_FIELD_BYTES_MAX)
+}
+
 // ---- combined ----
 
 /// A line of `%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i"`.
@@ -154,8 +165,8 @@ impl fmt::Display for Combined<'_> {
         write!(f, " - - [{time}] \"")?;
         let exchange = delivery.exchange.as_deref();
         match exchange {
-            Some(exchange) => write!(f, "{}", Escaped(&exchange.line))?,
-            None => write!(f, "{BARE_METHOD} {}", Escaped(&delivery.subject))?,
+            Some(exchange) => write!(f, "{}", request_text(&exchange.line))?,
+            None => write!(f, "{BARE_METHOD} {}", request_text(&delivery.subject))?,
         }
         write!(f, "\" {} ", status(delivery, *reason))?;
         match delivery.offset {
@@ -164,7 +175,7 @@ impl fmt::Display for Combined<'_> {
         }
         let referer = exchange.and_then(|exchange| exchange.referer.as_deref());
         let agent = exchange.and_then(|exchange| exchange.agent.as_deref());
-        let [referer, agent] = [referer, agent].map(|field| Escaped(field.unwrap_or(b"-")));
+        let [referer, agent] = [referer, agent].map(|field| field_text(field.unwrap_or(b"-")));
         write!(f, " \"{referer}\" \"{agent}\"")
     }
 }
@@ -199,7 +210,7 @@ fn json(entry: &Entry<'_>) -> String {
     let (protocol, method, target) = match exchange {
         Some(exchange) => {
             let (method, target) = method_and_target(&exchange.line);
-            ("http", String::from_utf8_lossy(method), target)
+            ("http", request_text(method).to_text(), target)
         }
         None => ("bare", BARE_METHOD.into(), &*delivery.subject),
     };
@@ -209,7 +220,7 @@ fn json(entry: &Entry<'_>) -> String {
         port: entry.peer.map(|peer| peer.port()),
         protocol,
         method,
-        target: String::from_utf8_lossy(target),
+        target: request_text(target).to_text(),
         status: status(delivery, entry.reason),
         bytes_sent: delivery.offset,
         bytes_promised: delivery.promised,
@@ -226,9 +237,8 @@ fn json(entry: &Entry<'_>) -> String {
     String::from_utf8(bytes).expect("JSON is UTF-8")
 }
 
-/// A field's bytes that aren't UTF-8 are replaced.
 fn text(field: Option<&[u8]>) -> Option<Cow<'_, str>> {
-    field.map(String::from_utf8_lossy)
+    field.map(|field| field_text(field).to_text())
 }
 
 /// A request line that isn't one is all target.
@@ -464,6 +474,22 @@ mod tests {
             assert!(!line.contains(is_unsafe), "{line}");
             let escaped = r"a\x22 200 1\x0a192.0.2.9 - - \x5c\x1b[2J\xff\xc2\x9b\xe2\x80\xa8{\x22b";
             assert!(line.contains(escaped), "{line}");
+        }
+    }
+
+    #[test]
+    fn no_line_is_longer_than_its_bound_whatever_a_peer_sends() {
+        let long = [0xff; 1024];
+        let deliveries = [
+            over_http(&long, 400, Some(&long), Some(&long)),
+            bare(&long, 0, 0, Outcome::Refused("no such file")),
+        ];
+        for delivery in deliveries {
+            let entry = entry(&delivery, Reason::Complete);
+            let bound = ACCESS_LOG_REQUEST_BYTES_MAX + 2 * ACCESS_LOG_FIELD_BYTES_MAX + 500;
+            assert!(Combined(&entry).to_string().len() < bound);
+            assert!(json(&entry).len() < bound);
+            assert!(Combined(&entry).to_string().contains("\\xff...\" "));
         }
     }
 

@@ -1,7 +1,10 @@
 //! Bytes from a peer, made fit for a log line or a terminal: one line stays one line, and nothing
 //! in it can steer a terminal or reorder what a person reads.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
+
+use crate::limits::LOG_TEXT_BYTES_MAX;
 
 /// Shows bytes as text. Valid UTF-8 passes; everything that could forge or hide something is
 /// written as `\xHH`, byte by byte: C0 and DEL, C1, `"` and `\`, bidirectional controls, line and
@@ -19,6 +22,66 @@ impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_escaped(self.0, f, |c| is_unsafe(c) || matches!(c, '"' | '\\'))
     }
+}
+
+/// Shows the beginning of what a peer sent, escaped as [`Escaped`] does it. Whatever its length, what
+/// is shown has a bound; `...` stands for the rest.
+#[derive(Clone, Copy, Debug)]
+pub struct Excerpt<'a> {
+    shown: &'a [u8],
+    is_cut: bool,
+}
+
+impl<'a> Excerpt<'a> {
+    /// At most `shown_max` bytes, after escaping.
+    #[must_use]
+    pub fn new(bytes: &'a [u8], shown_max: usize) -> Self {
+        let shown = &bytes[..escaped_prefix(bytes, shown_max)];
+        let is_cut = shown.len() < bytes.len();
+        Self { shown, is_cut }
+    }
+
+    /// What a line on stderr shows of a request: its first line, never the fields that follow, for
+    /// they hold passwords and cookies.
+    #[must_use]
+    pub fn of_request(bytes: &'a [u8]) -> Self {
+        let bytes = bytes.trim_ascii_start();
+        let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or(bytes);
+        Self::new(line.strip_suffix(b"\r").unwrap_or(line), LOG_TEXT_BYTES_MAX)
+    }
+
+    /// The text, unescaped. Bytes that aren't UTF-8 are replaced.
+    #[must_use]
+    pub fn to_text(self) -> Cow<'a, str> {
+        let text = String::from_utf8_lossy(self.shown);
+        if self.is_cut { text + "..." } else { text }
+    }
+}
+
+impl fmt::Display for Excerpt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Escaped(self.shown).fmt(f)?;
+        f.write_str(if self.is_cut { "..." } else { "" })
+    }
+}
+
+/// How many bytes at the beginning take at most `shown_max` when they are escaped. No character is
+/// cut in two.
+fn escaped_prefix(bytes: &[u8], shown_max: usize) -> usize {
+    let (mut taken, mut shown) = (0, 0);
+    for chunk in bytes.utf8_chunks() {
+        let valid = chunk.valid().chars().map(|c| {
+            let escapes = is_unsafe(c) || matches!(c, '"' | '\\');
+            (c.len_utf8(), c.len_utf8() * if escapes { 4 } else { 1 })
+        });
+        for (length, width) in valid.chain(chunk.invalid().iter().map(|_| (1, 4))) {
+            if shown + width > shown_max {
+                return taken;
+            }
+            (taken, shown) = (taken + length, shown + width);
+        }
+    }
+    taken
 }
 
 /// Shows a text that stands alone on its line, without quotes around it: as [`Escaped`], but
@@ -85,6 +148,33 @@ mod tests {
         for (bytes, shown) in cases {
             assert_eq!(Escaped(bytes).to_string(), shown);
         }
+    }
+
+    #[test]
+    fn an_excerpt_has_a_bound_after_escaping_and_cuts_no_character() {
+        let cases: [(&[u8], &str); 6] = [
+            (b"12345678", "12345678"),
+            (b"123456789", "12345678..."),
+            (b"\xff\xff", r"\xff\xff"),
+            (b"\xff\xff\xff", r"\xff\xff..."),
+            (b"123456\n8", "123456..."),
+            ("1234567é".as_bytes(), "1234567..."),
+        ];
+        for (bytes, shown) in cases {
+            assert_eq!(Excerpt::new(bytes, 8).to_string(), shown);
+        }
+        assert_eq!(
+            Excerpt::new(b"\xff\xff\xff", 8).to_text(),
+            "\u{fffd}\u{fffd}..."
+        );
+    }
+
+    #[test]
+    fn of_a_request_only_its_first_line_is_shown() {
+        let head = b"\r\nGET /x HTTP/1.1\r\nAuthorization: Basic c2VjcmV0\r\n";
+        assert_eq!(Excerpt::of_request(head).to_string(), "GET /x HTTP/1.1");
+        let long = Excerpt::of_request(&[0xff; 16_384]).to_string();
+        assert_eq!(long.len(), LOG_TEXT_BYTES_MAX + "...".len());
     }
 
     #[test]

@@ -194,6 +194,19 @@ pub const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Log lines waiting for the writer, in bytes; beyond it info and debug lines are dropped.
 pub const LOG_QUEUE_BYTES_MAX: usize = 1024 * 1024;
 
+/// What a line on stderr shows of a client's request, in bytes after escaping. A client decides how
+/// many lines there are and what stands in them; what it sends in one megabyte must not fill a disk
+/// with four.
+pub const LOG_TEXT_BYTES_MAX: usize = 256;
+
+/// What a line of the access log shows of a request line, in bytes after escaping: nearly the
+/// longest name. More of it isn't kept (NAME_BYTES_MAX).
+pub const ACCESS_LOG_REQUEST_BYTES_MAX: usize = 1000;
+
+/// What a line of the access log shows of a Referer or a User-Agent, in bytes after escaping: four
+/// times what browsers send.
+pub const ACCESS_LOG_FIELD_BYTES_MAX: usize = 500;
+
 /// Room beyond LOG_QUEUE_BYTES_MAX that only warnings, errors and announcements may use.
 pub const LOG_RESERVE_BYTES: usize = 64 * 1024;
 

@@ -9,6 +9,8 @@
 mod common;
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
 use std::path::Path;
 use std::process::Command;
 
@@ -115,6 +117,54 @@ fn rust_log_sets_the_level_and_flags_override_it() {
     }
 }
 
+/// What the log says of a connection that never brought a whole request.
+fn line_for(carafe: &Carafe, sent: &[u8]) -> String {
+    let mut client = connect(carafe.addr());
+    client.write_all(sent).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let _ = client.read_to_end(&mut Vec::new());
+    let port = format!("] {} ", client.local_addr().unwrap());
+    let log = carafe.wait_for_log(&port);
+    let line = log.lines().find(|line| line.contains(&port));
+    line.unwrap().to_owned()
+}
+
+#[test]
+fn a_line_never_shows_the_fields_of_a_request_nor_more_than_its_beginning() {
+    let root = root();
+    let carafe = Carafe::serve(root.path(), &[ACCEPT_ALL]);
+    let secret = "Authorization: Basic c2VjcmV0\r\nCookie: c2VjcmV0\r\n".repeat(50);
+    let line = line_for(&carafe, format!("GET /x HTTP/1.1\r\n{secret}").as_bytes());
+    assert!(line.contains("\"GET /x HTTP/1.1\""), "{line}");
+    assert!(!line.contains("c2VjcmV0") && line.len() < 200, "{line}");
+    for byte in [b'A', 0xff] {
+        let line = line_for(&carafe, &[&b"GET /"[..], &[byte; 6000]].concat());
+        assert!(line.len() < 500, "{line}");
+    }
+    carafe.stop();
+}
+
+#[test]
+fn a_tls_client_is_called_one_and_is_not_kept_waiting() {
+    let root = root();
+    // A server that waits for the rest of a name for longer than the test may take.
+    let carafe = Carafe::serve(root.path(), &[&[ACCEPT_ALL], &common::PATIENT[..]].concat());
+    let mut client = connect(carafe.addr());
+    // A record of 512 bytes, and in it a ClientHello for TLS 1.2.
+    let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x5b\x90\x9d\x9b\x72\x0b";
+    client.write_all(hello).unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"");
+    drop(client);
+    let log = carafe.wait_for_log("refused: a TLS client\n");
+    assert!(!log.contains("\\x"), "{log}");
+    carafe.stop();
+}
+
+/// So many lines of three hundred bytes that nothing on their way holds them all.
+const REQUESTS: usize = 12_000;
+
 #[test]
 fn a_log_that_nobody_reads_stops_no_client() {
     let root = root();
@@ -122,10 +172,10 @@ fn a_log_that_nobody_reads_stops_no_client() {
     command.arg("serve").arg(root.path());
     command.args(["-p", "0", "--bind", "127.0.0.1"]);
     let (mut carafe, pipe) = Carafe::start_unread(command);
-    // Slashes before a name count for nothing, but each stands in the log: more than the pipe,
-    // the queue and what the writer has in hand can hold together.
-    let long_name = format!("{:/>1000}\n", "small");
-    for _ in 0..5000 {
+    // Slashes before a name count for nothing, but each stands in the log, as far as a line shows
+    // it: more than the pipe, the queue and what the writer has in hand can hold together.
+    let long_name = format!("{:/>250}\n", "small");
+    for _ in 0..REQUESTS {
         assert_eq!(
             exchange(carafe.addr(), long_name.as_bytes()).unwrap(),
             SMALL
@@ -138,10 +188,14 @@ fn a_log_that_nobody_reads_stops_no_client() {
     let dropped: usize = count.clone().next().unwrap().parse().unwrap();
     let logged = count_lines(&log, ENDED);
     assert!(
-        dropped > 0 && logged > 0 && dropped + logged <= 5000,
+        dropped > 0 && logged > 0 && dropped + logged <= REQUESTS,
         "{dropped} + {logged}"
     );
     let summary = format!("; {dropped} log lines dropped");
     let log = carafe.stop_warned(&[&summary]);
-    assert_eq!(dropped + count_lines(&log, ENDED), 5000, "each is counted");
+    assert_eq!(
+        dropped + count_lines(&log, ENDED),
+        REQUESTS,
+        "each is counted"
+    );
 }

@@ -8,7 +8,7 @@ use super::Step::{self, Enter, Stay};
 use super::sending::{Following, Rest, Sending};
 use super::{Env, State, await_disk, blame, go_on_waiting};
 use crate::disk::{Fetched, Opened};
-use crate::escape::Escaped;
+use crate::escape::Excerpt;
 use crate::limits::SUSPENDED_LOOK;
 use crate::service::{Brought, Found, Moment, Request, Service, Then, Verdict};
 use crate::stats::Reason;
@@ -411,7 +411,7 @@ impl Reading {
         asked.brought.clear();
         let until = *asked.until.get_or_insert(now + env.timeouts.stall);
         if now >= until {
-            let (name, stall) = (Escaped(&self.pending), env.timeouts.stall);
+            let (name, stall) = (Excerpt::of_request(&self.pending), env.timeouts.stall);
             log::warn!("no descriptor for \"{name}\" within {stall:?}");
             return Next::Reset(Reason::NoDescriptor);
         }

@@ -9,7 +9,7 @@ use super::reading::{Input, Reading};
 use super::supply::Supply;
 use super::{Delivery, Env, State, await_disk, blame};
 use crate::disk::{DiskFile, Ends, Errand, Fetched, Kind, Portion, Read};
-use crate::escape::Escaped;
+use crate::escape::Excerpt;
 use crate::limits::{
     COPIED_BODY_BYTES_MAX, SENDFILE_SEGMENT_BYTES, SUSPENDED_LOOK, TURN_BYTES_MAX,
 };
@@ -501,7 +501,7 @@ impl Sending {
         } = &self.delivery;
         log::warn!(
             "\"{}\" {what} ({offset} of {promised} bytes sent)",
-            Escaped(subject)
+            Excerpt::of_request(subject)
         );
     }
 }

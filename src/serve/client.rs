@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 
 use crate::conn::{Conn, Delivery, Stage};
-use crate::escape::Escaped;
+use crate::escape::Excerpt;
 use crate::stats::Reason;
 use crate::turn::{Next, Why};
 
@@ -181,7 +181,7 @@ pub(super) fn log_end(client: &Active, reason: Reason, now: Instant) {
             part => {
                 log::info!(
                     "{peer} \"{}\" 0/0 bytes {seconds:.3}s {reason}",
-                    Escaped(part)
+                    Excerpt::of_request(part)
                 );
             }
         }
@@ -206,7 +206,7 @@ pub(super) fn log_delivery(peer: Peer, delivery: &Delivery, took: Duration, end:
     let seconds = took.as_secs_f64();
     log::info!(
         "{peer} \"{}\" {offset}/{promised} bytes {seconds:.3}s {end}",
-        Escaped(subject)
+        Excerpt::of_request(subject)
     );
 }
 

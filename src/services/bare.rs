@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::escape::Escaped;
+use crate::escape::Excerpt;
 use crate::http::request::{Guess, may_be_http};
 use crate::limits::{GUESSES_MAX, NAME_BYTES_MAX};
 use crate::service::{Body, Moment, Outcome, Reply, Request, RequestEnd, Service, Verdict};
@@ -99,7 +99,7 @@ impl Bare {
             Err(LookupError::NoDescriptor) => return Verdict::Later,
             Err(LookupError::Cold) => return Verdict::Errand(self.root.errand(name)),
             Err(LookupError::Failed(errno)) => {
-                log::warn!("\"{}\" can't be opened: {errno}", Escaped(name));
+                log::warn!("\"{}\" can't be opened: {errno}", Excerpt::of_request(name));
                 return Verdict::Abandon(Reason::OpenFailed);
             }
         };
