@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 
 use ::http::StatusCode;
 
-use crate::escape::Escaped;
+use crate::escape::Excerpt;
 use crate::http::date::{Clock, Now};
 use crate::http::head::Head;
 use crate::http::mime::ContentTypes;
@@ -321,7 +321,7 @@ impl Http {
             LookupError::NoDescriptor => Err(Verdict::Later),
             LookupError::Cold => Err(Verdict::Errand(self.bare.root().errand(name))),
             LookupError::Failed(errno) => {
-                log::warn!("\"{}\" can't be opened: {errno}", Escaped(name));
+                log::warn!("\"{}\" can't be opened: {errno}", Excerpt::of_request(name));
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
                 Ok(Answer::error(status, "open failed", now))
             }
@@ -409,6 +409,9 @@ impl Service for Http {
         if request.is_later {
             return self.message(request);
         }
+        if request.bytes.starts_with(TLS_HANDSHAKE) {
+            return refuse_tls(request);
+        }
         match may_be_http(request.bytes) {
             Guess::Http => self.message(request),
             Guess::Simple(path) => self.simple(request, path),
@@ -422,6 +425,22 @@ impl Service for Http {
             Guess::Name | Guess::Maybe { .. } => self.name(request),
         }
     }
+}
+
+/// How a TLS record of a handshake begins: its type, and the major version that all have (RFC 8446,
+/// section 5.1). No name that begins so is served: a browser that was given `https://` would wait
+/// until the name is taken to be whole, and its log line would be noise.
+const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
+
+/// Whoever says hello in TLS sees the end at once, and the log says why.
+fn refuse_tls(request: &Request<'_>) -> Verdict {
+    Verdict::Reply(Reply::bare(
+        Box::default(),
+        Body::empty(),
+        Outcome::Refused("a TLS client"),
+        request.bytes.len(),
+        RequestEnd::Unread,
+    ))
 }
 
 /// An answer with all of a file.
