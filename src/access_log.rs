@@ -113,8 +113,8 @@ pub fn arrival(delivery: &Delivery) -> Timestamp {
 /// peer or the network cut it, and 500 if we did.
 #[must_use]
 pub fn status(delivery: &Delivery, reason: Reason) -> u16 {
-    if let Some(exchange) = &delivery.exchange {
-        return exchange.status;
+    if let Some(status) = delivery.status {
+        return status.as_u16();
     }
     match reason {
         Reason::Complete => 200,
@@ -383,6 +383,7 @@ impl Sink for LogFile {
 mod tests {
     use super::*;
     use crate::service::{Exchange, Outcome};
+    use http::StatusCode;
     use serde_json::Value;
 
     fn bare(name: &[u8], offset: u64, promised: u64, outcome: Outcome) -> Delivery {
@@ -392,6 +393,7 @@ mod tests {
             promised,
             outcome,
             asked_at: Instant::now(),
+            status: None,
             exchange: None,
         }
     }
@@ -404,11 +406,11 @@ mod tests {
     ) -> Delivery {
         let exchange = Exchange {
             line: line.into(),
-            status,
             referer: referer.map(Into::into),
             agent: agent.map(Into::into),
         };
         let mut delivery = bare(b"subject", 1234, 1234, Outcome::Complete);
+        delivery.status = StatusCode::from_u16(status).ok();
         delivery.exchange = Some(Box::new(exchange));
         delivery
     }

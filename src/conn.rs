@@ -14,6 +14,8 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
+
 use crate::disk::{Errand, Fetched};
 use crate::escape::Escaped;
 use crate::limits::{REPLIES_PER_STEP_MAX, SENDFILE_PIECE_BYTES, SUSPENDED_LOOK};
@@ -338,6 +340,8 @@ pub struct Delivery {
     pub outcome: Outcome,
     /// When the request had come.
     pub asked_at: Instant,
+    /// Its status; the bare protocol has none.
+    pub status: Option<StatusCode>,
     /// What an access log says of it.
     pub exchange: Option<Box<Exchange>>,
 }

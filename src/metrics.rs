@@ -55,12 +55,25 @@ impl Collector for Snapshot {
             None,
             iter::once((None, self.stats.accepted())),
         )?;
-        let reasons = Reason::ALL.iter();
+        let reasons = Reason::of_connections();
         page.counters(
             "carafe_connections_ended",
             "Connections ended, by the reason",
             None,
-            reasons.map(|&reason| (Some(("reason", reason.as_str())), self.stats.ended(reason))),
+            reasons.map(|reason| {
+                let label = ("reason", reason.of_connection());
+                (Some(label), self.stats.ended(reason))
+            }),
+        )?;
+        let outcomes = Reason::ALL.iter();
+        page.counters(
+            "carafe_reply_outcomes",
+            "Replies that are over, by how they ended",
+            None,
+            outcomes.map(|&outcome| {
+                let label = ("outcome", outcome.as_str());
+                (Some(label), self.stats.replied(outcome))
+            }),
         )?;
         let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| Some(("class", class)));
         page.counters(
@@ -178,8 +191,8 @@ mod tests {
         let stats = &mut snapshot.stats;
         stats.count_accepted();
         stats.count_ended(Reason::PeerReset);
-        stats.count_reply(200, 17, Duration::from_micros(50));
-        stats.count_reply(404, 0, Duration::from_secs(100));
+        stats.count_reply(200, Reason::Complete, 17, Duration::from_micros(50));
+        stats.count_reply(404, Reason::Refused, 0, Duration::from_secs(100));
         stats.count_turn(Duration::from_micros(7));
         let page = render(snapshot);
         for line in [
@@ -187,8 +200,9 @@ mod tests {
             "carafe_connections_open{state=\"reading\"} 4",
             "carafe_connections_open{state=\"closing\"} 1",
             "carafe_connections_accepted_total 1",
-            "carafe_connections_ended_total{reason=\"complete\"} 0",
+            "carafe_connections_ended_total{reason=\"closed\"} 0",
             "carafe_connections_ended_total{reason=\"reset by peer\"} 1",
+            "carafe_reply_outcomes_total{outcome=\"refused\"} 1",
             "carafe_replies_total{class=\"2xx\"} 1",
             "carafe_replies_total{class=\"4xx\"} 1",
             "carafe_body_sent_bytes_total 17",

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
@@ -144,6 +145,8 @@ pub struct Reply {
     pub ended_by: RequestEnd,
     /// What becomes of the connection.
     pub then: Then,
+    /// Its status; the bare protocol has none.
+    pub status: Option<StatusCode>,
     /// What an access log says of it; none for the bare protocol, which has no more than a name.
     pub exchange: Option<Box<Exchange>>,
 }
@@ -153,8 +156,6 @@ pub struct Reply {
 pub struct Exchange {
     /// The request line: method, target and version.
     pub line: Box<[u8]>,
-    /// The answer's status code.
-    pub status: u16,
     /// The Referer field.
     pub referer: Option<Box<[u8]>>,
     /// The User-Agent field.
@@ -171,7 +172,7 @@ impl Reply {
         used: usize,
         ended_by: RequestEnd,
     ) -> Self {
-        let (head, then, exchange) = (Vec::new(), Then::Close, None);
+        let (head, then, status, exchange) = (Vec::new(), Then::Close, None, None);
         Self {
             subject,
             head,
@@ -180,6 +181,7 @@ impl Reply {
             used,
             ended_by,
             then,
+            status,
             exchange,
         }
     }

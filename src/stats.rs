@@ -9,7 +9,8 @@ use crate::limits::TIMES_BOUNDS;
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// Why a connection ended. This table is the only one: log lines and counters use it.
+        /// Why a reply or a connection ended. This table is the only one: log lines and counters
+        /// use it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Reason {
             $($(#[$doc])* $name,)*
@@ -19,7 +20,7 @@ macro_rules! reasons {
             /// All reasons, in the order of the table.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// What log lines and summaries call it.
+            /// What log lines and summaries call it, of a reply.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
@@ -62,6 +63,31 @@ reasons! {
     DrainDeadline = "drain deadline",
     /// A second signal ended everything.
     Stopped = "stopped",
+}
+
+impl Reason {
+    /// What they call it of a connection. Which answer was its last is a matter of replies: a
+    /// connection that has carried it to its end was closed, as one that was idle is.
+    #[must_use]
+    pub const fn of_connection(self) -> &'static str {
+        match self {
+            Self::Complete | Self::Refused => "closed",
+            reason => reason.as_str(),
+        }
+    }
+
+    /// Those for which connections are counted: one for each word.
+    pub fn of_connections() -> impl Iterator<Item = Self> {
+        let all = Self::ALL.iter().copied();
+        all.filter(|&reason| reason != Self::Refused)
+    }
+
+    const fn index_of_connection(self) -> usize {
+        match self {
+            Self::Refused => Self::Complete as usize,
+            reason => reason as usize,
+        }
+    }
 }
 
 impl fmt::Display for Reason {
@@ -118,7 +144,8 @@ pub(crate) fn add_each(sums: &mut [u64], counts: &[u64]) {
 pub struct Stats {
     accepted: u64,
     ended: [u64; Reason::ALL.len()],
-    replies: u64,
+    /// Replies by how they ended.
+    outcomes: [u64; Reason::ALL.len()],
     /// Replies by the first digit of their status, from 1 to 5.
     classes: [u64; 5],
     bytes_sent: u64,
@@ -136,13 +163,13 @@ impl Stats {
 
     /// Counts a connection's end.
     pub fn count_ended(&mut self, reason: Reason) {
-        self.ended[reason as usize] += 1;
+        self.ended[reason.index_of_connection()] += 1;
     }
 
-    /// Counts a reply: its status, how many bytes of its body the kernel has accepted, and how long
-    /// that took.
-    pub fn count_reply(&mut self, status: u16, bytes: u64, took: Duration) {
-        self.replies += 1;
+    /// Counts a reply: its status, how it ended, how many bytes of its body the kernel has accepted,
+    /// and how long that took.
+    pub fn count_reply(&mut self, status: u16, outcome: Reason, bytes: u64, took: Duration) {
+        self.outcomes[outcome as usize] += 1;
         self.bytes_sent += bytes;
         self.requests.count(took);
         let class = usize::from(status / 100).clamp(1, self.classes.len());
@@ -175,7 +202,13 @@ impl Stats {
     /// Replies so far: one for a connection, or more for one that was kept alive.
     #[must_use]
     pub fn replies(&self) -> u64 {
-        self.replies
+        self.outcomes.iter().sum()
+    }
+
+    /// Replies that ended so.
+    #[must_use]
+    pub fn replied(&self, outcome: Reason) -> u64 {
+        self.outcomes[outcome as usize]
     }
 
     /// Bytes of bodies that the kernel has accepted.
@@ -190,10 +223,10 @@ impl Stats {
         self.accepted
     }
 
-    /// Connections that ended for this reason.
+    /// Connections that ended for this reason, or another with the same word.
     #[must_use]
     pub fn ended(&self, reason: Reason) -> u64 {
-        self.ended[reason as usize]
+        self.ended[reason.index_of_connection()]
     }
 
     /// Clients whose connection was reset because the drain was over.
@@ -215,7 +248,7 @@ impl AddAssign<&Self> for Stats {
         let Self {
             accepted,
             ended,
-            replies,
+            outcomes,
             classes,
             bytes_sent,
             requests,
@@ -224,7 +257,7 @@ impl AddAssign<&Self> for Stats {
         } = other;
         self.accepted += accepted;
         add_each(&mut self.ended, ended);
-        self.replies += replies;
+        add_each(&mut self.outcomes, outcomes);
         add_each(&mut self.classes, classes);
         self.bytes_sent += bytes_sent;
         self.requests += requests;
@@ -233,15 +266,20 @@ impl AddAssign<&Self> for Stats {
     }
 }
 
-/// One line: clients, then each reason that occurred, then bytes.
+/// One line: clients and each reason for which they ended, replies and each of their outcomes, as far
+/// as they occurred, and bytes.
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "accepted {}", self.accepted)?;
-        for &reason in Reason::ALL.iter().filter(|&&reason| self.ended(reason) > 0) {
-            write!(f, ", {reason} {}", self.ended(reason))?;
+        for reason in Reason::of_connections().filter(|&reason| self.ended(reason) > 0) {
+            write!(f, ", {} {}", reason.of_connection(), self.ended(reason))?;
         }
         if self.open() > 0 {
             write!(f, ", open {}", self.open())?;
+        }
+        write!(f, "; replied {}", self.replies())?;
+        for &outcome in Reason::ALL.iter().filter(|&&it| self.replied(it) > 0) {
+            write!(f, ", {outcome} {}", self.replied(outcome))?;
         }
         write!(f, "; {} bytes sent", self.bytes_sent)?;
         if self.left_in_queue > 0 {
@@ -262,7 +300,12 @@ mod tests {
             assert_eq!(reason as usize, index);
             stats.count_accepted();
             stats.count_ended(reason);
-            assert_eq!(stats.ended(reason), 1);
+            stats.count_reply(200, reason, 0, Duration::ZERO);
+            assert_eq!(stats.replied(reason), 1);
+        }
+        for reason in Reason::of_connections() {
+            let closed = u64::from(reason == Reason::Complete);
+            assert_eq!(stats.ended(reason), 1 + closed, "{reason}");
         }
         stats.count_accepted();
         assert_eq!(stats.open(), 1);
@@ -285,7 +328,7 @@ mod tests {
     fn statuses_are_counted_by_their_first_digit() {
         let mut stats = Stats::default();
         for status in [200, 206, 304, 404, 499, 500, 999] {
-            stats.count_reply(status, 0, Duration::ZERO);
+            stats.count_reply(status, Reason::Complete, 0, Duration::ZERO);
         }
         assert_eq!(stats.replies_by_class(), &[0, 2, 1, 2, 2]);
     }
@@ -297,7 +340,7 @@ mod tests {
             stats.count_accepted();
             stats.count_ended(Reason::Stalled);
             stats.count_accepted();
-            stats.count_reply(404, 7, Duration::from_secs(seconds));
+            stats.count_reply(404, Reason::Refused, 7, Duration::from_secs(seconds));
             stats.count_turn(Duration::from_secs(seconds));
             stats.left_in_queue = seconds;
             stats
@@ -306,7 +349,7 @@ mod tests {
         sum += &counted(2);
         assert_eq!(
             sum.to_string(),
-            "accepted 4, stalled 2, open 2; 14 bytes sent; 3 never accepted"
+            "accepted 4, stalled 2, open 2; replied 2, refused 2; 14 bytes sent; 3 never accepted"
         );
         assert_eq!(sum.replies(), 2);
         assert_eq!(sum.replies_by_class(), &[0, 0, 0, 2, 0]);
@@ -319,13 +362,15 @@ mod tests {
     #[test]
     fn the_summary_names_what_occurred() {
         let mut stats = Stats::default();
-        stats.count_reply(200, 5, Duration::from_millis(1));
+        for (status, outcome) in [(200, Reason::Complete), (404, Reason::Refused)] {
+            stats.count_reply(status, outcome, 5, Duration::from_millis(1));
+        }
         stats.count_accepted();
         stats.count_accepted();
         stats.count_ended(Reason::Complete);
         assert_eq!(
             stats.to_string(),
-            "accepted 2, complete 1, open 1; 5 bytes sent"
+            "accepted 2, closed 1, open 1; replied 2, complete 1, refused 1; 10 bytes sent"
         );
     }
 }

@@ -18,7 +18,7 @@ use std::thread;
 
 use common::{
     Carafe, LARGE_BYTES, assert_same, begin_download, count_lines, exchange, exchange_half_closed,
-    pattern, reason_count, root_with, run_carafe, until, vanish,
+    pattern, reply_count, root_with, run_carafe, until, vanish,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -257,7 +257,7 @@ fn under_load_every_line_is_in_exactly_one_of_the_files() {
         }
     });
     let log = carafe.stop();
-    assert_eq!(reason_count(&log, "refused"), (CLIENTS * EACH) as u64);
+    assert_eq!(reply_count(&log, "refused"), (CLIENTS * EACH) as u64);
     let files = (0..ROTATIONS)
         .map(name)
         .chain([logs.path().join("access.log")]);
@@ -319,7 +319,7 @@ fn a_log_that_nobody_reads_stops_no_client_and_what_is_lost_is_counted() {
         assert_eq!(reply, b"small bytes");
     }
     let log = carafe.stop();
-    assert_eq!(reason_count(&log, "complete"), REPLIES as u64, "{log}");
+    assert_eq!(reply_count(&log, "complete"), REPLIES as u64, "{log}");
     let summary = log.lines().last().unwrap();
     let dropped = summary
         .split("; ")

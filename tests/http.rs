@@ -433,6 +433,6 @@ fn a_hundred_requests_in_one_write_are_answered_in_order() {
         }
     }
     let log = carafe.stop_warned(&[]);
-    assert!(log.contains("accepted 2, complete 2;"), "{log}");
+    assert!(log.contains("accepted 2, closed 2;"), "{log}");
     assert_eq!(count_lines(&log, ENDED), 201, "a line for each reply");
 }

@@ -15,7 +15,7 @@ use std::io::Read as _;
 
 use common::{
     Carafe, ENDED, LARGE_BYTES, assert_conserved, assert_reset, assert_same, count_lines, exchange,
-    has_tool, pattern, reason_count, root_with, until, vanish,
+    has_tool, pattern, reason_count, reply_count, root_with, until, vanish,
 };
 use rustix::process::Signal;
 use talk::{Talk, get};
@@ -76,7 +76,11 @@ fn a_request_has_its_time_from_accept_or_from_its_first_byte() {
     talk.ends();
     let log = carafe.stop_warned(&[]);
     assert_eq!(reason_count(&log, "request timeout"), 8, "{log}");
-    assert_eq!(count_lines(&log, "\"GET /small HTTP/1.1\""), 4, "{log}");
+    assert_eq!(
+        count_lines(&log, "\"GET /small HTTP/1.1\" 200 "),
+        4,
+        "{log}"
+    );
 }
 
 #[test]
@@ -87,11 +91,11 @@ fn an_idle_connection_is_closed_in_order() {
         talk.ends();
     }
     let log = carafe.stop_warned(&[]);
-    assert!(log.contains("accepted 3, complete 3;"), "{log}");
+    assert!(log.contains("accepted 3, closed 3;"), "{log}");
     // One line for each reply; that nothing came after it is for those who debug.
     let info: Vec<_> = log.lines().filter(|line| line.contains(" INFO ")).collect();
     assert_eq!(count_lines(&info.join("\n"), ENDED), 3, "{log}");
-    assert_eq!(count_lines(&log, " - complete"), 3, "{log}");
+    assert_eq!(count_lines(&log, " - closed"), 3, "{log}");
 }
 
 #[test]
@@ -149,7 +153,7 @@ fn those_idle_for_longest_make_room() {
     assert_same("large", &busy.take(LARGE_BYTES), &large());
     drop((idle, late, asking, busy));
     let log = carafe.stop_warned(&[]);
-    assert!(log.contains("accepted 12, complete 12;"), "{log}");
+    assert!(log.contains("accepted 12, closed 12;"), "{log}");
 }
 
 #[test]
@@ -163,7 +167,7 @@ fn a_single_place_goes_from_client_to_client() {
         talk.ends();
     }
     let log = carafe.stop();
-    assert!(log.contains("accepted 5, complete 5;"), "{log}");
+    assert!(log.contains("accepted 5, closed 5;"), "{log}");
 }
 
 // ---- the drain ----
@@ -193,7 +197,7 @@ fn a_drain_ends_the_idle_at_once_and_lets_the_others_finish() {
     let (status, log) = carafe.wait();
     assert_eq!(status.code(), Some(0), "{log}");
     assert_conserved(&log);
-    assert!(log.contains("accepted 5, complete 5;"), "{log}");
+    assert!(log.contains("accepted 5, closed 5;"), "{log}");
 }
 
 #[test]
@@ -282,7 +286,7 @@ fn everything_is_counted_and_every_reply_is_logged() {
     });
     let log = carafe.stop_warned(&[]);
     assert!(log.contains("accepted 70, "), "{log}");
-    assert_eq!(reason_count(&log, "refused"), 10, "{log}");
+    assert_eq!(reply_count(&log, "refused"), 20, "{log}");
     assert_eq!(reason_count(&log, "client left"), 10, "{log}");
     // Of each round: 3 + 2 downloads + 2 + 1 and the part of a request + 1.
     assert_eq!(count_lines(&log, ENDED), 10 * 10, "{log}");
@@ -336,7 +340,7 @@ fn a_thousand_kept_connections_at_once() {
     drop(clients);
     until("all are forgotten", || carafe.descriptors() == descriptors);
     let log = carafe.stop_warned(&[]);
-    assert!(log.contains("accepted 1000, complete 1000;"), "{log}");
+    assert!(log.contains("accepted 1000, closed 1000;"), "{log}");
     assert_eq!(count_lines(&log, ENDED), 5 * CLIENTS);
 }
 

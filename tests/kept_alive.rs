@@ -51,6 +51,7 @@ impl Service for Echo {
                 _ if request.draining => Then::Close,
                 _ => Then::ReadOn,
             },
+            status: None,
             exchange: None,
         })
     }

@@ -102,7 +102,7 @@ fn two_hundred_clients_are_served(file_bytes: usize, flags: &[&str]) {
     // Which of the two limits was met first, and so which warning came, is a matter of luck.
     let log = carafe.stop();
     assert_eq!(
-        common::reason_count(&log, "complete"),
+        common::reply_count(&log, "complete"),
         CLIENTS as u64,
         "{log}"
     );

@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use common::{
-    Carafe, connect, exchange, pattern, raise_own_limit, reason_count, skip, sparse_file, until,
+    Carafe, connect, exchange, pattern, raise_own_limit, reason_count, reply_count, skip,
+    sparse_file, until,
 };
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -72,7 +73,7 @@ fn ten_thousand_clients_at_once_are_all_served() {
     all_are_served(clients, &bytes);
     until("all are forgotten", || carafe.descriptors() == descriptors);
     let log = carafe.stop_warned(&[]);
-    assert_eq!(reason_count(&log, "complete"), clients_wanted as u64);
+    assert_eq!(reply_count(&log, "complete"), clients_wanted as u64);
 }
 
 #[test]
@@ -90,7 +91,7 @@ fn a_burst_of_two_thousand_waits_for_a_server_that_stands_still() {
     carafe.signal(Signal::CONT);
     all_are_served(clients, &bytes);
     let log = carafe.stop_warned(&[]);
-    assert_eq!(reason_count(&log, "complete"), BURST as u64);
+    assert_eq!(reply_count(&log, "complete"), BURST as u64);
 }
 
 #[test]
@@ -132,5 +133,5 @@ fn bulk_readers_and_small_downloads_do_not_starve_each_other() {
     });
     let log = carafe.stop_warned(&[]);
     assert_eq!(reason_count(&log, "reset by peer"), 8);
-    assert_eq!(reason_count(&log, "complete"), 200);
+    assert_eq!(reply_count(&log, "complete"), 200);
 }

@@ -7,6 +7,7 @@
 )]
 
 mod common;
+mod scrape;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -14,7 +15,7 @@ use std::net::Shutdown;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Carafe, ENDED, connect, count_lines, exchange, vanish};
+use common::{Carafe, ENDED, connect, count_lines, exchange, until, vanish};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -115,6 +116,40 @@ fn rust_log_sets_the_level_and_flags_override_it() {
         assert_eq!(status.code(), Some(0), "{log}");
         assert_eq!(levels(&log).map(|n| n > 0), expected, "{variable}: {log}");
     }
+}
+
+/// One connection that carries three replies: the log, its last line and the metrics count alike.
+#[test]
+fn replies_are_counted_by_outcome_and_connections_by_reason() {
+    let root = root();
+    let flags = [ACCEPT_ALL, "--metrics", "127.0.0.1:0"];
+    let carafe = Carafe::serve(root.path(), &flags);
+    let metrics = scrape::metrics_of(&carafe);
+    let requests =
+        "GET /missing HTTP/1.1\r\nHost: h\r\n\r\n".repeat(2) + "GET /small HTTP/1.0\r\n\r\n";
+    exchange(carafe.addr(), requests.as_bytes()).unwrap();
+    until("the last reply is over", || {
+        scrape::Page::get(metrics).sum("carafe_connections_open") == 0.0
+    });
+    let page = scrape::Page::get(metrics);
+    let replied = |outcome: &str| {
+        page.value(&format!(
+            "carafe_reply_outcomes_total{{outcome=\"{outcome}\"}}"
+        ))
+    };
+    assert_eq!([replied("complete"), replied("refused")], [1.0, 2.0]);
+    let closed = "carafe_connections_ended_total{reason=\"closed\"}";
+    assert_eq!(page.value(closed), 1.0);
+    let log = carafe.stop();
+    let missing = "\"GET /missing HTTP/1.1\" 404 ";
+    assert_eq!(count_lines(&log, missing), 2, "{log}");
+    assert_eq!(count_lines(&log, "s refused: no such file"), 2, "{log}");
+    assert!(
+        log.contains("\"GET /small HTTP/1.0\" 200 11/11 bytes "),
+        "{log}"
+    );
+    let summary = "accepted 1, closed 1; replied 3, complete 1, refused 2; ";
+    assert_eq!(count_lines(&log, summary), 1, "{log}");
 }
 
 /// What the log says of a connection that never brought a whole request.

@@ -16,7 +16,7 @@ use std::net::{SocketAddr, TcpStream};
 use carafe::limits::METRICS_CONNECTIONS_MAX;
 use common::{
     Carafe, ENDED, LARGE_BYTES, begin_download, connect, count_lines, exchange, reason_count,
-    root_with, sparse_file, until, vanish,
+    reply_count, root_with, sparse_file, until, vanish,
 };
 use rustix::process::Signal;
 use scrape::{Page, get, metrics_of, watch_under_load};
@@ -61,7 +61,20 @@ fn the_page_counts_clients_replies_and_bytes() {
         ))
     };
     assert_eq!(
-        [ended("complete"), ended("refused"), ended("reset by peer")],
+        [
+            ended("closed"),
+            ended("client left"),
+            ended("reset by peer")
+        ],
+        [4.0, 0.0, 1.0]
+    );
+    let replied = |outcome| {
+        page.value(&format!(
+            "carafe_reply_outcomes_total{{outcome=\"{outcome}\"}}"
+        ))
+    };
+    assert_eq!(
+        ["complete", "refused", "reset by peer"].map(replied),
         [3.0, 1.0, 1.0]
     );
     let replies = |class| page.value(&format!("carafe_replies_total{{class=\"{class}\"}}"));
@@ -126,7 +139,7 @@ fn those_who_look_are_no_clients() {
     until("every descriptor is back", || carafe.descriptors() == idle);
     let log = carafe.stop();
     assert_eq!(count_lines(&log, ENDED), 0, "{log}");
-    assert!(log.contains("accepted 0; 0 bytes sent"), "{log}");
+    assert!(log.contains("accepted 0; replied 0; 0 bytes sent"), "{log}");
 }
 
 #[test]
@@ -191,7 +204,7 @@ fn while_it_drains_it_says_so_and_nobody_who_looks_holds_up_the_end() {
     let (status, log) = carafe.wait();
     assert_eq!(status.code(), Some(0), "{log}");
     common::assert_conserved(&log);
-    assert_eq!(reason_count(&log, "complete"), 1, "{log}");
+    assert_eq!(reply_count(&log, "complete"), 1, "{log}");
     drop(silent);
 }
 

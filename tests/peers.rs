@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use common::{
     Carafe, LARGE_BYTES, assert_reset, begin_download, connect, connect_narrow, count_lines,
-    exchange, pattern, reason_count, sparse_file, until, vanish,
+    exchange, pattern, reason_count, reply_count, sparse_file, until, vanish,
 };
 use tempfile::TempDir;
 
@@ -108,16 +108,16 @@ fn clients_that_leave_by_fin_leave_nothing_behind() {
         let _ = client.shutdown(Shutdown::Write);
     });
     assert_eq!(reason_count(&log, "client left"), 51, "before a name");
-    assert_eq!(reason_count(&log, "refused"), 51, "a FIN ends the name");
+    assert_eq!(reply_count(&log, "refused"), 51, "a FIN ends the name");
     assert_eq!(reason_count(&log, "reset by peer"), 51, "while sending");
-    assert_eq!(reason_count(&log, "complete"), 51 + 5, "closing, probes");
+    assert_eq!(reply_count(&log, "complete"), 51 + 5, "closing, probes");
 }
 
 #[test]
 fn clients_that_leave_by_reset_leave_nothing_behind() {
     let log = vanishing(vanish);
     assert_eq!(reason_count(&log, "reset by peer"), 4 * 51, "{log}");
-    assert_eq!(reason_count(&log, "complete"), 5, "the probes");
+    assert_eq!(reply_count(&log, "complete"), 5, "the probes");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use common::{
     Carafe, ENDED, LARGE_BYTES, assert_conserved, assert_reset, begin_download, connect,
-    count_lines, exchange, pattern, reason_count, until,
+    count_lines, exchange, pattern, reason_count, reply_count, until,
 };
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -70,7 +70,7 @@ fn an_idle_server_ends_with_zero_and_a_summary() {
         let (_root, carafe) = server(&[]);
         carafe.signal(signal);
         let log = assert_ends(carafe, 0);
-        assert!(log.contains("accepted 0; 0 bytes sent"), "{log}");
+        assert!(log.contains("accepted 0; replied 0; 0 bytes sent"), "{log}");
     }
 }
 
@@ -84,7 +84,8 @@ fn the_summary_counts_by_reason() {
     drop(connect(carafe.addr()));
     carafe.wait_for_log("client left");
     let log = carafe.stop();
-    let summary = "accepted 5, complete 3, refused 1, client left 1; 33 bytes sent";
+    let summary =
+        "accepted 5, closed 4, client left 1; replied 4, complete 3, refused 1; 33 bytes sent";
     assert!(log.contains(summary), "{log}");
 }
 
@@ -105,7 +106,7 @@ fn clients_that_wait_in_the_queue_at_the_signal_are_served() {
         assert_eq!(read_to_end(&mut client).unwrap(), SMALL);
     }
     let log = assert_ends(carafe, 0);
-    assert_eq!(reason_count(&log, "complete"), 20, "{log}");
+    assert_eq!(reply_count(&log, "complete"), 20, "{log}");
 }
 
 #[test]
@@ -118,7 +119,7 @@ fn a_download_under_way_is_finished() {
     assert!(bytes == large(), "{} bytes came", bytes.len());
     drop(client);
     let log = assert_ends(carafe, 0);
-    assert_eq!(reason_count(&log, "complete"), 1, "{log}");
+    assert_eq!(reply_count(&log, "complete"), 1, "{log}");
 }
 
 #[test]
@@ -138,7 +139,7 @@ fn new_clients_are_kept_out_while_old_ones_are_served() {
     assert_eq!(read_to_end(&mut idle).unwrap(), SMALL);
     drop((old, idle));
     let log = assert_ends(carafe, 0);
-    assert_eq!(reason_count(&log, "complete"), 4, "two and two before them");
+    assert_eq!(reply_count(&log, "complete"), 4, "two and two before them");
 }
 
 #[test]
@@ -171,7 +172,7 @@ fn a_lingering_client_is_closed_in_order_at_the_drains_end() {
     assert_eq!(read_to_end(&mut lingering).unwrap(), SMALL);
     drain(&carafe);
     let log = assert_ends(carafe, 0);
-    assert_eq!(reason_count(&log, "complete"), 1, "{log}");
+    assert_eq!(reply_count(&log, "complete"), 1, "{log}");
     assert!(lingering.take_error().unwrap().is_none(), "a reset came");
 }
 
@@ -212,7 +213,7 @@ fn a_finished_download_waits_for_its_clients_fin_while_draining() {
     drop(holding);
     let log = assert_ends(carafe, 0);
     assert!(log.contains("\"large\""), "{log}");
-    assert_eq!(reason_count(&log, "complete"), 3, "{log}");
+    assert_eq!(reply_count(&log, "complete"), 3, "{log}");
 }
 
 #[test]
@@ -227,7 +228,7 @@ fn a_client_that_has_everything_and_never_closes_does_not_hold_up_the_end() {
     late.write_all(b"small\n").unwrap();
     assert_eq!(read_to_end(&mut late).unwrap(), SMALL);
     let log = assert_ends(carafe, 0);
-    assert_eq!(reason_count(&log, "complete"), 4, "{log}");
+    assert_eq!(reply_count(&log, "complete"), 4, "{log}");
     for client in [early, late] {
         assert!(client.take_error().unwrap().is_none(), "a reset came");
     }

@@ -12,7 +12,9 @@ mod common;
 use std::fs;
 use std::io::{Read as _, Write as _};
 
-use common::{Carafe, connect, exchange, raise_own_limit, reason_count, root_with, until, vanish};
+use common::{
+    Carafe, connect, exchange, raise_own_limit, reason_count, reply_count, root_with, until, vanish,
+};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -106,7 +108,7 @@ fn a_client_that_is_silent_for_a_while_is_served_and_known_by_its_address() {
     // Of a connection that was reset the kernel doesn't tell whose it was.
     let reset = log.lines().find(|line| line.ends_with("s reset by peer"));
     assert!(reset.unwrap().contains(" - - 0/0 bytes "), "{log}");
-    assert_eq!(reason_count(&log, "complete"), 1, "{log}");
+    assert_eq!(reply_count(&log, "complete"), 1, "{log}");
     assert_eq!(reason_count(&log, "reset by peer"), 1, "{log}");
     assert_eq!(reason_count(&log, "client left"), 1, "{log}");
 }

@@ -59,7 +59,7 @@ fn as_many_requests_are_started_as_were_asked_for() {
         );
         assert_eq!(soaked.number("load.never_started"), 0);
         let log = carafe.stop();
-        assert!(log.contains(" accepted 33, complete 33;"), "{load}: {log}");
+        assert!(log.contains(" accepted 33, closed 33;"), "{load}: {log}");
     }
 }
 

@@ -20,7 +20,8 @@ use std::process::{Command, Stdio};
 
 use common::{
     Carafe, LARGE_BYTES, assert_conserved, assert_reset, begin_download, connect, count_lines,
-    exchange, raise_own_limit, reason_count, root_with, run_carafe, sparse_file, until,
+    exchange, raise_own_limit, reason_count, reply_count, root_with, run_carafe, sparse_file,
+    until,
 };
 use rustix::process::Signal;
 use scrape::{Page, get, metrics_of, watch_under_load};
@@ -102,7 +103,7 @@ fn all_loops_serve_and_count_as_one() {
     assert_eq!(by_loop.len(), 3, "{log}");
     assert!(by_loop.iter().all(|&accepted| accepted > 0), "{by_loop:?}");
     assert_eq!(by_loop.iter().sum::<u64>(), 430);
-    let summary = "accepted 430, complete 200, refused 200, client left 30; 2200 bytes sent";
+    let summary = "accepted 430, closed 400, client left 30; replied 400, complete 200, refused 200; 2200 bytes sent";
     assert_eq!(count_lines(&log, summary), 1, "{log}");
     for once in ["listening on ", "metrics on ", "serving \"", "draining"] {
         assert_eq!(count_lines(&log, once), 1, "{once}: {log}");
@@ -132,7 +133,7 @@ fn downloads_on_several_loops_are_finished_while_draining() {
     let (status, log) = carafe.wait();
     assert_eq!(status.code(), Some(0), "{log}");
     assert_conserved(&log);
-    assert_eq!(reason_count(&log, "complete"), 24, "{log}");
+    assert_eq!(reply_count(&log, "complete"), 24, "{log}");
     let by_loop = accepted_by_loop(&log);
     let busy = by_loop.iter().filter(|&&accepted| accepted > 0).count();
     assert!(busy > 1, "{by_loop:?}");
@@ -197,7 +198,7 @@ fn metrics_and_signals_are_there_until_the_last_loop_ends() {
     finish(downloads);
     let (status, log) = carafe.wait();
     assert_eq!(status.code(), Some(0), "{log}");
-    assert_eq!(reason_count(&log, "complete"), 1, "{log}");
+    assert_eq!(reply_count(&log, "complete"), 1, "{log}");
 
     let (_root, carafe, downloads) = draining();
     carafe.signal(Signal::INT);

@@ -105,6 +105,7 @@ impl Sending {
             outcome,
             ended_by,
             then,
+            status,
             exchange,
             ..
         } = reply;
@@ -114,6 +115,7 @@ impl Sending {
             promised: body.length(),
             outcome,
             asked_at,
+            status,
             exchange,
         };
         Self {

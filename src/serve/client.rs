@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use mio::net::TcpStream;
 
 use crate::conn::{Conn, Delivery, Stage};
@@ -176,7 +177,9 @@ pub(super) fn log_end(client: &Active, reason: Reason, now: Instant) {
     let Some(delivery) = client.conn.delivery() else {
         let seconds = (now - client.accepted_at).as_secs_f64();
         match client.conn.subject() {
-            b"" if client.conn.was_kept_alive() => log::debug!("{peer} - {reason}"),
+            b"" if client.conn.was_kept_alive() => {
+                log::debug!("{peer} - {}", reason.of_connection())
+            }
             b"" => log::info!("{peer} - 0/0 bytes {seconds:.3}s {reason}"),
             part => {
                 log::info!(
@@ -195,17 +198,31 @@ pub(super) fn log_end(client: &Active, reason: Reason, now: Instant) {
     );
 }
 
+/// A status and a space; nothing for the bare protocol, which has none.
+struct Status(Option<StatusCode>);
+
+impl Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(status) => write!(f, "{} ", status.as_u16()),
+            None => Ok(()),
+        }
+    }
+}
+
 /// One line for one reply.
 pub(super) fn log_delivery(peer: Peer, delivery: &Delivery, took: Duration, end: &dyn Display) {
     let Delivery {
         subject,
         offset,
         promised,
+        status,
         ..
     } = delivery;
     let seconds = took.as_secs_f64();
+    let status = Status(*status);
     log::info!(
-        "{peer} \"{}\" {offset}/{promised} bytes {seconds:.3}s {end}",
+        "{peer} \"{}\" {status}{offset}/{promised} bytes {seconds:.3}s {end}",
         Excerpt::of_request(subject)
     );
 }

@@ -179,7 +179,7 @@ impl Watch {
     ) {
         let took = until - delivery.asked_at;
         let status = access_log::status(delivery, reason);
-        stats.count_reply(status, delivery.offset, took);
+        stats.count_reply(status, reason, delivery.offset, took);
         if let Some(log) = &self.access_log {
             log.record(&Entry {
                 peer: peer.0,

@@ -367,7 +367,10 @@ mod tests {
             }
         });
         assert_eq!(exit, Exit::Done);
-        assert_eq!(stats.to_string(), "accepted 6, complete 6; 24 bytes sent");
+        assert_eq!(
+            stats.to_string(),
+            "accepted 6, closed 6; replied 6, complete 6; 24 bytes sent"
+        );
     }
 
     #[test]

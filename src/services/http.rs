@@ -193,10 +193,10 @@ impl Http {
             used: request.bytes.len(),
             ended_by: RequestEnd::Unread,
             then: Then::Close,
+            status: Some(answer.status),
             exchange: self.is_logged.then(|| {
                 Box::new(Exchange {
                     line: cut(line),
-                    status: answer.status.as_u16(),
                     ..Exchange::default()
                 })
             }),
@@ -232,10 +232,10 @@ impl Http {
                 true => Then::ReadOn,
                 false => Then::Close,
             },
+            status: Some(answer.status),
             exchange: self.is_logged.then(|| {
                 Box::new(Exchange {
                     line: cut(message.line),
-                    status: answer.status.as_u16(),
                     referer: field("referer"),
                     agent: field("user-agent"),
                 })

@@ -106,6 +106,7 @@ impl<F: FnMut() -> String> Service for Metrics<F> {
             used,
             ended_by,
             then: Then::Close,
+            status: Some(status),
             exchange: None,
         })
     }

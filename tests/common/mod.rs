@@ -267,17 +267,27 @@ pub fn assert_conserved(log: &str) {
     assert!(!counts.contains("open"), "{counts}");
 }
 
-/// The count behind a reason in the summary line; zero if it did not occur.
+/// The count of connections behind a reason in the summary line; zero if it did not occur.
 pub fn reason_count(log: &str, reason: &str) -> u64 {
+    summary_count(log, "accepted ", reason)
+}
+
+/// The count of replies behind an outcome in the summary line; zero if it did not occur.
+pub fn reply_count(log: &str, outcome: &str) -> u64 {
+    summary_count(log, "replied ", outcome)
+}
+
+fn summary_count(log: &str, part: &str, word: &str) -> u64 {
     let summary = log
         .lines()
         .rev()
-        .find_map(|line| line.split_once("accepted "))
+        .find(|line| line.contains("accepted "))
         .expect("summary");
-    let counts = summary.1.split(';').next().expect("counts");
+    let (_, counts) = summary.split_once(part).expect("both are there");
+    let counts = counts.split(';').next().expect("counts");
     counts
         .split(", ")
-        .find_map(|part| part.strip_prefix(reason)?.trim().parse().ok())
+        .find_map(|part| part.strip_prefix(word)?.trim().parse().ok())
         .unwrap_or(0)
 }
 
