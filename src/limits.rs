@@ -236,6 +236,14 @@ pub const HTTP_RANGES_MAX: usize = 16;
 /// of file systems (FAT) tick every 2 s; within a tick a second change doesn't show.
 pub const HTTP_STRONG_AFTER: Duration = Duration::from_secs(2);
 
+/// The longest head of an HTTP answer that a client takes, with the interim ones before it, and the
+/// most that a chunked body's extensions and trailers may come to, in bytes. curl takes 300 kB of
+/// heads and 4 kB of trailers, Node 16 KiB of both.
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// The most header fields of an HTTP answer. curl takes 5,000.
+pub const RESPONSE_FIELDS_MAX: usize = 4096;
+
 /// The client's time for one connection to be set up.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -285,12 +293,6 @@ pub const PART_ATTEMPTS_MAX: u32 = 8;
 /// What a soak learns of a first download is a hash of each block of so many bytes: 8 bytes of
 /// memory for 16 KiB, and a wrong byte is found within as many.
 pub const SOAK_BLOCK_BYTES: u64 = 16 * 1024;
-
-/// The longest head of an HTTP answer, or line of a chunked body, that a soak's client takes.
-pub const SOAK_HEAD_BYTES_MAX: usize = 64 * 1024;
-
-/// The most header fields in it.
-pub const SOAK_HEADERS_MAX: usize = 64;
 
 /// Local files that a soak holds open to compare with. More are opened for each body.
 pub const SOAK_OPEN_FILES_MAX: usize = 256;

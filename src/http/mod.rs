@@ -1,4 +1,5 @@
-//! HTTP/1.1 as an origin server speaks it: what a request says, and what an answer's bytes are.
+//! HTTP/1.1 as an origin server speaks it: what a request says, and what an answer's bytes are; and
+//! as a client reads an answer (`response`).
 //! Nothing here knows sockets, waiting or the root; bytes and facts go in, bytes and decisions
 //! come out.
 
@@ -9,5 +10,6 @@ pub mod listing;
 pub mod mime;
 pub mod range;
 pub mod request;
+pub mod response;
 pub mod target;
 pub mod validators;

@@ -9,10 +9,10 @@ use std::time::Instant;
 use mio::net::TcpStream;
 
 use super::engine::{Cx, Engine};
-use super::http::{Chunk, Chunks, Framing, Head, parse_head};
 use super::outcome::Class;
 use super::plan::Protocol;
 use super::population::Kind;
+use crate::http::response::{Chunk, Chunks, Framing, Head, parse_head};
 use crate::limits::{SOAK_PACE, SOAK_READS_MAX};
 use crate::stats::Reason;
 use crate::turn::{Next, Why};
@@ -519,7 +519,7 @@ impl Client {
                         Chunk::End(_) => {
                             return Err(End::new(Class::BadAnswer, "bytes follow the body"));
                         }
-                        Chunk::Bad => return Err(End::new(Class::BadAnswer, "a chunk is none")),
+                        Chunk::Bad(why) => return Err(End::new(Class::BadAnswer, why)),
                     }
                 }
             }

@@ -5,7 +5,6 @@ mod charts;
 pub mod check;
 pub mod client;
 pub mod engine;
-pub mod http;
 pub mod live;
 mod metric;
 pub mod outcome;
