@@ -142,6 +142,10 @@ pub struct ClientArgs {
     #[arg(short, long, value_name = "TIME", allow_hyphen_values = true, default_value = "60s", value_parser = timeout)]
     pub timeout: Duration,
 
+    /// Give up when all of it takes longer, tries and rests included
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = timeout)]
+    pub max_time: Option<Duration>,
+
     /// How much is said on stderr.
     #[command(flatten)]
     pub verbosity: Verbosity,

@@ -296,11 +296,13 @@ fn what_is_no_http_is_a_protocol_error_and_not_retried() {
 }
 
 #[test]
-fn a_status_that_is_no_file_is_8_and_only_three_of_them_pass() {
+fn a_status_that_is_no_file_is_8_and_some_of_them_pass() {
     for (status, asked, line) in [
         ("404 Not Here", 1, "the server says 404 Not Found"),
-        ("429 Slow Down", 1, "the server says 429 Too Many Requests"),
-        ("500 Oh", 1, "the server says 500 Internal Server Error"),
+        ("429 Slow Down", 3, "the server says 429 Too Many Requests"),
+        ("408 Late", 3, "the server says 408 Request Timeout"),
+        ("501 Never", 1, "the server says 501 Not Implemented"),
+        ("500 Oh", 3, "the server says 500 Internal Server Error"),
         ("204 Nothing", 1, "the server says 204 No Content"),
         ("304 As Before", 1, "the server says 304 Not Modified"),
         (
@@ -328,14 +330,18 @@ fn a_status_that_is_no_file_is_8_and_only_three_of_them_pass() {
 fn a_server_may_ask_for_a_longer_rest() {
     let folder = tempdir().unwrap();
     let origin = Origin::of(|asked, count| match count {
-        0 => b"HTTP/1.1 503 Busy\r\nRetry-After: 1\r\n\r\n".to_vec(),
+        0 => b"HTTP/1.1 429 Wait\r\nRetry-After: 1\r\n\r\n".to_vec(),
         1 => b"HTTP/1.1 503 Busy\r\nRetry-After: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n".to_vec(),
         _ => wine().answer(asked),
     });
     let url = origin.url("/x");
-    let says = "the server says 503 Service Unavailable; trying again in";
-    let expected =
-        format!("carafe: {url}: {says} 1s (1 of 3)\ncarafe: {url}: {says} 0s (2 of 3)\n");
+    let says =
+        |status, rest| format!("carafe: {url}: the server says {status}; trying again in {rest}");
+    let expected = format!(
+        "{} (1 of 3)\n{} (2 of 3)\n",
+        says("429 Too Many Requests", "1s"),
+        says("503 Service Unavailable", "0s")
+    );
     get(folder.path(), &[&url]).is(0, &expected);
 }
 
@@ -350,12 +356,137 @@ fn a_refused_connection_is_tried_again() {
     let outcome = get(folder.path(), &["--retries", "2", &url]);
     assert_eq!(outcome.code, Some(4));
     let lines: Vec<_> = outcome.stderr.lines().collect();
-    let refused = format!("carafe: {url}: no answer came: Connection refused (os error 111)");
+    let refused =
+        format!("carafe: {url}: cannot connect: {closed}: Connection refused (os error 111)");
     assert_eq!(lines.len(), 3);
     assert!(
         lines.iter().all(|line| line.starts_with(&refused)),
         "{lines:?}"
     );
+}
+
+#[test]
+fn a_host_that_cannot_be_found_is_not_looked_for_again() {
+    let folder = tempdir().unwrap();
+    // An empty label is in no host's name; no resolver has to ask anybody.
+    let url = "http://a..b/x";
+    let mut command = carafe(folder.path());
+    let outcome = run(command.args(["get", "--retry-delay", "1h", url]), b"");
+    assert_eq!(outcome.code, Some(4), "{outcome:?}");
+    let line = format!("carafe: {url}: cannot resolve a..b: ");
+    assert!(outcome.stderr.starts_with(&line), "{outcome:?}");
+    assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+}
+
+#[test]
+fn heads_are_taken_as_other_clients_take_them() {
+    let many = "X-Field: y\r\n".repeat(1000);
+    for head in [
+        "HTTP/1.2 200 OK\r\nContent-Length: 4\r\n\r\n",
+        "HTTP/1.1 200\r\nContent-Length: 4\r\n\r\n",
+        "HTTP/1.1 200 OK\nContent-Length: 4\n\n",
+        "HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\tc\r\nContent-Length:\r\n 4\r\n\r\n",
+        &format!("HTTP/1.1 200 OK\r\n{many}Content-Length: 4\r\n\r\n"),
+        &format!(
+            "HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 4\r\n\r\n",
+            "y".repeat(50_000)
+        ),
+    ] {
+        let folder = tempdir().unwrap();
+        get(folder.path(), &[&saying(format!("{head}wine")).url("/x")]).is(0, "");
+        assert_eq!(fs::read(folder.path().join("x")).unwrap(), b"wine");
+    }
+}
+
+#[test]
+fn chunks_are_taken_as_other_clients_take_them() {
+    let long = "x".repeat(5000);
+    for body in [
+        &format!("4;{long}\r\nwine\r\n0\r\n\r\n"),
+        "0000000000000000000000004\r\nwine\r\n0\r\n\r\n",
+        "4 \r\nwine\r\n0 ; a=\"b\"\r\n\r\n",
+        &format!("4\r\nwine\r\n0\r\nA: {long}\r\nB: {long}\r\n\r\n"),
+        "4\nwine\n0\n\n",
+    ] {
+        let folder = tempdir().unwrap();
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        get(folder.path(), &[&saying(format!("{head}{body}")).url("/x")]).is(0, "");
+        assert_eq!(fs::read(folder.path().join("x")).unwrap(), b"wine");
+    }
+}
+
+#[test]
+fn a_body_whose_trailers_or_extensions_never_end_is_refused() {
+    for endless in [
+        "A: b\r\n",
+        "A",
+        "1;xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\nw\r\n",
+    ] {
+        let folder = tempdir().unwrap();
+        let origin = Origin::start(move |_, _, mut stream| {
+            let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+            let last = if endless.starts_with('A') {
+                "0\r\n"
+            } else {
+                ""
+            };
+            stream
+                .write_all(format!("{head}{last}").as_bytes())
+                .unwrap();
+            let line = endless.repeat(1000);
+            while stream.write_all(line.as_bytes()).is_ok() {}
+        });
+        let outcome = get(folder.path(), &[&origin.url("/x")]);
+        assert_eq!(outcome.code, Some(7), "{outcome:?}");
+        assert!(
+            outcome
+                .stderr
+                .contains("extensions or trailers are too long")
+        );
+        assert!(!folder.path().join("x").exists());
+    }
+}
+
+#[test]
+fn all_of_it_may_have_a_limit() {
+    let folder = tempdir().unwrap();
+    let origin = Origin::start(|asked, _, mut stream| {
+        if asked.path == "/drip" {
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        }
+        // A byte at a time, so that no silence is long.
+        while stream.write_all(b"w").is_ok() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    });
+    let limit = ["-q", "--max-time", "300ms"];
+    let url = origin.url("/drip");
+    let outcome = get(folder.path(), &[&limit[..], &[&url]].concat());
+    assert_eq!(outcome.code, Some(4), "{outcome:?}");
+    let late = "bytes: it takes longer than 300ms; ";
+    assert!(outcome.stderr.contains(late), "{outcome:?}");
+    // Not even a rest goes beyond it.
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let url = format!("http://{closed}/x");
+    let mut command = carafe(folder.path());
+    let flags = ["get", "--max-time", "5m", "--retry-delay", "1h", &url];
+    let outcome = run(command.args(flags), b"");
+    assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+    // Nor does a name.
+    let server = fake::serve(|mut stream| {
+        while stream.write_all(b"w").is_ok() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    });
+    let outcome = get(
+        folder.path(),
+        &[&limit[..], &[&server.to_string(), "y"]].concat(),
+    );
+    assert_eq!(outcome.code, Some(4), "{outcome:?}");
+    assert!(outcome.stderr.contains(late), "{outcome:?}");
 }
 
 #[test]
@@ -500,6 +631,6 @@ fn connecting_has_a_limit() {
     }
     let url = format!("http://{address}/x");
     let flags = ["--connect-timeout", "200ms", "--retries", "0", &url];
-    let line = "cannot connect: nobody answers within 200ms";
+    let line = format!("cannot connect: {address}: connection timed out");
     get(folder.path(), &flags).is(4, &format!("carafe: {url}: {line}\n"));
 }

@@ -130,23 +130,71 @@ fn one_command_goes_on_where_each_try_was_cut_off() {
 }
 
 #[test]
-fn tries_run_out_and_are_told() {
+fn tries_without_progress_run_out_and_are_told() {
     let version = wine();
     let folder = tempdir().unwrap();
-    let origin = Origin::of(move |asked, _| cut(version.answer(asked), 300));
+    let origin = Origin::of(move |asked, count| match count {
+        0..3 => cut(version.answer(asked), 300),
+        _ => cut(version.answer(asked), 0),
+    });
     let url = origin.url("/x");
     let broken =
         |bytes| format!("carafe: {url}: the download broke off after {bytes} bytes: {CUT}");
+    // Whenever something came, they are counted from one.
     get(folder.path(), &["--retries", "2", &url]).is(
         4,
         &format!(
-            "{}; trying again in 0s (1 of 2)\n{}; trying again in 0s (2 of 2)\n\
-             {}; 900 bytes are kept in x.part\n",
+            "{}; trying again in 0s (1 of 2)\n{}; trying again in 0s (1 of 2)\n\
+             {again}; trying again in 0s (1 of 2)\n{again}; trying again in 0s (2 of 2)\n\
+             {again}; 900 bytes are kept in x.part\n",
             broken(300),
             broken(600),
-            broken(900)
+            again = broken(900),
         ),
     );
+}
+
+#[test]
+fn what_comes_a_second_time_is_no_progress() {
+    // Without a validator every try begins at zero.
+    let folder = tempdir().unwrap();
+    let origin = origin::saying("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nwine");
+    let outcome = get(folder.path(), &["-q", "--retries", "2", &origin.url("/x")]);
+    assert_eq!(outcome.code, Some(4), "{outcome:?}");
+    // The first four bytes were progress.
+    assert_eq!(origin.asked().len(), 3);
+}
+
+#[test]
+fn a_part_of_another_coding_adds_nothing() {
+    for length in ["", "Content-Length: 600\r\n"] {
+        let left = LeftOver::of(&wine(), 400);
+        left.now(move |asked, _| match asked.from() {
+            Some(_) => {
+                let fields = format!(
+                    "Content-Range: bytes 400-999/1000\r\nContent-Encoding: gzip\r\n{length}"
+                );
+                wine().with_head("206 Partial Content", &fields, &[b'z'; 600])
+            }
+            None => wine().answer(asked),
+        });
+        assert_eq!(left.get(&["-q"]).code, Some(0));
+        left.is(&wine().body);
+        assert_eq!(left.asked(), of_get(&[Some(400), None]));
+    }
+}
+
+#[test]
+fn what_came_coded_is_not_continued() {
+    let version = Version {
+        validators: "ETag: \"red\"\r\nContent-Encoding: gzip\r\n".into(),
+        ..wine()
+    };
+    let left = LeftOver::of(&version, 400);
+    left.now(|asked, _| wine().answer(asked));
+    left.get(&[]).is(0, "");
+    left.is(&wine().body);
+    assert_eq!(left.asked(), of_get(&[None]));
 }
 
 #[test]

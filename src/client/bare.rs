@@ -1,11 +1,12 @@
 //! A download over the bare protocol: a name goes, bytes come, and the end of the connection is
 //! the end of the file.
 
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
 
+use super::Failure;
+use super::connection::{self, Connection};
 use super::download::{Came, Download};
-use super::{Failure, connection};
 use crate::cli::ServerAddress;
 use crate::escape::Escaped;
 use crate::limits;
@@ -52,18 +53,17 @@ fn ask_once(
     name: &[u8],
     ending: Ending,
 ) -> Result<Came, Failure> {
-    let patience = &download.args.patience;
-    let stream = connection::connect(server, patience)?;
-    send_name(&stream, name, ending)
-        .map_err(|error| connection::broken("the name could not be sent", &error, patience))?;
-    receive(download, stream)
+    let mut connection = Connection::open(server, &download.patience)?;
+    send_name(&mut connection, name, ending)
+        .map_err(|error| connection::broken("the name could not be sent", &error))?;
+    receive(download, connection)
 }
 
-fn receive(download: &mut Download<'_>, mut stream: TcpStream) -> Result<Came, Failure> {
+fn receive(download: &mut Download<'_>, mut connection: Connection) -> Result<Came, Failure> {
     let mut buffer = vec![0; limits::CLIENT_BUFFER_BYTES];
     let mut came = 0;
     loop {
-        match stream.read(&mut buffer) {
+        match connection.read(&mut buffer) {
             Ok(0) if came == 0 => return Ok(Came::Nothing),
             Ok(0) => return Ok(Came::Whole(came)),
             Ok(count) => {
@@ -73,10 +73,9 @@ fn receive(download: &mut Download<'_>, mut stream: TcpStream) -> Result<Came, F
                 }
                 download.progress.set_position(came);
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => {
                 let what = format!("the download broke off after {came} bytes");
-                return Err(connection::broken(&what, &error, &download.args.patience));
+                return Err(connection::broken(&what, &error));
             }
         }
     }
@@ -84,16 +83,16 @@ fn receive(download: &mut Download<'_>, mut stream: TcpStream) -> Result<Came, F
 
 /// Sends the name and what ends it in one write: a name that arrives in pieces may be taken for
 /// another. The protocol drops one CR before the LF, so a name that ends in CR gets a second one.
-fn send_name(mut stream: &TcpStream, name: &[u8], ending: Ending) -> io::Result<()> {
+fn send_name(connection: &mut Connection, name: &[u8], ending: Ending) -> io::Result<()> {
     let terminator: &[u8] = match ending {
         Ending::LineFeed if name.ends_with(b"\r") => b"\r\n",
         Ending::LineFeed => b"\n",
         Ending::HalfClose | Ending::Open => b"",
     };
-    stream.write_all(&[name, terminator].concat())?;
+    connection.write_all(&[name, terminator].concat())?;
     if let Ending::HalfClose = ending {
         // A connection that has gone says so at the read, where bytes may have come before.
-        let _ = stream.shutdown(Shutdown::Write);
+        let _ = connection.stream().shutdown(Shutdown::Write);
     }
     Ok(())
 }

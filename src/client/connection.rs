@@ -1,37 +1,170 @@
 //! From a server's address to a connection whose silence has a limit, and what to say when it
 //! fails.
 
-use std::io::{self, ErrorKind};
-use std::net::{TcpStream, ToSocketAddrs as _};
-use std::time::Duration;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::Failure;
+use super::retry::Trouble;
 use crate::cli::{ClientArgs, Exit, ServerAddress};
-use crate::escape::Escaped;
+use crate::escape::{Escaped, EscapedText};
 
-/// Connects to the first of the host's addresses that answers. Each has the connect timeout for
-/// itself, and no read or write of the connection waits longer than the timeout.
-///
-/// # Errors
-/// [`Exit::Network`], with what came of every address.
-pub(super) fn connect(server: &ServerAddress, patience: &ClientArgs) -> Result<TcpStream, Failure> {
-    let addresses = (server.host.as_str(), server.port)
-        .to_socket_addrs()
-        .map_err(|error| {
-            let host = Escaped(server.host.as_bytes());
-            Failure::new(Exit::Network, format!("cannot resolve {host}: {error}"))
-        })?;
-    let mut refusals = Vec::new();
-    for address in addresses {
-        let connected = TcpStream::connect_timeout(&address, patience.connect_timeout)
-            .and_then(|stream| limit_silence(&stream, patience.timeout).map(|()| stream));
-        match connected {
-            Ok(stream) => return Ok(stream),
-            Err(error) => refusals.push(format!("{address}: {error}")),
+/// How long things may take: a connect, a silence, and all of a download.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    args: ClientArgs,
+    deadline: Option<Instant>,
+}
+
+impl Patience {
+    /// The time for all of it begins now.
+    pub(super) fn starting_now(args: ClientArgs) -> Self {
+        let deadline = args
+            .max_time
+            .and_then(|time| Instant::now().checked_add(time));
+        Self { args, deadline }
+    }
+
+    /// The time that is left in all, if it has a limit.
+    pub(super) fn left(&self) -> Option<Duration> {
+        self.deadline
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// This limit, or what is left in all if that is less.
+    fn at_most(&self, limit: Duration) -> io::Result<Duration> {
+        match self.left() {
+            Some(Duration::ZERO) => Err(self.timed_out()),
+            Some(left) => Ok(left.min(limit)),
+            None => Ok(limit),
         }
     }
-    let line = format!("cannot connect: {}", refusals.join("; "));
-    Err(Failure::new(Exit::Network, line))
+
+    /// The error of a wait that came to its end.
+    fn timed_out(&self) -> io::Error {
+        let is_over = self.left() == Some(Duration::ZERO);
+        let text = match self.args.max_time.filter(|_| is_over) {
+            Some(time) => format!("it takes longer than {}", humantime::format_duration(time)),
+            None => {
+                let timeout = humantime::format_duration(self.args.timeout);
+                format!("nothing moved for {timeout}")
+            }
+        };
+        io::Error::new(ErrorKind::TimedOut, text)
+    }
+}
+
+/// A connection on which no read and no write waits longer than it may.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    patience: Patience,
+}
+
+impl Connection {
+    /// Connects to the first of the host's addresses that answers. Each has the connect timeout for
+    /// itself, and so has the search for them.
+    ///
+    /// # Errors
+    /// [`Exit::Network`], with what came of every address. A host that can't be found today won't be
+    /// found in a second either.
+    pub(super) fn open(server: &ServerAddress, patience: &Patience) -> Result<Self, Trouble> {
+        let lasting = |why: &dyn std::fmt::Display| {
+            let host = Escaped(server.host.as_bytes());
+            let why = EscapedText(&why.to_string()).to_string();
+            Failure::new(Exit::Network, format!("cannot resolve {host}: {why}"))
+        };
+        let addresses = resolve(server, patience).map_err(|error| lasting(&error))?;
+        let mut refusals = Vec::new();
+        for address in addresses {
+            match connect(address, patience) {
+                Ok(stream) => {
+                    let patience = *patience;
+                    return Ok(Self { stream, patience });
+                }
+                Err(error) => refusals.push(format!("{address}: {error}")),
+            }
+        }
+        let line = format!("cannot connect: {}", refusals.join("; "));
+        Err(Trouble::Passing(Failure::new(Exit::Network, line), None))
+    }
+
+    /// The socket.
+    pub(super) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// With a limit for all of it, each wait may be shorter than the one before.
+    fn limit_wait(&self) -> io::Result<()> {
+        if self.patience.deadline.is_none() {
+            return Ok(());
+        }
+        let limit = self.patience.at_most(self.patience.args.timeout)?;
+        limit_silence(&self.stream, limit)
+    }
+
+    /// The kernel reports our own timeout as `EAGAIN`.
+    fn in_words(&self, error: io::Error) -> io::Error {
+        match error.kind() {
+            ErrorKind::WouldBlock => self.patience.timed_out(),
+            _ => error,
+        }
+    }
+}
+
+impl Read for Connection {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.limit_wait()?;
+            match self.stream.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => return result.map_err(|error| self.in_words(error)),
+            }
+        }
+    }
+}
+
+impl Write for Connection {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.limit_wait()?;
+        let written = self.stream.write(bytes);
+        written.map_err(|error| self.in_words(error))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The addresses of a host. The resolver knows no limit; a thread of its own waits for it, and is
+/// left behind if that takes too long.
+fn resolve(server: &ServerAddress, patience: &Patience) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(ip) = server.host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, server.port)]);
+    }
+    let limit = patience.at_most(patience.args.connect_timeout)?;
+    let (host, port) = (server.host.clone(), server.port);
+    let (sender, receiver) = mpsc::channel();
+    thread::Builder::new().spawn(move || {
+        let found = (host.as_str(), port).to_socket_addrs();
+        // Nobody may be waiting any more.
+        let _ = sender.send(found.map(Vec::from_iter));
+    })?;
+    receiver.recv_timeout(limit).unwrap_or_else(|_| {
+        let limit = humantime::format_duration(limit);
+        let text = format!("no answer within {limit}");
+        Err(io::Error::new(ErrorKind::TimedOut, text))
+    })
+}
+
+fn connect(address: SocketAddr, patience: &Patience) -> io::Result<TcpStream> {
+    let limit = patience.at_most(patience.args.connect_timeout)?;
+    let stream = TcpStream::connect_timeout(&address, limit)?;
+    limit_silence(&stream, patience.args.timeout)?;
+    Ok(stream)
 }
 
 fn limit_silence(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
@@ -39,13 +172,8 @@ fn limit_silence(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
     stream.set_write_timeout(Some(timeout))
 }
 
-/// The failure of a connection, in words. The kernel reports our own timeout as `EAGAIN`.
-pub(super) fn broken(what: &str, error: &io::Error, patience: &ClientArgs) -> Failure {
-    let line = if error.kind() == ErrorKind::WouldBlock {
-        let timeout = humantime::format_duration(patience.timeout);
-        format!("{what}: nothing moved for {timeout}")
-    } else {
-        format!("{what}: {error}")
-    };
-    Failure::new(Exit::Network, line)
+/// The failure of a connection, in words.
+pub(super) fn broken(what: &str, error: &io::Error) -> Failure {
+    let error = EscapedText(&error.to_string()).to_string();
+    Failure::new(Exit::Network, format!("{what}: {error}"))
 }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use indicatif::ProgressBar;
 
+use super::connection::Patience;
 use super::progress::Console;
 use super::target::{Destination, Target};
 use super::url::Source;
@@ -37,6 +38,7 @@ pub(super) struct Download<'a> {
     pub(super) order: &'a Order,
     pub(super) args: &'a GetArgs,
     pub(super) console: &'a Console,
+    pub(super) patience: Patience,
     pub(super) target: Target,
     pub(super) progress: ProgressBar,
     /// Bytes of the whole that an earlier download had left.
@@ -58,6 +60,7 @@ impl<'a> Download<'a> {
             order,
             args,
             console,
+            patience: Patience::starting_now(args.patience),
             target: Target::at(&order.destination, args.sha256.is_some())?,
             progress: console.bar(&order.label, &order.destination),
             resumed_bytes: 0,

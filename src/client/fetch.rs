@@ -1,35 +1,34 @@
 //! A download over HTTP: continued where an earlier one stopped if the file is still the same, and
 //! tried again when something broke.
 
-use std::io::{ErrorKind, Read as _};
 use std::thread;
+use std::time::Duration;
 
-use fluent_uri::Uri;
-use http::{Method, Response, StatusCode};
-use ureq::Body;
+use http::{Method, StatusCode};
 
 use super::download::{Came, Download};
-use super::http::{Client, Trouble, refusal};
+use super::http::{Client, Response, refusal};
 use super::resume::{self, Record, Rest};
-use super::retry::Retries;
+use super::retry::{Retries, Trouble};
+use super::url::HttpUrl;
 use super::{Failure, progress};
 use crate::cli::Exit;
-use crate::limits;
 
 /// Fetches a URL, as often as it takes and may.
 ///
 /// # Errors
 /// The last try's.
-pub(super) fn fetch(download: &mut Download<'_>, url: &Uri<String>) -> Result<Came, Failure> {
-    let held = download.target.earlier(url.as_str())?;
+pub(super) fn fetch(download: &mut Download<'_>, url: &HttpUrl) -> Result<Came, Failure> {
+    let held = download.target.earlier(&url.identity())?;
     let mut retries = Retries::new(download.args.retries, download.args.retry_delay);
     let mut fetch = Fetch {
-        client: Client::new(download.args.patience),
+        client: Client::new(download.patience),
         download,
         url,
         held,
     };
-    fetch.download.resumed_bytes = fetch.download.target.bytes();
+    let mut most_bytes = fetch.download.target.bytes();
+    fetch.download.resumed_bytes = most_bytes;
     loop {
         let (failure, asked) = match fetch.attempt() {
             Ok(came) => return Ok(came),
@@ -39,7 +38,15 @@ pub(super) fn fetch(download: &mut Download<'_>, url: &Uri<String>) -> Result<Ca
         if fetch.is_stuck() {
             return Err(failure);
         }
-        let Some(rest) = retries.next(asked) else {
+        // Bytes that came for the second time are no progress.
+        let bytes = fetch.download.target.bytes();
+        if bytes > most_bytes {
+            most_bytes = bytes;
+            retries.begin_anew();
+        }
+        let left = fetch.download.patience.left();
+        let is_in_time = |rest: &Duration| left.is_none_or(|left| *rest < left);
+        let Some(rest) = retries.next(asked).filter(is_in_time) else {
             return Err(failure);
         };
         let (line, (nth, count)) = (failure.line, retries.position());
@@ -54,7 +61,7 @@ pub(super) fn fetch(download: &mut Download<'_>, url: &Uri<String>) -> Result<Ca
 struct Fetch<'a, 'b> {
     client: Client,
     download: &'a mut Download<'b>,
-    url: &'a Uri<String>,
+    url: &'a HttpUrl,
     /// Of what version the target's bytes are, if that is known well enough to continue them.
     held: Option<Record>,
 }
@@ -69,8 +76,8 @@ impl Fetch<'_, '_> {
             };
             let after = Some((from, record.validator()));
             let response = self.client.ask(&Method::GET, self.url, after)?;
-            let headers = response.headers();
-            match response.status() {
+            let headers = &response.headers;
+            match response.status {
                 StatusCode::PARTIAL_CONTENT => {
                     let Some(rest) = record.continued_by(headers, from) else {
                         return self.afresh("the server sends another part than it was asked for");
@@ -113,9 +120,9 @@ impl Fetch<'_, '_> {
         self.whole(response)
     }
 
-    fn whole(&mut self, response: Response<Body>) -> Result<Came, Trouble> {
-        let headers = response.headers();
-        match response.status() {
+    fn whole(&mut self, response: Response) -> Result<Came, Trouble> {
+        let headers = &response.headers;
+        match response.status {
             StatusCode::OK => {}
             StatusCode::PARTIAL_CONTENT => {
                 let line = "the server sends a part when it was asked for the whole";
@@ -123,7 +130,7 @@ impl Fetch<'_, '_> {
             }
             status => return Err(refusal(status, headers)),
         }
-        let record = Record::of(self.url.as_str(), headers);
+        let record = Record::of(&self.url.identity(), headers);
         let length = resume::content_length(headers);
         self.download.target.begin(record.as_ref())?;
         self.held = record;
@@ -137,7 +144,7 @@ impl Fetch<'_, '_> {
     /// Adds the rest, or a part of it: then there is more to ask for.
     fn append(
         &mut self,
-        response: Response<Body>,
+        response: Response,
         from: u64,
         rest: Rest,
     ) -> Result<Option<Came>, Trouble> {
@@ -155,27 +162,29 @@ impl Fetch<'_, '_> {
 
     /// Writes what comes, up to where the file may end; whether the reader of our output has had
     /// enough of it.
-    fn receive(&mut self, response: Response<Body>, end: u64) -> Result<bool, Trouble> {
+    fn receive(&mut self, mut response: Response, end: u64) -> Result<bool, Trouble> {
         let target = &mut self.download.target;
-        let mut body = response.into_body().into_reader();
-        let mut buffer = vec![0; limits::CLIENT_BUFFER_BYTES];
         loop {
-            match body.read(&mut buffer) {
-                Ok(0) => return Ok(false),
-                Ok(count) if count as u64 > end - target.bytes() => {
+            match response.body.next() {
+                Ok(None) => return Ok(false),
+                Ok(Some(bytes)) if bytes.len() as u64 > end - target.bytes() => {
                     // Whose bytes these are, and those before them, nobody can tell.
                     target.forget()?;
                     let line = "the server sends more than the part it announced";
                     return Err(Failure::new(Exit::Protocol, line).into());
                 }
-                Ok(count) => {
-                    if target.write(&buffer[..count])?.is_break() {
+                Ok(Some(bytes)) => {
+                    if target.write(bytes)?.is_break() {
                         return Ok(true);
                     }
                     self.download.progress.set_position(target.bytes());
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.client.cut_off(target.bytes(), error)),
+                Err(fault) => {
+                    let bytes = target.bytes();
+                    return Err(
+                        fault.trouble(&format!("the download broke off after {bytes} bytes"))
+                    );
+                }
             }
         }
     }
@@ -183,8 +192,8 @@ impl Fetch<'_, '_> {
     /// Whether the server still has the version of which every byte is here.
     fn is_unchanged(&self, record: &Record, bytes: u64) -> Result<bool, Trouble> {
         let response = self.client.ask(&Method::HEAD, self.url, None)?;
-        let is_ok = response.status() == StatusCode::OK;
-        Ok(is_ok && record.is_whole_by(response.headers(), bytes))
+        let is_ok = response.status == StatusCode::OK;
+        Ok(is_ok && record.is_whole_by(&response.headers, bytes))
     }
 
     /// Whether another try would send again what can't be taken back.

@@ -83,10 +83,10 @@ fn located(url: &[u8], args: &GetArgs) -> Result<Order, Failure> {
             label: url.to_vec(),
             ..named(server, &name, args)?
         },
-        Source::Http(uri) => Order {
+        Source::Http(http_url) => Order {
             label: url.to_vec(),
-            destination: destination(url, url::file_name(&uri).as_deref(), args)?,
-            source: Source::Http(uri),
+            destination: destination(url, http_url.file_name().as_deref(), args)?,
+            source: Source::Http(http_url),
         },
     };
     if args.unterminated && matches!(order.source, Source::Http(_)) {

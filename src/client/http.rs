@@ -1,59 +1,44 @@
 //! One request over HTTP/1.1, redirects followed, and what its failures mean: worth another try or
-//! not. The framing of bodies is ureq's, which reports one that ends early.
+//! not. An answer's bytes are understood by `crate::http::response`.
+//!
+//! Everything goes through `Read + Write`: TLS would stand between here and the connection.
 
-use std::io;
-use std::time::{Duration, SystemTime};
+use std::fmt::Write as _;
+use std::io::{self, Read, Write as _};
+use std::ops::Range;
+use std::time::SystemTime;
 
-use fluent_uri::Uri;
-use http::header::{CONNECTION, IF_RANGE, LOCATION, RANGE, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
-use ureq::{Agent, Body, Timeout};
+use http::header::LOCATION;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
+use super::Failure;
+use super::connection::{self, Connection, Patience};
 use super::resume::Validator;
-use super::{Failure, retry, url};
-use crate::cli::{ClientArgs, Exit};
+use super::retry::{self, Trouble};
+use super::url::{self, HttpUrl};
+use crate::cli::Exit;
 use crate::escape::{Escaped, EscapedText};
+use crate::http::response::{Chunk, Chunks, Framing, Head, parse_fields};
 use crate::limits;
 
-/// Why an answer, or the rest of one, didn't come.
-#[derive(Debug)]
-pub(super) enum Trouble {
-    /// It would be the same again.
-    Lasting(Failure),
-    /// It may be better later: at the server's word, after so long.
-    Passing(Failure, Option<Duration>),
-}
-
-impl From<Failure> for Trouble {
-    fn from(failure: Failure) -> Self {
-        Self::Lasting(failure)
-    }
-}
+const USER_AGENT: &str = concat!("carafe/", env!("CARGO_PKG_VERSION"));
 
 /// Asks servers, each time on a connection of its own.
 #[derive(Debug)]
 pub(super) struct Client {
-    agent: Agent,
-    patience: ClientArgs,
+    patience: Patience,
+}
+
+/// What a server answers: the head, and what brings the body.
+pub(super) struct Response {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Body,
 }
 
 impl Client {
-    pub(super) fn new(patience: ClientArgs) -> Self {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_idle_connections(0)
-            .proxy(None)
-            .user_agent(concat!("carafe/", env!("CARGO_PKG_VERSION")))
-            .accept_encoding("identity")
-            .timeout_connect(Some(patience.connect_timeout))
-            .timeout_per_read(Some(patience.timeout))
-            .timeout_per_write(Some(patience.timeout))
-            .build();
-        Self {
-            agent: config.into(),
-            patience,
-        }
+    pub(super) fn new(patience: Patience) -> Self {
+        Self { patience }
     }
 
     /// Asks for a URL, or for what follows its first bytes if they are still of this version. The
@@ -64,14 +49,14 @@ impl Client {
     pub(super) fn ask(
         &self,
         method: &Method,
-        url: &Uri<String>,
+        url: &HttpUrl,
         after: Option<(u64, &Validator)>,
-    ) -> Result<Response<Body>, Trouble> {
+    ) -> Result<Response, Trouble> {
         let mut url = url.clone();
         for _ in 0..=limits::REDIRECTS_MAX {
             let response = self.ask_once(method, &url, after)?;
             let Some(location) = location(&response) else {
-                return sound(response);
+                return Ok(response);
             };
             url = url::follow(&url, location).map_err(|why| {
                 let location = Escaped(location);
@@ -88,92 +73,264 @@ impl Client {
     fn ask_once(
         &self,
         method: &Method,
-        url: &Uri<String>,
+        url: &HttpUrl,
         after: Option<(u64, &Validator)>,
-    ) -> Result<Response<Body>, Trouble> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(url.as_str())
-            .header(CONNECTION, "close");
-        if let Some((bytes, if_range)) =
-            after.and_then(|(bytes, validator)| Some((bytes, validator.if_range()?)))
-        {
-            request = request
-                .header(RANGE, format!("bytes={bytes}-"))
-                .header(IF_RANGE, if_range);
+    ) -> Result<Response, Trouble> {
+        let mut connection = Connection::open(url.server(), &self.patience)?;
+        let request = request(method, url, after);
+        connection
+            .write_all(request.as_bytes())
+            .map_err(|error| Fault::from(error).trouble("the request could not be sent"))?;
+        receive(connection, method).map_err(|fault| fault.trouble("no answer came"))
+    }
+}
+
+/// A request's bytes. A connection carries one: its end is one more sign of the body's.
+fn request(method: &Method, url: &HttpUrl, after: Option<(u64, &Validator)>) -> String {
+    let (target, host) = (url.target(), url.host_field());
+    let mut text = format!(
+        "{method} {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {USER_AGENT}\r\n\
+         Accept: */*\r\nAccept-Encoding: identity\r\nConnection: close\r\n"
+    );
+    let if_range = after.and_then(|(bytes, validator)| Some((bytes, validator.if_range()?)));
+    if let Some((bytes, if_range)) = if_range {
+        // Writing to memory doesn't fail.
+        let _ = write!(text, "Range: bytes={bytes}-\r\nIf-Range: {if_range}\r\n");
+    }
+    text + "\r\n"
+}
+
+/// Reads an answer's head.
+fn receive(mut stream: impl Read + 'static, method: &Method) -> Result<Response, Fault> {
+    let mut buffer = vec![0; limits::CLIENT_BUFFER_BYTES];
+    let mut head = Vec::new();
+    loop {
+        let count = stream.read(&mut buffer)?;
+        if count == 0 {
+            return Err(Fault::CutOff);
         }
-        let request = request.body(()).map_err(|error| {
-            let url = Escaped(url.as_str().as_bytes());
-            Failure::usage(format!("'{url}' won't do: {error}"))
-        })?;
-        self.agent
-            .run(request)
-            .map_err(|error| self.broken("no answer came", error))
+        head.extend_from_slice(&buffer[..count]);
+        let mut headers = HeaderMap::new();
+        let mut is_sound = true;
+        let parsed = parse_fields(&head, |name, value| {
+            is_sound &= add_field(&mut headers, name, value).is_some();
+        });
+        let (used, status, framing) = match parsed {
+            Head::Partial => continue,
+            Head::Bad(why) => return Err(Fault::NoHttp(why)),
+            Head::Whole { .. } if !is_sound => return Err(Fault::NoHttp("a field is none")),
+            Head::Whole {
+                used,
+                status,
+                framing,
+                ..
+            } => (used, status, framing),
+        };
+        let status = StatusCode::from_u16(status).map_err(|_| Fault::NoHttp("it has no status"))?;
+        let left = match framing {
+            _ if *method == Method::HEAD => Left::Length(0),
+            Framing::Length(length) => Left::Length(length),
+            Framing::Chunked => Left::Chunks(Chunks::default()),
+            Framing::UntilClose => Left::UntilClose,
+        };
+        // What follows the head came with its last bytes.
+        let unread = count - (head.len() - used)..count;
+        let body = Body {
+            stream: Box::new(stream),
+            buffer,
+            unread,
+            left,
+        };
+        return Ok(Response {
+            status,
+            headers,
+            body,
+        });
     }
+}
 
-    /// The failure of a body that came so far.
-    pub(super) fn cut_off(&self, came: u64, error: io::Error) -> Trouble {
-        let what = format!("the download broke off after {came} bytes");
-        self.broken(&what, ureq::Error::from(error))
+fn add_field(headers: &mut HeaderMap, name: &str, value: &[u8]) -> Option<()> {
+    let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+    let value = HeaderValue::from_bytes(value).ok()?;
+    headers.try_append(name, value).ok().map(|_| ())
+}
+
+/// A body on its way.
+pub(super) struct Body {
+    stream: Box<dyn Read>,
+    buffer: Vec<u8>,
+    /// What of the buffer has come and is not taken.
+    unread: Range<usize>,
+    left: Left,
+}
+
+/// What is missing of a body.
+enum Left {
+    Length(u64),
+    Chunks(Chunks),
+    UntilClose,
+}
+
+impl Body {
+    /// The next bytes; `None` when all have come. Only the end that the head announced is one: a
+    /// connection that ends a body of no known length must be closed, not broken.
+    ///
+    /// # Errors
+    /// Why there is no more, though there should be.
+    pub(super) fn next(&mut self) -> Result<Option<&[u8]>, Fault> {
+        loop {
+            let Range { start, end } = self.unread;
+            let bytes = match &mut self.left {
+                Left::Length(0) => return Ok(None),
+                Left::Length(left) => {
+                    // No more than the buffer's length.
+                    let count = (*left).min((end - start) as u64) as usize;
+                    *left -= count as u64;
+                    start..start + count
+                }
+                Left::UntilClose => start..end,
+                Left::Chunks(chunks) => match chunks.next(&self.buffer[..end], start) {
+                    Chunk::Data(range) => range,
+                    Chunk::NeedMore => end..end,
+                    Chunk::End(_) => {
+                        self.left = Left::Length(0);
+                        return Ok(None);
+                    }
+                    Chunk::Bad(why) => return Err(Fault::NoHttp(why)),
+                },
+            };
+            self.unread.start = bytes.end;
+            if !bytes.is_empty() {
+                return Ok(Some(&self.buffer[bytes]));
+            }
+            let count = self.stream.read(&mut self.buffer)?;
+            if count == 0 {
+                return match self.left {
+                    Left::UntilClose => Ok(None),
+                    _ => Err(Fault::CutOff),
+                };
+            }
+            self.unread = 0..count;
+        }
     }
+}
 
-    fn broken(&self, what: &str, error: ureq::Error) -> Trouble {
-        let passing = |line| Trouble::Passing(Failure::new(Exit::Network, line), None);
-        let text = |error: &dyn std::fmt::Display| EscapedText(&error.to_string()).to_string();
-        match error {
-            ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
-                let limit = humantime::format_duration(self.patience.connect_timeout);
-                passing(format!("cannot connect: nobody answers within {limit}"))
+/// Why an answer, or the rest of one, didn't come.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The connection failed: a reset, a silence.
+    Broken(io::Error),
+    /// It was closed before the end.
+    CutOff,
+    /// These bytes are no HTTP, for this reason.
+    NoHttp(&'static str),
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl Fault {
+    /// The same, in words that begin so.
+    pub(super) fn trouble(self, what: &str) -> Trouble {
+        match self {
+            Self::Broken(error) => Trouble::Passing(connection::broken(what, &error), None),
+            Self::CutOff => {
+                let line = format!("{what}: the server closed the connection too early");
+                Trouble::Passing(Failure::new(Exit::Network, line), None)
             }
-            ureq::Error::Timeout(_) => {
-                let limit = humantime::format_duration(self.patience.timeout);
-                passing(format!("{what}: nothing moved for {limit}"))
-            }
-            ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => passing(
-                format!("{what}: the server closed the connection too early"),
-            ),
-            ureq::Error::Io(error) => passing(format!("{what}: {}", text(&error))),
-            ureq::Error::HostNotFound => {
-                Failure::new(Exit::Network, "cannot resolve the host").into()
-            }
-            error @ (ureq::Error::Protocol(_)
-            | ureq::Error::LargeResponseHeader(..)
-            | ureq::Error::BadUri(_)
-            | ureq::Error::Http(_)) => {
-                Failure::new(Exit::Protocol, format!("{what}: {}", text(&error))).into()
-            }
-            // Among others, an end of file within the line of a chunk's size.
-            error => passing(format!("{what}: {}", text(&error))),
+            Self::NoHttp(why) => Failure::new(Exit::Protocol, format!("{what}: {why}")).into(),
         }
     }
 }
 
 /// Where to ask instead: RFC 9110, 15.4. The other 3xx are for other requests than ours.
-fn location(response: &Response<Body>) -> Option<&[u8]> {
-    let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-    let location = response.headers().get(LOCATION).filter(|_| is_redirect);
-    location.map(http::HeaderValue::as_bytes)
+fn location(response: &Response) -> Option<&[u8]> {
+    let is_redirect = matches!(response.status.as_u16(), 301 | 302 | 303 | 307 | 308);
+    let location = response.headers.get(LOCATION).filter(|_| is_redirect);
+    location.map(HeaderValue::as_bytes)
 }
 
-/// A coding that nobody asked for would end up in the file.
-fn sound(response: Response<Body>) -> Result<Response<Body>, Trouble> {
-    let is_known = |value: &http::HeaderValue| {
-        let coding = value.as_bytes().trim_ascii();
-        coding.eq_ignore_ascii_case(b"chunked")
-    };
-    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
-    if codings.all(is_known) {
-        return Ok(response);
-    }
-    let line = "the server uses a Transfer-Encoding that is not chunked";
-    Err(Failure::new(Exit::Protocol, line).into())
-}
-
-/// The failure of an answer that holds no file. Three of them say that they will pass.
+/// The failure of an answer that holds no file. Those are tried again that curl and wget try again:
+/// the server, or one before it, has trouble of its own, or too much to do.
 pub(super) fn refusal(status: StatusCode, headers: &HeaderMap) -> Trouble {
     let failure = Failure::new(Exit::NoFile, format!("the server says {status}"));
     match status.as_u16() {
-        502..=504 => Trouble::Passing(failure, retry::retry_after(headers, SystemTime::now())),
+        408 | 429 | 500 | 502..=504 => {
+            Trouble::Passing(failure, retry::retry_after(headers, SystemTime::now()))
+        }
         _ => Trouble::Lasting(failure),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    /// What a connection brings: bytes, then an end.
+    struct Script(VecDeque<io::Result<Vec<u8>>>);
+
+    impl Read for Script {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let bytes = self.0.pop_front().unwrap_or(Ok(Vec::new()))?;
+            buffer[..bytes.len()].copy_from_slice(&bytes);
+            Ok(bytes.len())
+        }
+    }
+
+    fn body(pieces: impl IntoIterator<Item = io::Result<Vec<u8>>>) -> Result<Vec<u8>, Fault> {
+        let script = Script(pieces.into_iter().collect());
+        let mut body = receive(script, &Method::GET)?.body;
+        let mut all = Vec::new();
+        while let Some(bytes) = body.next()? {
+            all.extend_from_slice(bytes);
+        }
+        Ok(all)
+    }
+
+    const LENGTH: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwine";
+    const CHUNKS: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nw\r\n3\r\nine\r\n0\r\nA: b\r\n\r\n";
+    const CLOSE: &str = "HTTP/1.1 200 OK\r\n\r\nwine";
+
+    fn pieces(text: &str, size: usize) -> impl Iterator<Item = io::Result<Vec<u8>>> {
+        text.as_bytes().chunks(size).map(|piece| Ok(piece.to_vec()))
+    }
+
+    #[test]
+    fn a_body_is_the_same_however_it_is_cut() {
+        for text in [LENGTH, CHUNKS, CLOSE] {
+            for size in 1..=text.len() {
+                assert_eq!(body(pieces(text, size)).unwrap(), b"wine", "{text} {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_end_but_the_announced_one_is_an_end() {
+        let reset = || Err(io::Error::from(io::ErrorKind::ConnectionReset));
+        for text in [LENGTH, CHUNKS, CLOSE] {
+            for end in 0..text.len() {
+                let cut = &text[..end];
+                let broken = body(pieces(cut, 7).chain([reset()]));
+                assert!(matches!(broken, Err(Fault::Broken(_))), "{cut}: {broken:?}");
+                if text != CLOSE || end < CLOSE.len() - 4 {
+                    let closed = body(pieces(cut, 7));
+                    assert!(matches!(closed, Err(Fault::CutOff)), "{cut}: {closed:?}");
+                }
+            }
+            let broken_after_all = body(pieces(text, 7).chain([reset()]));
+            assert_eq!(broken_after_all.is_ok(), text != CLOSE, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_answer_to_a_head_has_no_body() {
+        let script = Script(pieces("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", 99).collect());
+        let mut response = receive(script, &Method::HEAD).unwrap();
+        assert!(response.body.next().unwrap().is_none());
+        assert_eq!(response.headers.len(), 1);
     }
 }

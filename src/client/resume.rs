@@ -3,7 +3,9 @@
 
 use std::time::SystemTime;
 
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, LAST_MODIFIED, TRANSFER_ENCODING};
+use http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, LAST_MODIFIED, TRANSFER_ENCODING,
+};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
@@ -34,13 +36,13 @@ impl Validator {
     }
 
     /// As `If-Range` holds it, byte for byte as it came; `None` if no header field can.
-    pub(super) fn if_range(&self) -> Option<HeaderValue> {
+    pub(super) fn if_range(&self) -> Option<&str> {
         let (Self::Etag(text) | Self::LastModified(text)) = self;
         let is_fit = match self {
             Self::Etag(tag) => is_strong_tag(tag),
             Self::LastModified(text) => date(text).is_some(),
         };
-        HeaderValue::from_str(text).ok().filter(|_| is_fit)
+        (is_fit && HeaderValue::from_str(text).is_ok()).then_some(text)
     }
 
     /// Whether a 206 may be of this version. It must repeat an entity tag, and may leave out a date:
@@ -92,6 +94,7 @@ pub(super) struct Record {
 impl Record {
     /// The record of a whole answer that begins; `None` if it can't be continued.
     pub(super) fn of(url: &str, headers: &HeaderMap) -> Option<Self> {
+        is_plain(headers).then_some(())?;
         Some(Self {
             url: url.into(),
             validator: Validator::of(headers)?,
@@ -129,6 +132,7 @@ impl Record {
         };
         let total = total.or(self.length);
         let is_fit = start == from
+            && is_plain(headers)
             && is_same_total
             && total.is_none_or(|total| end <= total)
             && content_length(headers).is_none_or(|length| length == end - start)
@@ -139,9 +143,17 @@ impl Record {
     /// Whether the answer to a HEAD says that the file is this version, so many bytes long.
     pub(super) fn is_whole_by(&self, headers: &HeaderMap, bytes: u64) -> bool {
         Validator::of(headers).as_ref() == Some(&self.validator)
+            && is_plain(headers)
             && content_length(headers).is_none_or(|length| length == bytes)
             && self.length.is_none_or(|length| length == bytes)
     }
+}
+
+/// Whether the bytes are the file's own. Those of a coding that nobody asked for are another file's,
+/// whatever the validator says.
+fn is_plain(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(CONTENT_ENCODING).iter();
+    codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// What a 206 adds to the bytes that are here.
@@ -283,7 +295,25 @@ mod tests {
     fn a_206_continues_only_the_same_version_at_the_right_place() {
         let rest = |end, total| Some(Rest { end, total });
         let etag = "etag: \"a\"";
-        let cases: [(&[&str], Option<u64>, Option<Rest>); 16] = [
+        let cases: [(&[&str], Option<u64>, Option<Rest>); 18] = [
+            (
+                &[
+                    "content-range: bytes 4-9/10",
+                    "content-encoding: gzip",
+                    etag,
+                ],
+                Some(10),
+                None,
+            ),
+            (
+                &[
+                    "content-range: bytes 4-9/10",
+                    "content-encoding: Identity",
+                    etag,
+                ],
+                None,
+                rest(10, Some(10)),
+            ),
             (
                 &["content-range: bytes 4-9/10", etag],
                 Some(10),

@@ -5,13 +5,37 @@ use std::time::{Duration, SystemTime};
 use http::HeaderMap;
 use http::header::RETRY_AFTER;
 
+use super::Failure;
 use crate::limits;
 
-/// How many new tries there may be, and the rest before the next.
+/// Why something didn't come, and whether it is worth another try.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// It would be the same again.
+    Lasting(Failure),
+    /// It may be better later: at the server's word, after so long.
+    Passing(Failure, Option<Duration>),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Lasting(failure)
+    }
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        let (Trouble::Lasting(failure) | Trouble::Passing(failure, _)) = trouble;
+        failure
+    }
+}
+
+/// How many new tries there may be without progress, and the rest before the next.
 #[derive(Debug)]
 pub(super) struct Retries {
     count: u64,
     made: u64,
+    first_rest: Duration,
     rest: Duration,
     rest_max: Duration,
 }
@@ -21,6 +45,7 @@ impl Retries {
         Self {
             count,
             made: 0,
+            first_rest,
             rest: first_rest,
             rest_max: first_rest.max(limits::RETRY_DELAY_MAX),
         }
@@ -37,6 +62,12 @@ impl Retries {
         self.rest = (2 * rest).min(self.rest_max);
         let asked = asked.unwrap_or_default().min(limits::RETRY_AFTER_MAX);
         Some(rest.max(asked))
+    }
+
+    /// Something came: what failed before says nothing about the next try.
+    pub(super) fn begin_anew(&mut self) {
+        self.made = 0;
+        self.rest = self.first_rest;
     }
 
     /// Which of the new tries is the next, of how many.
@@ -70,6 +101,9 @@ mod tests {
         let mut slow = Retries::new(2, Duration::from_secs(3600));
         assert_eq!(slow.next(None), slow.next(None));
         assert_eq!(slow.next(None), None);
+        retries.begin_anew();
+        assert_eq!(retries.next(None), Some(Duration::from_secs(1)));
+        assert_eq!(retries.position(), (1, 7));
     }
 
     #[test]

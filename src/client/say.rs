@@ -4,7 +4,8 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 
 use encoding_rs::Encoding;
 
-use super::{Failure, connection, prompt, tell};
+use super::connection::{self, Connection, Patience};
+use super::{Failure, prompt, tell};
 use crate::cli::{Exit, SayArgs};
 use crate::escape::{Escaped, EscapedText};
 use crate::limits;
@@ -29,12 +30,12 @@ fn say(args: &SayArgs) -> Result<(), Failure> {
             .map_err(|_| Failure::usage("text: it is not UTF-8"))?,
     };
     let request = encode(&text, args.encoding)?;
-    let mut stream = connection::connect(&server, &args.patience)?;
-    stream.write_all(&request).map_err(|error| {
-        connection::broken("the text could not be sent", &error, &args.patience)
-    })?;
+    let mut connection = Connection::open(&server, &Patience::starting_now(args.patience))?;
+    connection
+        .write_all(&request)
+        .map_err(|error| connection::broken("the text could not be sent", &error))?;
     let mut reply = Vec::new();
-    let end = stream
+    let end = connection
         .take(limits::REPLY_BYTES_MAX as u64 + 1)
         .read_to_end(&mut reply);
     let came = reply.len();
@@ -44,7 +45,7 @@ fn say(args: &SayArgs) -> Result<(), Failure> {
     match end {
         Err(error) => {
             let what = format!("the reply broke off after {came} bytes");
-            Err(connection::broken(&what, &error, &args.patience))
+            Err(connection::broken(&what, &error))
         }
         Ok(0) => Err(Failure::new(
             Exit::Failed,

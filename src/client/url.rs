@@ -1,5 +1,7 @@
 //! URLs on the command line and in redirects: what they ask for, and the file name they suggest.
 
+use std::ops::Range;
+
 use fluent_uri::{Uri, UriRef};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
 
@@ -32,8 +34,72 @@ pub(super) enum Source {
         server: ServerAddress,
         name: Vec<u8>,
     },
-    /// An `http:` URL without a fragment.
-    Http(Uri<String>),
+    /// An `http:` URL.
+    Http(HttpUrl),
+}
+
+/// An `http:` URL without a fragment.
+#[derive(Clone, Debug)]
+pub(super) struct HttpUrl {
+    uri: Uri<String>,
+    server: ServerAddress,
+    /// Which of this machine's links a link-local address is on. No server is told: RFC 6874, 4.
+    zone: Option<String>,
+}
+
+impl HttpUrl {
+    fn new(uri: Uri<String>, zone: Option<String>) -> Result<Self, String> {
+        match uri.scheme().as_str().to_ascii_lowercase().as_str() {
+            "http" => {}
+            "https" => return Err("there is no TLS here; http:// it takes".into()),
+            _ => return Err("it takes http:// only".into()),
+        }
+        Ok(Self {
+            server: server(&uri, zone.as_deref(), HTTP_PORT)?,
+            uri: uri.strip_fragment().to_owned(),
+            zone,
+        })
+    }
+
+    /// Where to connect.
+    pub(super) fn server(&self) -> &ServerAddress {
+        &self.server
+    }
+
+    /// What the first line of a request names: RFC 9112, 3.2.1.
+    pub(super) fn target(&self) -> String {
+        let path = self.uri.path().as_str();
+        let path = if path.is_empty() { "/" } else { path };
+        match self.uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        }
+    }
+
+    /// The value of `Host`: RFC 9110, 7.2.
+    pub(super) fn host_field(&self) -> String {
+        let authority = self.uri.authority();
+        let text = authority.map_or("", |authority| authority.as_str());
+        text.trim_end_matches(':').to_owned()
+    }
+
+    /// What tells it from other URLs.
+    pub(super) fn identity(&self) -> String {
+        match &self.zone {
+            Some(zone) => format!("{zone}%{}", self.uri),
+            None => self.uri.as_str().to_owned(),
+        }
+    }
+
+    /// The last component of the path, decoded, if that can be a file's name.
+    pub(super) fn file_name(&self) -> Option<Vec<u8>> {
+        let path = self.uri.path().as_str();
+        let last = path.rsplit('/').next().unwrap_or(path);
+        let name: Vec<u8> = percent_decode_str(last).collect();
+        let is_fit =
+            !matches!(&name[..], b"" | b"." | b"..") && !name.iter().any(|b| b"/\0".contains(b));
+        is_fit.then_some(name)
+    }
 }
 
 /// Understands an `http://` or `gopher://` URL: RFC 3986, RFC 4266.
@@ -41,49 +107,33 @@ pub(super) enum Source {
 /// # Errors
 /// Why it won't do.
 pub(super) fn parse(text: &[u8]) -> Result<Source, String> {
-    let uri = Uri::parse(tidy(text)).map_err(|(error, _)| error.to_string())?;
-    if uri.scheme().as_str().eq_ignore_ascii_case("gopher") {
-        return bare(&uri);
+    let (text, zone) = without_zone(text)?;
+    let uri = Uri::parse(tidy(&text)).map_err(|(error, _)| error.to_string())?;
+    match uri.scheme().as_str().to_ascii_lowercase().as_str() {
+        "gopher" => bare(&uri, zone.as_deref()),
+        "http" | "https" => HttpUrl::new(uri, zone).map(Source::Http),
+        _ => Err("it takes http:// or gopher://".into()),
     }
-    http(uri).map(Source::Http)
 }
 
-/// Where a `Location` leads: RFC 9110, 10.2.2.
+/// Where a `Location` leads: RFC 9110, 10.2.2. On the same host, it is the same link.
 ///
 /// # Errors
 /// Why it can't be followed.
-pub(super) fn follow(base: &Uri<String>, location: &[u8]) -> Result<Uri<String>, String> {
+pub(super) fn follow(base: &HttpUrl, location: &[u8]) -> Result<HttpUrl, String> {
     let reference = UriRef::parse(tidy(location)).map_err(|(error, _)| error.to_string())?;
     let uri = reference
-        .resolve_against(base)
+        .resolve_against(&base.uri)
         .map_err(|error| error.to_string())?;
-    http(uri)
-}
-
-/// The last component of the path, decoded, if that can be a file's name.
-pub(super) fn file_name(uri: &Uri<String>) -> Option<Vec<u8>> {
-    let path = uri.path().as_str();
-    let last = path.rsplit('/').next().unwrap_or(path);
-    let name: Vec<u8> = percent_decode_str(last).collect();
-    let is_fit =
-        !matches!(&name[..], b"" | b"." | b"..") && !name.iter().any(|b| b"/\0".contains(b));
-    is_fit.then_some(name)
-}
-
-fn http(uri: Uri<String>) -> Result<Uri<String>, String> {
-    match uri.scheme().as_str().to_ascii_lowercase().as_str() {
-        "http" => {}
-        "https" => return Err("there is no TLS here; http:// it takes".into()),
-        _ => return Err("it takes http:// or gopher://".into()),
-    }
-    server(&uri, HTTP_PORT)?;
-    Ok(uri.strip_fragment().to_owned())
+    let host = |uri: &Uri<String>| uri.authority().map(|authority| authority.host().to_owned());
+    let is_same = host(&uri) == host(&base.uri);
+    HttpUrl::new(uri, base.zone.clone().filter(|_| is_same))
 }
 
 /// The type character of a selector says what a browser does with the file: 9 is binary, 0 text.
-fn bare(uri: &Uri<String>) -> Result<Source, String> {
+fn bare(uri: &Uri<String>, zone: Option<&str>) -> Result<Source, String> {
     const TAKES: &str = "it takes gopher://HOST[:PORT]/9NAME";
-    let server = server(uri, GOPHER_PORT)?;
+    let server = server(uri, zone, GOPHER_PORT)?;
     let path = uri.path().as_str();
     let selector = path.strip_prefix("/9").or_else(|| path.strip_prefix("/0"));
     let mut name: Vec<u8> = percent_decode_str(selector.ok_or(TAKES)?).collect();
@@ -94,7 +144,11 @@ fn bare(uri: &Uri<String>) -> Result<Source, String> {
     Ok(Source::Bare { server, name })
 }
 
-fn server(uri: &Uri<String>, default_port: u16) -> Result<ServerAddress, String> {
+fn server(
+    uri: &Uri<String>,
+    zone: Option<&str>,
+    default_port: u16,
+) -> Result<ServerAddress, String> {
     let authority = uri.authority().ok_or("it names no host")?;
     if authority.has_userinfo() {
         return Err("it takes no user and no password".into());
@@ -108,27 +162,49 @@ fn server(uri: &Uri<String>, default_port: u16) -> Result<ServerAddress, String>
         Ok(Some(port)) if port != 0 => port,
         _ => return Err("its port is none".into()),
     };
-    Ok(ServerAddress {
-        host: host.into(),
-        port,
-    })
+    let host = match zone {
+        Some(zone) => format!("{host}%{zone}"),
+        None => host.to_owned(),
+    };
+    Ok(ServerAddress { host, port })
+}
+
+/// Takes a zone out of an address, `[fe80::1%25eth0]` (RFC 6874) or `[fe80::1%eth0]` as people type it.
+fn without_zone(text: &[u8]) -> Result<(Vec<u8>, Option<String>), String> {
+    let authority = authority(text);
+    let host = &text[authority.clone()];
+    let find = |byte| host.iter().position(|&other| other == byte);
+    let (Some(b'['), Some(percent), Some(end)) = (host.first(), find(b'%'), find(b']')) else {
+        return Ok((text.to_vec(), None));
+    };
+    let zone = host.get(percent + 1..end).unwrap_or_default();
+    let zone = zone.strip_prefix(b"25").unwrap_or(zone);
+    let is_fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+    if zone.is_empty() || !zone.iter().all(is_fit) {
+        return Err("its zone is none".into());
+    }
+    let zone = String::from_utf8_lossy(zone).into_owned();
+    let (before, after) = (authority.start + percent, authority.start + end);
+    Ok(([&text[..before], &text[after..]].concat(), Some(zone)))
+}
+
+/// Where the authority stands; nowhere at the beginning if there is none.
+fn authority(text: &[u8]) -> Range<usize> {
+    let is_path = |byte: &u8| b"/?#".contains(byte);
+    let slashes = text.windows(2).position(|two| two == b"//");
+    match slashes {
+        Some(at) if !text[..at].iter().any(is_path) => {
+            let start = at + 2;
+            let length = text[start..].iter().position(is_path);
+            start..length.map_or(text.len(), |length| start + length)
+        }
+        _ => 0..0,
+    }
 }
 
 /// Encodes what should have been, outside of the authority, where brackets mean an address.
 fn tidy(text: &[u8]) -> String {
-    let after_slashes = text
-        .windows(2)
-        .position(|two| two == b"//")
-        .map(|at| at + 2);
-    let is_path = |byte: &u8| b"/?#".contains(byte);
-    let authority_end = match after_slashes {
-        Some(start) if !text[..start - 2].iter().any(is_path) => {
-            let length = text[start..].iter().position(is_path);
-            length.map_or(text.len(), |length| start + length)
-        }
-        _ => 0,
-    };
-    let (authority, rest) = text.split_at(authority_end);
+    let (authority, rest) = text.split_at(authority(text).end);
     // A host that is not ASCII ends as one with percent signs, which no resolver knows.
     format!(
         "{}{}",
@@ -143,7 +219,7 @@ mod tests {
 
     fn http_url(text: &str) -> String {
         match parse(text.as_bytes()) {
-            Ok(Source::Http(uri)) => uri.into_string(),
+            Ok(Source::Http(url)) => url.uri.into_string(),
             other => panic!("{text}: {other:?}"),
         }
     }
@@ -184,6 +260,49 @@ mod tests {
     }
 
     #[test]
+    fn a_request_names_the_path_and_the_host_as_they_stand() {
+        for (text, target, host) in [
+            ("http://h", "/", "h"),
+            ("http://h:?", "/?", "h"),
+            ("http://H:80/a%2fb?c=d#e", "/a%2fb?c=d", "H:80"),
+            ("http://[::1]:81/", "/", "[::1]:81"),
+        ] {
+            let Ok(Source::Http(url)) = parse(text.as_bytes()) else {
+                panic!("{text}")
+            };
+            assert_eq!((&*url.target(), &*url.host_field()), (target, host));
+        }
+    }
+
+    #[test]
+    fn a_zone_is_for_us_and_not_for_the_server() {
+        for text in ["http://[fe80::1%25lo]:1/x", "http://[fe80::1%lo]:1/x"] {
+            let Ok(Source::Http(url)) = parse(text.as_bytes()) else {
+                panic!("{text}")
+            };
+            assert_eq!(url.server().host, "fe80::1%lo");
+            assert_eq!(url.host_field(), "[fe80::1]:1");
+            assert_ne!(url.identity(), "http://[fe80::1]:1/x");
+            let there = |location: &str| follow(&url, location.as_bytes()).unwrap().server;
+            assert_eq!(there("/y").host, "fe80::1%lo");
+            assert_eq!(there("http://[fe80::1]:2/y").host, "fe80::1%lo");
+            assert_eq!(there("http://[fe80::2]/y").host, "fe80::2");
+            assert!(follow(&url, b"http://[fe80::1%25lo]/").is_err());
+        }
+        let Ok(Source::Bare { server, .. }) = parse(b"gopher://[fe80::1%25lo]/9x") else {
+            panic!("a name")
+        };
+        assert_eq!(server.host, "fe80::1%lo");
+        for text in [
+            "http://[fe80::1%]/",
+            "http://[fe80::1%25]/",
+            "http://[fe80::1%a b]/",
+        ] {
+            assert_eq!(parse(text.as_bytes()).unwrap_err(), "its zone is none");
+        }
+    }
+
+    #[test]
     fn a_gopher_url_is_a_name() {
         for (text, host, port, name) in [
             ("gopher://h/9a.txt", "h", 70, &b"a.txt"[..]),
@@ -217,7 +336,7 @@ mod tests {
             ("?q", "http://h:1/a/b?q"),
         ] {
             let uri = follow(&base, location.as_bytes()).expect(location);
-            assert_eq!(uri.as_str(), expected);
+            assert_eq!(uri.identity(), expected);
         }
         assert!(follow(&base, b"https://h/").is_err());
         assert!(follow(&base, b"//me@h/").is_err());
@@ -235,10 +354,10 @@ mod tests {
             ("http://h/a/", None),
             ("http://h", None),
         ] {
-            let Ok(Source::Http(uri)) = parse(text.as_bytes()) else {
+            let Ok(Source::Http(url)) = parse(text.as_bytes()) else {
                 panic!("{text}")
             };
-            assert_eq!(file_name(&uri).as_deref(), name, "{text}");
+            assert_eq!(url.file_name().as_deref(), name, "{text}");
         }
     }
 }
