@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 
 use crate::disk::{Errand, Fetched};
-use crate::escape::Escaped;
+use crate::escape::Excerpt;
 use crate::limits::{REPLIES_PER_STEP_MAX, SENDFILE_PIECE_BYTES, SUSPENDED_LOOK};
 use crate::service::{Exchange, Outcome, Service};
 use crate::stats::Reason;
@@ -365,7 +365,7 @@ fn await_disk<T: Transport, S>(
 ) -> Next {
     let disk = env.timeouts.disk;
     if env.turn.now >= since + disk {
-        let name = Escaped(subject);
+        let name = Excerpt::of_request(subject);
         log::warn!("\"{name}\": the disk has not answered within {disk:?}");
         return Next::Reset(Reason::DiskTimeout);
     }
