@@ -185,6 +185,11 @@ pub const SUSPENDED_LOOK: Duration = Duration::from_secs(1);
 /// retransmission, so that one lost segment does not cut a name in two.
 pub const NAME_GAP: Duration = Duration::from_secs(1);
 
+/// The part of the name gap after which an empty line is taken for an empty name, the root of a
+/// Gopher client who waits for its menu, rather than for what an HTTP client sends in front of its
+/// request: one in so many. The two come together; 200 ms is TCP's shortest retransmission time.
+pub const EMPTY_NAME_GAP_SHARE: u32 = 5;
+
 /// How long the server goes on for the clients it has after the first signal.
 pub const DRAIN: Duration = Duration::from_secs(30);
 

@@ -189,10 +189,9 @@ fn names_and_http_0_9_beside() {
         ("GETx\n", "a file named GETx\n"),
         ("HEAD\r\n", "a file named HEAD\n"),
         ("/a.txt\n", "content of a\n"),
-        ("a.txt HTTP/1.2\n", ""),
-        ("GET /a.txt HTTP/1.2\n", ""),
-        ("GET /a.txt HTTP/1.1 \n", ""),
-        ("\n", ""),
+        ("GET x y\n", ""),
+        ("\r\na.txt\n", ""),
+        ("\r\nGET /a.txt\n", ""),
         // Served as they stand: they name files and are no method with its space.
         ("GET", "a file named GET\n"),
         ("GETx", "a file named GETx\n"),
@@ -215,6 +214,73 @@ fn names_and_http_0_9_beside() {
     assert_eq!(talk.get("/a.txt").status, 200);
     assert_eq!(talk.ask("a.txt\n").status, 400);
     talk.ends();
+    drop(talk);
+    carafe.stop_clean();
+}
+
+#[test]
+fn whatever_only_a_request_line_can_be_is_answered() {
+    let (_root, carafe) = server(&PATIENT);
+    for (line, status) in [
+        ("GET /a.txt HTTP/1.2", 200),
+        ("GET /a.txt HTTP/1.9", 200),
+        ("GET http://h/a.txt HTTP/1.2", 200),
+        ("OPTIONS * HTTP/1.3", 204),
+        ("GET / HTTP/2.0", 505),
+        ("GET / HTTP/9.9", 505),
+        ("GET / HTTP/0.9", 505),
+        ("PRI * HTTP/2.0", 505),
+        ("BREW /pot HTTP/3.0", 505),
+        ("CONNECT h:443 HTTP/2.0", 505),
+        ("GET /a.txt HTTP/1.1 ", 400),
+        ("GET /a.txt HTTP/1.1\t", 400),
+        ("GET /a.txt HTTP/1.1\r", 400),
+        ("GET /a.txt ", 400),
+        ("GET  /a.txt HTTP/1.1", 400),
+        ("GET /a.txt\tHTTP/1.1", 400),
+        ("GET\t/a.txt HTTP/1.1", 400),
+        ("GET /a.txt http/1.1", 400),
+        ("get /a.txt http/1.1", 400),
+        ("GET /a.txt FTP/1.1", 400),
+        ("GET /a b.txt HTTP/1.1", 400),
+        ("GET https://h/a.txt ICY", 400),
+        ("a.txt HTTP/1.2", 400),
+    ] {
+        // As the first line, and as a later one; with an empty line before it, and without.
+        for before in ["", "\r\n", "\n\r\n"] {
+            let mut later = Talk::to(carafe.addr());
+            assert_eq!(later.get("/a.txt").status, 200);
+            for mut talk in [Talk::to(carafe.addr()), later] {
+                let answer = talk.ask(&format!("{before}{line}\r\nHost: h\r\n\r\n"));
+                let is_last = status >= 400;
+                let seen = (answer.status, answer.is_last());
+                assert_eq!(seen, (status, is_last), "{before:?} {line:?}");
+                match is_last {
+                    true => talk.ends(),
+                    false => assert_eq!(talk.get("/a.txt").status, 200),
+                }
+            }
+        }
+    }
+    carafe.stop_clean();
+}
+
+#[test]
+fn empty_lines_are_a_name_if_no_request_line_follows() {
+    let patient = ["--listing", "--request-timeout", "60s", "--name-gap", "5s"];
+    let (_root, carafe) = server(&patient);
+    let menu = exchange_half_closed(carafe.addr(), b"\r\n").unwrap();
+    assert!(menu.starts_with(b"1"), "{}", menu.escape_ascii());
+    // So it is when nothing more comes, whatever else begins, and when there are too many of them.
+    for request in ["\r\n", "\n\r\n", "\r\nx", "\r\nx\r\n", "\n\n\n\n\n"] {
+        let got = exchange(carafe.addr(), request.as_bytes()).unwrap();
+        assert_eq!(got, menu, "{request:?}");
+    }
+    // A method behind it has all the time that a request has.
+    let mut talk = Talk::to(carafe.addr());
+    talk.say_and_see_read("\r\nGET ");
+    talk.say("/a.txt HTTP/1.0\r\n\r\n");
+    assert_eq!(talk.answer().status, 200);
     drop(talk);
     carafe.stop_clean();
 }

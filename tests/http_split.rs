@@ -76,6 +76,9 @@ fn a_request_that_is_refused_split_at_every_byte() {
         get("/a", "A: b\r\n c\r\n"),
         get("/a", "Content-Length: 1\r\nContent-Length: 1\r\n"),
         "GET /a HTTP/1.1\r\nA: b\r\n\r\n".into(),
+        "\r\n\nGET /a HTTP/1.0\r\n\r\n".into(),
+        "PRI * HTTP/2.0\n".into(),
+        "GET\t/a FTP/1.1 \n".into(),
         "GET a HTTP/1.1\r\nHost: h\r\n\r\n".into(),
     ] {
         assert_splits(&carafe, &request, 1..request.len());

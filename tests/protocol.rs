@@ -91,8 +91,8 @@ fn a_name_ends_at_lf_at_the_fin_or_where_it_names_a_file() {
         (b"//d/x", Ending::Nothing, "below"),
         (b"d//x", LF, "below"),
         // An empty name names nothing.
-        (b"", LF, ""),
-        (b"", CRLF, ""),
+        (b"\n", Ending::Fin, ""),
+        (b"\r\n", Ending::Fin, ""),
         (b"/", LF, ""),
         (b"/", Ending::Fin, ""),
     ];

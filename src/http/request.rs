@@ -5,7 +5,7 @@ use std::fmt;
 
 use ::http::StatusCode;
 
-use super::fields::{Fields, is_token};
+use super::fields::{Fields, is_token, trim};
 use super::target::{Target, is_authority};
 use crate::limits::{
     HTTP_EMPTY_LINES_MAX, HTTP_FIELDS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_LINE_BYTES_MAX, NAME_BYTES_MAX,
@@ -78,7 +78,8 @@ pub enum Method {
 pub enum Version {
     /// HTTP/1.0.
     Http10,
-    /// HTTP/1.1.
+    /// HTTP/1.1, and every later minor version, which is served as this one (RFC 9110, section
+    /// 2.5).
     Http11,
 }
 
@@ -115,7 +116,7 @@ pub enum Problem {
     Target,
     /// The request line is too long (RFC 9110, section 15.5.15).
     LineTooLong,
-    /// Neither HTTP/1.0 nor HTTP/1.1 (RFC 9110, section 15.6.6).
+    /// Another major version than 1 (RFC 9110, section 15.6.6).
     Version,
     /// A field line is none, is folded, or holds a bare CR (RFC 9112, sections 5.1, 5.2 and 2.2).
     Field,
@@ -326,8 +327,8 @@ impl<'a> RequestLine<'a> {
             return Err(Problem::Line);
         }
         let version = match version {
-            b"HTTP/1.1" => Version::Http11,
             b"HTTP/1.0" => Version::Http10,
+            [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => Version::Http11,
             [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
                 if major.is_ascii_digit() && minor.is_ascii_digit() =>
             {
@@ -449,47 +450,102 @@ pub enum Guess<'a> {
         /// A known method and its space are there; else only a beginning of one.
         whole_method: bool,
     },
+    /// Empty lines, and perhaps the beginning of another line. They belong to a request if that
+    /// becomes a request line, and are an empty name otherwise.
+    Empty,
 }
 
-/// Judges the first line: HTTP begins with a token and ends in ` HTTP/1.0` or ` HTTP/1.1`, or is
-/// longer than a request line may be. Everything else is a name, an empty line too. So is a line
-/// of an unknown method that is longer than a name may be: in pieces it would be refused as a name
-/// before its end can be seen.
+/// Judges the first line that isn't empty. Empty lines in front of a request line are skipped (RFC
+/// 9112, section 2.2); in front of anything else the first one is a name.
 #[must_use]
 pub fn may_be_http(bytes: &[u8]) -> Guess<'_> {
-    let begins_with_method = METHODS.iter().any(|(method, _)| {
-        let rest = bytes.strip_prefix(*method);
-        rest.is_some_and(|rest| rest.starts_with(b" "))
-    });
-    let line = match first_line(bytes) {
-        FirstLine::Whole { line, .. } => line,
-        FirstLine::TooLong if begins_with_method => return Guess::Http,
-        FirstLine::TooLong => return Guess::Name,
-        FirstLine::Partial if begins_with_method => return Guess::Maybe { whole_method: true },
-        FirstLine::Partial if METHODS.iter().any(|(method, _)| method.starts_with(bytes)) => {
+    let skipped = match empty_lines(bytes) {
+        Some(0) => return judge_line(bytes),
+        Some(skipped) => skipped,
+        None if bytes.contains(&b'\n') => return Guess::Empty,
+        None => return judge_line(bytes),
+    };
+    let rest = &bytes[skipped..];
+    let is_whole = rest.contains(&b'\n');
+    match judge_line(rest) {
+        Guess::Simple(_) => Guess::Name,
+        // A CR may stand between the longest line that can wait and its line feed.
+        Guess::Name if !is_whole && rest.len() <= NAME_BYTES_MAX + 1 => Guess::Empty,
+        Guess::Maybe {
+            whole_method: false,
+        } => Guess::Empty,
+        guess => guess,
+    }
+}
+
+/// HTTP begins with a method and a target, and goes on after them; or it begins with any token and
+/// ends in a version; or it begins with a method and is longer than a request line may be. Whether
+/// it is well-formed is for [`parse`] to say. Everything else is a name. So is a line of an unknown
+/// method that is longer than a name may be: in pieces it would be refused as a name before its end
+/// can be seen.
+fn judge_line(bytes: &[u8]) -> Guess<'_> {
+    let so_far = bytes.split(|&byte| byte == b'\n').next();
+    let so_far = so_far.unwrap_or_default();
+    let after_method = METHODS
+        .iter()
+        .find_map(|(method, _)| so_far.strip_prefix(*method))
+        .filter(|rest| rest.first().is_some_and(is_blank));
+    if after_method.is_some_and(is_target_and_more) {
+        return Guess::Http;
+    }
+    let line = match (first_line(bytes), after_method) {
+        (FirstLine::Whole { line, .. }, _) => line,
+        (FirstLine::TooLong, Some(_)) => return Guess::Http,
+        (FirstLine::Partial, Some(_)) => return Guess::Maybe { whole_method: true },
+        (FirstLine::Partial, _) if METHODS.iter().any(|(method, _)| method.starts_with(bytes)) => {
             return Guess::Maybe {
                 whole_method: false,
             };
         }
-        FirstLine::Partial => return Guess::Name,
+        (FirstLine::Partial | FirstLine::TooLong, None) => return Guess::Name,
     };
-    let is_versioned = [b" HTTP/1.0", b" HTTP/1.1"]
-        .iter()
-        .any(|end| line.ends_with(*end));
-    let begins_with_token = line
-        .split(|&byte| byte == b' ')
-        .next()
-        .is_some_and(is_token);
-    let can_wait = begins_with_method || line.len() <= NAME_BYTES_MAX;
-    if is_versioned && begins_with_token && can_wait {
+    let begins_with_token = line.split(is_blank).next().is_some_and(is_token);
+    let can_wait = after_method.is_some() || line.len() <= NAME_BYTES_MAX;
+    if ends_in_version(line) && begins_with_token && can_wait {
         return Guess::Http;
     }
     match line.strip_prefix(b"GET ") {
-        Some(target) if target.starts_with(b"/") && !target.contains(&b' ') => {
-            Guess::Simple(target)
-        }
+        Some(target) if target.starts_with(b"/") => Guess::Simple(target),
         _ => Guess::Name,
     }
+}
+
+/// What separates words: a space, or a tab where there should be one (RFC 9112, section 3).
+fn is_blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// Whether these bytes, behind a method, are what only a request line has: a target of one of the
+/// forms that no name begins with, and something behind it.
+fn is_target_and_more(rest: &[u8]) -> bool {
+    let mut words = rest.split(is_blank).skip_while(|word| word.is_empty());
+    let Some(target) = words.next() else {
+        return false;
+    };
+    let has_scheme = |scheme: &[u8]| {
+        let begin = target.get(..scheme.len());
+        begin.is_some_and(|begin| begin.eq_ignore_ascii_case(scheme))
+    };
+    let is_target =
+        matches!(target[0], b'/' | b'*') || has_scheme(b"http://") || has_scheme(b"https://");
+    is_target && words.next().is_some()
+}
+
+/// Whether the last word is a version of HTTP, in capitals or not.
+fn ends_in_version(line: &[u8]) -> bool {
+    let line = trim(line);
+    let Some((before, [name @ .., major, b'.', minor])) = line.split_last_chunk::<8>() else {
+        return false;
+    };
+    before.last().is_some_and(is_blank)
+        && name.eq_ignore_ascii_case(b"HTTP/")
+        && major.is_ascii_digit()
+        && minor.is_ascii_digit()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::escape::Excerpt;
 use crate::http::request::{Guess, may_be_http};
-use crate::limits::{GUESSES_MAX, NAME_BYTES_MAX};
+use crate::limits::{EMPTY_NAME_GAP_SHARE, GUESSES_MAX, NAME_BYTES_MAX, NAME_GAP};
 use crate::service::{Body, Moment, Outcome, Reply, Request, RequestEnd, Service, Verdict};
 use crate::services::root::{LookupError, Root};
 use crate::stats::Reason;
@@ -34,6 +34,11 @@ impl Bare {
     /// Where files are looked up.
     pub fn root_mut(&mut self) -> &mut Root {
         &mut self.root
+    }
+
+    /// The silence after which an empty line is a name, even where names are exact.
+    pub(super) fn empty_name_gap(&self) -> Duration {
+        self.name_gap.unwrap_or(NAME_GAP) / EMPTY_NAME_GAP_SHARE
     }
 
     /// Nothing but time can end this name; the bytes in hand are tried as they stand.

@@ -178,8 +178,9 @@ impl Http {
     /// An answer to what is no request. Where the next one would begin isn't known.
     fn refuse(&self, request: &Request<'_>, problem: Problem, now: Now) -> Verdict {
         let answer = Answer::error(problem.status(), why(problem), now);
-        let line = request.bytes.split(|&byte| byte == b'\n').next();
-        let line = line.unwrap_or_default().trim_ascii();
+        let bytes = request.bytes.trim_ascii_start();
+        let line = bytes.split(|&byte| byte == b'\n').next();
+        let line = line.unwrap_or_default().trim_ascii_end();
         let head = answer.head.connection(Version::Http11, false).finish();
         Verdict::Reply(Reply {
             subject: cut(line),
@@ -422,7 +423,13 @@ impl Service for Http {
                     quiet: None,
                 }
             }
-            Guess::Name | Guess::Maybe { .. } => self.name(request),
+            Guess::Empty if !matches!(request.moment, Moment::Quiet | Moment::Ended) => {
+                Verdict::NeedMore {
+                    guessed: false,
+                    quiet: Some(self.bare.empty_name_gap()),
+                }
+            }
+            Guess::Name | Guess::Maybe { .. } | Guess::Empty => self.name(request),
         }
     }
 }

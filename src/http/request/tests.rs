@@ -96,8 +96,13 @@ fn request_lines() {
         ("GET / HTTP/1", Problem::Line, 400),
         ("GET / HTTP/1.1\r", Problem::Line, 400),
         ("\rGET / HTTP/1.1", Problem::Line, 400),
+        ("GET / HTTP/1.1\t", Problem::Line, 400),
+        ("GET /\tHTTP/1.1", Problem::Line, 400),
+        ("GET / FTP/1.1", Problem::Line, 400),
+        ("GET / HTTP/11.1", Problem::Line, 400),
+        ("GET / HTTP/1.x", Problem::Line, 400),
         ("GET / HTTP/2.0", Problem::Version, 505),
-        ("GET / HTTP/1.2", Problem::Version, 505),
+        ("GET / HTTP/9.9", Problem::Version, 505),
         ("GET / HTTP/0.9", Problem::Version, 505),
         ("PRI * HTTP/2.0", Problem::Version, 505),
         ("GET * HTTP/1.1", Problem::Target, 400),
@@ -335,6 +340,24 @@ fn limits() {
 }
 
 #[test]
+fn later_minor_versions_are_served_as_the_latest() {
+    for (version, expected) in [
+        ("1.0", Version::Http10),
+        ("1.1", Version::Http11),
+        ("1.2", Version::Http11),
+        ("1.9", Version::Http11),
+    ] {
+        let head = get(version, "");
+        let request = whole(&head);
+        let keeps_alive = expected == Version::Http11;
+        assert_eq!(
+            (request.version, request.keep_alive),
+            (expected, keeps_alive)
+        );
+    }
+}
+
+#[test]
 fn what_begins_on_the_shared_port() {
     use Guess::{Http, Maybe, Name, Simple};
     const WHOLE: Guess<'_> = Maybe { whole_method: true };
@@ -349,27 +372,31 @@ fn what_begins_on_the_shared_port() {
         ("notes on HTTP/1.1\n", Http),
         ("GET HTTP/1.1\n", Http),
         ("GET / HTTP/1.1\r\nHost", Http),
-        ("GET / HTTP/1.1\r\r\n", Name),
-        ("GET / HTTP/1.1 \n", Name),
-        ("GET / HTTP/1.2\n", Name),
-        ("PRI * HTTP/2.0\n", Name),
         (" / HTTP/1.1\n", Name),
         ("a(b) HTTP/1.1\n", Name),
         (" HTTP/1.1\n", Name),
         ("HTTP/1.1\n", Name),
         ("GET /x\r\n", Simple(b"/x")),
         ("GET /\n", Simple(b"/")),
-        ("GET /x y\n", Name),
         ("GET x\n", Name),
+        ("GET x y\n", Name),
+        ("GET ftp://h/ y\n", Name),
+        ("GET\t$\n", Name),
+        ("GETS / y\n", Name),
+        ("get / y\n", Name),
+        ("x HTTP/1.\n", Name),
+        ("x HTTP/1.1x\n", Name),
+        ("xHTTP/1.1\n", Name),
         ("GET \n", Name),
         ("GET\n", Name),
         ("HEAD /x\n", Name),
         ("get /x\n", Name),
         ("x\nGET / HTTP/1.1\n", Name),
-        ("\r\nGET / HTTP/1.1\r\n", Name),
         ("GET ", WHOLE),
-        ("GET / HTTP/1.1", WHOLE),
-        ("GET / HTTP/1.1\r", WHOLE),
+        ("GET\t", WHOLE),
+        ("GET /", WHOLE),
+        ("GET /x\r", WHOLE),
+        ("GET x HTTP/1.1", WHOLE),
         ("PATCH /", WHOLE),
         ("", BEGUN),
         ("G", BEGUN),
@@ -386,6 +413,67 @@ fn what_begins_on_the_shared_port() {
     for end in ["", "\n", " HTTP/1.1\n"] {
         assert_eq!(may_be_http(format!("GET /{long}{end}").as_bytes()), Http);
         assert_eq!(may_be_http(format!("_{long}{end}").as_bytes()), Name);
+    }
+}
+
+#[test]
+fn what_only_a_request_line_can_be_is_http_well_formed_or_not() {
+    for bytes in [
+        "GET / HTTP/1.1\r\r\n",
+        "GET / HTTP/1.1 \n",
+        "GET / HTTP/1.2\n",
+        "GET / HTTP/9.9\n",
+        "GET / http/1.1\n",
+        "GET / FTP/1.1\n",
+        "GET / \n",
+        "GET /x y\n",
+        "GET  / FTP/1.1\n",
+        "GET\t/ HTTP/1.1\n",
+        "GET\t/\tHTTP/1.1\n",
+        "GET /\tHTTP/1.1\n",
+        "GET / HTTP/1.1",
+        "GET / HTTP/1.1\r",
+        "GET / ",
+        "OPTIONS * ",
+        "HEAD HTTP://h/ ",
+        "POST https://h/ ",
+        "PRI * HTTP/2.0\n",
+        "BREW / HTTP/2.0\t\n",
+        "get / http/1.1\n",
+        "CONNECT h:443 HTTP/9.9\n",
+    ] {
+        assert_eq!(may_be_http(bytes.as_bytes()), Guess::Http, "{bytes:?}");
+    }
+}
+
+#[test]
+fn empty_lines_are_a_requests_if_a_request_line_follows() {
+    use Guess::{Empty, Http, Maybe, Name};
+    for (bytes, expected) in [
+        ("\r\nGET / HTTP/1.1\r\n", Http),
+        ("\n\r\nGET / HTTP/2.0\n", Http),
+        ("\r\n\r\n\r\n\r\nGET / ", Http),
+        ("\r\nBREW / HTTP/1.1\n", Http),
+        ("\r\nGET ", Maybe { whole_method: true }),
+        ("\r\n", Empty),
+        ("\n\r", Empty),
+        ("\n\n\n\n", Empty),
+        ("\n\n\n\n\r", Empty),
+        ("\nG", Empty),
+        ("\nBREW / HTTP/1.", Empty),
+        ("\r", Name),
+        ("\r\r\n", Name),
+        ("\n\n\n\n\n", Name),
+        ("\n\n\n\n\r\n", Name),
+        ("\r\nx\n", Name),
+        ("\r\nGET /x\n", Name),
+    ] {
+        assert_eq!(may_be_http(bytes.as_bytes()), expected, "{bytes:?}");
+    }
+    let name = "x".repeat(NAME_BYTES_MAX);
+    for (rest, expected) in [("", Empty), ("\r", Empty), ("\r\n", Name), ("\rx", Name)] {
+        let bytes = format!("\r\n{name}{rest}");
+        assert_eq!(may_be_http(bytes.as_bytes()), expected, "{rest:?}");
     }
 }
 
@@ -446,7 +534,8 @@ proptest! {
     #[test]
     fn the_first_line_is_judged_once(bytes in heads(), more in heads()) {
         let guess = may_be_http(&bytes);
-        if matches!(guess, Guess::Http | Guess::Simple(_)) {
+        let is_named = guess == Guess::Name && bytes.contains(&b'\n');
+        if is_named || matches!(guess, Guess::Http | Guess::Simple(_)) {
             let longer = [&bytes[..], &more].concat();
             prop_assert_eq!(may_be_http(&longer), guess);
         }
