@@ -17,7 +17,7 @@ use rustix::io::ReadWriteFlags;
 
 use crate::limits::{COLD_READ_AHEAD_BYTES, COLD_READ_BYTES, FETCHED_BYTES_MAX};
 
-pub use errand::{Errand, Fetched, Opened, Portion, Reach, Read};
+pub use errand::{Errand, Fetched, Mount, Opened, Portion, Reach, Read};
 pub use kinds::{Kinds, Place};
 
 use pool::Helpers;
@@ -45,6 +45,8 @@ pub struct DiskFile {
     seen: RefCell<Seen>,
     /// Who closes it, if the loop must not.
     closer: Option<Helpers>,
+    /// Which mount it is on, if that may not answer.
+    mount: Mount,
 }
 
 /// Why a file was not read.
@@ -83,6 +85,7 @@ impl DiskFile {
             kind,
             seen: RefCell::default(),
             closer: None,
+            mount: Mount::default(),
         }
     }
 
@@ -103,9 +106,9 @@ impl DiskFile {
     }
 
     /// Lets helpers close it, if the close may wait.
-    pub(crate) fn close_by(&mut self, helpers: &Helpers) {
+    pub(crate) fn close_by(&mut self, helpers: &Helpers, mount: Mount) {
         if self.kind == Kind::Foreign {
-            self.closer = Some(helpers.clone());
+            (self.closer, self.mount) = (Some(helpers.clone()), mount);
         }
     }
 
@@ -185,6 +188,7 @@ impl DiskFile {
             ahead: range.end..end.min(range.end + COLD_READ_AHEAD_BYTES),
             range,
             keep,
+            mount: self.mount,
             reach: match self.kind {
                 Kind::Foreign => Reach::Anywhere,
                 Kind::Memory | Kind::Probe | Kind::Once => Reach::Disk,
@@ -203,7 +207,7 @@ impl DiskFile {
 impl Drop for DiskFile {
     fn drop(&mut self) {
         if let (Some(file), Some(helpers)) = (self.file.take(), &self.closer) {
-            helpers.run(move || drop(file));
+            helpers.run(self.mount, move || drop(file));
         }
     }
 }

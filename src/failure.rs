@@ -1,5 +1,6 @@
 //! Why a command gave up, and how it says so.
 
+use std::any::Any;
 use std::io::Write as _;
 
 use crate::cli::Exit;
@@ -33,6 +34,13 @@ impl Failure {
         tell(&self.line);
         self.exit
     }
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("it doesn't say why")
 }
 
 /// Writes one message to stderr, in one call so that nothing comes between. A closed stderr is no

@@ -128,9 +128,17 @@ pub const CACHED_OPEN_SHARE: u64 = 2;
 /// What one read of inotify takes, in bytes. The longest event has 272.
 pub const INOTIFY_BUFFER_BYTES: usize = 4096;
 
-/// Threads of one loop that wait for disks, and as many for what may be further away. They sleep
-/// nearly all of the time; a disk gains little by more than a few requests at once.
+/// Threads of one loop that wait for disks, and that wait for one mount that may be further away.
+/// They sleep nearly all of the time; a disk gains little by more than a few requests at once.
 pub const HELPERS_MAX: usize = 4;
+
+/// Threads of one loop that wait for what may be further away: eight mounts that don't answer keep
+/// everybody from the ninth. One that waits for ever costs some 20 KiB.
+pub const REMOTE_HELPERS_MAX: usize = 8 * HELPERS_MAX;
+
+/// Links that are followed to find out which mount a path leads to. The kernel itself follows as many
+/// (path_resolution(7)).
+pub const LINKS_MAX: u32 = 40;
 
 /// What a helper reads of a cold file before the sender goes on, in bytes: a disk's seek takes as
 /// long as reading about so much. A multiple of [`TURN_BYTES_MAX`].

@@ -98,6 +98,12 @@ impl Collector for Snapshot {
             "From the end of the loop's wait to its next one",
             self.stats.turns(),
         )?;
+        page.counters(
+            "carafe_helper_panics",
+            "Helpers that panicked while a client waited: a fault of this program",
+            None,
+            iter::once((None, self.stats.helper_panics)),
+        )?;
         let (stderr, access) = self.lines_dropped;
         let logs = [("stderr", Some(stderr)), ("access", access)];
         let logs = logs.map(|(log, lines)| lines.map(|lines| (Some(("log", log)), lines)));
@@ -194,6 +200,7 @@ mod tests {
         stats.count_reply(200, Reason::Complete, 17, Duration::from_micros(50));
         stats.count_reply(404, Reason::Refused, 0, Duration::from_secs(100));
         stats.count_turn(Duration::from_micros(7));
+        stats.helper_panics = 8;
         let page = render(snapshot);
         for line in [
             "# TYPE carafe_connections_open gauge",
@@ -214,6 +221,7 @@ mod tests {
             "carafe_request_duration_seconds_bucket{le=\"+Inf\"} 2",
             "carafe_request_duration_seconds_count 2",
             "carafe_loop_turn_duration_seconds_bucket{le=\"0.00001\"} 1",
+            "carafe_helper_panics_total 8",
             "carafe_log_lines_dropped_total{log=\"stderr\"} 5",
             "carafe_log_lines_dropped_total{log=\"access\"} 6",
             "process_open_fds 7",

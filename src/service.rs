@@ -14,7 +14,7 @@ use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use crate::disk::pool::Helpers;
-use crate::disk::{DiskFile, Errand, Kind};
+use crate::disk::{DiskFile, Errand, Kind, Mount};
 use crate::http::listing::Entry;
 use crate::stats::Reason;
 
@@ -87,6 +87,9 @@ pub enum LookupError {
     NoDescriptor,
     /// The look-up may have to wait for a disk: a helper must do it.
     Cold,
+    /// It leads away from the root's own file system, to this mount: a helper must do it who may wait
+    /// for ever. Only helpers find that out.
+    Elsewhere(Mount),
     /// Anything else is a failure of ours.
     Failed(Errno),
 }
@@ -429,9 +432,9 @@ impl OpenFile {
     }
 
     /// Lets helpers close it, if the close may wait.
-    pub(crate) fn close_by(&mut self, helpers: &Helpers) {
+    pub(crate) fn close_by(&mut self, helpers: &Helpers, mount: Mount) {
         if let FileBytes::Open(disk) = &mut self.bytes {
-            disk.close_by(helpers);
+            disk.close_by(helpers, mount);
         }
     }
 

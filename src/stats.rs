@@ -153,6 +153,8 @@ pub struct Stats {
     turns: Times,
     /// Clients that had connected and were never accepted, because the drain was over.
     pub left_in_queue: u64,
+    /// Helpers that panicked while a client waited.
+    pub helper_panics: u64,
 }
 
 impl Stats {
@@ -254,6 +256,7 @@ impl AddAssign<&Self> for Stats {
             requests,
             turns,
             left_in_queue,
+            helper_panics,
         } = other;
         self.accepted += accepted;
         add_each(&mut self.ended, ended);
@@ -263,6 +266,7 @@ impl AddAssign<&Self> for Stats {
         self.requests += requests;
         self.turns += turns;
         self.left_in_queue += left_in_queue;
+        self.helper_panics += helper_panics;
     }
 }
 

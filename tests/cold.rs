@@ -329,6 +329,17 @@ fn a_file_that_a_helper_cannot_read_is_a_reset() {
 }
 
 #[test]
+fn a_helper_that_panics_is_a_reset() {
+    let root = root();
+    let mut bench = looking_up(&root, b"small\n");
+    let next = bench.step_with(Why::Woken, Some(Fetched::Panicked));
+    assert_eq!(next, Next::Reset(Reason::OpenFailed));
+    let mut bench = reading(&root, b"small\n");
+    let next = bench.step_with(Why::Woken, Some(Fetched::Panicked));
+    assert_eq!(next, Next::Reset(Reason::ReadFailed));
+}
+
+#[test]
 fn a_file_cut_short_while_it_was_cold_is_a_reset() {
     let root = root();
     for name in ["small", "big"] {

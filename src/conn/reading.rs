@@ -229,7 +229,11 @@ impl Reading {
         let Wait::Errand(asked, since) = &mut self.wait else {
             return Stay(Next::Park);
         };
-        let Some(brought) = env.fetched.take().and_then(brought) else {
+        let fetched = env.fetched.take();
+        if let Some(Fetched::Panicked) = fetched {
+            return Stay(Next::Reset(Reason::OpenFailed));
+        }
+        let Some(brought) = fetched.and_then(brought) else {
             return Stay(await_disk(env, *since, &self.pending));
         };
         asked.brought.push(brought);
@@ -435,6 +439,6 @@ fn brought(fetched: Fetched) -> Option<Brought> {
             name,
             entries: entries.map(Rc::from),
         },
-        Fetched::Read(_) | Fetched::Further(_) => return None,
+        Fetched::Read(_) | Fetched::Further(..) | Fetched::Panicked => return None,
     })
 }

@@ -162,6 +162,7 @@ impl Sending {
                 Some(Fetched::Read(Err(error))) => {
                     return Stay(self.fail(SendError::File(error), env));
                 }
+                Some(Fetched::Panicked) => return Stay(Next::Reset(Reason::ReadFailed)),
                 _ => return Stay(await_disk(env, since, &self.delivery.subject)),
             }
             return self.send(env);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, ErrorKind};
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -22,14 +23,14 @@ pub enum Errand {
     Open {
         /// Its name, which the answer is known by.
         name: Box<[u8]>,
-        /// Opens it. What is found to lie further than this is [`LookupError::Cold`].
+        /// Opens it. What is found to lie further than this is [`LookupError::Elsewhere`].
         open: Box<dyn Fn(Reach) -> Result<Opened, LookupError> + Send>,
     },
     /// Reads a folder.
     List {
         /// Its name, which the answer is known by.
         name: Box<[u8]>,
-        /// Reads it. What is found to lie further than this is [`LookupError::Cold`].
+        /// Reads it. What is found to lie further than this is [`LookupError::Elsewhere`].
         list: Box<dyn Fn(Reach) -> Result<Vec<Entry>, LookupError> + Send>,
     },
     /// Reads a part of a file.
@@ -45,6 +46,22 @@ pub enum Reach {
     Disk,
     /// Wherever it leads. It may be for ever.
     Anywhere,
+}
+
+/// A mount beneath the root, as far as it must be told from others: those that wait for one shall
+/// not hold up those that wait for another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Mount(u32);
+
+impl Mount {
+    /// What is mounted on this entry of a folder, of which the device and the inode are given.
+    #[must_use]
+    pub fn at(device: u64, inode: u64, entry: &[u8]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (device, inode, entry).hash(&mut hasher);
+        // Two that share a number share a lane.
+        Self(hasher.finish() as u32)
+    }
 }
 
 /// What an errand came to.
@@ -66,8 +83,10 @@ pub enum Fetched {
     },
     /// A part of a file was read, or was not.
     Read(io::Result<Portion>),
-    /// It leads further than the helper may go.
-    Further(Errand),
+    /// It leads further than the helper may go: to this mount.
+    Further(Errand, Mount),
+    /// The helper panicked.
+    Panicked,
 }
 
 /// What a helper has opened.
@@ -94,14 +113,27 @@ impl Errand {
     pub fn run(self, reach: Reach) -> Fetched {
         match self {
             Self::Open { name, open } => match open(reach) {
-                Err(LookupError::Cold) => Fetched::Further(Self::Open { name, open }),
+                Err(LookupError::Elsewhere(mount)) => {
+                    Fetched::Further(Self::Open { name, open }, mount)
+                }
                 found => Fetched::Opened { name, found },
             },
             Self::List { name, list } => match list(reach) {
-                Err(LookupError::Cold) => Fetched::Further(Self::List { name, list }),
+                Err(LookupError::Elsewhere(mount)) => {
+                    Fetched::Further(Self::List { name, list }, mount)
+                }
                 entries => Fetched::Listed { name, entries },
             },
             Self::Read(read) => Fetched::Read(read.run()),
+        }
+    }
+
+    /// Which mount it is known to wait for, if it goes far.
+    #[must_use]
+    pub fn mount(&self) -> Mount {
+        match self {
+            Self::Open { .. } | Self::List { .. } => Mount::default(),
+            Self::Read(read) => read.mount,
         }
     }
 
@@ -128,13 +160,13 @@ impl fmt::Debug for Errand {
 
 impl Fetched {
     /// Leaves a file whose close may wait to the helpers.
-    pub(super) fn close_by(&mut self, helpers: &Helpers) {
+    pub(super) fn close_by(&mut self, helpers: &Helpers, mount: Mount) {
         if let Self::Opened {
             found: Ok(Opened::File(file)),
             ..
         } = self
         {
-            file.close_by(helpers);
+            file.close_by(helpers, mount);
         }
     }
 }
@@ -151,6 +183,8 @@ pub struct Read {
     /// The bytes are wanted; else it is enough that they are in memory.
     pub(super) keep: bool,
     pub(super) reach: Reach,
+    /// Which one it waits for, if it goes far.
+    pub(super) mount: Mount,
 }
 
 impl Read {

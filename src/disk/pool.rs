@@ -1,48 +1,104 @@
 //! The helpers: a few threads that wait for disks so that the loop need not. They are started when
 //! there is something to do, so that a server whose files are in memory never has them.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use super::errand::{Errand, Fetched, Reach};
-use crate::limits::HELPERS_MAX;
+use super::errand::{Errand, Fetched, Mount, Reach};
+use crate::failure::panic_message;
+use crate::limits::{HELPERS_MAX, REMOTE_HELPERS_MAX};
 
 /// Something to do.
 struct Job {
     /// Whose errand it is, if it is one.
-    ticket: Option<Ticket>,
+    number: Option<u64>,
     run: Box<dyn FnOnce() + Send>,
 }
 
 /// An errand among those of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(u64);
+pub struct Ticket {
+    number: u64,
+    mount: Mount,
+}
 
-/// The threads, and what they have to do.
+/// The threads, and what they have to do. Each mount has a lane of its own: one that doesn't answer
+/// takes as many threads as a lane may have, and no more.
 #[derive(Clone)]
 pub struct Helpers(Arc<Shared>);
 
 struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
+    threads_max: usize,
 }
 
 #[derive(Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    /// Those that have something to do.
+    lanes: HashMap<Mount, Lane>,
+    /// The lanes whose jobs can begin, in the order in which they shall: each as often as it has
+    /// such jobs.
+    ready: VecDeque<Mount>,
     threads: usize,
     idle: usize,
     /// The threads end when there is nothing left to do.
     is_closed: bool,
 }
 
+#[derive(Default)]
+struct Lane {
+    jobs: VecDeque<Job>,
+    running: usize,
+}
+
+impl Lane {
+    /// How many of its jobs could begin at once.
+    fn startable(&self) -> usize {
+        self.jobs.len().min(HELPERS_MAX - self.running)
+    }
+}
+
+impl Queue {
+    /// Changes a lane, and keeps what is said of it.
+    fn change<T>(&mut self, mount: Mount, change: impl FnOnce(&mut Lane) -> T) -> T {
+        let lane = self.lanes.entry(mount).or_default();
+        let before = lane.startable();
+        let result = change(lane);
+        let after = lane.startable();
+        if lane.jobs.is_empty() && lane.running == 0 {
+            self.lanes.remove(&mount);
+        }
+        for _ in before..after {
+            self.ready.push_back(mount);
+        }
+        for _ in after..before {
+            let first = self.ready.iter().position(|&one| one == mount);
+            first.and_then(|first| self.ready.remove(first));
+        }
+        result
+    }
+
+    /// The next job, which begins.
+    fn next(&mut self) -> Option<(Mount, Job)> {
+        let mount = *self.ready.front()?;
+        let job = self.change(mount, |lane| {
+            lane.running += 1;
+            lane.jobs.pop_front()
+        });
+        Some((mount, job?))
+    }
+}
+
 impl Helpers {
-    fn new() -> Self {
+    pub(super) fn new(threads_max: usize) -> Self {
         Self(Arc::new(Shared {
             queue: Mutex::default(),
             changed: Condvar::new(),
+            threads_max,
         }))
     }
 
@@ -50,17 +106,17 @@ impl Helpers {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has something done that is nobody's errand.
-    pub fn run(&self, run: impl FnOnce() + Send + 'static) {
-        let (ticket, run) = (None, Box::new(run));
-        self.push(Job { ticket, run });
+    /// Has something done that is nobody's errand, and may wait for this mount.
+    pub fn run(&self, mount: Mount, run: impl FnOnce() + Send + 'static) {
+        let (number, run) = (None, Box::new(run));
+        self.push(mount, Job { number, run });
     }
 
-    /// Has a job done, in the order in which they come.
-    fn push(&self, job: Job) {
+    /// Has a job done. Those of one lane begin in the order in which they come.
+    fn push(&self, mount: Mount, job: Job) {
         let mut queue = self.queue();
-        queue.jobs.push_back(job);
-        if queue.idle >= queue.jobs.len() || queue.threads == HELPERS_MAX {
+        queue.change(mount, |lane| lane.jobs.push_back(job));
+        if queue.idle >= queue.ready.len() || queue.threads == self.0.threads_max {
             self.0.changed.notify_one();
             return;
         }
@@ -71,8 +127,10 @@ impl Helpers {
             .name("disk".into())
             .spawn(move || helpers.work());
         if let Err(error) = started {
-            log::warn!("a thread that reads can't be started: {error}");
-            self.work_without_threads();
+            // The loop must not wait in its place. The next job tries again, and nobody's client
+            // waits for ever.
+            log::error!("a thread that waits for disks can't be started: {error}");
+            self.queue().threads -= 1;
         }
     }
 
@@ -80,10 +138,14 @@ impl Helpers {
     fn work(&self) {
         let mut queue = self.queue();
         loop {
-            if let Some(job) = queue.jobs.pop_front() {
+            if let Some((mount, job)) = queue.next() {
                 drop(queue);
-                (job.run)();
+                // Whoever waits for it is told by what the job drops.
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(job.run)) {
+                    log::error!("a helper panicked: {}", panic_message(&*panic));
+                }
                 queue = self.queue();
+                queue.change(mount, |lane| lane.running -= 1);
             } else if queue.is_closed {
                 queue.threads -= 1;
                 return;
@@ -96,25 +158,14 @@ impl Helpers {
         }
     }
 
-    /// Without a thread the loop itself waits, which is better than that nobody does.
-    fn work_without_threads(&self) {
-        let mut queue = self.queue();
-        queue.threads -= 1;
-        while queue.threads == 0
-            && let Some(job) = queue.jobs.pop_front()
-        {
-            drop(queue);
-            (job.run)();
-            queue = self.queue();
-        }
-    }
-
     /// Leaves an errand undone that no thread has begun.
     fn forget(&self, ticket: Ticket) {
         let mut queue = self.queue();
-        let is_it = |job: &Job| job.ticket == Some(ticket);
-        let job = queue.jobs.iter().position(is_it);
-        let job = job.and_then(|at| queue.jobs.remove(at));
+        let job = queue.change(ticket.mount, |lane| {
+            let is_it = |job: &Job| job.number == Some(ticket.number);
+            let at = lane.jobs.iter().position(is_it);
+            at.and_then(|at| lane.jobs.remove(at))
+        });
         drop(queue);
         drop(job);
     }
@@ -130,18 +181,20 @@ impl fmt::Debug for Helpers {
         let queue = self.queue();
         f.debug_struct("Helpers")
             .field("threads", &queue.threads)
-            .field("jobs", &queue.jobs.len())
+            .field("lanes", &queue.lanes.len())
             .finish_non_exhaustive()
     }
 }
 
 /// The helpers of one loop. `K` says whom an errand is for. Those who may wait for ever have threads
 /// of their own: a network that is down must not keep anybody from a disk. So have those who read
-/// folders: each entry of a large one may take a disk's seek.
+/// folders: each entry of a large one may take a disk's seek. And so have those who open a root anew:
+/// the old one may be what doesn't answer.
 pub struct Pool<K> {
     near: Helpers,
     lists: Helpers,
     far: Helpers,
+    reopeners: Helpers,
     done: Arc<Done<K>>,
     /// Errands so far.
     sent: u64,
@@ -154,10 +207,8 @@ struct Done<K> {
 }
 
 impl<K> Done<K> {
-    /// Adds what was fetched, and tells the loop if there was nothing before. A foreign file is
-    /// closed by those who go far.
-    fn push(&self, key: K, mut fetched: Fetched, far: &Helpers) {
-        fetched.close_by(far);
+    /// Adds what was fetched, and tells the loop if there was nothing before.
+    fn push(&self, key: K, fetched: Fetched) {
         let mut all = self.fetched();
         all.push((key, fetched));
         let is_first = all.len() == 1;
@@ -172,13 +223,39 @@ impl<K> Done<K> {
     }
 }
 
+/// Tells the loop what an errand came to, if only that it panicked.
+struct Promise<K> {
+    key: Option<K>,
+    done: Arc<Done<K>>,
+}
+
+impl<K> Promise<K> {
+    fn keep(mut self, fetched: Fetched) {
+        if let Some(key) = self.key.take() {
+            self.done.push(key, fetched);
+        }
+    }
+}
+
+impl<K> Drop for Promise<K> {
+    fn drop(&mut self) {
+        // An errand that was forgotten is dropped, too.
+        if thread::panicking()
+            && let Some(key) = self.key.take()
+        {
+            self.done.push(key, Fetched::Panicked);
+        }
+    }
+}
+
 impl<K: Send + 'static> Pool<K> {
     /// Helpers that call `notify` when there is something to take.
     pub fn new(notify: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
-            near: Helpers::new(),
-            lists: Helpers::new(),
-            far: Helpers::new(),
+            near: Helpers::new(HELPERS_MAX),
+            lists: Helpers::new(HELPERS_MAX),
+            far: Helpers::new(REMOTE_HELPERS_MAX),
+            reopeners: Helpers::new(HELPERS_MAX),
             sent: 0,
             done: Arc::new(Done {
                 fetched: Mutex::default(),
@@ -188,20 +265,37 @@ impl<K: Send + 'static> Pool<K> {
     }
 
     /// Sends somebody on an errand, no further than this.
-    pub fn send(&mut self, key: K, errand: Errand, reach: Reach) -> Ticket {
+    pub fn send(&mut self, key: K, errand: Errand, reach: Reach, mount: Mount) -> Ticket {
         self.sent += 1;
-        let ticket = Ticket(self.sent);
-        let helpers = match (reach, &errand) {
-            (Reach::Anywhere, _) => &self.far,
-            (_, Errand::List { .. }) => &self.lists,
-            _ => &self.near,
+        let number = self.sent;
+        let (helpers, mount) = match (reach, &errand) {
+            (Reach::Anywhere, _) => (&self.far, mount),
+            (_, Errand::List { .. }) => (&self.lists, Mount::default()),
+            _ => (&self.near, Mount::default()),
         };
         let (far, done) = (self.far.clone(), Arc::clone(&self.done));
-        helpers.push(Job {
-            ticket: Some(ticket),
-            run: Box::new(move || done.push(key, errand.run(reach), &far)),
-        });
-        ticket
+        let promise = Promise {
+            key: Some(key),
+            done,
+        };
+        let run = move || {
+            let mut fetched = errand.run(reach);
+            // A foreign file is closed by those who go as far.
+            fetched.close_by(&far, mount);
+            promise.keep(fetched);
+        };
+        let job = Job {
+            number: Some(number),
+            run: Box::new(run),
+        };
+        helpers.push(mount, job);
+        Ticket { number, mount }
+    }
+
+    /// Those who open a root anew, and close the old one.
+    #[must_use]
+    pub fn reopeners(&self) -> &Helpers {
+        &self.reopeners
     }
 
     /// Nobody waits for this errand any more. What was begun is done all the same.
@@ -220,7 +314,7 @@ impl<K: Send + 'static> Pool<K> {
 
 impl<K> Drop for Pool<K> {
     fn drop(&mut self) {
-        for helpers in [&self.near, &self.lists, &self.far] {
+        for helpers in [&self.near, &self.lists, &self.far, &self.reopeners] {
             helpers.close();
         }
     }
@@ -270,7 +364,7 @@ mod tests {
         let (begun, has_begun) = channel();
         let count = 2 * HELPERS_MAX as u32;
         for key in 0..count {
-            pool.send(key, errand(&barrier, &begun), Reach::Disk);
+            pool.send(key, errand(&barrier, &begun), Reach::Disk, Mount::default());
         }
         for _ in 0..HELPERS_MAX {
             has_begun.recv().unwrap();
@@ -303,6 +397,7 @@ mod tests {
                     open: Box::new(|_| Err(LookupError::NoDescriptor)),
                 },
                 Reach::Disk,
+                Mount::default(),
             );
             is_told.recv().unwrap();
             while pool.near.queue().idle == 0 {
@@ -317,7 +412,7 @@ mod tests {
     fn the_threads_end_with_the_pool() {
         let (mut pool, is_told) = pool();
         let (barrier, (begun, has_begun)) = (Arc::new(Barrier::new(2)), channel());
-        pool.send(1, errand(&barrier, &begun), Reach::Disk);
+        pool.send(1, errand(&barrier, &begun), Reach::Disk, Mount::default());
         has_begun.recv().unwrap();
         let helpers = pool.near.clone();
         drop(pool);
@@ -333,7 +428,12 @@ mod tests {
         let (mut pool, is_told) = pool();
         let (barrier, (begun, has_begun)) = (Arc::new(Barrier::new(HELPERS_MAX + 1)), channel());
         for key in 0..HELPERS_MAX as u32 {
-            pool.send(key, errand(&barrier, &begun), Reach::Anywhere);
+            pool.send(
+                key,
+                errand(&barrier, &begun),
+                Reach::Anywhere,
+                Mount::default(),
+            );
             has_begun.recv().unwrap();
         }
         let near = Errand::Open {
@@ -345,7 +445,7 @@ mod tests {
             list: Box::new(|_| Ok(Vec::new())),
         };
         for errand in [near, list] {
-            pool.send(99, errand, Reach::Disk);
+            pool.send(99, errand, Reach::Disk, Mount::default());
             is_told.recv().unwrap();
             assert!(matches!(pool.take()[..], [(99, _)]));
         }
@@ -361,13 +461,13 @@ mod tests {
     fn what_leads_further_comes_back_as_an_errand() {
         let (mut pool, is_told) = pool();
         let mut take = |errand, reach| {
-            pool.send(1, errand, reach);
+            pool.send(1, errand, reach, Mount::default());
             is_told.recv().unwrap();
             pool.take().pop().unwrap().1
         };
         let within = |reach| match reach {
             Reach::Anywhere => LookupError::Refused("it is not there"),
-            _ => LookupError::Cold,
+            _ => LookupError::Elsewhere(Mount::default()),
         };
         let open = Errand::Open {
             name: b"file".as_slice().into(),
@@ -378,7 +478,7 @@ mod tests {
             list: Box::new(move |reach| Err(within(reach))),
         };
         for (errand, of) in [(open, &b"file"[..]), (list, b"folder")] {
-            let Fetched::Further(errand) = take(errand, Reach::Disk) else {
+            let Fetched::Further(errand, _) = take(errand, Reach::Disk) else {
                 panic!("{of:?} is not further");
             };
             match take(errand, Reach::Anywhere) {
@@ -399,7 +499,7 @@ mod tests {
         let (barrier, (begun, has_begun)) = (Arc::new(Barrier::new(HELPERS_MAX + 1)), channel());
         let count = 2 * HELPERS_MAX as u32;
         let tickets: Vec<_> = (0..count)
-            .map(|key| pool.send(key, errand(&barrier, &begun), Reach::Disk))
+            .map(|key| pool.send(key, errand(&barrier, &begun), Reach::Disk, Mount::default()))
             .collect();
         for _ in 0..HELPERS_MAX {
             has_begun.recv().unwrap();
@@ -407,7 +507,7 @@ mod tests {
         for ticket in tickets {
             pool.forget(ticket);
         }
-        assert!(pool.near.queue().jobs.is_empty());
+        assert!(pool.near.queue().ready.is_empty());
         barrier.wait();
         let mut keys = Vec::new();
         while keys.len() < HELPERS_MAX {
@@ -415,5 +515,77 @@ mod tests {
             keys.extend(pool.take().into_iter().map(|(key, _)| key));
         }
         assert!(has_begun.try_recv().is_err());
+    }
+
+    /// One that comes back at once with nothing.
+    fn quick() -> Errand {
+        Errand::Open {
+            name: Box::default(),
+            open: Box::new(|_| Err(LookupError::Refused("it is not there"))),
+        }
+    }
+
+    #[test]
+    fn a_mount_that_does_not_answer_takes_its_own_lane_and_no_more() {
+        let (mut pool, is_told) = pool();
+        let (barrier, (begun, has_begun)) = (Arc::new(Barrier::new(HELPERS_MAX + 1)), channel());
+        let [hung, sound] = [Mount::at(1, 2, b"hung"), Mount::at(1, 2, b"sound")];
+        let count = 3 * HELPERS_MAX as u32;
+        for key in 0..count {
+            pool.send(key, errand(&barrier, &begun), Reach::Anywhere, hung);
+        }
+        for _ in 0..HELPERS_MAX {
+            has_begun.recv().unwrap();
+        }
+        for mount in [sound, Mount::default()] {
+            for _ in 0..2 * HELPERS_MAX {
+                pool.send(99, quick(), Reach::Anywhere, mount);
+                is_told.recv().unwrap();
+                assert!(matches!(pool.take()[..], [(99, _)]));
+            }
+        }
+        assert!(has_begun.try_recv().is_err(), "its lane is full");
+        for _ in 0..3 {
+            barrier.wait();
+        }
+        let mut ended = 0;
+        while ended < count as usize {
+            is_told.recv().unwrap();
+            ended += pool.take().len();
+        }
+        while !pool.far.queue().lanes.is_empty() {
+            thread::yield_now();
+        }
+        assert!(pool.far.queue().ready.is_empty());
+    }
+
+    #[test]
+    fn a_helper_that_panics_says_so_and_goes_on() {
+        let (mut pool, is_told) = pool();
+        // More often than there are helpers.
+        for key in 0..2 * HELPERS_MAX as u32 {
+            let fragile = Errand::Open {
+                name: Box::default(),
+                open: Box::new(|_| unreachable!("as it was told")),
+            };
+            pool.send(key, fragile, Reach::Disk, Mount::default());
+            is_told.recv().unwrap();
+            assert!(matches!(pool.take()[..], [(of, Fetched::Panicked)] if of == key));
+        }
+        pool.send(99, quick(), Reach::Disk, Mount::default());
+        is_told.recv().unwrap();
+        assert!(matches!(pool.take()[..], [(99, Fetched::Opened { .. })]));
+        assert!(pool.near.queue().threads <= HELPERS_MAX);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_may_panic_too() {
+        let (pool, _is_told) = pool();
+        let (done, is_done) = channel();
+        pool.near
+            .run(Mount::default(), || unreachable!("as it was told"));
+        pool.near
+            .run(Mount::default(), move || done.send(()).unwrap());
+        is_done.recv().unwrap();
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use crate::disk::pool::{Pool, Ticket};
-use crate::disk::{Errand, Fetched, Reach};
+use crate::disk::{Errand, Fetched, Mount, Reach};
 use crate::reactor::{Control, Remote, SourceId, Token};
 
 /// The errands of one loop's connections.
@@ -39,13 +39,13 @@ impl Errands {
 
     /// Sends a helper on an errand for a connection.
     pub(super) fn send(&mut self, token: Token, errand: Errand) {
-        let reach = errand.reach();
-        self.send_within(reach, token, errand);
+        let (reach, mount) = (errand.reach(), errand.mount());
+        self.send_within(reach, mount, token, errand);
     }
 
-    fn send_within(&mut self, reach: Reach, token: Token, errand: Errand) {
+    fn send_within(&mut self, reach: Reach, mount: Mount, token: Token, errand: Errand) {
         let out = Out {
-            ticket: self.pool.send(token, errand, reach),
+            ticket: self.pool.send(token, errand, reach, mount),
             reach,
             brought: None,
         };
@@ -56,11 +56,16 @@ impl Errands {
     /// connection that has ended it is dropped.
     pub(super) fn collect<C>(&mut self, control: &mut Control<C>) {
         for (token, fetched) in self.pool.take() {
+            if let Fetched::Panicked = fetched {
+                control.stats.helper_panics += 1;
+            }
             let Some(out) = self.out.get_mut(&token) else {
                 continue;
             };
             match fetched {
-                Fetched::Further(errand) => self.send_within(Reach::Anywhere, token, errand),
+                Fetched::Further(errand, mount) => {
+                    self.send_within(Reach::Anywhere, mount, token, errand);
+                }
                 fetched => out.brought = Some(fetched),
             }
             control.wake(token);

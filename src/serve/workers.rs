@@ -2,7 +2,6 @@
 //! slab and timers of its own. The first runs on the thread that started the others; it takes the
 //! signals and has the metrics. Shared are what it passes on, the counters and the logs.
 
-use std::any::Any;
 use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +12,7 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 use super::{OTHER_ENDED, STOP_NOW, Server};
 use crate::cli::Exit;
 use crate::conn::Stage;
-use crate::failure::Failure;
+use crate::failure::{Failure, panic_message};
 use crate::reactor::{Ending, Remote, SourceId};
 use crate::service::Service;
 use crate::stats::{Stats, add_each};
@@ -234,7 +233,7 @@ impl<S: Service> Server<S> {
         let trouble = match run {
             Ok(Ok(Ending::Drained | Ending::Stopped)) => None,
             Ok(Err(error)) => Some(format!("the loop failed: {error}")),
-            Err(panic) => Some(format!("the loop panicked: {}", message(&*panic))),
+            Err(panic) => Some(format!("the loop panicked: {}", panic_message(&*panic))),
         };
         if let Some(trouble) = &trouble {
             log::error!("{trouble}");
@@ -265,13 +264,6 @@ impl<S: Service> Server<S> {
         }
         sum
     }
-}
-
-/// What a panic said.
-fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("it doesn't say why")
 }
 
 #[cfg(test)]

@@ -102,7 +102,9 @@ impl Bare {
             Ok(file) => (Body::File(file), Outcome::Complete),
             Err(LookupError::Refused(why)) => (Body::empty(), Outcome::Refused(why)),
             Err(LookupError::NoDescriptor) => return Verdict::Later,
-            Err(LookupError::Cold) => return Verdict::Errand(self.root.errand(name)),
+            Err(LookupError::Cold | LookupError::Elsewhere(_)) => {
+                return Verdict::Errand(self.root.errand(name));
+            }
             Err(LookupError::Failed(errno)) => {
                 log::warn!("\"{}\" can't be opened: {errno}", Excerpt::of_request(name));
                 return Verdict::Abandon(Reason::OpenFailed);

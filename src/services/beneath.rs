@@ -12,8 +12,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, statat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-use crate::disk::{Kind, Kinds, Opened, Place, Reach};
-use crate::limits::OPEN_ATTEMPTS_MAX;
+use crate::disk::{Kind, Kinds, Mount, Opened, Place, Reach};
+use crate::limits::{LINKS_MAX, OPEN_ATTEMPTS_MAX};
 use crate::service::{LookupError, OpenFile};
 
 /// Opens what is found: for reading, never as a controlling terminal, and without waiting for a
@@ -115,42 +115,93 @@ impl Beneath {
     /// As [`Beneath::find`], but goes no further than `reach`.
     ///
     /// # Errors
-    /// See [`LookupError`]; what lies further is [`LookupError::Cold`].
+    /// See [`LookupError`]; what lies further is [`LookupError::Cold`], or, from the disk on,
+    /// [`LookupError::Elsewhere`].
     pub fn find_within(&self, path: &[u8], reach: Reach) -> Result<Opened, LookupError> {
         match self.bounds(reach)? {
-            Some(bounds) => self.find_here(path, bounds),
+            Some(bounds) => self.find_here(path, bounds, reach),
             None => self.find(path),
         }
     }
 
-    /// What keeps openat2 within `reach`. `None`: nothing need, or can.
+    /// What keeps openat2 within `reach`. `None`: nothing need.
     fn bounds(&self, reach: Reach) -> Result<Option<Bounds>, LookupError> {
-        let (flags, attempts) = match (reach, self.place, self.containment) {
-            (Reach::Anywhere, ..) => return Ok(None),
-            (_, Place::Foreign, _) => return Err(LookupError::Cold),
-            (_, _, Containment::Walk) => return Ok(None),
-            (Reach::Memory, Place::Local, _) if !self.asks_cache => return Ok(None),
-            (Reach::Memory, Place::Local, _) => (ResolveFlags::CACHED, 0),
-            (Reach::Memory, Place::Memory, _) => (ResolveFlags::empty(), 0),
-            (Reach::Disk, ..) => (ResolveFlags::empty(), OPEN_ATTEMPTS_MAX),
+        // Who walks doesn't see where a file system ends.
+        let is_further = self.place == Place::Foreign || self.containment == Containment::Walk;
+        let (flags, attempts) = match (reach, self.place) {
+            (Reach::Anywhere, _) => return Ok(None),
+            (Reach::Memory, _) if is_further => return Err(LookupError::Cold),
+            (Reach::Disk, _) if is_further => {
+                return Err(LookupError::Elsewhere(Mount::default()));
+            }
+            (Reach::Memory, Place::Memory) => (ResolveFlags::empty(), 0),
+            (Reach::Memory, _) if !self.asks_cache => return Err(LookupError::Cold),
+            (Reach::Memory, _) => (ResolveFlags::CACHED, 0),
+            (Reach::Disk, _) => (ResolveFlags::empty(), OPEN_ATTEMPTS_MAX),
         };
         let resolve = RESOLVE | ResolveFlags::NO_XDEV | flags;
         Ok(Some(Bounds { resolve, attempts }))
     }
 
     /// Looks on the folder's own file system.
-    fn find_here(&self, path: &[u8], bounds: Bounds) -> Result<Opened, LookupError> {
+    fn find_here(&self, path: &[u8], bounds: Bounds, reach: Reach) -> Result<Opened, LookupError> {
         let file =
             bounds
                 .open(&self.folder, path, OPEN_FLAGS)
                 .map_err(|errno| match is_further(errno) {
-                    true => LookupError::Cold,
+                    true => self.further(path, reach),
                     false => classify(errno),
                 })?;
         let stat = rustix::fs::fstat(&file).map_err(LookupError::Failed)?;
         opened(file, stat, |file| {
             *self.kind.get_or_init(|| self.kinds.of(file, stat.st_dev))
         })
+    }
+
+    /// A path leads further than this.
+    fn further(&self, path: &[u8], reach: Reach) -> LookupError {
+        match reach {
+            Reach::Memory => LookupError::Cold,
+            Reach::Disk | Reach::Anywhere => LookupError::Elsewhere(self.mount_on_the_way(path)),
+        }
+    }
+
+    /// Which mount a path leads to, component by component and link by link. That is known by where
+    /// it is mounted: nothing of it is touched, since it may not answer. Whatever else keeps a path
+    /// from its end is for the look-up itself to find.
+    fn mount_on_the_way(&self, path: &[u8]) -> Mount {
+        let mut folder = None::<OwnedFd>;
+        let (mut ahead, mut at, mut links) = (Vec::from(path), 0, 0);
+        while at < ahead.len() {
+            let length = ahead[at..].iter().position(|&byte| byte == b'/');
+            let component = &ahead[at..at + length.unwrap_or(ahead.len() - at)];
+            at += component.len() + 1;
+            if component.is_empty() {
+                continue;
+            }
+            let base = folder.as_ref().unwrap_or(&self.folder);
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let found = match HERE.open(base, component, flags) {
+                Ok(found) => found,
+                Err(Errno::XDEV) => return mount_on(base, component),
+                Err(_) => break,
+            };
+            match rustix::fs::fstat(&found).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+                Ok(FileType::Directory) => folder = Some(found),
+                Ok(FileType::Symlink) if links < LINKS_MAX => {
+                    links += 1;
+                    let target = rustix::fs::readlinkat(&found, c"", Vec::new());
+                    let target = target.unwrap_or_default().into_bytes();
+                    if target.starts_with(b"/") {
+                        break;
+                    }
+                    let after = ahead.get(at..).unwrap_or_default();
+                    (ahead, at) = ([&target, &b"/"[..], after].concat(), 0);
+                }
+                _ => break,
+            }
+        }
+        Mount::default()
     }
 
     /// The folder itself.
@@ -205,7 +256,7 @@ impl Beneath {
     /// `name` is the entry's own, beneath this. `None`: it is nothing that is served, or gone.
     ///
     /// # Errors
-    /// What lies further than `reach` is [`LookupError::Cold`].
+    /// What lies further than `reach` is as in [`Beneath::find_within`].
     pub fn look_at(
         &self,
         folder: BorrowedFd<'_>,
@@ -235,7 +286,9 @@ impl Beneath {
         });
         match found {
             Ok(stat) => Ok(Some(stat)),
-            Err(errno) if bounds.is_some() && is_further(errno) => Err(LookupError::Cold),
+            Err(errno) if bounds.is_some() && is_further(errno) => {
+                Err(self.further(path_of(name), reach))
+            }
             Err(_) => Ok(None),
         }
     }
@@ -299,6 +352,21 @@ const UNBOUND: Bounds = Bounds {
     resolve: RESOLVE,
     attempts: OPEN_ATTEMPTS_MAX,
 };
+
+/// On one file system. Where `..` leads out of the folder that is no harm: nothing is served of what
+/// is found so.
+const HERE: Bounds = Bounds {
+    resolve: ResolveFlags::NO_XDEV.union(ResolveFlags::NO_MAGICLINKS),
+    attempts: OPEN_ATTEMPTS_MAX,
+};
+
+/// What is mounted on an entry of a folder.
+fn mount_on(folder: &OwnedFd, entry: &[u8]) -> Mount {
+    let stat = rustix::fs::fstat(folder);
+    stat.map_or(Mount::default(), |stat| {
+        Mount::at(stat.st_dev, stat.st_ino, entry)
+    })
+}
 
 impl Bounds {
     fn open(

@@ -320,7 +320,9 @@ impl Http {
         match error {
             LookupError::Refused(why) => Ok(Answer::error(StatusCode::NOT_FOUND, why, now)),
             LookupError::NoDescriptor => Err(Verdict::Later),
-            LookupError::Cold => Err(Verdict::Errand(self.bare.root().errand(name))),
+            LookupError::Cold | LookupError::Elsewhere(_) => {
+                Err(Verdict::Errand(self.bare.root().errand(name)))
+            }
             LookupError::Failed(errno) => {
                 log::warn!("\"{}\" can't be opened: {errno}", Excerpt::of_request(name));
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
