@@ -119,7 +119,11 @@ pub fn status(delivery: &Delivery, reason: Reason) -> u16 {
     match reason {
         Reason::Complete => 200,
         Reason::Refused => 404,
-        Reason::ClientLeft | Reason::RequestTimeout | Reason::Stalled | Reason::PeerReset => 499,
+        Reason::ClientLeft
+        | Reason::RequestTimeout
+        | Reason::Evicted
+        | Reason::Stalled
+        | Reason::PeerReset => 499,
         Reason::FileShort
         | Reason::FileChanged
         | Reason::ReadFailed

@@ -22,7 +22,7 @@ use crate::limits::{REPLIES_PER_STEP_MAX, SENDFILE_PIECE_BYTES, SUSPENDED_LOOK};
 use crate::service::{Exchange, Outcome, Service};
 use crate::stats::Reason;
 use crate::transport::Transport;
-use crate::turn::{Next, Turn, Why};
+use crate::turn::{Next, Reclaimable, Turn, Why};
 
 use closing::Closing;
 use reading::Reading;
@@ -58,8 +58,6 @@ pub struct Env<'a, 't, T, S> {
     pub errand: &'a mut Option<Errand>,
     /// What the connection's last errand has brought, if it has.
     pub fetched: Option<Fetched>,
-    /// The room for connections runs out. Only those that wait for a disk or a descriptor are told.
-    pub is_crowded: bool,
 }
 
 /// One client.
@@ -141,7 +139,9 @@ impl Conn {
         match why {
             Why::Ready(edge) => !(edge.readable || edge.dead),
             Why::Evict => true,
-            Why::Start | Why::Again | Why::Deadline | Why::Woken | Why::Stop(_) => false,
+            Why::Start | Why::Again | Why::Deadline | Why::Woken | Why::Reclaim | Why::Stop(_) => {
+                false
+            }
         }
     }
 
@@ -255,6 +255,16 @@ impl Conn {
         match &self.state {
             State::ReadingName(reading) => reading.idle_since(),
             State::Sending(_) | State::Closing(_) => None,
+        }
+    }
+
+    /// What it waits for, if it may be ended when others need its place.
+    #[must_use]
+    pub fn reclaimable(&self) -> Option<Reclaimable> {
+        match &self.state {
+            State::ReadingName(reading) => reading.reclaimable(),
+            State::Sending(_) => None,
+            State::Closing(_) => Some(Reclaimable::Lingering),
         }
     }
 
@@ -380,7 +390,8 @@ fn go_on_waiting<T: Transport, S>(
     until: Instant,
 ) -> Next {
     let now = env.turn.now;
-    let others_come_first = env.is_crowded && !env.turn.draining && now >= since + SUSPENDED_LOOK;
+    let others_come_first =
+        env.turn.is_crowded && !env.turn.draining && now >= since + SUSPENDED_LOOK;
     if others_come_first && env.transport.peer_has_finished() {
         return Next::Reset(Reason::ClientLeft);
     }

@@ -79,8 +79,12 @@ pub const LINGER_BYTES_MAX: u64 = 1024 * 1024;
 /// their turn.
 pub const REPLIES_PER_STEP_MAX: u32 = 16;
 
-/// The part of the room for connections that is kept free by ending idle ones: one in so many.
+/// The part of the room for connections that is kept free by keeping nobody alive: one in so many.
 pub const ROOM_KEPT_FREE_SHARE: usize = 10;
+
+/// Connections that are asked to make room for one newcomer in one turn. One is enough, unless a
+/// request has just come on it.
+pub const RECLAIMS_PER_CLIENT_MAX: usize = 16;
 
 /// The size up to which what grows with the number of connections is left as it is, in
 /// connections: a slab of 40 KiB.

@@ -13,6 +13,7 @@
 mod app;
 mod ending;
 mod listener;
+pub(crate) mod reclaim;
 pub(crate) mod slot;
 
 use std::collections::VecDeque;
@@ -36,6 +37,7 @@ pub use app::{App, Control, Cx, ListenerId, Remote, SourceId, Token};
 
 use app::{FIRST_GENERATION, LISTENER, Life, SOURCE, WAKER};
 use listener::{Accepting, Listener, concerns_one_client};
+use reclaim::{Line, Lines, Link};
 use slot::{End, Places, Run, Slot};
 
 /// How the loop came to its end.
@@ -59,6 +61,8 @@ pub struct Reactor<C> {
     /// Connections that came by a listener aside and have not ended, and how many may be there.
     aside_open: usize,
     aside_max: usize,
+    /// Who makes room for others.
+    lines: Lines,
     generation: u32,
     /// By the keys of the slab.
     timers: Timers<u32>,
@@ -104,6 +108,7 @@ impl<C> Reactor<C> {
             connections_max,
             aside_open: 0,
             aside_max: 0,
+            lines: Lines::default(),
             generation: FIRST_GENERATION,
             timers: Timers::new(now),
             run_queue: VecDeque::new(),
@@ -121,6 +126,7 @@ impl<C> Reactor<C> {
                 outgoing: Vec::new(),
                 life: Life::Running,
                 is_accepting: true,
+                is_crowded: false,
             },
             shortage: Seldom::default(),
             unwatched: Seldom::default(),
@@ -258,8 +264,8 @@ impl<C> Reactor<C> {
         }
         self.dispatch(app, stood);
         self.expire(app);
-        self.evict_idle(app);
         self.reap(app);
+        self.wake_resting();
         self.queue_woken();
         self.give_back();
         Ok(())
@@ -369,10 +375,10 @@ impl<C> Reactor<C> {
                 false => (self.slots.len() - self.aside_open, self.connections_max),
             };
             if open >= most {
-                let aside = if listener.aside { " aside" } else { "" };
-                let why = format_args!("the limit of {most} connections{aside} is reached");
-                listener.rest(None, &mut self.shortage, now, why);
-                break;
+                match self.make_room(app, index, most) {
+                    true => continue,
+                    false => break,
+                }
             }
             match socket.accept() {
                 Ok((socket, peer)) => {
@@ -449,9 +455,14 @@ impl<C> Reactor<C> {
             registered: false,
             aside,
             run: Run::Waiting,
+            line: None,
+            link: Link::default(),
             deadline: Deadline::default(),
             conn,
         });
+        if aside {
+            self.lines.push(&mut self.slots, token.key, Line::Aside);
+        }
         self.step(app, token, Why::Start);
         if self.run_of(token) == Some(Run::Ended) {
             // Its last bytes wait for the close, and nothing can name it: it was never watched.
@@ -515,6 +526,7 @@ impl<C> Reactor<C> {
 
     /// Steps one connection that is there and has not ended, and does what it wants next.
     fn step<A: App<Conn = C>>(&mut self, app: &mut A, token: Token, why: Why) {
+        self.control.is_crowded = self.is_crowded();
         let slot = &mut self.slots[token.key as usize];
         let before = self.timers.at(&slot.deadline);
         let mut cx = Cx::new(token, before, &mut self.scratch, &mut self.control);
@@ -552,10 +564,12 @@ impl<C> Reactor<C> {
             Next::Close(reason) => self.doom(token, End::Close(reason)),
             Next::Reset(reason) => self.doom(token, End::Reset(reason)),
         }
+        self.line_up(app, token);
     }
 
     fn doom(&mut self, token: Token, end: End) {
         self.set_run(token, Run::Ended);
+        self.lines.remove(&mut self.slots, token.key);
         self.aside_open -= usize::from(self.slots[token.key as usize].aside);
         self.ending.push((token, end));
     }

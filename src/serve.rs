@@ -25,7 +25,7 @@ use crate::conn::{Delivery, Env, Timeouts};
 use crate::escape::Escaped;
 use crate::failure::Failure;
 use crate::http::mime::ContentTypes;
-use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, PARKED_RETRY, ROOM_KEPT_FREE_SHARE, STALL_TIMEOUT};
+use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, PARKED_RETRY, STALL_TIMEOUT};
 use crate::logging::{self, Outlet};
 use crate::reactor::{App, Control, Cx, ListenerId, Reactor, Remote, SourceId, Token};
 use crate::service::Service;
@@ -37,7 +37,7 @@ use crate::services::thanks::Thanks;
 use crate::stats::{Reason, Stats};
 use crate::timers::Seldom;
 use crate::transport::Socket;
-use crate::turn::{Next, Why};
+use crate::turn::{Next, Reclaimable, Why};
 
 use client::{Active, log_delivery, log_end};
 use errands::Errands;
@@ -265,7 +265,6 @@ impl<S: Service> Server<S> {
             watch: Watch::default(),
             place: Place::Alone,
             outlet: outlet.clone(),
-            comfortable: (connections_max - connections_max.div_ceil(ROOM_KEPT_FREE_SHARE)) as u64,
         };
         Ok(Self {
             reactor,
@@ -381,8 +380,6 @@ struct Serving<S> {
     watch: Watch,
     place: Place,
     outlet: Outlet,
-    /// With more connections than this, the room for them runs out.
-    comfortable: u64,
 }
 
 impl<S: Service> Serving<S> {
@@ -457,8 +454,7 @@ impl<S: Service> Serving<S> {
     ) -> Next {
         let token = cx.token();
         let mut errand = None;
-        let awaits_errand = client.conn.awaits_errand();
-        let fetched = match awaits_errand {
+        let fetched = match client.conn.awaits_errand() {
             true => self.errands.take(token),
             false => None,
         };
@@ -468,7 +464,6 @@ impl<S: Service> Serving<S> {
             Why::Deadline if client.in_line && self.parked.front() != Some(&token) => Why::Evict,
             why => why,
         };
-        let is_suspended = awaits_errand || client.in_line;
         let mut env = Env {
             transport: &mut Socket(socket),
             service: &mut self.service,
@@ -477,7 +472,6 @@ impl<S: Service> Serving<S> {
             delivered: &mut self.delivered,
             errand: &mut errand,
             fetched,
-            is_crowded: is_suspended && cx.control.stats.open() > self.comfortable,
         };
         let next = client.conn.step(&mut env, why);
         if let Some(errand) = errand {
@@ -560,10 +554,11 @@ impl<S: Service> App for Serving<S> {
         }
     }
 
-    fn idle_since(&self, client: &Client) -> Option<Instant> {
+    fn reclaimable(&self, client: &Client) -> Option<Reclaimable> {
         match client {
-            Client::Active(active) => active.conn.idle_since(),
-            Client::Silent | Client::Left(_) => None,
+            Client::Silent => Some(Reclaimable::Silent),
+            Client::Active(active) => active.conn.reclaimable(),
+            Client::Left(_) => None,
         }
     }
 

@@ -46,6 +46,8 @@ pub struct Request<'a> {
     pub is_later: bool,
     /// The server is stopping: this reply is the connection's last.
     pub draining: bool,
+    /// Places for connections are short: this reply is the connection's last.
+    pub is_crowded: bool,
     /// What helpers have found for this request (see [`Verdict::Errand`]).
     pub brought: &'a [Brought],
 }

@@ -39,6 +39,9 @@ reasons! {
     ClientLeft = "client left",
     /// No complete request came in time.
     RequestTimeout = "request timeout",
+    /// It had not asked for anything when its place, or the memory of its partial request, was
+    /// needed for others.
+    Evicted = "evicted",
     /// The peer acknowledged nothing for the stall timeout.
     Stalled = "stalled",
     /// The peer reset the connection, or it broke.

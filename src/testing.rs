@@ -116,6 +116,7 @@ impl<T: Transport + Turning, S: Service> Bench<T, S> {
             deadline: self.deadline,
             moved: 0,
             draining: self.draining,
+            is_crowded: self.is_crowded,
         };
         let mut env = Env {
             transport: &mut self.transport,
@@ -130,7 +131,6 @@ impl<T: Transport + Turning, S: Service> Bench<T, S> {
             delivered: &mut self.delivered,
             errand: &mut self.errand,
             fetched,
-            is_crowded: self.is_crowded,
         };
         let next = self.conn.step(&mut env, why);
         self.deadline = turn.deadline;

@@ -18,11 +18,28 @@ pub enum Why {
     Deadline,
     /// It was parked, and what it waited for may be there now.
     Woken,
-    /// It shall end if it has nothing to do: it is kept alive, and others need its place, or the
-    /// server is stopping.
+    /// The server is stopping: it shall end if it is kept alive and has nothing to do.
     Evict,
+    /// Others need its place, or its memory: it shall end if it is [`Reclaimable`] still, after a
+    /// look at its socket.
+    Reclaim,
     /// It must end now. What can't be closed well is reset, for this reason.
     Stop(Reason),
+}
+
+/// What a connection waits for that may be ended with [`Why::Reclaim`] when others need its place.
+/// Of each kind, the one that has waited for longest goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reclaimable {
+    /// Its first byte. Silent connections and partial requests go before all others, and of these
+    /// two the kind of which there are more: that is what a flood consists of.
+    Silent,
+    /// The rest of a request.
+    Partial,
+    /// The peer's FIN: it has sent everything.
+    Lingering,
+    /// Another request: it is kept alive.
+    Idle,
 }
 
 /// What an edge said. Hints, as epoll gives them: only the attempt tells the truth.
@@ -67,4 +84,6 @@ pub struct Turn<'a> {
     pub moved: u64,
     /// The first signal was taken: what ends now waits for its peer's FIN.
     pub draining: bool,
+    /// Places are short: nobody is kept alive.
+    pub is_crowded: bool,
 }

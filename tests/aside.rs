@@ -6,7 +6,7 @@
     reason = "a test says what failed by panicking"
 )]
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream as Client};
 use std::thread;
 use std::time::Duration;
@@ -128,4 +128,34 @@ fn a_drain_is_over_while_somebody_is_there_aside() {
     });
     assert_eq!(ending, Ending::Drained);
     assert_eq!(host.ended, [(true, Reason::Stopped)]);
+}
+
+#[test]
+fn when_nobody_aside_waits_for_anything_the_oldest_one_goes() {
+    let (clients, _) = listener();
+    let (aside, address_aside) = listener();
+    let mut reactor = Reactor::new(vec![clients], 1).unwrap();
+    let id = reactor.add_aside(aside, 3).unwrap();
+    let remote = reactor.remote();
+    let mut host = Host {
+        aside: id,
+        patience: Duration::ZERO,
+        ended: Vec::new(),
+    };
+    let host = thread::scope(|scope| {
+        let server = scope.spawn(move || {
+            reactor.run(&mut host).unwrap();
+            host
+        });
+        let mut held: Vec<_> = (0..10).map(|_| greeted(address_aside)).collect();
+        for mut client in held.drain(..7) {
+            let error = client.read(&mut [0]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+        remote.notify(SourceId(0)).unwrap();
+        server.join().unwrap()
+    });
+    let evicted = |end: &&(bool, Reason)| **end == (true, Reason::Evicted);
+    assert_eq!(host.ended.iter().filter(evicted).count(), 7);
+    assert_eq!(host.ended.len(), 10);
 }

@@ -18,7 +18,7 @@ use common::{
     has_tool, pattern, reason_count, reply_count, root_with, until, vanish,
 };
 use rustix::process::Signal;
-use talk::{Talk, get};
+use talk::{Talk, ask, get};
 use tempfile::TempDir;
 
 const SMALL: &[u8] = b"small bytes";
@@ -131,40 +131,95 @@ fn a_client_that_takes_nothing_is_reset() {
 // ---- room ----
 
 #[test]
-fn those_idle_for_longest_make_room() {
+fn those_idle_for_longest_make_room_where_no_other_can() {
     let flags = ["--max-connections", "10", "--request-timeout", "1h"];
     let (_root, carafe) = server(&flags);
     let mut idle: Vec<_> = (0..7).map(|_| kept(&carafe)).collect();
-    // Not idle: one that downloads, one in the middle of a request; they stay whatever comes.
-    let mut busy = downloading(&carafe);
-    let mut asking = kept(&carafe);
-    asking.say_and_see_read_by("GET /small HTTP/1.1\r\n", &mut idle[6]);
+    // Those who download stay whatever comes.
+    let mut busy: Vec<_> = (0..2).map(|_| downloading(&carafe)).collect();
     // Nine are there. The first one asks again, so the second one is idle for longest.
     assert_eq!(idle[0].get("/small").body, SMALL);
-    let mut late = Vec::new();
+    busy.push(downloading(&carafe));
     for at in [1, 2, 3] {
-        late.push(kept(&carafe));
+        busy.push(downloading(&carafe));
         idle[at].ends();
+    }
+    for talk in &mut busy {
+        assert_same("large", &talk.take(LARGE_BYTES), &large());
     }
     for at in [0, 4, 5, 6] {
         assert_eq!(idle[at].get("/small").body, SMALL, "{at}");
     }
-    assert_eq!(asking.ask("Host: h\r\n\r\n").body, SMALL);
-    assert_same("large", &busy.take(LARGE_BYTES), &large());
-    drop((idle, late, asking, busy));
+    drop((idle, busy));
     let log = carafe.stop_warned(&[]);
-    assert!(log.contains("accepted 12, closed 12;"), "{log}");
+    assert!(log.contains("accepted 13, closed 13;"), "{log}");
+}
+
+#[test]
+fn nobody_is_kept_alive_in_the_last_tenth_of_the_room_and_all_are_told() {
+    let (_root, carafe) = server(&["--max-connections", "10"]);
+    let mut talks: Vec<_> = (0..9).map(|_| kept(&carafe)).collect();
+    let answer = ask(carafe.addr(), &get("/small", ""));
+    assert_eq!((answer.is_last(), &*answer.body), (true, SMALL));
+    // Nor are those who were, while it is so.
+    let busy = downloading(&carafe);
+    let answer = talks[0].get("/small");
+    assert_eq!((answer.is_last(), &*answer.body), (true, SMALL));
+    talks[0].ends();
+    assert!(!talks[1].get("/small").is_last());
+    drop((talks, busy));
+    carafe.stop();
+}
+
+/// Who has asked for nothing makes room for those who ask: they lose no answer and no connection.
+#[test]
+fn silent_clients_and_parts_of_requests_go_first_and_the_oldest_of_them() {
+    let flags = ["--max-connections", "30", "--request-timeout", "1h"];
+    let (_root, carafe) = server(&[&flags[..], &["--no-defer-accept"]].concat());
+    let descriptors = carafe.descriptors();
+    for part in ["", "GET /small HTTP/1.1\r\n"] {
+        let mut honest: Vec<_> = (0..3).map(|_| kept(&carafe)).collect();
+        let mut flood: Vec<_> = (0..27)
+            .map(|_| {
+                let mut talk = Talk::to(carafe.addr());
+                talk.say(part);
+                talk
+            })
+            .collect();
+        for oldest in &mut flood[..20] {
+            // All places are taken: this one needs one, and so will the one after it.
+            let mut newcomer = Talk::to(carafe.addr());
+            let answer = newcomer.get("/small");
+            assert_eq!((answer.is_last(), &*answer.body), (false, SMALL));
+            oldest.ends();
+            honest.push(newcomer);
+            for talk in &mut honest {
+                let answer = talk.get("/small");
+                assert_eq!((answer.is_last(), &*answer.body), (false, SMALL));
+            }
+        }
+        // Those who have come last are there yet, and may ask.
+        for talk in &mut flood[20..] {
+            let whole = match part {
+                "" => get("/small", ""),
+                _ => "Host: h\r\n\r\n".to_owned(),
+            };
+            assert_eq!(talk.ask(&whole).body, SMALL);
+        }
+        drop((honest, flood));
+        // The cache keeps nothing open.
+        until("all are gone", || carafe.descriptors() == descriptors);
+    }
+    let log = carafe.stop_warned(&[]);
+    assert_eq!(reason_count(&log, "evicted"), 40, "{log}");
 }
 
 #[test]
 fn a_single_place_goes_from_client_to_client() {
     let (_root, carafe) = server(&["--max-connections", "1"]);
     for _ in 0..5 {
-        let mut talk = Talk::to(carafe.addr());
-        talk.say(get("/small", "") + &get("/small", ""));
-        assert_eq!(talk.answer().body, SMALL);
-        assert_eq!(talk.answer().body, SMALL);
-        talk.ends();
+        let answer = ask(carafe.addr(), &get("/small", ""));
+        assert_eq!((answer.is_last(), &*answer.body), (true, SMALL));
     }
     let log = carafe.stop();
     assert!(log.contains("accepted 5, closed 5;"), "{log}");

@@ -17,7 +17,7 @@ use carafe::limits::{
 use carafe::service::{Body, Outcome, Reply, Request, RequestEnd, Service, Then, Verdict};
 use carafe::stats::Reason;
 use carafe::testing::{Bench, READABLE, Read, Scripted, WRITABLE, Write};
-use carafe::turn::{Next, Why};
+use carafe::turn::{Next, Reclaimable, Why};
 
 const ALL: Write = Write::Take(usize::MAX);
 const LONG: usize = 3 * TURN_BYTES_MAX as usize;
@@ -48,7 +48,7 @@ impl Service for Echo {
             ended_by: RequestEnd::LineFeed,
             then: match line {
                 b"close" => Then::Close,
-                _ if request.draining => Then::Close,
+                _ if request.draining || request.is_crowded => Then::Close,
                 _ => Then::ReadOn,
             },
             status: None,
@@ -166,17 +166,21 @@ fn between_requests_every_end_is_a_good_one() {
     assert_eq!(bench.step(READABLE), Next::Reset(Reason::PeerReset));
 }
 
+/// The server stops, or others need the place.
+const WHYS: [Why; 2] = [Why::Evict, Why::Reclaim];
+
 #[test]
-fn who_is_idle_is_evicted_unless_a_request_lies_there() {
-    let mut bench = idle();
-    then(&mut bench, &[Read::Block], &[]);
-    assert_eq!(bench.step(Why::Evict), Next::Close(Reason::Complete));
+fn who_is_idle_is_ended_unless_a_request_lies_there() {
+    for why in WHYS {
+        let mut bench = idle();
+        then(&mut bench, &[Read::Block], &[]);
+        assert_eq!(bench.step(why), Next::Close(Reason::Complete));
 
-    let mut bench = idle();
-    then(&mut bench, &[bytes("b\n"), Read::Block], &[ALL]);
-    assert_eq!(bench.step(Why::Evict), Next::Wait);
-    assert_eq!(bench.transport.sent, b"(a)(b)");
-
+        let mut bench = idle();
+        then(&mut bench, &[bytes("b\n"), Read::Block], &[ALL]);
+        assert_eq!(bench.step(why), Next::Wait);
+        assert_eq!(bench.transport.sent, b"(a)(b)");
+    }
     // The beginning of one, too: it has the request's time, as if it had been read before.
     let mut bench = idle();
     then(&mut bench, &[bytes("b"), Read::Block], &[]);
@@ -188,7 +192,7 @@ fn who_is_idle_is_evicted_unless_a_request_lies_there() {
 }
 
 #[test]
-fn who_is_not_idle_is_not_evicted() {
+fn who_is_not_idle_stays_when_the_server_stops() {
     // A first request that has not come.
     let mut bench = bench([Read::Block], []);
     assert_eq!(bench.step(Why::Start), Next::Wait);
@@ -201,8 +205,73 @@ fn who_is_not_idle_is_not_evicted() {
     // A reply under way.
     then(&mut bench, &[bytes("\nlong\n")], &[ALL, Write::Block]);
     assert_eq!(bench.step(READABLE), Next::Wait);
-    assert_eq!(bench.step(Why::Evict), Next::Wait);
+    for why in WHYS {
+        assert_eq!(bench.conn.reclaimable(), None);
+        assert_eq!(bench.step(why), Next::Wait);
+    }
     bench.transport.assert_done();
+}
+
+#[test]
+fn who_has_asked_for_nothing_makes_room_unless_a_request_lies_there() {
+    // A first request that has not come, a part of one, and a part of a later one.
+    let silent = || {
+        let mut bench = bench([Read::Block], []);
+        assert_eq!(bench.step(Why::Start), Next::Wait);
+        assert_eq!(bench.conn.reclaimable(), Some(Reclaimable::Silent));
+        bench
+    };
+    let with_a_part = |mut bench: Bench<_, _>| {
+        then(&mut bench, &[bytes("b")], &[]);
+        assert_eq!(bench.step(READABLE), Next::Wait);
+        assert_eq!(bench.conn.reclaimable(), Some(Reclaimable::Partial));
+        bench
+    };
+    let all = || [silent(), with_a_part(silent()), with_a_part(idle())];
+    for mut bench in all() {
+        then(&mut bench, &[Read::Block], &[]);
+        assert_eq!(bench.step(Why::Reclaim), Next::Close(Reason::Evicted));
+        assert!(!bench.transport.resets_on_close);
+    }
+    for mut bench in all() {
+        then(&mut bench, &[bytes("c"), Read::Block], &[]);
+        assert_eq!(bench.step(Why::Reclaim), Next::Close(Reason::Evicted));
+    }
+    for mut bench in all() {
+        then(&mut bench, &[bytes("c\n"), Read::Block], &[ALL]);
+        assert_eq!(bench.step(Why::Reclaim), Next::Wait);
+        assert!(bench.transport.sent.ends_with(b"c)"));
+        assert_eq!(bench.conn.reclaimable(), Some(Reclaimable::Idle));
+    }
+}
+
+#[test]
+fn what_was_heard_and_not_judged_is_no_part_of_a_request() {
+    let count = REPLIES_PER_STEP_MAX as usize + 1;
+    let mut bench = bench(
+        [bytes(&"a\n".repeat(count))],
+        vec![ALL; REPLIES_PER_STEP_MAX as usize],
+    );
+    assert_eq!(bench.step(Why::Start), Next::Again);
+    assert_eq!(bench.conn.reclaimable(), None);
+    then(&mut bench, &[Read::Block], &[ALL]);
+    assert_eq!(bench.step(Why::Again), Next::Wait);
+}
+
+#[test]
+fn who_lingers_makes_room() {
+    let mut bench = bench([bytes("close\nmore"), Read::Block], [ALL]);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.conn.reclaimable(), Some(Reclaimable::Lingering));
+    then(&mut bench, &[bytes("more"), Read::Block], &[]);
+    assert_eq!(bench.step(Why::Reclaim), Next::Close(Reason::Complete));
+}
+
+#[test]
+fn nobody_is_kept_alive_while_places_are_short() {
+    let mut bench = bench([bytes("a\n")], [ALL]);
+    bench.is_crowded = true;
+    assert_eq!(bench.step(Why::Start), Next::Close(Reason::Complete));
 }
 
 #[test]

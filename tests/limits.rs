@@ -126,22 +126,22 @@ fn sixty_four_descriptors_serve_two_hundred_clients_with_a_small_file_each() {
 
 #[test]
 fn waiting_for_a_slot_costs_no_processor_time() {
-    let root = root(0);
-    let carafe = Carafe::serve_limited(root.path(), 64, &["--request-timeout", "1s"]);
-    let mut silent = Vec::new();
-    until("all slots are taken", || {
-        silent.push(connect(carafe.addr()));
-        carafe.log().contains(FULL)
-    });
+    let root = root(1);
+    let flags = ["--max-connections", "8", "--stall-timeout", "1s"];
+    let carafe = Carafe::serve(root.path(), &flags);
+    let downloads: Vec<_> = (0..8)
+        .map(|_| begin_download(carafe.addr(), "large0"))
+        .collect();
     let waiting: Vec<_> = (0..20).map(|_| ask(carafe.addr(), "small")).collect();
+    carafe.wait_for_log(FULL);
     let ticks = carafe.cpu_ticks();
-    carafe.wait_for_log("request timeout");
+    carafe.wait_for_log(" stalled");
     let used = carafe.cpu_ticks() - ticks;
     assert!(used <= IDLE_TICKS_MAX, "{used} ticks");
     for client in waiting {
         assert_eq!(rest(client).unwrap(), b"small bytes");
     }
-    drop(silent);
+    drop(downloads);
     carafe.stop_warned(&[FULL]);
 }
 
@@ -325,16 +325,18 @@ fn more_stalled_downloads_than_open_files_leave_the_next_one_waiting() {
 #[test]
 fn one_client_more_than_max_connections_waits_for_one_to_leave() {
     const WARNING: &str = "the limit of 3 connections is reached: new clients wait";
-    let root = root(0);
+    let root = root(1);
     let carafe = Carafe::serve(root.path(), &["--max-connections", "3"]);
-    let mut silent = silent_clients(&carafe, 3);
+    let mut downloads: Vec<_> = (0..3)
+        .map(|_| begin_download(carafe.addr(), "large0").0)
+        .collect();
     let mut waiting = ask(carafe.addr(), "small");
     carafe.wait_for_log(WARNING);
     assert_waiting(&mut waiting);
-    silent.pop();
+    downloads.pop();
     assert_eq!(rest(waiting).unwrap(), b"small bytes");
     assert_eq!(exchange(carafe.addr(), b"small\n").unwrap(), b"small bytes");
-    drop(silent);
+    drop(downloads);
     carafe.stop_warned(&[WARNING]);
 }
 

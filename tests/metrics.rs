@@ -146,14 +146,14 @@ fn those_who_look_are_no_clients() {
 fn the_metrics_are_there_when_the_server_is_full() {
     const WARNING: &str = "the limit of 2 connections is reached: new clients wait";
     let (_root, carafe, metrics) = server(&["--max-connections", "2"]);
-    let held = [(); 2].map(|()| connect(carafe.addr()));
+    let held = [(); 2].map(|()| begin_download(carafe.addr(), "large").0);
     let mut waiting = connect(carafe.addr());
     waiting.write_all(b"small\n").unwrap();
     carafe.wait_for_log(WARNING);
     for _ in 0..3 {
         let page = Page::get(metrics);
         page.assert_conserved();
-        assert_eq!(page.open("reading"), 2.0);
+        assert_eq!(page.open("sending"), 2.0);
         assert_eq!(get(metrics, "/healthz").0, 200);
     }
     drop(held);
@@ -164,24 +164,36 @@ fn the_metrics_are_there_when_the_server_is_full() {
 }
 
 #[test]
-fn clients_are_served_when_the_metrics_are_full() {
+fn nobody_keeps_those_who_look_out() {
     let (_root, carafe, metrics) = server(&[]);
     let before = carafe.descriptors();
-    let held: Vec<TcpStream> = (0..METRICS_CONNECTIONS_MAX)
-        .map(|_| connect(metrics))
-        .collect();
-    until("they are let in", || {
-        carafe.descriptors() == before + held.len()
-    });
-    let mut waiting = connect(metrics);
-    waiting.write_all(b"GET /healthz HTTP/1.1\r\n\r\n").unwrap();
-    carafe.wait_for_log(" aside is reached");
-    assert_eq!(exchange(carafe.addr(), b"small\n").unwrap(), b"small bytes");
-    drop(held);
-    let mut reply = String::new();
-    waiting.read_to_string(&mut reply).unwrap();
-    assert!(reply.ends_with("\r\n\r\nok\n"), "{reply}");
-    carafe.stop_warned(&[" aside is reached"]);
+    // Some say nothing, some a part of a request, and some wait for nothing but an end of theirs.
+    for begin in ["", "GET /metr", "GET /healthz HTTP/1.1\r\n\r\nand more"] {
+        let mut held: Vec<TcpStream> = (0..METRICS_CONNECTIONS_MAX)
+            .map(|_| {
+                let mut client = connect(metrics);
+                client.write_all(begin.as_bytes()).unwrap();
+                client
+            })
+            .collect();
+        until("they are let in", || {
+            carafe.descriptors() == before + held.len()
+        });
+        for _ in 0..3 {
+            assert_eq!(get(metrics, "/healthz"), (200, "ok\n".to_owned()));
+            // The oldest one made room.
+            let mut left = held.remove(0);
+            left.read_to_end(&mut Vec::new()).unwrap();
+            held.push(connect(metrics));
+            until("the newest one is let in", || {
+                carafe.descriptors() == before + METRICS_CONNECTIONS_MAX
+            });
+        }
+        assert_eq!(exchange(carafe.addr(), b"small\n").unwrap(), b"small bytes");
+        drop(held);
+        until("they are gone", || carafe.descriptors() == before);
+    }
+    carafe.stop_warned(&[]);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream as Client};
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 use carafe::limits::{LARGE_STEP_BYTES, LOOP_BYTES_MAX, PLACES_KEPT, SHRINK_DELAY};
 use carafe::reactor::{App, Control, Cx, Ending, ListenerId, Reactor, Remote, SourceId, Token};
 use carafe::stats::{Reason, Stats};
-use carafe::turn::{Next, Why};
+use carafe::turn::{Next, Reclaimable, Why};
 use mio::net::{TcpListener, TcpStream};
 
 /// Longer than any test takes.
@@ -492,6 +493,94 @@ fn the_slab_is_given_back_when_most_have_left() {
     );
     assert_eq!(outcome.stats.ended(Reason::ClientLeft), MANY as u64);
     assert!(outcome.places < PLACES_KEPT, "{} places", outcome.places);
+}
+
+// ---- who makes room ----
+
+/// Waits for input, and counts what that costs.
+#[derive(Default)]
+struct Waiting {
+    /// Steps, and looks at what a connection waits for.
+    steps: usize,
+    looks: Cell<usize>,
+    /// In the order in which they ended.
+    ended: Vec<(u32, Reason)>,
+    accepted: u32,
+}
+
+impl App for Waiting {
+    /// A number.
+    type Conn = u32;
+
+    fn accepted(&mut self, _: ListenerId, _: SocketAddr, _: &mut Cx<'_, u32>) -> u32 {
+        self.accepted += 1;
+        self.accepted - 1
+    }
+
+    fn step(&mut self, _: &mut u32, socket: &mut TcpStream, why: Why, _: &mut Cx<'_, u32>) -> Next {
+        self.steps += 1;
+        match (socket.read(&mut [0; 8]), why) {
+            (Ok(0), _) => Next::Close(Reason::ClientLeft),
+            (Ok(_), _) => Next::Close(Reason::Complete),
+            (Err(_), Why::Reclaim) => Next::Close(Reason::Evicted),
+            (Err(_), _) => Next::Wait,
+        }
+    }
+
+    fn reclaimable(&self, number: &u32) -> Option<Reclaimable> {
+        self.looks.set(self.looks.get() + 1);
+        Some([Reclaimable::Silent, Reclaimable::Idle][*number as usize % 2])
+    }
+
+    fn source(&mut self, _: SourceId, control: &mut Control<u32>) {
+        control.drain(Duration::ZERO);
+    }
+
+    fn ended(&mut self, number: u32, _: Token, reason: Reason, _: &mut Control<u32>) {
+        self.ended.push((number, reason));
+    }
+}
+
+#[test]
+fn room_is_made_by_one_step_however_many_are_there_and_in_order() {
+    const PLACES: usize = 200;
+    const NEWCOMERS: usize = 300;
+    let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut reactor = Reactor::new(vec![listener], PLACES).unwrap();
+    let remote = reactor.remote();
+    let mut app = Waiting::default();
+    let (app, stats) = thread::scope(|scope| {
+        let server = scope.spawn(move || {
+            reactor.run(&mut app).unwrap();
+            (app, reactor.stats().clone())
+        });
+        let mut clients = connect_all(address, PLACES + NEWCOMERS);
+        // Who came last is there, and all before it have made their room.
+        let mut last = clients.pop().unwrap();
+        last.write_all(b"!").unwrap();
+        assert_eq!(read_all(last).unwrap(), b"");
+        remote.notify(SourceId(0)).unwrap();
+        server.join().unwrap()
+    });
+    assert_eq!((stats.accepted(), stats.open()), (500, 0));
+    assert_eq!(stats.ended(Reason::Evicted), NEWCOMERS as u64);
+    let evicted = app.ended.iter().filter(|end| end.1 == Reason::Evicted);
+    let evicted: Vec<_> = evicted.map(|end| end.0).collect();
+    // All that are silent, which is every other one, and the others when none is left.
+    let (silent, idle): (Vec<u32>, Vec<u32>) = evicted.iter().partition(|&number| number % 2 == 0);
+    assert!(silent.is_sorted() && idle.is_sorted(), "{evicted:?}");
+    assert!(
+        evicted[..PLACES].iter().all(|number| number % 2 == 0),
+        "{evicted:?}"
+    );
+    // A first step each, one for its first edge, and one to go; of those who are left, two more.
+    assert!(
+        app.steps <= 3 * (PLACES + NEWCOMERS) + 2 * PLACES,
+        "{}",
+        app.steps
+    );
+    assert!(app.looks.get() <= app.steps, "{}", app.looks.get());
 }
 
 // ---- connections that the application begins ----

@@ -236,18 +236,9 @@ fn a_client_that_has_everything_and_never_closes_does_not_hold_up_the_end() {
 
 #[test]
 fn clients_left_in_the_accept_queue_at_the_drains_end_are_told_of() {
-    let flags = [
-        "--max-connections",
-        "1",
-        "--request-timeout",
-        "1h",
-        "--drain",
-        "300ms",
-        "--no-defer-accept",
-    ];
-    let root = tempfile::tempdir().unwrap();
-    let carafe = Carafe::serve(root.path(), &flags);
-    let silent = connect(carafe.addr());
+    let flags = ["--max-connections", "1", "--drain", "300ms"];
+    let (_root, carafe) = server(&[&flags[..], &["--no-defer-accept"]].concat());
+    let (download, _) = begin_download(carafe.addr(), "large");
     let queued = [(); 5].map(|()| connect(carafe.addr()));
     carafe.signal(Signal::TERM);
     let log = assert_ends(carafe, 1);
@@ -255,7 +246,7 @@ fn clients_left_in_the_accept_queue_at_the_drains_end_are_told_of() {
     for mut client in queued {
         assert_reset(read_to_end(&mut client));
     }
-    drop(silent);
+    drop(download);
 }
 
 #[test]

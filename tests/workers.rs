@@ -446,14 +446,20 @@ fn more_loops_than_connections_or_descriptors_are_a_usage_error() {
 fn few_descriptors_do_for_a_few_loops() {
     let root = root();
     let carafe = Carafe::serve_limited(root.path(), 64, &["--workers", "3", "--no-defer-accept"]);
-    let silent: Vec<_> = (0..60).map(|_| connect(carafe.addr())).collect();
-    for mut client in silent {
-        client.write_all(b"small\n").unwrap();
+    let asking: Vec<_> = (0..60)
+        .map(|_| {
+            let mut client = connect(carafe.addr());
+            client.write_all(b"small\n").unwrap();
+            client
+        })
+        .collect();
+    for mut client in asking {
         let mut bytes = Vec::new();
         client.read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes, SMALL);
     }
-    carafe.stop_warned(&["connections is reached: new clients wait"]);
+    // Whether all of a loop's places were taken at some time is a matter of luck.
+    carafe.stop();
 }
 
 #[test]

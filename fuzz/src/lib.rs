@@ -80,6 +80,7 @@ pub fn names(data: &[u8]) {
                 guesses: 0,
                 is_later,
                 draining: false,
+                is_crowded: false,
                 brought: &[],
             };
             let mut verdict = service.judge(&request);

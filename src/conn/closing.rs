@@ -65,7 +65,7 @@ impl Closing {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     env.turn.deadline = Some(self.deadline());
-                    let is_over = self.deadline() <= env.turn.now;
+                    let is_over = self.deadline() <= env.turn.now || why == Why::Reclaim;
                     return if is_over { close } else { Stay(Next::Wait) };
                 }
                 Err(error) => return Stay(Next::Close(blame(&error))),

@@ -13,7 +13,7 @@ use crate::limits::SUSPENDED_LOOK;
 use crate::service::{Brought, Found, Moment, Request, Service, Then, Verdict};
 use crate::stats::Reason;
 use crate::transport::Transport;
-use crate::turn::{Next, Why};
+use crate::turn::{Next, Reclaimable, Why};
 
 #[derive(Debug)]
 pub(super) struct Reading {
@@ -174,6 +174,26 @@ impl Reading {
         }
     }
 
+    /// What it waits for, if it may be ended when others need its place. What it has heard and not
+    /// judged yet may be a whole request.
+    pub(super) fn reclaimable(&self) -> Option<Reclaimable> {
+        match (&self.wait, self.before) {
+            (Wait::Descriptor(_) | Wait::Service(_) | Wait::Errand(..), _) => None,
+            (Wait::Bytes, Before::Nothing) if self.pending.is_empty() => Some(Reclaimable::Silent),
+            (Wait::Bytes, Before::Reply { .. }) if self.pending.is_empty() => {
+                Some(Reclaimable::Idle)
+            }
+            (
+                Wait::Bytes,
+                Before::Reply {
+                    input: Input::Pending,
+                    ..
+                },
+            ) => None,
+            (Wait::Bytes, _) => Some(Reclaimable::Partial),
+        }
+    }
+
     /// What a connection that ends here is counted as, if nothing broke.
     fn end(&self, otherwise: Reason) -> Step {
         Stay(Next::Close(match self.idle_since() {
@@ -196,7 +216,9 @@ impl Reading {
             (Wait::Descriptor(_) | Wait::Errand(..), Why::Ready(_)) => {
                 Stay(Next::Close(Reason::PeerReset))
             }
-            (Wait::Descriptor(asked), Why::Evict) if !asked.is_late(env.turn.now) => {
+            (Wait::Descriptor(asked), Why::Evict | Why::Reclaim)
+                if !asked.is_late(env.turn.now) =>
+            {
                 let until = asked.until.unwrap_or(env.turn.now);
                 Stay(go_on_waiting(env, until - env.timeouts.stall, until))
             }
@@ -305,6 +327,10 @@ impl Reading {
         let step = match why {
             _ if unasked => self.ask(env, 0, Moment::Drained),
             Why::Deadline if env.turn.now < self.expires => self.ask(env, 0, Moment::Quiet),
+            // What waits for nothing but silence is taken as it stands.
+            Why::Reclaim if env.turn.deadline.is_some_and(|at| at < self.expires) => {
+                self.ask(env, 0, Moment::Quiet)
+            }
             _ => Stay(Next::Wait),
         };
         match step {
@@ -314,6 +340,7 @@ impl Reading {
             Stay(Next::Wait) if why == Why::Evict && self.idle_since().is_some() => {
                 self.end(Reason::RequestTimeout)
             }
+            Stay(Next::Wait) if why == Why::Reclaim => self.end(Reason::Evicted),
             step => step,
         }
     }
@@ -341,6 +368,7 @@ impl Reading {
             guesses: self.guesses,
             is_later: self.is_later(),
             draining: env.turn.draining,
+            is_crowded: env.turn.is_crowded,
             brought: self.wait.asked().map_or(&[], |asked| &asked.brought),
         };
         let verdict = env.service.judge(&request);

@@ -170,7 +170,7 @@ impl Sending {
         match why {
             Why::Deadline => Stay(self.check_stall(env)),
             Why::Ready(edge) if !(edge.writable || edge.dead) => Stay(Next::Wait),
-            Why::Evict => Stay(Next::Wait),
+            Why::Evict | Why::Reclaim => Stay(Next::Wait),
             _ => self.send(env),
         }
     }

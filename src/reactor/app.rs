@@ -9,7 +9,7 @@ use mio::Waker;
 use mio::net::TcpStream;
 
 use crate::stats::{Reason, Stats};
-use crate::turn::{Next, Turn, Why};
+use crate::turn::{Next, Reclaimable, Turn, Why};
 
 /// What runs on the loop.
 pub trait App {
@@ -36,8 +36,8 @@ pub trait App {
     /// A source is ready, or was notified by a [`Remote`]. It must be drained.
     fn source(&mut self, id: SourceId, control: &mut Control<Self::Conn>);
 
-    /// Since when a connection has had nothing to do, if it has: it may be ended by [`Why::Evict`].
-    fn idle_since(&self, _conn: &Self::Conn) -> Option<Instant> {
+    /// What a connection waits for, if it may be ended by [`Why::Reclaim`]. Asked after each step.
+    fn reclaimable(&self, _conn: &Self::Conn) -> Option<Reclaimable> {
         None
     }
 
@@ -126,6 +126,7 @@ impl<'a, C> Cx<'a, C> {
             deadline,
             moved: 0,
             draining: control.is_draining(),
+            is_crowded: control.is_crowded,
         };
         Self {
             turn,
@@ -152,6 +153,8 @@ pub struct Control<C> {
     pub(super) outgoing: Vec<(TcpStream, C)>,
     pub(super) life: Life,
     pub(super) is_accepting: bool,
+    /// Places are short.
+    pub(super) is_crowded: bool,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -1,4 +1,4 @@
-//! How things end on the loop: single connections, idle ones, a drain, everything.
+//! How things end on the loop: single connections, a drain, everything.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::Reactor;
 use super::app::{App, Life, Token};
 use super::listener::Accepting;
 use super::slot::{End, Run};
-use crate::limits::{PLACES_KEPT, ROOM_KEPT_FREE_SHARE};
+use crate::limits::PLACES_KEPT;
 use crate::sockopt;
 use crate::stats::Reason;
 use crate::turn::Why;
@@ -70,28 +70,6 @@ impl<C> Reactor<C> {
             for token in self.open_tokens() {
                 self.step(app, token, Why::Evict);
             }
-        }
-    }
-
-    /// When the room for connections runs out, those that have been idle for longest end first.
-    pub(super) fn evict_idle<A: App<Conn = C>>(&mut self, app: &mut A) {
-        let comfortable =
-            self.connections_max - self.connections_max.div_ceil(ROOM_KEPT_FREE_SHARE);
-        let open = self.slots.len() - self.ending.len() - self.aside_open;
-        if open <= comfortable || self.listeners.is_empty() {
-            return;
-        }
-        let mut idle: Vec<_> = self
-            .open_tokens()
-            .into_iter()
-            .filter_map(|token| {
-                let slot = &self.slots[token.key as usize];
-                app.idle_since(&slot.conn).map(|since| (since, token))
-            })
-            .collect();
-        idle.sort_by_key(|(since, _)| *since);
-        for (_, token) in idle.into_iter().take(open - comfortable) {
-            self.step(app, token, Why::Evict);
         }
     }
 

@@ -69,8 +69,18 @@ impl Listener {
         self.grace_ends = Some(now + deferral + HANDSHAKE_GRACE);
     }
 
-    /// Lets those at the door wait: until a connection ends, or `until`. If nobody is there, an
-    /// edge will come; out of descriptors, accept fails before it looks whether anybody is.
+    /// Whether somebody is at the door. If nobody is, an edge will come.
+    pub(super) fn is_wanted(&mut self) -> bool {
+        let waiting = self.socket.as_ref().map(sockopt::accept_queue_len);
+        let is_wanted = !matches!(waiting, Some(Ok(0)));
+        if !is_wanted {
+            self.state = Accepting::Waiting;
+        }
+        is_wanted
+    }
+
+    /// Lets those at the door wait: until a connection ends or may end, or `until`. Out of
+    /// descriptors, accept fails before it looks whether anybody is there.
     pub(super) fn rest(
         &mut self,
         until: Option<Instant>,
@@ -78,9 +88,7 @@ impl Listener {
         now: Instant,
         why: fmt::Arguments<'_>,
     ) {
-        let waiting = self.socket.as_ref().map(sockopt::accept_queue_len);
-        if let Some(Ok(0)) = waiting {
-            self.state = Accepting::Waiting;
+        if !self.is_wanted() {
             return;
         }
         self.state = Accepting::Resting { until };

@@ -10,6 +10,7 @@ use mio::{Interest, Poll};
 use slab::Slab;
 
 use super::app::Token;
+use super::reclaim::{Line, Link};
 use crate::limits::{LARGE_STEP_BYTES, PLACES_KEPT, SHRINK_DELAY};
 use crate::stats::Reason;
 use crate::timers::Deadline;
@@ -24,6 +25,9 @@ pub(crate) struct Slot<C, S = TcpStream> {
     /// It came by a listener aside.
     pub(crate) aside: bool,
     pub(crate) run: Run,
+    /// Where it stands among those who make room for others, and between whom.
+    pub(crate) line: Option<Line>,
+    pub(crate) link: Link,
     pub(crate) deadline: Deadline,
     pub(crate) conn: C,
 }

@@ -230,7 +230,6 @@ impl Watch {
             // The metrics are no file.
             errand: &mut None,
             fetched: None,
-            is_crowded: false,
         };
         client.conn.step(&mut env, why)
     }

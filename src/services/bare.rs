@@ -175,6 +175,7 @@ mod tests {
             guesses: 0,
             is_later: false,
             draining: false,
+            is_crowded: false,
             brought: &[],
         }) {
             Verdict::Reply(Reply {
@@ -275,6 +276,7 @@ mod tests {
                 guesses,
                 is_later: false,
                 draining: false,
+                is_crowded: false,
                 brought: &[],
             }) {
                 Verdict::Reply(_) => true,

@@ -213,7 +213,8 @@ impl Http {
     ) -> Verdict {
         // A body that nobody wants isn't read: the connection ends.
         let has_body = message.body != RequestBody::None;
-        let keep_alive = message.keep_alive && !has_body && !request.draining;
+        let is_last = request.draining || request.is_crowded;
+        let keep_alive = message.keep_alive && !has_body && !is_last;
         let head = answer.head.connection(message.version, keep_alive).finish();
         let field = |name| message.fields.first(name).map(cut);
         Verdict::Reply(Reply {

@@ -126,6 +126,7 @@ mod tests {
             guesses: 0,
             is_later: false,
             draining,
+            is_crowded: false,
             brought: &[],
         }) {
             Verdict::Reply(Reply {

@@ -102,6 +102,7 @@ mod tests {
             guesses: 0,
             is_later: false,
             draining: false,
+            is_crowded: false,
             brought: &[],
         };
         Thanks::new(GBK, Duration::from_secs(1), false, output).judge(&request)
@@ -156,6 +157,7 @@ mod tests {
                 guesses,
                 is_later: false,
                 draining: false,
+                is_crowded: false,
                 brought: &[],
             })
         };
@@ -187,6 +189,7 @@ mod tests {
             guesses: 0,
             is_later: false,
             draining: false,
+            is_crowded: false,
             brought: &[],
         };
         let outcomes = [(); 2].map(|()| match thanks.judge(&request) {

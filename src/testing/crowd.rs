@@ -9,6 +9,7 @@ use slab::Slab;
 use super::{Read, Scripted, Turning as _};
 use crate::conn::{Env, Stage, Timeouts};
 use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, STALL_TIMEOUT};
+use crate::reactor::reclaim::Link;
 use crate::reactor::slot::{Run, Slot};
 use crate::serve::{Client, Peer, Role};
 use crate::service::{Request, Service, Verdict};
@@ -77,6 +78,8 @@ impl Crowd {
             registered: true,
             aside: false,
             run: Run::Waiting,
+            line: None,
+            link: Link::default(),
             deadline: Deadline::default(),
             conn: client,
         };
@@ -118,6 +121,7 @@ impl Crowd {
             deadline: *deadline,
             moved: 0,
             draining: false,
+            is_crowded: false,
         };
         let mut env = Env {
             transport: &mut self.transport,
@@ -132,7 +136,6 @@ impl Crowd {
             delivered: &mut Vec::new(),
             errand: &mut None,
             fetched: None,
-            is_crowded: false,
         };
         let next = active.conn.step(&mut env, why);
         *deadline = turn.deadline;
