@@ -385,7 +385,7 @@ fn parked_means_until_it_is_woken_and_a_stale_token_wakes_nobody() {
             (Why::Woken, _) => {
                 assert_eq!(steps, 1, "its input has not stepped it");
                 assert_eq!(socket.read(&mut [0; 9]).unwrap(), 5);
-                Next::Close(Reason::Refused)
+                Next::Close(Reason::Stalled)
             }
             other => panic!("parked, and stepped with {other:?}"),
         },
@@ -398,7 +398,7 @@ fn parked_means_until_it_is_woken_and_a_stale_token_wakes_nobody() {
             assert_eq!(read_all(Client::connect(address).unwrap()).unwrap(), b"");
         },
     );
-    assert_eq!(outcome.stats.ended(Reason::Refused), 1);
+    assert_eq!(outcome.stats.ended(Reason::Stalled), 1);
 }
 
 #[test]
