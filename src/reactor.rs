@@ -473,11 +473,16 @@ impl<C> Reactor<C> {
     // ---- stepping ----
 
     /// Steps what the events name, then the run queue as it `stood` when the turn began, until all
-    /// together have moved a turn's worth. The rest stays in front for the next turn.
+    /// together have moved a turn's worth. What is left of the events is queued, since their edges
+    /// won't come again; what is left of the queue stays in front for the next turn.
     fn dispatch<A: App<Conn = C>>(&mut self, app: &mut A, stood: usize) {
         let mut ready = std::mem::take(&mut self.ready);
         for (token, edge) in ready.drain(..) {
             match self.run_of(token) {
+                Some(Run::Waiting | Run::WaitingForMore) if self.moved >= LOOP_BYTES_MAX => {
+                    self.set_run(token, Run::Again);
+                    self.run_queue.push_back(token);
+                }
                 Some(Run::Waiting | Run::WaitingForMore) => {
                     self.step(app, token, Why::Ready(edge));
                 }

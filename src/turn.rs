@@ -12,7 +12,8 @@ pub enum Why {
     Start,
     /// The poll reported an edge.
     Ready(Readiness),
-    /// It stopped for its budget in an earlier turn.
+    /// It stopped for its budget in an earlier turn, or that turn's bytes were used up before its edge
+    /// had its step. Whatever it waits for may be there.
     Again,
     /// Its deadline has passed.
     Deadline,

@@ -235,6 +235,65 @@ fn a_turn_is_over_when_all_together_have_moved_its_bytes() {
     );
 }
 
+/// Requests that come all at once, on connections that wait, are no exception.
+#[test]
+fn a_turn_is_over_for_those_with_news_too_and_none_of_it_is_lost() {
+    const CONNECTIONS: usize = 40;
+    let (holds, held) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (orders, order) = mpsc::channel();
+    let mut names = HashMap::new();
+    run(
+        CONNECTIONS + 2,
+        2 * CONNECTIONS,
+        move |socket, _, why, cx| {
+            let next_name = names.len();
+            let name = *names.entry(cx.token()).or_insert(next_name);
+            match socket.read(&mut [0]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Next::Wait,
+                result => assert_eq!(result.unwrap(), 1),
+            }
+            match name {
+                // The loop stands until all others have something for it, and one is at the door.
+                CONNECTIONS => {
+                    holds.send(()).unwrap();
+                    released.recv().unwrap();
+                }
+                name => {
+                    cx.turn.moved = LOOP_BYTES_MAX / 2;
+                    orders.send((cx.turn.now, name, why)).unwrap();
+                }
+            }
+            Next::Close(Reason::Complete)
+        },
+        |address, _| {
+            let mut clients = connect_all(address, CONNECTIONS + 1);
+            clients[CONNECTIONS].write_all(b"x").unwrap();
+            held.recv().unwrap();
+            for client in &mut clients[..CONNECTIONS] {
+                client.write_all(b"x").unwrap();
+                common::until("the loop's kernel has it", || {
+                    carafe::sockopt::acked_bytes(client).unwrap() >= 1
+                });
+            }
+            let mut newcomer = Client::connect(address).unwrap();
+            newcomer.write_all(b"x").unwrap();
+            release.send(()).unwrap();
+            for client in clients.into_iter().chain([newcomer]) {
+                assert_eq!(read_all(client).unwrap(), b"");
+            }
+        },
+    );
+    let order: Vec<_> = order.iter().collect();
+    assert_eq!(order.len(), CONNECTIONS + 1);
+    // Two make up a turn, and one from the queue goes on however much the others move.
+    let turns = order.chunk_by(|one, next| one.0 == next.0);
+    assert!(turns.map(<[_]>::len).all(|len| len <= 3), "{order:?}");
+    // They are queued, so the newcomer has its turn in the middle.
+    let place = order.iter().position(|step| step.1 > CONNECTIONS);
+    assert!(place.is_some_and(|place| place <= 3), "{order:?}");
+}
+
 #[test]
 fn who_wants_a_lot_has_a_step_a_turn_however_much_newcomers_move() {
     const NEWCOMERS: usize = 50;

@@ -40,7 +40,7 @@ pub(crate) enum Run {
     WaitingForMore,
     /// Waits for a wake-up.
     Parked,
-    /// In the run queue: it stopped for its budget.
+    /// In the run queue: it stopped for its budget, or the turn's was used up before its step.
     Again,
     /// In the run queue: it was parked and woken.
     Woken,
