@@ -224,6 +224,10 @@ pub const ACCESS_LOG_REQUEST_BYTES_MAX: usize = 1000;
 /// times what browsers send.
 pub const ACCESS_LOG_FIELD_BYTES_MAX: usize = 500;
 
+/// How many addresses a server names to a person who starts it. Machines that run containers have
+/// dozens.
+pub const GREETING_ADDRESSES_MAX: usize = 6;
+
 /// Room beyond LOG_QUEUE_BYTES_MAX that only warnings, errors and announcements may use.
 pub const LOG_RESERVE_BYTES: usize = 64 * 1024;
 

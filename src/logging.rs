@@ -2,17 +2,18 @@
 //! terminal or pipe stops that thread, not the loop; lines that don't fit are dropped and counted.
 
 use std::fmt;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal as _, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use log::{LevelFilter, Log, Metadata, Record};
+use jiff::Zoned;
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::limits::{LOG_FLUSH, LOG_QUEUE_BYTES_MAX, LOG_RESERVE_BYTES};
 
 /// Sends everything logged to stderr through a queue. `level` overrides RUST_LOG, which overrides
-/// the default, info.
+/// the default, info. A terminal gets short lines, everything else whole stamps.
 ///
 /// # Errors
 /// A thread can't be started, or a logger was installed before.
@@ -24,10 +25,17 @@ pub fn start(level: Option<LevelFilter>) -> io::Result<Outlet> {
         None => builder.parse_env(env_logger::Env::default().default_filter_or("info")),
     };
     let target = env_logger::Target::Pipe(Box::new(QueueEnd(outlet.clone())));
-    let inner = builder
+    builder
         .target(target)
-        .write_style(env_logger::WriteStyle::Never)
-        .build();
+        .write_style(env_logger::WriteStyle::Never);
+    if io::stderr().is_terminal() {
+        let colours = Colours::wanted();
+        builder.format(move |line, record| {
+            let time = Zoned::now().strftime("%H:%M:%S").to_string();
+            write_for_person(line, record, &time, colours)
+        });
+    }
+    let inner = builder.build();
     log::set_max_level(inner.filter());
     log::set_boxed_logger(Box::new(QueueLogger {
         inner,
@@ -35,6 +43,59 @@ pub fn start(level: Option<LevelFilter>) -> io::Result<Outlet> {
     }))
     .map_err(io::Error::other)?;
     Ok(outlet)
+}
+
+/// Whether a person reads the log and is told what happens.
+#[must_use]
+pub fn is_watched() -> bool {
+    io::stderr().is_terminal() && log::log_enabled!(log::Level::Info)
+}
+
+/// Whether lines for a person have colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Colours {
+    On,
+    Off,
+}
+
+impl Colours {
+    /// No, if NO_COLOR is anything but empty (no-color.org), or if the terminal knows none.
+    fn wanted() -> Self {
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        if is_set("NO_COLOR") || is_dumb {
+            Self::Off
+        } else {
+            Self::On
+        }
+    }
+}
+
+/// The time of day where the person is, and the text. A level is named only if it isn't info, nor is
+/// it of interest where in the program the line comes from.
+fn write_for_person(
+    line: &mut impl Write,
+    record: &Record<'_>,
+    time: &str,
+    colours: Colours,
+) -> io::Result<()> {
+    // ECMA-48's graphic renditions: faint, bold and a colour.
+    let (level, rendition) = match record.level() {
+        Level::Error => ("error: ", "1;31"),
+        Level::Warn => ("warning: ", "1;33"),
+        Level::Info => ("", ""),
+        Level::Debug => ("debug: ", "2"),
+        Level::Trace => ("trace: ", "2"),
+    };
+    let text = record.args();
+    match colours {
+        Colours::Off => writeln!(line, "{time} {level}{text}"),
+        Colours::On if level.is_empty() => writeln!(line, "\x1b[2m{time}\x1b[0m {text}"),
+        Colours::On => writeln!(
+            line,
+            "\x1b[2m{time}\x1b[0m \x1b[{rendition}m{level}\x1b[0m{text}"
+        ),
+    }
 }
 
 /// One end of a bounded queue of lines; a thread writes them to the sink.
@@ -333,6 +394,28 @@ impl Log for QueueLogger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_for_a_person_is_short_and_names_a_level_that_matters() {
+        let cases = [
+            (Level::Info, Colours::Off, "21:00:00 text\n"),
+            (Level::Warn, Colours::Off, "21:00:00 warning: text\n"),
+            (Level::Info, Colours::On, "\x1b[2m21:00:00\x1b[0m text\n"),
+            (
+                Level::Error,
+                Colours::On,
+                "\x1b[2m21:00:00\x1b[0m \x1b[1;31merror: \x1b[0mtext\n",
+            ),
+        ];
+        for (level, colours, expected) in cases {
+            let mut line = Vec::new();
+            let text = format_args!("text");
+            let record = Record::builder().level(level).args(text).build();
+            write_for_person(&mut line, &record, "21:00:00", colours).unwrap();
+            assert_eq!(String::from_utf8(line).unwrap(), expected);
+        }
+    }
+
     use std::sync::mpsc;
 
     /// A sink that takes a write only when the test allows it.

@@ -3,6 +3,7 @@
 
 mod client;
 mod errands;
+mod greeting;
 mod listeners;
 mod room;
 mod watch;
@@ -12,6 +13,7 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Once;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -93,8 +95,14 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     thread::scope(|scope| {
         let others = Others::start(scope, &mut server, makers)?;
         server.announce();
-        let root = args.root.as_os_str().as_encoded_bytes();
-        log::info!("serving \"{}\"", Escaped(root));
+        if logging::is_watched() {
+            let greeting = greeting::of_files(&server.addresses, &args.root, args.listing);
+            server.outlet.announce(&format_args!("{greeting}"));
+        } else {
+            let root = args.root.as_os_str().as_encoded_bytes();
+            log::info!("serving \"{}\"", Escaped(root));
+        }
+        warn_of_power(&args.root);
         Ok(server.run_until_signal(others))
     })
 }
@@ -121,6 +129,10 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
     let mut server = Server::start(service, timeouts, listen, listeners, room, outlet, nobody)?;
     server.app.once = args.once;
     server.announce();
+    if logging::is_watched() {
+        let greeting = greeting::of_texts(&server.addresses);
+        server.outlet.announce(&format_args!("{greeting}"));
+    }
     let exit = server.run_until_signal(Others::default());
     if stdout.flush() {
         return Ok(exit);
@@ -149,6 +161,22 @@ fn open_root(args: &ServeArgs) -> Result<Http, Failure> {
     // Both count by status.
     service.set_logged(args.access_log.is_some() || args.metrics.is_some());
     Ok(service)
+}
+
+/// Says what is served beyond what one would think. As root is how containers run, so that alone is
+/// no warning, which would be seen with `-q` and counted by monitors; a whole file system is.
+fn warn_of_power(root: &Path) {
+    let is_root = rustix::process::geteuid().is_root();
+    let identity = |path: &Path| {
+        let stat = rustix::fs::stat(path).ok()?;
+        Some((stat.st_dev, stat.st_ino))
+    };
+    if identity(root).is_some_and(|root| identity(Path::new("/")) == Some(root)) {
+        let whose = if is_root { "root" } else { "this user" };
+        log::warn!("ROOT is /: everything on this machine that {whose} may read is served");
+    } else if is_root {
+        log::info!("running as root: files that nobody else may read are served, too");
+    }
 }
 
 fn no_loop(error: io::Error) -> Failure {
