@@ -3,6 +3,7 @@
 
 mod errand;
 mod kinds;
+mod list;
 pub mod pool;
 
 use std::cell::RefCell;
@@ -19,6 +20,7 @@ use crate::limits::{COLD_READ_AHEAD_BYTES, COLD_READ_BYTES, FETCHED_BYTES_MAX};
 
 pub use errand::{Errand, Fetched, Mount, Opened, Portion, Reach, Read};
 pub use kinds::{Kinds, Place};
+pub use list::{List, ListError, ListMemory, ListTask, Listed, Reservation};
 
 use pool::Helpers;
 

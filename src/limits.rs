@@ -366,17 +366,21 @@ pub const REPORT_SAMPLES: usize = 2000;
 /// How often the server is looked at, at least, while a run waits for it to come to rest.
 pub const SETTLE_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Entries of a folder that one step reads or renders: some 100 us of work.
-pub const FOLDER_SLICE_ENTRIES: usize = 64;
+/// Entries of a folder that a helper reads, or renders, before it looks whether somebody still waits for
+/// the list, and whether there is memory for it: some 100 us of work.
+pub const LISTING_SLICE_ENTRIES: usize = 64;
 
-/// Entries of a folder that are listed at most.
-pub const FOLDER_ENTRIES_MAX: usize = 100_000;
+/// Entries that a list shows at most: those that come first in its order. It says so, and how many
+/// there are. With the longest names that is a page of 200 MB, which [`LISTS_BYTES_MAX`] has room for.
+pub const LISTING_ENTRIES_MAX: usize = 100_000;
 
-/// Lists of folders that are made at one time. Each holds a descriptor and its entries.
-pub const FOLDERS_AT_ONCE_MAX: usize = 16;
+/// What all lists of a loop may take in memory, in bytes, finished or under way. Whoever asks for one
+/// when it is used up is told to try again.
+pub const LISTS_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// How long a list that nobody asks for keeps its place from others: longer than any turn.
-pub const FOLDER_FORGOTTEN: Duration = Duration::from_secs(1);
+/// When who found no memory for a list is told to try again, in seconds. A large one takes that long to
+/// be sent.
+pub const LIST_RETRY_SECONDS: u64 = 5;
 
 /// The bounds of the histograms of times, each a share of the loop's or of a client's patience:
 /// below 100 microseconds a turn is idle, above 50 ms clients feel it.

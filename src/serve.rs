@@ -10,10 +10,12 @@ mod watch;
 mod workers;
 
 use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{self, Path};
 use std::sync::Once;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -158,6 +160,7 @@ fn open_root(args: &ServeArgs) -> Result<Http, Failure> {
     let folders = args.listing.then(Folders::new);
     let types = ContentTypes::new(args.mime.clone());
     let mut service = Http::new(bare, types, index, folders);
+    service.set_top(&name_of(&args.root));
     // Both count by status.
     service.set_logged(args.access_log.is_some() || args.metrics.is_some());
     Ok(service)
@@ -177,6 +180,15 @@ fn warn_of_power(root: &Path) {
     } else if is_root {
         log::info!("running as root: files that nobody else may read are served, too");
     }
+}
+
+/// What a folder is called, wherever it is seen from.
+fn name_of(folder: &Path) -> Vec<u8> {
+    let path = path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let name = path.file_name().map(OsStr::to_owned);
+    // It ends in `..`, or is the root of all.
+    let name = name.or_else(|| path.canonicalize().ok()?.file_name().map(OsStr::to_owned));
+    name.map_or_else(|| b"/".to_vec(), OsString::into_vec)
 }
 
 fn no_loop(error: io::Error) -> Failure {

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
@@ -14,8 +15,7 @@ use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use crate::disk::pool::Helpers;
-use crate::disk::{DiskFile, Errand, Kind, Mount};
-use crate::http::listing::Entry;
+use crate::disk::{DiskFile, Errand, Kind, List, Listed, Mount};
 use crate::stats::Reason;
 
 /// Decides what the bytes of a client ask for.
@@ -62,13 +62,8 @@ pub enum Brought {
         /// What it brings.
         found: Result<Found, LookupError>,
     },
-    /// What is in a folder.
-    Listed {
-        /// The folder's name, as it was asked for.
-        name: Box<[u8]>,
-        /// Its entries.
-        entries: Result<Rc<[Entry]>, LookupError>,
-    },
+    /// The list that was asked for.
+    Listed(Listed),
 }
 
 /// What a name brings.
@@ -124,8 +119,6 @@ pub enum Verdict {
     Later,
     /// Something must be looked up that may wait for a disk. Ask again when a helper has brought it.
     Errand(Errand),
-    /// There is more to do than fits one step. Ask again when others have had their turn.
-    Busy,
     /// Here is the answer.
     Reply(Reply),
     /// A failure of our own: the peer must see an error.
@@ -239,6 +232,8 @@ pub enum RequestEnd {
 pub enum Body {
     /// Bytes in memory, shared by all who are sent the same.
     Bytes(Rc<[u8]>),
+    /// A folder's list, shared likewise.
+    List(Arc<List>),
     /// A file, shared by all who are sent the same, whether it is open or in memory.
     File(Rc<OpenFile>),
     /// Several pieces, one after the other.
@@ -298,6 +293,7 @@ impl Body {
     pub fn length(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
+            Self::List(list) => list.bytes().len() as u64,
             Self::File(file) => file.length(),
             Self::Parts(parts) => parts.iter().map(Part::length).sum(),
         }
@@ -309,6 +305,7 @@ impl Body {
         // What is in memory is no longer than an address.
         match self {
             Self::Bytes(bytes) => Piece::Bytes(&bytes[offset as usize..]),
+            Self::List(list) => Piece::Bytes(&list.bytes()[offset as usize..]),
             Self::File(file) => file.piece(offset, file.length() - offset),
             Self::Parts(parts) => {
                 let mut within = offset;
@@ -327,7 +324,7 @@ impl Body {
     #[must_use]
     pub fn file(&self) -> Option<&OpenFile> {
         match self {
-            Self::Bytes(_) => None,
+            Self::Bytes(_) | Self::List(_) => None,
             Self::File(file) => Some(file),
             Self::Parts(parts) => parts.iter().find_map(|part| match part {
                 Part::Bytes(_) => None,

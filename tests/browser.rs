@@ -95,10 +95,11 @@ impl Browser {
         self.tell("execute/sync", &body)
     }
 
-    /// Clicks the only link within what a selector names that shows this text.
+    /// Clicks the only link or button within what a selector names that shows this text.
     #[track_caller]
     fn click(&self, within: &str, text: &str) {
-        let script = "const all = [...document.querySelectorAll(arguments[0] + ' a')];
+        let script = "const all = [...document.querySelectorAll(
+                arguments[0] + ' a, ' + arguments[0] + ' button')];
             const found = all.filter(a => a.textContent === arguments[1]);
             return found.length === 1 ? found[0] : found.length;";
         let link = self.run(script, &[within, text]);
@@ -241,6 +242,66 @@ fn a_page_shows_every_name_and_runs_none() {
     });
 }
 
+/// Numbered folders come in the order of their numbers, under the name of the one they are in.
+#[test]
+fn a_page_has_its_folders_name_and_natural_order() {
+    in_browser(|browser, root| {
+        let inner = root.join("a folder?");
+        for number in [10, 1, 2] {
+            fs::create_dir(inner.join(format!("d{number}"))).unwrap();
+        }
+        browser.click("tbody", "a folder?/");
+        browser.shows(&["..", "50% #1/", "d1/", "d2/", "d10/"]);
+        let crumbs = browser.run("return document.querySelector('nav').innerText;", &[]);
+        let top = root.file_name().unwrap().to_str().unwrap();
+        assert_eq!(
+            crumbs.as_str().unwrap().replace(char::is_whitespace, ""),
+            format!("{top}/afolder?")
+        );
+    });
+}
+
+/// What brings no file is a page, too, from which a click leads back.
+#[test]
+fn an_error_is_a_page_with_a_way_back() {
+    in_browser(|browser, _| {
+        let here = browser.run("return location.href;", &[]);
+        let here = here.as_str().unwrap();
+        let url = format!("{here}a%20folder%3F/<b>nothing/here");
+        browser.tell("url", &json!({"url": url}));
+        let script = "return [document.title, document.querySelector('h1').innerText,
+            document.scripts.length, document.querySelectorAll('b').length];";
+        let expected = json!(["404 Not Found", "404 Not Found", 0, 0]);
+        assert_eq!(browser.run(script, &[]), expected);
+        for (width, name) in [(390, "error-narrow"), (1280, "error-wide")] {
+            browser.picture(width, name);
+        }
+        browser.click("main", "To the first page");
+        browser.shows(&rows(|_| 0));
+        assert_eq!(browser.run("return location.href;", &[]), here);
+    });
+}
+
+#[test]
+fn the_first_page_of_a_server_that_lists_nothing_says_so() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let root = root();
+    let carafe = Carafe::serve(root.path(), &[]);
+    browser.tell("url", &json!({"url": format!("http://{}/", carafe.addr())}));
+    let text = browser.run("return document.body.innerText;", &[]);
+    let text = text.as_str().unwrap();
+    assert!(
+        text.contains("This server doesn’t list its folders."),
+        "{text}"
+    );
+    assert!(text.contains("carafe serve --listing"), "{text}");
+    browser.picture(390, "unlisted-narrow");
+    drop(browser);
+    carafe.stop_clean();
+}
+
 #[test]
 fn columns_order_the_rows() {
     in_browser(|browser, _| {
@@ -254,8 +315,8 @@ fn columns_order_the_rows() {
         for (column, order) in [
             ("Size", by_size()),
             ("Size", turned(by_size())),
-            ("Modified UTC", turned(newest_first())),
             ("Modified UTC", newest_first()),
+            ("Modified UTC", turned(newest_first())),
             ("Name", rows(|_| 0)),
             ("Name", turned(rows(|_| 0))),
         ] {
@@ -267,7 +328,7 @@ fn columns_order_the_rows() {
 
 #[test]
 fn folders_are_walked_into_and_back() {
-    in_browser(|browser, _| {
+    in_browser(|browser, root| {
         browser.click("thead", "Size");
         browser.click("tbody", "a folder?/");
         browser.shows(&["..", "50% #1/"]);
@@ -280,7 +341,8 @@ fn folders_are_walked_into_and_back() {
         browser.tell("back", &json!({}));
         browser.click("nav", "a folder?");
         browser.shows(&["..", "50% #1/"]);
-        browser.click("nav", "root");
+        let top = root.file_name().unwrap().to_str().unwrap();
+        browser.click("nav", top);
         // The order was kept on the way.
         browser.shows(&rows(|&(_, size, _)| size as u64));
     });

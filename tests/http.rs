@@ -120,7 +120,11 @@ fn what_is_not_served_is_missing() {
         &format!("/{}", "x/".repeat(3000)),
     ] {
         let answer = talk.get(path);
-        assert_eq!((answer.status, &*answer.text()), (404, "404 Not Found\n"));
+        let text = answer.text();
+        let first = text.lines().next();
+        assert_eq!((answer.status, first), (404, Some("404 Not Found")));
+        // What to do about it is the operator's.
+        assert_eq!(text.contains("--listing"), path == "/", "{text}");
         assert!(answer.field("etag").is_none() && answer.field("last-modified").is_none());
     }
     for path in ["/%", "/%0", "/%zz", "/a.txt%00", "/%00"] {
@@ -143,15 +147,58 @@ fn what_is_not_served_is_missing() {
     carafe.stop_clean();
 }
 
+/// Browsers get a page, others a line; to both it has its length.
+#[test]
+fn an_error_is_read_by_who_asked() {
+    let (_root, carafe) = server(&[]);
+    let mut talk = Talk::to(carafe.addr());
+    let browser = "Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n";
+    for (path, links) in [
+        ("/", None),
+        ("/missing", Some("./")),
+        ("/a/b/%3Cb%3E/x", Some("../../../")),
+        ("/with-index", Some("./")),
+        ("/a.txt/x", Some("../")),
+    ] {
+        for (accept, is_page) in [(browser, true), ("", false), ("Accept: */*\r\n", false)] {
+            let answer = talk.ask(&get(path, accept));
+            let content_type = answer.field("content-type").unwrap();
+            assert_eq!(content_type.starts_with("text/html"), is_page, "{path}");
+            assert_eq!(answer.field("vary"), Some("Accept"));
+            let text = answer.text();
+            assert!(!text.contains("<b>") && !text.contains("<script"));
+            if is_page {
+                let link = links.map(|href| format!("<a href=\"{href}\">"));
+                assert_eq!(text.contains("<a "), links.is_some());
+                assert!(text.contains(&link.unwrap_or_default()), "{path}: {text}");
+            } else {
+                assert!(text.starts_with(&answer.head[9..12]), "{text}");
+            }
+            let head = get(path, accept).replacen("GET", "HEAD", 1);
+            talk.say(head);
+            assert_eq!(
+                talk.head().field("content-length"),
+                answer.field("content-length")
+            );
+        }
+    }
+    let page = ask(
+        carafe.addr(),
+        &format!("DELETE / HTTP/1.1\r\nHost: h\r\n{browser}\r\n"),
+    );
+    assert!(page.status == 405 && page.text().contains("gives out files"));
+    carafe.stop_clean();
+}
+
 #[test]
 fn folders_and_their_index() {
     let (_root, carafe) = server(&[]);
     let mut talk = Talk::to(carafe.addr());
     for (path, location) in [
-        ("/with-index", "/with-index/"),
-        ("/with-index?a=b&c", "/with-index/?a=b&c"),
-        ("//with-index", "/with-index/"),
-        ("/without", "/without/"),
+        ("/with-index", "with-index/"),
+        ("/with-index?a=b&c", "with-index/?a=b&c"),
+        ("//with-index", "../with-index/"),
+        ("/without", "without/"),
     ] {
         let answer = talk.get(path);
         assert_eq!(answer.status, 301, "{path}");

@@ -57,8 +57,6 @@ enum Wait {
     Bytes,
     /// There was no descriptor to try the bytes.
     Descriptor(Box<Asked>),
-    /// The service has more to do.
-    Service(Box<Asked>),
     /// A helper is on an errand for the service, since then.
     Errand(Box<Asked>, Instant),
 }
@@ -87,7 +85,7 @@ impl Wait {
     fn asked(&self) -> Option<&Asked> {
         match self {
             Self::Bytes => None,
-            Self::Descriptor(asked) | Self::Service(asked) | Self::Errand(asked, _) => Some(asked),
+            Self::Descriptor(asked) | Self::Errand(asked, _) => Some(asked),
         }
     }
 
@@ -100,7 +98,7 @@ impl Wait {
                 brought: Vec::new(),
                 until: None,
             }),
-            Self::Descriptor(asked) | Self::Service(asked) | Self::Errand(asked, _) => asked,
+            Self::Descriptor(asked) | Self::Errand(asked, _) => asked,
         }
     }
 }
@@ -178,7 +176,7 @@ impl Reading {
     /// judged yet may be a whole request.
     pub(super) fn reclaimable(&self) -> Option<Reclaimable> {
         match (&self.wait, self.before) {
-            (Wait::Descriptor(_) | Wait::Service(_) | Wait::Errand(..), _) => None,
+            (Wait::Descriptor(_) | Wait::Errand(..), _) => None,
             (Wait::Bytes, Before::Nothing) if self.pending.is_empty() => Some(Reclaimable::Silent),
             (Wait::Bytes, Before::Reply { .. }) if self.pending.is_empty() => {
                 Some(Reclaimable::Idle)
@@ -222,7 +220,7 @@ impl Reading {
                 let until = asked.until.unwrap_or(env.turn.now);
                 Stay(go_on_waiting(env, until - env.timeouts.stall, until))
             }
-            (Wait::Descriptor(asked) | Wait::Service(asked), _) => {
+            (Wait::Descriptor(asked), _) => {
                 let moment = asked.moment;
                 self.ask_again(env, moment)
             }
@@ -420,10 +418,6 @@ impl Reading {
                 Next::Wait
             }
             Verdict::Later => self.park(env, moment),
-            Verdict::Busy => {
-                self.wait = Wait::Service(self.wait.take(moment, now));
-                Next::Again
-            }
             Verdict::Errand(errand) => {
                 self.wait = Wait::Errand(self.wait.take(moment, now), now);
                 *env.errand = Some(errand);
@@ -463,10 +457,7 @@ fn brought(fetched: Fetched) -> Option<Brought> {
                 Opened::Folder(folder) => Found::Folder(folder),
             }),
         },
-        Fetched::Listed { name, entries } => Brought::Listed {
-            name,
-            entries: entries.map(Rc::from),
-        },
+        Fetched::Listed(listed) => Brought::Listed(listed),
         Fetched::Read(_) | Fetched::Further(..) | Fetched::Panicked => return None,
     })
 }

@@ -1,4 +1,4 @@
-//! What the loop asks of a helper: to open a file, or to read a part of one or a folder.
+//! What the loop asks of a helper: to open a file, to read a part of one, or to list a folder.
 
 use std::fmt;
 use std::fs::File;
@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use rustix::fs::{Advice, Stat};
 
+use super::list::{ListError, ListTask, Listed};
 use super::pool::Helpers;
-use crate::http::listing::Entry;
 use crate::limits::HELPER_BUFFER_BYTES;
 use crate::service::{LookupError, OpenFile};
 
@@ -26,13 +26,8 @@ pub enum Errand {
         /// Opens it. What is found to lie further than this is [`LookupError::Elsewhere`].
         open: Box<dyn Fn(Reach) -> Result<Opened, LookupError> + Send>,
     },
-    /// Reads a folder.
-    List {
-        /// Its name, which the answer is known by.
-        name: Box<[u8]>,
-        /// Reads it. What is found to lie further than this is [`LookupError::Elsewhere`].
-        list: Box<dyn Fn(Reach) -> Result<Vec<Entry>, LookupError> + Send>,
-    },
+    /// Makes the list of a folder, perhaps for several connections.
+    List(Arc<ListTask>),
     /// Reads a part of a file.
     Read(Read),
 }
@@ -74,13 +69,8 @@ pub enum Fetched {
         /// What was found.
         found: Result<Opened, LookupError>,
     },
-    /// A folder was read, or was not.
-    Listed {
-        /// Its name.
-        name: Box<[u8]>,
-        /// What is in it.
-        entries: Result<Vec<Entry>, LookupError>,
-    },
+    /// A folder was listed, or was not.
+    Listed(Listed),
     /// A part of a file was read, or was not.
     Read(io::Result<Portion>),
     /// It leads further than the helper may go: to this mount.
@@ -118,11 +108,11 @@ impl Errand {
                 }
                 found => Fetched::Opened { name, found },
             },
-            Self::List { name, list } => match list(reach) {
-                Err(LookupError::Elsewhere(mount)) => {
-                    Fetched::Further(Self::List { name, list }, mount)
+            Self::List(task) => match task.run(reach) {
+                Err(ListError::Failed(LookupError::Elsewhere(mount))) => {
+                    Fetched::Further(Self::List(task), mount)
                 }
-                entries => Fetched::Listed { name, entries },
+                listed => Fetched::Listed(listed),
             },
             Self::Read(read) => Fetched::Read(read.run()),
         }
@@ -132,7 +122,7 @@ impl Errand {
     #[must_use]
     pub fn mount(&self) -> Mount {
         match self {
-            Self::Open { .. } | Self::List { .. } => Mount::default(),
+            Self::Open { .. } | Self::List(_) => Mount::default(),
             Self::Read(read) => read.mount,
         }
     }
@@ -142,7 +132,7 @@ impl Errand {
     pub fn reach(&self) -> Reach {
         match self {
             // It finds out.
-            Self::Open { .. } | Self::List { .. } => Reach::Disk,
+            Self::Open { .. } | Self::List(_) => Reach::Disk,
             Self::Read(read) => read.reach,
         }
     }
@@ -152,7 +142,7 @@ impl fmt::Debug for Errand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open { name, .. } => f.debug_tuple("Open").field(name).finish(),
-            Self::List { name, .. } => f.debug_tuple("List").field(name).finish(),
+            Self::List(task) => f.debug_tuple("List").field(task).finish(),
             Self::Read(read) => f.debug_tuple("Read").field(read).finish(),
         }
     }

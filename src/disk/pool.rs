@@ -270,7 +270,7 @@ impl<K: Send + 'static> Pool<K> {
         let number = self.sent;
         let (helpers, mount) = match (reach, &errand) {
             (Reach::Anywhere, _) => (&self.far, mount),
-            (_, Errand::List { .. }) => (&self.lists, Mount::default()),
+            (_, Errand::List(_)) => (&self.lists, Mount::default()),
             _ => (&self.near, Mount::default()),
         };
         let (far, done) = (self.far.clone(), Arc::clone(&self.done));
@@ -333,6 +333,7 @@ impl<K> fmt::Debug for Pool<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::{ListError, ListTask};
     use crate::service::LookupError;
     use std::sync::Barrier;
     use std::sync::mpsc::{Sender, channel};
@@ -440,10 +441,7 @@ mod tests {
             name: Box::default(),
             open: Box::new(|_| Err(LookupError::Refused("it is not there"))),
         };
-        let list = Errand::List {
-            name: Box::default(),
-            list: Box::new(|_| Ok(Vec::new())),
-        };
+        let list = Errand::List(ListTask::new(1, |_, _| Err(ListError::NoMemory)));
         for errand in [near, list] {
             pool.send(99, errand, Reach::Disk, Mount::default());
             is_told.recv().unwrap();
@@ -473,21 +471,16 @@ mod tests {
             name: b"file".as_slice().into(),
             open: Box::new(move |reach| Err(within(reach))),
         };
-        let list = Errand::List {
-            name: b"folder".as_slice().into(),
-            list: Box::new(move |reach| Err(within(reach))),
-        };
-        for (errand, of) in [(open, &b"file"[..]), (list, b"folder")] {
+        let list = Errand::List(ListTask::new(1, move |_, reach| Err(within(reach).into())));
+        for errand in [open, list] {
             let Fetched::Further(errand, _) = take(errand, Reach::Disk) else {
-                panic!("{of:?} is not further");
+                panic!("it is not further");
             };
             match take(errand, Reach::Anywhere) {
                 Fetched::Opened { name, found } => {
-                    assert!(*name == *of && matches!(found, Err(LookupError::Refused(_))));
+                    assert!(*name == *b"file" && matches!(found, Err(LookupError::Refused(_))));
                 }
-                Fetched::Listed { name, entries } => {
-                    assert!(*name == *of && matches!(entries, Err(LookupError::Refused(_))));
-                }
+                Fetched::Listed(Err(ListError::Failed(LookupError::Refused(_)))) => {}
                 other => panic!("{other:?}"),
             }
         }

@@ -43,14 +43,14 @@ impl Head {
         .clean_field("Server", SERVER.as_bytes())
     }
 
-    /// The head of an error, and its page. 405 says what is allowed (RFC 9110, section 15.5.6).
+    /// The head of an answer that brings no file. 405 says what is allowed (RFC 9110, section
+    /// 15.5.6).
     #[must_use]
-    pub fn error(status: StatusCode, now: impl Into<Now>) -> (Self, Vec<u8>) {
-        let page = page(status);
-        let head = Self::new(status, now).content(TEXT, page.len() as u64);
+    pub fn error(status: StatusCode, now: impl Into<Now>) -> Self {
+        let head = Self::new(status, now);
         match status {
-            StatusCode::METHOD_NOT_ALLOWED => (head.allow(), page),
-            _ => (head, page),
+            StatusCode::METHOD_NOT_ALLOWED => head.allow(),
+            _ => head,
         }
     }
 
@@ -224,7 +224,8 @@ mod tests {
             (505, "505 HTTP Version Not Supported"),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            let (head, page) = Head::error(status, NOW);
+            let page = page(status);
+            let head = Head::error(status, NOW).content(TEXT, page.len() as u64);
             let head = text(head);
             assert_eq!(page, format!("{line}\n").into_bytes());
             assert!(head.starts_with(&format!("HTTP/1.1 {line}\r\n")), "{head}");

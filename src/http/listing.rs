@@ -1,11 +1,10 @@
-//! A folder's listing: as a page that works without a script, as JSON, and as a Gopher menu. It is
-//! rendered in slices, so that a folder of ten thousand files holds up nobody.
+//! A folder's listing: as a page that works without a script, as JSON, and as a Gopher menu.
 
 use std::cmp::Ordering;
 use std::time::SystemTime;
-use std::vec;
 
-use super::fields::trim;
+use super::accept::prefers_json;
+use crate::limits::LISTING_SLICE_ENTRIES;
 
 mod gopher;
 mod html;
@@ -45,7 +44,7 @@ pub struct Sort {
 /// What a listing is ordered by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Key {
-    /// The name, capitals and small letters alike.
+    /// The name, as people order them.
     #[default]
     Name,
     /// The length.
@@ -90,8 +89,12 @@ impl Sort {
 
     /// The query that asks for this order.
     fn query(self) -> String {
-        let order = if self.is_descending { "desc" } else { "asc" };
-        format!("?sort={}&order={order}", self.key.word())
+        format!("?sort={}&order={}", self.key.word(), self.order())
+    }
+
+    /// The word for its direction.
+    fn order(self) -> &'static str {
+        if self.is_descending { "desc" } else { "asc" }
     }
 
     fn compare(self, a: &Entry, b: &Entry) -> Ordering {
@@ -110,12 +113,34 @@ impl Sort {
 }
 
 fn by_name(a: &Entry, b: &Entry) -> Ordering {
-    let alike = a
-        .name
-        .iter()
-        .map(u8::to_ascii_lowercase)
-        .cmp(b.name.iter().map(u8::to_ascii_lowercase));
-    alike.then_with(|| a.name.cmp(&b.name))
+    natural(&a.name, &b.name).then_with(|| a.name.cmp(&b.name))
+}
+
+/// As people order names: capitals and small letters are alike, and a number counts as a number, so
+/// that `d2` stands before `d10`.
+fn natural(mut a: &[u8], mut b: &[u8]) -> Ordering {
+    while let (Some(&x), Some(&y)) = (a.first(), b.first()) {
+        let order = if x.is_ascii_digit() && y.is_ascii_digit() {
+            let (x, y) = (take_number(&mut a), take_number(&mut b));
+            x.len().cmp(&y.len()).then_with(|| x.cmp(y))
+        } else {
+            (a, b) = (&a[1..], &b[1..]);
+            x.to_ascii_lowercase().cmp(&y.to_ascii_lowercase())
+        };
+        if order.is_ne() {
+            return order;
+        }
+    }
+    a.len().cmp(&b.len())
+}
+
+/// The digits in front without leading zeros. They are taken off.
+fn take_number<'n>(name: &mut &'n [u8]) -> &'n [u8] {
+    let end = name.iter().position(|byte| !byte.is_ascii_digit());
+    let (digits, rest) = name.split_at(end.unwrap_or(name.len()));
+    *name = rest;
+    let zeros = digits.iter().take_while(|&&digit| digit == b'0').count();
+    &digits[zeros..]
 }
 
 /// What a listing is rendered as.
@@ -146,117 +171,181 @@ impl Format {
     }
 }
 
-/// A listing that is being rendered.
-#[derive(Debug)]
-pub struct Renderer {
-    format: Format,
-    /// The folder's path from the root, decoded: a slash in front and at the end, none doubled.
-    folder: Vec<u8>,
-    sort: Sort,
-    summary: Summary,
-    entries: vec::IntoIter<Entry>,
-    stage: Stage,
+/// How a listing looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListingStyle {
+    /// In which order.
+    pub sort: Sort,
+    /// As what.
+    pub format: Format,
 }
 
-/// How many there are, and how long the files are in all.
-#[derive(Clone, Copy, Debug, Default)]
+impl ListingStyle {
+    /// What a request's query and Accept fields ask for.
+    pub fn new<'a>(query: Option<&[u8]>, mut accept: impl Iterator<Item = &'a [u8]>) -> Self {
+        let format = match accept.any(prefers_json) {
+            true => Format::Json,
+            false => Format::Html,
+        };
+        let sort = Sort::from_query(query);
+        Self { sort, format }
+    }
+}
+
+/// What there is in a folder, whether it is shown or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Summary {
     folders: usize,
     files: usize,
+    /// How long the files are in all.
     bytes: u64,
+    /// How many are shown: the first ones in the order asked for.
+    shown: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Nothing is rendered.
-    Head,
-    /// The head is, and no entry.
-    FirstEntry,
-    /// An entry is.
-    Entries,
-    /// All is.
-    Done,
+impl Summary {
+    fn total(self) -> usize {
+        self.folders + self.files
+    }
+
+    fn is_cut(self) -> bool {
+        self.shown < self.total()
+    }
 }
 
-impl Renderer {
-    /// Begins a listing of a folder, whose path from the root is decoded.
+/// A folder's entries as they are read, in any order. All are counted; those are kept that come
+/// first in the order asked for.
+#[derive(Debug)]
+pub struct Entries {
+    sort: Sort,
+    shown_max: usize,
+    kept: Vec<Entry>,
+    /// What the names of those that are kept take.
+    name_bytes: usize,
+    summary: Summary,
+}
+
+impl Entries {
+    /// None yet, for a listing that shows at most so many.
     #[must_use]
-    pub fn new(format: Format, folder: &[u8], sort: Sort, mut entries: Vec<Entry>) -> Self {
-        entries.sort_unstable_by(|a, b| sort.compare(a, b));
-        let mut summary = Summary::default();
-        for entry in &entries {
-            match entry.kind {
-                Kind::Folder => summary.folders += 1,
-                Kind::File => summary.files += 1,
-            }
-            if entry.kind == Kind::File {
-                summary.bytes = summary.bytes.saturating_add(entry.size);
-            }
-        }
-        let mut path = vec![b'/'];
-        for component in components(folder) {
-            path.extend_from_slice(component);
-            path.push(b'/');
-        }
+    pub fn new(sort: Sort, shown_max: usize) -> Self {
         Self {
-            format,
-            folder: path,
             sort,
-            summary,
-            entries: entries.into_iter(),
-            stage: Stage::Head,
+            shown_max,
+            kept: Vec::new(),
+            name_bytes: 0,
+            summary: Summary::default(),
         }
     }
 
-    /// The next slice, with at most so many entries (and at least one, if there is one left);
-    /// `None` when all is rendered.
-    pub fn next_chunk(&mut self, entries_max: usize) -> Option<Vec<u8>> {
-        let mut out = Vec::new();
-        match self.stage {
-            Stage::Done => return None,
-            Stage::Head => {
-                self.head(&mut out);
-                self.stage = Stage::FirstEntry;
+    /// Adds one.
+    pub fn push(&mut self, entry: Entry) {
+        match entry.kind {
+            Kind::Folder => self.summary.folders += 1,
+            Kind::File => {
+                self.summary.files += 1;
+                self.summary.bytes = self.summary.bytes.saturating_add(entry.size);
             }
-            Stage::FirstEntry | Stage::Entries => {}
         }
-        for _ in 0..entries_max.max(1) {
-            let Some(entry) = self.entries.next() else {
-                break;
-            };
-            self.entry(&entry, &mut out);
-            self.stage = Stage::Entries;
-        }
-        if self.entries.len() == 0 {
-            self.foot(&mut out);
-            self.stage = Stage::Done;
-        }
-        Some(out)
-    }
-
-    fn head(&self, out: &mut Vec<u8>) {
-        match &self.format {
-            Format::Html => html::head(&self.folder, self.sort, self.summary, out),
-            Format::Json => json::head(out),
-            Format::Gopher { .. } => {}
+        self.name_bytes += entry.name.capacity();
+        self.kept.push(entry);
+        // One sort for as many entries as are shown: a large folder's don't pile up.
+        if self.kept.len() > 2 * self.shown_max {
+            self.sort();
         }
     }
 
-    fn entry(&self, entry: &Entry, out: &mut Vec<u8>) {
-        match &self.format {
-            Format::Html => html::entry(entry, self.sort, out),
-            Format::Json => json::entry(entry, self.stage == Stage::FirstEntry, out),
-            Format::Gopher { host, port } => gopher::entry(entry, &self.folder, host, *port, out),
-        }
+    /// The memory that they take, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.kept.capacity() * size_of::<Entry>() + self.name_bytes
     }
 
-    fn foot(&self, out: &mut Vec<u8>) {
-        match &self.format {
-            Format::Html => html::foot(self.summary, out),
-            Format::Json => json::foot(out),
-            Format::Gopher { .. } => gopher::foot(out),
+    /// How many there are, and how many of them a listing shows.
+    #[must_use]
+    pub fn total_and_shown(&self) -> (usize, usize) {
+        let total = self.summary.total();
+        (total, total.min(self.shown_max))
+    }
+
+    fn sort(&mut self) {
+        let sort = self.sort;
+        self.kept.sort_unstable_by(|a, b| sort.compare(a, b));
+        self.kept.truncate(self.shown_max);
+        self.name_bytes = self.kept.iter().map(|entry| entry.name.capacity()).sum();
+        self.summary.shown = self.kept.len();
+    }
+}
+
+/// Renders the listing of a folder, whose path from the root is decoded; the root itself is called
+/// `top`. After every few entries `goes_on` is asked with the bytes so far.
+///
+/// # Errors
+/// What `goes_on` says.
+pub fn render<E>(
+    format: &Format,
+    top: &[u8],
+    folder: &[u8],
+    mut entries: Entries,
+    mut goes_on: impl FnMut(usize) -> Result<(), E>,
+) -> Result<Vec<u8>, E> {
+    entries.sort();
+    let Entries {
+        sort,
+        kept,
+        summary,
+        ..
+    } = entries;
+    let mut path = vec![b'/'];
+    for component in components(folder) {
+        path.extend_from_slice(component);
+        path.push(b'/');
+    }
+    let mut out = Vec::new();
+    match format {
+        Format::Html => html::head(top, &path, sort, summary, &mut out),
+        Format::Json => json::head(&mut out),
+        Format::Gopher { .. } => {}
+    }
+    for (at, entry) in kept.iter().enumerate() {
+        if at % LISTING_SLICE_ENTRIES == 0 {
+            goes_on(out.len())?;
+        }
+        match format {
+            Format::Html => html::entry(entry, sort, &mut out),
+            Format::Json => json::entry(entry, at == 0, &mut out),
+            Format::Gopher { host, port } => gopher::entry(entry, &path, host, *port, &mut out),
         }
     }
+    match format {
+        Format::Html => html::foot(summary, &mut out),
+        Format::Json => json::foot(summary, &mut out),
+        Format::Gopher { host, port } => gopher::foot(summary, host, *port, &mut out),
+    }
+    out.shrink_to_fit();
+    Ok(out)
+}
+
+/// A number with a comma between its thousands.
+fn with_commas(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// That a listing is cut, in words.
+fn cut_note(summary: Summary) -> Option<String> {
+    let commas = |count: usize| with_commas(count as u64);
+    summary.is_cut().then(|| {
+        let (shown, total) = (commas(summary.shown), commas(summary.total()));
+        format!("These are the first {shown} of {total} entries, in this order.")
+    })
 }
 
 /// The components of a path, from the root on.
@@ -269,41 +358,6 @@ fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn timestamp(time: SystemTime) -> Option<String> {
     let time = super::date::whole_second(time)?;
     Some(humantime::format_rfc3339_seconds(time).to_string())
-}
-
-/// Whether an Accept field's value prefers JSON to a page (RFC 9110, section 12.5.1). JSON must be
-/// named: what takes anything gets the page.
-#[must_use]
-pub fn accepts_json(accept: &[u8]) -> bool {
-    let (mut json, mut html, mut any_text, mut any) = (None, None, None, None);
-    for member in accept.split(|&byte| byte == b',') {
-        let mut parts = member.split(|&byte| byte == b';').map(trim);
-        let name = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let quality = parts.find_map(quality).unwrap_or(1000);
-        match &name[..] {
-            b"application/json" => json = Some(quality),
-            b"text/html" => html = Some(quality),
-            b"text/*" => any_text = Some(quality),
-            b"*/*" => any = Some(quality),
-            _ => {}
-        }
-    }
-    let json = json.unwrap_or(0);
-    match html {
-        Some(html) => json > html,
-        None => json > 0 && json >= any_text.or(any).unwrap_or(0),
-    }
-}
-
-/// The thousandths of a weight (RFC 9110, section 12.4.2); a malformed one counts as none at all.
-fn quality(parameter: &[u8]) -> Option<u32> {
-    let [b'q' | b'Q', b'=', value @ ..] = parameter else {
-        return None;
-    };
-    let text = std::str::from_utf8(value).ok()?;
-    let quality = text.parse::<f32>().ok().filter(|q| (0.0..=1.0).contains(q));
-    // It is between 0 and 1.
-    Some(quality.map_or(0, |quality| (quality * 1000.0).round() as u32))
 }
 
 #[cfg(test)]

@@ -3,11 +3,13 @@
 //! Nothing here knows sockets, waiting or the root; bytes and facts go in, bytes and decisions
 //! come out.
 
+pub mod accept;
 pub mod date;
 pub mod fields;
 pub mod head;
 pub mod listing;
 pub mod mime;
+pub mod page;
 pub mod range;
 pub mod request;
 pub mod response;

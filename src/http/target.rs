@@ -2,6 +2,7 @@
 //! of a name.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
 
@@ -14,9 +15,6 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
-
-/// The same for a whole path.
-const PATH: &AsciiSet = &SEGMENT.remove(b'/');
 
 /// A request target (RFC 9112, section 3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +72,15 @@ impl<'a> Target<'a> {
             _ => Self::resource(rest),
         };
         Some((target, Some(authority)))
+    }
+
+    /// The path, still encoded, if there is one.
+    #[must_use]
+    pub fn path(&self) -> &'a [u8] {
+        match *self {
+            Self::Resource { path, .. } => path,
+            Self::Server | Self::Authority(_) => b"",
+        }
     }
 
     fn resource(bytes: &'a [u8]) -> Self {
@@ -145,17 +152,50 @@ pub fn decode(path: &[u8]) -> Option<Name<'_>> {
     (!bytes.contains(&0)).then_some(Name { bytes, is_folder })
 }
 
-/// The Location of a folder that was named without its slash. It is built from the decoded name,
-/// with one slash in front: two would make the rest another host.
+/// Whether a path has as many components as the name that it stands for: no doubled or encoded
+/// slash, no dots. Otherwise relative references from there lead elsewhere.
 #[must_use]
-pub fn folder_location(name: &[u8], query: Option<&[u8]>) -> String {
-    let path = encode_path(name);
-    let path = path.trim_matches('/');
-    let slash = if path.is_empty() { "" } else { "/" };
-    match query {
-        Some(query) => format!("/{path}{slash}?{}", percent_encode(query, QUERY)),
-        None => format!("/{path}{slash}"),
+pub fn is_plain(path: &[u8], name: &Name<'_>) -> bool {
+    let slashes = count_slashes(path);
+    slashes == components(&name.bytes).count() + usize::from(name.is_folder)
+}
+
+/// How many slashes there are, of which one is in front.
+#[must_use]
+pub fn count_slashes(path: &[u8]) -> usize {
+    path.iter().filter(|&&byte| byte == b'/').count()
+}
+
+fn components(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    name.split(|&byte| byte == b'/')
+        .filter(|component| !component.is_empty())
+}
+
+/// The Location of a folder that was named without its slash, or not plainly. It is relative to the
+/// path that was asked for: a proxy may have put another one in front of it. It is built from the
+/// decoded name, whose components are encoded, so that it can't be another host or scheme.
+#[must_use]
+pub fn folder_location(path: &[u8], name: &Name<'_>, query: Option<&[u8]>) -> String {
+    let components: Vec<String> = components(&name.bytes).map(encode_segment).collect();
+    let mut location = match components.last() {
+        Some(last) if is_plain(path, name) => format!("{last}/"),
+        _ => "../".repeat(count_slashes(path).saturating_sub(1)),
+    };
+    if !is_plain(path, name) {
+        location.extend(
+            components
+                .iter()
+                .flat_map(|component| [component.as_str(), "/"]),
+        );
     }
+    if location.is_empty() {
+        location.push_str("./");
+    }
+    if let Some(query) = query {
+        // Writing to memory doesn't fail.
+        let _ = write!(location, "?{}", percent_encode(query, QUERY));
+    }
+    location
 }
 
 /// What can't stand in a query as it is. Percent signs stay: the query is not decoded.
@@ -171,12 +211,6 @@ const QUERY: &AsciiSet = &percent_encoding::CONTROLS
 #[must_use]
 pub fn encode_segment(segment: &[u8]) -> String {
     percent_encode(segment, SEGMENT).to_string()
-}
-
-/// Encodes a path byte by byte; slashes stay.
-#[must_use]
-pub fn encode_path(path: &[u8]) -> String {
-    percent_encode(path, PATH).to_string()
 }
 
 #[cfg(test)]
@@ -299,24 +333,32 @@ mod tests {
     }
 
     #[test]
-    fn a_folders_location_stays_on_this_host() {
-        for (name, query, expected) in [
-            ("/a", None, "/a/"),
-            ("a/b", Some("sort=size"), "/a/b/?sort=size"),
-            ("//evil.example", None, "/evil.example/"),
-            ("/\\evil.example", None, "/%5Cevil.example/"),
+    fn a_folders_location_is_relative_and_stays_on_this_host() {
+        for (path, query, expected) in [
+            ("/a", None, "a/"),
+            ("/a/b", Some("sort=size"), "b/?sort=size"),
+            ("/a:b", None, "a%3Ab/"),
+            ("/http:", None, "http%3A/"),
+            ("//evil.example", None, "../evil.example/"),
+            ("/x//evil.example", None, "../../x/evil.example/"),
+            ("//evil.example/", None, "../../evil.example/"),
+            ("/%2Fevil.example", None, "evil.example/"),
+            ("/a%2Fb/", Some("x"), "../a/b/?x"),
+            ("/\\evil.example", None, "%5Cevil.example/"),
             (
-                "/a\r\nb: c",
+                "/a%0D%0Ab:%20c",
                 Some("x\r\ny: z"),
-                "/a%0D%0Ab%3A%20c/?x%0D%0Ay:%20z",
+                "a%0D%0Ab%3A%20c/?x%0D%0Ay:%20z",
             ),
-            ("/接", Some("é%20"), "/%E6%8E%A5/?%C3%A9%20"),
-            ("/?#", None, "/%3F%23/"),
-            ("", None, "/"),
-            ("//", None, "/"),
+            ("/接", Some("é%20"), "%E6%8E%A5/?%C3%A9%20"),
+            ("/%3F%23", None, "%3F%23/"),
+            ("//", None, "../"),
+            ("/", None, "./"),
         ] {
-            let location = folder_location(name.as_bytes(), query.map(str::as_bytes));
-            assert_eq!(location, expected, "{name}");
+            let name = decode(path.as_bytes()).unwrap();
+            let query = query.map(str::as_bytes);
+            let location = folder_location(path.as_bytes(), &name, query);
+            assert_eq!(location, expected, "{path}");
         }
         assert_eq!(encode_segment(b"a/b:c\xff"), "a%2Fb%3Ac%FF");
     }

@@ -3,30 +3,34 @@
 //! [`crate::http`].
 
 use std::cell::OnceCell;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
 use ::http::StatusCode;
 
+use crate::disk::ListError;
 use crate::escape::Excerpt;
+use crate::http::accept;
 use crate::http::date::{Clock, Now};
-use crate::http::head::Head;
+use crate::http::head::{Head, TEXT};
+use crate::http::listing::ListingStyle;
 use crate::http::mime::ContentTypes;
+use crate::http::page::{self, Hint};
 use crate::http::range::{self, Multipart, Ranges};
 use crate::http::request::{
     Guess, Method, Parsed, Problem, Request as Message, RequestBody, Version, may_be_http, parse,
 };
 use crate::http::target::{self, Target};
 use crate::http::validators::{Decision, Validators, evaluate};
-use crate::limits::NAME_BYTES_MAX;
+use crate::limits::{LIST_RETRY_SECONDS, NAME_BYTES_MAX};
 use crate::service::{
     Body, Brought, Exchange, Moment, OpenFile, Outcome, Part, Reply, Request, RequestEnd, Service,
     Then, Verdict,
 };
 use crate::services::bare::Bare;
-use crate::services::folders::{Folders, Listed, Look};
+use crate::services::folders::Folders;
 use crate::services::root::{self, Found, LookupError, Root};
+use crate::stats::Reason;
 
 /// Serves a root's files to clients of either protocol.
 #[derive(Debug)]
@@ -47,6 +51,8 @@ struct Answer {
     status: StatusCode,
     head: Head,
     body: Body,
+    /// In place of a body, for who reads the answer, until it is known in which form.
+    hint: Option<Hint>,
     outcome: Outcome,
 }
 
@@ -57,15 +63,33 @@ impl Answer {
             status,
             head,
             body,
+            hint: None,
             outcome,
         }
     }
 
     fn error(status: StatusCode, why: &'static str, now: Now) -> Self {
-        let (head, page) = Head::error(status, now);
         Self {
+            hint: Some(Hint::None),
             outcome: Outcome::Refused(why),
-            ..Self::new(status, head, Body::Bytes(page.into()))
+            ..Self::new(status, Head::error(status, now), Body::empty())
+        }
+    }
+
+    /// A page for browsers, a line of text for others.
+    fn readable(self, accepts_html: impl FnOnce() -> bool, path: &[u8]) -> Self {
+        let Some(hint) = self.hint else { return self };
+        let (content_type, bytes) = if accepts_html() {
+            let slashes = target::count_slashes(path);
+            (page::HTML, page::error(self.status, hint, slashes))
+        } else {
+            (TEXT, page::error_text(self.status, hint))
+        };
+        let head = self.head.content(content_type, bytes.len() as u64);
+        Self {
+            head: head.field("Vary", "Accept"),
+            body: Body::Bytes(bytes.into()),
+            ..self
         }
     }
 }
@@ -106,6 +130,13 @@ impl Http {
         }
     }
 
+    /// What lists call the root.
+    pub fn set_top(&mut self, name: &[u8]) {
+        if let Some(folders) = &mut self.folders {
+            folders.set_top(name);
+        }
+    }
+
     /// A folder's menu for a Gopher client, where the bare protocol alone would refuse it.
     fn name(&mut self, request: &Request<'_>) -> Verdict {
         let reply = match self.bare.judge(request) {
@@ -121,21 +152,21 @@ impl Http {
             return Verdict::Reply(reply);
         };
         let name = &reply.subject;
-        let folder = match folder(&mut self.bare, name, request.brought) {
-            Ok(folder) => folder,
+        match folder(&mut self.bare, name, request.brought) {
+            Ok(()) => {}
             Err(LookupError::Cold) => return Verdict::Errand(self.bare.root().errand(name)),
             Err(_) => return Verdict::Reply(reply),
-        };
-        match folders.menu(self.bare.root(), name, folder, request.brought) {
-            Listed::Whole { bytes, .. } => Verdict::Reply(Reply {
-                body: Body::Bytes(bytes),
+        }
+        match folders.menu(self.bare.root(), name, request.brought) {
+            Err(errand) => Verdict::Errand(errand),
+            Ok(Ok(list)) => Verdict::Reply(Reply {
+                body: Body::List(list),
                 outcome: Outcome::Complete,
                 ..reply
             }),
-            Listed::GoesOn => Verdict::Busy,
-            Listed::Cold(errand) => Verdict::Errand(errand),
-            Listed::Failed(LookupError::NoDescriptor) => Verdict::Later,
-            Listed::Failed(_) => Verdict::Reply(reply),
+            Ok(Err(ListError::Failed(LookupError::NoDescriptor))) => Verdict::Later,
+            Ok(Err(ListError::NoMemory)) => Verdict::Abandon(Reason::OpenFailed),
+            Ok(Err(ListError::Failed(_))) => Verdict::Reply(reply),
         }
     }
 
@@ -177,7 +208,7 @@ impl Http {
 
     /// An answer to what is no request. Where the next one would begin isn't known.
     fn refuse(&self, request: &Request<'_>, problem: Problem, now: Now) -> Verdict {
-        let answer = Answer::error(problem.status(), why(problem), now);
+        let answer = Answer::error(problem.status(), why(problem), now).readable(|| false, b"");
         let bytes = request.bytes.trim_ascii_start();
         let line = bytes.split(|&byte| byte == b'\n').next();
         let line = line.unwrap_or_default().trim_ascii_end();
@@ -215,6 +246,8 @@ impl Http {
         let has_body = message.body != RequestBody::None;
         let is_last = request.draining || request.is_crowded;
         let keep_alive = message.keep_alive && !has_body && !is_last;
+        let accepts_html = || message.fields.all("accept").any(accept::names_html);
+        let answer = answer.readable(accepts_html, message.target.path());
         let head = answer.head.connection(message.version, keep_alive).finish();
         let field = |name| message.fields.first(name).map(cut);
         Verdict::Reply(Reply {
@@ -264,29 +297,23 @@ impl Http {
         };
         match self.bare.root_mut().find_or_top(&name.bytes, brought) {
             Ok(Found::File(file)) => Ok(self.file(&file, &name.bytes, message, now)),
-            Ok(Found::Folder(folder)) if name.is_folder => {
-                self.folder(folder, &name.bytes, query, message, brought, now)
+            Ok(Found::Folder(_)) if name.is_folder => {
+                self.folder(&name, (path, query), message, brought, now)
             }
-            Ok(Found::Folder(_)) => {
-                let location = target::folder_location(&name.bytes, query);
-                let status = StatusCode::MOVED_PERMANENTLY;
-                let (head, page) = Head::error(status, now);
-                let body = Body::Bytes(page.into());
-                Ok(Answer::new(status, head.location(&location), body))
-            }
+            Ok(Found::Folder(_)) => Ok(moved(&target::folder_location(path, &name, query), now)),
             Err(error) => self.failed(error, &name.bytes, now),
         }
     }
 
     fn folder(
         &mut self,
-        folder: OwnedFd,
-        name: &[u8],
-        query: Option<&[u8]>,
+        folder: &target::Name<'_>,
+        (path, query): (&[u8], Option<&[u8]>),
         message: &Message<'_>,
         brought: &[Brought],
         now: Now,
     ) -> Result<Answer, Verdict> {
+        let name = &*folder.bytes;
         if let Some(index) = &self.index {
             let index = [name, index].concat();
             match self.bare.root_mut().find(&index, brought) {
@@ -296,23 +323,40 @@ impl Http {
             }
         }
         let Some(folders) = &mut self.folders else {
-            return Ok(Answer::error(StatusCode::NOT_FOUND, "a folder", now));
+            let answer = Answer::error(StatusCode::NOT_FOUND, "a folder", now);
+            let hint = match path {
+                b"/" => Hint::NoFirstPage,
+                _ => Hint::None,
+            };
+            return Ok(Answer {
+                hint: Some(hint),
+                ..answer
+            });
         };
-        let look = Look::new(query, message.fields.all("accept"));
-        match folders.list(self.bare.root(), name, folder, look, brought) {
-            Listed::Whole {
-                bytes,
-                content_type,
-            } => {
+        if !target::is_plain(path, folder) {
+            return Ok(moved(&target::folder_location(path, folder, query), now));
+        }
+        let style = ListingStyle::new(query, message.fields.all("accept"));
+        let format = style.format.clone();
+        match folders.list(self.bare.root(), name, style, brought) {
+            Err(errand) => Err(Verdict::Errand(errand)),
+            Ok(Ok(list)) => {
                 let status = StatusCode::OK;
                 let head = Head::new(status, now)
-                    .content(content_type, bytes.len() as u64)
+                    .content(format.content_type(), list.bytes().len() as u64)
                     .field("Vary", "Accept");
-                Ok(Answer::new(status, head, Body::Bytes(bytes)))
+                Ok(Answer::new(status, head, Body::List(list)))
             }
-            Listed::GoesOn => Err(Verdict::Busy),
-            Listed::Cold(errand) => Err(Verdict::Errand(errand)),
-            Listed::Failed(error) => self.failed(error, name, now),
+            Ok(Err(ListError::NoMemory)) => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                let answer = Answer::error(status, "no memory for a list", now);
+                let retry = LIST_RETRY_SECONDS.to_string();
+                Ok(Answer {
+                    head: answer.head.field("Retry-After", retry),
+                    ..answer
+                })
+            }
+            Ok(Err(ListError::Failed(error))) => self.failed(error, name, now),
         }
     }
 
@@ -460,6 +504,16 @@ fn whole(file: &Rc<OpenFile>, fields: &[u8], now: Now) -> Answer {
     Answer::new(status, head, Body::File(Rc::clone(file)))
 }
 
+/// What was asked for is found under another path.
+fn moved(location: &str, now: Now) -> Answer {
+    let status = StatusCode::MOVED_PERMANENTLY;
+    let head = Head::error(status, now).location(location);
+    Answer {
+        hint: Some(Hint::None),
+        ..Answer::new(status, head, Body::empty())
+    }
+}
+
 fn part_of(file: &Rc<OpenFile>, start: u64, length: u64) -> Part {
     Part::File {
         file: Rc::clone(file),
@@ -468,10 +522,10 @@ fn part_of(file: &Rc<OpenFile>, start: u64, length: u64) -> Part {
     }
 }
 
-/// The folder of a name that the bare protocol refused, if it is one.
-fn folder(bare: &mut Bare, name: &[u8], brought: &[Brought]) -> Result<OwnedFd, LookupError> {
+/// Whether a name that the bare protocol refused is a folder's.
+fn folder(bare: &mut Bare, name: &[u8], brought: &[Brought]) -> Result<(), LookupError> {
     match bare.root_mut().find_or_top(name, brought)? {
-        Found::Folder(folder) => Ok(folder),
+        Found::Folder(_) => Ok(()),
         Found::File(_) => Err(LookupError::Refused("not a folder")),
     }
 }

@@ -204,14 +204,8 @@ impl Root {
         }
     }
 
-    /// Whether a helper has found this name.
-    #[must_use]
-    pub fn was_brought(name: &[u8], brought: &[Brought]) -> bool {
-        known(path_or_top(name), brought).is_some()
-    }
-
     /// How far the loop itself may go.
-    pub(super) fn reach(&self) -> Reach {
+    fn reach(&self) -> Reach {
         match self.has_helpers {
             true => Reach::Memory,
             false => Reach::Anywhere,

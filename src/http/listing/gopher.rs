@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use super::{Entry, Kind};
+use super::{Entry, Kind, Summary, cut_note};
 use crate::escape::EscapedText;
 use crate::http::mime::ContentTypes;
 use crate::limits::NAME_BYTES_MAX;
@@ -20,10 +20,14 @@ pub fn entry(entry: &Entry, folder: &[u8], host: &str, port: u16, out: &mut Vec<
         return;
     }
     let shown = String::from_utf8_lossy(name);
-    out.push(item_type(entry));
+    line(item_type(entry), &shown, &selector, host, port, out);
+}
+
+fn line(kind: u8, shown: &str, selector: &[u8], host: &str, port: u16, out: &mut Vec<u8>) {
+    out.push(kind);
     // Writing to memory doesn't fail.
-    let _ = write!(out, "{}\t", EscapedText(&shown));
-    out.extend_from_slice(&selector);
+    let _ = write!(out, "{}\t", EscapedText(shown));
+    out.extend_from_slice(selector);
     let host: String = host.chars().filter(|c| !c.is_control()).collect();
     let _ = write!(out, "\t{host}\t{port}\r\n");
 }
@@ -44,6 +48,10 @@ fn item_type(entry: &Entry) -> u8 {
     }
 }
 
-pub fn foot(out: &mut Vec<u8>) {
+/// The menu's end. A line of text, which clients agree on beyond RFC 1436, says if it is cut.
+pub fn foot(summary: Summary, host: &str, port: u16, out: &mut Vec<u8>) {
+    if let Some(note) = cut_note(summary) {
+        line(b'i', &note, b"", host, port, out);
+    }
     out.extend_from_slice(b".\r\n");
 }

@@ -2,23 +2,10 @@
 
 use maud::{Markup, PreEscaped, Render, html};
 
-use super::{Entry, Key, Kind, Sort, Summary, components, timestamp};
+use super::{Entry, Key, Kind, Sort, Summary, components, cut_note, timestamp, with_commas};
 use crate::escape::EscapedText;
-use crate::http::target::{encode_path, encode_segment};
-
-/// What stands before the title. Elements are closed as in XML, so that tests can read the page
-/// strictly; the policy keeps a browser from running or loading anything, whatever a name holds.
-/// The empty icon keeps it from asking for one.
-const HEAD: &str = concat!(
-    r#"<meta charset="utf-8"/>"#,
-    r#"<meta name="viewport" content="width=device-width, initial-scale=1"/>"#,
-    r#"<meta http-equiv="Content-Security-Policy" "#,
-    r#"content="default-src 'none'; img-src data:; style-src 'unsafe-inline'"/>"#,
-    r#"<link rel="icon" href="data:,"/>"#,
-    "<style>",
-    include_str!("page.css"),
-    "</style>",
-);
+use crate::http::page;
+use crate::http::target::encode_segment;
 
 /// A name: what isn't UTF-8 is replaced, controls are shown as such, and maud escapes what HTML
 /// takes for its own.
@@ -32,22 +19,20 @@ impl Render for Name<'_> {
 }
 
 /// Everything up to the first entry.
-pub fn head(folder: &[u8], sort: Sort, summary: Summary, out: &mut Vec<u8>) {
+pub fn head(top: &[u8], folder: &[u8], sort: Sort, summary: Summary, out: &mut Vec<u8>) {
     let page = html! {
-        (PreEscaped("<!DOCTYPE html>\n<html lang=\"en\"><head>"))
-        (PreEscaped(HEAD))
-        title { "Index of " (Name(folder)) }
-        (PreEscaped("</head>\n<body>"))
+        (page::head(&html! { "Index of " (Name(folder)) }))
         header {
-            nav aria-label="Path" { (breadcrumbs(folder, sort)) }
+            nav aria-label="Path" { (breadcrumbs(top, folder, sort)) }
             @if let Some(words) = in_words(summary) { p { (words) } }
+            @if let Some(note) = cut_note(summary) { p class="note" { (note) } }
         }
         (PreEscaped("<table><thead>"))
         tr { @for key in Key::ALL { (column(key, sort)) } }
         (PreEscaped("</thead>\n<tbody>"))
-        @if let Some(parent) = parent(folder) {
+        @if components(folder).next().is_some() {
             tr class="up" {
-                td class="name" { a class="folder" href={ (encode_path(parent)) (kept(sort)) } { ".." } }
+                td class="name" { a class="folder" href={ "../" (kept(sort)) } { ".." } }
             }
         }
     };
@@ -70,7 +55,7 @@ pub fn entry(entry: &Entry, sort: Sort, out: &mut Vec<u8>) {
             }
             td class="size" {
                 @if entry.kind == Kind::File {
-                    span title={ (entry.size) " bytes" } { (size(entry.size)) }
+                    span title=(in_bytes(entry.size)) { (size(entry.size)) }
                 }
             }
             td class="time" { (time(entry)) }
@@ -83,38 +68,33 @@ pub fn entry(entry: &Entry, sort: Sort, out: &mut Vec<u8>) {
 pub fn foot(summary: Summary, out: &mut Vec<u8>) {
     let page = html! {
         (PreEscaped("\n</tbody></table>"))
-        @if summary.folders + summary.files == 0 { p class="empty" { "This folder is empty." } }
-        footer { "carafe " (env!("CARGO_PKG_VERSION")) }
-        (PreEscaped("</body></html>\n"))
+        @if summary.total() == 0 { p class="empty" { "This folder is empty." } }
+        (page::foot())
     };
     out.extend_from_slice(page.into_string().as_bytes());
 }
 
-/// A link for each folder on the way, and the name of this one.
-fn breadcrumbs(folder: &[u8], sort: Sort) -> Markup {
-    let mut paths = vec![(&b"root"[..], b"/".to_vec())];
-    for component in components(folder) {
-        let (_, above) = &paths[paths.len() - 1];
-        paths.push((component, [above, component, b"/"].concat()));
-    }
-    let last = paths.len() - 1;
+/// A link for each folder on the way, and the name of this one. All are relative: a proxy may have
+/// put a path in front of ours.
+///
+/// The space before the equals sign is HTML as any other, but keeps those who look for entries by a
+/// pattern and not by a parser (fsspec) from taking the folders above for what is in this one.
+fn breadcrumbs(top: &[u8], folder: &[u8], sort: Sort) -> Markup {
+    let names: Vec<_> = std::iter::once(top).chain(components(folder)).collect();
+    let last = names.len() - 1;
+    let query = kept(sort).replace('&', "&amp;");
     html! {
-        @for (at, (name, path)) in paths.iter().enumerate() {
+        @for (at, name) in names.into_iter().enumerate() {
             @if at == last {
                 span aria-current="page" { bdi { (Name(name)) } }
             } @else {
-                a href={ (encode_path(path)) (kept(sort)) } { bdi { (Name(name)) } }
+                (PreEscaped(format!("<a href =\"{}{query}\">", "../".repeat(last - at))))
+                bdi { (Name(name)) }
+                (PreEscaped("</a>"))
                 span class="slash" { "/" }
             }
         }
     }
-}
-
-/// The folder above; the root has none.
-fn parent(folder: &[u8]) -> Option<&[u8]> {
-    let folder = folder.strip_suffix(b"/")?;
-    let slash = folder.iter().rposition(|&byte| byte == b'/')?;
-    Some(&folder[..=slash])
 }
 
 /// The query by which a link to a folder keeps the order.
@@ -125,7 +105,8 @@ fn kept(sort: Sort) -> String {
     }
 }
 
-/// A column's title: a link that orders by it, or turns the order round.
+/// A column's title: a button that orders by it, or turns the order round. It is no link, so that
+/// who follows links finds each folder once.
 fn column(key: Key, sort: Sort) -> Markup {
     let is_sorted = key == sort.key;
     let title = match key {
@@ -138,23 +119,27 @@ fn column(key: Key, sort: Sort) -> Markup {
         (true, false) => Some("ascending"),
         (true, true) => Some("descending"),
     };
-    let next = Sort {
-        key,
-        is_descending: is_sorted && !sort.is_descending,
+    let is_descending = match is_sorted {
+        true => !sort.is_descending,
+        // Who asks for times wants to see what is new.
+        false => key == Key::Time,
     };
+    let order = Sort { key, is_descending }.order();
     html! {
         th class=(key.word()) scope="col" aria-sort=[aria] {
-            a href=(next.query()) { (title) @if key == Key::Time { small { " UTC" } } }
+            form rel="nofollow" {
+                (PreEscaped(format!("<input type=\"hidden\" name=\"order\" value=\"{order}\"/>")))
+                button name="sort" value=(key.word()) {
+                    (title) @if key == Key::Time { small { " UTC" } }
+                }
+            }
         }
     }
 }
 
 /// What there is; nothing of an empty folder.
 fn in_words(summary: Summary) -> Option<String> {
-    let count = |count: usize, word: &str| match count {
-        1 => format!("1 {word}"),
-        _ => format!("{count} {word}s"),
-    };
+    let count = |count: usize, word: &str| counted(count as u64, word);
     let folders = (summary.folders > 0).then(|| count(summary.folders, "folder"));
     let files = (summary.files > 0)
         .then(|| format!("{}, {}", count(summary.files, "file"), size(summary.bytes)));
@@ -162,6 +147,18 @@ fn in_words(summary: Summary) -> Option<String> {
         (Some(folders), Some(files)) => Some(format!("{folders}, {files}")),
         (one, other) => one.or(other),
     }
+}
+
+/// One thing, or several.
+fn counted(count: u64, word: &str) -> String {
+    match count {
+        1 => format!("1 {word}"),
+        _ => format!("{} {word}s", with_commas(count)),
+    }
+}
+
+fn in_bytes(bytes: u64) -> String {
+    counted(bytes, "byte")
 }
 
 /// A length in powers of 1024.

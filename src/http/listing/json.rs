@@ -1,8 +1,8 @@
-//! A folder's listing as JSON: an array, an object a line.
+//! A folder's listing as JSON: an array, an object a line. Where it is cut, the last object says so.
 
 use serde::Serialize;
 
-use super::{Entry, Kind, timestamp};
+use super::{Entry, Kind, Summary, timestamp};
 use crate::http::target::encode_segment;
 
 #[derive(Serialize)]
@@ -15,6 +15,15 @@ struct Row<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
     mtime: Option<String>,
+}
+
+/// Stands behind the entries of a listing that doesn't show all.
+#[derive(Serialize)]
+struct Cut {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    shown: usize,
+    total: usize,
 }
 
 pub fn head(out: &mut Vec<u8>) {
@@ -37,6 +46,15 @@ pub fn entry(entry: &Entry, is_first: bool, out: &mut Vec<u8>) {
     serde_json::to_writer(out, &row).expect("memory takes all, and a row has no map");
 }
 
-pub fn foot(out: &mut Vec<u8>) {
+pub fn foot(summary: Summary, out: &mut Vec<u8>) {
+    if summary.is_cut() {
+        let cut = Cut {
+            kind: "cut",
+            shown: summary.shown,
+            total: summary.total(),
+        };
+        out.extend_from_slice(b",\n");
+        serde_json::to_writer(&mut *out, &cut).expect("memory takes all, and it has no map");
+    }
     out.extend_from_slice(b"\n]\n");
 }

@@ -1,4 +1,4 @@
-//! Orders, slices, and the three formats with names that try to break out of them.
+//! Orders, what is cut, and the three formats with names that try to break out of them.
 
 use std::time::Duration;
 
@@ -21,20 +21,27 @@ fn folder(name: &str, seconds: u64) -> Entry {
     entry(name, Kind::Folder, 4096, Some(seconds))
 }
 
-fn render(format: Format, path: &str, query: &str, entries: Vec<Entry>, slice: usize) -> String {
-    String::from_utf8(joined(format, path, query, entries, slice)).unwrap()
+const SHOWN_MAX: usize = 1_000;
+
+fn text(format: Format, path: &str, query: &str, entries: Vec<Entry>) -> String {
+    cut_text(format, path, query, entries, SHOWN_MAX)
 }
 
-/// All slices, joined.
-fn joined(format: Format, path: &str, query: &str, entries: Vec<Entry>, slice: usize) -> Vec<u8> {
-    let sort = Sort::from_query(Some(query.as_bytes()));
-    let mut renderer = Renderer::new(format, path.as_bytes(), sort, entries);
-    let mut all = Vec::new();
-    while let Some(chunk) = renderer.next_chunk(slice) {
-        all.extend_from_slice(&chunk);
+/// A listing that shows at most so many, of a root that is called `top`.
+fn cut_text(
+    format: Format,
+    path: &str,
+    query: &str,
+    entries: Vec<Entry>,
+    shown_max: usize,
+) -> String {
+    let mut read = Entries::new(Sort::from_query(Some(query.as_bytes())), shown_max);
+    for entry in entries {
+        read.push(entry);
     }
-    assert_eq!(renderer.next_chunk(slice), None);
-    all
+    let goes_on = |_| Ok::<_, ()>(());
+    let bytes = super::render(&format, b"top", path.as_bytes(), read, goes_on).unwrap();
+    String::from_utf8(bytes).unwrap()
 }
 
 fn gopher() -> Format {
@@ -116,7 +123,7 @@ fn orders() {
             folder("src", 1),
             folder("Docs", 2),
         ];
-        let json = render(Format::Json, "/", query, entries, 10);
+        let json = text(Format::Json, "/", query, entries);
         let rows: serde_json::Value = serde_json::from_str(&json).unwrap();
         let names = rows.as_array().unwrap().iter();
         let names: Vec<_> = names.map(|row| row["name"].as_str().unwrap()).collect();
@@ -125,24 +132,118 @@ fn orders() {
 }
 
 #[test]
-fn slices_join_to_the_same() {
-    for format in [Format::Html, Format::Json, gopher()] {
-        let whole = joined(format.clone(), "/a/", "", nasty(), 100);
-        for slice in [0, 1, 2, 10, 11, 12] {
-            assert_eq!(joined(format.clone(), "/a/", "", nasty(), slice), whole);
+fn names_are_ordered_as_people_do_it() {
+    let ordered = [
+        "!",
+        "007",
+        "7",
+        "7a",
+        "8",
+        "10",
+        "a",
+        "B",
+        "c",
+        "D1",
+        "d01",
+        "d1",
+        "d1-2",
+        "d1-10",
+        "d2",
+        "D10",
+        "d10",
+        "d10a",
+        "d99999999999999999999999",
+        "d100000000000000000000000",
+        "e",
+        "é",
+    ];
+    for seed in 0..10 {
+        let mut names = ordered.to_vec();
+        names.rotate_left(seed * 5 % ordered.len());
+        names.swap(seed, 20 - seed);
+        let entries = names.iter().map(|name| file(name, 1, 1)).collect();
+        assert_eq!(names_in(&text(Format::Json, "/", "", entries)), ordered);
+    }
+    // Whatever is compared, it is an order.
+    let names: Vec<_> = [
+        "", "0", "00", "1", "a", "A", "a0", "a1b", "a01b", "a1B2", "1a",
+    ]
+    .into();
+    for a in &names {
+        for b in &names {
+            let order = |a: &str, b: &str| by_name(&file(a, 1, 1), &file(b, 1, 1));
+            assert_eq!(order(a, b), order(b, a).reverse());
+            assert_eq!(order(a, b).is_eq(), a == b);
+            for c in &names {
+                let is_chain = order(a, b).is_lt() && order(b, c).is_lt();
+                assert!(!is_chain || order(a, c).is_lt(), "{a} {b} {c}");
+            }
         }
     }
-    let mut renderer = Renderer::new(Format::Html, b"/", Sort::default(), nasty());
-    for left in [7, 3, 0] {
-        assert!(renderer.next_chunk(4).is_some());
-        assert_eq!(renderer.entries.len(), left);
+}
+
+fn names_in(json: &str) -> Vec<String> {
+    let rows: serde_json::Value = serde_json::from_str(json).unwrap();
+    let rows = rows.as_array().unwrap().iter();
+    rows.filter_map(|row| row["name"].as_str().map(str::to_owned))
+        .collect()
+}
+
+/// What is shown are the first ones of all, in any order, and all are counted.
+#[test]
+fn a_listing_that_is_cut_says_so() {
+    let some = |count: u64| {
+        let files = (0..count).map(|at| file(format!("f{}", at * 7919 % count), at, at));
+        files.collect::<Vec<_>>()
+    };
+    for (count, is_cut) in [(10, false), (11, true), (21, true), (1_234, true)] {
+        for query in ["", "sort=time&order=desc"] {
+            let json = cut_text(Format::Json, "/", query, some(count), 10);
+            let whole = cut_text(Format::Json, "/", query, some(count), 2_000);
+            assert_eq!(names_in(&json), names_in(&whole)[..10]);
+            let rows: serde_json::Value = serde_json::from_str(&json).unwrap();
+            let cut = serde_json::json!({"type": "cut", "shown": 10, "total": count});
+            assert_eq!(rows.as_array().unwrap().contains(&cut), is_cut);
+        }
     }
-    assert!(renderer.next_chunk(4).is_none());
+    let html = cut_text(Format::Html, "/", "", some(1_234), 10);
+    assert!(html.contains("<p>1,234 files, "), "{html}");
+    assert!(html.contains("These are the first 10 of 1,234 entries, in this order."));
+    let menu = cut_text(gopher(), "/", "", some(1_234), 10);
+    assert!(
+        menu.contains("iThese are the first 10 of 1,234 entries"),
+        "{menu}"
+    );
+    for format in [Format::Html, Format::Json, gopher()] {
+        let whole = cut_text(format.clone(), "/", "", some(10), 10);
+        assert_eq!(whole, cut_text(format, "/", "", some(10), 2_000));
+    }
+}
+
+#[test]
+fn a_listing_that_shall_not_go_on_does_not() {
+    let mut entries = Entries::new(Sort::default(), SHOWN_MAX);
+    for at in 0..500 {
+        entries.push(file(at.to_string(), at, at));
+    }
+    assert!(entries.bytes() > 500 * 40);
+    let mut asked = Vec::new();
+    let goes_on = |bytes| {
+        asked.push(bytes);
+        if asked.len() < 3 {
+            Ok(())
+        } else {
+            Err("enough")
+        }
+    };
+    let rendered = super::render(&Format::Html, b"top", b"/", entries, goes_on);
+    assert_eq!(rendered, Err("enough"));
+    assert!(asked.is_sorted() && asked[2] < 100 * 1024);
 }
 
 /// The page, which is read as XML.
 fn page(path: &str, query: &str, entries: Vec<Entry>, check: impl Fn(&roxmltree::Document<'_>)) {
-    let text = render(Format::Html, path, query, entries, 3);
+    let text = text(Format::Html, path, query, entries);
     let options = roxmltree::ParsingOptions {
         allow_dtd: true,
         ..Default::default()
@@ -188,8 +289,8 @@ fn names_stay_names_on_the_page() {
                 "{shown}: {links:?}"
             );
         }
-        // Columns and entries, nothing else.
-        assert_eq!(links.len(), 3 + nasty().len());
+        // Entries, nothing else.
+        assert_eq!(links.len(), nasty().len());
         assert!(!page.descendants().any(|node| node.has_tag_name("script")));
     });
 }
@@ -197,41 +298,68 @@ fn names_stay_names_on_the_page() {
 #[test]
 fn links_lead_up_and_keep_the_order() {
     page("//pub/a b//", "", vec![], |page| {
-        let links = links(page);
-        let expected = [
-            ("root", "/"),
-            ("pub", "/pub/"),
-            ("Name", "?sort=name&order=desc"),
-            ("Size", "?sort=size&order=asc"),
-            ("Modified UTC", "?sort=time&order=asc"),
-            ("..", "/pub/"),
-        ];
-        assert_eq!(links, expected.map(|(text, href)| (text.to_owned(), href)));
+        let expected = [("top", "../../"), ("pub", "../"), ("..", "../")];
+        let expected = expected.map(|(text, href)| (text.to_owned(), href));
+        assert_eq!(links(page), expected);
     });
-    page(
-        "/pub/",
-        "sort=size&order=desc",
+    let entries = vec![folder("x", 1), file("y", 1, 1)];
+    page("/pub/", "sort=size&order=desc", entries, |page| {
+        let query = "?sort=size&order=desc";
+        let hrefs: Vec<_> = links(page).iter().map(|&(_, href)| href).collect();
+        let up = format!("../{query}");
+        assert_eq!(hrefs, [&up, &up, &format!("x/{query}"), "y"]);
+        let mut nodes = page.descendants();
+        let sorted = nodes.find_map(|node| node.attribute("aria-sort"));
+        assert_eq!(sorted, Some("descending"));
+    });
+    // The root has nothing above it.
+    page("/", "", vec![], |page| assert!(links(page).is_empty()));
+}
+
+/// A form has no address of its own: the page's, with another query.
+#[test]
+fn columns_are_forms() {
+    for (query, expected) in [
+        ("", ["name desc", "size asc", "time desc"]),
+        (
+            "sort=name&order=desc",
+            ["name asc", "size asc", "time desc"],
+        ),
+        ("sort=size", ["name asc", "size desc", "time desc"]),
+        ("sort=time&order=desc", ["name asc", "size asc", "time asc"]),
+    ] {
+        page("/pub/", query, vec![], |page| {
+            let forms = page.descendants().filter(|node| node.has_tag_name("form"));
+            let forms = forms.map(|form| {
+                assert_eq!(form.attribute("action"), None);
+                assert_eq!(form.attribute("rel"), Some("nofollow"));
+                let field = |tag, name| {
+                    let mut nodes = form.children();
+                    let node = nodes.find(|node| node.has_tag_name(tag)).unwrap();
+                    assert_eq!(node.attribute("name"), Some(name));
+                    node.attribute("value").unwrap()
+                };
+                format!("{} {}", field("button", "sort"), field("input", "order"))
+            });
+            assert_eq!(forms.collect::<Vec<_>>(), expected, "{query}");
+        });
+    }
+}
+
+/// Directory readers take links out of pages by patterns: an attribute, an equals sign, a quote.
+#[test]
+fn who_looks_for_a_pattern_finds_entries_alone() {
+    let html = text(
+        Format::Html,
+        "/a/b/c/",
+        "",
         vec![folder("x", 1), file("y", 1, 1)],
-        |page| {
-            let links = links(page);
-            let query = "?sort=size&order=desc";
-            let hrefs: Vec<_> = links.iter().map(|&(_, href)| href).collect();
-            let expected = [
-                &format!("/{query}"),
-                "?sort=name&order=asc",
-                "?sort=size&order=asc",
-                "?sort=time&order=asc",
-                &format!("/{query}"),
-                &format!("x/{query}"),
-                "y",
-            ];
-            assert_eq!(hrefs, expected);
-            let sorted = page
-                .descendants()
-                .find_map(|node| node.attribute("aria-sort"));
-            assert_eq!(sorted, Some("descending"));
-        },
     );
+    let found = html.split("<a ").skip(1).filter_map(|link| {
+        let (_, rest) = link.split_once('>')?.0.split_once("href=\"")?;
+        rest.split('"').next()
+    });
+    assert_eq!(found.collect::<Vec<_>>(), ["../", "x/", "y"]);
 }
 
 #[test]
@@ -248,6 +376,10 @@ fn what_there_is_in_words() {
         (
             vec![folder("a", 1), file("b", 0, 1)],
             Some("1 folder, 1 file, 0 B"),
+        ),
+        (
+            (0..1_000).map(|at| folder(&at.to_string(), 1)).collect(),
+            Some("1,000 folders"),
         ),
     ] {
         page("/", "", entries, |page| {
@@ -273,11 +405,13 @@ fn times_that_cannot_be_written_are_left_out() {
         mtime: Some(early),
         ..file("early", 0, 0)
     });
-    let html = render(Format::Html, "/", "", entries.clone(), 100);
+    let html = text(Format::Html, "/", "", entries.clone());
     assert_eq!(html.matches("<time ").count(), 3);
     assert!(html.contains("<time datetime=\"1994-11-06T08:49:37Z\">1994-11-06 08:49</time>"));
-    assert!(html.contains("<span title=\"1536 bytes\">1.5 KiB</span>"));
-    let json = render(Format::Json, "/", "", entries, 100);
+    assert!(html.contains("<span title=\"1,536 bytes\">1.5 KiB</span>"));
+    let html = text(Format::Html, "/", "", vec![file("one", 1, 1)]);
+    assert!(html.contains("<span title=\"1 byte\">1 B</span>"));
+    let json = text(Format::Json, "/", "", entries);
     assert_eq!(json.matches("\"mtime\":null").count(), 4);
 }
 
@@ -285,7 +419,7 @@ fn times_that_cannot_be_written_are_left_out() {
 fn json() {
     let mut entries = nasty();
     entries.retain(|entry| entry.name.starts_with(b"not") || entry.kind == Kind::Folder);
-    let json = render(Format::Json, "/", "", entries, 100);
+    let json = text(Format::Json, "/", "", entries);
     let expected = concat!(
         "[\n{\"name\":\"f&g\",\"href\":\"f%26g/\",\"type\":\"folder\",",
         "\"mtime\":\"1970-01-01T00:00:01Z\"},\n",
@@ -293,7 +427,7 @@ fn json() {
         "\"mtime\":\"1970-01-01T00:00:01Z\"}\n]\n",
     );
     assert_eq!(json, expected);
-    let rows = render(Format::Json, "/", "", nasty(), 2);
+    let rows = text(Format::Json, "/", "", nasty());
     let rows: serde_json::Value = serde_json::from_str(&rows).unwrap();
     let names = rows
         .as_array()
@@ -302,7 +436,7 @@ fn json() {
         .map(|row| row["name"].as_str().unwrap());
     let names: Vec<_> = names.collect();
     assert!(NASTY.iter().all(|name| names.contains(name)));
-    assert_eq!(render(Format::Json, "/", "", vec![], 1), "[\n]\n");
+    assert_eq!(text(Format::Json, "/", "", vec![]), "[\n]\n");
 }
 
 #[test]
@@ -319,7 +453,7 @@ fn gopher_menus() {
         file("line\nfeed", 1, 1),
         file("x".repeat(1020), 1, 1),
     ];
-    let menu = render(gopher(), "/p/", "", entries, 2);
+    let menu = text(gopher(), "/p/", "", entries);
     let expected = [
         "1sub\t/p/sub/\th\t70",
         "0a.txt\t/p/a.txt\th\t70",
@@ -338,56 +472,6 @@ fn gopher_menus() {
     assert_eq!(lines, expected);
     assert!(menu.contains(&long));
     let longer = vec![file("x".repeat(1022), 1, 1)];
-    assert_eq!(render(gopher(), "/p/", "", longer, 1), ".\r\n");
-    assert_eq!(render(gopher(), "/", "", vec![], 1), ".\r\n");
-}
-
-#[test]
-fn who_gets_json() {
-    for (accept, expected) in [
-        ("application/json", true),
-        ("Application/JSON", true),
-        ("application/json; charset=utf-8", true),
-        ("application/json, */*", true),
-        ("application/json, text/plain, */*", true),
-        ("*/*, application/json;q=1", true),
-        ("text/html;q=0.5, application/json", true),
-        ("text/html;q=0, application/json;q=0.1", true),
-        ("application/json;q=0.5, */*;q=0.1", true),
-        ("text/html, application/json", false),
-        ("text/html, application/json;q=0.9", false),
-        ("application/json;q=0.5, */*", false),
-        ("application/json;q=0.5, text/*", false),
-        ("application/json;q=0", false),
-        ("application/json; q=0.000", false),
-        ("application/json;q=x", false),
-        ("application/json;q=NaN", false),
-        ("application/json;q=2", false),
-        (
-            "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
-            false,
-        ),
-        ("*/*", false),
-        ("application/*", false),
-        ("application/jsonp", false),
-        ("", false),
-        (";;q=,,", false),
-    ] {
-        assert_eq!(accepts_json(accept.as_bytes()), expected, "{accept}");
-    }
-    assert!(!accepts_json(b"\xff;q=\xff"));
-}
-
-#[test]
-fn ten_thousand_entries_come_in_slices() {
-    let entries = (0..10_000)
-        .map(|at| file(format!("file {at}"), at, at))
-        .collect();
-    let mut renderer = Renderer::new(Format::Html, b"/", Sort::default(), entries);
-    let mut chunks = 0;
-    while let Some(chunk) = renderer.next_chunk(100) {
-        assert!(chunk.len() < 100 * 1024);
-        chunks += 1;
-    }
-    assert_eq!(chunks, 100);
+    assert_eq!(text(gopher(), "/p/", "", longer), ".\r\n");
+    assert_eq!(text(gopher(), "/", "", vec![]), ".\r\n");
 }
