@@ -28,3 +28,4 @@ pub mod testing;
 pub mod timers;
 pub mod transport;
 pub mod turn;
+pub mod version;

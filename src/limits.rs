@@ -253,9 +253,13 @@ pub const HTTP_EMPTY_LINES_MAX: usize = 4;
 /// (RFC 9110, section 17.15), and gets the whole file.
 pub const HTTP_RANGES_MAX: usize = 16;
 
-/// How long a file must have been left alone before its entity tag is strong. The coarsest clocks
-/// of file systems (FAT) tick every 2 s; within a tick a second change doesn't show.
-pub const HTTP_STRONG_AFTER: Duration = Duration::from_secs(2);
+/// How far the clock must have moved beyond a file's last change for its stamp to be that change's
+/// alone, where this kernel made the stamp and keeps its nanoseconds: a jiffy of the slowest kernels
+/// (HZ=100).
+pub const FINE_STAMP_TICK: Duration = Duration::from_millis(10);
+
+/// The same elsewhere: the coarsest clocks of file systems (FAT) tick every 2 s.
+pub const COARSE_STAMP_TICK: Duration = Duration::from_secs(2);
 
 /// The longest head of an HTTP answer that a client takes, with the interim ones before it, and the
 /// most that a chunked body's extensions and trailers may come to, in bytes. curl takes 300 kB of

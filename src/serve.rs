@@ -42,6 +42,7 @@ use crate::stats::{Reason, Stats};
 use crate::timers::Seldom;
 use crate::transport::Socket;
 use crate::turn::{Next, Reclaimable, Why};
+use crate::version::TagKey;
 
 use client::{Active, log_delivery, log_end};
 use errands::Errands;
@@ -58,7 +59,8 @@ pub(crate) use client::{Peer, Role};
 /// # Errors
 /// It can't start.
 pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
-    let mut service = open_root(args)?;
+    let tags = &TagKey::of_this_machine();
+    let mut service = open_root(args, tags)?;
     let observers = Observers::open(args)?;
     let outlet = start_log(&args.listen)?;
     let timeouts = Timeouts {
@@ -81,7 +83,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
         let (access_log, outlet, host) =
             (observers.access_log.clone(), outlet.clone(), host.clone());
         move || {
-            let (mut service, most) = (open_root(args)?, room.connections_max(index));
+            let (mut service, most) = (open_root(args, tags)?, room.connections_max(index));
             set_cache(&mut service, args.cache, &room, uncached);
             let server = Server::new(service, timeouts, listeners, most, outlet);
             let mut server = server.map_err(no_loop)?;
@@ -146,7 +148,7 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
     })
 }
 
-fn open_root(args: &ServeArgs) -> Result<Http, Failure> {
+fn open_root(args: &ServeArgs, tags: &TagKey) -> Result<Http, Failure> {
     let mut root = Root::open(&args.root, args.hidden).map_err(|error| {
         let shown = Escaped(args.root.as_os_str().as_encoded_bytes());
         Failure::usage(format!(
@@ -159,7 +161,7 @@ fn open_root(args: &ServeArgs) -> Result<Http, Failure> {
     let index = (!index.is_empty()).then(|| index.into());
     let folders = args.listing.then(Folders::new);
     let types = ContentTypes::new(args.mime.clone());
-    let mut service = Http::new(bare, types, index, folders);
+    let mut service = Http::new(bare, types, index, folders, tags.clone());
     service.set_top(&name_of(&args.root));
     // Both count by status.
     service.set_logged(args.access_log.is_some() || args.metrics.is_some());

@@ -1,7 +1,7 @@
 //! What is served: bytes received go in, a verdict comes out. A service knows no sockets and no
 //! waiting; the connection asks it at every moment at which a request might be whole.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use crate::disk::pool::Helpers;
 use crate::disk::{DiskFile, Errand, Kind, List, Listed, Mount};
 use crate::stats::Reason;
+use crate::version::{self, Facts, FileVersion, Snapshot, Trust};
 
 /// Decides what the bytes of a client ask for.
 pub trait Service {
@@ -352,6 +353,12 @@ impl Part {
 pub struct OpenFile {
     bytes: FileBytes,
     stat: Stat,
+    /// Another machine, or a process, answers for its file system.
+    is_foreign: bool,
+    /// The same file may be given another inode number later.
+    is_numbered_anew: bool,
+    /// How far its state tells this version from later ones.
+    trust: Cell<Trust>,
 }
 
 /// Where a file's bytes are.
@@ -366,16 +373,21 @@ enum FileBytes {
     },
 }
 
-/// What makes two open files the same version of the same file: device, inode, length and both
-/// times. ctime is there because mtime can be set back.
-pub type FileVersion = (u64, u64, u64, (i64, u64), (i64, u64));
-
 impl OpenFile {
-    /// Takes a file, its fstat, and what its file system is like.
+    /// Takes a file, its state, and what its file system is like.
     #[must_use]
-    pub fn new(file: File, stat: Stat, kind: Kind) -> Self {
-        let bytes = FileBytes::Open(DiskFile::new(file, kind));
-        Self { bytes, stat }
+    pub fn new(file: File, state: Snapshot, kind: Kind) -> Self {
+        let Snapshot { stat, clock } = state;
+        let (changed, is_foreign) = (version::changed(&stat), kind == Kind::Foreign);
+        // FAT and most of FUSE number a file when they meet it.
+        let is_numbered_anew = is_foreign || (kind == Kind::Once && !version::is_fine(changed));
+        Self {
+            bytes: FileBytes::Open(DiskFile::new(file, kind)),
+            stat,
+            is_foreign,
+            is_numbered_anew,
+            trust: Cell::new(version::trust(changed, clock, !is_foreign)),
+        }
     }
 
     /// Reads all bytes into memory, and closes the file; nothing if that would wait for a disk. A
@@ -455,27 +467,44 @@ impl OpenFile {
     /// The length at open, in bytes: what was promised, whatever happens to the file.
     #[must_use]
     pub fn length(&self) -> u64 {
-        size(&self.stat)
+        version::length(&self.stat)
     }
 
     /// The version that was opened.
     #[must_use]
     pub fn version(&self) -> FileVersion {
-        let stat = &self.stat;
-        (
-            stat.st_dev,
-            stat.st_ino,
-            self.length(),
-            mtime(stat),
-            ctime(stat),
-        )
+        version::version(&self.stat)
     }
 
-    /// Whether the bytes that were promised may have been overwritten since.
-    ///
-    /// A file that only grew keeps them. ctime moves also when a file is unlinked, replaced by
-    /// rename, linked or given another mode or owner, which touch no byte: where one of those
-    /// shows, ctime says nothing.
+    /// What its validators are made of.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        Facts {
+            inode: (!self.is_numbered_anew).then_some(self.stat.st_ino),
+            length: self.length(),
+            modified: version::modified(&self.stat),
+            changed: version::changed(&self.stat),
+            trust: self.trust.get(),
+        }
+    }
+
+    /// The same version was seen again later, by `other`.
+    pub fn note_seen_again(&self, other: &Self) {
+        self.trust.set(self.trust.get().max(other.trust.get()));
+    }
+
+    /// Whether another look would find that its state can be trusted further: the clock has moved on.
+    #[must_use]
+    pub fn gains_by_a_look(&self) -> bool {
+        let trusted = self.trust.get();
+        trusted < Trust::Second && {
+            let changed = version::changed(&self.stat);
+            version::trust(changed, version::stamp_clock(), !self.is_foreign) > trusted
+        }
+    }
+
+    /// Whether the bytes that were promised may have been overwritten since: see
+    /// [`version::is_overwritten`].
     ///
     /// # Errors
     /// As fstat(2).
@@ -490,25 +519,8 @@ impl OpenFile {
     /// As [`OpenFile::is_overwritten`], given what fstat said later.
     #[must_use]
     pub fn is_overwritten_by(&self, now: &Stat) -> bool {
-        let then = &self.stat;
-        let touched = |stat: &Stat| (stat.st_nlink, stat.st_mode, stat.st_uid, stat.st_gid);
-        let rewritten = mtime(now) != mtime(then)
-            || (ctime(now) != ctime(then) && touched(now) == touched(then));
-        rewritten && size(now) == size(then)
+        version::is_overwritten(&self.stat, now)
     }
-}
-
-fn size(stat: &Stat) -> u64 {
-    // The kernel never reports a negative length.
-    stat.st_size as u64
-}
-
-fn mtime(stat: &Stat) -> (i64, u64) {
-    (stat.st_mtime, stat.st_mtime_nsec)
-}
-
-fn ctime(stat: &Stat) -> (i64, u64) {
-    (stat.st_ctime, stat.st_ctime_nsec)
 }
 
 impl fmt::Display for Outcome {

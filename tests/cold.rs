@@ -25,6 +25,7 @@ use carafe::services::root::Root;
 use carafe::stats::Reason;
 use carafe::testing::{Bench, DEAD, READ_CLOSED, Read, Scripted, Write};
 use carafe::turn::{Next, Why};
+use carafe::version::TagKey;
 use tempfile::TempDir;
 
 const SMALL: &[u8] = b"twelve bytes";
@@ -57,7 +58,13 @@ fn bare(root: &TempDir, kind: Kind) -> Bare {
 
 fn http(root: &TempDir, kind: Kind) -> Http {
     let index = Some(Box::from(*b"index.html"));
-    Http::new(bare(root, kind), ContentTypes::new([]), index, None)
+    Http::new(
+        bare(root, kind),
+        ContentTypes::new([]),
+        index,
+        None,
+        TagKey::new(b""),
+    )
 }
 
 fn bench<S: Service>(service: S, request: &[u8]) -> Bench<Scripted, S> {
@@ -594,6 +601,7 @@ fn a_folder_that_a_helper_found_is_read_by_a_helper_too() {
         ContentTypes::new([]),
         None,
         Some(Folders::new()),
+        TagKey::new(b""),
     );
     let mut bench = bench(service, request);
     let next = bench.step(Why::Start);

@@ -12,14 +12,15 @@ mod common;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use common::{
     Carafe, LARGE_BYTES, assert_reset, begin_download, connect_narrow, exchange, next_random,
     pattern, reason_count, sparse_file, until,
 };
-use rustix::fs::{Timespec, Timestamps};
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -28,6 +29,8 @@ struct Begun {
     carafe: Carafe,
     root: TempDir,
     path: PathBuf,
+    /// Open for looks at its state, under whatever name.
+    file: fs::File,
     bytes: Vec<u8>,
     client: TcpStream,
     first: u8,
@@ -45,6 +48,7 @@ impl Begun {
         Self {
             carafe,
             root,
+            file: fs::File::open(&path).unwrap(),
             path,
             bytes,
             client,
@@ -111,25 +115,6 @@ fn a_file_overwritten_in_place_ends_in_a_reset() {
 }
 
 #[test]
-fn setting_the_times_back_hides_no_overwriting() {
-    let begun = Begun::new();
-    let before = fs::metadata(&begun.path).unwrap();
-    let file = fs::File::options().write(true).open(&begun.path).unwrap();
-    file.write_all_at(b"other", 10).unwrap();
-    let time = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec };
-    let times = Timestamps {
-        last_access: time(before.atime(), before.atime_nsec()),
-        last_modification: time(before.mtime(), before.mtime_nsec()),
-    };
-    rustix::fs::futimens(&file, &times).unwrap();
-    assert_eq!(
-        file.metadata().unwrap().modified().unwrap(),
-        before.modified().unwrap()
-    );
-    begun.assert_cut("file changed", "changed while it was sent");
-}
-
-#[test]
 fn a_file_replaced_by_rename_is_sent_whole_and_the_new_one_to_new_clients() {
     let begun = Begun::new();
     let staged = begun.root.path().join("staged");
@@ -141,17 +126,67 @@ fn a_file_replaced_by_rename_is_sent_whole_and_the_new_one_to_new_clients() {
 }
 
 #[test]
-fn an_unlinked_file_is_sent_whole() {
+fn setting_the_time_of_a_file_cuts_a_download() {
     let begun = Begun::new();
-    fs::remove_file(&begun.path).unwrap();
-    begun.assert_whole();
+    let file = fs::File::options().write(true).open(&begun.path).unwrap();
+    file.set_modified(std::time::SystemTime::now()).unwrap();
+    begun.assert_cut("file changed", "changed while it was sent");
 }
 
+/// What changes a file's state and none of its bytes.
 #[test]
-fn a_change_of_permissions_cuts_no_download() {
-    let begun = Begun::new();
-    fs::set_permissions(&begun.path, fs::Permissions::from_mode(0o600)).unwrap();
-    begun.assert_whole();
+fn what_touches_no_byte_cuts_no_download() {
+    type Touch = (&'static str, fn(&Path));
+    let touches: [Touch; 9] = [
+        ("a mode that it had", |path| {
+            let mode = fs::metadata(path).unwrap().permissions();
+            fs::set_permissions(path, mode).unwrap();
+        }),
+        ("another mode", |path| {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+        }),
+        ("an owner that it had", |path| {
+            let about = fs::metadata(path).unwrap();
+            chown(path, Some(about.uid()), Some(about.gid())).unwrap();
+        }),
+        ("an attribute", |path| {
+            let set = rustix::fs::setxattr(path, "user.carafe", b"x", XattrFlags::empty());
+            // Not every file system has them.
+            assert!(matches!(set, Ok(()) | Err(Errno::NOTSUP)), "{set:?}");
+        }),
+        ("a link", |path| {
+            fs::hard_link(path, path.with_extension("link")).unwrap()
+        }),
+        ("a link less", |path| {
+            fs::hard_link(path, path.with_extension("link")).unwrap();
+            fs::remove_file(path.with_extension("link")).unwrap();
+        }),
+        ("another name", |path| {
+            fs::rename(path, path.with_extension("moved")).unwrap()
+        }),
+        ("another name and back", |path| {
+            fs::rename(path, path.with_extension("moved")).unwrap();
+            fs::rename(path.with_extension("moved"), path).unwrap();
+        }),
+        ("no name", |path| fs::remove_file(path).unwrap()),
+    ];
+    for (what, touch) in touches {
+        let mut begun = Begun::new();
+        let changed = |begun: &Begun| begun.file.metadata().unwrap();
+        let before = changed(&begun);
+        touch(&begun.path);
+        let after = changed(&begun);
+        assert!(
+            (before.ctime(), before.ctime_nsec()) != (after.ctime(), after.ctime_nsec())
+                || what == "an attribute",
+            "{what}: it shows"
+        );
+        let got = begun
+            .read_on()
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(got == begun.bytes, "{what}: {} bytes came", got.len());
+        begun.carafe.stop_clean();
+    }
 }
 
 #[test]

@@ -357,8 +357,8 @@ fn a_body_of_several_parts_comes_in_order() {
     use carafe::service::{OpenFile, Part};
     let mut file = tempfile::tempfile().unwrap();
     std::io::Write::write_all(&mut file, b"0123456789").unwrap();
-    let stat = rustix::fs::fstat(&file).unwrap();
-    let file = Rc::new(OpenFile::new(file, stat, Kind::Probe));
+    let state = carafe::version::Snapshot::of(&file).unwrap();
+    let file = Rc::new(OpenFile::new(file, state, Kind::Probe));
     let part = |start, length| Part::File {
         file: Rc::clone(&file),
         start,

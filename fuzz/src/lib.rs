@@ -14,6 +14,7 @@ use carafe::services::http::Http;
 use carafe::services::root::Root;
 use carafe::testing::{Bench, Choices, Wire};
 use carafe::turn::Next;
+use carafe::version::TagKey;
 use tempfile::TempDir;
 
 /// Longer inputs find nothing that shorter ones don't.
@@ -54,7 +55,13 @@ fn service(kind: Option<Kind>) -> Http {
     // Exact names: what a beginning of a name brings depends on when the rest comes.
     let bare = Bare::new(root, None);
     let index = Some(Box::from(*b"index.html"));
-    Http::new(bare, ContentTypes::new([]), index, Some(Folders::new()))
+    Http::new(
+        bare,
+        ContentTypes::new([]),
+        index,
+        Some(Folders::new()),
+        TagKey::new(b""),
+    )
 }
 
 /// A service says what it says of any bytes, and takes no more than there are.

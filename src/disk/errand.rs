@@ -81,6 +81,7 @@ pub enum Fetched {
 
 /// What a helper has opened.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all are files")]
 pub enum Opened {
     /// A regular file.
     File(OpenFile),

@@ -109,10 +109,13 @@ impl Head {
     }
 
     /// ETag and Last-Modified (RFC 9110, sections 8.8.3 and 8.8.2), which a 304 carries too
-    /// (section 15.4.5).
+    /// (section 15.4.5), as far as there are any.
     #[must_use]
     pub fn validators(self, validators: &Validators) -> Self {
-        let head = self.field("ETag", validators.etag());
+        let head = match validators.etag() {
+            Some(tag) => self.field("ETag", tag),
+            None => self,
+        };
         match validators.last_modified() {
             Some(date) => head.field("Last-Modified", date),
             None => head,
@@ -180,6 +183,8 @@ mod tests {
     use super::*;
     use std::time::{Duration, SystemTime};
 
+    use crate::version::{Facts, TagKey, Trust};
+
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
     fn text(head: Head) -> String {
@@ -190,7 +195,15 @@ mod tests {
     fn a_file() {
         let modified = NOW - Duration::from_secs(9);
         let now = NOW + Duration::from_secs(784_111_777);
-        let validators = Validators::new((1, 2, 3, (5, 6), (0, 0)), now);
+        let facts = |trust| Facts {
+            inode: None,
+            length: 3,
+            modified: (1, 0),
+            changed: (5, 6),
+            trust,
+        };
+        let key = TagKey::new(b"");
+        let validators = Validators::new(&facts(Trust::Second), &key, now);
         let head = Head::new(StatusCode::PARTIAL_CONTENT, now)
             .content("text/html", 2)
             .validators(&validators)
@@ -200,12 +213,16 @@ mod tests {
         let expected = format!(
             "HTTP/1.1 206 Partial Content\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
              Server: carafe/{}\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\
-             ETag: \"1-2-3-5.6\"\r\nLast-Modified: Thu, 01 Jan 1970 00:00:05 GMT\r\n\
+             ETag: \"{}\"\r\nLast-Modified: Thu, 01 Jan 1970 00:00:05 GMT\r\n\
              Accept-Ranges: bytes\r\nContent-Range: bytes 0-1/3\r\n\r\n",
-            env!("CARGO_PKG_VERSION")
+            env!("CARGO_PKG_VERSION"),
+            key.tag(&facts(Trust::Second))
         );
         assert_eq!(text(head), expected);
         assert!(!text(Head::new(StatusCode::OK, modified)).contains("Date"));
+        let young = Validators::new(&facts(Trust::Nothing), &key, now);
+        let head = text(Head::new(StatusCode::OK, now).validators(&young));
+        assert_eq!(head, text(Head::new(StatusCode::OK, now)));
     }
 
     #[test]

@@ -6,51 +6,39 @@ use std::time::SystemTime;
 use super::date;
 use super::fields::{Fields, trim};
 use super::request::Method;
-use crate::limits::HTTP_STRONG_AFTER;
-use crate::service::FileVersion;
+use crate::version::{Facts, TagKey, Trust};
 
-/// What tells versions of a file apart.
+/// What tells versions of a file apart. None is ever that of two versions: each is missing while a
+/// later version could have the same one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Validators {
-    /// The entity tag's text, without quotes.
-    opaque: String,
-    /// Whether the file was left alone long enough for equal validators to mean equal bytes.
-    is_strong: bool,
+    /// The entity tag's text, without quotes. It is strong (RFC 9110, section 8.8.1).
+    tag: Option<String>,
+    /// The second of the file's last change.
+    changed: Option<SystemTime>,
     last_modified: Option<SystemTime>,
 }
 
 impl Validators {
-    /// Made of device, inode, length and modification time; weak while a second change within a
-    /// tick of the file system's clock might not show (RFC 9110, sections 8.8.1 and 8.8.3).
+    /// Made of what is known of a file (RFC 9110, sections 8.8.2 and 8.8.3).
+    ///
+    /// The date is that of the file's last change of any kind, ctime. The time of its bytes, mtime, is
+    /// set by whoever unpacks, copies or synchronises files; several versions may have the same one.
     #[must_use]
-    pub fn new(version: FileVersion, now: SystemTime) -> Self {
-        let (device, inode, length, modified, _) = version;
-        let (seconds, nanoseconds) = modified;
-        let opaque = format!("{device:x}-{inode:x}-{length:x}-{seconds:x}.{nanoseconds:x}");
-        let modified = date::from_stat(modified);
-        let age = modified.and_then(|modified| now.duration_since(modified).ok());
-        // Never later than the answer's Date (RFC 9110, section 8.8.2.1).
-        let last_modified = modified
-            .and_then(date::whole_second)
-            .and_then(|modified| date::whole_second(modified.min(now)));
+    pub fn new(facts: &Facts, key: &TagKey, now: SystemTime) -> Self {
+        let changed = date::from_stat(facts.changed).and_then(date::whole_second);
         Self {
-            opaque,
-            is_strong: age.is_some_and(|age| age >= HTTP_STRONG_AFTER),
-            last_modified,
+            tag: (facts.trust >= Trust::Stamp).then(|| key.tag(facts)),
+            changed,
+            // Never later than the answer's Date (RFC 9110, section 8.8.2.1).
+            last_modified: changed.filter(|&at| facts.trust == Trust::Second && at <= now),
         }
-    }
-
-    /// Whether equal validators mean equal bytes. Once they do they stay as they are.
-    #[must_use]
-    pub fn is_strong(&self) -> bool {
-        self.is_strong
     }
 
     /// The ETag field's value.
     #[must_use]
-    pub fn etag(&self) -> String {
-        let weak = if self.is_strong { "" } else { "W/" };
-        format!("{weak}\"{}\"", self.opaque)
+    pub fn etag(&self) -> Option<String> {
+        self.tag.as_ref().map(|tag| format!("\"{tag}\""))
     }
 
     /// The Last-Modified field's value; a time that HTTP can't write has none.
@@ -59,14 +47,28 @@ impl Validators {
         self.last_modified.and_then(date::format)
     }
 
+    /// Whether both are there: as long as the version is the same, they stay as they are.
+    #[must_use]
+    pub fn are_final(&self) -> bool {
+        self.tag.is_some() && self.last_modified.is_some()
+    }
+
     /// The weak comparison of RFC 9110, section 8.8.3.2.
     fn matches_weakly(&self, tag: &Tag<'_>) -> bool {
-        tag.opaque == self.opaque.as_bytes()
+        self.tag
+            .as_ref()
+            .is_some_and(|own| tag.opaque == own.as_bytes())
     }
 
     /// The strong one.
     fn matches_strongly(&self, tag: &Tag<'_>) -> bool {
-        self.is_strong && !tag.is_weak && self.matches_weakly(tag)
+        !tag.is_weak && self.matches_weakly(tag)
+    }
+
+    /// Whether a date is the one that this version is known by. A later one isn't: a folder that is
+    /// swapped for another brings files that were last changed before those that were there.
+    fn has_date(&self, date: Option<SystemTime>) -> bool {
+        date.is_some() && date == self.last_modified
     }
 }
 
@@ -93,16 +95,17 @@ pub fn evaluate(method: Method, fields: &Fields<'_>, validators: &Validators) ->
         return Decision::Proceed { range: false };
     }
     let date_of = |name| fields.only(name).and_then(date::parse);
+    let mut is_this_version = true;
     // Steps 1 and 2.
     if fields.has("if-match") {
         if !any_tag(fields, "if-match", |tag| validators.matches_strongly(tag)) {
             return Decision::PreconditionFailed;
         }
-    } else if let (Some(modified), Some(limit)) =
-        (validators.last_modified, date_of("if-unmodified-since"))
-        && modified > limit
-    {
-        return Decision::PreconditionFailed;
+    } else if let Some(limit) = date_of("if-unmodified-since") {
+        if validators.changed.is_some_and(|changed| changed > limit) {
+            return Decision::PreconditionFailed;
+        }
+        is_this_version = validators.has_date(Some(limit));
     }
     // Steps 3 and 4.
     if fields.has("if-none-match") {
@@ -111,21 +114,18 @@ pub fn evaluate(method: Method, fields: &Fields<'_>, validators: &Validators) ->
         }) {
             return Decision::NotModified;
         }
-    } else if let (Some(modified), Some(limit)) =
-        (validators.last_modified, date_of("if-modified-since"))
-        && modified <= limit
-    {
+    } else if validators.has_date(date_of("if-modified-since")) {
         return Decision::NotModified;
     }
-    // Step 5. Range is defined for GET alone (RFC 9110, section 14.2).
-    let range = method == Method::Get && fields.has("range");
+    // Step 5. Range is defined for GET alone (RFC 9110, section 14.2). What holds for another version,
+    // too, is no ground for a part.
+    let range = method == Method::Get && fields.has("range") && is_this_version;
     Decision::Proceed {
         range: range && if_range(fields, validators),
     }
 }
 
-/// RFC 9110, section 13.1.5: a strong tag, or exactly the date that was sent, as long as that is
-/// a strong validator itself.
+/// RFC 9110, section 13.1.5: a strong tag, or exactly the date that was sent.
 fn if_range(fields: &Fields<'_>, validators: &Validators) -> bool {
     if !fields.has("if-range") {
         return true;
@@ -135,10 +135,7 @@ fn if_range(fields: &Fields<'_>, validators: &Validators) -> bool {
     };
     match Tag::read(value) {
         Some((tag, rest)) => rest.is_empty() && validators.matches_strongly(&tag),
-        None => {
-            let date = date::parse(value);
-            validators.is_strong && date.is_some() && date == validators.last_modified
-        }
+        None => validators.has_date(date::parse(value)),
     }
 }
 

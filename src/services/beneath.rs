@@ -15,6 +15,7 @@ use rustix::path::Arg;
 use crate::disk::{Kind, Kinds, Mount, Opened, Place, Reach};
 use crate::limits::{LINKS_MAX, OPEN_ATTEMPTS_MAX};
 use crate::service::{LookupError, OpenFile};
+use crate::version::Snapshot;
 
 /// Opens what is found: for reading, never as a controlling terminal, and without waiting for a
 /// FIFO's writer.
@@ -152,9 +153,11 @@ impl Beneath {
                     true => self.further(path, reach),
                     false => classify(errno),
                 })?;
-        let stat = rustix::fs::fstat(&file).map_err(LookupError::Failed)?;
-        opened(file, stat, |file| {
-            *self.kind.get_or_init(|| self.kinds.of(file, stat.st_dev))
+        let state = Snapshot::of(&file).map_err(LookupError::Failed)?;
+        opened(file, state, |file| {
+            *self
+                .kind
+                .get_or_init(|| self.kinds.of(file, state.stat.st_dev))
         })
     }
 
@@ -236,8 +239,8 @@ impl Beneath {
 
     /// What was opened, with the kind of its file system.
     pub(super) fn opened(&self, file: OwnedFd) -> Result<Opened, LookupError> {
-        let stat = rustix::fs::fstat(&file).map_err(LookupError::Failed)?;
-        opened(file, stat, |file| self.kinds.of(file, stat.st_dev))
+        let state = Snapshot::of(&file).map_err(LookupError::Failed)?;
+        opened(file, state, |file| self.kinds.of(file, state.stat.st_dev))
     }
 
     /// Whether names with components that begin with a dot are served.
@@ -399,13 +402,13 @@ fn probe(folder: &OwnedFd, resolve: ResolveFlags) -> Result<(), Errno> {
 /// What was opened, if it is served.
 fn opened(
     file: OwnedFd,
-    stat: Stat,
+    state: Snapshot,
     kind: impl FnOnce(&OwnedFd) -> Kind,
 ) -> Result<Opened, LookupError> {
-    match FileType::from_raw_mode(stat.st_mode) {
+    match FileType::from_raw_mode(state.stat.st_mode) {
         FileType::RegularFile => {
             let kind = kind(&file);
-            Ok(Opened::File(OpenFile::new(File::from(file), stat, kind)))
+            Ok(Opened::File(OpenFile::new(File::from(file), state, kind)))
         }
         FileType::Directory => Ok(Opened::Folder(file)),
         _ => Err(LookupError::Refused(NOT_REGULAR)),

@@ -129,7 +129,7 @@ impl Cache {
         let since = |then| now.saturating_duration_since(then);
         if let Some(kept) = self.files.get(name) {
             let age = since(kept.looked_at);
-            if age < CACHE_FRESH {
+            if age < CACHE_FRESH && !kept.file.gains_by_a_look() {
                 return Known::File(Rc::clone(&kept.file));
             }
             self.drop_file(name);

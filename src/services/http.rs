@@ -31,6 +31,7 @@ use crate::services::bare::Bare;
 use crate::services::folders::Folders;
 use crate::services::root::{self, Found, LookupError, Root};
 use crate::stats::Reason;
+use crate::version::TagKey;
 
 /// Serves a root's files to clients of either protocol.
 #[derive(Debug)]
@@ -44,6 +45,7 @@ pub struct Http {
     /// Answers carry what an access log says of them.
     is_logged: bool,
     clock: Clock,
+    tags: TagKey,
 }
 
 /// What is answered, before it is known what becomes of the connection.
@@ -95,13 +97,15 @@ impl Answer {
 }
 
 impl Http {
-    /// `index` names the file that stands for a folder; without `folders` none is listed.
+    /// `index` names the file that stands for a folder; without `folders` none is listed. Entity tags
+    /// are made with `tags`.
     #[must_use]
     pub fn new(
         bare: Bare,
         types: ContentTypes,
         index: Option<Box<[u8]>>,
         folders: Option<Folders>,
+        tags: TagKey,
     ) -> Self {
         Self {
             bare,
@@ -110,6 +114,7 @@ impl Http {
             folders,
             is_logged: false,
             clock: Clock::default(),
+            tags,
         }
     }
 
@@ -382,7 +387,7 @@ impl Http {
         if let Some(fields) = kept.and_then(OnceCell::get) {
             return whole(file, fields, now);
         }
-        let validators = Validators::new(file.version(), now.time);
+        let validators = Validators::new(&file.facts(), &self.tags, now.time);
         let length = file.length();
         let content_type = self.types.of(name);
         let wants_range = match evaluate(message.method, &message.fields, &validators) {
@@ -408,7 +413,7 @@ impl Http {
             Ranges::Whole => {
                 let fields = Head::fields_of(&validators, &content_type, length);
                 let answer = whole(file, &fields, now);
-                if let Some(kept) = kept.filter(|_| validators.is_strong()) {
+                if let Some(kept) = kept.filter(|_| validators.are_final()) {
                     // It was empty a moment ago.
                     let _ = kept.set(fields);
                 }

@@ -17,7 +17,8 @@ use super::cache::{Bounds, Cache, Known};
 use crate::disk::{Errand, Kind, Opened, Reach};
 use crate::escape::Escaped;
 use crate::limits::OPEN_FILES_SWEEP_MIN;
-use crate::service::{Brought, FileVersion, OpenFile};
+use crate::service::{Brought, OpenFile};
+use crate::version::FileVersion;
 
 pub use super::beneath::Containment;
 pub use crate::service::{Found, LookupError};
@@ -240,6 +241,7 @@ impl OpenFiles {
     fn share(&mut self, opened: Rc<OpenFile>) -> Rc<OpenFile> {
         let version = opened.version();
         if let Some(shared) = self.by_version.get(&version).and_then(Weak::upgrade) {
+            shared.note_seen_again(&opened);
             return shared;
         }
         if self.by_version.len() >= self.sweep_at {

@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -200,6 +201,30 @@ pub(crate) fn without_dates(bytes: &[u8]) -> String {
     let lines = bytes.split_inclusive(|&byte| byte == b'\n');
     let lines = lines.filter(|line| !line.starts_with(b"Date: "));
     lines.map(|line| line.escape_ascii().to_string()).collect()
+}
+
+/// The Last-Modified field's value of a file that has one: its last change, in GMT.
+pub(crate) fn changed(path: &Path) -> String {
+    let changed = Duration::from_secs(fs::metadata(path).unwrap().ctime().unsigned_abs());
+    carafe::http::date::format(SystemTime::UNIX_EPOCH + changed).unwrap()
+}
+
+/// Waits until all files beneath have both validators: until nothing that is done to them later can
+/// leave the second of their last change as it is.
+pub(crate) fn settle(folder: &Path) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => settle(&entry.path()),
+            kind if kind.is_file() => {
+                let changed = entry.metadata().unwrap().ctime();
+                until("a file is old enough", || {
+                    carafe::version::stamp_clock() > (changed + 1, 10_000_000)
+                });
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Sets a file's time to [`MODIFIED`].

@@ -1,0 +1,367 @@
+//! Which version of a file it is: what fstat said, whether that tells every later version apart, and
+//! a tag made of it.
+//!
+//! A file system stamps a change with a clock that moves in ticks, and two changes within one tick
+//! leave the same stamp. So a stamp names one version only if the clock had moved on when the file
+//! still bore it. The clock is the kernel's own (CLOCK_REALTIME_COARSE), and it is read before the
+//! file's state: whatever changes after that is stamped later.
+
+use std::fmt;
+use std::fs;
+use std::os::fd::AsFd;
+
+use rustix::fs::Stat;
+use rustix::time::{ClockId, clock_gettime};
+use sha2::{Digest as _, Sha256};
+
+use crate::limits::{COARSE_STAMP_TICK, FINE_STAMP_TICK};
+
+/// A time as stat(2) tells it: seconds since 1970, and nanoseconds.
+pub type Stamp = (i64, u64);
+
+/// What makes two open files the same version of the same file: device, inode, length and both
+/// times. ctime is there because mtime can be set.
+pub type FileVersion = (u64, u64, u64, Stamp, Stamp);
+
+/// A file's state at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot {
+    /// What fstat said.
+    pub stat: Stat,
+    /// What the clock that stamps files showed before.
+    pub clock: Stamp,
+}
+
+impl Snapshot {
+    /// Looks at an open file. May wait for a disk.
+    ///
+    /// # Errors
+    /// As fstat(2).
+    pub fn of(file: impl AsFd) -> rustix::io::Result<Self> {
+        let clock = stamp_clock();
+        let stat = rustix::fs::fstat(file)?;
+        Ok(Self { stat, clock })
+    }
+}
+
+/// What tells a file's state from other versions, and from other files.
+#[must_use]
+pub fn version(stat: &Stat) -> FileVersion {
+    let (device, inode) = (stat.st_dev, stat.st_ino);
+    (device, inode, length(stat), modified(stat), changed(stat))
+}
+
+/// The time that a change made now is stamped with, or an earlier one.
+#[must_use]
+pub fn stamp_clock() -> Stamp {
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    // Nanoseconds lie below a thousand million.
+    (now.tv_sec, now.tv_nsec as u64)
+}
+
+/// A file's length in bytes.
+#[must_use]
+pub fn length(stat: &Stat) -> u64 {
+    // The kernel never reports a negative length.
+    stat.st_size as u64
+}
+
+/// When the bytes were changed last, unless it was set.
+#[must_use]
+pub fn modified(stat: &Stat) -> Stamp {
+    (stat.st_mtime, stat.st_mtime_nsec)
+}
+
+/// When anything of the file was changed last: bytes, times, mode, owner, links, its name. Nobody
+/// can set it.
+#[must_use]
+pub fn changed(stat: &Stat) -> Stamp {
+    (stat.st_ctime, stat.st_ctime_nsec)
+}
+
+/// Whether the bytes that were promised when the file's state was `then` may have been overwritten
+/// since. ctime says nothing of that: it moves by chmod, chown, link, unlink, rename and setxattr,
+/// too, which touch no byte. A file that only grew keeps what was promised.
+#[must_use]
+pub fn is_overwritten(then: &Stat, now: &Stat) -> bool {
+    modified(now) != modified(then) && length(now) == length(then)
+}
+
+/// What a stamp is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trust {
+    /// Nothing: a later change may leave the same one.
+    Nothing,
+    /// Every later version has another stamp.
+    Stamp,
+    /// Every later version has another second.
+    Second,
+}
+
+/// What of a file's state its validators are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// Where the same file may be given another number, none.
+    pub inode: Option<u64>,
+    /// Bytes.
+    pub length: u64,
+    /// See [`modified`].
+    pub modified: Stamp,
+    /// See [`changed`].
+    pub changed: Stamp,
+    /// How far `changed` can be trusted.
+    pub trust: Trust,
+}
+
+/// How far a stamp can be trusted that was still a file's when the clock had come to `clock`.
+/// `is_local`: this kernel made it. If `changed` lies in the future, as when the clock was set back,
+/// it can't be.
+#[must_use]
+pub fn trust(changed: Stamp, clock: Stamp, is_local: bool) -> Trust {
+    let nanoseconds = |(seconds, nanoseconds): Stamp| {
+        i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)
+    };
+    let tick = if is_local && is_fine(changed) {
+        FINE_STAMP_TICK
+    } else {
+        COARSE_STAMP_TICK
+    };
+    let age = nanoseconds(clock) - nanoseconds(changed);
+    if age < tick.as_nanos() as i128 {
+        Trust::Nothing
+    } else if clock.0 <= changed.0 {
+        Trust::Stamp
+    } else {
+        Trust::Second
+    }
+}
+
+/// Whether a stamp is none of a file system that keeps hundredths of a second (exFAT), seconds (ext3,
+/// HFS+) or two of them (FAT). Of the others' one in ten million looks like theirs.
+#[must_use]
+pub fn is_fine((_, nanoseconds): Stamp) -> bool {
+    !u128::from(nanoseconds).is_multiple_of(FINE_STAMP_TICK.as_nanos())
+}
+
+/// What tags are made with: who doesn't have it can't tell what a tag was made of. The same on this
+/// machine after a restart.
+#[derive(Clone)]
+pub struct TagKey(Sha256);
+
+/// Sets this use of a machine's identity apart from all others.
+const APPLICATION: &[u8] = b"carafe entity tag 1\0";
+
+/// Where Linux keeps a random number that is a machine's own, best first: as long as it is installed
+/// (machine-id(5)), or as long as it runs (random(4)).
+const IDENTITIES: [&str; 3] = [
+    "/etc/machine-id",
+    "/var/lib/dbus/machine-id",
+    "/proc/sys/kernel/random/boot_id",
+];
+
+impl TagKey {
+    /// The machine's. Where it has no identity, one that is forgotten when the process ends.
+    #[must_use]
+    pub fn of_this_machine() -> Self {
+        let identities = IDENTITIES.iter().filter_map(|path| fs::read(path).ok());
+        let identity = identities.into_iter().find(|identity| is_random(identity));
+        Self::new(&identity.unwrap_or_else(|| rand::random::<[u8; 16]>().into()))
+    }
+
+    /// One made of a secret.
+    #[must_use]
+    pub fn new(secret: &[u8]) -> Self {
+        // machine-id(5) asks for its hash in its place. The key fills a block of the hash function, so
+        // that each tag takes one more.
+        let mut block = [0; 64];
+        let key = Sha256::new_with_prefix(APPLICATION)
+            .chain_update(secret)
+            .finalize();
+        block[..key.len()].copy_from_slice(&key);
+        Self(Sha256::new_with_prefix(block))
+    }
+
+    /// The text of an entity tag: half of a hash of a message whose length is fixed, after the key.
+    #[must_use]
+    pub fn tag(&self, facts: &Facts) -> String {
+        let (modified, changed) = (facts.modified, facts.changed);
+        let mut hash = self.0.clone();
+        for word in [
+            // No file has the number zero.
+            facts.inode.unwrap_or_default(),
+            facts.length,
+            modified.0 as u64,
+            modified.1,
+            changed.0 as u64,
+            changed.1,
+        ] {
+            hash.update(word.to_le_bytes());
+        }
+        let hash = hash.finalize();
+        let half = hash.iter().take(16);
+        let half = half.fold(0, |half: u128, &byte| (half << 8) | u128::from(byte));
+        format!("{half:032x}")
+    }
+}
+
+impl fmt::Debug for TagKey {
+    /// It stays secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TagKey")
+    }
+}
+
+/// Whether a file that should hold a machine's identity does: 128 bits in hexadecimal. An image from
+/// which machines are made may have it empty, or say `uninitialized`.
+fn is_random(identity: &[u8]) -> bool {
+    let digits = identity.trim_ascii().iter().filter(|&&byte| byte != b'-');
+    let (mut count, mut is_any) = (0, false);
+    for digit in digits {
+        if !digit.is_ascii_hexdigit() {
+            return false;
+        }
+        count += 1;
+        is_any |= *digit != b'0';
+    }
+    count == 32 && is_any
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> Facts {
+        Facts {
+            inode: Some(7),
+            length: 100,
+            modified: (1, 2),
+            changed: (3, 4),
+            trust: Trust::Second,
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn a_stamp_is_trusted_when_the_clock_has_moved_on() {
+        let ms = 1_000_000;
+        for (changed, clock, local, elsewhere) in [
+            // Within a tick of any kernel.
+            ((100, 5 * ms + 1), (100, 5 * ms + 1), Trust::Nothing, Trust::Nothing),
+            ((100, 5 * ms + 1), (100, 15 * ms), Trust::Nothing, Trust::Nothing),
+            ((100, 995 * ms + 1), (101, 5 * ms), Trust::Nothing, Trust::Nothing),
+            // After it, within the second.
+            ((100, 5 * ms + 1), (100, 15 * ms + 1), Trust::Stamp, Trust::Nothing),
+            ((100, 5 * ms + 1), (100, 999 * ms), Trust::Stamp, Trust::Nothing),
+            // After the second.
+            ((100, 995 * ms + 1), (101, 5 * ms + 1), Trust::Second, Trust::Nothing),
+            ((100, 5 * ms + 1), (101, 0), Trust::Second, Trust::Nothing),
+            ((100, 5 * ms + 1), (102, 5 * ms), Trust::Second, Trust::Nothing),
+            ((100, 5 * ms + 1), (102, 5 * ms + 1), Trust::Second, Trust::Second),
+            // Of coarse clocks: seconds, and hundredths.
+            ((100, 0), (101, 999 * ms), Trust::Nothing, Trust::Nothing),
+            ((100, 0), (102, 0), Trust::Second, Trust::Second),
+            ((100, 50 * ms), (102, 49 * ms), Trust::Nothing, Trust::Nothing),
+            ((100, 50 * ms), (102, 50 * ms), Trust::Second, Trust::Second),
+            // A clock that was set back.
+            ((100, 1), (99, 999 * ms), Trust::Nothing, Trust::Nothing),
+            ((i64::MAX, 1), (100, 0), Trust::Nothing, Trust::Nothing),
+            ((i64::MIN, 1), (100, 0), Trust::Second, Trust::Second),
+        ] {
+            assert_eq!(trust(changed, clock, true), local, "{changed:?} {clock:?}");
+            assert_eq!(
+                trust(changed, clock, false),
+                elsewhere,
+                "{changed:?} {clock:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_change_after_a_trusted_look_has_another_stamp() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let file = fs::File::create(&path).unwrap();
+        for round in 0..200_u8 {
+            fs::write(&path, [round]).unwrap();
+            let look = || {
+                let snapshot = Snapshot::of(&file).unwrap();
+                let stamp = changed(&snapshot.stat);
+                (stamp, trust(stamp, snapshot.clock, true))
+            };
+            let (stamp, first) = look();
+            if first == Trust::Nothing && round % 8 != 0 {
+                continue;
+            }
+            while look().1 == Trust::Nothing {}
+            fs::write(&path, [round, round]).unwrap();
+            assert_ne!(look().0, stamp);
+        }
+    }
+
+    #[test]
+    fn whatever_differs_makes_another_tag() {
+        let key = TagKey::new(b"secret");
+        let one = facts();
+        let mut tags = vec![key.tag(&one)];
+        #[rustfmt::skip]
+        let others = [
+            Facts { inode: None, ..one },
+            Facts { inode: Some(8), ..one },
+            Facts { length: 101, ..one },
+            Facts { modified: (2, 2), ..one },
+            Facts { modified: (1, 1), ..one },
+            Facts { modified: (-1, 2), ..one },
+            Facts { changed: (4, 4), ..one },
+            Facts { changed: (3, 3), ..one },
+            Facts { modified: one.changed, changed: one.modified, ..one },
+        ];
+        tags.extend(others.map(|other| key.tag(&other)));
+        tags.push(TagKey::new(b"another").tag(&one));
+        for tag in &tags {
+            assert!(tag.len() == 32 && tag.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        }
+        tags.sort();
+        tags.dedup();
+        assert_eq!(tags.len(), 2 + others.len());
+        // The same now, and when the server is started again.
+        assert_eq!(key.tag(&one), TagKey::new(b"secret").tag(&facts()));
+        let ours = || TagKey::of_this_machine().tag(&one);
+        assert!(IDENTITIES.iter().all(|path| !fs::exists(path).unwrap()) || ours() == ours());
+        assert_eq!(format!("{key:?}"), "TagKey");
+    }
+
+    #[test]
+    fn what_is_no_identity_is_none() {
+        for (text, expected) in [
+            ("3d1219c7c4c5404aaa1f6d2a48adfda4\n", true),
+            ("3d1219c7-c4c5-404a-aa1f-6d2a48adfda4\n", true),
+            ("00000000000000000000000000000000\n", false),
+            ("3d1219c7c4c5404aaa1f6d2a48adfda\n", false),
+            ("3d1219c7c4c5404aaa1f6d2a48adfda4 x\n", false),
+            ("uninitialized\n", false),
+            ("", false),
+        ] {
+            assert_eq!(is_random(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_another_time_of_modification_says_that_bytes_were_overwritten() {
+        let file = tempfile::tempfile().unwrap();
+        let then = Snapshot::of(&file).unwrap().stat;
+        let differs = |change: fn(&mut Stat)| {
+            let mut now = then;
+            change(&mut now);
+            is_overwritten(&then, &now)
+        };
+        assert!(!differs(|_| ()));
+        assert!(differs(|now| now.st_mtime += 1));
+        assert!(differs(|now| now.st_mtime_nsec += 1));
+        assert!(differs(|now| now.st_mtime -= 1));
+        assert!(!differs(|now| now.st_ctime += 1));
+        assert!(!differs(|now| {
+            now.st_mtime += 1;
+            now.st_size += 1;
+        }));
+    }
+}
