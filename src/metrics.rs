@@ -65,23 +65,7 @@ impl Collector for Snapshot {
                 (Some(label), self.stats.ended(reason))
             }),
         )?;
-        let outcomes = Reason::ALL.iter();
-        page.counters(
-            "carafe_reply_outcomes",
-            "Replies that are over, by how they ended",
-            None,
-            outcomes.map(|&outcome| {
-                let label = ("outcome", outcome.as_str());
-                (Some(label), self.stats.replied(outcome))
-            }),
-        )?;
-        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| Some(("class", class)));
-        page.counters(
-            "carafe_replies",
-            "Replies that are over, by the class of their status",
-            None,
-            classes.into_iter().zip(*self.stats.replies_by_class()),
-        )?;
+        page.replies(&self.stats)?;
         page.counters(
             "carafe_body_sent",
             "Bytes of bodies that the kernel has accepted, of replies that are over",
@@ -126,6 +110,26 @@ struct Page<'a>(DescriptorEncoder<'a>);
 type Label = (&'static str, &'static str);
 
 impl Page<'_> {
+    fn replies(&mut self, stats: &Stats) -> fmt::Result {
+        let outcomes = Reason::ALL.iter();
+        self.counters(
+            "carafe_reply_outcomes",
+            "Replies that are over, by how they ended",
+            None,
+            outcomes.map(|&outcome| {
+                let label = ("outcome", outcome.as_str());
+                (Some(label), stats.replied(outcome))
+            }),
+        )?;
+        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| Some(("class", class)));
+        self.counters(
+            "carafe_replies",
+            "Replies that are over, by the class of their status",
+            None,
+            classes.into_iter().zip(*stats.replies_by_class()),
+        )
+    }
+
     fn counters(
         &mut self,
         name: &str,
