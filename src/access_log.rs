@@ -32,6 +32,15 @@ pub enum Format {
     Json,
 }
 
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Combined => "combined",
+            Self::Json => "json",
+        })
+    }
+}
+
 /// A log of replies.
 #[derive(Clone, Debug)]
 pub struct AccessLog {

@@ -8,13 +8,14 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::error::{ContextKind, ErrorKind};
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::access_log::Format as LogFormat;
 use crate::escape::EscapedText;
 use crate::limits;
 
+mod help;
 mod serve;
 mod soak;
 
@@ -43,6 +44,17 @@ pub enum Command {
     Say(SayArgs),
     /// Load a server with clients of all kinds, and tell the truth about it
     Soak(Box<SoakArgs>),
+}
+
+impl Command {
+    /// What is wrong with flags that are each right.
+    fn contradiction(&self) -> Option<String> {
+        match self {
+            Self::Serve(args) => args.contradiction(),
+            Self::Thank(args) => args.listen.contradiction(),
+            Self::Get(_) | Self::Say(_) | Self::Soak(_) => None,
+        }
+    }
 }
 
 /// `-q` and `-v`, for every command.
@@ -102,7 +114,7 @@ pub struct GetArgs {
     #[arg(
         short = 'O',
         long,
-        help = "Keep the remote name: NAME's last component, without [接收]"
+        help = "Keep the remote name: the last component, without [接收]"
     )]
     pub remote_name: bool,
 
@@ -300,8 +312,14 @@ impl From<Exit> for ExitCode {
 /// `Err` holds what to print and how to end: help and version are no failures, and a bad value is
 /// one line.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, (String, Exit)> {
-    match Cli::try_parse_from(args) {
-        Ok(cli) => Ok(cli.command),
+    let parsed = help::arrange(Cli::command())
+        .try_get_matches_from(args)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    match parsed {
+        Ok(cli) => match cli.command.contradiction() {
+            Some(line) => Err((format!("carafe: {}\n", EscapedText(&line)), Exit::Usage)),
+            None => Ok(cli.command),
+        },
         Err(error) if !error.use_stderr() => Err((error.to_string(), Exit::Done)),
         Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             Err((error.to_string(), Exit::Usage))
@@ -333,10 +351,23 @@ fn one_line(error: &clap::Error) -> String {
             let words: Vec<_> = first.split_whitespace().collect();
             let what = words.join(" ");
             let what = what.trim_start_matches("error: ");
-            format!("{what}; --help shows what there is")
+            let meant = [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg];
+            match meant.into_iter().find_map(|kind| nearest(error.get(kind)?)) {
+                Some(word) => format!("{what}; did you mean '{word}'?"),
+                None => format!("{what}; --help shows what there is"),
+            }
         }
     };
     EscapedText(&line).to_string()
+}
+
+/// The likeliest of clap's suggestions, which it puts last.
+fn nearest(suggestions: &ContextValue) -> Option<&str> {
+    match suggestions {
+        ContextValue::String(word) => Some(word),
+        ContextValue::Strings(words) => words.last().map(String::as_str),
+        _ => None,
+    }
 }
 
 /// Parses a whole number between two bounds, both included.
@@ -534,7 +565,39 @@ mod tests {
             "unexpected argument '--no-such' found; --help shows",
         ),
         ("serve -q -v", "cannot be used with"),
-        ("pour", "unrecognized subcommand 'pour'"),
+        (
+            "serve --listings",
+            "unexpected argument '--listings' found; did you mean '--listing'?",
+        ),
+        (
+            "pour",
+            "unrecognized subcommand 'pour'; --help shows what there is",
+        ),
+        (
+            "serv",
+            "unrecognized subcommand 'serv'; did you mean 'serve'?",
+        ),
+        (
+            "serve --log-format json",
+            "--log-format: 'json' won't do: it takes an --access-log whose lines it is for",
+        ),
+        (
+            "serve --metrics 127.0.0.1:7890",
+            "--metrics: '127.0.0.1:7890' won't do: clients come in there (-p 7890): it takes \
+             another port",
+        ),
+        (
+            "serve -p 80 -b ::1 --metrics [::]:80",
+            "--metrics: '[::]:80' won't do: clients come in there (-p 80)",
+        ),
+        (
+            "serve -b 127.0.0.1 -b 127.0.0.1",
+            "--bind: '127.0.0.1' won't do: it takes what '127.0.0.1' has already",
+        ),
+        (
+            "thank -b :: -b 127.0.0.1",
+            "--bind: '127.0.0.1' won't do: it takes what '::' has already",
+        ),
     ];
 
     #[test]
@@ -546,6 +609,21 @@ mod tests {
             assert_eq!(exit, Exit::Usage, "{words}");
             assert!(message.contains(expected), "{words}: {message}");
             assert_eq!(message.matches('\n').count(), 1, "{words}: {message}");
+        }
+    }
+
+    #[test]
+    fn flags_that_only_look_alike_are_no_contradiction() {
+        for words in [
+            "serve --log-format json --access-log -",
+            "serve --metrics 127.0.0.1:7891",
+            "serve -p 0 --metrics 127.0.0.1:0",
+            "serve -b ::1 --metrics 127.0.0.1:7890",
+            "serve -b 0.0.0.0 -b :: --metrics 127.0.0.1:7891",
+            "serve -b 0.0.0.0 -b ::1",
+        ] {
+            let parsed = parse_words(&format!("carafe {words}"));
+            assert!(parsed.is_ok(), "{words}: {parsed:?}");
         }
     }
 

@@ -233,6 +233,14 @@ fn a_port_in_use_is_a_failure_in_one_line() {
     assert!(text.starts_with(&begin), "{text}");
     let text = complaint(&run(&format!("thank -q -b 127.0.0.1 -p {port}")), 1);
     assert!(text.starts_with(&begin), "{text}");
+    assert!(text.ends_with("; -p takes another port\n"), "{text}");
+    assert_eq!(text.matches(&port).count(), 1, "{text}");
+    let text = complaint(
+        &run(&format!("serve . -q -p 0 --metrics 127.0.0.1:{port}")),
+        1,
+    );
+    assert!(text.starts_with(&begin), "{text}");
+    assert!(text.ends_with("; --metrics takes another port\n"), "{text}");
 }
 
 #[test]

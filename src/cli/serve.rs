@@ -80,9 +80,9 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     pub access_log: Option<PathBuf>,
 
-    /// How its lines look: combined or json
-    #[arg(long, value_name = "FORMAT", default_value = "combined", value_parser = log_format)]
-    pub log_format: LogFormat,
+    /// How its lines look: combined or json [default: combined]
+    #[arg(long, value_name = "FORMAT", value_parser = log_format)]
+    pub log_format: Option<LogFormat>,
 
     /// Listen here for GET /metrics and GET /healthz
     #[arg(long, value_name = "ADDR:PORT", value_parser = socket_address)]
@@ -120,4 +120,57 @@ pub struct ListenArgs {
     /// How much is said on stderr.
     #[command(flatten)]
     pub verbosity: Verbosity,
+}
+
+impl ServeArgs {
+    /// What is wrong with flags that are each right.
+    pub(super) fn contradiction(&self) -> Option<String> {
+        if let (Some(format), None) = (self.log_format, &self.access_log) {
+            return Some(format!(
+                "--log-format: '{format}' won't do: it takes an --access-log whose lines it is for"
+            ));
+        }
+        if let Some(metrics) = self.metrics
+            && metrics.port() == self.port
+            && self.port != 0
+            && self.listen.covers(metrics.ip())
+        {
+            return Some(format!(
+                "--metrics: '{metrics}' won't do: clients come in there (-p {}): it takes another \
+                 port",
+                self.port
+            ));
+        }
+        self.listen.contradiction()
+    }
+}
+
+impl ListenArgs {
+    /// Whether a listener for clients and one on this address would get in each other's way.
+    fn covers(&self, address: IpAddr) -> bool {
+        let mut bound = self.bind.iter();
+        self.bind.is_empty() || bound.any(|&bound| overlap(bound, address))
+    }
+
+    /// An address that another one includes can't be bound: two listeners would want its clients.
+    pub(super) fn contradiction(&self) -> Option<String> {
+        let is_wildcard_pair = |a: IpAddr, b: IpAddr| a.is_unspecified() && b.is_unspecified();
+        self.bind.iter().enumerate().find_map(|(index, &second)| {
+            let first = self.bind[..index].iter().copied();
+            let first = first
+                .filter(|&first| overlap(first, second))
+                // These two share the families among them.
+                .find(|&first| first == second || !is_wildcard_pair(first, second))?;
+            Some(format!(
+                "--bind: '{second}' won't do: it takes what '{first}' has already"
+            ))
+        })
+    }
+}
+
+/// Whether one address includes the other. All of IPv6 includes IPv4, since one socket takes both.
+fn overlap(a: IpAddr, b: IpAddr) -> bool {
+    let includes =
+        |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+    a == b || includes(a, b) || includes(b, a)
 }

@@ -51,11 +51,11 @@ pub(super) fn bind_all(
                 outlet.announce(&format_args!("IPv6 is off here ({error}): IPv4 only"));
                 let ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
                 Ok(vec![
-                    bind(ipv4, false).map_err(|error| cannot_bind(ipv4, &error))?,
+                    bind(ipv4, false).map_err(|error| cannot_bind(ipv4, PORT, &error))?,
                 ])
             }
             result => Ok(vec![
-                result.map_err(|error| cannot_bind(everything, &error))?,
+                result.map_err(|error| cannot_bind(everything, PORT, &error))?,
             ]),
         };
     }
@@ -64,11 +64,11 @@ pub(super) fn bind_all(
     let mut listeners = Vec::with_capacity(listen.bind.len());
     for &address in &listen.bind {
         let at = SocketAddr::from((address, port));
-        let listener = bind(at, wants_ipv4).map_err(|error| cannot_bind(at, &error))?;
+        let listener = bind(at, wants_ipv4).map_err(|error| cannot_bind(at, PORT, &error))?;
         if port == 0 {
             // One server has one port: the first one's is good for all.
             let bound = listener.local_addr();
-            port = bound.map_err(|error| cannot_bind(at, &error))?.port();
+            port = bound.map_err(|error| cannot_bind(at, PORT, &error))?.port();
         }
         listeners.push(listener);
     }
@@ -115,7 +115,7 @@ fn bind_beside(first: &TcpListener, listen: &ListenArgs) -> Result<TcpListener, 
         defer_accept(&socket, listen)?;
         Ok(TcpListener::from_std(socket.into()))
     };
-    bound().map_err(|error| cannot_bind(address, &error))
+    bound().map_err(|error| cannot_bind(address, PORT, &error))
 }
 
 fn defer_accept(listener: &impl AsFd, listen: &ListenArgs) -> io::Result<()> {
@@ -129,10 +129,26 @@ fn lacks_ipv6(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EAFNOSUPPORT) || error.kind() == ErrorKind::AddrNotAvailable
 }
 
-pub(super) fn cannot_bind(address: SocketAddr, error: &io::Error) -> Failure {
+/// The flag for the clients' port.
+const PORT: &str = "-p";
+
+/// Why a listener can't be had, and what helps. `flag` sets its port.
+pub(super) fn cannot_bind(address: SocketAddr, flag: &str, error: &io::Error) -> Failure {
+    let why = match error.kind() {
+        ErrorKind::AddrInUse => {
+            format!(
+                "another program listens there (ss -ltnp shows which); {flag} takes another port"
+            )
+        }
+        ErrorKind::AddrNotAvailable => "it is no address of this machine".to_owned(),
+        ErrorKind::PermissionDenied if address.port() < 1024 => {
+            format!("{error}: ports below 1024 are root's; {flag} takes another port")
+        }
+        _ => error.to_string(),
+    };
     Failure::new(
         Exit::Failed,
-        format!("{address} can't be listened on: {error}"),
+        format!("{address} can't be listened on: {why}"),
     )
 }
 

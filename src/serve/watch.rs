@@ -41,7 +41,7 @@ pub(super) struct Observers {
 impl Observers {
     pub(super) fn open(args: &ServeArgs) -> Result<Self, Failure> {
         let open = |path: &PathBuf| {
-            AccessLog::open(path, args.log_format).map_err(|error| {
+            AccessLog::open(path, args.log_format.unwrap_or_default()).map_err(|error| {
                 let shown = Escaped(path.as_os_str().as_encoded_bytes());
                 Failure::usage(format!(
                     "--access-log: '{shown}' won't do: it takes a file to append to ({error})"
@@ -51,7 +51,8 @@ impl Observers {
         let listen = |at| {
             let only_v6 = false;
             // The backlog is small.
-            bind(at, METRICS_BACKLOG as i32, only_v6).map_err(|error| cannot_bind(at, &error))
+            bind(at, METRICS_BACKLOG as i32, only_v6)
+                .map_err(|error| cannot_bind(at, "--metrics", &error))
         };
         Ok(Self {
             access_log: args.access_log.as_ref().map(open).transpose()?,
