@@ -373,6 +373,9 @@ enum FileBytes {
     },
 }
 
+/// A file, whatever its names and its state are: device and inode number.
+pub type Inode = (u64, u64);
+
 impl OpenFile {
     /// Takes a file, its state, and what its file system is like.
     #[must_use]
@@ -390,15 +393,12 @@ impl OpenFile {
         }
     }
 
-    /// Reads all bytes into memory, and closes the file; nothing if that would wait for a disk. A
-    /// file that can't be asked is read all the same: it was read a moment ago, when it was first
-    /// asked for.
+    /// The same version of the file with all its bytes in memory; nothing if reading them would wait
+    /// for a disk. A file that can't be asked is read all the same: it was read a moment ago.
     #[must_use]
-    pub fn into_contents(self) -> Option<Self> {
+    pub fn read_contents(&self) -> Option<Self> {
         let length = self.length() as usize; // Whoever calls knows that it is short.
-        let FileBytes::Open(disk) = &self.bytes else {
-            return Some(self);
-        };
+        let disk = self.disk()?;
         let mut contents = vec![0; length].into_boxed_slice();
         let read = match disk.kind() {
             Kind::Once => disk.read_anyhow(&mut contents, 0),
@@ -410,7 +410,8 @@ impl OpenFile {
                 contents,
                 fields: OnceCell::new(),
             },
-            ..self
+            trust: self.trust.clone(),
+            ..*self
         })
     }
 
@@ -468,6 +469,12 @@ impl OpenFile {
     #[must_use]
     pub fn length(&self) -> u64 {
         version::length(&self.stat)
+    }
+
+    /// The file that was opened.
+    #[must_use]
+    pub fn inode(&self) -> Inode {
+        (self.stat.st_dev, self.stat.st_ino)
     }
 
     /// The version that was opened.

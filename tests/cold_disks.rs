@@ -97,6 +97,30 @@ fn nobody_waits_for_another_ones_slow_file_system() {
 }
 
 #[test]
+fn a_root_that_hangs_holds_up_nobody_who_asks_for_nothing_in_it() {
+    let at = root_with(&[("hot", HOT)]);
+    let root = at.path().join("root");
+    fs::create_dir_all(&root).unwrap();
+    // The kernel itself asks for the state of what it opens or watches.
+    let gated = match Gated::mount_checked(&root, HOT.to_vec()) {
+        Ok(gated) => gated,
+        Err(error) => return skip("fuse", &error.to_string()),
+    };
+    let carafe = Carafe::serve(&root, &[]);
+    gated.gates.shut(Asked::Attributes);
+    let asked: Vec<_> = (0..3).map(|_| ask(&carafe, NAME)).collect();
+    gated.gates.wait_for(Asked::Attributes);
+    for _ in 0..HOT_DOWNLOADS {
+        assert_eq!(exchange(carafe.addr(), b"../x\n").unwrap(), b"");
+    }
+    gated.gates.open(Asked::Attributes);
+    for stream in asked {
+        assert_eq!(rest_of(&stream), HOT);
+    }
+    carafe.stop_clean();
+}
+
+#[test]
 fn a_list_asks_nothing_of_a_slow_file_system_on_the_loop() {
     let root = root_with(&[("hot", HOT)]);
     let links = root.path().join("links");

@@ -56,9 +56,10 @@ fn cached(folder: &Path, exact: bool) -> Bare {
     bare.root_mut().set_cache(bounds).unwrap();
     for entry in fs::read_dir(folder).unwrap() {
         let name = entry.unwrap().file_name();
-        // Once is not often.
-        for _ in 0..2 {
-            let _ = bare.root_mut().lookup(name.as_encoded_bytes(), &[]);
+        // Once is not often, and then it must be watched first.
+        let mut look = || bare.root_mut().lookup(name.as_encoded_bytes(), &[]);
+        while look().is_ok_and(|file| file.contents().is_none()) {
+            std::thread::yield_now();
         }
     }
     bare

@@ -36,7 +36,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = Count::new(1, 1 << 30))]
     pub open_files: Option<u64>,
 
-    /// Memory for the contents of small files that are asked for again; 0 keeps no files at all
+    /// Memory for files that are asked for again, all that belongs to them included; 0 keeps none
     #[arg(long, value_name = "SIZE", allow_negative_numbers = true, default_value = "64MiB", value_parser = size)]
     pub cache: u64,
 

@@ -212,8 +212,13 @@ impl Beneath {
         &self.folder
     }
 
-    /// Opens one component of a path in a folder on the way, without following a link, leaving the
-    /// file system or waiting for a disk.
+    /// Whether anything beneath may wait for another machine or process.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.place == Place::Foreign
+    }
+
+    /// Opens one component of a path in a folder on the way, without following a link or leaving the
+    /// file system. May wait for a disk.
     pub(super) fn open_component(
         &self,
         folder: &OwnedFd,
@@ -225,16 +230,13 @@ impl Beneath {
                 Component::Folder => FOLDER_FLAGS,
                 Component::File => OPEN_FLAGS,
             };
-        let resolve = match (self.place, self.containment) {
-            (Place::Foreign, _) => return Err(Errno::XDEV),
-            (_, Containment::Walk) => {
-                return rustix::fs::openat(folder, name, flags, Mode::empty());
+        match self.containment {
+            Containment::Walk => rustix::fs::openat(folder, name, flags, Mode::empty()),
+            Containment::Openat2 => {
+                let resolve = RESOLVE | ResolveFlags::NO_XDEV;
+                rustix::fs::openat2(folder, name, flags, Mode::empty(), resolve)
             }
-            (Place::Local, _) if self.asks_cache => ResolveFlags::CACHED,
-            _ => ResolveFlags::empty(),
-        };
-        let resolve = resolve | RESOLVE | ResolveFlags::NO_XDEV;
-        rustix::fs::openat2(folder, name, flags, Mode::empty(), resolve)
+        }
     }
 
     /// What was opened, with the kind of its file system.

@@ -1,41 +1,52 @@
 //! Files that were asked for before, kept by name: small ones with their bytes, longer ones open.
 //!
 //! What is kept is invalidated by events, not by age: a request whose last byte arrived after a
-//! change sees the change. Three rules hold that up:
+//! change sees the change. Four rules hold that up:
 //!
-//! - Watch, then look. Every folder on the way and the file itself are watched (inotify(7)) before
-//!   the file's state and bytes are read, each by its handle, and no link is followed. A hard link
-//!   elsewhere shows only on the file itself.
-//! - Every look-up first reads the inotify descriptor. The kernel queues an event before the call
-//!   that made the change returns, so what was changed before the request was sent is in there.
+//! - Watch, then look. A thread watches every directory on the way and the file itself (inotify(7)),
+//!   each by its handle, and follows no link. Only when the cache knows the watches does the loop read
+//!   the file's state and bytes. A hard link elsewhere shows only on the file itself.
+//! - Every look-up first reads the inotify descriptor to its end. The kernel queues an event before
+//!   the call that made the change returns, so what was changed before the request was sent is in
+//!   there. If there is more than a look-up may read, everything is forgotten.
+//! - What came while a name's watches were being made is taken in once more when they are known.
 //! - What events can't tell is not kept: files on other machines or in other processes, names with a
 //!   symbolic link on the way. Writes through a mapping and new mounts make no event, so whatever was
 //!   looked at more than a second ago is looked at anew.
+//!
+//! Nobody waits for the cache: a request whose name it doesn't have is answered by a plain look-up.
 
-use std::collections::{BTreeMap, HashMap};
+mod watch_thread;
+mod watches;
+
+use std::io;
 use std::mem::MaybeUninit;
-use std::ops::Bound::{Excluded, Unbounded};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::TryRecvError;
 use std::time::Instant;
-use std::{ffi, io};
 
 use lru::LruCache;
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader};
 use rustix::io::Errno;
 
-use super::beneath::{Beneath, Component};
-use crate::disk::{Kind, Opened};
+use super::beneath::Beneath;
+use crate::disk::Kind;
 use crate::limits::{
-    CACHE_AGAIN, CACHE_FRESH, CACHE_IDLE, CACHE_NAMES_MAX, CACHED_CONTENTS_BYTES_MAX,
-    INOTIFY_BUFFER_BYTES, NAME_BYTES_MAX,
+    CACHE_AGAIN, CACHE_EVENTS_MAX, CACHE_FILE_BYTES, CACHE_FRESH, CACHE_GHOST_BYTES, CACHE_IDLE,
+    CACHE_NAMES_MAX, CACHE_SPARE_SHARE, CACHED_CONTENTS_BYTES_MAX, INOTIFY_BUFFER_BYTES,
+    NAME_BYTES_MAX,
 };
-use crate::service::OpenFile;
+use crate::service::{Inode, OpenFile};
+
+use watch_thread::{Task, WatchThread, Way};
+use watches::Watches;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Bytes of files that are kept in memory.
+    /// Bytes of memory for all: contents, names, watches and what keeps them together.
     pub bytes_max: usize,
     /// Files that are kept open.
     pub open_max: usize,
@@ -44,64 +55,62 @@ pub struct Bounds {
 /// The cache of one root.
 #[derive(Debug)]
 pub struct Cache {
-    inotify: OwnedFd,
+    inotify: Arc<OwnedFd>,
     bounds: Bounds,
-    /// By name: components with single slashes between them.
-    files: LruCache<Box<[u8]>, Kept>,
-    bytes: usize,
+    /// Names that are watched: components with single slashes between them.
+    files: LruCache<Rc<[u8]>, Watched>,
+    /// Of the contents and the entries of `files`.
+    file_bytes: usize,
     open: usize,
     /// When anybody last asked for anything.
     asked_at: Option<Instant>,
-    /// Names that were asked for and are not kept.
-    others: LruCache<Box<[u8]>, Other>,
+    /// Names of files that are not watched.
+    ghosts: LruCache<Rc<[u8]>, Ghost>,
+    ghost_bytes: usize,
     watches: Watches,
+    /// Begun with the first name that is worth watching.
+    thread: Option<WatchThread>,
+    pending: Option<Pending>,
+    /// When events were lost, or there were too many.
+    lost_at: Option<Instant>,
 }
 
+/// A name that is watched.
 #[derive(Debug)]
-struct Kept {
-    file: Rc<OpenFile>,
+struct Watched {
+    /// What is watched under this name.
+    inode: Inode,
+    /// It, once it was looked at.
+    file: Option<Rc<OpenFile>>,
     looked_at: Instant,
 }
 
-/// Why a name isn't kept. Most names are asked for once.
+/// Why a name isn't watched. Most names are asked for once.
 #[derive(Clone, Copy, Debug)]
-enum Other {
-    AskedOnce {
-        at: Instant,
-    },
+enum Ghost {
+    /// It was asked for.
+    Asked { at: Instant },
     /// It can't be kept; perhaps later.
-    Unfit {
-        found: Instant,
-    },
+    Unfit { found: Instant },
 }
 
-/// What the cache knows of a name.
+/// A name that the thread is watching.
 #[derive(Debug)]
-pub enum Known {
-    /// This is the file.
-    File(Rc<OpenFile>),
-    /// It is worth keeping: see [`Cache::load`].
-    Wanted,
-    /// Look it up.
-    Unknown,
+struct Pending {
+    name: Rc<[u8]>,
+    asked_at: Instant,
+    /// What has come since.
+    events: Vec<Event>,
+    /// Something may have come that is not among them.
+    is_void: bool,
 }
 
-/// Events that may make another file of a name: in a folder, and of the folder itself.
-const FOLDER_EVENTS: WatchFlags = WatchFlags::CREATE
-    .union(WatchFlags::DELETE)
-    .union(WatchFlags::MOVE)
-    .union(WatchFlags::ATTRIB)
-    .union(WatchFlags::DELETE_SELF)
-    .union(WatchFlags::MOVE_SELF)
-    .union(WatchFlags::ONLYDIR);
-
-/// Events that may make other bytes or another state of a file. What is asked for as a file may be a
-/// folder on the way to others, of which it takes nothing.
-const FILE_EVENTS: WatchFlags = WatchFlags::MODIFY
-    .union(WatchFlags::ATTRIB)
-    .union(WatchFlags::DELETE_SELF)
-    .union(WatchFlags::MOVE_SELF)
-    .union(WatchFlags::MASK_ADD);
+/// Something has changed: what is watched, or an entry of it.
+#[derive(Debug)]
+struct Event {
+    watch: i32,
+    entry: Option<Box<[u8]>>,
+}
 
 impl Cache {
     /// Keeps nothing yet.
@@ -111,86 +120,116 @@ impl Cache {
     pub fn new(bounds: Bounds) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         Ok(Self {
-            inotify,
+            inotify: Arc::new(inotify),
             bounds,
             files: LruCache::unbounded(),
-            bytes: 0,
+            file_bytes: 0,
             open: 0,
             asked_at: None,
-            others: LruCache::new(CACHE_NAMES_MAX),
-            watches: Watches::default(),
+            ghosts: LruCache::unbounded(),
+            ghost_bytes: 0,
+            watches: Watches::new(bounds.bytes_max / CACHE_SPARE_SHARE),
+            thread: None,
+            pending: None,
+            lost_at: None,
         })
     }
 
-    /// Looks a name up, after every change so far was taken in.
-    pub fn get(&mut self, name: &[u8], now: Instant) -> Known {
-        self.take_events();
+    /// The file of a name, after every change so far was taken in.
+    pub fn get(&mut self, name: &[u8], now: Instant) -> Option<Rc<OpenFile>> {
         self.asked_at = Some(now);
-        let since = |then| now.saturating_duration_since(then);
-        if let Some(kept) = self.files.get(name) {
-            let age = since(kept.looked_at);
-            if age < CACHE_FRESH && !kept.file.gains_by_a_look() {
-                return Known::File(Rc::clone(&kept.file));
-            }
-            self.drop_file(name);
-            if age < CACHE_AGAIN {
-                return Known::Wanted;
-            }
-            self.watches.release(name, &self.inotify);
+        self.take_way();
+        self.take_events(now);
+        let watched = self.files.get(name)?;
+        let age = now.saturating_duration_since(watched.looked_at);
+        if age < CACHE_FRESH {
+            let file = watched.file.as_ref();
+            return file.filter(|file| !file.gains_by_a_look()).cloned();
         }
-        match self.others.get(name) {
-            Some(Other::AskedOnce { at }) if since(*at) < CACHE_AGAIN => Known::Wanted,
-            Some(Other::Unfit { found }) if since(*found) < CACHE_FRESH => Known::Unknown,
-            _ if !is_canonical(name) => Known::Unknown,
-            _ => {
-                self.others.put(name.into(), Other::AskedOnce { at: now });
-                Known::Unknown
-            }
+        if age >= CACHE_AGAIN {
+            self.release(name);
         }
+        None
     }
 
-    /// Opens a name beneath the root and keeps what it finds, if it can be kept. `share` may know
-    /// an open file of the same version.
-    pub fn load(
+    /// A plain look-up, after [`Cache::get`], has found a file under a name. `is_new`: it was opened
+    /// just now, and not by a helper some time ago. Returns what is to be sent in its place.
+    pub fn found(
         &mut self,
-        root: &Beneath,
+        root: &Arc<Beneath>,
         name: &[u8],
+        file: &Rc<OpenFile>,
+        is_new: bool,
         now: Instant,
-        share: impl FnOnce(Rc<OpenFile>) -> Rc<OpenFile>,
     ) -> Option<Rc<OpenFile>> {
-        let Some(file) = self.open_watched(root, name) else {
-            self.watches.release(name, &self.inotify);
-            self.others.put(name.into(), Other::Unfit { found: now });
-            return None;
-        };
-        self.others.pop(name);
-        let mut file = Rc::new(file);
-        match file.contents() {
-            Some(contents) => self.bytes += contents.len(),
-            None => {
-                self.open += 1;
-                file = share(file);
+        if let Some(watched) = self.files.peek(name) {
+            if !is_new {
+                return None;
             }
+            if watched.inode == file.inode() {
+                return self.keep(name, file, now);
+            }
+            self.forget(name);
         }
-        let kept = Kept {
-            file: Rc::clone(&file),
-            looked_at: now,
+        let since = |then| now.saturating_duration_since(then);
+        match self.ghosts.get(name).copied() {
+            Some(Ghost::Asked { at }) if since(at) < CACHE_AGAIN => self.watch(root, name, now),
+            Some(Ghost::Unfit { found }) if since(found) < CACHE_FRESH => {}
+            _ if self.may_keep(file) && is_canonical(name) => {
+                self.add_ghost(name, Ghost::Asked { at: now });
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn may_keep(&self, file: &OpenFile) -> bool {
+        let is_local = |kind| kind != Kind::Foreign;
+        file.disk().is_some_and(|disk| is_local(disk.kind()))
+            && (self.fits(file) || self.bounds.open_max > 0)
+    }
+
+    /// Whether a file is kept with its contents.
+    fn fits(&self, file: &OpenFile) -> bool {
+        let most = CACHED_CONTENTS_BYTES_MAX.min(self.bounds.bytes_max as u64);
+        file.length() <= most
+    }
+
+    /// Keeps a file that is watched, if that takes no wait for a disk.
+    fn keep(&mut self, name: &[u8], file: &Rc<OpenFile>, now: Instant) -> Option<Rc<OpenFile>> {
+        let file = if self.fits(file) {
+            Rc::new(file.read_contents()?)
+        } else {
+            Rc::clone(file)
         };
-        self.files.put(name.into(), kept);
-        self.shrink(self.bounds);
+        let watched = self.files.get_mut(name)?;
+        watched.looked_at = now;
+        let before = watched.file.replace(Rc::clone(&file));
+        self.discount(before.as_deref());
+        match file.contents() {
+            Some(contents) => self.file_bytes += contents.len(),
+            None => self.open += 1,
+        }
+        self.shrink();
         Some(file)
     }
 
     /// Closes the files that are kept open, for others who need descriptors. Says whether there
     /// were any.
     pub fn close_files(&mut self) -> bool {
-        let is_open = |kept: &Kept| kept.file.contents().is_none();
-        let open = self.files.iter().filter(|(_, kept)| is_open(kept));
-        let names: Vec<_> = open.map(|(name, _)| name.clone()).collect();
-        for name in &names {
-            self.drop_file(name);
-            self.watches.release(name, &self.inotify);
+        if self.open == 0 {
+            return false;
         }
+        let is_open = |watched: &Watched| {
+            let file = watched.file.as_ref();
+            file.is_some_and(|file| file.contents().is_none())
+        };
+        let open = self.files.iter().filter(|(_, watched)| is_open(watched));
+        let names: Vec<_> = open.map(|(name, _)| Rc::clone(name)).collect();
+        for name in &names {
+            self.release(name);
+        }
+        self.send_removed();
         !names.is_empty()
     }
 
@@ -209,239 +248,278 @@ impl Cache {
         None
     }
 
-    /// Forgets everything: another folder is the root now.
+    /// Forgets everything: another folder is the root now, or events were lost.
     pub fn clear(&mut self) {
-        self.forget(b"");
-        self.others.clear();
+        self.files.clear();
+        (self.file_bytes, self.open) = (0, 0);
+        self.ghosts.clear();
+        self.ghost_bytes = 0;
+        if let Some(pending) = &mut self.pending {
+            pending.is_void = true;
+            pending.events.clear();
+        }
+        let watches = self.watches.take_all();
+        if let Some(thread) = &self.thread {
+            thread.send(Task::Clear(watches));
+        }
     }
 
-    fn shrink(&mut self, bounds: Bounds) {
-        while self.bytes > bounds.bytes_max
-            || self.open > bounds.open_max
-            || self.files.len() > CACHE_NAMES_MAX.get()
+    // ---- what it takes ----
+
+    fn bytes(&self) -> usize {
+        self.file_bytes + self.ghost_bytes + self.watches.bytes()
+    }
+
+    /// Makes room, and has the thread remove the watches that are left over.
+    fn shrink(&mut self) {
+        let Bounds {
+            bytes_max,
+            open_max,
+        } = self.bounds;
+        while self.ghosts.len() > CACHE_NAMES_MAX
+            || self.ghost_bytes > bytes_max / CACHE_SPARE_SHARE
         {
-            let Some((name, kept)) = self.files.pop_lru() else {
-                return;
+            let Some((name, _)) = self.ghosts.pop_lru() else {
+                break;
             };
-            self.discount(&kept);
-            self.watches.release(&name, &self.inotify);
+            self.ghost_bytes -= ghost_bytes(&name);
+        }
+        while self.bytes() > bytes_max || self.open > open_max || self.files.len() > CACHE_NAMES_MAX
+        {
+            if let Some((name, watched)) = self.files.pop_lru() {
+                self.removed(&name, &watched);
+                self.watches.remove(&name);
+                self.watches.left(&name);
+            } else if !self.watches.remove_idle() {
+                break;
+            }
+        }
+        self.send_removed();
+    }
+
+    fn send_removed(&mut self) {
+        let removed = self.watches.take_removed();
+        if let Some(thread) = &self.thread
+            && !removed.is_empty()
+        {
+            thread.send(Task::Remove(removed));
         }
     }
 
-    fn discount(&mut self, kept: &Kept) {
-        match kept.file.contents() {
-            Some(contents) => self.bytes -= contents.len(),
-            None => self.open -= 1,
+    fn discount(&mut self, file: Option<&OpenFile>) {
+        match file.map(OpenFile::contents) {
+            Some(Some(contents)) => self.file_bytes -= contents.len(),
+            Some(None) => self.open -= 1,
+            None => {}
         }
     }
 
-    fn drop_file(&mut self, name: &[u8]) {
-        if let Some(kept) = self.files.pop(name) {
-            self.discount(&kept);
+    fn removed(&mut self, name: &[u8], watched: &Watched) {
+        self.file_bytes -= name.len() + CACHE_FILE_BYTES;
+        self.discount(watched.file.as_deref());
+    }
+
+    fn add_ghost(&mut self, name: &[u8], ghost: Ghost) {
+        if self.ghosts.put(name.into(), ghost).is_none() {
+            self.ghost_bytes += ghost_bytes(name);
+            self.shrink();
         }
     }
 
-    /// Forgets a name and everything beneath it.
+    /// Keeps and watches a name no more.
+    fn release(&mut self, name: &[u8]) {
+        if let Some(watched) = self.files.pop(name) {
+            self.removed(name, &watched);
+        }
+        self.watches.remove(name);
+        self.watches.left(name);
+    }
+
+    /// Forgets a path and everything beneath it.
     fn forget(&mut self, path: &[u8]) {
-        // Its own watch may be gone already.
-        self.drop_file(path);
-        for watched in self.watches.at_or_beneath(path) {
-            self.drop_file(&watched);
-            self.watches.release(&watched, &self.inotify);
+        let watched = self.watches.at_or_beneath(path);
+        for path in &watched {
+            if let Some(watched) = self.files.pop(path) {
+                self.removed(path, &watched);
+            }
+            self.watches.remove(path);
         }
-        // Then those of the folders on the way to it are still there.
-        self.watches.release(path, &self.inotify);
+        if !watched.is_empty() {
+            self.watches.left(path);
+        }
     }
 
     // ---- events ----
 
-    fn take_events(&mut self) {
-        if self.files.is_empty() {
+    fn take_events(&mut self, now: Instant) {
+        let is_awaited = |pending: &Pending| !pending.is_void;
+        if self.watches.is_empty() && !self.pending.as_ref().is_some_and(is_awaited) {
             // Nothing is watched for that could have changed.
             return;
         }
-        let mut buffer = [MaybeUninit::uninit(); INOTIFY_BUFFER_BYTES];
-        let mut stale = Vec::new();
-        let mut lost = false;
-        let mut reader = Reader::new(&self.inotify, &mut buffer);
-        loop {
-            match reader.next() {
-                Ok(event) => {
-                    lost |= event.events().contains(ReadFlags::QUEUE_OVERFLOW);
-                    let name = event.file_name().map(ffi::CStr::to_bytes);
-                    self.watches.named_by(event.wd(), name, &mut stale);
-                    if event.events().contains(ReadFlags::IGNORED) {
-                        self.watches.is_gone(event.wd());
-                    }
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => break,
-                // Without events nothing that is kept can be trusted.
-                Err(_) => {
-                    lost = true;
-                    break;
-                }
-            }
-        }
-        if lost {
+        let mut events = Vec::new();
+        if !self.read_events(&mut events) {
+            self.lost_at = Some(now);
             self.clear();
+            return;
         }
-        for path in stale {
-            self.forget(&path);
+        if events.is_empty() {
+            return;
+        }
+        for event in &events {
+            self.take_event(event);
+        }
+        if let Some(pending) = &mut self.pending {
+            pending.events.append(&mut events);
+            if pending.events.len() > CACHE_EVENTS_MAX {
+                pending.is_void = true;
+                pending.events.clear();
+            }
+        }
+        self.send_removed();
+    }
+
+    /// Reads all events that are queued. Says whether they are all.
+    fn read_events(&self, into: &mut Vec<Event>) -> bool {
+        let mut buffer = [MaybeUninit::uninit(); INOTIFY_BUFFER_BYTES];
+        let mut reader = Reader::new(&*self.inotify, &mut buffer);
+        while into.len() < CACHE_EVENTS_MAX {
+            match reader.next() {
+                Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => return false,
+                Ok(event) => into.push(Event {
+                    watch: event.wd(),
+                    entry: event.file_name().map(|name| name.to_bytes().into()),
+                }),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return true,
+                // Without events nothing that is kept can be trusted.
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    /// Forgets what an event means: what is watched itself, or its entry. A watch that the kernel
+    /// has removed is told as an event of what it watched, too.
+    fn take_event(&mut self, event: &Event) {
+        for path in self.watches.paths(event.watch) {
+            match &event.entry {
+                None => self.forget(&path),
+                Some(entry) if path.is_empty() => self.forget(entry),
+                Some(entry) => self.forget(&[&path, &b"/"[..], entry].concat()),
+            }
         }
     }
 
-    // ---- loading ----
+    // ---- watching ----
 
-    /// Watches the way to a file, and then opens and reads it.
-    fn open_watched(&mut self, root: &Beneath, name: &[u8]) -> Option<OpenFile> {
-        if !self.watch(b"", root.folder(), FOLDER_EVENTS) {
-            return None;
+    /// Has the thread watch a name, if it has time.
+    fn watch(&mut self, root: &Arc<Beneath>, name: &[u8], now: Instant) {
+        let is_recent = |then| now.saturating_duration_since(then) < CACHE_FRESH;
+        if self.pending.is_some() || self.lost_at.is_some_and(is_recent) {
+            return;
         }
-        let mut folder: Option<OwnedFd> = None;
-        let mut begin = 0;
-        while let Some(length) = name[begin..].iter().position(|&byte| byte == b'/') {
-            let base = folder.as_ref().unwrap_or(root.folder());
-            let component = &name[begin..begin + length];
-            let next = root
-                .open_component(base, component, Component::Folder)
-                .ok()?;
-            if !self.watch(&name[..begin + length], &next, FOLDER_EVENTS) {
-                return None;
-            }
-            folder = Some(next);
-            begin += length + 1;
-        }
-        let base = folder.as_ref().unwrap_or(root.folder());
-        let file = root
-            .open_component(base, &name[begin..], Component::File)
-            .ok()?;
-        if !self.watch(name, &file, FILE_EVENTS) {
-            return None;
-        }
-        let Ok(Opened::File(file)) = root.opened(file) else {
-            return None;
+        let thread = match &mut self.thread {
+            Some(thread) => thread,
+            none => match WatchThread::start(Arc::clone(&self.inotify)) {
+                Ok(thread) => none.insert(thread),
+                Err(error) => {
+                    log::debug!("no thread for watches, so nothing is kept: {error}");
+                    return;
+                }
+            },
         };
-        if file.disk().is_none_or(|disk| disk.kind() == Kind::Foreign) {
-            return None;
-        }
-        let most = CACHED_CONTENTS_BYTES_MAX.min(self.bounds.bytes_max as u64);
-        match file.length() <= most {
-            true => file.into_contents(),
-            false => Some(file).filter(|_| self.bounds.open_max > 0),
+        thread.send(Task::Watch {
+            root: Arc::clone(root),
+            name: name.into(),
+        });
+        self.pending = Some(Pending {
+            name: name.into(),
+            asked_at: now,
+            events: Vec::new(),
+            is_void: false,
+        });
+    }
+
+    /// What has come of the watches that are being made.
+    fn take_way(&mut self) {
+        let (Some(thread), Some(_)) = (&self.thread, &self.pending) else {
+            return;
+        };
+        match thread.take() {
+            Ok(way) => self.note_way(&way),
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => {
+                // The next name has another one begun.
+                self.thread = None;
+                self.pending = None;
+                self.clear();
+            }
         }
     }
 
-    /// Watches what a handle is open on.
-    fn watch(&mut self, path: &[u8], handle: &impl AsFd, events: WatchFlags) -> bool {
-        let at = format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd());
-        match inotify::add_watch(&self.inotify, at, events) {
-            Ok(watch) => {
-                self.watches.note(path, watch, &self.inotify);
-                true
+    fn note_way(&mut self, way: &Way) {
+        let Some(pending) = self.pending.take() else {
+            return;
+        };
+        let (name, at) = (&pending.name, pending.asked_at);
+        match way.file {
+            Some(inode) if !pending.is_void => {
+                for &(end, watch) in &way.watches {
+                    self.note_watch(&name[..end], watch);
+                }
+                for event in &pending.events {
+                    self.take_event(event);
+                }
+                if self.watches.of(name).is_some() {
+                    self.add_file(name, inode, at);
+                }
             }
-            Err(error) => {
-                log::debug!("a name can't be watched, so it isn't kept: {error}");
-                false
-            }
+            Some(_) => {}
+            None => self.add_ghost(name, Ghost::Unfit { found: at }),
+        }
+        for &(_, watch) in &way.watches {
+            self.watches.remove_unless_known(watch);
+        }
+        self.shrink();
+    }
+
+    fn note_watch(&mut self, path: &[u8], watch: i32) {
+        match self.watches.of(path) {
+            Some(before) if before == watch => return,
+            // Something else has this path now: the event of that is queued.
+            Some(_) => self.forget(path),
+            None => {}
+        }
+        self.watches.add(path, watch);
+    }
+
+    fn add_file(&mut self, name: &Rc<[u8]>, inode: Inode, looked_at: Instant) {
+        if self.ghosts.pop(&**name).is_some() {
+            self.ghost_bytes -= ghost_bytes(name);
+        }
+        let watched = Watched {
+            inode,
+            file: None,
+            looked_at,
+        };
+        match self.files.put(Rc::clone(name), watched) {
+            Some(before) => self.discount(before.file.as_deref()),
+            None => self.file_bytes += name.len() + CACHE_FILE_BYTES,
         }
     }
 }
 
-/// Whether a path is the only way to write it, and short enough to be remembered: strangers choose
-/// those of no file.
+fn ghost_bytes(name: &[u8]) -> usize {
+    name.len() + CACHE_GHOST_BYTES
+}
+
+/// Whether a path is the only way to write it, and short enough to be remembered.
 fn is_canonical(name: &[u8]) -> bool {
     name.len() <= NAME_BYTES_MAX
         && !name
             .split(|&byte| byte == b'/')
             .any(|component| component.is_empty() || component == b".")
-}
-
-/// What is watched: folders and files, by path and by watch. One inode has one watch, whatever its
-/// paths are.
-#[derive(Debug, Default)]
-struct Watches {
-    /// In the order of their bytes, so that what is beneath a folder stands together.
-    by_path: BTreeMap<Box<[u8]>, i32>,
-    paths: HashMap<i32, Vec<Box<[u8]>>>,
-}
-
-impl Watches {
-    /// A path is watched by this watch, and by no other.
-    fn note(&mut self, path: &[u8], watch: i32, inotify: &OwnedFd) {
-        match self.by_path.insert(path.into(), watch) {
-            Some(before) if before == watch => return,
-            Some(before) => self.unlink(path, before, inotify),
-            None => {}
-        }
-        self.paths.entry(watch).or_default().push(path.into());
-    }
-
-    /// Adds the paths that an event means: entries of a folder, or the watched itself.
-    fn named_by(&self, watch: i32, name: Option<&[u8]>, into: &mut Vec<Box<[u8]>>) {
-        let paths = self.paths.get(&watch).into_iter().flatten();
-        into.extend(paths.map(|path| match name {
-            None => path.clone(),
-            Some(name) if path.is_empty() => name.into(),
-            Some(name) => [path, &b"/"[..], name].concat().into(),
-        }));
-    }
-
-    /// The kernel has removed this watch: what it watched is no more.
-    fn is_gone(&mut self, watch: i32) {
-        for path in self.paths.remove(&watch).into_iter().flatten() {
-            self.by_path.remove(&path);
-        }
-    }
-
-    /// The paths that are watched: this one, and those beneath it.
-    fn at_or_beneath(&self, path: &[u8]) -> Vec<Box<[u8]>> {
-        let itself = self.by_path.get_key_value(path).into_iter();
-        let beneath = self.beneath(path);
-        itself
-            .map(|(path, _)| path)
-            .chain(beneath)
-            .cloned()
-            .collect()
-    }
-
-    fn beneath<'a>(&'a self, path: &[u8]) -> impl Iterator<Item = &'a Box<[u8]>> {
-        let prefix: Vec<u8> = match path {
-            b"" => Vec::new(),
-            path => [path, b"/"].concat(),
-        };
-        self.by_path
-            .range::<[u8], _>((Excluded(&prefix[..]), Unbounded))
-            .map(|(path, _)| path)
-            .take_while(move |path| path.starts_with(&prefix))
-    }
-
-    /// Watches a path no more, nor the folders on the way that are watched for nothing else.
-    fn release(&mut self, path: &[u8], inotify: &OwnedFd) {
-        let mut path = path;
-        while self.beneath(path).next().is_none() {
-            if let Some(watch) = self.by_path.remove(path) {
-                self.unlink(path, watch, inotify);
-            }
-            match path.iter().rposition(|&byte| byte == b'/') {
-                Some(slash) => path = &path[..slash],
-                None if path.is_empty() => return,
-                None => path = b"",
-            }
-        }
-    }
-
-    fn unlink(&mut self, path: &[u8], watch: i32, inotify: &OwnedFd) {
-        let Some(paths) = self.paths.get_mut(&watch) else {
-            return;
-        };
-        paths.retain(|other| **other != *path);
-        if paths.is_empty() {
-            self.paths.remove(&watch);
-            // It may be gone already.
-            let _ = inotify::remove_watch(inotify, watch);
-        }
-    }
 }
 
 #[cfg(test)]

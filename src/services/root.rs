@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::beneath::{Beneath, path_of};
-use super::cache::{Bounds, Cache, Known};
+use super::cache::{Bounds, Cache};
 use crate::disk::{Errand, Kind, Opened, Reach};
 use crate::escape::Escaped;
 use crate::limits::OPEN_FILES_SWEEP_MIN;
@@ -99,8 +99,8 @@ impl Root {
     }
 
     #[cfg(test)]
-    pub(super) fn cache(&self) -> &Cache {
-        self.cache.as_ref().expect("it has one")
+    pub(super) fn cache(&mut self) -> &mut Cache {
+        self.cache.as_mut().expect("it has one")
     }
 
     /// Leaves to helpers what may wait for a disk: it is [`LookupError::Cold`] from now on.
@@ -150,31 +150,27 @@ impl Root {
     /// See [`LookupError`].
     pub fn find(&mut self, name: &[u8], brought: &[Brought]) -> Result<Found, LookupError> {
         let path = self.beneath.checked(name).map_err(LookupError::Refused)?;
-        if let Some(file) = self.kept(path) {
+        let now = self.cache.is_some().then(Instant::now);
+        if let (Some(cache), Some(now)) = (&mut self.cache, now)
+            && let Some(file) = cache.get(path, now)
+        {
             return Ok(Found::File(file));
         }
-        match self.open_path(path, brought) {
+        let found = match self.open_path(path, brought) {
             Err(LookupError::NoDescriptor)
                 if self.cache.as_mut().is_some_and(Cache::close_files) =>
             {
                 self.open_path(path, brought)
             }
             found => found,
-        }
-    }
-
-    /// The file of a name from the cache, or put there now.
-    fn kept(&mut self, path: &[u8]) -> Option<Rc<OpenFile>> {
-        let cache = self.cache.as_mut()?;
-        let now = Instant::now();
-        match cache.get(path, now) {
-            Known::File(file) => Some(file),
-            Known::Unknown => None,
-            Known::Wanted => {
-                let open_files = &mut self.open_files;
-                cache.load(&self.beneath, path, now, |file| open_files.share(file))
+        }?;
+        if let (Found::File(file), Some(cache), Some(now)) = (&found, &mut self.cache, now) {
+            let is_new = known(path, brought).is_none();
+            if let Some(kept) = cache.found(&self.beneath, path, file, is_new, now) {
+                return Ok(Found::File(kept));
             }
         }
+        Ok(found)
     }
 
     fn open_path(&mut self, path: &[u8], brought: &[Brought]) -> Result<Found, LookupError> {

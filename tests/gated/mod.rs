@@ -91,9 +91,19 @@ pub(crate) struct Gated {
 impl Gated {
     /// Mounts it on a folder. Only root may, where FUSE is.
     pub(crate) fn mount(at: &Path, content: Vec<u8>) -> io::Result<Self> {
+        Self::mount_with(at, content, &[])
+    }
+
+    /// As [`Gated::mount`], and the kernel checks permissions, for which it asks for attributes.
+    pub(crate) fn mount_checked(at: &Path, content: Vec<u8>) -> io::Result<Self> {
+        Self::mount_with(at, content, &[MountOption::DefaultPermissions])
+    }
+
+    fn mount_with(at: &Path, content: Vec<u8>, options: &[MountOption]) -> io::Result<Self> {
         let gates = Arc::new(Gates::default());
         let mut config = Config::default();
         config.mount_options = vec![MountOption::RO, MountOption::FSName("gated".into())];
+        config.mount_options.extend_from_slice(options);
         // One that waits doesn't hold up the others.
         config.n_threads = Some(8);
         let files = Files {
