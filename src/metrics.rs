@@ -82,6 +82,13 @@ impl Collector for Snapshot {
             "From the end of the loop's wait to its next one",
             self.stats.turns(),
         )?;
+        self.encode_process(&mut page)
+    }
+}
+
+impl Snapshot {
+    /// What concerns the process rather than its clients.
+    fn encode_process(&self, page: &mut Page<'_>) -> fmt::Result {
         page.counters(
             "carafe_helper_panics",
             "Helpers that panicked while a client waited: a fault of this program",

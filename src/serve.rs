@@ -225,6 +225,7 @@ const STOP_NOW: SourceId = SourceId(2);
 const HANGUP: SourceId = SourceId(3);
 const OTHER_ENDED: SourceId = SourceId(4);
 const ERRANDS: SourceId = SourceId(5);
+const REOPENED: SourceId = SourceId(6);
 
 /// A service on its own loop, listening.
 #[allow(
@@ -443,7 +444,7 @@ impl<S: Service> Serving<S> {
         }
         if hung_up {
             self.watch.reopen();
-            self.service.reopen();
+            self.errands.reopen(&mut self.service);
             self.place.pass_on(HANGUP);
         }
         let Some(signal) = last else { return };
@@ -588,7 +589,8 @@ impl<S: Service> App for Serving<S> {
         match id {
             SIGNALS => self.take_signals(control),
             STOP_NOW => control.stop(),
-            HANGUP => self.service.reopen(),
+            HANGUP => self.errands.reopen(&mut self.service),
+            REOPENED => self.service.reopened(),
             // The turn asks whether this loop may end.
             OTHER_ENDED => {}
             ERRANDS => self.errands.collect(control),

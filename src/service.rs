@@ -24,8 +24,13 @@ pub trait Service {
     /// Judges everything received so far and not yet answered.
     fn judge(&mut self, request: &Request<'_>) -> Verdict;
 
-    /// Opens anew, by its path, what it serves. Replies under way keep what they have.
-    fn reopen(&mut self) {}
+    /// Has helpers open anew, by its path, what it serves: that may wait for ever. When one of them
+    /// is ready it calls `told`, after which [`Service::reopened`] is due. Replies under way keep what
+    /// they have.
+    fn reopen(&mut self, _helpers: &Helpers, _told: Told) {}
+
+    /// Takes what helpers have opened anew.
+    fn reopened(&mut self) {}
 
     /// Gives back what it keeps for requests that haven't come. Returns when it wants to be asked
     /// again at the latest.
@@ -33,6 +38,9 @@ pub trait Service {
         None
     }
 }
+
+/// Says that something is done.
+pub type Told = Box<dyn FnOnce() + Send>;
 
 /// What a client has sent, and when the service is asked about it.
 #[derive(Clone, Copy, Debug)]

@@ -22,6 +22,7 @@ use std::process::Command;
 use common::{Carafe, connect, exchange, has_tool, root_with, skip, until};
 use gated::{Asked, Gated, NAME};
 use rustix::fs::Advice;
+use rustix::process::Signal;
 
 const HOT: &[u8] = b"what everybody asks for";
 const HOT_DOWNLOADS: usize = 200;
@@ -353,6 +354,50 @@ fn a_root_on_a_slow_file_system_is_served_in_full() {
     carafe.stop_clean();
     // Not before: it is busy.
     drop(gated);
+}
+
+#[test]
+fn a_root_that_does_not_answer_is_opened_anew_by_helpers() {
+    let outer = root_with(&[("site/hot", HOT)]);
+    let (at, link) = (outer.path().join("slow"), outer.path().join("root"));
+    let Some(gated) = gated(&at) else {
+        return;
+    };
+    for workers in ["1", "2"] {
+        let _ = fs::remove_file(&link);
+        symlink("slow", &link).unwrap();
+        let carafe = Carafe::serve(&link, &["--workers", workers]);
+        for asked in [Asked::Statfs, Asked::Lookup] {
+            gated.gates.shut(asked);
+        }
+        let slow: Vec<_> = (0..10).map(|_| ask(&carafe, NAME)).collect();
+        gated.gates.wait_for(Asked::Lookup);
+        for _ in 0..2 {
+            carafe.signal(Signal::HUP);
+            gated.gates.wait_for(Asked::Statfs);
+            // The loop, all of them, are there.
+            for _ in 0..20 {
+                assert!(exchange(carafe.addr(), b"../x\n").unwrap().is_empty());
+            }
+        }
+        fs::remove_file(&link).unwrap();
+        symlink("site", &link).unwrap();
+        carafe.signal(Signal::HUP);
+        let count: usize = workers.parse().unwrap();
+        until("all have another root", || {
+            common::count_lines(&carafe.log(), "was opened anew") == count
+        });
+        download_hot(&carafe);
+        for asked in [Asked::Statfs, Asked::Lookup] {
+            gated.gates.open(asked);
+        }
+        for slow in &slow {
+            assert_eq!(rest_of(slow), content(SLOW_BYTES), "as of when they asked");
+        }
+        // What came too late is not believed.
+        download_hot(&carafe);
+        carafe.stop_clean();
+    }
 }
 
 // ---- disks of this machine ----

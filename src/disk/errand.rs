@@ -49,6 +49,9 @@ pub enum Reach {
 pub struct Mount(u32);
 
 impl Mount {
+    /// The lane of those of whom only the latest counts.
+    pub(super) const LATEST: Self = Self(1);
+
     /// What is mounted on this entry of a folder, of which the device and the inode are given.
     #[must_use]
     pub fn at(device: u64, inode: u64, entry: &[u8]) -> Self {

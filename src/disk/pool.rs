@@ -94,7 +94,9 @@ impl Queue {
 }
 
 impl Helpers {
-    pub(super) fn new(threads_max: usize) -> Self {
+    /// None that works yet, and up to so many.
+    #[must_use]
+    pub fn new(threads_max: usize) -> Self {
         Self(Arc::new(Shared {
             queue: Mutex::default(),
             changed: Condvar::new(),
@@ -110,6 +112,16 @@ impl Helpers {
     pub fn run(&self, mount: Mount, run: impl FnOnce() + Send + 'static) {
         let (number, run) = (None, Box::new(run));
         self.push(mount, Job { number, run });
+    }
+
+    /// Has something done in the place of what was asked for likewise and hasn't begun. A few may wait
+    /// at the same time.
+    pub fn replace_waiting(&self, run: impl FnOnce() + Send + 'static) {
+        let waiting = self
+            .queue()
+            .change(Mount::LATEST, |lane| std::mem::take(&mut lane.jobs));
+        drop(waiting);
+        self.run(Mount::LATEST, run);
     }
 
     /// Has a job done. Those of one lane begin in the order in which they come.
@@ -255,7 +267,7 @@ impl<K: Send + 'static> Pool<K> {
             near: Helpers::new(HELPERS_MAX),
             lists: Helpers::new(HELPERS_MAX),
             far: Helpers::new(REMOTE_HELPERS_MAX),
-            reopeners: Helpers::new(HELPERS_MAX),
+            reopeners: Helpers::new(2 * HELPERS_MAX),
             sent: 0,
             done: Arc::new(Done {
                 fetched: Mutex::default(),
@@ -580,5 +592,25 @@ mod tests {
         pool.near
             .run(Mount::default(), move || done.send(()).unwrap());
         is_done.recv().unwrap();
+    }
+
+    #[test]
+    fn of_those_who_wait_to_do_the_same_the_latest_remains() {
+        let (helpers, (order, is_done)) = (Helpers::new(1), channel());
+        let barrier = Arc::new(Barrier::new(2));
+        let until = Arc::clone(&barrier);
+        helpers.replace_waiting(move || {
+            until.wait();
+        });
+        while helpers.queue().lanes[&Mount::LATEST].running == 0 {
+            thread::yield_now();
+        }
+        for number in 0..5 {
+            let order = order.clone();
+            helpers.replace_waiting(move || order.send(number).unwrap());
+        }
+        drop(order);
+        barrier.wait();
+        assert_eq!(is_done.iter().collect::<Vec<_>>(), [4]);
     }
 }

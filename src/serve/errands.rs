@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use super::REOPENED;
 use crate::disk::pool::{Pool, Ticket};
 use crate::disk::{Errand, Fetched, ListTask, Mount, Reach};
 use crate::reactor::{Control, Remote, SourceId, Token};
+use crate::service::Service;
 
 /// The errands of one loop's connections.
 #[derive(Debug)]
@@ -15,6 +17,7 @@ pub(super) struct Errands {
     out: HashMap<Token, Out>,
     /// Lists that are being made, by their ids.
     lists: HashMap<u64, Making>,
+    remote: Remote,
 }
 
 /// Whom an errand is for.
@@ -51,18 +54,21 @@ struct Making {
     waiting: Vec<Token>,
 }
 
+fn notify(remote: &Remote, source: SourceId) {
+    if let Err(error) = remote.notify(source) {
+        log::error!("the loop can't be woken: {error}");
+    }
+}
+
 impl Errands {
     /// Errands whose end makes the loop call the application's `source`.
     pub(super) fn new(remote: Remote, source: SourceId) -> Self {
-        let notify = move || {
-            if let Err(error) = remote.notify(source) {
-                log::error!("the loop can't be woken: {error}");
-            }
-        };
+        let for_pool = remote.clone();
         Self {
-            pool: Pool::new(notify),
+            pool: Pool::new(move || notify(&for_pool, source)),
             out: HashMap::new(),
             lists: HashMap::new(),
+            remote,
         }
     }
 
@@ -101,6 +107,13 @@ impl Errands {
             waiting,
         };
         self.lists.insert(id, making);
+    }
+
+    /// Has a service open anew what it serves, and the loop called for it when that is done.
+    pub(super) fn reopen(&self, service: &mut impl Service) {
+        let remote = self.remote.clone();
+        let told = move || notify(&remote, REOPENED);
+        service.reopen(self.pool.reopeners(), Box::new(told));
     }
 
     /// Keeps what was brought, and wakes those for whom it is, or whose errand leads further. For a

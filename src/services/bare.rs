@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use crate::disk::pool::Helpers;
 use crate::escape::Excerpt;
 use crate::http::request::{Guess, may_be_http};
 use crate::limits::{EMPTY_NAME_GAP_SHARE, GUESSES_MAX, NAME_BYTES_MAX, NAME_GAP};
-use crate::service::{Body, Moment, Outcome, Reply, Request, RequestEnd, Service, Verdict};
+use crate::service::{Body, Moment, Outcome, Reply, Request, RequestEnd, Service, Told, Verdict};
 use crate::services::root::{LookupError, Root};
 use crate::stats::Reason;
 
@@ -116,8 +117,12 @@ impl Bare {
 }
 
 impl Service for Bare {
-    fn reopen(&mut self) {
-        self.root.reopen();
+    fn reopen(&mut self, helpers: &Helpers, told: Told) {
+        self.root.reopen(helpers, told);
+    }
+
+    fn reopened(&mut self) {
+        self.root.reopened();
     }
 
     fn rest(&mut self, now: Instant) -> Option<Instant> {

@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime};
 use ::http::StatusCode;
 
 use crate::disk::ListError;
+use crate::disk::pool::Helpers;
 use crate::escape::Excerpt;
 use crate::http::accept;
 use crate::http::date::{Clock, Now};
@@ -25,7 +26,7 @@ use crate::http::validators::{Decision, Validators, evaluate};
 use crate::limits::{LIST_RETRY_SECONDS, NAME_BYTES_MAX};
 use crate::service::{
     Body, Brought, Exchange, Moment, OpenFile, Outcome, Part, Reply, Request, RequestEnd, Service,
-    Then, Verdict,
+    Then, Told, Verdict,
 };
 use crate::services::bare::Bare;
 use crate::services::folders::Folders;
@@ -450,8 +451,12 @@ impl Http {
 }
 
 impl Service for Http {
-    fn reopen(&mut self) {
-        self.bare.reopen();
+    fn reopen(&mut self, helpers: &Helpers, told: Told) {
+        self.bare.reopen(helpers, told);
+    }
+
+    fn reopened(&mut self) {
+        self.bare.reopened();
     }
 
     fn rest(&mut self, now: Instant) -> Option<Instant> {

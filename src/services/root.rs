@@ -9,15 +9,16 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::beneath::{Beneath, path_of};
 use super::cache::{Bounds, Cache};
-use crate::disk::{Errand, Kind, Opened, Reach};
+use crate::disk::pool::Helpers;
+use crate::disk::{Errand, Kind, Mount, Opened, Reach};
 use crate::escape::Escaped;
 use crate::limits::OPEN_FILES_SWEEP_MIN;
-use crate::service::{Brought, OpenFile};
+use crate::service::{Brought, OpenFile, Told};
 use crate::version::FileVersion;
 
 pub use super::beneath::Containment;
@@ -36,6 +37,7 @@ pub struct Root {
     has_helpers: bool,
     open_files: OpenFiles,
     cache: Option<Cache>,
+    reopening: Reopening,
 }
 
 impl Root {
@@ -55,13 +57,49 @@ impl Root {
         self.cache.as_mut()?.rest(now)
     }
 
-    /// Opens the folder that has its path now. If there is none, the old one stays.
-    pub fn reopen(&mut self) {
-        let Some(path) = &self.path else { return };
+    /// Has a helper open the folder that has its path now. The path may lead to what doesn't answer,
+    /// and the next one may not: a few helpers may wait at the same time, and who began last is
+    /// believed.
+    pub fn reopen(&mut self, helpers: &Helpers, told: Told) {
+        let Some(path) = self.path.clone() else {
+            return;
+        };
+        let reopening = &mut self.reopening;
+        reopening.asked += 1;
+        let (number, hidden) = (reopening.asked, self.beneath.hidden());
+        let opened = Arc::clone(&reopening.opened);
+        reopening.helpers = Some(helpers.clone());
+        helpers.replace_waiting(move || {
+            let beneath = Beneath::open(&path, hidden);
+            let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
+            opened.push((number, beneath));
+            drop(opened);
+            told();
+        });
+    }
+
+    /// Takes the folder that a helper has opened. If there is none, the old one stays.
+    pub fn reopened(&mut self) {
+        let opened = &self.reopening.opened;
+        let opened = std::mem::take(&mut *opened.lock().unwrap_or_else(PoisonError::into_inner));
+        for (number, beneath) in opened {
+            if number > self.reopening.taken {
+                self.reopening.taken = number;
+                self.replace(beneath);
+            }
+        }
+    }
+
+    fn replace(&mut self, beneath: io::Result<Beneath>) {
+        let path = self.path.as_deref().unwrap_or(Path::new(""));
         let shown = Escaped(path.as_os_str().as_encoded_bytes());
-        match Beneath::open(path, self.beneath.hidden()) {
+        match beneath {
             Ok(beneath) => {
-                self.beneath = Arc::new(beneath);
+                let old = std::mem::replace(&mut self.beneath, Arc::new(beneath));
+                if let Some(helpers) = &self.reopening.helpers {
+                    // Its close may wait, too.
+                    helpers.run(Mount::default(), move || drop(old));
+                }
                 if let Some(cache) = &mut self.cache {
                     cache.clear();
                 }
@@ -86,6 +124,7 @@ impl Root {
             has_helpers: false,
             open_files: OpenFiles::default(),
             cache: None,
+            reopening: Reopening::default(),
         }
     }
 
@@ -216,6 +255,20 @@ impl Root {
     }
 }
 
+/// At which time of asking a root was opened anew, and what came of it.
+type Opening = (u64, io::Result<Beneath>);
+
+/// The root, while helpers open it anew.
+#[derive(Debug, Default)]
+struct Reopening {
+    /// How often it was asked for, and the latest time of which the end is known.
+    asked: u64,
+    taken: u64,
+    /// What was opened and not yet taken.
+    opened: Arc<Mutex<Vec<Opening>>>,
+    helpers: Option<Helpers>,
+}
+
 /// Files that connections hold open: one descriptor for one version of a file.
 #[derive(Debug)]
 struct OpenFiles {
@@ -274,6 +327,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
     use std::os::unix::net::UnixListener;
+    use std::sync::mpsc;
 
     use rustix::fs::{CWD, FileType, Mode};
 
@@ -436,14 +490,34 @@ mod tests {
         }
         symlink("one", &link).unwrap();
         let mut root = Root::open(&link, false).unwrap();
+        let (helpers, told) = (Helpers::new(1), mpsc::channel());
+        let reopen = |root: &mut Root| {
+            let tell = told.0.clone();
+            root.reopen(&helpers, Box::new(move || tell.send(()).unwrap()));
+            told.1.recv().unwrap();
+            root.reopened();
+        };
         let one = root.lookup(b"file", &[]).unwrap();
         fs::remove_file(&link).unwrap();
-        root.reopen();
+        reopen(&mut root);
         assert_eq!(content(&root.lookup(b"file", &[]).unwrap()), b"one");
         symlink("two", &link).unwrap();
-        root.reopen();
+        reopen(&mut root);
         assert_eq!(content(&root.lookup(b"file", &[]).unwrap()), b"two");
         assert_eq!(content(&one), b"one");
+    }
+
+    #[test]
+    fn who_opened_a_root_too_late_is_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), b"kept").unwrap();
+        let mut root = Root::open(folder.path(), false).unwrap();
+        root.reopening.taken = 2;
+        let late = tempfile::tempdir().unwrap();
+        let late = Beneath::open(late.path(), false);
+        root.reopening.opened.lock().unwrap().push((1, late));
+        root.reopened();
+        assert_eq!(content(&root.lookup(b"file", &[]).unwrap()), b"kept");
     }
 
     #[test]
