@@ -8,6 +8,7 @@
 )]
 
 mod common;
+mod proxied;
 
 use std::ffi::OsStr;
 use std::fmt::Debug;
@@ -19,6 +20,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use common::{Carafe, PATIENCE, assert_same, has_tool, pattern, root_with, shell, until};
+use proxied::Nginx;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -346,6 +348,48 @@ fn folders_are_walked_into_and_back() {
         // The order was kept on the way.
         browser.shows(&rows(|&(_, size, _)| size as u64));
     });
+}
+
+/// As [`folders_are_walked_into_and_back`], where a proxy has put a path in front.
+#[test]
+fn behind_a_path_folders_are_walked_into_and_back() {
+    if !has_tool("nginx") {
+        return;
+    }
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let root = root();
+    let top = root.path().file_name().unwrap().to_str().unwrap();
+    let carafe = Carafe::serve(root.path(), &["--listing"]);
+    let nginx = Nginx::before(&carafe);
+    let url = format!("http://{}/files/", nginx.addr());
+    browser.tell("url", &json!({"url": url}));
+    browser.click("tbody", "a folder?/");
+    browser.shows(&["..", "50% #1/"]);
+    browser.click("tbody", "50% #1/");
+    browser.shows(&["..", "grüße.txt"]);
+    browser.click("tbody", "..");
+    browser.shows(&["..", "50% #1/"]);
+    browser.click("tbody", "50% #1/");
+    browser.shows(&["..", "grüße.txt"]);
+    browser.click("nav", top);
+    browser.shows(&rows(|_| 0));
+    browser.click("thead", "Size");
+    browser.shows(&rows(|&(_, size, _)| size as u64));
+    // Without its slash, and from what isn't there.
+    for (path, text) in [
+        ("a%20folder%3F", ".."),
+        ("nothing/here", "To the first page"),
+    ] {
+        browser.tell("url", &json!({"url": format!("{url}{path}")}));
+        browser.click("body", text);
+        browser.shows(&rows(|_| 0));
+        assert_eq!(browser.run("return location.href;", &[]), url);
+    }
+    drop(browser);
+    drop(nginx);
+    carafe.stop_clean();
 }
 
 #[test]

@@ -4,6 +4,8 @@
 use ::http::StatusCode;
 use maud::{Markup, PreEscaped, Render, html};
 
+use crate::escape::EscapedText;
+
 /// The type of pages.
 pub const HTML: &str = "text/html; charset=utf-8";
 
@@ -72,9 +74,9 @@ impl Hint {
 }
 
 /// The page of an answer that brings no file. `slashes` is how many the path asked for has, from
-/// which follows where the first page is.
+/// which follows where the first page is; `index` what a file that would be it is called.
 #[must_use]
-pub fn error(status: StatusCode, hint: Hint, slashes: usize) -> Vec<u8> {
+pub fn error(status: StatusCode, hint: Hint, slashes: usize, index: Option<&[u8]>) -> Vec<u8> {
     let reason = status.canonical_reason().unwrap_or_default();
     let title = format!("{} {reason}", status.as_str());
     let above = slashes.saturating_sub(1);
@@ -86,7 +88,11 @@ pub fn error(status: StatusCode, hint: Hint, slashes: usize) -> Vec<u8> {
             @if hint == Hint::NoFirstPage {
                 p class="aside" {
                     "If it is yours: " code { "carafe serve --listing" }
-                    " lists folders, and a file " code { "index.html" } " becomes this page."
+                    " lists folders"
+                    @if let Some(index) = index.map(String::from_utf8_lossy) {
+                        ", and a file " code { (EscapedText(&index).to_string()) } " becomes this page"
+                    }
+                    "."
                 }
             }
             @if above > 0 {

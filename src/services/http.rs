@@ -80,11 +80,16 @@ impl Answer {
     }
 
     /// A page for browsers, a line of text for others.
-    fn readable(self, accepts_html: impl FnOnce() -> bool, path: &[u8]) -> Self {
+    fn readable(
+        self,
+        accepts_html: impl FnOnce() -> bool,
+        path: &[u8],
+        index: Option<&[u8]>,
+    ) -> Self {
         let Some(hint) = self.hint else { return self };
         let (content_type, bytes) = if accepts_html() {
             let slashes = target::count_slashes(path);
-            (page::HTML, page::error(self.status, hint, slashes))
+            (page::HTML, page::error(self.status, hint, slashes, index))
         } else {
             (TEXT, page::error_text(self.status, hint))
         };
@@ -214,7 +219,8 @@ impl Http {
 
     /// An answer to what is no request. Where the next one would begin isn't known.
     fn refuse(&self, request: &Request<'_>, problem: Problem, now: Now) -> Verdict {
-        let answer = Answer::error(problem.status(), why(problem), now).readable(|| false, b"");
+        let answer =
+            Answer::error(problem.status(), why(problem), now).readable(|| false, b"", None);
         let bytes = request.bytes.trim_ascii_start();
         let line = bytes.split(|&byte| byte == b'\n').next();
         let line = line.unwrap_or_default().trim_ascii_end();
@@ -253,7 +259,7 @@ impl Http {
         let is_last = request.draining || request.is_crowded;
         let keep_alive = message.keep_alive && !has_body && !is_last;
         let accepts_html = || message.fields.all("accept").any(accept::names_html);
-        let answer = answer.readable(accepts_html, message.target.path());
+        let answer = answer.readable(accepts_html, message.target.path(), self.index.as_deref());
         let head = answer.head.connection(message.version, keep_alive).finish();
         let field = |name| message.fields.first(name).map(cut);
         Verdict::Reply(Reply {

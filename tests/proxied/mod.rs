@@ -1,0 +1,83 @@
+//! nginx in front of carafe, which puts a path before its own.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use crate::common::{Carafe, until};
+use tempfile::TempDir;
+
+/// nginx, which ends with it.
+pub(crate) struct Nginx {
+    child: Child,
+    address: SocketAddr,
+    folder: TempDir,
+}
+
+impl Nginx {
+    /// With carafe's root behind `/files/`.
+    pub(crate) fn before(carafe: &Carafe) -> Self {
+        // The port was free a moment ago. Where somebody has taken it nginx ends.
+        let mut tries = (0..10).filter_map(|_| Self::start(carafe));
+        tries.next().expect("a port is free")
+    }
+
+    fn start(carafe: &Carafe) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|of| format!("{of}_temp_path {of};"))
+            .concat();
+        let configuration = format!(
+            "daemon off; master_process off; pid pid; error_log error;
+            events {{ }}
+            http {{
+                access_log access; {temporary}
+                server {{
+                    listen {address};
+                    location /files/ {{ proxy_pass http://{}/; }}
+                }}
+            }}",
+            carafe.addr(),
+        );
+        fs::write(folder.path().join("conf"), configuration).unwrap();
+        let child = Command::new("nginx")
+            .args(["-c", "conf", "-e", "error", "-p"])
+            .arg(folder.path())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut nginx = Self {
+            child,
+            address,
+            folder,
+        };
+        let mut is_up = false;
+        until("nginx is up, or has ended", || {
+            // It writes its number when it listens.
+            let pid = fs::read_to_string(nginx.folder.path().join("pid"));
+            is_up = pid.is_ok_and(|pid| pid.ends_with('\n')) && TcpStream::connect(address).is_ok();
+            is_up || nginx.child.try_wait().unwrap().is_some()
+        });
+        is_up.then_some(nginx)
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    #[allow(dead_code, reason = "each test binary uses its own part")]
+    pub(crate) fn access_log(&self) -> PathBuf {
+        self.folder.path().join("access")
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
