@@ -18,14 +18,13 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use talk::{Talk, get};
 
-fn fill(folder: &Path, files: usize) {
+/// Makes a folder of files that are called `prefix` and a number.
+fn fill(folder: &Path, files: usize, prefix: &str) {
     fs::create_dir(folder).unwrap();
-    let first = folder.join("f0");
-    fs::write(&first, "0123456789").unwrap();
-    for at in 1..files {
+    for at in 0..files {
         // A link is cheaper than a file. ext4 has at most 65,000 of them to one.
-        let of = folder.join(format!("f{}", at - at % 50_000));
-        let file = folder.join(format!("f{at}"));
+        let of = folder.join(format!("{prefix}{}", at - at % 50_000));
+        let file = folder.join(format!("{prefix}{at}"));
         match at % 50_000 {
             0 => fs::write(file, "0123456789").unwrap(),
             _ => fs::hard_link(of, file).unwrap(),
@@ -39,7 +38,7 @@ const JSON: &str = "Accept: application/json\r\n";
 fn a_list_that_is_cut_says_so_and_how_many_there_are() {
     let root = tempfile::tempdir().unwrap();
     let total = LISTING_ENTRIES_MAX + 10;
-    fill(&root.path().join("big"), total);
+    fill(&root.path().join("big"), total, "f");
     let carafe = Carafe::serve(root.path(), &["--listing"]);
     let mut talk = Talk::to(carafe.addr());
     let page = talk.get("/big/").text();
@@ -76,7 +75,7 @@ fn a_list_that_nobody_waits_for_is_not_made() {
     let outer = tempfile::tempdir().unwrap();
     let root = outer.path().join("root");
     fs::create_dir(&root).unwrap();
-    fill(&root.join("big"), FILES);
+    fill(&root.join("big"), FILES, "f");
     fs::write(root.join("small"), "small bytes").unwrap();
     let calls = outer.path().join("calls");
     let options = ["-f", "-e", "trace=openat2"];
@@ -111,17 +110,17 @@ fn a_list_that_nobody_waits_for_is_not_made() {
 /// Clients who want the same and don't read hold it together.
 #[test]
 fn a_list_is_in_memory_once_however_many_have_it() {
-    const FILES: usize = 5_000;
-    const CLIENTS: u64 = 60;
+    const CLIENTS: u64 = 16;
     let root = tempfile::tempdir().unwrap();
-    fill(&root.path().join("big"), FILES);
+    // Long names: more than sockets take.
+    fill(&root.path().join("big"), 8_000, &"x".repeat(200));
     let carafe = Carafe::serve(root.path(), &["--listing"]);
     let mut talk = Talk::to(carafe.addr());
     let bytes = talk.get("/big/").text().len() as u64;
     let before = carafe.resident_bytes();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
-            let mut talk = Talk::to(carafe.addr());
+            let mut talk = Talk::narrow(carafe.addr());
             talk.say(get("/big/", ""));
             // One after the other: each gets a list of its own.
             assert_eq!(talk.head().status, 200);
@@ -130,10 +129,8 @@ fn a_list_is_in_memory_once_however_many_have_it() {
         .collect();
     let more = carafe.resident_bytes().saturating_sub(before);
     // The threads that make them have some memory of their own.
-    assert!(
-        more < CLIENTS / 3 * bytes,
-        "{more} bytes more for lists of {bytes}"
-    );
+    let bound = CLIENTS / 2 * bytes;
+    assert!(more < bound, "{more} bytes more for lists of {bytes}");
     drop(clients);
     drop(talk);
     carafe.stop_warned(&[]);
@@ -143,7 +140,7 @@ fn a_list_is_in_memory_once_however_many_have_it() {
 fn what_is_asked_for_now_is_listed_now() {
     let root = tempfile::tempdir().unwrap();
     let big = root.path().join("big");
-    fill(&big, 5_000);
+    fill(&big, 5_000, "f");
     let carafe = Carafe::serve(root.path(), &["--listing"]);
     for round in 0..5 {
         // Its list is under way.
