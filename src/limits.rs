@@ -336,13 +336,23 @@ pub const JOBS_MAX: u64 = 64;
 /// The longest reply that `say` prints, in bytes.
 pub const REPLY_BYTES_MAX: usize = 1024 * 1024;
 
-/// The longest line that answers a prompt, in bytes: no shorter than the longest text that
-/// `thank` takes.
-pub const ANSWER_BYTES_MAX: u64 = TEXT_BYTES_MAX as u64;
+/// The longest line that answers a prompt, in bytes: far beyond the longest name.
+pub const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+
+/// A typed text has fewer bytes than this in UTF-8, with the end of its line. A character of one byte
+/// in an older encoding takes up to three.
+pub const TYPED_TEXT_BYTES_MAX: u64 = 3 * TEXT_BYTES_MAX as u64 + 3;
 
 /// How often a `.part` that another download renamed or removed meanwhile is opened anew. Once is
 /// the rule; more means that others keep taking the same name.
 pub const PART_ATTEMPTS_MAX: u32 = 8;
+
+/// How many names beside a file are looked at for a `.part`: others may have taken the first ones, but
+/// who takes all of them means to.
+pub const PART_NAMES_MAX: u32 = 8;
+
+/// The longest name of a file, in bytes: `NAME_MAX` of Linux.
+pub const FILE_NAME_BYTES_MAX: usize = 255;
 
 /// What a soak learns of a first download is a hash of each block of so many bytes: 8 bytes of
 /// memory for 16 KiB, and a wrong byte is found within as many.

@@ -97,6 +97,32 @@ fn what_cannot_be_said_is_refused_before_connecting() {
 }
 
 #[test]
+fn a_text_of_64_kib_is_said_and_a_longer_one_refused() {
+    // What is typed has three bytes a character, and two in GBK.
+    let (longest, longer) = ("好".repeat(32 * 1024), "好".repeat(32 * 1024) + "!");
+    let server = serve(|mut stream| {
+        let mut text = vec![0; 64 * 1024];
+        stream.read_exact(&mut text).unwrap();
+        assert!(text.chunks(2).all(|pair| pair == b"\xba\xc3"));
+        stream.write_all(b"b").unwrap();
+    })
+    .to_string();
+    let outcome = say(&[&server], format!("{longest}\r\n").as_bytes());
+    outcome.is(0, "text: \n");
+    assert_eq!(outcome.stdout, b"b\n");
+
+    let untouched = Untouched::new();
+    let server = untouched.address().to_string();
+    let refused = |has| {
+        format!("carafe: text: it takes at most 65536 bytes in GBK, and this one has {has}\n")
+    };
+    say(&[&server, &"a".repeat(100_000)], b"").is(2, &refused("100000"));
+    say(&[&server], longer.as_bytes()).is(2, &format!("text: \n{}", refused("65537")));
+    let endless = "a".repeat(300_000);
+    say(&[&server], endless.as_bytes()).is(2, &format!("text: \n{}", refused("more")));
+}
+
+#[test]
 fn a_reply_is_one_line_and_steers_no_terminal() {
     let server = answering(b"a", b"one\ntwo\x1b[2J \"\xff\"").to_string();
     let outcome = say(&[&server, "a"], b"");

@@ -23,15 +23,25 @@ pub(super) fn server() -> Result<ServerAddress, Failure> {
 /// Asks for one line and returns its bytes, without the LF or CRLF that ends it.
 ///
 /// # Errors
-/// A usage failure: end of file, an unreadable stdin or an endless line.
+/// A usage failure: end of file, an unreadable stdin or a line that is too long.
 pub(super) fn line(question: &str) -> Result<Vec<u8>, Failure> {
+    let max = limits::ANSWER_BYTES_MAX;
+    let line = line_of_at_most(question, max)?;
+    line.ok_or_else(|| {
+        let line = format!("{question}the answer has more than {max} bytes");
+        Failure::usage(line)
+    })
+}
+
+/// As [`line`]; `None` for a line of so many bytes or more.
+///
+/// # Errors
+/// A usage failure: end of file or an unreadable stdin.
+pub(super) fn line_of_at_most(question: &str, max: u64) -> Result<Option<Vec<u8>>, Failure> {
     let mut stderr = io::stderr();
     let _ = stderr.write_all(question.as_bytes());
     let mut line = Vec::new();
-    let read = io::stdin()
-        .lock()
-        .take(limits::ANSWER_BYTES_MAX)
-        .read_until(b'\n', &mut line);
+    let read = io::stdin().lock().take(max).read_until(b'\n', &mut line);
     let ended = line.pop_if(|byte| *byte == b'\n').is_some();
     // Only a terminal that echoed the answer's LF has its cursor on a new line.
     if !(ended && io::stdin().is_terminal()) {
@@ -40,14 +50,12 @@ pub(super) fn line(question: &str) -> Result<Vec<u8>, Failure> {
     let complaint = match read {
         Err(error) => format!("cannot read the answer: {error}"),
         Ok(0) => "no answer: end of file".to_owned(),
-        Ok(count) if count as u64 == limits::ANSWER_BYTES_MAX => {
-            format!("the answer has more than {count} bytes")
-        }
+        Ok(count) if count as u64 == max => return Ok(None),
         Ok(_) => {
             if ended {
                 line.pop_if(|byte| *byte == b'\r');
             }
-            return Ok(line);
+            return Ok(Some(line));
         }
     };
     Err(Failure::usage(format!("{question}{complaint}")))

@@ -26,8 +26,7 @@ fn say(args: &SayArgs) -> Result<(), Failure> {
     };
     let text = match &args.text {
         Some(text) => text.clone(),
-        None => String::from_utf8(prompt::line("text: ")?)
-            .map_err(|_| Failure::usage("text: it is not UTF-8"))?,
+        None => ask_for_text(args.encoding)?,
     };
     let request = encode(&text, args.encoding)?;
     let mut connection = Connection::open(&server, &Patience::starting_now(args.patience))?;
@@ -55,6 +54,21 @@ fn say(args: &SayArgs) -> Result<(), Failure> {
     }
 }
 
+/// A text that is typed.
+fn ask_for_text(encoding: &'static Encoding) -> Result<String, Failure> {
+    let line = prompt::line_of_at_most("text: ", limits::TYPED_TEXT_BYTES_MAX)?;
+    let line = line.ok_or_else(|| too_long(encoding, None))?;
+    String::from_utf8(line).map_err(|_| Failure::usage("text: it is not UTF-8"))
+}
+
+/// A server of the tutorial's kind takes no more: what is cut off in silence was not said.
+fn too_long(encoding: &'static Encoding, bytes: Option<usize>) -> Failure {
+    let (max, name) = (limits::TEXT_BYTES_MAX, encoding.name());
+    let has = bytes.map_or("more".to_owned(), |bytes| bytes.to_string());
+    let line = format!("text: it takes at most {max} bytes in {name}, and this one has {has}");
+    Failure::usage(line)
+}
+
 /// Encodes the text as a whole or not at all.
 fn encode(text: &str, encoding: &'static Encoding) -> Result<Vec<u8>, Failure> {
     if text.is_empty() {
@@ -62,7 +76,10 @@ fn encode(text: &str, encoding: &'static Encoding) -> Result<Vec<u8>, Failure> {
     }
     let (bytes, _, replaced) = encoding.encode(text);
     if !replaced {
-        return Ok(bytes.into_owned());
+        return match bytes.len() {
+            0..=limits::TEXT_BYTES_MAX => Ok(bytes.into_owned()),
+            count => Err(too_long(encoding, Some(count))),
+        };
     }
     let mut utf8 = [0; 4];
     let unencodable = text
