@@ -106,7 +106,8 @@ pub struct GetArgs {
         long,
         value_name = "FILE",
         conflicts_with = "remote_name",
-        help = "Write to this file, or to standard output for - [default: [接收]NAME]"
+        help = "Write to this file, or to standard output for - [default: the remote name, with \
+                [接收] before a NAME]"
     )]
     pub output: Option<PathBuf>,
 
@@ -114,9 +115,18 @@ pub struct GetArgs {
     #[arg(
         short = 'O',
         long,
-        help = "Keep the remote name: the last component, without [接收]"
+        help = "Keep the remote name of a NAME, too, without [接收]"
     )]
     pub remote_name: bool,
+
+    /// Write files there; it is made if need be
+    #[arg(
+        short = 'P',
+        long = "directory-prefix",
+        value_name = "DIR",
+        conflicts_with = "output"
+    )]
+    pub directory: Option<PathBuf>,
 
     /// Downloads at once
     #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 1, value_parser = Count::new(1, limits::JOBS_MAX))]

@@ -491,7 +491,9 @@ fn another_url_starts_again() {
         carafe(left.folder.path()).args(["get", "-o", "x", &left.origin.url("/x?1")]),
         b"",
     );
-    outcome.is(0, "");
+    let url = left.origin.url("/x?1");
+    let line = format!("x.part is another URL's; {AGAIN}");
+    outcome.is(0, &format!("carafe: {url}: {line}\n"));
     left.is(&wine().body);
     assert_eq!(left.asked(), of_get(&[None]));
 }

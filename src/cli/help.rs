@@ -51,7 +51,10 @@ const THANK: &[Group] = &[
 ];
 
 const GET: &[Group] = &[
-    ("Where files go", &["output", "remote-name"]),
+    (
+        "Where files go",
+        &["output", "remote-name", "directory-prefix"],
+    ),
     (
         "How they are fetched",
         &["jobs", "sha256", "retries", "retry-delay", "unterminated"],
@@ -118,12 +121,12 @@ SIGHUP opens the access log and ROOT anew.";
 const GET_EXAMPLES: &str = "\
 Examples:
   carafe get localhost:7890 hello.txt    into [接收]hello.txt
-  carafe get -O http://localhost:7890/photos/big.jpg
+  carafe get -P photos http://localhost:7890/photos/big.jpg
   carafe get -o - gopher://localhost:7890/9hello.txt | wc -c
   carafe get                             asks, as the tutorial's client does
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 a file here, 4 network, 7 protocol,
-8 no such file, 9 another SHA-256.";
+8 no such file, 9 another SHA-256, 130 by Ctrl-C, which says what is kept.";
 
 const THANK_EXAMPLES: &str = "\
 Examples:

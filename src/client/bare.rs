@@ -30,14 +30,14 @@ pub(super) fn fetch(
     server: &ServerAddress,
     name: &[u8],
 ) -> Result<Came, Failure> {
-    if download.args.unterminated {
+    if download.session.args.unterminated {
         return ask_once(download, server, name, Ending::Open);
     }
     match ask_once(download, server, name, Ending::LineFeed)? {
         Came::Nothing => {
-            if download.console.is_verbose() {
+            if download.session.console.is_verbose() {
                 let label = Escaped(&download.order.label);
-                download.console.tell(&format!(
+                download.session.console.tell(&format!(
                     "{label}: nothing came; trying once more without the LF"
                 ));
             }

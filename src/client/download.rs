@@ -1,10 +1,12 @@
 //! One file on its way: what every protocol shares, from the target to the last line.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use indicatif::ProgressBar;
 
 use super::connection::Patience;
+use super::interrupt::Running;
 use super::progress::Console;
 use super::target::{Destination, Target};
 use super::url::Source;
@@ -19,6 +21,16 @@ pub(super) struct Order {
     pub(super) label: Vec<u8>,
     pub(super) source: Source,
     pub(super) destination: Destination,
+}
+
+/// What all downloads of one command share.
+#[derive(Debug)]
+pub(super) struct Session<'a> {
+    pub(super) args: &'a GetArgs,
+    pub(super) console: Arc<Console>,
+    pub(super) running: Running,
+    /// The permission bits of a new file.
+    pub(super) new_mode: u32,
 }
 
 /// How a download ended, when it ended in order.
@@ -36,8 +48,7 @@ pub(super) enum Came {
 #[derive(Debug)]
 pub(super) struct Download<'a> {
     pub(super) order: &'a Order,
-    pub(super) args: &'a GetArgs,
-    pub(super) console: &'a Console,
+    pub(super) session: &'a Session<'a>,
     pub(super) patience: Patience,
     pub(super) target: Target,
     pub(super) progress: ProgressBar,
@@ -50,22 +61,20 @@ impl<'a> Download<'a> {
     ///
     /// # Errors
     /// Why there is no file; what is left of it is told.
-    pub(super) fn run(
-        order: &'a Order,
-        args: &'a GetArgs,
-        console: &'a Console,
-    ) -> Result<Came, Failure> {
+    pub(super) fn run(order: &'a Order, session: &'a Session<'a>) -> Result<Came, Failure> {
         let started = Instant::now();
+        let (args, console) = (session.args, &session.console);
         let mut download = Self {
             order,
-            args,
-            console,
+            session,
             patience: Patience::starting_now(args.patience),
-            target: Target::at(&order.destination, args.sha256.is_some())?,
+            target: Target::at(&order.destination, session.new_mode, args.sha256.is_some())?,
             progress: console.bar(&order.label, &order.destination),
             resumed_bytes: 0,
         };
+        let entered = session.running.enter(&order.label, download.target.left());
         let result = download.fetch();
+        drop(entered);
         console.finish(&download.progress);
         if let Ok(Came::Whole(bytes)) = result
             && (console.is_verbose() || console.is_watched(&order.destination))
@@ -90,6 +99,7 @@ impl<'a> Download<'a> {
             Source::Bare { server, name } => bare::fetch(self, server, name),
             Source::Http(url) => fetch::fetch(self, url),
         };
+        self.tell_notes();
         let result = result.and_then(|came| match came {
             Came::Nothing => Err(Failure::new(
                 Exit::NoFile,
@@ -99,7 +109,7 @@ impl<'a> Download<'a> {
             Came::Enough => Ok(came),
         });
         result.map_err(|mut failure| {
-            if let Some(kept) = self.target.kept() {
+            if let Some(kept) = self.target.left().kept() {
                 failure.line = format!("{}; {kept}", failure.line);
             }
             failure
@@ -108,7 +118,7 @@ impl<'a> Download<'a> {
 
     /// Bytes with another digest never take the target's name, nor are they continued.
     fn finish(&mut self) -> Result<(), Failure> {
-        if let Some(expected) = &self.args.sha256 {
+        if let Some(expected) = &self.session.args.sha256 {
             let got = self.target.sha256();
             if got.as_deref() != Some(expected) {
                 self.target.forget()?;
@@ -120,9 +130,16 @@ impl<'a> Download<'a> {
         self.target.finish()
     }
 
+    /// Says what the target has found.
+    pub(super) fn tell_notes(&mut self) {
+        for line in self.target.take_notes() {
+            self.note(&line);
+        }
+    }
+
     /// Says something about this download unless it is to be quiet.
     pub(super) fn note(&self, line: &str) {
         let name = Escaped(&self.order.label);
-        self.console.note(&format!("{name}: {line}"));
+        self.session.console.note(&format!("{name}: {line}"));
     }
 }

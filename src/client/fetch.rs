@@ -20,7 +20,11 @@ use crate::cli::Exit;
 /// The last try's.
 pub(super) fn fetch(download: &mut Download<'_>, url: &HttpUrl) -> Result<Came, Failure> {
     let held = download.target.earlier(&url.identity())?;
-    let mut retries = Retries::new(download.args.retries, download.args.retry_delay);
+    download.tell_notes();
+    let mut retries = Retries::new(
+        download.session.args.retries,
+        download.session.args.retry_delay,
+    );
     let mut fetch = Fetch {
         client: Client::new(download.patience),
         download,
@@ -82,6 +86,9 @@ impl Fetch<'_, '_> {
                     let Some(rest) = record.continued_by(headers, from) else {
                         return self.afresh("the server sends another part than it was asked for");
                     };
+                    self.download
+                        .target
+                        .set_modified(resume::last_modified(headers));
                     if let Some(came) = self.append(response, from, rest)? {
                         return Ok(came);
                     }
@@ -132,7 +139,11 @@ impl Fetch<'_, '_> {
         }
         let record = Record::of(&self.url.identity(), headers);
         let length = resume::content_length(headers);
+        self.download
+            .target
+            .set_modified(resume::last_modified(headers));
         self.download.target.begin(record.as_ref())?;
+        self.download.tell_notes();
         self.held = record;
         progress::begin(&self.download.progress, 0, length);
         if self.receive(response, u64::MAX)? {
@@ -190,8 +201,10 @@ impl Fetch<'_, '_> {
     }
 
     /// Whether the server still has the version of which every byte is here.
-    fn is_unchanged(&self, record: &Record, bytes: u64) -> Result<bool, Trouble> {
+    fn is_unchanged(&mut self, record: &Record, bytes: u64) -> Result<bool, Trouble> {
         let response = self.client.ask(&Method::HEAD, self.url, None)?;
+        let modified = resume::last_modified(&response.headers);
+        self.download.target.set_modified(modified);
         let is_ok = response.status == StatusCode::OK;
         Ok(is_ok && record.is_whole_by(&response.headers, bytes))
     }

@@ -2,29 +2,31 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::fs;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::download::{Came, Download, Order};
+use rustix::fs::Mode;
+use rustix::process::umask;
+
+use super::download::{Came, Download, Order, Session};
+use super::interrupt::{self, Running};
 use super::progress::Console;
 use super::target::{self, Destination};
 use super::url::{self, Source};
-use super::{Failure, pool, prompt};
+use super::{Failure, local_name, pool, prompt, tell};
 use crate::cli::{Exit, First, GetArgs, ServerAddress};
 use crate::escape::Escaped;
 use crate::limits;
-
-/// Goes before the name of what was received, as the source's client has it.
-const RECEIVED: &[u8] = "[接收]".as_bytes();
 
 /// Downloads everything asked for, and goes on after one that failed. Ends with the lowest number
 /// of those that failed, as wget does.
 #[must_use]
 pub fn run(args: &GetArgs) -> Exit {
-    match orders(args) {
+    match orders(args).and_then(|orders| make_directory(args).map(|()| orders)) {
         Ok(orders) => download_all(&orders, args),
         Err(failure) => failure.report(),
     }
@@ -62,11 +64,13 @@ fn orders(args: &GetArgs) -> Result<Vec<Order>, Failure> {
 /// A name on a server of the bare protocol.
 fn named(server: ServerAddress, name: &[u8], args: &GetArgs) -> Result<Order, Failure> {
     check_name(name)?;
-    let last = name.rsplit(|&byte| byte == b'/').next().unwrap_or(name);
-    let is_fit = !matches!(last, b"" | b"." | b"..");
+    let mut local = last_component(name).map(local_name::escaped);
+    if !args.remote_name {
+        local = local.map(local_name::received);
+    }
     Ok(Order {
         label: name.to_vec(),
-        destination: destination(name, is_fit.then_some(last), args)?,
+        destination: destination(name, local, args)?,
         source: Source::Bare {
             server,
             name: name.to_vec(),
@@ -78,21 +82,29 @@ fn named(server: ServerAddress, name: &[u8], args: &GetArgs) -> Result<Order, Fa
 fn located(url: &[u8], args: &GetArgs) -> Result<Order, Failure> {
     let wont_do = |why| Failure::usage(format!("'{}' won't do: {why}", Escaped(url)));
     let source = url::parse(url).map_err(wont_do)?;
-    let order = match source {
-        Source::Bare { server, name } => Order {
-            label: url.to_vec(),
-            ..named(server, &name, args)?
-        },
-        Source::Http(http_url) => Order {
-            label: url.to_vec(),
-            destination: destination(url, http_url.file_name().as_deref(), args)?,
-            source: Source::Http(http_url),
-        },
+    let last = match &source {
+        Source::Bare { name, .. } => {
+            check_name(name)?;
+            last_component(name).map(<[u8]>::to_vec)
+        }
+        Source::Http(_) if args.unterminated => {
+            return Err(Failure::usage("--unterminated is for the bare protocol"));
+        }
+        Source::Http(http_url) => http_url.file_name(),
     };
-    if args.unterminated && matches!(order.source, Source::Http(_)) {
-        return Err(Failure::usage("--unterminated is for the bare protocol"));
-    }
-    Ok(order)
+    let local = last.as_deref().map(local_name::escaped);
+    Ok(Order {
+        label: url.to_vec(),
+        destination: destination(url, local, args)?,
+        source,
+    })
+}
+
+/// The last component of a name, if it can be a file's.
+fn last_component(name: &[u8]) -> Option<&[u8]> {
+    let last = name.rsplit(|&byte| byte == b'/').next().unwrap_or(name);
+    let is_fit = !matches!(last, b"" | b"." | b"..");
+    is_fit.then_some(last)
 }
 
 /// Two downloads must not write one file.
@@ -102,7 +114,11 @@ fn check_apart(orders: &[Order]) -> Result<(), Failure> {
         let Destination::File(file) = &order.destination else {
             continue;
         };
-        for path in [file.clone(), target::part_of(file), target::meta_of(file)] {
+        for path in [
+            file.clone(),
+            target::part_of(file, 0),
+            target::meta_of(file, 0),
+        ] {
             if let Some(path) = paths.replace(path) {
                 let path = Escaped(path.as_os_str().as_bytes());
                 let line = format!("{path}: two names would be written to it");
@@ -128,31 +144,60 @@ fn check_name(name: &[u8]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where to write; without `-o`, to the last component of the name, if that can be a file's.
-fn destination(label: &[u8], last: Option<&[u8]>, args: &GetArgs) -> Result<Destination, Failure> {
+/// Where to write; without `-o`, to the local name of the remote file, if it has one.
+fn destination(
+    label: &[u8],
+    local: Option<Vec<u8>>,
+    args: &GetArgs,
+) -> Result<Destination, Failure> {
     match &args.output {
         Some(file) if target::is_stdout(file) => return Ok(Destination::Stdout),
         Some(file) => return Ok(Destination::File(file.clone())),
         None => {}
     }
-    let Some(last) = last else {
+    let Some(local) = local else {
         let line = format!("'{}': no file's name; -o FILE gives one", Escaped(label));
         return Err(Failure::usage(line));
     };
-    let prefix = if args.remote_name { b"" } else { RECEIVED };
-    let file = OsString::from_vec([prefix, last].concat());
-    Ok(Destination::File(PathBuf::from(file)))
+    let file = PathBuf::from(OsString::from_vec(local));
+    Ok(Destination::File(match &args.directory {
+        Some(directory) => directory.join(file),
+        None => file,
+    }))
+}
+
+/// Makes the folder that files are to go to, as wget does.
+fn make_directory(args: &GetArgs) -> Result<(), Failure> {
+    let Some(directory) = &args.directory else {
+        return Ok(());
+    };
+    fs::create_dir_all(directory).map_err(|error| {
+        let directory = Escaped(directory.as_os_str().as_bytes());
+        Failure::new(Exit::FileIo, format!("cannot make {directory}: {error}"))
+    })
 }
 
 fn download_all(orders: &[Order], args: &GetArgs) -> Exit {
-    let console = Console::new(args.patience.verbosity);
+    // Asking for the mask sets it; there is only this thread yet.
+    let mask = umask(Mode::empty());
+    umask(mask);
+    let session = Session {
+        args,
+        console: Arc::new(Console::new(args.patience.verbosity)),
+        running: Running::default(),
+        new_mode: 0o666 & !mask.bits(),
+    };
+    let console = &session.console;
+    if let Err(error) = interrupt::listen(Arc::clone(console), session.running.clone()) {
+        tell(&format!("no signal can be caught: {error}"));
+    }
     let exit = Mutex::new(Exit::Done);
     let note = |failure| {
         let mut exit = exit.lock().unwrap_or_else(PoisonError::into_inner);
         *exit = worse(*exit, failure);
     };
     pool::each(orders, workers(orders, args), |order| {
-        match Download::run(order, args, &console) {
+        match Download::run(order, &session) {
             // Nobody reads what else would come, nor a complaint.
             Ok(Came::Enough) => {
                 note(Exit::FileIo);

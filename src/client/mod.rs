@@ -8,6 +8,8 @@ mod connection;
 mod download;
 mod fetch;
 mod http;
+mod interrupt;
+mod local_name;
 mod pool;
 mod progress;
 mod prompt;

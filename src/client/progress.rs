@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::target::Destination;
 use super::tell;
@@ -27,6 +27,13 @@ impl Console {
     /// Writes one line, above the bars.
     pub(super) fn tell(&self, line: &str) {
         self.bars.suspend(|| tell(line));
+    }
+
+    /// Takes all bars away: the program is about to end.
+    pub(super) fn clear(&self) {
+        // A terminal that has gone has no bars.
+        let _ = self.bars.clear();
+        self.bars.set_draw_target(ProgressDrawTarget::hidden());
     }
 
     /// Writes one line unless it is to be quiet.

@@ -107,14 +107,20 @@ impl Record {
         serde_json::to_vec(self).expect("strings and a number have a form in JSON")
     }
 
-    /// Reads what [`Record::to_bytes`] wrote; `None` for a torn one, another URL's, or a part that
-    /// is longer than its whole.
-    pub(super) fn from_bytes(bytes: &[u8], url: &str, part_bytes: u64) -> Option<Self> {
+    /// Reads what [`Record::to_bytes`] wrote; `None` for a torn one.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let record: Self = serde_json::from_slice(bytes).ok()?;
-        let is_fit = record.url == url
-            && record.length.is_none_or(|length| part_bytes <= length)
-            && record.validator.if_range().is_some();
-        is_fit.then_some(record)
+        record.validator.if_range().is_some().then_some(record)
+    }
+
+    /// Whether it is this URL's.
+    pub(super) fn is_of(&self, url: &str) -> bool {
+        self.url == url
+    }
+
+    /// Whether so many bytes of it may be here: not more than the whole has.
+    pub(super) fn may_have(&self, bytes: u64) -> bool {
+        self.length.is_none_or(|length| bytes <= length)
     }
 
     pub(super) fn validator(&self) -> &Validator {
@@ -184,6 +190,11 @@ pub(super) fn unsatisfied_length(headers: &HeaderMap) -> Option<u64> {
         Range::Unsatisfied { total } => Some(total),
         Range::Of { .. } => None,
     }
+}
+
+/// When the file was last modified, if the head says so.
+pub(super) fn last_modified(headers: &HeaderMap) -> Option<SystemTime> {
+    date(only(headers, LAST_MODIFIED)?)
 }
 
 /// The length that the head gives, in bytes. In chunks it counts for nothing: RFC 9112, 6.3.
@@ -278,17 +289,17 @@ mod tests {
     #[test]
     fn a_record_is_whole_or_none() {
         let bytes = record(Some(10)).to_bytes();
-        let read = |bytes: &[u8], url| Record::from_bytes(bytes, url, 10);
-        assert_eq!(read(&bytes, "http://h/x"), Some(record(Some(10))));
+        assert_eq!(Record::parse(&bytes), Some(record(Some(10))));
         for cut in 0..bytes.len() {
-            assert_eq!(read(&bytes[..cut], "http://h/x"), None, "{cut}");
+            assert_eq!(Record::parse(&bytes[..cut]), None, "{cut}");
         }
-        assert_eq!(read(&bytes, "http://h/y"), None);
-        assert_eq!(Record::from_bytes(&bytes, "http://h/x", 11), None);
         let forged = String::from_utf8(bytes)
             .unwrap()
             .replace("\\\"a\\\"", "\\\"a\\\"\\r\\n");
-        assert_eq!(read(forged.as_bytes(), "http://h/x"), None);
+        assert_eq!(Record::parse(forged.as_bytes()), None);
+        let record = record(Some(10));
+        assert!(record.is_of("http://h/x") && !record.is_of("http://h/y"));
+        assert!(record.may_have(10) && !record.may_have(11));
     }
 
     #[test]
