@@ -442,3 +442,89 @@ fn an_interrupted_download_goes_on_as_the_readme_says() {
     assert_step(&steps[1], &String::from_utf8(output.stdout).unwrap());
     assert!(fs::read(scene.folder.path().join("big.bin")).unwrap() == file);
 }
+
+// ---- the flags ----
+
+/// A flag as the help has it.
+struct Flag {
+    short: Option<String>,
+    long: String,
+    default: Option<String>,
+}
+
+fn flags_of(command: &str) -> Vec<Flag> {
+    let help = common::run_carafe(&[command.as_ref(), "--help".as_ref()]);
+    let help = String::from_utf8(help.stdout).unwrap();
+    let (help, _) = help.split_once("\nExamples:").unwrap();
+    let beginning = Regex::new(r"(?m)^ +(?:-(\w), )?--([a-z0-9-]+)").unwrap();
+    let default = Regex::new(r"\[default: ([^\]]*)\]").unwrap();
+    let ends = beginning.find_iter(help).skip(1).map(|found| found.start());
+    let ends = ends.chain([help.len()]);
+    let flags = beginning.captures_iter(help).zip(ends).map(|(flag, end)| {
+        let text: Vec<_> = help[flag.get(0).unwrap().start()..end]
+            .split_whitespace()
+            .collect();
+        Flag {
+            short: flag.get(1).map(|short| short.as_str().to_owned()),
+            long: flag[2].to_owned(),
+            default: default
+                .captures(&text.join(" "))
+                .map(|default| default[1].to_owned()),
+        }
+    });
+    flags.filter(|flag| flag.long != "help").collect()
+}
+
+/// The cells of the rows about flags in a section.
+fn flag_rows(section: &str) -> Vec<Vec<&'static str>> {
+    let begin = README.find(&format!("\n## {section}\n")).unwrap() + 1;
+    let section = &README[begin..];
+    let section = &section[..section.find("\n## ").unwrap()];
+    let rows = section.lines().filter(|line| line.starts_with("| `-"));
+    rows.map(|row| row.split('|').map(str::trim).collect())
+        .collect()
+}
+
+#[test]
+fn the_tables_of_flags_are_those_of_the_help() {
+    // Soak's is told whole by docs/soak.md.
+    for (command, section, is_whole) in [
+        ("serve", "Serving", true),
+        ("get", "Downloading", true),
+        ("soak", "Soak a server in one line", false),
+    ] {
+        let (flags, rows) = (flags_of(command), flag_rows(section));
+        let named = Regex::new(r"(?:^|[` ])(--?[A-Za-z0-9][A-Za-z0-9-]*)").unwrap();
+        for row in &rows {
+            for name in named.captures_iter(row[1]) {
+                let name = name[1].trim_start_matches('-');
+                let is_it = |flag: &&Flag| flag.long == name || flag.short.as_deref() == Some(name);
+                let is_repeated = ["vv"].contains(&name);
+                let flag = flags.iter().find(is_it);
+                assert!(
+                    is_repeated || flag.is_some(),
+                    "{command}: there is no {name}"
+                );
+                if let (Some(flag), "serve", false) = (flag, command, row[2].is_empty()) {
+                    assert_eq!(flag.default.as_deref(), Some(row[2]), "--{}", flag.long);
+                }
+            }
+        }
+        let names: Vec<_> = rows
+            .iter()
+            .flat_map(|row| named.captures_iter(row[1]))
+            .map(|name| name[1].to_owned())
+            .collect();
+        for flag in flags.iter().filter(|_| is_whole) {
+            let short = flag.short.as_ref().map(|short| format!("-{short}"));
+            let is_told = names.contains(&format!("--{}", flag.long))
+                || short.is_some_and(|short| names.contains(&short))
+                || (command == "get" && ["quiet", "verbose"].contains(&flag.long.as_str()));
+            assert!(
+                is_told,
+                "{command}: the README doesn't tell of --{}",
+                flag.long
+            );
+        }
+    }
+}

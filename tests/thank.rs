@@ -99,6 +99,21 @@ fn what_could_steer_a_terminal_is_escaped_and_what_is_no_text_replaced() {
 }
 
 #[test]
+fn a_long_text_is_printed_whole_and_logged_by_its_beginning() {
+    let (carafe, printed) = server(&[]);
+    let text = "x".repeat(60_000);
+    assert_eq!(
+        exchange_half_closed(carafe.addr(), text.as_bytes()).unwrap(),
+        THANKS
+    );
+    printed.wait_for(&format!("{text}\n"));
+    let log = carafe.stop_warned(&[]);
+    let line = log.lines().find(|line| line.contains("\"xxx"));
+    let line = line.unwrap();
+    assert!(line.contains("x...\" ") && line.len() < 500, "{line}");
+}
+
+#[test]
 fn a_client_that_leaves_without_a_text_prints_no_line() {
     let (carafe, printed) = server(&[]);
     let mut client = connect(carafe.addr());
