@@ -349,7 +349,7 @@ fn one_line(error: &clap::Error) -> String {
     ) {
         (ErrorKind::ValueValidation, Some(flag), Some(value), Some(takes)) => {
             let flag = flag
-                .split(" <")
+                .split([' ', '='])
                 .next()
                 .unwrap_or(&flag)
                 .trim_matches(['<', '>', '[', ']']);
@@ -540,6 +540,38 @@ mod tests {
         (
             "serve --metrics localhost:9100",
             "--metrics: 'localhost:9100' won't do: it takes ADDR:PORT",
+        ),
+        (
+            "serve --mime foo=bar",
+            "--mime: 'foo=bar' won't do: it takes EXT=TYPE with a media type such as text/plain",
+        ),
+        (
+            "serve --mime a/b=text/plain",
+            "--mime: 'a/b=text/plain' won't do: it takes EXT=TYPE with an extension such as log",
+        ),
+        (
+            "serve --mime log",
+            "--mime: 'log' won't do: it takes EXT=TYPE, as in log=text/plain",
+        ),
+        (
+            "serve --index a/b",
+            "--index: 'a/b' won't do: it takes a file's name without a slash",
+        ),
+        (
+            "serve --index ../x",
+            "--index: '../x' won't do: it takes a file's name without a slash, and without a dot in front",
+        ),
+        (
+            "serve --index .x",
+            "--index: '.x' won't do: it takes a file's name",
+        ),
+        (
+            "serve --hidden=x",
+            "--hidden: 'x' won't do: it takes a name that begins with a dot",
+        ),
+        (
+            "serve --hidden=.a/b",
+            "--hidden: '.a/b' won't do: it takes a name that begins with a dot",
         ),
         (
             "serve --log-format xml",

@@ -149,7 +149,7 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
 }
 
 fn open_root(args: &ServeArgs, tags: &TagKey) -> Result<Http, Failure> {
-    let mut root = Root::open(&args.root, args.hidden).map_err(|error| {
+    let mut root = Root::open(&args.root, args.dotfiles()).map_err(|error| {
         let shown = Escaped(args.root.as_os_str().as_encoded_bytes());
         Failure::usage(format!(
             "ROOT: '{shown}' won't do: it takes a folder ({error})"

@@ -77,6 +77,7 @@ fn root_beside_a_secret() -> tempfile::TempDir {
         ("www/.hidden", "hidden"),
         ("www/.d/b", "hidden deeper"),
         ("www/...", "three dots"),
+        ("www/.well-known/x", "for HTTP"),
         ("www/etc/passwd", "only a name"),
     ])
 }
@@ -92,12 +93,13 @@ fn no_name_leads_out_of_the_root() {
         ("../secret", dotdot),
         ("/../secret", dotdot),
         ("/../../../../../../../../etc/passwd", dotdot),
-        ("d/../a", dotdot),
         ("d/../../secret", dotdot),
+        ("./../secret", dotdot),
+        ("d/./../../a", dotdot),
         ("a/../../secret", dotdot),
         ("no/../../secret", dotdot),
-        ("d/..", dotdot),
-        (".//..//secret", dotdot),
+        ("d/..", "an empty name"),
+        (".//..//secret", "no such file"),
         // Nothing is decoded, and a backslash is a letter.
         ("%2e%2e/secret", "no such file"),
         ("..%2fsecret", "no such file"),
@@ -108,6 +110,17 @@ fn no_name_leads_out_of_the_root() {
         ("..;/secret", "no such file"),
     ] {
         assert_refused(&carafe, name.as_bytes(), why);
+    }
+    // Within the root they are resolved, by their bytes: what is on the way need not be there.
+    for name in [
+        "d/../a",
+        "./a",
+        "/d/./../a",
+        "no/../a",
+        "a/../a",
+        "d/../d/../a",
+    ] {
+        assert_served(&carafe, name.as_bytes(), "inside");
     }
     // Overlong UTF-8 of a dot or a slash is not decoded either.
     assert_refused(&carafe, b"\xc0\xae\xc0\xae/secret", "no such file");
@@ -137,14 +150,24 @@ fn hidden_names_are_served_only_when_asked_for() {
         ("/.hidden", "hidden"),
         (".d/b", "hidden deeper"),
         ("...", "three dots"),
-        ("./a", "inside"),
-        ("d/./b", "deeper"),
+        ("d/../.hidden", "hidden"),
+        (".well-known/x", "for HTTP"),
     ];
     let carafe = Carafe::serve(&outer.path().join("www"), &[]);
     for (name, _) in rows {
         assert_refused(&carafe, name.as_bytes(), "a component begins with a dot");
     }
-    assert_served(&carafe, b"d/b", "deeper");
+    for name in [&b"d/b"[..], b"./d/b", b"d/./b", b".hidden/../d/b"] {
+        assert_served(&carafe, name, "deeper");
+    }
+    carafe.stop_clean();
+    // By name.
+    let carafe = Carafe::serve(&outer.path().join("www"), &["--hidden=.d", "--hidden=..."]);
+    assert_served(&carafe, b".d/b", "hidden deeper");
+    assert_served(&carafe, b"...", "three dots");
+    for name in [&b".hidden"[..], b".d/../.hidden", b".well-known/x"] {
+        assert_refused(&carafe, name, "a component begins with a dot");
+    }
     carafe.stop_clean();
     let carafe = Carafe::serve(&outer.path().join("www"), &["--hidden"]);
     for (name, expected) in rows {

@@ -10,6 +10,7 @@
 mod common;
 mod talk;
 
+use std::fs;
 use std::os::unix::fs::symlink;
 
 use common::{Carafe, ENDED, PATIENT, count_lines, exchange, exchange_half_closed, root_with};
@@ -28,6 +29,9 @@ fn server(flags: &[&str]) -> (TempDir, Carafe) {
         ("www/with-index/home.txt", "home\n"),
         ("www/without/x", "x\n"),
         ("www/.hidden", "secret\n"),
+        ("www/.well-known/security.txt", "well known\n"),
+        ("www/.well-known/.hidden", "secret\n"),
+        ("www/without/.well-known/x", "secret\n"),
         ("www/without/.hidden", "secret\n"),
         ("www/接 收%.txt", "odd name\n"),
         ("www/GET", "a file named GET\n"),
@@ -106,13 +110,19 @@ fn what_is_not_served_is_missing() {
         "/../outside",
         "/%2e%2e/outside",
         "/..%2foutside",
-        "/without/../a.txt",
-        "/./a.txt",
+        "/without/../../a.txt",
+        "/a.txt/../.hidden",
+        "/.well-known/.hidden",
+        "/without/.well-known/x",
+        "/.well-known",
+        "/.well-known/",
+        "/.well-knownx",
         "/absolute",
         "/climbing",
         "/fifo",
         "/a.txt/",
         "/a.txt/x",
+        "/without",
         "/without/",
         "/",
         "/接",
@@ -139,6 +149,12 @@ fn what_is_not_served_is_missing() {
         ("/%E6%8E%A5%20%e6%94%b6%25.txt", "odd name\n"),
         ("/接%20收%25.txt", "odd name\n"),
         ("/without//x", "x\n"),
+        ("/./a.txt", "content of a\n"),
+        ("/without/../a.txt", "content of a\n"),
+        ("/no/%2e%2e/%2e/a.txt", "content of a\n"),
+        ("/.hidden/../a.txt", "content of a\n"),
+        ("/.well-known/security.txt", "well known\n"),
+        ("/without/../.well-known/./security.txt", "well known\n"),
         ("/without%2Fx", "x\n"),
         ("http://other.example:1/a.txt?q", "content of a\n"),
         ("HTTP://h/without/x", "x\n"),
@@ -200,7 +216,6 @@ fn folders_and_their_index() {
         ("/with-index", "with-index/"),
         ("/with-index?a=b&c", "with-index/?a=b&c"),
         ("//with-index", "../with-index/"),
-        ("/without", "without/"),
     ] {
         let answer = talk.get(path);
         assert_eq!(answer.status, 301, "{path}");
@@ -220,6 +235,99 @@ fn folders_and_their_index() {
     carafe.stop_clean();
     let (_root, carafe) = server(&["--index", ""]);
     assert_eq!(ask(carafe.addr(), &get("/with-index/", "")).status, 404);
+    carafe.stop_clean();
+}
+
+#[test]
+fn what_would_not_be_shown_is_not_told() {
+    // An index that can't be served: a link that leads out, as good as one without permission.
+    let prepare = |root: &TempDir| {
+        fs::create_dir(root.path().join("www/covered")).unwrap();
+        symlink("../../outside", root.path().join("www/covered/index.html")).unwrap();
+        fs::create_dir_all(root.path().join("www/odd/index.html")).unwrap();
+    };
+    for (flags, rows) in [
+        (
+            &[][..],
+            [
+                ("/without", 404),
+                ("/covered", 404),
+                ("/odd", 404),
+                ("/with-index", 301),
+            ],
+        ),
+        (
+            &["--listing"],
+            [
+                ("/without", 301),
+                ("/covered", 404),
+                ("/odd", 301),
+                ("/with-index", 301),
+            ],
+        ),
+        (
+            &["--listing", "--index", ""],
+            [
+                ("/without", 301),
+                ("/covered", 301),
+                ("/odd", 301),
+                ("/with-index", 301),
+            ],
+        ),
+        (
+            &["--index", ""],
+            [
+                ("/without", 404),
+                ("/covered", 404),
+                ("/odd", 404),
+                ("/with-index", 404),
+            ],
+        ),
+    ] {
+        let (root, carafe) = server(flags);
+        prepare(&root);
+        let mut talk = Talk::to(carafe.addr());
+        for (path, status) in rows {
+            assert_eq!(talk.get(path).status, status, "{path} {flags:?}");
+            let shown = if status == 404 { 404 } else { 200 };
+            assert_eq!(
+                talk.get(&format!("{path}/")).status,
+                shown,
+                "{path}/ {flags:?}"
+            );
+        }
+        drop(talk);
+        carafe.stop_clean();
+    }
+}
+
+#[test]
+fn a_selector_ends_at_its_tab_if_nothing_has_that_name() {
+    let (root, carafe) = server(&["--listing"]);
+    fs::write(root.path().join("www/with\ttab"), "a tab\n").unwrap();
+    fs::create_dir(root.path().join("www/folder\t$")).unwrap();
+    let menu = |name: &str| exchange(carafe.addr(), format!("{name}\r\n").as_bytes()).unwrap();
+    let text = |name: &str| String::from_utf8(menu(name)).unwrap();
+    // Gopher+, and search terms.
+    assert_eq!(text("a.txt\t$"), "content of a\n");
+    assert_eq!(text("/a.txt\t+\t1"), "content of a\n");
+    assert_eq!(text("a.txt\tsearch terms"), "content of a\n");
+    assert_eq!(text("GET\t$"), "a file named GET\n");
+    assert_eq!(text("with\ttab"), "a tab\n");
+    assert_eq!(text("with\ttab\t$"), "");
+    assert_eq!(text("missing\t$"), "");
+    assert_eq!(text(".hidden\t$"), "");
+    let top = text("/");
+    assert!(
+        top.contains("0a.txt\ta.txt\t") || top.contains("0a.txt\t/a.txt\t"),
+        "{top}"
+    );
+    assert_eq!(text("\t$"), top);
+    assert_eq!(text("/\t$"), top);
+    assert_eq!(text("./without/..\t$"), top);
+    assert_eq!(text("without\t$"), text("without"));
+    assert!(text("without/\tterms").starts_with("9x\t"));
+    assert_eq!(text("folder\t$"), ".\r\n", "it has that name");
     carafe.stop_clean();
 }
 

@@ -349,3 +349,43 @@ fn get_resumes_what_is_the_same_and_nothing_else() {
     }
     assert_eq!(replies.len(), 4, "{lines}{text}");
 }
+
+#[test]
+fn apt_reads_a_flat_repository() {
+    if !has_tool("apt-get") {
+        return;
+    }
+    // apt only looks at its length and its SHA-256.
+    let package = b"as good as a package";
+    let index = "Package: pour\nVersion: 1\nArchitecture: all\nMaintainer: nobody\n\
+                 Filename: ./pour_1_all.deb\nSize: 20\nDescription: none\nSHA256: ";
+    let root = root_with(&[("pour_1_all.deb", package.as_slice())]);
+    let hash = shell(
+        r#"sha256sum "$1" | cut -d' ' -f1"#,
+        &[root.path().join("pour_1_all.deb").as_os_str()],
+    );
+    fs::write(
+        root.path().join("Packages"),
+        [index.as_bytes(), &hash].concat(),
+    )
+    .unwrap();
+    let carafe = Carafe::serve(root.path(), &[]);
+    let folder = tempfile::tempdir().unwrap();
+    run(
+        &carafe,
+        folder.path(),
+        r#"mkdir -p etc/apt/sources.list.d etc/apt/preferences.d dpkg downloads
+        mkdir -p var/lib/apt/lists/partial var/cache/apt/archives/partial
+        touch dpkg/status
+        echo "deb [trusted=yes] $1/ ./" > etc/apt/sources.list
+        printf '%s\n' "Dir \"$2\";" "Dir::State::status \"$2/dpkg/status\";" \
+            'APT::Sandbox::User "root";' 'Acquire::http::Proxy "DIRECT";' > apt.conf
+        export APT_CONFIG="$2/apt.conf"
+        apt-get -q update >&2
+        cd downloads
+        apt-get -q download pour >&2"#,
+    );
+    let got = fs::read(folder.path().join("downloads/pour_1_all.deb")).unwrap();
+    assert_same("the package", &got, package);
+    carafe.stop_clean();
+}

@@ -7,11 +7,13 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 
 use super::{Count, Verbosity, address, duration, log_format, port, size, socket_address, timeout};
 use crate::access_log::Format as LogFormat;
 use crate::http::mime::Override;
 use crate::limits;
+use crate::services::root::DotFiles;
 
 /// `carafe serve`.
 #[derive(Args, Debug)]
@@ -61,7 +63,8 @@ pub struct ServeArgs {
     pub exact_names: bool,
 
     /// HTTP: the file that stands for its folder; an empty name for none
-    #[arg(long, value_name = "NAME", default_value = "index.html")]
+    #[arg(long, value_name = "NAME", default_value = "index.html",
+          value_parser = OsStringValueParser::new().try_map(index_name))]
     pub index: OsString,
 
     /// List folders: a page, JSON, or a Gopher menu for clients of the bare protocol
@@ -72,9 +75,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "EXT=TYPE", value_parser = Override::from_str)]
     pub mime: Vec<Override>,
 
-    /// Serve names that begin with a dot
-    #[arg(long)]
-    pub hidden: bool,
+    /// Serve names that begin with a dot: all of them, or this one; may be repeated
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = ALL_DOTFILES,
+          value_parser = OsStringValueParser::new().try_map(hidden_name))]
+    pub hidden: Vec<OsString>,
 
     /// Append a line for every reply to this file, or to standard output for -
     #[arg(long, value_name = "FILE")]
@@ -87,6 +91,43 @@ pub struct ServeArgs {
     /// Listen here for GET /metrics and GET /healthz
     #[arg(long, value_name = "ADDR:PORT", value_parser = socket_address)]
     pub metrics: Option<SocketAddr>,
+}
+
+/// What `--hidden` stands for alone.
+const ALL_DOTFILES: &str = "*";
+
+impl ServeArgs {
+    /// Which names that begin with a dot are served.
+    #[must_use]
+    pub fn dotfiles(&self) -> DotFiles {
+        if self.hidden.iter().any(|name| name == ALL_DOTFILES) {
+            return DotFiles::AllowAll;
+        }
+        let names = self
+            .hidden
+            .iter()
+            .map(|name| name.as_encoded_bytes().into());
+        DotFiles::Allow(names.collect())
+    }
+}
+
+/// A name that a folder's index can have.
+fn index_name(name: OsString) -> Result<OsString, &'static str> {
+    let bytes = name.as_encoded_bytes();
+    match bytes.contains(&b'/') || bytes.starts_with(b".") {
+        true => Err("takes a file's name without a slash, and without a dot in front"),
+        false => Ok(name),
+    }
+}
+
+/// A name that is hidden without `--hidden`.
+fn hidden_name(name: OsString) -> Result<OsString, &'static str> {
+    let bytes = name.as_encoded_bytes();
+    let is_dotfile = bytes.starts_with(b".") && !matches!(bytes, b"." | b"..");
+    match name == ALL_DOTFILES || (is_dotfile && !bytes.contains(&b'/')) {
+        true => Ok(name),
+        false => Err("takes a name that begins with a dot, such as .nojekyll, or nothing"),
+    }
 }
 
 /// What `serve` and `thank` share.

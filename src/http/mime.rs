@@ -83,10 +83,13 @@ impl FromStr for Override {
         let extension = extension.strip_prefix('.').unwrap_or(extension);
         let is_bad = |c: char| c == '/' || c.is_control() || c.is_whitespace();
         if extension.is_empty() || extension.starts_with('.') || extension.contains(is_bad) {
-            return Err("the extension is empty or can't end a file's name");
+            return Err(
+                "takes EXT=TYPE with an extension such as log, or * for files of unknown type",
+            );
         }
         let content_type = content_type.parse::<Mime>().ok().filter(is_valid);
-        let content_type = content_type.ok_or("the type is no media type, as text/plain is")?;
+        let content_type =
+            content_type.ok_or("takes EXT=TYPE with a media type such as text/plain")?;
         Ok(Self {
             extension: extension.to_lowercase(),
             content_type: with_charset(&content_type),

@@ -1,14 +1,20 @@
 //! The bare protocol: a name comes in, the file's bytes go out. This room decides where a name
 //! ends when nothing in the stream need say so.
 
+use std::borrow::Cow;
+use std::iter;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::disk::pool::Helpers;
 use crate::escape::Excerpt;
 use crate::http::request::{Guess, may_be_http};
+use crate::http::target::remove_dot_segments;
 use crate::limits::{EMPTY_NAME_GAP_SHARE, GUESSES_MAX, NAME_BYTES_MAX, NAME_GAP};
-use crate::service::{Body, Moment, Outcome, Reply, Request, RequestEnd, Service, Told, Verdict};
-use crate::services::root::{LookupError, Root};
+use crate::service::{
+    Body, Brought, Moment, OpenFile, Outcome, Reply, Request, RequestEnd, Service, Told, Verdict,
+};
+use crate::services::root::{self, LookupError, Root};
 use crate::stats::Reason;
 
 /// Serves a root's files by name.
@@ -86,6 +92,34 @@ impl Bare {
         }
     }
 
+    /// The file of a name, by the first of its readings that names anything, and that reading.
+    fn look_up<'n>(
+        &mut self,
+        name: &'n [u8],
+        brought: &[Brought],
+    ) -> (Cow<'n, [u8]>, Result<Rc<OpenFile>, LookupError>) {
+        if name.len() > NAME_BYTES_MAX {
+            return (
+                name.into(),
+                Err(LookupError::Refused("the name is too long")),
+            );
+        }
+        let mut last = None;
+        for reading in readings(name) {
+            let found = match self.root.is_for_http(&reading) {
+                true => Err(LookupError::Refused(root::HIDDEN)),
+                false => self.root.lookup(&reading, brought),
+            };
+            let is_nothing =
+                matches!(found, Err(LookupError::Refused(why)) if why != root::NOT_REGULAR);
+            last = Some((reading, found));
+            if !is_nothing {
+                break;
+            }
+        }
+        last.expect("there is one reading at least")
+    }
+
     /// Answers a whole name.
     pub(super) fn answer(
         &mut self,
@@ -94,17 +128,13 @@ impl Bare {
         used: usize,
         ended_by: RequestEnd,
     ) -> Verdict {
-        let found = if name.len() > NAME_BYTES_MAX {
-            Err(LookupError::Refused("the name is too long"))
-        } else {
-            self.root.lookup(name, request.brought)
-        };
+        let (tried, found) = self.look_up(name, request.brought);
         let (body, outcome) = match found {
             Ok(file) => (Body::File(file), Outcome::Complete),
             Err(LookupError::Refused(why)) => (Body::empty(), Outcome::Refused(why)),
             Err(LookupError::NoDescriptor) => return Verdict::Later,
             Err(LookupError::Cold | LookupError::Elsewhere(_)) => {
-                return Verdict::Errand(self.root.errand(name));
+                return Verdict::Errand(self.root.errand(&tried));
             }
             Err(LookupError::Failed(errno)) => {
                 log::warn!("\"{}\" can't be opened: {errno}", Excerpt::of_request(name));
@@ -114,6 +144,15 @@ impl Bare {
         let subject = name[..name.len().min(NAME_BYTES_MAX)].into();
         Verdict::Reply(Reply::bare(subject, body, outcome, used, ended_by))
     }
+}
+
+/// The names that a request may mean, in the order in which they are looked up, without dot
+/// segments: what it says, and what stands before its first TAB. There a Gopher client's selector
+/// ends, in front of search terms or of a word of Gopher+ (RFC 1436, section 2).
+pub(super) fn readings(name: &[u8]) -> impl Iterator<Item = Cow<'_, [u8]>> {
+    let tab = name.iter().position(|&byte| byte == b'\t');
+    let selector = tab.map(|tab| &name[..tab]);
+    iter::once(name).chain(selector).map(remove_dot_segments)
 }
 
 impl Service for Bare {

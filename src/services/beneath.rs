@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, statat};
 use rustix::io::Errno;
@@ -40,6 +40,34 @@ pub enum Containment {
     Walk,
 }
 
+/// Which names with components that begin with a dot are served.
+#[derive(Clone, Debug)]
+pub enum DotFiles {
+    /// Those whose components that begin with a dot are among these.
+    Allow(Arc<[Box<[u8]>]>),
+    /// All.
+    AllowAll,
+}
+
+impl DotFiles {
+    fn allows(&self, component: &[u8]) -> bool {
+        match self {
+            Self::Allow(names) => names.iter().any(|name| **name == *component),
+            Self::AllowAll => true,
+        }
+    }
+}
+
+impl From<bool> for DotFiles {
+    /// All or none.
+    fn from(all: bool) -> Self {
+        match all {
+            true => Self::AllowAll,
+            false => Self::Allow(Arc::default()),
+        }
+    }
+}
+
 /// What a component of a path names.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Component {
@@ -54,8 +82,7 @@ pub(super) enum Component {
 pub struct Beneath {
     folder: OwnedFd,
     containment: Containment,
-    /// Names with components that begin with a dot are served.
-    hidden: bool,
+    dotfiles: DotFiles,
     place: Place,
     /// openat2 can be asked to look nowhere but in memory (RESOLVE_CACHED, since Linux 5.12).
     asks_cache: bool,
@@ -69,19 +96,20 @@ impl Beneath {
     ///
     /// # Errors
     /// The folder can't be opened or searched, or is none.
-    pub fn open(path: &Path, hidden: bool) -> io::Result<Self> {
+    pub fn open(path: &Path, dotfiles: impl Into<DotFiles>) -> io::Result<Self> {
+        let dotfiles = dotfiles.into();
         let folder = rustix::fs::open(path, FOLDER_FLAGS, Mode::empty())?;
         // Some sandboxes answer EPERM for a system call that they don't know.
         match probe(&folder, ResolveFlags::BENEATH) {
-            Err(Errno::NOSYS | Errno::PERM) => Ok(Self::new(folder, Containment::Walk, hidden)),
+            Err(Errno::NOSYS | Errno::PERM) => Ok(Self::new(folder, Containment::Walk, dotfiles)),
             Err(error) => Err(error.into()),
-            Ok(()) => Ok(Self::new(folder, Containment::Openat2, hidden)),
+            Ok(()) => Ok(Self::new(folder, Containment::Openat2, dotfiles)),
         }
     }
 
     /// An open folder, contained in a given way.
     #[must_use]
-    pub fn new(folder: OwnedFd, containment: Containment, hidden: bool) -> Self {
+    pub fn new(folder: OwnedFd, containment: Containment, dotfiles: DotFiles) -> Self {
         let cached = ResolveFlags::BENEATH | ResolveFlags::CACHED;
         // What is not in memory is EAGAIN; EINVAL is a kernel that doesn't know the flag.
         let asks_cache = containment == Containment::Openat2
@@ -91,7 +119,7 @@ impl Beneath {
             place: kinds.place_of(&folder),
             folder,
             containment,
-            hidden,
+            dotfiles,
             asks_cache,
             kind: OnceLock::new(),
             kinds,
@@ -245,16 +273,16 @@ impl Beneath {
         opened(file, state, |file| self.kinds.of(file, state.stat.st_dev))
     }
 
-    /// Whether names with components that begin with a dot are served.
+    /// Which names that begin with a dot are served.
     #[must_use]
-    pub fn hidden(&self) -> bool {
-        self.hidden
+    pub fn dotfiles(&self) -> &DotFiles {
+        &self.dotfiles
     }
 
     /// Whether a component of this name may be served.
     #[must_use]
     pub fn shows(&self, component: &[u8]) -> bool {
-        self.hidden || !component.starts_with(b".")
+        !component.starts_with(b".") || self.dotfiles.allows(component)
     }
 
     /// What an entry of an open folder is; of a link, what it leads to, if the root follows it.
@@ -298,7 +326,8 @@ impl Beneath {
         }
     }
 
-    /// The rules that concern the name alone. Leading slashes are ignored.
+    /// The rules that concern the name alone, from which dot segments were removed. Leading slashes
+    /// are ignored. What lies beneath [`WELL_KNOWN`] may be looked up.
     pub(super) fn checked<'n>(&self, name: &'n [u8]) -> Result<&'n [u8], &'static str> {
         let path = path_of(name);
         if path.is_empty() {
@@ -307,12 +336,12 @@ impl Beneath {
         if path.contains(&0) {
             return Err("NUL in the name");
         }
-        for component in path.split(|&byte| byte == b'/') {
+        for (at, component) in path.split(|&byte| byte == b'/').enumerate() {
             if component == b".." {
                 return Err("a component is ..");
             }
-            if !self.shows(component) {
-                return Err("a component begins with a dot");
+            if !self.shows(component) && (at, component) != (0, WELL_KNOWN) {
+                return Err(HIDDEN);
             }
         }
         Ok(path)
@@ -420,6 +449,21 @@ fn opened(
 /// Why what is found under a name is refused; it may be a folder.
 pub(super) const NOT_REGULAR: &str = "not a regular file";
 
+/// Why a name is refused under which nothing is.
+pub(super) const NO_SUCH_FILE: &str = "no such file";
+
+/// Why a name is refused that would show what is hidden.
+pub(super) const HIDDEN: &str = "a component begins with a dot";
+
+/// The folder at the top that HTTP has a meaning for (RFC 8615). It is not hidden there.
+pub(super) const WELL_KNOWN: &[u8] = b".well-known";
+
+/// Whether a name lies beneath [`WELL_KNOWN`], or is that.
+pub(super) fn is_well_known(name: &[u8]) -> bool {
+    let rest = path_of(name).strip_prefix(WELL_KNOWN);
+    rest.is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+}
+
 /// Why a name of slashes alone is refused; it is the root itself.
 pub(super) const EMPTY_NAME: &str = "an empty name";
 
@@ -432,7 +476,7 @@ pub(super) fn path_of(name: &[u8]) -> &[u8] {
 /// Which failures of an open are the name's fault.
 pub(super) fn classify(errno: Errno) -> LookupError {
     LookupError::Refused(match errno {
-        Errno::NOENT | Errno::NOTDIR => "no such file",
+        Errno::NOENT | Errno::NOTDIR => NO_SUCH_FILE,
         Errno::ACCESS | Errno::PERM => "permission denied",
         Errno::LOOP => "a link that is not followed",
         Errno::XDEV => "leads out of the root",

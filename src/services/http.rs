@@ -2,6 +2,7 @@
 //! turns a request into an answer; what a request says and what a head looks like is told by
 //! [`crate::http`].
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
@@ -28,7 +29,7 @@ use crate::service::{
     Body, Brought, Exchange, Moment, OpenFile, Outcome, Part, Reply, Request, RequestEnd, Service,
     Then, Told, Verdict,
 };
-use crate::services::bare::Bare;
+use crate::services::bare::{Bare, readings};
 use crate::services::folders::Folders;
 use crate::services::root::{self, Found, LookupError, Root};
 use crate::stats::Reason;
@@ -57,6 +58,14 @@ struct Answer {
     /// In place of a body, for who reads the answer, until it is known in which form.
     hint: Option<Hint>,
     outcome: Outcome,
+}
+
+/// The file that stands for a folder, with its name.
+enum Index {
+    /// There is none.
+    None,
+    File(Vec<u8>, Rc<OpenFile>),
+    Failed(Vec<u8>, LookupError),
 }
 
 impl Answer {
@@ -162,13 +171,14 @@ impl Http {
         let Some(folders) = &mut self.folders else {
             return Verdict::Reply(reply);
         };
-        let name = &reply.subject;
-        match folder(&mut self.bare, name, request.brought) {
-            Ok(()) => {}
-            Err(LookupError::Cold) => return Verdict::Errand(self.bare.root().errand(name)),
-            Err(_) => return Verdict::Reply(reply),
-        }
-        match folders.menu(self.bare.root(), name, request.brought) {
+        let name = match folder(&mut self.bare, &reply.subject, request.brought) {
+            (name, Ok(())) => name,
+            (name, Err(LookupError::Cold | LookupError::Elsewhere(_))) => {
+                return Verdict::Errand(self.bare.root().errand(&name));
+            }
+            (_, Err(_)) => return Verdict::Reply(reply),
+        };
+        match folders.menu(self.bare.root(), &name, request.brought) {
             Err(errand) => Verdict::Errand(errand),
             Ok(Ok(list)) => Verdict::Reply(Reply {
                 body: Body::List(list),
@@ -307,12 +317,25 @@ impl Http {
         let Some(name) = target::decode(path) else {
             return Ok(Answer::error(StatusCode::BAD_REQUEST, "not a path", now));
         };
+        // Where relative references lead from, to whoever asks.
+        let path = &*target::remove_dot_segments(path);
         match self.bare.root_mut().find_or_top(&name.bytes, brought) {
             Ok(Found::File(file)) => Ok(self.file(&file, &name.bytes, message, now)),
             Ok(Found::Folder(_)) if name.is_folder => {
                 self.folder(&name, (path, query), message, brought, now)
             }
-            Ok(Found::Folder(_)) => Ok(moved(&target::folder_location(path, &name, query), now)),
+            // What would not be shown isn't told.
+            Ok(Found::Folder(_)) => {
+                let folder = [&name.bytes, &b"/"[..]].concat();
+                match self.index(&folder, brought) {
+                    Index::Failed(index, error) => return self.failed(error, &index, now),
+                    Index::None if self.folders.is_none() => {
+                        return Ok(Answer::error(StatusCode::NOT_FOUND, "a folder", now));
+                    }
+                    Index::File(..) | Index::None => {}
+                }
+                Ok(moved(&target::folder_location(path, &name, query), now))
+            }
             Err(error) => self.failed(error, &name.bytes, now),
         }
     }
@@ -326,13 +349,10 @@ impl Http {
         now: Now,
     ) -> Result<Answer, Verdict> {
         let name = &*folder.bytes;
-        if let Some(index) = &self.index {
-            let index = [name, index].concat();
-            match self.bare.root_mut().find(&index, brought) {
-                Ok(Found::File(file)) => return Ok(self.file(&file, &index, message, now)),
-                Ok(Found::Folder(_)) | Err(LookupError::Refused(_)) => {}
-                Err(error) => return self.failed(error, &index, now),
-            }
+        match self.index(name, brought) {
+            Index::File(index, file) => return Ok(self.file(&file, &index, message, now)),
+            Index::Failed(index, error) => return self.failed(error, &index, now),
+            Index::None => {}
         }
         let Some(folders) = &mut self.folders else {
             let answer = Answer::error(StatusCode::NOT_FOUND, "a folder", now);
@@ -369,6 +389,20 @@ impl Http {
                 })
             }
             Ok(Err(ListError::Failed(error))) => self.failed(error, name, now),
+        }
+    }
+
+    /// The index of a folder whose name ends in a slash. One that is there and can't be served is
+    /// answered like any such file; a list in its place would show what it was to cover.
+    fn index(&mut self, folder: &[u8], brought: &[Brought]) -> Index {
+        let Some(index) = &self.index else {
+            return Index::None;
+        };
+        let name = [folder, index].concat();
+        match self.bare.root_mut().find(&name, brought) {
+            Ok(Found::File(file)) => Index::File(name, file),
+            Ok(Found::Folder(_)) | Err(LookupError::Refused(root::NO_SUCH_FILE)) => Index::None,
+            Err(error) => Index::Failed(name, error),
         }
     }
 
@@ -538,12 +572,27 @@ fn part_of(file: &Rc<OpenFile>, start: u64, length: u64) -> Part {
     }
 }
 
-/// Whether a name that the bare protocol refused is a folder's.
-fn folder(bare: &mut Bare, name: &[u8], brought: &[Brought]) -> Result<(), LookupError> {
-    match bare.root_mut().find_or_top(name, brought)? {
-        Found::Folder(_) => Ok(()),
-        Found::File(_) => Err(LookupError::Refused("not a folder")),
+/// Whether a name that the bare protocol refused is a folder's, and the reading of the name that was
+/// tried last.
+fn folder<'n>(
+    bare: &mut Bare,
+    name: &'n [u8],
+    brought: &[Brought],
+) -> (Cow<'n, [u8]>, Result<(), LookupError>) {
+    let mut last = (name.into(), Err(LookupError::Refused(root::EMPTY_NAME)));
+    for reading in readings(name) {
+        let found = match bare.root_mut().find_or_top(&reading, brought) {
+            Ok(Found::Folder(_)) => Ok(()),
+            Ok(Found::File(_)) => Err(LookupError::Refused("not a folder")),
+            Err(error) => Err(error),
+        };
+        let is_nothing = matches!(found, Err(LookupError::Refused(_)));
+        last = (reading, found);
+        if !is_nothing {
+            break;
+        }
     }
+    last
 }
 
 fn why(problem: Problem) -> &'static str {

@@ -12,7 +12,7 @@ use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::beneath::{Beneath, path_of};
+use super::beneath::{Beneath, WELL_KNOWN, is_well_known, path_of};
 use super::cache::{Bounds, Cache};
 use crate::disk::pool::Helpers;
 use crate::disk::{Errand, Kind, Mount, Opened, Reach};
@@ -21,11 +21,11 @@ use crate::limits::OPEN_FILES_SWEEP_MIN;
 use crate::service::{Brought, OpenFile, Told};
 use crate::version::FileVersion;
 
-pub use super::beneath::Containment;
+pub use super::beneath::{Containment, DotFiles};
 pub use crate::service::{Found, LookupError};
 
 use super::beneath::classify;
-pub(super) use super::beneath::{EMPTY_NAME, NOT_REGULAR};
+pub(super) use super::beneath::{EMPTY_NAME, HIDDEN, NO_SUCH_FILE, NOT_REGULAR};
 
 /// The folder that is served.
 #[derive(Debug)]
@@ -41,13 +41,13 @@ pub struct Root {
 }
 
 impl Root {
-    /// Opens a folder, and finds out once whether the kernel has openat2. `hidden` serves names
-    /// with components that begin with a dot.
+    /// Opens a folder, and finds out once whether the kernel has openat2. `dotfiles` says which
+    /// names that begin with a dot are served.
     ///
     /// # Errors
     /// The folder can't be opened or searched, or is none.
-    pub fn open(path: &Path, hidden: bool) -> io::Result<Self> {
-        let mut root = Self::on(Beneath::open(path, hidden)?);
+    pub fn open(path: &Path, dotfiles: impl Into<DotFiles>) -> io::Result<Self> {
+        let mut root = Self::on(Beneath::open(path, dotfiles)?);
         root.path = Some(path.to_owned());
         Ok(root)
     }
@@ -66,11 +66,11 @@ impl Root {
         };
         let reopening = &mut self.reopening;
         reopening.asked += 1;
-        let (number, hidden) = (reopening.asked, self.beneath.hidden());
+        let (number, dotfiles) = (reopening.asked, self.beneath.dotfiles().clone());
         let opened = Arc::clone(&reopening.opened);
         reopening.helpers = Some(helpers.clone());
         helpers.replace_waiting(move || {
-            let beneath = Beneath::open(&path, hidden);
+            let beneath = Beneath::open(&path, dotfiles);
             let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
             opened.push((number, beneath));
             drop(opened);
@@ -113,8 +113,12 @@ impl Root {
 
     /// A root on an open folder, contained in a given way.
     #[must_use]
-    pub fn with_containment(folder: OwnedFd, hidden: bool, containment: Containment) -> Self {
-        Self::on(Beneath::new(folder, containment, hidden))
+    pub fn with_containment(
+        folder: OwnedFd,
+        dotfiles: impl Into<DotFiles>,
+        containment: Containment,
+    ) -> Self {
+        Self::on(Beneath::new(folder, containment, dotfiles.into()))
     }
 
     fn on(beneath: Beneath) -> Self {
@@ -238,6 +242,11 @@ impl Root {
             name: path.clone(),
             open: Box::new(move |reach| beneath.find_within(&path, reach)),
         }
+    }
+
+    /// Whether this name is served by HTTP alone.
+    pub(super) fn is_for_http(&self, name: &[u8]) -> bool {
+        is_well_known(name) && !self.beneath.shows(WELL_KNOWN)
     }
 
     /// How far the loop itself may go.
