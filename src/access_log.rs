@@ -138,6 +138,7 @@ pub fn status(delivery: &Delivery, reason: Reason) -> u16 {
         | Reason::ReadFailed
         | Reason::OpenFailed
         | Reason::NoDescriptor
+        | Reason::OutOfMemory
         | Reason::DiskTimeout
         | Reason::SendFailed
         | Reason::PollFailed

@@ -268,6 +268,15 @@ impl Conn {
         }
     }
 
+    /// The memory that holds what has come of a request, in bytes.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        match &self.state {
+            State::ReadingName(reading) => reading.held_bytes(),
+            State::Sending(_) | State::Closing(_) => 0,
+        }
+    }
+
     /// Whether it waits for what a helper does.
     #[must_use]
     pub fn awaits_errand(&self) -> bool {

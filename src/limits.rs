@@ -18,6 +18,22 @@ pub const GUESSES_MAX: u8 = 16;
 /// is sent through. 64 KiB is the largest segment that loopback carries.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
 
+/// What one read of a request takes, in bytes. What follows a request is kept while its answer
+/// waits, so this is also what a connection holds of requests to come; the rest stays with the
+/// kernel. Most requests are shorter, and take one read.
+pub const REQUEST_READ_BYTES_MAX: usize = 4 * 1024;
+
+/// A connection's share of the memory for requests that have come in part, in bytes: longer than
+/// most heads. All connections together hold no more than one share for each that there may be.
+pub const PENDING_SHARE_BYTES: usize = 2 * 1024;
+
+/// What all of them may hold however few connections there may be, in bytes: some longest heads.
+pub const PENDING_BYTES_MIN: usize = 1024 * 1024;
+
+/// Memory that must be free when more is kept of what a peer sends, in bytes: allocations of other kinds
+/// are small, and can't be refused. Less than what the allocator asks the kernel for by itself (128 KiB).
+pub const MEMORY_MARGIN_BYTES: usize = 64 * 1024;
+
 /// A body up to this many bytes is read and sent through the scratch buffer; a longer one goes by
 /// sendfile, which saves the copy but costs more to set up.
 pub const COPIED_BODY_BYTES_MAX: u64 = 32 * 1024;

@@ -384,6 +384,7 @@ impl<C> Reactor<C> {
                 Ok((socket, peer)) => {
                     listener.state = Accepting::Ready;
                     self.admit(app, ListenerId(index as u32), socket, peer);
+                    self.relieve(app);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     listener.state = Accepting::Waiting;
@@ -485,6 +486,7 @@ impl<C> Reactor<C> {
                 }
                 Some(Run::Waiting | Run::WaitingForMore) => {
                     self.step(app, token, Why::Ready(edge));
+                    self.relieve(app);
                 }
                 Some(Run::Parked | Run::Woken) if edge.dead => {
                     self.step(app, token, Why::Ready(edge));
@@ -505,6 +507,7 @@ impl<C> Reactor<C> {
             {
                 self.set_run(token, Run::Waiting);
                 self.step(app, token, why);
+                self.relieve(app);
                 has_stepped = true;
             }
         }
@@ -569,7 +572,7 @@ impl<C> Reactor<C> {
             Next::Close(reason) => self.doom(token, End::Close(reason)),
             Next::Reset(reason) => self.doom(token, End::Reset(reason)),
         }
-        self.line_up(app, token);
+        self.line_up(app, token, moved);
     }
 
     fn doom(&mut self, token: Token, end: End) {

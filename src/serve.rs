@@ -4,6 +4,7 @@
 mod client;
 mod errands;
 mod greeting;
+mod held;
 mod listeners;
 mod room;
 mod watch;
@@ -46,6 +47,7 @@ use crate::version::TagKey;
 
 use client::{Active, log_delivery, log_end};
 use errands::Errands;
+use held::Held;
 use listeners::{bind_all, bind_for, say_lower_somaxconn};
 use room::Room;
 use watch::{Observers, Watch};
@@ -305,6 +307,7 @@ impl<S: Service> Server<S> {
             parked: VecDeque::new(),
             shortage: Seldom::default(),
             errands: Errands::new(reactor.remote(), ERRANDS),
+            held: Held::new(connections_max),
             watch: Watch::default(),
             place: Place::Alone,
             outlet: outlet.clone(),
@@ -420,6 +423,7 @@ struct Serving<S> {
     /// Their shortage is warned about.
     shortage: Seldom,
     errands: Errands,
+    held: Held,
     watch: Watch,
     place: Place,
     outlet: Outlet,
@@ -517,6 +521,7 @@ impl<S: Service> Serving<S> {
             fetched,
         };
         let next = client.conn.step(&mut env, why);
+        self.weigh(client, next, cx.turn.now);
         if let Some(errand) = errand {
             self.errands.send(token, errand);
         }
@@ -542,6 +547,17 @@ impl<S: Service> Serving<S> {
             cx.control.drain(self.patience);
         }
         next
+    }
+
+    /// Notes what a client holds after a step.
+    fn weigh(&mut self, client: &mut Active, next: Next, now: Instant) {
+        self.held.note(&mut client.held, client.conn.held_bytes());
+        if next == Next::Close(Reason::OutOfMemory) {
+            self.held.run_out();
+            if self.shortage.passes(now) {
+                log::warn!("there is no memory for what clients send: some are closed");
+            }
+        }
     }
 
     /// It keeps its place until it has what it waits for.
@@ -606,6 +622,10 @@ impl<S: Service> App for Serving<S> {
         }
     }
 
+    fn holds_too_much(&self) -> bool {
+        self.held.is_too_much()
+    }
+
     fn draining(&mut self) {
         if self.place.begins_to_drain() {
             self.outlet.announce(&format_args!("draining"));
@@ -631,6 +651,7 @@ impl<S: Service> App for Serving<S> {
         let now = control.now();
         let mut client = client.into_active(now);
         self.line_up(&mut client, false, token, control);
+        self.held.note(&mut client.held, 0);
         if client.conn.awaits_errand() {
             self.errands.forget(token);
         }

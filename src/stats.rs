@@ -42,6 +42,8 @@ reasons! {
     /// It had not asked for anything when its place, or the memory of its partial request, was
     /// needed for others.
     Evicted = "evicted",
+    /// There was no memory for what it sent.
+    OutOfMemory = "out of memory",
     /// The peer acknowledged nothing for the stall timeout.
     Stalled = "stalled",
     /// The peer reset the connection, or it broke.

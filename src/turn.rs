@@ -37,6 +37,12 @@ pub enum Reclaimable {
     Silent,
     /// The rest of a request.
     Partial,
+    /// The rest of a request of which what has come holds more memory than a connection's share. These
+    /// go first when memory is short.
+    Large,
+    /// What it needs for an answer, a disk's for instance, while its request holds more than a share.
+    /// These go only when memory is short.
+    Suspended,
     /// The peer's FIN: it has sent everything.
     Lingering,
     /// Another request: it is kept alive.

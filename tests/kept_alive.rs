@@ -2,6 +2,7 @@
 //! what becomes of it between them. The service of this room answers each line by itself.
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     missing_docs,
     reason = "a test says what failed by panicking"
 )]
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 use carafe::disk::Kind;
 use carafe::limits::{
-    KEEP_ALIVE, REPLIES_PER_STEP_MAX, REQUEST_TIMEOUT, STALL_TIMEOUT, TURN_BYTES_MAX,
+    KEEP_ALIVE, PENDING_SHARE_BYTES, REPLIES_PER_STEP_MAX, REQUEST_READ_BYTES_MAX, REQUEST_TIMEOUT,
+    STALL_TIMEOUT, TURN_BYTES_MAX,
 };
 use carafe::service::{Body, Outcome, Reply, Request, RequestEnd, Service, Then, Verdict};
 use carafe::stats::Reason;
@@ -288,6 +290,46 @@ fn what_came_while_a_reply_waited_is_read_after_it() {
     bench.transport.assert_done();
     assert!(bench.transport.sent.ends_with(b"x(b)"));
     assert_eq!(bench.transport.sent.len(), 1 + LONG + 3);
+}
+
+/// What a client sends ahead stays with the kernel, but for what one read takes.
+#[test]
+fn while_a_reply_waits_little_is_kept_of_what_follows() {
+    const COUNT: usize = 32 * 1024;
+    let requests = format!("long\n{}", "a\n".repeat(COUNT));
+    let mut bench = bench([bytes(&requests)], [Write::Take(100), Write::Block]);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    let Some(Read::Bytes(unread)) = bench.transport.reads.front() else {
+        panic!("all was read");
+    };
+    assert_eq!(unread.len(), requests.len() - REQUEST_READ_BYTES_MAX);
+    // None of it is lost.
+    bench.transport.reads.push_back(Read::Block);
+    bench.transport.writes.extend(vec![ALL; COUNT + 3]);
+    let mut next = bench.step(WRITABLE);
+    while next == Next::Again {
+        next = bench.step(Why::Again);
+    }
+    assert_eq!(next, Next::Wait);
+    assert_eq!(bench.delivered.len(), COUNT + 1);
+    assert!(bench.transport.reads.is_empty());
+}
+
+#[test]
+fn a_part_of_a_request_beyond_its_share_of_memory_goes_first() {
+    let part = "x".repeat(PENDING_SHARE_BYTES);
+    let mut bench = bench([bytes(&part)], []);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.conn.reclaimable(), Some(Reclaimable::Partial));
+    assert_eq!(bench.conn.held_bytes(), PENDING_SHARE_BYTES);
+    then(&mut bench, &[bytes("x")], &[]);
+    assert_eq!(bench.step(READABLE), Next::Wait);
+    assert_eq!(bench.conn.reclaimable(), Some(Reclaimable::Large));
+    assert!(bench.conn.held_bytes() > PENDING_SHARE_BYTES);
+    then(&mut bench, &[bytes("\n")], &[ALL]);
+    assert_eq!(bench.step(READABLE), Next::Wait);
+    assert_eq!(bench.conn.reclaimable(), Some(Reclaimable::Idle));
+    assert_eq!(bench.conn.held_bytes(), 0);
 }
 
 #[test]

@@ -9,11 +9,11 @@
 
 mod common;
 
-use std::fs;
 use std::io::{Read as _, Write as _};
 
 use common::{
-    Carafe, connect, exchange, raise_own_limit, reason_count, reply_count, root_with, until, vanish,
+    Carafe, connect, exchange, raise_own_limit, reason_count, reply_count, resident_bytes,
+    root_with, until, vanish,
 };
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -27,14 +27,6 @@ const EACH_BYTES_MAX: u64 = if cfg!(debug_assertions) { 128 } else { 64 };
 
 fn root() -> TempDir {
     root_with(&[("small", b"small bytes")])
-}
-
-/// Memory held, in bytes, as the pages have it: the counter in `status` lags behind.
-fn resident_bytes(carafe: &Carafe) -> u64 {
-    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", carafe.pid())).unwrap();
-    let line = rollup.lines().find(|line| line.starts_with("Rss:"));
-    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
-    kib.parse::<u64>().unwrap() * 1024
 }
 
 #[test]

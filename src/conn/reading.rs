@@ -1,5 +1,6 @@
 //! ReadingName: collects bytes until the service has heard a whole request.
 
+use std::collections::TryReserveError;
 use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Instant;
@@ -9,7 +10,9 @@ use super::sending::{Following, Rest, Sending};
 use super::{Env, State, await_disk, blame, go_on_waiting};
 use crate::disk::{Fetched, Opened};
 use crate::escape::Excerpt;
-use crate::limits::SUSPENDED_LOOK;
+use crate::limits::{
+    MEMORY_MARGIN_BYTES, PENDING_SHARE_BYTES, REQUEST_READ_BYTES_MAX, SUSPENDED_LOOK,
+};
 use crate::service::{Brought, Found, Moment, Request, Service, Then, Verdict};
 use crate::stats::Reason;
 use crate::transport::Transport;
@@ -176,11 +179,6 @@ impl Reading {
     /// judged yet may be a whole request.
     pub(super) fn reclaimable(&self) -> Option<Reclaimable> {
         match (&self.wait, self.before) {
-            (Wait::Descriptor(_) | Wait::Errand(..), _) => None,
-            (Wait::Bytes, Before::Nothing) if self.pending.is_empty() => Some(Reclaimable::Silent),
-            (Wait::Bytes, Before::Reply { .. }) if self.pending.is_empty() => {
-                Some(Reclaimable::Idle)
-            }
             (
                 Wait::Bytes,
                 Before::Reply {
@@ -188,8 +186,26 @@ impl Reading {
                     ..
                 },
             ) => None,
+            (Wait::Bytes, _) if self.is_large() => Some(Reclaimable::Large),
+            (Wait::Descriptor(_) | Wait::Errand(..), _) if self.is_large() => {
+                Some(Reclaimable::Suspended)
+            }
+            (Wait::Descriptor(_) | Wait::Errand(..), _) => None,
+            (Wait::Bytes, Before::Nothing) if self.pending.is_empty() => Some(Reclaimable::Silent),
+            (Wait::Bytes, Before::Reply { .. }) if self.pending.is_empty() => {
+                Some(Reclaimable::Idle)
+            }
             (Wait::Bytes, _) => Some(Reclaimable::Partial),
         }
+    }
+
+    fn is_large(&self) -> bool {
+        self.held_bytes() > PENDING_SHARE_BYTES
+    }
+
+    /// The memory that holds what has come, in bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.pending.capacity()
     }
 
     /// What a connection that ends here is counted as, if nothing broke.
@@ -211,12 +227,14 @@ impl Reading {
             (Wait::Bytes, Why::Evict) if self.idle_since().is_none() => Stay(Next::Wait),
             (Wait::Bytes, _) => self.go_on(env, why),
             (_, Why::Stop(reason)) => Stay(Next::Reset(reason)),
+            // Its memory is needed. It is owed an answer.
+            (Wait::Descriptor(_) | Wait::Errand(..), Why::Reclaim) => {
+                Stay(Next::Reset(Reason::Evicted))
+            }
             (Wait::Descriptor(_) | Wait::Errand(..), Why::Ready(_)) => {
                 Stay(Next::Close(Reason::PeerReset))
             }
-            (Wait::Descriptor(asked), Why::Evict | Why::Reclaim)
-                if !asked.is_late(env.turn.now) =>
-            {
+            (Wait::Descriptor(asked), Why::Evict) if !asked.is_late(env.turn.now) => {
                 let until = asked.until.unwrap_or(env.turn.now);
                 Stay(go_on_waiting(env, until - env.timeouts.stall, until))
             }
@@ -296,10 +314,11 @@ impl Reading {
         };
         let mut unasked = false;
         loop {
-            let fresh = match env.transport.read(env.turn.scratch) {
+            let most = REQUEST_READ_BYTES_MAX.min(env.turn.scratch.len());
+            let fresh = match env.transport.read(&mut env.turn.scratch[..most]) {
                 Ok(0) if self.pending.is_empty() => return self.end(Reason::ClientLeft),
                 Ok(0) => return self.ask(env, 0, Moment::Ended),
-                Ok(n) if n < env.turn.scratch.len() && short_read_drains => {
+                Ok(n) if n < most && short_read_drains => {
                     return self.ask(env, n, Moment::Drained);
                 }
                 Ok(n) => n,
@@ -356,8 +375,8 @@ impl Reading {
         }
         let fresh = &env.turn.scratch[..fresh];
         let copied = !self.pending.is_empty();
-        if copied {
-            self.pending.extend_from_slice(fresh);
+        if copied && append(&mut self.pending, fresh).is_err() {
+            return Stay(Next::Close(Reason::OutOfMemory));
         }
         let bytes = if copied { &self.pending } else { fresh };
         let request = Request {
@@ -379,13 +398,14 @@ impl Reading {
                 (true, true) => Rest::Empty,
                 _ => Rest::Unknown,
             };
+            let mut read = Vec::new();
+            if reply.then == Then::ReadOn && append(&mut read, &bytes[reply.used..]).is_err() {
+                return Stay(Next::Close(Reason::OutOfMemory));
+            }
             let input = Following {
                 rest,
                 is_drained,
-                read: match reply.then {
-                    Then::Close => Vec::new(),
-                    Then::ReadOn => bytes[reply.used..].to_vec(),
-                },
+                read,
             };
             let sent_before = match self.before {
                 Before::Reply { sent, .. } => sent,
@@ -395,8 +415,8 @@ impl Reading {
             let sending = Sending::new(reply, input, sent_before, asked_at);
             return Enter(State::Sending(sending));
         }
-        if !copied {
-            self.pending.extend_from_slice(fresh);
+        if !copied && append(&mut self.pending, fresh).is_err() {
+            return Stay(Next::Close(Reason::OutOfMemory));
         }
         Stay(self.wait_on(env, verdict, moment))
     }
@@ -445,6 +465,20 @@ impl Reading {
         env.turn.deadline = Some(until.min(now + SUSPENDED_LOOK));
         Next::Park
     }
+}
+
+/// Keeps more bytes from a peer, if there is memory for them, and some for all that can't be refused.
+fn append(kept: &mut Vec<u8>, bytes: &[u8]) -> Result<(), TryReserveError> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let mut margin = Vec::<u8>::new();
+    margin.try_reserve_exact(MEMORY_MARGIN_BYTES)?;
+    // It is given back at once, which must not make a compiler think that nobody needs it.
+    drop(std::hint::black_box(margin));
+    kept.try_reserve(bytes.len())?;
+    kept.extend_from_slice(bytes);
+    Ok(())
 }
 
 /// What a service is told of an errand, if it was its own.

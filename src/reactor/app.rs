@@ -41,6 +41,12 @@ pub trait App {
         None
     }
 
+    /// Whether connections hold more memory than they may: those that wait in the middle of a request
+    /// are asked for it then, by [`Why::Reclaim`].
+    fn holds_too_much(&self) -> bool {
+        false
+    }
+
     /// A drain has begun: no new client can come.
     fn draining(&mut self) {}
 

@@ -15,6 +15,8 @@ use crate::turn::{Reclaimable, Why};
 pub(crate) enum Line {
     Silent,
     Partial,
+    Large,
+    Suspended,
     Lingering,
     Idle,
     /// All that came by a listener aside, the oldest in front.
@@ -26,6 +28,8 @@ impl From<Reclaimable> for Line {
         match reclaimable {
             Reclaimable::Silent => Self::Silent,
             Reclaimable::Partial => Self::Partial,
+            Reclaimable::Large => Self::Large,
+            Reclaimable::Suspended => Self::Suspended,
             Reclaimable::Lingering => Self::Lingering,
             Reclaimable::Idle => Self::Idle,
         }
@@ -44,7 +48,7 @@ const NOBODY: u32 = 0;
 
 /// The lines: their ends, and how long they are.
 #[derive(Debug, Default)]
-pub(super) struct Lines([Ends; 5]);
+pub(super) struct Lines([Ends; 7]);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Ends {
@@ -100,14 +104,15 @@ impl Lines {
 
 impl<C> Reactor<C> {
     /// After a step: a connection enters the line of those who wait as it does. Whoever stands there
-    /// already keeps its place, but for those kept alive: each request puts them behind all others.
-    pub(super) fn line_up<A: App<Conn = C>>(&mut self, app: &A, token: Token) {
+    /// already keeps its place, unless the step has sent something: each request that is answered
+    /// puts a connection behind all others.
+    pub(super) fn line_up<A: App<Conn = C>>(&mut self, app: &A, token: Token, moved: u64) {
         let slot = &self.slots[token.key as usize];
         if slot.aside || slot.run == Run::Ended {
             return;
         }
         let line = app.reclaimable(&slot.conn).map(Line::from);
-        if line == slot.line && line != Some(Line::Idle) {
+        if line == slot.line && moved == 0 && line != Some(Line::Idle) {
             return;
         }
         self.lines.remove(&mut self.slots, token.key);
@@ -120,7 +125,8 @@ impl<C> Reactor<C> {
     /// when it is wanted.
     pub(super) fn is_crowded(&self) -> bool {
         let open = self.slots.len() - self.ending.len() - self.aside_open;
-        let asking = open - self.lines.len(Line::Silent) - self.lines.len(Line::Partial);
+        let waiting = [Line::Silent, Line::Partial, Line::Large].map(|line| self.lines.len(line));
+        let asking = open - waiting.iter().sum::<usize>();
         asking > self.connections_max - self.connections_max.div_ceil(ROOM_KEPT_FREE_SHARE)
     }
 
@@ -165,6 +171,22 @@ impl<C> Reactor<C> {
         false
     }
 
+    /// Ends those that hold the most of what the application has too much of: parts of requests.
+    pub(super) fn relieve<A: App<Conn = C>>(&mut self, app: &mut A) {
+        for line in [Line::Large, Line::Suspended, Line::Partial] {
+            // A request may have come on some.
+            for _ in 0..self.lines.len(line) {
+                let Some(key) = self.lines.first(line).filter(|_| app.holds_too_much()) else {
+                    break;
+                };
+                let token = self.token_of(key);
+                self.step(app, token, Why::Reclaim);
+                // What it held is given back.
+                self.reap(app);
+            }
+        }
+    }
+
     fn first_to_go(&self) -> Option<Token> {
         let are_silent_more = self.lines.len(Line::Silent) >= self.lines.len(Line::Partial);
         let most_and_fewest = match are_silent_more {
@@ -173,7 +195,7 @@ impl<C> Reactor<C> {
         };
         let lines = most_and_fewest
             .into_iter()
-            .chain([Line::Lingering, Line::Idle]);
+            .chain([Line::Large, Line::Lingering, Line::Idle]);
         let key = lines.filter_map(|line| self.lines.first(line)).next()?;
         Some(self.token_of(key))
     }

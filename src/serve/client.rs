@@ -39,6 +39,8 @@ pub struct Active {
     pub(super) accepted_at: Instant,
     /// It stands in the line of those who wait for a descriptor.
     pub(super) in_line: bool,
+    /// What it holds of a request, as [`super::held::Held`] knows it, in bytes.
+    pub(super) held: u32,
     pub(super) role: Role,
     pub(crate) conn: Conn,
 }
@@ -112,6 +114,7 @@ impl Active {
             peer,
             accepted_at,
             in_line: false,
+            held: 0,
             role,
             conn,
         })

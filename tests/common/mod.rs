@@ -69,7 +69,7 @@ impl Carafe {
     }
 
     /// Serves by a command that runs the one after it, without the flags of a mode.
-    fn serve_under(mut outer: Command, root: &Path, flags: &[&str]) -> Self {
+    pub fn serve_under(mut outer: Command, root: &Path, flags: &[&str]) -> Self {
         outer
             .args([env!("CARGO_BIN_EXE_carafe"), "serve"])
             .arg(root);
@@ -716,4 +716,17 @@ pub fn raise_own_limit() -> u64 {
     };
     setrlimit(Resource::Nofile, limit).expect("the soft limit may rise to the hard one");
     maximum.unwrap_or(u64::MAX)
+}
+
+/// Memory held, in bytes, as the pages have it: the counter in `status` lags behind.
+pub fn resident_bytes(carafe: &Carafe) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", carafe.pid()))
+        .expect("as the kernel writes it");
+    let line = rollup.lines().find(|line| line.starts_with("Rss:"));
+    let kib = line
+        .expect("as the kernel writes it")
+        .split_whitespace()
+        .nth(1)
+        .expect("as the kernel writes it");
+    kib.parse::<u64>().expect("as the kernel writes it") * 1024
 }

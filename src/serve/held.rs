@@ -1,0 +1,90 @@
+//! What all connections together hold of requests that have come in part.
+
+use crate::limits::{PENDING_BYTES_MIN, PENDING_SHARE_BYTES};
+
+/// A sum in bytes, and how high it may be.
+#[derive(Debug)]
+pub(super) struct Held {
+    bytes: usize,
+    max: usize,
+    /// What `max` is while there is memory.
+    share_of_all: usize,
+}
+
+impl Held {
+    /// For so many connections at most.
+    pub(super) fn new(connections_max: usize) -> Self {
+        let share_of_all = connections_max.saturating_mul(PENDING_SHARE_BYTES);
+        let max = share_of_all.max(PENDING_BYTES_MIN);
+        Self {
+            bytes: 0,
+            max,
+            share_of_all: max,
+        }
+    }
+
+    /// A connection that has held `before` holds `now` bytes.
+    pub(super) fn note(&mut self, before: &mut u32, now: usize) {
+        self.bytes = self.bytes - *before as usize + now;
+        // A request is far shorter than 4 GiB.
+        *before = now as u32;
+        if self.bytes <= self.max / 2 {
+            self.max = self.share_of_all;
+        }
+    }
+
+    pub(super) fn is_too_much(&self) -> bool {
+        self.bytes > self.max
+    }
+
+    /// There was no memory for more. An eighth is given back, so that there is some for all else;
+    /// when half of it is free, it is tried again.
+    pub(super) fn run_out(&mut self) {
+        self.max = self.bytes - self.bytes / 8;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_has_a_share_and_few_have_enough() {
+        let mut held = Held::new(2);
+        let mut one = 0;
+        held.note(&mut one, PENDING_BYTES_MIN);
+        assert!(!held.is_too_much());
+        held.note(&mut one, PENDING_BYTES_MIN + 1);
+        assert!(held.is_too_much());
+        held.note(&mut one, 0);
+        assert!(!held.is_too_much());
+
+        let mut held = Held::new(10_000);
+        let mut each = [0; 10_000];
+        for one in &mut each {
+            held.note(one, PENDING_SHARE_BYTES);
+        }
+        assert!(!held.is_too_much());
+        held.note(&mut each[0], PENDING_SHARE_BYTES + 1);
+        assert!(held.is_too_much());
+    }
+
+    #[test]
+    fn without_memory_it_is_less_until_half_of_that_is_free() {
+        let mut held = Held::new(1);
+        let (mut one, mut other) = (0, 0);
+        held.note(&mut one, 1000);
+        held.note(&mut other, 1000);
+        held.run_out();
+        assert!(held.is_too_much());
+        held.note(&mut one, 750);
+        assert!(!held.is_too_much());
+        held.note(&mut one, 751);
+        assert!(held.is_too_much());
+        held.note(&mut one, 0);
+        // The bound is what it was: there is memory again.
+        held.note(&mut other, 875);
+        held.note(&mut other, PENDING_BYTES_MIN);
+        assert!(!held.is_too_much());
+    }
+}
