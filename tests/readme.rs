@@ -487,6 +487,7 @@ fn flag_rows(section: &str) -> Vec<Vec<&'static str>> {
 
 #[test]
 fn the_tables_of_flags_are_those_of_the_help() {
+    let named = Regex::new(r"(?:^|[` ])(--?[A-Za-z0-9][A-Za-z0-9-]*)").unwrap();
     // Soak's is told whole by docs/soak.md.
     for (command, section, is_whole) in [
         ("serve", "Serving", true),
@@ -494,7 +495,6 @@ fn the_tables_of_flags_are_those_of_the_help() {
         ("soak", "Soak a server in one line", false),
     ] {
         let (flags, rows) = (flags_of(command), flag_rows(section));
-        let named = Regex::new(r"(?:^|[` ])(--?[A-Za-z0-9][A-Za-z0-9-]*)").unwrap();
         for row in &rows {
             for name in named.captures_iter(row[1]) {
                 let name = name[1].trim_start_matches('-');
