@@ -1,12 +1,13 @@
 //! What reading a file may cost. The loop must never wait for a disk: what kind of file system a
 //! file is on says how it can be told that a read would wait, and who reads then ([`pool`]).
 
+mod budget;
 mod errand;
 mod kinds;
 mod list;
 pub mod pool;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
@@ -18,6 +19,7 @@ use rustix::io::ReadWriteFlags;
 
 use crate::limits::{COLD_READ_AHEAD_BYTES, COLD_READ_BYTES, FETCHED_BYTES_MAX};
 
+pub use budget::{Budget, Lease};
 pub use errand::{Errand, Fetched, Mount, Opened, Portion, Reach, Read};
 pub use kinds::{Kinds, Place};
 pub use list::{List, ListError, ListMemory, ListTask, Listed, Reservation};
@@ -47,6 +49,8 @@ pub struct DiskFile {
     seen: RefCell<Seen>,
     /// Who closes it, if the loop must not.
     closer: Option<Helpers>,
+    /// Its descriptor's part of those that files may have.
+    lease: OnceCell<Lease>,
     /// Which mount it is on, if that may not answer.
     mount: Mount,
 }
@@ -87,6 +91,7 @@ impl DiskFile {
             kind,
             seen: RefCell::default(),
             closer: None,
+            lease: OnceCell::new(),
             mount: Mount::default(),
         }
     }
@@ -101,6 +106,17 @@ impl DiskFile {
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Takes a descriptor's part of the budget, unless it has one. Says whether it has one now.
+    pub(crate) fn take_lease(&self, of: &Budget) -> bool {
+        if self.lease.get().is_none()
+            && let Some(lease) = of.lease(1)
+        {
+            // It was empty a moment ago.
+            let _ = self.lease.set(lease);
+        }
+        self.lease.get().is_some()
     }
 
     fn shared(&self) -> &Arc<File> {
@@ -209,7 +225,8 @@ impl DiskFile {
 impl Drop for DiskFile {
     fn drop(&mut self) {
         if let (Some(file), Some(helpers)) = (self.file.take(), &self.closer) {
-            helpers.run(self.mount, move || drop(file));
+            let lease = self.lease.take();
+            helpers.run(self.mount, move || drop((file, lease)));
         }
     }
 }

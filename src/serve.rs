@@ -74,7 +74,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let (listen, aside) = (&args.listen, observers.descriptors());
     let room = Room::find(listen, Some(args.open_files), aside, args.workers)?;
     let uncached = &Once::new();
-    set_cache(&mut service, args.cache, &room, uncached);
+    set_bounds(&mut service, args.cache, &room, uncached);
     let mut listeners = bind_for(args.workers, listen, args.port, &outlet)?.into_iter();
     let first = listeners.next().expect("there is one loop at least");
     let host = rustix::system::uname()
@@ -86,7 +86,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
             (observers.access_log.clone(), outlet.clone(), host.clone());
         move || {
             let (mut service, most) = (open_root(args, tags)?, room.connections_max(index));
-            set_cache(&mut service, args.cache, &room, uncached);
+            set_bounds(&mut service, args.cache, &room, uncached);
             let server = Server::new(service, timeouts, listeners, most, outlet);
             let mut server = server.map_err(no_loop)?;
             server.app.patience = args.listen.drain;
@@ -199,9 +199,10 @@ fn no_loop(error: io::Error) -> Failure {
     Failure::new(Exit::Failed, format!("the loop can't be made: {error}"))
 }
 
-/// Without inotify nothing is kept: the answers are the same, only slower. `warned`: one line is
-/// enough for all loops.
-fn set_cache(service: &mut Http, bytes: u64, room: &Room, warned: &Once) {
+/// What a loop's files may take. Without inotify nothing is kept: the answers are the same, only
+/// slower. `warned`: one line is enough for all loops.
+fn set_bounds(service: &mut Http, bytes: u64, room: &Room, warned: &Once) {
+    service.root_mut().set_open_files_max(room.open_files_max());
     if bytes > 0
         && let Err(error) = service.root_mut().set_cache(room.cache_bounds(bytes))
     {
@@ -466,8 +467,7 @@ impl<S: Service> Serving<S> {
         }
     }
 
-    /// Puts a client into the line of those who wait for a descriptor, or takes it out. While
-    /// somebody stands there no new client is let in: it would take the next free descriptor.
+    /// Puts a client into the line of those who wait for a descriptor, or takes it out.
     fn line_up(
         &mut self,
         client: &mut Active,
@@ -488,7 +488,6 @@ impl<S: Service> Serving<S> {
             self.parked.retain(|&parked| parked != token);
             self.wake_first(control);
         }
-        control.set_accepting(self.parked.is_empty());
     }
 
     /// One step of a client, and what is to be told of it.
@@ -525,6 +524,14 @@ impl<S: Service> Serving<S> {
         if let Some(errand) = errand {
             self.errands.send(token, errand);
         }
+        if client.in_line {
+            // It has looked, so whoever needs no file of its own may come in.
+            cx.control.set_accepting(true);
+        }
+        if !self.delivered.is_empty() {
+            // A file may have been closed.
+            self.wake_first(cx.control);
+        }
         for delivery in self.delivered.drain(..) {
             let (stats, reason) = (&mut cx.control.stats, delivery.outcome.reason());
             self.watch
@@ -560,11 +567,13 @@ impl<S: Service> Serving<S> {
         }
     }
 
-    /// It keeps its place until it has what it waits for.
+    /// A descriptor may be free. The first in the line looks before one more client is let in, who
+    /// would take it; it keeps its place until it has what it waits for.
     fn wake_first(&self, control: &mut Control<Client>) {
         if let Some(&first) = self.parked.front() {
             control.wake(first);
         }
+        control.set_accepting(self.parked.is_empty());
     }
 }
 

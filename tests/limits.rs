@@ -88,9 +88,9 @@ fn two_hundred_clients_are_served(file_bytes: usize, flags: &[&str]) {
         for index in 0..CLIENTS {
             let start = &start;
             scope.spawn(move || {
-                let client = connect(addr);
-                // All stand at the door before the first one asks.
+                // All come at once, and none is there without asking: it would make room for those who do.
                 start.wait();
+                let client = connect(addr);
                 (&client)
                     .write_all(format!("file{index}\n").as_bytes())
                     .unwrap();
@@ -301,24 +301,47 @@ fn a_full_house_without_anybody_at_the_door_is_no_shortage() {
 }
 
 #[test]
-fn more_stalled_downloads_than_open_files_leave_the_next_one_waiting() {
-    let root = root(40);
+fn more_stalled_downloads_than_open_files_leave_the_next_one_waiting_and_nobody_else() {
+    let root = root(3);
     let carafe = Carafe::serve_limited(root.path(), 64, &["--open-files", "2"]);
-    let mut stalled = Vec::new();
-    let free = || carafe.free_descriptors().take_while(|&n| n < 64).count();
-    while free() > 2 {
-        let name = format!("large{}", stalled.len());
-        stalled.push(begin_download(carafe.addr(), &name).0);
+    let download = |name: &str| begin_download(carafe.addr(), name).0;
+    let mut stalled: Vec<_> = ["large0", "large1"].map(download).into();
+    // The same file takes no descriptor more.
+    stalled.push(download("large1"));
+    let mut waiting = ask(carafe.addr(), "large2");
+    carafe.wait_for_log(NO_FILE);
+    let mut small = ask(carafe.addr(), "small");
+    for _ in 0..20 {
+        assert!(exchange(carafe.addr(), b"missing\n").unwrap().is_empty());
     }
-    // All but one, so that a client comes in and its file doesn't.
-    let silent = silent_clients(&carafe, free() - 1);
-    let mut waiting = ask(carafe.addr(), "large39");
-    until("the last descriptor is taken", || free() == 0);
     assert_waiting(&mut waiting);
-    stalled.pop();
-    let bytes = rest(waiting).unwrap();
-    assert_eq!(bytes.len(), LARGE_BYTES);
-    drop((stalled, silent));
+    assert_waiting(&mut small);
+    stalled.remove(0);
+    assert_eq!(rest(waiting).unwrap().len(), LARGE_BYTES);
+    assert_eq!(rest(small).unwrap(), b"small bytes");
+    drop(stalled);
+    carafe.stop_warned(&[NO_FILE]);
+}
+
+#[test]
+fn a_descriptor_that_a_kept_connection_gives_back_wakes_who_waits() {
+    let root = root(1);
+    let carafe = Carafe::serve_limited(root.path(), 64, &["--open-files", "1"]);
+    let mut kept = connect(carafe.addr());
+    kept.write_all(b"GET /large0 HTTP/1.1\r\nHost: h\r\n\r\n")
+        .unwrap();
+    let mut byte = [0];
+    kept.read_exact(&mut byte).unwrap();
+    let waiting = ask(carafe.addr(), "small");
+    carafe.wait_for_log(NO_FILE);
+    // It takes the rest, and stays.
+    let mut count = 1;
+    let mut buffer = vec![0; 1 << 20];
+    while count < LARGE_BYTES {
+        count += kept.read(&mut buffer).unwrap();
+    }
+    assert_eq!(rest(waiting).unwrap(), b"small bytes");
+    drop(kept);
     carafe.stop_warned(&[NO_FILE]);
 }
 

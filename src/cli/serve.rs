@@ -34,7 +34,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1, value_parser = Count::new(1, limits::WORKERS_MAX))]
     pub workers: u64,
 
-    /// Descriptors kept free for open files [default: a quarter of the descriptor limit]
+    /// Files that are open at the same time [default: a quarter of the descriptor limit]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = Count::new(1, 1 << 30))]
     pub open_files: Option<u64>,
 

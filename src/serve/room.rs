@@ -85,6 +85,11 @@ impl Room {
         (self.connections_max / self.loops + u64::from(of < rest)) as usize
     }
 
+    /// Files that each loop may have open.
+    pub(super) fn open_files_max(&self) -> u64 {
+        (self.open_files / self.loops).max(1)
+    }
+
     /// What each loop's cache may hold, of `bytes` for all together.
     pub(super) fn cache_bounds(&self, bytes: u64) -> Bounds {
         Bounds {

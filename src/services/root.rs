@@ -15,7 +15,7 @@ use std::time::Instant;
 use super::beneath::{Beneath, WELL_KNOWN, is_well_known, path_of};
 use super::cache::{Bounds, Cache};
 use crate::disk::pool::Helpers;
-use crate::disk::{Errand, Kind, Mount, Opened, Reach};
+use crate::disk::{Budget, DiskFile, Errand, Kind, Mount, Opened, Reach};
 use crate::escape::Escaped;
 use crate::limits::OPEN_FILES_SWEEP_MIN;
 use crate::service::{Brought, OpenFile, Told};
@@ -146,6 +146,11 @@ impl Root {
         self.cache.as_mut().expect("it has one")
     }
 
+    /// Lets no more files be open at the same time. More of them are [`LookupError::NoDescriptor`].
+    pub fn set_open_files_max(&mut self, most: u64) {
+        self.open_files.descriptors = Budget::new(most);
+    }
+
     /// Leaves to helpers what may wait for a disk: it is [`LookupError::Cold`] from now on.
     pub fn use_helpers(&mut self) {
         self.has_helpers = true;
@@ -219,7 +224,7 @@ impl Root {
     fn open_path(&mut self, path: &[u8], brought: &[Brought]) -> Result<Found, LookupError> {
         if let Some(found) = known(path, brought) {
             return match found {
-                Ok(Found::File(file)) => Ok(Found::File(self.open_files.share(Rc::clone(file)))),
+                Ok(Found::File(file)) => self.open_files.share(Rc::clone(file)).map(Found::File),
                 Ok(Found::Folder(folder)) => {
                     let again = rustix::io::fcntl_dupfd_cloexec(folder, 0);
                     again.map(Found::Folder).map_err(classify)
@@ -227,10 +232,10 @@ impl Root {
                 Err(error) => Err(*error),
             };
         }
-        Ok(match self.beneath.find_within(path, self.reach())? {
-            Opened::File(file) => Found::File(self.open_files.share(Rc::new(file))),
-            Opened::Folder(folder) => Found::Folder(folder),
-        })
+        match self.beneath.find_within(path, self.reach())? {
+            Opened::File(file) => self.open_files.share(Rc::new(file)).map(Found::File),
+            Opened::Folder(folder) => Ok(Found::Folder(folder)),
+        }
     }
 
     /// What a helper has to do for a name whose look-up was [`LookupError::Cold`].
@@ -283,6 +288,8 @@ struct Reopening {
 struct OpenFiles {
     by_version: HashMap<FileVersion, Weak<OpenFile>>,
     sweep_at: usize,
+    /// Those that they may have.
+    descriptors: Budget,
 }
 
 impl Default for OpenFiles {
@@ -290,24 +297,30 @@ impl Default for OpenFiles {
         Self {
             by_version: HashMap::new(),
             sweep_at: OPEN_FILES_SWEEP_MIN,
+            descriptors: Budget::new(u64::MAX),
         }
     }
 }
 
 impl OpenFiles {
-    /// The handle that others already have on the same version, or this one.
-    fn share(&mut self, opened: Rc<OpenFile>) -> Rc<OpenFile> {
+    /// The handle that others already have on the same version, or this one, if it may keep its
+    /// descriptor.
+    fn share(&mut self, opened: Rc<OpenFile>) -> Result<Rc<OpenFile>, LookupError> {
         let version = opened.version();
         if let Some(shared) = self.by_version.get(&version).and_then(Weak::upgrade) {
             shared.note_seen_again(&opened);
-            return shared;
+            return Ok(shared);
+        }
+        let may_stay = |disk: &DiskFile| disk.take_lease(&self.descriptors);
+        if !opened.disk().is_none_or(may_stay) {
+            return Err(LookupError::NoDescriptor);
         }
         if self.by_version.len() >= self.sweep_at {
             self.by_version.retain(|_, file| file.strong_count() > 0);
             self.sweep_at = OPEN_FILES_SWEEP_MIN.max(2 * self.by_version.len());
         }
         self.by_version.insert(version, Rc::downgrade(&opened));
-        opened
+        Ok(opened)
     }
 }
 
