@@ -437,6 +437,9 @@ pub const LISTING_ENTRIES_MAX: usize = 100_000;
 /// when it is used up is told to try again.
 pub const LISTS_BYTES_MAX: usize = 256 * 1024 * 1024;
 
+/// A list of so many bytes is freed by a helper: it is some 50 us of work.
+pub const LIST_FREED_BYTES_MIN: usize = 1024 * 1024;
+
 /// When who found no memory for a list is told to try again, in seconds. A large one takes that long to
 /// be sent.
 pub const LIST_RETRY_SECONDS: u64 = 5;

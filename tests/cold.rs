@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use carafe::disk::{Errand, Fetched, Kind, Portion, Reach};
+use carafe::disk::{Errand, Fetched, Kind, ListError, Portion, Reach};
 use carafe::http::mime::ContentTypes;
 use carafe::limits::{
     COLD_READ_BYTES, COPIED_BODY_BYTES_MAX, DISK_TIMEOUT, FETCHED_BYTES_MAX, KEEP_ALIVE, NAME_GAP,
@@ -616,6 +616,39 @@ fn a_folder_that_a_helper_found_is_read_by_a_helper_too() {
     assert_eq!(bench.fetch(), Next::Wait);
     let sent = String::from_utf8_lossy(&bench.transport.sent);
     assert!(sent.contains("index.html"), "{sent}");
+}
+
+#[test]
+fn without_memory_for_a_list_the_client_is_told_to_try_again() {
+    let root = root();
+    let parked = |request: &[u8]| {
+        let folders = Some(Folders::new());
+        let service = Http::new(
+            bare(&root, Kind::Memory),
+            ContentTypes::new([]),
+            None,
+            folders,
+            TagKey::new(b""),
+        );
+        let mut bench = bench(service, request);
+        let next = bench.step(Why::Start);
+        assert_parked(next, &bench);
+        assert!(matches!(bench.errand, Some(Errand::List(_))));
+        bench
+    };
+    let no_memory = || Some(Fetched::Listed(Err(ListError::NoMemory)));
+    let mut bench = parked(b"GET /folder/ HTTP/1.1\r\nHost: h\r\n\r\n");
+    then(&mut bench, &[Read::Block], &[ALL]);
+    assert_eq!(bench.step_with(Why::Woken, no_memory()), Next::Wait);
+    let sent = String::from_utf8_lossy(&bench.transport.sent);
+    assert!(
+        sent.starts_with("HTTP/1.1 503 ") && sent.contains("\r\nRetry-After: 5\r\n"),
+        "{sent}"
+    );
+    // The bare protocol has no words for it.
+    let mut bench = parked(b"folder\n");
+    let next = bench.step_with(Why::Woken, no_memory());
+    assert_eq!(next, Next::Reset(Reason::OpenFailed));
 }
 
 #[test]

@@ -153,14 +153,16 @@ impl fmt::Debug for Errand {
 }
 
 impl Fetched {
-    /// Leaves a file whose close may wait to the helpers.
-    pub(super) fn close_by(&mut self, helpers: &Helpers, mount: Mount) {
-        if let Self::Opened {
-            found: Ok(Opened::File(file)),
-            ..
-        } = self
-        {
-            file.close_by(helpers, mount);
+    /// Leaves a file whose close may wait to the helpers who go far, and a list to those who make
+    /// lists.
+    pub(super) fn close_by(&mut self, far: &Helpers, mount: Mount, lists: &Helpers) {
+        match self {
+            Self::Opened {
+                found: Ok(Opened::File(file)),
+                ..
+            } => file.close_by(far, mount),
+            Self::Listed(Ok(list)) => list.free_by(lists),
+            _ => {}
         }
     }
 }

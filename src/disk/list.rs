@@ -3,9 +3,12 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use super::Mount;
 use super::errand::Reach;
+use super::pool::Helpers;
+use crate::limits::LIST_FREED_BYTES_MIN;
 use crate::service::LookupError;
 
 /// Why there is no list.
@@ -30,8 +33,10 @@ pub type Listed = Result<Arc<List>, ListError>;
 #[derive(Debug)]
 pub struct List {
     bytes: Vec<u8>,
-    /// Gives the memory back with the list.
-    _memory: Reservation,
+    /// Given back with the bytes.
+    memory: Reservation,
+    /// Who frees a large one: the kernel takes a millisecond to take back 10 MB.
+    freer: OnceLock<Helpers>,
 }
 
 impl List {
@@ -39,6 +44,24 @@ impl List {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Leaves it to helpers to free it.
+    pub(super) fn free_by(&self, helpers: &Helpers) {
+        self.freer.get_or_init(|| helpers.clone());
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        if let Some(helpers) = self.freer.take()
+            && self.bytes.len() >= LIST_FREED_BYTES_MIN
+        {
+            let none = self.memory.memory.reserve();
+            let memory = std::mem::replace(&mut self.memory, none);
+            let content = (std::mem::take(&mut self.bytes), memory);
+            helpers.run(Mount::default(), move || drop(content));
+        }
     }
 }
 
@@ -151,7 +174,8 @@ impl ListMemory {
         }
         let list = Arc::new(List {
             bytes,
-            _memory: memory,
+            memory,
+            freer: OnceLock::new(),
         });
         let mut lists = lists();
         lists.retain(|list| list.strong_count() > 0);
@@ -194,7 +218,6 @@ impl Drop for Reservation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::Mount;
 
     #[test]
     fn memory_is_given_back_and_what_is_beyond_the_bound_refused() {
@@ -229,6 +252,29 @@ mod tests {
         let anew = made("list");
         assert_eq!(anew.bytes(), b"list");
         assert_eq!(memory.0.lists.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_large_list_is_freed_by_a_helper_and_a_small_one_at_once() {
+        let memory = ListMemory::new(usize::MAX);
+        let helpers = Helpers::new(1);
+        let held = || memory.0.bytes.load(Ordering::Relaxed);
+        for length in [LIST_FREED_BYTES_MIN - 1, LIST_FREED_BYTES_MIN] {
+            let (begin, begun) = std::sync::mpsc::channel::<()>();
+            // The only thread has something else to do.
+            helpers.run(Mount::default(), move || begun.recv().unwrap());
+            let mut reservation = memory.reserve();
+            reservation.set(length).unwrap();
+            let list = memory.share(vec![0; length], reservation);
+            list.free_by(&helpers);
+            drop(list);
+            let is_freed = length < LIST_FREED_BYTES_MIN;
+            assert_eq!(held(), if is_freed { 0 } else { length });
+            begin.send(()).unwrap();
+            while held() > 0 {
+                std::thread::yield_now();
+            }
+        }
     }
 
     #[test]

@@ -285,15 +285,15 @@ impl<K: Send + 'static> Pool<K> {
             (_, Errand::List(_)) => (&self.lists, Mount::default()),
             _ => (&self.near, Mount::default()),
         };
-        let (far, done) = (self.far.clone(), Arc::clone(&self.done));
+        let (far, lists) = (self.far.clone(), self.lists.clone());
         let promise = Promise {
             key: Some(key),
-            done,
+            done: Arc::clone(&self.done),
         };
         let run = move || {
             let mut fetched = errand.run(reach);
             // A foreign file is closed by those who go as far.
-            fetched.close_by(&far, mount);
+            fetched.close_by(&far, mount, &lists);
             promise.keep(fetched);
         };
         let job = Job {
