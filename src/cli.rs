@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
@@ -362,9 +362,17 @@ fn one_line(error: &clap::Error) -> String {
             let what = words.join(" ");
             let what = what.trim_start_matches("error: ");
             let meant = [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg];
-            match meant.into_iter().find_map(|kind| nearest(error.get(kind)?)) {
-                Some(word) => format!("{what}; did you mean '{word}'?"),
-                None => format!("{what}; --help shows what there is"),
+            let nearest = meant.into_iter().find_map(|kind| nearest(error.get(kind)?));
+            let unknown = context(ContextKind::InvalidSubcommand);
+            match (nearest, unknown) {
+                (Some(word), _) => format!("{what}; did you mean '{word}'?"),
+                (None, Some(word)) if word.contains("://") => {
+                    format!("{what}; did you mean 'get {word}'?")
+                }
+                (None, Some(word)) if Path::new(&word).is_dir() => {
+                    format!("{what}; did you mean 'serve {word}'?")
+                }
+                (None, _) => format!("{what}; --help shows what there is"),
             }
         }
     };
@@ -618,6 +626,14 @@ mod tests {
         (
             "serv",
             "unrecognized subcommand 'serv'; did you mean 'serve'?",
+        ),
+        (
+            "..",
+            "unrecognized subcommand '..'; did you mean 'serve ..'?",
+        ),
+        (
+            "http://h/x",
+            "unrecognized subcommand 'http://h/x'; did you mean 'get http://h/x'?",
         ),
         (
             "serve --log-format json",

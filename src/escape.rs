@@ -45,7 +45,9 @@ impl<'a> Excerpt<'a> {
     /// they hold passwords and cookies.
     #[must_use]
     pub fn of_request(bytes: &'a [u8]) -> Self {
-        let bytes = bytes.trim_ascii_start();
+        let is_text = |byte: &u8| !matches!(byte, b'\r' | b'\n');
+        let begin = bytes.iter().position(is_text).unwrap_or(bytes.len());
+        let bytes = &bytes[begin..];
         let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or(bytes);
         Self::new(line.strip_suffix(b"\r").unwrap_or(line), LOG_TEXT_BYTES_MAX)
     }
@@ -173,6 +175,7 @@ mod tests {
     fn of_a_request_only_its_first_line_is_shown() {
         let head = b"\r\nGET /x HTTP/1.1\r\nAuthorization: Basic c2VjcmV0\r\n";
         assert_eq!(Excerpt::of_request(head).to_string(), "GET /x HTTP/1.1");
+        assert_eq!(Excerpt::of_request(b" a ").to_string(), " a ");
         let long = Excerpt::of_request(&[0xff; 16_384]).to_string();
         assert_eq!(long.len(), LOG_TEXT_BYTES_MAX + "...".len());
     }
