@@ -6,6 +6,7 @@
 //! On entering a state its first attempt is made at once: waiting comes after WouldBlock only.
 
 mod closing;
+mod kept;
 mod reading;
 mod sending;
 mod supply;

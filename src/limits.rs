@@ -30,6 +30,13 @@ pub const PENDING_SHARE_BYTES: usize = 2 * 1024;
 /// What all of them may hold however few connections there may be, in bytes: some longest heads.
 pub const PENDING_BYTES_MIN: usize = 1024 * 1024;
 
+/// What is kept of a request on the heap, in bytes. More takes pages of its own: a heap gives nothing
+/// back while anything lives above it.
+pub const KEPT_ON_HEAP_BYTES_MAX: usize = 512;
+
+/// These pages come by so many bytes at once.
+pub const KEPT_PAGE_BYTES: usize = 4096;
+
 /// Memory that must be free when more is kept of what a peer sends, in bytes: allocations of other kinds
 /// are small, and can't be refused. Less than what the allocator asks the kernel for by itself (128 KiB).
 pub const MEMORY_MARGIN_BYTES: usize = 64 * 1024;

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use carafe::disk::Kind;
 use carafe::limits::{
-    KEEP_ALIVE, PENDING_SHARE_BYTES, REPLIES_PER_STEP_MAX, REQUEST_READ_BYTES_MAX, REQUEST_TIMEOUT,
-    STALL_TIMEOUT, TURN_BYTES_MAX,
+    KEEP_ALIVE, KEPT_ON_HEAP_BYTES_MAX, PENDING_SHARE_BYTES, REPLIES_PER_STEP_MAX,
+    REQUEST_READ_BYTES_MAX, REQUEST_TIMEOUT, STALL_TIMEOUT, TURN_BYTES_MAX,
 };
 use carafe::service::{Body, Outcome, Reply, Request, RequestEnd, Service, Then, Verdict};
 use carafe::stats::Reason;
@@ -317,11 +317,11 @@ fn while_a_reply_waits_little_is_kept_of_what_follows() {
 
 #[test]
 fn a_part_of_a_request_beyond_its_share_of_memory_goes_first() {
-    let part = "x".repeat(PENDING_SHARE_BYTES);
+    let part = "x".repeat(KEPT_ON_HEAP_BYTES_MAX);
     let mut bench = bench([bytes(&part)], []);
     assert_eq!(bench.step(Why::Start), Next::Wait);
     assert_eq!(bench.conn.reclaimable(), Some(Reclaimable::Partial));
-    assert_eq!(bench.conn.held_bytes(), PENDING_SHARE_BYTES);
+    assert_eq!(bench.conn.held_bytes(), KEPT_ON_HEAP_BYTES_MAX);
     then(&mut bench, &[bytes("x")], &[]);
     assert_eq!(bench.step(READABLE), Next::Wait);
     assert_eq!(bench.conn.reclaimable(), Some(Reclaimable::Large));

@@ -109,6 +109,9 @@ fn requests_behind_one_that_waits_stay_with_the_kernel() {
     let most = count * (REQUEST_READ_BYTES_MAX as u64 + CONNECTION_BYTES) + REST_BYTES;
     assert!(taken <= most, "{taken} bytes for {count}");
     drop(flood);
+    until("their memory is given back", || {
+        resident_bytes(&carafe).saturating_sub(before) <= taken / 2
+    });
     carafe.stop();
 }
 

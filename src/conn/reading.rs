@@ -1,18 +1,16 @@
 //! ReadingName: collects bytes until the service has heard a whole request.
 
-use std::collections::TryReserveError;
 use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Instant;
 
 use super::Step::{self, Enter, Stay};
+use super::kept::Kept;
 use super::sending::{Following, Rest, Sending};
 use super::{Env, State, await_disk, blame, go_on_waiting};
 use crate::disk::{Fetched, Opened};
 use crate::escape::Excerpt;
-use crate::limits::{
-    MEMORY_MARGIN_BYTES, PENDING_SHARE_BYTES, REQUEST_READ_BYTES_MAX, SUSPENDED_LOOK,
-};
+use crate::limits::{PENDING_SHARE_BYTES, REQUEST_READ_BYTES_MAX, SUSPENDED_LOOK};
 use crate::service::{Brought, Found, Moment, Request, Service, Then, Verdict};
 use crate::stats::Reason;
 use crate::transport::Transport;
@@ -21,7 +19,7 @@ use crate::turn::{Next, Reclaimable, Why};
 #[derive(Debug)]
 pub(super) struct Reading {
     /// The incomplete request. Empty, and without a heap block, while the client is silent.
-    pending: Vec<u8>,
+    pending: Kept,
     guesses: u8,
     expires: Instant,
     wait: Wait,
@@ -109,7 +107,7 @@ impl Wait {
 impl Reading {
     pub(super) fn new(expires: Instant) -> Self {
         Self {
-            pending: Vec::new(),
+            pending: Kept::default(),
             guesses: 0,
             expires,
             wait: Wait::Bytes,
@@ -120,7 +118,7 @@ impl Reading {
     /// The request after a reply, of which `pending` has come already. `sent` are the bytes of all
     /// replies so far.
     pub(super) fn after_reply<T, S>(
-        pending: Vec<u8>,
+        pending: Kept,
         input: Input,
         sent: u64,
         env: &mut Env<'_, '_, T, S>,
@@ -146,7 +144,7 @@ impl Reading {
 
     /// The request as far as it came.
     pub(super) fn pending(&self) -> &[u8] {
-        &self.pending
+        self.pending.as_slice()
     }
 
     /// Whether the connection has carried a reply.
@@ -205,7 +203,7 @@ impl Reading {
 
     /// The memory that holds what has come, in bytes.
     pub(super) fn held_bytes(&self) -> usize {
-        self.pending.capacity()
+        self.pending.held_bytes()
     }
 
     /// What a connection that ends here is counted as, if nothing broke.
@@ -272,7 +270,7 @@ impl Reading {
             return Stay(Next::Reset(Reason::OpenFailed));
         }
         let Some(brought) = fetched.and_then(brought) else {
-            return Stay(await_disk(env, *since, &self.pending));
+            return Stay(await_disk(env, *since, self.pending.as_slice()));
         };
         asked.brought.push(brought);
         let waited = env.turn.now - *since;
@@ -375,10 +373,14 @@ impl Reading {
         }
         let fresh = &env.turn.scratch[..fresh];
         let copied = !self.pending.is_empty();
-        if copied && append(&mut self.pending, fresh).is_err() {
+        if copied && self.pending.append(fresh).is_err() {
             return Stay(Next::Close(Reason::OutOfMemory));
         }
-        let bytes = if copied { &self.pending } else { fresh };
+        let bytes = if copied {
+            self.pending.as_slice()
+        } else {
+            fresh
+        };
         let request = Request {
             bytes,
             moment,
@@ -398,8 +400,8 @@ impl Reading {
                 (true, true) => Rest::Empty,
                 _ => Rest::Unknown,
             };
-            let mut read = Vec::new();
-            if reply.then == Then::ReadOn && append(&mut read, &bytes[reply.used..]).is_err() {
+            let mut read = Kept::default();
+            if reply.then == Then::ReadOn && read.append(&bytes[reply.used..]).is_err() {
                 return Stay(Next::Close(Reason::OutOfMemory));
             }
             let input = Following {
@@ -415,7 +417,7 @@ impl Reading {
             let sending = Sending::new(reply, input, sent_before, asked_at);
             return Enter(State::Sending(sending));
         }
-        if !copied && append(&mut self.pending, fresh).is_err() {
+        if !copied && self.pending.append(fresh).is_err() {
             return Stay(Next::Close(Reason::OutOfMemory));
         }
         Stay(self.wait_on(env, verdict, moment))
@@ -457,7 +459,10 @@ impl Reading {
         asked.brought.clear();
         let until = *asked.until.get_or_insert(now + env.timeouts.stall);
         if now >= until {
-            let (name, stall) = (Excerpt::of_request(&self.pending), env.timeouts.stall);
+            let (name, stall) = (
+                Excerpt::of_request(self.pending.as_slice()),
+                env.timeouts.stall,
+            );
             log::warn!("no descriptor for \"{name}\" within {stall:?}");
             return Next::Reset(Reason::NoDescriptor);
         }
@@ -465,20 +470,6 @@ impl Reading {
         env.turn.deadline = Some(until.min(now + SUSPENDED_LOOK));
         Next::Park
     }
-}
-
-/// Keeps more bytes from a peer, if there is memory for them, and some for all that can't be refused.
-fn append(kept: &mut Vec<u8>, bytes: &[u8]) -> Result<(), TryReserveError> {
-    if bytes.is_empty() {
-        return Ok(());
-    }
-    let mut margin = Vec::<u8>::new();
-    margin.try_reserve_exact(MEMORY_MARGIN_BYTES)?;
-    // It is given back at once, which must not make a compiler think that nobody needs it.
-    drop(std::hint::black_box(margin));
-    kept.try_reserve(bytes.len())?;
-    kept.extend_from_slice(bytes);
-    Ok(())
 }
 
 /// What a service is told of an errand, if it was its own.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::Step::{self, Enter, EnterWaiting, Stay};
 use super::closing::Closing;
+use super::kept::Kept;
 use super::reading::{Input, Reading};
 use super::supply::Supply;
 use super::{Delivery, Env, State, await_disk, blame};
@@ -42,7 +43,7 @@ pub(super) struct Following {
     /// The queue was empty after it, and an edge will come.
     pub(super) is_drained: bool,
     /// What was read with the request and belongs to the next one.
-    pub(super) read: Vec<u8>,
+    pub(super) read: Kept,
 }
 
 /// What is known of the input after a request.
