@@ -207,6 +207,11 @@ pub const COLD_READ_AHEAD_BYTES: u64 = 1024 * 1024;
 /// foreign files may hold.
 pub const FETCHED_BYTES_MAX: u64 = 256 * 1024;
 
+/// What helpers have handed over to the connections of one loop, and those don't have sent yet, in
+/// bytes. From half of it on a connection whose peer takes no more now keeps nothing, and has it read
+/// again; a helper waits for its part of the other half.
+pub const FETCHED_TOTAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
 /// What a helper reads through when the bytes shall be in memory and no more, in bytes.
 pub const HELPER_BUFFER_BYTES: usize = 128 * 1024;
 

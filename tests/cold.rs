@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use carafe::disk::{Errand, Fetched, Kind, ListError, Portion, Reach};
+use carafe::disk::{Budget, Errand, Fetched, Kind, ListError, Portion, Reach};
 use carafe::http::mime::ContentTypes;
 use carafe::limits::{
     COLD_READ_BYTES, COPIED_BODY_BYTES_MAX, DISK_TIMEOUT, FETCHED_BYTES_MAX, KEEP_ALIVE, NAME_GAP,
@@ -389,7 +389,7 @@ fn what_helpers_bring_of_a_foreign_file_is_bounded() {
         next = match next {
             Next::Park => match bench.errand.take().unwrap().run(Reach::Anywhere) {
                 Fetched::Read(Ok(portion)) => {
-                    let Portion { range, kept } = &portion;
+                    let Portion { range, kept, .. } = &portion;
                     let (bytes, _) = kept.as_ref().unwrap();
                     assert_eq!(bytes.len() as u64, range.end - range.start);
                     assert!(bytes.len() as u64 <= FETCHED_BYTES_MAX);
@@ -421,6 +421,41 @@ fn a_foreign_file_is_sent_slowly_from_what_was_brought() {
     let next = bench.step(carafe::testing::WRITABLE);
     assert!(bench.errand.is_none(), "nothing is fetched twice");
     assert_completes(&bench, next, &[7; BIG_BYTES]);
+}
+
+#[test]
+fn where_all_keep_too_much_nobody_keeps_what_its_client_does_not_take() {
+    let root = root();
+    let (mut reads, mut taken) = (0, 0);
+    let mut bench = looking_up(&root, b"big\n");
+    let mut next = bench.fetch();
+    while taken < BIG_BYTES {
+        assert_parked(next, &bench);
+        reads += 1;
+        let budget = Budget::new(FETCHED_BYTES_MAX);
+        let Fetched::Read(Ok(mut portion)) = bench.errand.take().unwrap().run(Reach::Anywhere)
+        else {
+            panic!("it is a read");
+        };
+        portion.lease = budget.lease(FETCHED_BYTES_MAX);
+        then(&mut bench, &[], &[Write::Take(10_000), Write::Block]);
+        taken += 10_000;
+        if taken >= BIG_BYTES {
+            bench.transport.writes.pop_back();
+            bench.transport.reads.push_back(Read::Block);
+        }
+        next = bench.step_with(Why::Woken, Some(Fetched::Read(Ok(portion))));
+        if taken < BIG_BYTES {
+            assert_eq!(next, Next::Wait);
+            assert!(
+                budget.lease(FETCHED_BYTES_MAX).is_some(),
+                "it was given back"
+            );
+            next = bench.step(carafe::testing::WRITABLE);
+        }
+    }
+    assert_completes(&bench, next, &[7; BIG_BYTES]);
+    assert_eq!(reads, BIG_BYTES.div_ceil(10_000));
 }
 
 #[test]

@@ -673,3 +673,42 @@ fn a_mount_that_does_not_answer_keeps_nobody_from_the_others() {
     assert_eq!(rest_of(&reading), content(SLOW_BYTES));
     carafe.stop_clean();
 }
+
+#[test]
+fn slow_readers_of_a_foreign_file_hold_no_more_together_than_they_may() {
+    const CLIENTS: usize = 600;
+    let root = root_with(&[("hot", HOT)]);
+    let at = root.path().join("slow");
+    fs::create_dir(&at).unwrap();
+    let length = 16 * 1024 * 1024;
+    let gated = match Gated::mount(&at, content(length)) {
+        Ok(gated) => gated,
+        Err(error) => return skip("fuse", &error.to_string()),
+    };
+    let carafe = Carafe::serve(root.path(), &[]);
+    download_hot(&carafe);
+    let before = carafe.resident_bytes();
+    let slow: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut stream = common::connect_narrow(carafe.addr(), 4096);
+            stream
+                .write_all(format!("slow/{NAME}\n").as_bytes())
+                .unwrap();
+            stream
+        })
+        .collect();
+    for mut stream in &slow {
+        stream.read_exact(&mut [0]).unwrap();
+    }
+    // Nor does anybody starve: who takes it gets it all.
+    assert_eq!(
+        rest_of(&ask(&carafe, &format!("slow/{NAME}"))),
+        content(length)
+    );
+    let held = carafe.resident_bytes().saturating_sub(before);
+    println!("{CLIENTS} slow readers hold {held} bytes");
+    assert!(held < 110_000_000, "{held} bytes");
+    drop(slow);
+    carafe.stop();
+    drop(gated);
+}

@@ -7,7 +7,7 @@ use std::time::Instant;
 use rustix::fs::Stat;
 
 use super::sending::SendError;
-use crate::disk::{DiskFile, Ends, Portion, ReadError, Use};
+use crate::disk::{DiskFile, Ends, Lease, Portion, ReadError, Use};
 use crate::transport::Transport;
 
 #[derive(Debug)]
@@ -28,15 +28,22 @@ pub(super) struct Kept {
     /// Where it is. What is missing of it is beyond the file's end.
     range: Range<u64>,
     bytes: Vec<u8>,
+    lease: Option<Lease>,
     /// The file's state afterwards.
     pub(super) stat: Stat,
 }
 
 impl From<Portion> for Supply {
-    fn from(Portion { range, kept }: Portion) -> Self {
+    fn from(portion: Portion) -> Self {
+        let Portion { range, kept, lease } = portion;
         match kept {
             None => Self::Warm(range),
-            Some((bytes, stat)) => Self::Fetched(Box::new(Kept { range, bytes, stat })),
+            Some((bytes, stat)) => Self::Fetched(Box::new(Kept {
+                range,
+                bytes,
+                lease,
+                stat,
+            })),
         }
     }
 }
@@ -102,11 +109,13 @@ impl Supply {
         })
     }
 
-    /// Before a pause: what was in memory may not stay there, and what is sent isn't kept. `next` is
-    /// the file's byte that comes next.
+    /// Before a pause: what was in memory may not stay there. What was handed over is kept if the
+    /// file's byte that comes `next` is in it, and if there is enough room for what all keep.
     pub(super) fn rest(&mut self, next: Option<u64>) {
         match self {
-            Self::Fetched(kept) if next.is_some_and(|next| kept.range.contains(&next)) => {}
+            Self::Fetched(kept)
+                if next.is_some_and(|next| kept.range.contains(&next))
+                    && !kept.lease.as_ref().is_some_and(Lease::is_scarce) => {}
             _ => *self = Self::Unknown,
         }
     }

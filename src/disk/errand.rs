@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Advice, Stat};
 
+use super::budget::Lease;
 use super::list::{ListError, ListTask, Listed};
 use super::pool::Helpers;
 use crate::limits::HELPER_BUFFER_BYTES;
@@ -99,6 +100,8 @@ pub struct Portion {
     pub range: Range<u64>,
     /// The bytes, if they were to be kept, and the file's state after they were read.
     pub kept: Option<(Vec<u8>, Stat)>,
+    /// Their part of what may be kept.
+    pub lease: Option<Lease>,
 }
 
 impl Errand {
@@ -119,6 +122,14 @@ impl Errand {
                 listed => Fetched::Listed(listed),
             },
             Self::Read(read) => Fetched::Read(read.run()),
+        }
+    }
+
+    /// How many bytes it may bring that are then kept.
+    pub(super) fn kept_bytes(&self) -> Option<u64> {
+        match self {
+            Self::Read(read) if read.keep => Some(read.range.end - read.range.start),
+            _ => None,
         }
     }
 
@@ -153,6 +164,13 @@ impl fmt::Debug for Errand {
 }
 
 impl Fetched {
+    /// What was read is kept on this lease.
+    pub(super) fn keep_on(&mut self, lease: Option<Lease>) {
+        if let Self::Read(Ok(portion)) = self {
+            portion.lease = lease;
+        }
+    }
+
     /// Leaves a file whose close may wait to the helpers who go far, and a list to those who make
     /// lists.
     pub(super) fn close_by(&mut self, far: &Helpers, mount: Mount, lists: &Helpers) {
@@ -220,7 +238,11 @@ impl Read {
             }
             false => None,
         };
-        Ok(Portion { range, kept })
+        Ok(Portion {
+            range,
+            kept,
+            lease: None,
+        })
     }
 
     /// The sender will want what comes next.

@@ -7,9 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use super::budget::Budget;
 use super::errand::{Errand, Fetched, Mount, Reach};
 use crate::failure::panic_message;
-use crate::limits::{HELPERS_MAX, REMOTE_HELPERS_MAX};
+use crate::limits::{FETCHED_TOTAL_BYTES_MAX, HELPERS_MAX, REMOTE_HELPERS_MAX};
 
 /// Something to do.
 struct Job {
@@ -210,6 +211,8 @@ pub struct Pool<K> {
     done: Arc<Done<K>>,
     /// Errands so far.
     sent: u64,
+    /// The bytes that they may bring.
+    kept: Budget,
 }
 
 /// What was fetched and not yet taken, and how the loop is told.
@@ -269,6 +272,7 @@ impl<K: Send + 'static> Pool<K> {
             far: Helpers::new(REMOTE_HELPERS_MAX),
             reopeners: Helpers::new(2 * HELPERS_MAX),
             sent: 0,
+            kept: Budget::new(FETCHED_TOTAL_BYTES_MAX),
             done: Arc::new(Done {
                 fetched: Mutex::default(),
                 notify: Box::new(notify),
@@ -290,8 +294,11 @@ impl<K: Send + 'static> Pool<K> {
             key: Some(key),
             done: Arc::clone(&self.done),
         };
+        let kept = self.kept.clone();
         let run = move || {
+            let lease = errand.kept_bytes().map(|bytes| kept.wait_for(bytes));
             let mut fetched = errand.run(reach);
+            fetched.keep_on(lease);
             // A foreign file is closed by those who go as far.
             fetched.close_by(&far, mount, &lists);
             promise.keep(fetched);
