@@ -1,5 +1,5 @@
-//! Lists of folders take many steps. Meanwhile the client says more, shuts its side or leaves,
-//! and others want lists, too.
+//! Lists of folders are made while the loop goes on. Meanwhile the client says more, shuts its side or
+//! leaves, and others want lists, too.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
