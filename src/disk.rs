@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use rustix::io::ReadWriteFlags;
 
-use crate::limits::{COLD_READ_AHEAD_BYTES, COLD_READ_BYTES, FETCHED_BYTES_MAX};
+use crate::limits::{COLD_BLOCK_BYTES, FETCHED_BYTES_MAX};
 
 pub use budget::{Budget, Lease};
 pub use errand::{Errand, Fetched, Mount, Opened, Portion, Reach, Read};
@@ -180,30 +180,30 @@ impl DiskFile {
     }
 
     /// The read that a helper has to do so that the loop gets the bytes from `start` on; nothing is
-    /// needed beyond `end`. Where the loop can't know that they will be in memory when it wants to
+    /// needed beyond `end`. It reads `most`, a multiple of [`COLD_BLOCK_BYTES`], and as much ahead. Where the loop can't know that they will be in memory when it wants to
     /// copy them, they are handed over.
     #[must_use]
-    pub fn errand(&self, start: u64, end: u64, usage: Use) -> Read {
-        let block = COLD_READ_BYTES;
-        // The next one that was not read yet, whole: it is read once.
+    pub fn errand(&self, start: u64, end: u64, most: u64, usage: Use) -> Read {
+        let block = COLD_BLOCK_BYTES;
+        // From the next block on that was not read yet, whole ones: they are read once.
         let first = || {
             let mut first = start - start % block;
             while self.seen.borrow().covers(first..first + block) {
                 first += block;
             }
-            first..first + block
+            first..first + most
         };
         let (range, keep) = match (self.kind, usage) {
             (Kind::Once, _) => (first(), false),
             (Kind::Foreign, _) | (_, Use::Copy) => {
-                (start..end.min(start + FETCHED_BYTES_MAX), true)
+                (start..end.min(start + most.min(FETCHED_BYTES_MAX)), true)
             }
-            (_, Use::Sendfile) => (start..end.min(start + block), false),
+            (_, Use::Sendfile) => (start..end.min(start + most), false),
         };
         Read {
             file: Arc::clone(self.shared()),
             wanted: start.max(range.start),
-            ahead: range.end..end.min(range.end + COLD_READ_AHEAD_BYTES),
+            ahead: range.end..end.min(range.end + most),
             range,
             keep,
             mount: self.mount,
@@ -247,7 +247,7 @@ struct Seen(Vec<u64>);
 
 impl Seen {
     fn covers(&self, range: Range<u64>) -> bool {
-        let mut blocks = range.start / COLD_READ_BYTES..range.end.div_ceil(COLD_READ_BYTES);
+        let mut blocks = range.start / COLD_BLOCK_BYTES..range.end.div_ceil(COLD_BLOCK_BYTES);
         blocks.all(|block| {
             let (word, bit) = place(block);
             self.0.get(word).is_some_and(|bits| bits & bit != 0)
@@ -256,7 +256,7 @@ impl Seen {
 
     /// Adds the blocks that are whole.
     fn add(&mut self, range: &Range<u64>) {
-        for block in range.start.div_ceil(COLD_READ_BYTES)..range.end / COLD_READ_BYTES {
+        for block in range.start.div_ceil(COLD_BLOCK_BYTES)..range.end / COLD_BLOCK_BYTES {
             let (word, bit) = place(block);
             if self.0.len() <= word {
                 self.0.resize(word + 1, 0);
@@ -276,7 +276,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    const BLOCK: u64 = COLD_READ_BYTES;
+    const BLOCK: u64 = COLD_BLOCK_BYTES;
 
     fn file(kind: Kind, length: u64) -> (tempfile::NamedTempFile, DiskFile) {
         let named = tempfile::NamedTempFile::new().unwrap();
@@ -303,7 +303,7 @@ mod tests {
             (BLOCK + 7, BLOCK..2 * BLOCK),
             (2 * BLOCK, 2 * BLOCK..3 * BLOCK),
         ] {
-            let portion = run(file.errand(wanted, length, Use::Copy)).unwrap();
+            let portion = run(file.errand(wanted, length, BLOCK, Use::Copy)).unwrap();
             assert_eq!(portion.range, range);
             assert!(portion.kept.is_none());
             file.note_read(&portion.range);
@@ -312,7 +312,7 @@ mod tests {
         // The next block that was not read.
         file.note_read(&(0..BLOCK - 1));
         assert!(is_cold(0, 1), "a part of a block is none");
-        let read = file.errand(0, length, Use::Sendfile);
+        let read = file.errand(0, length, BLOCK, Use::Sendfile);
         assert_eq!(run(read).unwrap().range, 0..BLOCK);
         file.note_read(&(0..BLOCK));
         assert!(!is_cold(0, length as usize));
@@ -326,7 +326,7 @@ mod tests {
         let (named, file) = file(Kind::Foreign, length);
         assert!(matches!(file.read(&mut [0], 0), Err(ReadError::Cold)));
         for usage in [Use::Copy, Use::Sendfile] {
-            let portion = run(file.errand(3, length, usage)).unwrap();
+            let portion = run(file.errand(3, length, 2 * BLOCK, usage)).unwrap();
             assert_eq!(portion.range, 3..FETCHED_BYTES_MAX + 3);
             let (bytes, stat) = portion.kept.unwrap();
             assert_eq!(bytes.len() as u64, FETCHED_BYTES_MAX);
@@ -334,7 +334,7 @@ mod tests {
         }
         // What is missing is beyond the end.
         named.as_file().set_len(10).unwrap();
-        let portion = run(file.errand(3, length, Use::Copy)).unwrap();
+        let portion = run(file.errand(3, length, 2 * BLOCK, Use::Copy)).unwrap();
         assert_eq!(portion.range, 3..FETCHED_BYTES_MAX + 3);
         assert_eq!(portion.kept.unwrap().0.len(), 7);
     }
@@ -351,7 +351,7 @@ mod tests {
         // A short read of a file that can be asked has a reason that a helper finds.
         let (_named, file) = file(Kind::Probe, 10);
         assert!(matches!(file.read(&mut [0; 11], 0), Err(ReadError::Cold)));
-        let portion = run(file.errand(0, 11, Use::Copy)).unwrap();
+        let portion = run(file.errand(0, 11, BLOCK, Use::Copy)).unwrap();
         assert_eq!(portion.kept.unwrap().0.len(), 10);
     }
 
@@ -360,7 +360,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for kind in [Kind::Probe, Kind::Once, Kind::Foreign] {
             let file = DiskFile::new(File::open(folder.path()).unwrap(), kind);
-            assert!(run(file.errand(0, 10, Use::Copy)).is_err());
+            assert!(run(file.errand(0, 10, BLOCK, Use::Copy)).is_err());
         }
     }
 }

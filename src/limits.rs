@@ -196,12 +196,15 @@ pub const REMOTE_HELPERS_MAX: usize = 8 * HELPERS_MAX;
 /// (path_resolution(7)).
 pub const LINKS_MAX: u32 = 40;
 
-/// What a helper reads of a cold file before the sender goes on, in bytes: a disk's seek takes as
-/// long as reading about so much. A multiple of [`TURN_BYTES_MAX`].
-pub const COLD_READ_BYTES: u64 = 1024 * 1024;
+/// What a helper reads of a cold file at first, in bytes, and tells the kernel to read after that: who
+/// breaks off soon shall not have cost much. Each further read of one body is twice as long. What
+/// was read of files that can't be asked is known by blocks of this size.
+pub const COLD_BLOCK_BYTES: u64 = 128 * 1024;
 
-/// What the kernel is told to read after that, in bytes, while the sender sends.
-pub const COLD_READ_AHEAD_BYTES: u64 = 1024 * 1024;
+/// What a helper reads of a cold file at most before the sender goes on, in bytes, and tells the
+/// kernel to read after that, while the sender sends: a disk's seek takes as long as reading about so
+/// much. A multiple of [`COLD_BLOCK_BYTES`] and of [`TURN_BYTES_MAX`].
+pub const COLD_READ_BYTES: u64 = 1024 * 1024;
 
 /// What a helper hands over to a connection at one time, in bytes: what each of those who ask for
 /// foreign files may hold.

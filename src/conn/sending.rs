@@ -12,7 +12,8 @@ use super::{Delivery, Env, State, await_disk, blame};
 use crate::disk::{DiskFile, Ends, Errand, Fetched, Kind, Portion, Read};
 use crate::escape::Excerpt;
 use crate::limits::{
-    COPIED_BODY_BYTES_MAX, SENDFILE_SEGMENT_BYTES, SUSPENDED_LOOK, TURN_BYTES_MAX,
+    COLD_BLOCK_BYTES, COLD_READ_BYTES, COPIED_BODY_BYTES_MAX, SENDFILE_SEGMENT_BYTES,
+    SUSPENDED_LOOK, TURN_BYTES_MAX,
 };
 use crate::service::{Body, Piece, Reply, RequestEnd, Then};
 use crate::stats::Reason;
@@ -34,6 +35,8 @@ pub(super) struct Sending {
     /// How the reply has gone so far.
     pace: Pace,
     supply: Supply,
+    /// What the next read by a helper takes, in bytes.
+    cold_bytes: u64,
 }
 
 /// The input after a request, when it is answered.
@@ -130,6 +133,7 @@ impl Sending {
             following,
             pace: Pace::FirstTurn,
             supply: Supply::Unknown,
+            cold_bytes: COLD_BLOCK_BYTES,
         }
     }
 
@@ -212,6 +216,8 @@ impl Sending {
                 let now = env.turn.now;
                 env.turn.deadline = Some(now + env.timeouts.disk.min(SUSPENDED_LOOK));
                 self.supply = Supply::Awaited(now);
+                // Its client takes what it is sent, so it will want more.
+                self.cold_bytes = COLD_READ_BYTES.min(2 * self.cold_bytes);
                 *env.errand = Some(Errand::Read(read));
                 Next::Park
             }
@@ -269,8 +275,8 @@ impl Sending {
                     Pace::FirstTurn => Ends::Both,
                     Pace::Resumed { .. } => Ends::Last,
                 };
-                let wanted = (start, most, start + length);
-                let warm = self.supply.warm(file, wanted, ends, env.transport)?;
+                let (wanted, cold) = ((start, most, start + length), self.cold_bytes);
+                let warm = self.supply.warm(file, wanted, ends, cold, env.transport)?;
                 let count = warm.min(self.sendfile_bytes_max());
                 if self.has_head_left() {
                     return self.send_head(env);
@@ -332,8 +338,11 @@ impl Sending {
                 // At most `room`.
                 let room = length.min(room as u64) as usize;
                 let into = &mut scratch[head.len()..][..room];
-                let end = start + length;
-                match self.supply.read(file, into, start, end, env.transport)? {
+                let within = (start, start + length);
+                match self
+                    .supply
+                    .read(file, into, within, self.cold_bytes, env.transport)?
+                {
                     0 => return Err(SendError::FileEnded),
                     filled => filled,
                 }

@@ -50,12 +50,14 @@ impl From<Portion> for Supply {
 
 impl Supply {
     /// How many of the bytes that sendfile shall send don't have to be waited for. `wanted` is where
-    /// they begin, how many they are, and where the last that this body needs ends.
+    /// they begin, how many they are, and where the last that this body needs ends. What isn't in
+    /// memory is read by a helper, `cold` bytes of it.
     pub(super) fn warm<T: Transport>(
         &mut self,
         file: &DiskFile,
         wanted: (u64, usize, u64),
         ends: Ends,
+        cold: u64,
         transport: &mut T,
     ) -> Result<usize, SendError> {
         let (start, count, end) = wanted;
@@ -66,9 +68,12 @@ impl Supply {
                 // At most `count`.
                 Ok(left.min(count as u64) as usize)
             }
-            _ if transport.is_cold(file, start, count, ends) => {
-                Err(SendError::Cold(file.errand(start, end, Use::Sendfile)))
-            }
+            _ if transport.is_cold(file, start, count, ends) => Err(SendError::Cold(file.errand(
+                start,
+                end,
+                cold,
+                Use::Sendfile,
+            ))),
             _ => {
                 *self = Self::Warm(start..start + count as u64);
                 Ok(count)
@@ -81,8 +86,8 @@ impl Supply {
         &self,
         file: &DiskFile,
         into: &mut [u8],
-        start: u64,
-        end: u64,
+        (start, end): (u64, u64),
+        cold: u64,
         transport: &mut T,
     ) -> Result<usize, SendError> {
         if let Self::Fetched(kept) = self
@@ -104,7 +109,7 @@ impl Supply {
             _ => transport.read_file(file, into, start),
         };
         read.map_err(|error| match error {
-            ReadError::Cold => SendError::Cold(file.errand(start, end, Use::Copy)),
+            ReadError::Cold => SendError::Cold(file.errand(start, end, cold, Use::Copy)),
             ReadError::Failed(error) => SendError::File(error),
         })
     }
