@@ -326,7 +326,7 @@ mod tests {
         let (named, file) = file(Kind::Foreign, length);
         assert!(matches!(file.read(&mut [0], 0), Err(ReadError::Cold)));
         for usage in [Use::Copy, Use::Sendfile] {
-            let portion = run(file.errand(3, length, 2 * BLOCK, usage)).unwrap();
+            let portion = run(file.errand(3, length, FETCHED_BYTES_MAX, usage)).unwrap();
             assert_eq!(portion.range, 3..FETCHED_BYTES_MAX + 3);
             let (bytes, stat) = portion.kept.unwrap();
             assert_eq!(bytes.len() as u64, FETCHED_BYTES_MAX);
@@ -334,7 +334,7 @@ mod tests {
         }
         // What is missing is beyond the end.
         named.as_file().set_len(10).unwrap();
-        let portion = run(file.errand(3, length, 2 * BLOCK, Use::Copy)).unwrap();
+        let portion = run(file.errand(3, length, FETCHED_BYTES_MAX, Use::Copy)).unwrap();
         assert_eq!(portion.range, 3..FETCHED_BYTES_MAX + 3);
         assert_eq!(portion.kept.unwrap().0.len(), 7);
     }

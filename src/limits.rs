@@ -199,7 +199,7 @@ pub const LINKS_MAX: u32 = 40;
 /// What a helper reads of a cold file at first, in bytes, and tells the kernel to read after that: who
 /// breaks off soon shall not have cost much. Each further read of one body is twice as long. What
 /// was read of files that can't be asked is known by blocks of this size.
-pub const COLD_BLOCK_BYTES: u64 = 128 * 1024;
+pub const COLD_BLOCK_BYTES: u64 = 64 * 1024;
 
 /// What a helper reads of a cold file at most before the sender goes on, in bytes, and tells the
 /// kernel to read after that, while the sender sends: a disk's seek takes as long as reading about so
