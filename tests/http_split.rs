@@ -10,7 +10,7 @@
 mod common;
 mod talk;
 
-use common::{Carafe, PATIENT, pattern, root_with};
+use common::{Carafe, PATIENT, pattern, root_with, until};
 use talk::{Talk, age_all, get, without_dates};
 use tempfile::TempDir;
 
@@ -19,6 +19,13 @@ fn server() -> (TempDir, Carafe) {
     let root = root_with(&[("a", pattern(1, 500)), ("b", b"bb".to_vec())]);
     age_all(root.path());
     let carafe = Carafe::serve(root.path(), &PATIENT);
+    // What tells their versions comes when they are old enough, and stays.
+    for path in ["/a", "/b"] {
+        until("the file is old enough", || {
+            let answer = Talk::to(carafe.addr()).get(path);
+            answer.field("etag").is_some() && answer.field("last-modified").is_some()
+        });
+    }
     (root, carafe)
 }
 
