@@ -182,7 +182,8 @@ fn silent_clients_and_parts_of_requests_go_first_and_the_oldest_of_them() {
         let mut flood: Vec<_> = (0..27)
             .map(|_| {
                 let mut talk = Talk::to(carafe.addr());
-                talk.say(part);
+                // One after the other: their order is that in which they are heard.
+                talk.say_and_see_read_by(part, &mut honest[0]);
                 talk
             })
             .collect();
