@@ -2,7 +2,7 @@
 //! A bad value is refused here, in one line that names the flag, the value and what it takes.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -425,13 +425,30 @@ fn port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| "takes a port, 0 to 65535".into())
 }
 
-fn address(text: &str) -> Result<IpAddr, String> {
+/// An address to listen on, with no port yet. One that is good on a link only has its zone behind it
+/// (RFC 4007, section 11).
+fn address(text: &str) -> Result<SocketAddr, String> {
     let bare = text
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'))
         .unwrap_or(text);
+    if let Some(address) = zoned(bare) {
+        return address;
+    }
     bare.parse()
-        .map_err(|_| "takes an IP address, such as 127.0.0.1 or ::1".into())
+        .map(|address: IpAddr| (address, 0).into())
+        .map_err(|_| "takes an IP address, such as 127.0.0.1, ::1 or fe80::1%eth0".into())
+}
+
+/// An IPv6 address with a zone: the name of an interface, or its number.
+fn zoned(text: &str) -> Option<Result<SocketAddr, String>> {
+    let (address, zone) = text.split_once('%')?;
+    let address: Ipv6Addr = address.parse().ok()?;
+    let known = || Some((text, 0).to_socket_addrs().ok()?.next()?);
+    let by_number = zone.parse().ok();
+    let by_number = by_number.map(|zone| SocketAddrV6::new(address, 0, 0, zone).into());
+    let found = by_number.or_else(known);
+    Some(found.ok_or_else(|| format!("takes an interface of this machine, and '{zone}' is none")))
 }
 
 fn socket_address(text: &str) -> Result<SocketAddr, String> {
@@ -524,6 +541,14 @@ mod tests {
         (
             "serve --bind lo",
             "--bind: 'lo' won't do: it takes an IP address",
+        ),
+        (
+            "serve --bind fe80::1%nosuch0",
+            "--bind: 'fe80::1%nosuch0' won't do: it takes an interface of this machine, and 'nosuch0' is none",
+        ),
+        (
+            "serve --bind 127.0.0.1%lo",
+            "--bind: '127.0.0.1%lo' won't do: it takes an IP address",
         ),
         (
             "serve --backlog 0",
@@ -683,6 +708,19 @@ mod tests {
             let parsed = parse_words(&format!("carafe {words}"));
             assert!(parsed.is_ok(), "{words}: {parsed:?}");
         }
+    }
+
+    #[test]
+    fn addresses_with_a_zone() {
+        let zone = |text: &str| match address(text) {
+            Ok(SocketAddr::V6(address)) => address.scope_id(),
+            other => panic!("{other:?}"),
+        };
+        // The loopback is the first interface everywhere.
+        assert_eq!(zone("fe80::1%lo"), 1);
+        assert_eq!(zone("[fe80::1%lo]"), 1);
+        assert_eq!(zone("fe80::1%7"), 7);
+        assert_eq!(zone("fe80::1"), 0);
     }
 
     #[test]

@@ -302,8 +302,23 @@ pub const HTTP_LINE_BYTES_MAX: usize = 8 * 1024;
 /// another server on the same host has set.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// The most header fields of an HTTP request. A browser sends about 15, a chain of proxies 30.
-pub const HTTP_FIELDS_MAX: usize = 64;
+/// The most header fields of an HTTP request. A browser sends about 15, a chain of proxies 30; other
+/// servers stop at 100 or not at all.
+pub const HTTP_FIELDS_MAX: usize = 128;
+
+/// The longest body of an HTTP request, in bytes, that is awaited and thrown away, so that the
+/// connection can go on: a form's.
+pub const HTTP_SHORT_BODY_BYTES_MAX: u64 = 16 * 1024;
+
+/// How long a short body may be silent before its request is answered without it.
+pub const HTTP_BODY_GAP: Duration = Duration::from_secs(1);
+
+/// What a lingering connection discards of a body that nobody reads, at most, in bytes. Many clients
+/// look for the answer only when they have sent all.
+pub const HTTP_BODY_LINGER_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// How long a connection lingers in all for such a body. nginx does as long (`lingering_time`).
+pub const HTTP_BODY_LINGER_TOTAL: Duration = Duration::from_secs(30);
 
 /// Empty lines that are skipped before an HTTP request line. Old clients sent one after a body
 /// (RFC 9112, section 2.2).

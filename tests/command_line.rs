@@ -127,7 +127,7 @@ fn a_bad_value_is_one_line_before_anything_is_bound() {
     let cases = [
         (
             "--bind lo",
-            "--bind: 'lo' won't do: it takes an IP address, such as 127.0.0.1 or ::1",
+            "--bind: 'lo' won't do: it takes an IP address, such as 127.0.0.1, ::1 or fe80::1%eth0",
         ),
         (
             "--backlog 0",

@@ -389,3 +389,44 @@ fn apt_reads_a_flat_repository() {
     assert_same("the package", &got, package);
     carafe.stop_clean();
 }
+
+#[test]
+fn who_sends_a_long_body_reads_why_nobody_wants_it() {
+    if !has_tool("curl") || !has_tool("python3") {
+        return;
+    }
+    let (_root, carafe) = server();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("body"), pattern(0, 60_000_000)).unwrap();
+    for framing in [
+        "",
+        "-H Expect:",
+        "-H Expect: -H 'Transfer-Encoding: chunked'",
+    ] {
+        let code = run(
+            &carafe,
+            folder.path(),
+            &format!(
+                "curl -sS -X POST --data-binary @body {framing} -o out -w '%{{http_code}}' $1/x"
+            ),
+        );
+        assert_eq!(code, "405", "{framing}");
+    }
+    let code = run(
+        &carafe,
+        folder.path(),
+        r#"python3 - "$1" <<'END'
+import http.client, sys
+server = http.client.HTTPConnection(sys.argv[1].removeprefix('http://'))
+server.request('POST', '/x', body=open('body', 'rb'))
+print(server.getresponse().status)
+for _ in range(2):
+    server.request('PUT', '/x', body=b'short')
+    answer = server.getresponse()
+    answer.read()
+    print(answer.status, answer.will_close)
+END"#,
+    );
+    assert_eq!(code, "405\n405 False\n405 False\n");
+    carafe.stop_clean();
+}

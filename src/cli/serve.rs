@@ -1,7 +1,7 @@
 //! The flags of `carafe serve`, and those that it shares with `thank`.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -71,7 +71,7 @@ pub struct ServeArgs {
     #[arg(long)]
     pub listing: bool,
 
-    /// HTTP: the type of files with this extension; may be repeated
+    /// HTTP: the type of files with this extension, * for all others; may be repeated
     #[arg(long, value_name = "EXT=TYPE", value_parser = Override::from_str)]
     pub mime: Vec<Override>,
 
@@ -135,7 +135,7 @@ fn hidden_name(name: OsString) -> Result<OsString, &'static str> {
 pub struct ListenArgs {
     /// Address to listen on; may be repeated [default: all, IPv6 and IPv4]
     #[arg(short, long, value_name = "ADDR", value_parser = address)]
-    pub bind: Vec<IpAddr>,
+    pub bind: Vec<SocketAddr>,
 
     /// Length of the accept queue
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = u64::from(limits::BACKLOG),
@@ -174,7 +174,7 @@ impl ServeArgs {
         if let Some(metrics) = self.metrics
             && metrics.port() == self.port
             && self.port != 0
-            && self.listen.covers(metrics.ip())
+            && self.listen.covers(metrics)
         {
             return Some(format!(
                 "--metrics: '{metrics}' won't do: clients come in there (-p {}): it takes another \
@@ -188,20 +188,23 @@ impl ServeArgs {
 
 impl ListenArgs {
     /// Whether a listener for clients and one on this address would get in each other's way.
-    fn covers(&self, address: IpAddr) -> bool {
+    fn covers(&self, mut address: SocketAddr) -> bool {
+        address.set_port(0);
         let mut bound = self.bind.iter();
         self.bind.is_empty() || bound.any(|&bound| overlap(bound, address))
     }
 
     /// An address that another one includes can't be bound: two listeners would want its clients.
     pub(super) fn contradiction(&self) -> Option<String> {
-        let is_wildcard_pair = |a: IpAddr, b: IpAddr| a.is_unspecified() && b.is_unspecified();
+        let is_wildcard_pair =
+            |a: SocketAddr, b: SocketAddr| a.ip().is_unspecified() && b.ip().is_unspecified();
         self.bind.iter().enumerate().find_map(|(index, &second)| {
             let first = self.bind[..index].iter().copied();
             let first = first
                 .filter(|&first| overlap(first, second))
                 // These two share the families among them.
                 .find(|&first| first == second || !is_wildcard_pair(first, second))?;
+            let (first, second) = (first.ip(), second.ip());
             Some(format!(
                 "--bind: '{second}' won't do: it takes what '{first}' has already"
             ))
@@ -210,8 +213,9 @@ impl ListenArgs {
 }
 
 /// Whether one address includes the other. All of IPv6 includes IPv4, since one socket takes both.
-fn overlap(a: IpAddr, b: IpAddr) -> bool {
-    let includes =
-        |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let includes = |all: SocketAddr, one: SocketAddr| {
+        all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4())
+    };
     a == b || includes(a, b) || includes(b, a)
 }

@@ -2,11 +2,14 @@
 //! no reset overtakes the last bytes (RFC 9112, 9.6, tells the story).
 
 use std::io::ErrorKind;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Step::{self, Stay};
 use super::{Delivery, Env, blame};
-use crate::limits::{LINGER_BYTES_MAX, LINGER_IDLE, LINGER_TOTAL, TURN_BYTES_MAX};
+use crate::limits::{
+    HTTP_BODY_LINGER_BYTES_MAX, HTTP_BODY_LINGER_TOTAL, LINGER_BYTES_MAX, LINGER_IDLE,
+    LINGER_TOTAL, TURN_BYTES_MAX,
+};
 use crate::transport::Transport;
 use crate::turn::{Next, Why};
 
@@ -17,10 +20,36 @@ pub(super) struct Closing {
     sent: u64,
     /// Since when the last byte is accepted.
     pub(super) since: Instant,
+    patience: Patience,
     discarded: u64,
     idle_ends: Instant,
     total_ends: Instant,
     acked: u64,
+}
+
+/// How much input is thrown away, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// What a client says beyond its request.
+    Ordinary,
+    /// The request's body, which many clients send to its end before they read the answer.
+    Body,
+}
+
+impl Patience {
+    fn bytes_max(self) -> u64 {
+        match self {
+            Self::Ordinary => LINGER_BYTES_MAX,
+            Self::Body => HTTP_BODY_LINGER_BYTES_MAX,
+        }
+    }
+
+    fn total(self) -> Duration {
+        match self {
+            Self::Ordinary => LINGER_TOTAL,
+            Self::Body => HTTP_BODY_LINGER_TOTAL,
+        }
+    }
 }
 
 impl Closing {
@@ -29,15 +58,17 @@ impl Closing {
     pub(super) fn new<T: Transport, S>(
         delivery: Delivery,
         sent: u64,
-        discarded: u64,
+        (discarded, patience): (u64, Patience),
         env: &mut Env<'_, '_, T, S>,
     ) -> Self {
-        let (idle_ends, total_ends) = (env.turn.now + LINGER_IDLE, env.turn.now + LINGER_TOTAL);
+        let now = env.turn.now;
+        let (idle_ends, total_ends) = (now + LINGER_IDLE, now + patience.total());
         let acked = env.transport.acked_bytes();
         Self {
             delivery,
             sent,
             since: env.turn.now,
+            patience,
             discarded,
             idle_ends,
             total_ends,
@@ -70,7 +101,7 @@ impl Closing {
                 }
                 Err(error) => return Stay(Next::Close(blame(&error))),
             }
-            if self.discarded > LINGER_BYTES_MAX {
+            if self.discarded > self.patience.bytes_max() {
                 return close;
             }
         }
@@ -90,7 +121,7 @@ impl Closing {
         let has_all = self.acked > self.sent;
         if self.acked > before + 1 || (env.turn.draining && !has_all) {
             self.idle_ends = env.turn.now + LINGER_IDLE;
-            self.total_ends = env.turn.now + LINGER_TOTAL;
+            self.total_ends = env.turn.now + self.patience.total();
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::time::Instant;
 
 use super::Step::{self, Enter, EnterWaiting, Stay};
-use super::closing::Closing;
+use super::closing::{Closing, Patience};
 use super::kept::Kept;
 use super::reading::{Input, Reading};
 use super::supply::Supply;
@@ -502,7 +502,12 @@ impl Sending {
     ) -> io::Result<Closing> {
         env.transport.shutdown_write()?;
         let sent = self.sent();
-        Ok(Closing::new(self.take_delivery(), sent, discarded, env))
+        let patience = match self.ended_by {
+            RequestEnd::Unread => Patience::Body,
+            _ => Patience::Ordinary,
+        };
+        let delivery = self.take_delivery();
+        Ok(Closing::new(delivery, sent, (discarded, patience), env))
     }
 
     fn warn(&self, what: &dyn std::fmt::Display) {

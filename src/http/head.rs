@@ -122,6 +122,13 @@ impl Head {
         }
     }
 
+    /// Tells browsers to take the server's own pages for what they are said to be (the Fetch standard,
+    /// "X-Content-Type-Options header"). Files go without: their types are guesses by their names.
+    #[must_use]
+    pub fn no_sniff(self) -> Self {
+        self.field("X-Content-Type-Options", "nosniff")
+    }
+
     /// Accept-Ranges (RFC 9110, section 14.3).
     #[must_use]
     pub fn accept_ranges(self) -> Self {

@@ -10,6 +10,92 @@ use super::fields::is_token;
 /// What nothing is known about. Browsers save it.
 const UNKNOWN: &str = "application/octet-stream";
 
+/// Types that are better than what the table of [`mime_guess`] has, or that it lacks: what registries,
+/// nginx and Debian agree on, by extension.
+const BETTER: &[(&str, &str)] = &[
+    ("3mf", "model/3mf"),
+    ("bat", "text/plain"),
+    ("br", "application/x-brotli"),
+    ("cjs", "text/javascript"),
+    ("crate", "application/gzip"),
+    ("deb", "application/vnd.debian.binary-package"),
+    ("diff", "text/x-diff"),
+    ("dmg", "application/x-apple-diskimage"),
+    ("dsc", "text/plain"),
+    ("gem", "application/x-tar"),
+    ("go", "text/plain"),
+    ("iso", "application/x-iso9660-image"),
+    ("jsonc", "application/json"),
+    ("jsonl", "application/jsonl"),
+    ("lock", "text/plain"),
+    ("lz4", "application/x-lz4"),
+    ("m2ts", "video/mp2t"),
+    ("m3u8", "application/vnd.apple.mpegurl"),
+    ("m4a", "audio/mp4"),
+    ("md5", "text/plain"),
+    ("mjs", "text/javascript"),
+    ("mts", "video/mp2t"),
+    ("ndjson", "application/x-ndjson"),
+    ("obj", "model/obj"),
+    ("patch", "text/x-diff"),
+    ("php", "text/plain"),
+    ("ply", "model/ply"),
+    ("ps1", "text/plain"),
+    ("rpm", "application/x-rpm"),
+    ("rs", "text/plain"),
+    ("sh", "text/x-sh"),
+    ("sha1", "text/plain"),
+    ("sha256", "text/plain"),
+    ("sha512", "text/plain"),
+    ("srt", "text/plain"),
+    ("stl", "model/stl"),
+    ("tbz", "application/x-bzip2"),
+    ("tbz2", "application/x-bzip2"),
+    ("tgz", "application/gzip"),
+    ("toml", "application/toml"),
+    ("ts", "video/mp2t"),
+    ("tsx", "text/plain"),
+    ("txz", "application/x-xz"),
+    ("tzst", "application/zstd"),
+    ("udeb", "application/vnd.debian.binary-package"),
+    ("usdz", "model/vnd.usdz+zip"),
+    ("vcf", "text/vcard"),
+    ("whl", "application/zip"),
+    ("woff", "font/woff"),
+    ("yaml", "application/yaml"),
+    ("yml", "application/yaml"),
+    ("zst", "application/zstd"),
+];
+
+/// Names without an extension that are text wherever they are found, up to a hyphen.
+const TEXTS: &[&str] = &[
+    "AUTHORS",
+    "CHANGELOG",
+    "CHANGES",
+    "CONTRIBUTING",
+    "COPYING",
+    "COPYRIGHT",
+    "Dockerfile",
+    "INSTALL",
+    "InRelease",
+    "LICENCE",
+    "LICENSE",
+    "MD5SUMS",
+    "Makefile",
+    "NEWS",
+    "NOTICE",
+    "Packages",
+    "README",
+    "Release",
+    "SHA1SUMS",
+    "SHA256SUMS",
+    "SHA512SUMS",
+    "TODO",
+];
+
+/// The extension that stands for all that nothing is known about.
+const ANY: &str = "*";
+
 /// Extensions to types: those that are commonly known, and those that the operator set.
 #[derive(Clone, Debug, Default)]
 pub struct ContentTypes {
@@ -49,9 +135,29 @@ impl ContentTypes {
             }
             last = Some(extension);
         }
-        let known = last.and_then(|extension| mime_guess::from_ext(&extension).first());
-        known.map_or_else(|| UNKNOWN.to_owned(), |known| with_charset(&known))
+        let known = match &last {
+            Some(extension) => known(extension),
+            None if is_text(name) => Some(mime::TEXT_PLAIN),
+            None => None,
+        };
+        let unknown = || self.overrides.get(ANY).map_or(UNKNOWN, String::as_str);
+        known.map_or_else(|| unknown().to_owned(), |known| with_charset(&known))
     }
+}
+
+/// The type of an extension in lower case.
+fn known(extension: &str) -> Option<Mime> {
+    let better = BETTER.iter().find(|(better, _)| *better == extension);
+    match better {
+        Some((_, content_type)) => content_type.parse().ok(),
+        None => mime_guess::from_ext(extension).first(),
+    }
+}
+
+/// Whether a name without an extension is one of those that are text.
+fn is_text(name: &[u8]) -> bool {
+    let stem = name.split(|&byte| byte == b'-').next().unwrap_or_default();
+    TEXTS.iter().any(|text| text.as_bytes() == stem)
 }
 
 /// Text is said to be UTF-8 unless the type says something else. Scripts count as text, whichever
@@ -124,7 +230,21 @@ mod tests {
             ("a/b.c/d.txt", "text/plain; charset=utf-8"),
             ("a.css", "text/css; charset=utf-8"),
             ("a.js", "text/javascript; charset=utf-8"),
-            ("a.mjs", "application/javascript; charset=utf-8"),
+            ("a.mjs", "text/javascript; charset=utf-8"),
+            ("a.rpm", "application/x-rpm"),
+            ("a.ts", "video/mp2t"),
+            ("a.STL", "model/stl"),
+            ("a.m4a", "audio/mp4"),
+            ("a.deb", "application/vnd.debian.binary-package"),
+            ("a.tar.zst", "application/zstd"),
+            ("a.tgz", "application/gzip"),
+            ("a.jsonl", "application/jsonl"),
+            ("a.md", "text/markdown; charset=utf-8"),
+            ("a.patch", "text/x-diff; charset=utf-8"),
+            ("SHA256SUMS", "text/plain; charset=utf-8"),
+            ("d/LICENSE-MIT", "text/plain; charset=utf-8"),
+            ("README.md", "text/markdown; charset=utf-8"),
+            ("READMEs", UNKNOWN),
             ("a.json", "application/json"),
             ("a.svg", "image/svg+xml"),
             ("a.png", "image/png"),
@@ -134,7 +254,7 @@ mod tests {
             ("a.tar.gz", "application/gzip"),
             ("a.txt.unheardof", UNKNOWN),
             ("接.txt", "text/plain; charset=utf-8"),
-            ("README", UNKNOWN),
+            ("README", "text/plain; charset=utf-8"),
             ("a.", UNKNOWN),
             ("a.html/b", UNKNOWN),
             (".html", UNKNOWN),
@@ -165,6 +285,32 @@ mod tests {
             ("a.gz", "application/gzip"),
             ("a.x", "e/f"),
             ("a.css", "text/css; charset=utf-8"),
+        ] {
+            assert_eq!(types.of(name.as_bytes()), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn all_types_of_the_table_are_types() {
+        for (extension, content_type) in BETTER {
+            let parsed = content_type.parse::<Mime>().unwrap();
+            assert!(is_valid(&parsed), "{extension}");
+            let guessed = mime_guess::from_ext(extension).first_raw();
+            assert_ne!(guessed, Some(*content_type), "{extension} needs no line");
+        }
+        assert!(BETTER.is_sorted() && TEXTS.is_sorted());
+    }
+
+    #[test]
+    fn the_type_of_all_others() {
+        let types = ["*=text/plain", "log=text/x-log"].map(|text| text.parse().unwrap());
+        let types = ContentTypes::new(types);
+        for (name, expected) in [
+            ("a.unheardof", "text/plain; charset=utf-8"),
+            ("unheardof", "text/plain; charset=utf-8"),
+            (".html", "text/plain; charset=utf-8"),
+            ("a.png", "image/png"),
+            ("a.log", "text/x-log; charset=utf-8"),
         ] {
             assert_eq!(types.of(name.as_bytes()), expected, "{name}");
         }

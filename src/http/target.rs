@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::net::Ipv6Addr;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
 
@@ -103,8 +104,7 @@ pub fn is_authority(bytes: &[u8]) -> bool {
                 return false;
             };
             let (literal, port) = (&rest[..end], &rest[end + 1..]);
-            let is_literal = |byte: &u8| byte.is_ascii_alphanumeric() || b":.-_~".contains(byte);
-            if literal.is_empty() || !literal.iter().all(is_literal) {
+            if !is_ip_literal(literal) {
                 return false;
             }
             (&b""[..], port)
@@ -121,6 +121,20 @@ pub fn is_authority(bytes: &[u8]) -> bool {
     };
     let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte);
     is_port && host.iter().all(is_name) && has_whole_escapes(host)
+}
+
+/// Whether these bytes are an IPv6address or an IPvFuture (RFC 3986, section 3.2.2).
+fn is_ip_literal(bytes: &[u8]) -> bool {
+    let [b'v' | b'V', future @ ..] = bytes else {
+        let text = std::str::from_utf8(bytes).ok();
+        return text.is_some_and(|text| text.parse::<Ipv6Addr>().is_ok());
+    };
+    let mut parts = future.splitn(2, |&byte| byte == b'.');
+    let (version, address) = (parts.next().unwrap_or_default(), parts.next());
+    let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:".contains(byte);
+    !version.is_empty()
+        && version.iter().all(u8::is_ascii_hexdigit)
+        && address.is_some_and(|address| !address.is_empty() && address.iter().all(is_letter))
 }
 
 /// Whether two hexadecimal digits follow each percent sign (RFC 3986, section 2.1).
@@ -329,12 +343,44 @@ mod tests {
             "%41",
             ":80",
             "[v1.x]",
+            "[v1.!a]",
+            "[VF.a:b]:80",
+            "[::ffff:127.0.0.1]",
+            "[2001:db8::1]:",
         ] {
             assert!(is_authority(valid.as_bytes()), "{valid}");
         }
         for invalid in [
-            "h:x", "h:80:81", "u@h", "h/x", "h x", "h,i/", "[::1", "[]", "[::1]x", "[:/:]", "%4",
-            "%zz", "h\"", "é", "h?", "h#", "h\\", "a b",
+            "h:x",
+            "h:80:81",
+            "u@h",
+            "h/x",
+            "h x",
+            "h,i/",
+            "[::1",
+            "[]",
+            "[::1]x",
+            "[:/:]",
+            "[ab..cd::1]",
+            "[1::2::3]",
+            "[12345::]",
+            "[fe80::1%lo]",
+            "[1.2.3.4]",
+            "[v1]",
+            "[v1.]",
+            "[v.a]",
+            "[vg.a]",
+            "[v1.a/b]",
+            "[::1",
+            "[~]",
+            "%4",
+            "%zz",
+            "h\"",
+            "é",
+            "h?",
+            "h#",
+            "h\\",
+            "a b",
         ] {
             assert!(!is_authority(invalid.as_bytes()), "{invalid}");
         }

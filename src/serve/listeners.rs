@@ -59,11 +59,12 @@ pub(super) fn bind_all(
             ]),
         };
     }
-    let wants_ipv4 = listen.bind.contains(&IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let all_ipv4 = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let wants_ipv4 = listen.bind.iter().any(|address| address.ip() == all_ipv4);
     let mut port = port;
     let mut listeners = Vec::with_capacity(listen.bind.len());
-    for &address in &listen.bind {
-        let at = SocketAddr::from((address, port));
+    for &(mut at) in &listen.bind {
+        at.set_port(port);
         let listener = bind(at, wants_ipv4).map_err(|error| cannot_bind(at, PORT, &error))?;
         if port == 0 {
             // One server has one port: the first one's is good for all.

@@ -20,11 +20,12 @@ use crate::http::mime::ContentTypes;
 use crate::http::page::{self, Hint};
 use crate::http::range::{self, Multipart, Ranges};
 use crate::http::request::{
-    Guess, Method, Parsed, Problem, Request as Message, RequestBody, Version, may_be_http, parse,
+    Expectation, Guess, Method, Parsed, Problem, Request as Message, RequestBody, Version,
+    may_be_http, parse,
 };
 use crate::http::target::{self, Target};
 use crate::http::validators::{Decision, Validators, evaluate};
-use crate::limits::{LIST_RETRY_SECONDS, NAME_BYTES_MAX};
+use crate::limits::{HTTP_BODY_GAP, HTTP_SHORT_BODY_BYTES_MAX, LIST_RETRY_SECONDS, NAME_BYTES_MAX};
 use crate::service::{
     Body, Brought, Exchange, Moment, OpenFile, Outcome, Part, Reply, Request, RequestEnd, Service,
     Then, Told, Verdict,
@@ -104,7 +105,7 @@ impl Answer {
         };
         let head = self.head.content(content_type, bytes.len() as u64);
         Self {
-            head: head.field("Vary", "Accept"),
+            head: head.no_sniff().field("Vary", "Accept"),
             body: Body::Bytes(bytes.into()),
             ..self
         }
@@ -215,6 +216,12 @@ impl Http {
                 used,
                 request: message,
             } => {
+                if must_wait_for_body(request, used, &message) {
+                    return Verdict::NeedMore {
+                        guessed: false,
+                        quiet: Some(HTTP_BODY_GAP),
+                    };
+                }
                 let answer = match message.problem() {
                     Some(problem) => Ok(Answer::error(problem.status(), why(problem), now)),
                     None => self.answer(&message, request.brought, now),
@@ -264,8 +271,11 @@ impl Http {
         used: usize,
         answer: Answer,
     ) -> Verdict {
-        // A body that nobody wants isn't read: the connection ends.
-        let has_body = message.body != RequestBody::None;
+        // A short body is skipped. Where a longer one ends nobody will see: the connection does.
+        let (used, has_body) = match short_body_end(used, message) {
+            Some(end) if end <= request.bytes.len() => (end, false),
+            _ => (used, message.body != RequestBody::None),
+        };
         let is_last = request.draining || request.is_crowded;
         let keep_alive = message.keep_alive && !has_body && !is_last;
         let accepts_html = || message.fields.all("accept").any(accept::names_html);
@@ -376,6 +386,7 @@ impl Http {
                 let status = StatusCode::OK;
                 let head = Head::new(status, now)
                     .content(format.content_type(), list.bytes().len() as u64)
+                    .no_sniff()
                     .field("Vary", "Accept");
                 Ok(Answer::new(status, head, Body::List(list)))
             }
@@ -529,6 +540,24 @@ impl Service for Http {
             Guess::Name | Guess::Maybe { .. } | Guess::Empty => self.name(request),
         }
     }
+}
+
+/// Where a body ends that is worth waiting for: it is short, its length is known, and the client sends
+/// it without being asked to (RFC 9110, section 10.1.1).
+fn short_body_end(used: usize, message: &Message<'_>) -> Option<usize> {
+    match (message.body, message.expectation) {
+        (RequestBody::Length(length @ ..=HTTP_SHORT_BODY_BYTES_MAX), Expectation::None) => {
+            Some(used + length as usize) // It is short.
+        }
+        _ => None,
+    }
+}
+
+/// Whether the rest of a short body may still come.
+fn must_wait_for_body(request: &Request<'_>, used: usize, message: &Message<'_>) -> bool {
+    let end = short_body_end(used, message);
+    let is_missing = end.is_some_and(|end| request.bytes.len() < end);
+    is_missing && !matches!(request.moment, Moment::Quiet | Moment::Ended)
 }
 
 /// How a TLS record of a handshake begins: its type, and the major version that all have (RFC 8446,

@@ -42,17 +42,16 @@ impl<F: FnMut() -> String> Metrics<F> {
 
     fn answer(&mut self, method: &str, target: &str, draining: bool) -> Answer {
         let path = target.split('?').next().unwrap_or(target);
-        match (method, path, draining) {
-            ("GET", "/metrics", _) => Answer {
+        let is_read = matches!(method, "GET" | "HEAD");
+        match (is_read, path, draining) {
+            (true, "/metrics", _) => Answer {
                 content_type: CONTENT_TYPE,
                 ..Answer::text(StatusCode::OK, &(self.render)())
             },
-            ("GET", "/healthz", false) => Answer::text(StatusCode::OK, "ok\n"),
-            ("GET", "/healthz", true) => {
-                Answer::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-            }
+            (true, "/healthz", false) => Answer::text(StatusCode::OK, "ok\n"),
+            (true, "/healthz", true) => Answer::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
             (_, "/metrics" | "/healthz", _) => {
-                Answer::text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n")
+                Answer::text(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n")
             }
             _ => Answer::text(StatusCode::NOT_FOUND, "here are /metrics and /healthz\n"),
         }
@@ -68,7 +67,7 @@ impl<F: FnMut() -> String> Service for Metrics<F> {
         let (answer, used, ended_by) = match (parsed, head.method, head.path) {
             (Ok(httparse::Status::Complete(used)), Some(method), Some(target)) => {
                 let ended_by = match method {
-                    "GET" => RequestEnd::LineFeed,
+                    "GET" | "HEAD" => RequestEnd::LineFeed,
                     // Its body may follow.
                     _ => RequestEnd::Unread,
                 };
@@ -86,6 +85,8 @@ impl<F: FnMut() -> String> Service for Metrics<F> {
                 (answer, request.bytes.len(), RequestEnd::Unread)
             }
         };
+        // To HEAD no body is sent, whatever the status (RFC 9110, section 9.3.2).
+        let is_head = request.bytes.starts_with(b"HEAD ");
         let Answer {
             status,
             content_type,
@@ -95,13 +96,16 @@ impl<F: FnMut() -> String> Service for Metrics<F> {
             .content(content_type, body.len() as u64)
             .field("Cache-Control", "no-store");
         if status == StatusCode::METHOD_NOT_ALLOWED {
-            head = head.field("Allow", "GET");
+            head = head.field("Allow", "GET, HEAD");
         }
         let head = head.connection(Version::Http11, false).finish();
         Verdict::Reply(Reply {
             subject: Box::default(),
             head,
-            body: Body::Bytes(body.into_bytes().into()),
+            body: match is_head {
+                true => Body::empty(),
+                false => Body::Bytes(body.into_bytes().into()),
+            },
             outcome: Outcome::Complete,
             used,
             ended_by,
@@ -142,7 +146,7 @@ mod tests {
 
     #[test]
     fn each_request_has_its_answer() {
-        let cases: [(&[u8], bool, &str, &[u8]); 10] = [
+        let cases: [(&[u8], bool, &str, &[u8]); 9] = [
             (
                 b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n",
                 false,
@@ -161,13 +165,7 @@ mod tests {
                 b"POST /metrics HTTP/1.1\r\n\r\n",
                 false,
                 "405",
-                b"GET only\n",
-            ),
-            (
-                b"HEAD /healthz HTTP/1.1\r\n\r\n",
-                false,
-                "405",
-                b"GET only\n",
+                b"GET and HEAD only\n",
             ),
             (
                 b"GET / HTTP/1.1\r\n\r\n",
@@ -194,8 +192,28 @@ mod tests {
             let length = format!("\r\nContent-Length: {}\r\n", body.len());
             assert!(head.contains(&length), "{shown}: {head}");
             assert!(head.ends_with("\r\nConnection: close\r\n\r\n"), "{head}");
-            assert_eq!(head.contains("\r\nAllow: GET\r\n"), status == "405");
+            assert_eq!(head.contains("\r\nAllow: GET, HEAD\r\n"), status == "405");
             assert_eq!(answered, body, "{shown}");
+        }
+    }
+
+    #[test]
+    fn head_is_get_without_the_body() {
+        for (target, draining) in [
+            ("/metrics", false),
+            ("/healthz", false),
+            ("/healthz", true),
+            ("/", false),
+        ] {
+            let request = |method| format!("{method} {target} HTTP/1.1\r\nHost: h\r\n\r\n");
+            let (head, body) = ask(request("HEAD").as_bytes(), draining).unwrap();
+            let (full, page) = ask(request("GET").as_bytes(), draining).unwrap();
+            assert_eq!((body.len(), page.is_empty()), (0, false), "{target}");
+            let lines = |head: &str| -> Vec<String> {
+                let lines = head.lines().filter(|line| !line.starts_with("Date"));
+                lines.map(str::to_owned).collect()
+            };
+            assert_eq!(lines(&head), lines(&full), "{target}");
         }
     }
 

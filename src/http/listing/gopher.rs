@@ -7,8 +7,8 @@ use crate::escape::EscapedText;
 use crate::http::mime::ContentTypes;
 use crate::limits::NAME_BYTES_MAX;
 
-/// Adds a line. A name that no selector can hold, or that would be too long to be asked for, has
-/// none.
+/// Adds a line. A name that no selector can hold, that would steer a terminal, or that would be too
+/// long to be asked for, has none.
 pub fn entry(entry: &Entry, folder: &[u8], host: &str, port: u16, out: &mut Vec<u8>) {
     let name = &entry.name;
     let slash = match entry.kind {
@@ -16,7 +16,7 @@ pub fn entry(entry: &Entry, folder: &[u8], host: &str, port: u16, out: &mut Vec<
         Kind::File => b"",
     };
     let selector = [folder, name, slash].concat();
-    if selector.len() > NAME_BYTES_MAX || selector.iter().any(|byte| b"\t\r\n\0".contains(byte)) {
+    if selector.len() > NAME_BYTES_MAX || selector.iter().any(u8::is_ascii_control) {
         return;
     }
     let shown = String::from_utf8_lossy(name);
