@@ -25,7 +25,7 @@ use mio::net::{TcpListener, TcpStream};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
-use crate::cli::{Exit, ListenArgs, ServeArgs, ThankArgs};
+use crate::cli::{Exit, ListenArgs, ServeArgs, ServerAddress, ThankArgs};
 use crate::conn::{Delivery, Env, Timeouts};
 use crate::escape::Escaped;
 use crate::failure::Failure;
@@ -91,13 +91,13 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
             let mut server = server.map_err(no_loop)?;
             server.app.patience = args.listen.drain;
             server.app.watch = Watch::beside(access_log);
-            server.set_address(host);
+            server.set_address(&host, args.gopher_host.as_ref());
             Ok(server)
         }
     });
     let makers: Vec<_> = makers.collect();
     let mut server = Server::start(service, timeouts, listen, first, room, outlet, observers)?;
-    server.set_address(host);
+    server.set_address(&host, args.gopher_host.as_ref());
     thread::scope(|scope| {
         let others = Others::start(scope, &mut server, makers)?;
         server.announce();
@@ -377,9 +377,16 @@ impl<S: Service> Server<S> {
 }
 
 impl Server<Http> {
-    /// Has answers name the host, and the port it listens on.
-    fn set_address(&mut self, host: String) {
-        let port = self.addresses.first().map_or(0, SocketAddr::port);
+    /// Has menus name where clients find this server: as the operator says, else where it listens. All
+    /// addresses are none to connect to; then the machine's name has to do.
+    fn set_address(&mut self, machine: &str, public: Option<&ServerAddress>) {
+        let (host, port) = match (public, self.addresses.first()) {
+            (Some(public), _) => (public.host.clone(), public.port),
+            (None, Some(bound)) if !bound.ip().is_unspecified() => {
+                (bound.ip().to_string(), bound.port())
+            }
+            (None, bound) => (machine.to_owned(), bound.map_or(0, SocketAddr::port)),
+        };
         self.app.service.set_address(host, port);
     }
 }

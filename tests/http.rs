@@ -332,6 +332,25 @@ fn a_selector_ends_at_its_tab_if_nothing_has_that_name() {
 }
 
 #[test]
+fn menus_name_the_address_that_is_listened_on_or_given() {
+    let told = "files.example:70";
+    for (flags, expected) in [
+        (&["--listing"][..], None),
+        (
+            &["--listing", "--gopher-host", told],
+            Some("\tfiles.example\t70\r\n"),
+        ),
+    ] {
+        let (_root, carafe) = server(flags);
+        let menu = exchange_half_closed(carafe.addr(), b"/").unwrap();
+        let menu = String::from_utf8(menu).unwrap();
+        let own = format!("\t{}\t{}\r\n", carafe.addr().ip(), carafe.addr().port());
+        assert!(menu.contains(expected.unwrap_or(&own)), "{menu}");
+        carafe.stop_clean();
+    }
+}
+
+#[test]
 fn names_and_http_0_9_beside() {
     let (_root, carafe) = server(&PATIENT);
     for (request, expected) in [

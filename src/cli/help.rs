@@ -9,7 +9,14 @@ type Group = (&'static str, &'static [&'static str]);
 const SERVE: &[Group] = &[
     (
         "What is served",
-        &["listing", "index", "mime", "hidden", "exact-names"],
+        &[
+            "listing",
+            "index",
+            "mime",
+            "hidden",
+            "exact-names",
+            "gopher-host",
+        ],
     ),
     (
         "Where clients come in",

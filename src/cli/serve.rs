@@ -9,7 +9,10 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 
-use super::{Count, Verbosity, address, duration, log_format, port, size, socket_address, timeout};
+use super::{
+    Count, ServerAddress, Verbosity, address, duration, log_format, port, size, socket_address,
+    timeout,
+};
 use crate::access_log::Format as LogFormat;
 use crate::http::mime::Override;
 use crate::limits;
@@ -74,6 +77,10 @@ pub struct ServeArgs {
     /// HTTP: the type of files with this extension, * for all others; may be repeated
     #[arg(long, value_name = "EXT=TYPE", value_parser = Override::from_str)]
     pub mime: Vec<Override>,
+
+    /// Where clients find this server, as Gopher menus say it [default: the address it listens on, or this machine's name]
+    #[arg(long, value_name = "HOST:PORT", value_parser = ServerAddress::from_str)]
+    pub gopher_host: Option<ServerAddress>,
 
     /// Serve names that begin with a dot: all of them, or this one; may be repeated
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = ALL_DOTFILES,
