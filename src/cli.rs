@@ -444,7 +444,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 fn zoned(text: &str) -> Option<Result<SocketAddr, String>> {
     let (address, zone) = text.split_once('%')?;
     let address: Ipv6Addr = address.parse().ok()?;
-    let known = || Some((text, 0).to_socket_addrs().ok()?.next()?);
+    let known = || (text, 0).to_socket_addrs().ok()?.next();
     let by_number = zone.parse().ok();
     let by_number = by_number.map(|zone| SocketAddrV6::new(address, 0, 0, zone).into());
     let found = by_number.or_else(known);

@@ -322,10 +322,17 @@ fn a_selector_ends_at_its_tab_if_nothing_has_that_name() {
         top.contains("0a.txt\ta.txt\t") || top.contains("0a.txt\t/a.txt\t"),
         "{top}"
     );
-    assert_eq!(text("\t$"), top);
-    assert_eq!(text("/\t$"), top);
-    assert_eq!(text("./without/..\t$"), top);
-    assert_eq!(text("without\t$"), text("without"));
+    assert_eq!(text("\tterms"), top);
+    assert_eq!(text("./without/..\tterms"), top);
+    // Gopher+ asks for information on the items; its clients take no menu for it.
+    let plus = |menu: &str| {
+        let items = menu.strip_suffix(".\r\n").unwrap().lines();
+        let items: String = items.map(|item| format!("+INFO: {item}\r\n")).collect();
+        format!("+-1\r\n{items}.\r\n")
+    };
+    assert_eq!(text("\t$"), plus(&top));
+    assert_eq!(text("/\t$"), plus(&top));
+    assert_eq!(text("without\t$"), plus(&text("without")));
     assert!(text("without/\tterms").starts_with("9x\t"));
     assert_eq!(text("folder\t$"), ".\r\n", "it has that name");
     carafe.stop_clean();

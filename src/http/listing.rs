@@ -156,6 +156,8 @@ pub enum Format {
         host: String,
         /// The port.
         port: u16,
+        /// Whether it is for Gopher+, whose lines are information on items.
+        plus: bool,
     },
 }
 
@@ -305,7 +307,7 @@ pub fn render<E>(
     match format {
         Format::Html => html::head(top, &path, sort, summary, &mut out),
         Format::Json => json::head(&mut out),
-        Format::Gopher { .. } => {}
+        Format::Gopher { plus, .. } => gopher::head(*plus, &mut out),
     }
     for (at, entry) in kept.iter().enumerate() {
         if at % LISTING_SLICE_ENTRIES == 0 {
@@ -314,13 +316,15 @@ pub fn render<E>(
         match format {
             Format::Html => html::entry(entry, sort, &mut out),
             Format::Json => json::entry(entry, at == 0, &mut out),
-            Format::Gopher { host, port } => gopher::entry(entry, &path, host, *port, &mut out),
+            Format::Gopher { host, port, plus } => {
+                gopher::entry(entry, &path, host, *port, *plus, &mut out);
+            }
         }
     }
     match format {
         Format::Html => html::foot(summary, &mut out),
         Format::Json => json::foot(summary, &mut out),
-        Format::Gopher { host, port } => gopher::foot(summary, host, *port, &mut out),
+        Format::Gopher { host, port, plus } => gopher::foot(summary, host, *port, *plus, &mut out),
     }
     out.shrink_to_fit();
     Ok(out)

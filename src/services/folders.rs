@@ -70,7 +70,7 @@ impl Folders {
         (self.host, self.port) = (host, port);
     }
 
-    /// A list as a Gopher menu (RFC 1436).
+    /// A list as a Gopher menu (RFC 1436), or as Gopher+ has it.
     ///
     /// # Errors
     /// As [`Folders::list`].
@@ -78,12 +78,13 @@ impl Folders {
         &mut self,
         root: &Root,
         name: &[u8],
+        plus: bool,
         brought: &[Brought],
     ) -> Result<Listed, Errand> {
         let (host, port) = (self.host.clone(), self.port);
         let style = ListingStyle {
             sort: Sort::default(),
-            format: Format::Gopher { host, port },
+            format: Format::Gopher { host, port, plus },
         };
         self.list(root, name, style, brought)
     }

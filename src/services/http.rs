@@ -179,7 +179,10 @@ impl Http {
             }
             (_, Err(_)) => return Verdict::Reply(reply),
         };
-        match folders.menu(self.bare.root(), &name, request.brought) {
+        // Gopher+ asks so for information on all items, and one of its clients takes nothing else.
+        let plus = reply.subject.strip_prefix(&*name);
+        let plus = plus.is_some_and(|rest| rest.starts_with(b"\t$"));
+        match folders.menu(self.bare.root(), &name, plus, request.brought) {
             Err(errand) => Verdict::Errand(errand),
             Ok(Ok(list)) => Verdict::Reply(Reply {
                 body: Body::List(list),

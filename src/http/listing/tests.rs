@@ -48,6 +48,7 @@ fn gopher() -> Format {
     Format::Gopher {
         host: "h".into(),
         port: 70,
+        plus: false,
     }
 }
 
