@@ -77,11 +77,46 @@ impl Clock {
     }
 }
 
-/// Reads an HTTP-date in any of its three forms (RFC 9110, section 5.6.7).
+/// Fifty years, to a day.
+const FIFTY_YEARS: Duration = Duration::from_secs(50 * 31_556_952);
+
+/// Reads an HTTP-date in any of its three forms. Of the one that has two digits for the year, it is the
+/// latest such year that isn't more than fifty years ahead (RFC 9110, section 5.6.7).
 #[must_use]
-pub fn parse(value: &[u8]) -> Option<SystemTime> {
+pub fn parse(value: &[u8], now: SystemTime) -> Option<SystemTime> {
     let text = std::str::from_utf8(value).ok()?;
-    httpdate::parse_http_date(text).ok().and_then(whole_second)
+    let date = match without_century(text) {
+        Some(parts) => in_its_century(parts, now),
+        None => httpdate::parse_http_date(text).ok(),
+    };
+    date.and_then(whole_second)
+}
+
+/// Day, month, last two digits of the year, and the rest of a date that has no more: `06-Nov-94`.
+fn without_century(text: &str) -> Option<[&str; 4]> {
+    let (weekday, date) = text.trim().split_once(", ")?;
+    if !weekday.ends_with("day") {
+        return None;
+    }
+    let mut parts = date.splitn(3, '-');
+    let (day, month, rest) = (parts.next()?, parts.next()?, parts.next()?);
+    let (year, rest) = rest.split_at_checked(2)?;
+    Some([day, month, year, rest])
+}
+
+fn in_its_century([day, month, year, rest]: [&str; 4], now: SystemTime) -> Option<SystemTime> {
+    let latest = now.checked_add(FIFTY_YEARS)?;
+    let written = format(latest)?;
+    // `Sun, 06 Nov 1994`. Which weekday it was depends on the century.
+    let century: u32 = written.get(12..14)?.parse().ok()?;
+    let dates = (0..=century).rev().filter_map(|century| {
+        let weekdays = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+        weekdays.iter().find_map(|weekday| {
+            let date = format!("{weekday}, {day} {month} {century:02}{year}{rest}");
+            httpdate::parse_http_date(&date).ok()
+        })
+    });
+    dates.into_iter().find(|&date| date <= latest)
 }
 
 #[cfg(test)]
@@ -132,9 +167,105 @@ mod tests {
             ("", None),
         ] {
             let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH);
-            let read = parse(text.as_bytes()).map(|time| since(time).unwrap().as_secs());
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+            let read = parse(text.as_bytes(), now).map(|time| since(time).unwrap().as_secs());
             assert_eq!(read, expected, "{text}");
         }
-        assert_eq!(parse(b"\xff"), None);
+        assert_eq!(parse(b"\xff", SystemTime::UNIX_EPOCH), None);
+    }
+
+    #[test]
+    fn two_digits_mean_a_year_that_is_at_most_fifty_years_ahead() {
+        let imf = |text: &str| httpdate::parse_http_date(text).unwrap();
+        for (now, text, expected) in [
+            (
+                "Wed, 25 Nov 2026 12:00:00 GMT",
+                "Wednesday, 25-Nov-26 12:00:00 GMT",
+                Some(2026),
+            ),
+            (
+                "Wed, 25 Nov 2026 12:00:00 GMT",
+                "Saturday, 01-Jan-00 00:00:00 GMT",
+                Some(2000),
+            ),
+            (
+                "Wed, 25 Nov 2026 12:00:00 GMT",
+                "Friday, 01-Jan-27 00:00:00 GMT",
+                Some(2027),
+            ),
+            (
+                "Wed, 25 Nov 2026 12:00:00 GMT",
+                "Saturday, 01-Feb-70 00:00:00 GMT",
+                Some(2070),
+            ),
+            (
+                "Wed, 25 Nov 2026 12:00:00 GMT",
+                "Sunday, 22-Nov-76 12:00:00 GMT",
+                Some(2076),
+            ),
+            (
+                "Wed, 25 Nov 2026 12:00:00 GMT",
+                "Sunday, 28-Nov-76 12:00:00 GMT",
+                Some(1976),
+            ),
+            (
+                "Wed, 25 Nov 2026 12:00:00 GMT",
+                "Saturday, 01-Jan-77 00:00:00 GMT",
+                Some(1977),
+            ),
+            (
+                "Wed, 25 Nov 2026 12:00:00 GMT",
+                "Sunday, 06-Nov-94 08:49:37 GMT",
+                Some(1994),
+            ),
+            (
+                "Sun, 06 Nov 1994 08:49:37 GMT",
+                "Sunday, 06-Nov-94 08:49:37 GMT",
+                Some(1994),
+            ),
+            (
+                "Sun, 06 Nov 1994 08:49:37 GMT",
+                "Sunday, 06-Nov-43 08:49:37 GMT",
+                Some(2043),
+            ),
+            (
+                "Sun, 06 Nov 1994 08:49:37 GMT",
+                "Saturday, 06-Nov-71 08:49:37 GMT",
+                Some(1971),
+            ),
+            (
+                "Wed, 25 Nov 2099 12:00:00 GMT",
+                "Friday, 01-Jan-05 00:00:00 GMT",
+                Some(2105),
+            ),
+            // A day that only one of the centuries has.
+            (
+                "Wed, 25 Nov 2099 12:00:00 GMT",
+                "Friday, 29-Feb-00 00:00:00 GMT",
+                Some(2000),
+            ),
+            // Before 1970: no such time is known here.
+            (
+                "Thu, 01 Jan 1970 00:00:00 GMT",
+                "Sunday, 06-Nov-40 08:49:37 GMT",
+                None,
+            ),
+            (
+                "Wed, 25 Nov 2026 12:00:00 GMT",
+                "Sunday, 06-Nov-1994 08:49:37 GMT",
+                None,
+            ),
+            (
+                "Wed, 25 Nov 2026 12:00:00 GMT",
+                "Sunday, 31-Nov-94 08:49:37 GMT",
+                None,
+            ),
+        ] {
+            let date = parse(text.as_bytes(), imf(now));
+            let year = date
+                .and_then(format)
+                .map(|date| date[12..16].parse().unwrap());
+            assert_eq!(year, expected, "{text} in {now}");
+        }
     }
 }

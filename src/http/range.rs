@@ -21,16 +21,20 @@ pub enum Ranges {
 }
 
 /// Reads a Range field's value for a file of `length` bytes. No range of the result is empty or
-/// reaches beyond the file; no two overlap, so that all together aren't longer than the file.
+/// reaches beyond the file; no two overlap, so that all together aren't longer than the file. Of an
+/// empty file no range is unsatisfiable: some clients ask for `bytes=0-` of whatever they read.
 #[must_use]
 pub fn parse(value: &[u8], length: u64) -> Ranges {
+    if length == 0 {
+        return Ranges::Whole;
+    }
     let Some((unit, set)) = value.split_at_checked(6) else {
         return Ranges::Whole;
     };
     if !unit.eq_ignore_ascii_case(b"bytes=") {
         return Ranges::Whole;
     }
-    let (mut ranges, mut members, mut is_any_whole) = (Vec::new(), 0, false);
+    let (mut ranges, mut members) = (Vec::new(), 0);
     let set = set.split(|&byte| byte == b',').map(trim);
     for member in set.filter(|member| !member.is_empty()) {
         members += 1;
@@ -39,13 +43,11 @@ pub fn parse(value: &[u8], length: u64) -> Ranges {
         }
         match Spec::parse(member).map(|spec| spec.within(length)) {
             None => return Ranges::Whole,
-            Some(Within::Part(range)) => ranges.push(range),
-            Some(Within::Nothing) => {}
-            Some(Within::EmptyFile) => is_any_whole = true,
+            Some(range) => ranges.extend(range),
         }
     }
     match &ranges[..] {
-        _ if members == 0 || is_any_whole => Ranges::Whole,
+        _ if members == 0 => Ranges::Whole,
         [] => Ranges::Unsatisfiable,
         [only] => Ranges::One(only.clone()),
         _ if overlap(&ranges) => Ranges::Whole,
@@ -59,14 +61,6 @@ enum Spec {
     From { first: u64, last: u64 },
     /// `-5`.
     Suffix(u64),
-}
-
-/// What of a file a range-spec means.
-enum Within {
-    Part(Range<u64>),
-    Nothing,
-    /// The last bytes of an empty file: satisfiable, but there is no Content-Range for it.
-    EmptyFile,
 }
 
 impl Spec {
@@ -85,15 +79,14 @@ impl Spec {
         }
     }
 
-    /// RFC 9110, section 14.1.2.
-    fn within(self, length: u64) -> Within {
+    /// What of a file it means, if any (RFC 9110, section 14.1.2).
+    fn within(self, length: u64) -> Option<Range<u64>> {
         match self {
             Self::From { first, last } if first < length => {
-                Within::Part(first..last.saturating_add(1).min(length))
+                Some(first..last.saturating_add(1).min(length))
             }
-            Self::From { .. } | Self::Suffix(0) => Within::Nothing,
-            Self::Suffix(_) if length == 0 => Within::EmptyFile,
-            Self::Suffix(count) => Within::Part(length.saturating_sub(count)..length),
+            Self::From { .. } | Self::Suffix(0) => None,
+            Self::Suffix(count) => Some(length.saturating_sub(count)..length),
         }
     }
 }
@@ -168,14 +161,16 @@ impl Multipart {
     /// Puts ranges of a file of `length` bytes and of this type into one content. `nonce` goes
     /// into the boundary, which must not occur in the file: it is drawn anew for each answer, so
     /// that nobody can write a file that holds it.
+    ///
+    /// A line end comes before the first boundary, too. It needs none (RFC 2046, section 5.1.1), but other
+    /// servers send one, and zsync throws the first line away.
     #[must_use]
     pub fn new(ranges: &[Range<u64>], length: u64, content_type: &str, nonce: u128) -> Self {
         let boundary = format!("carafe-{nonce:032x}");
         let mut parts = Vec::with_capacity(2 * ranges.len() + 1);
-        let mut line_end = "";
         for range in ranges {
             let head = format!(
-                "{line_end}--{boundary}\r\nContent-Type: {content_type}\r\n\
+                "\r\n--{boundary}\r\nContent-Type: {content_type}\r\n\
                  Content-Range: {}\r\n\r\n",
                 content_range(range, length)
             );
@@ -184,11 +179,8 @@ impl Multipart {
                 offset: range.start,
                 length: range.end.saturating_sub(range.start),
             });
-            line_end = "\r\n";
         }
-        parts.push(Part::Bytes(
-            format!("{line_end}--{boundary}--\r\n").into_bytes(),
-        ));
+        parts.push(Part::Bytes(format!("\r\n--{boundary}--\r\n").into_bytes()));
         Self {
             content_type: format!("multipart/byteranges; boundary={boundary}"),
             // The ranges are at most the file, and no file comes near the end of 64 bits.
@@ -244,9 +236,13 @@ mod tests {
             ("bytes=-0", 10, Unsatisfiable),
             ("bytes=99999999999999999999999-", 10, Unsatisfiable),
             ("bytes=18446744073709551615-", u64::MAX, Unsatisfiable),
-            ("bytes=0-", 0, Unsatisfiable),
-            ("bytes=0-0", 0, Unsatisfiable),
+            // An empty file.
+            ("bytes=0-", 0, Whole),
+            ("bytes=0-0", 0, Whole),
+            ("bytes=5-9", 0, Whole),
             ("bytes=-1", 0, Whole),
+            ("bytes=-0", 0, Whole),
+            ("bytes=0-,5-", 0, Whole),
             // Overlaps.
             ("bytes=0-5,5-9", 10, Whole),
             ("bytes=0-,0-", 10, Whole),
@@ -316,7 +312,7 @@ mod tests {
             }
         }
         let expected = format!(
-            "--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes 0-1/10\r\n\r\n01\r\n\
+            "\r\n--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes 0-1/10\r\n\r\n01\r\n\
              --{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes 5-7/10\r\n\r\n567\r\n\
              --{boundary}--\r\n"
         );

@@ -17,6 +17,8 @@ pub struct Validators {
     /// The second of the file's last change.
     changed: Option<SystemTime>,
     last_modified: Option<SystemTime>,
+    /// When they were looked at.
+    now: SystemTime,
 }
 
 impl Validators {
@@ -32,6 +34,7 @@ impl Validators {
             changed,
             // Never later than the answer's Date (RFC 9110, section 8.8.2.1).
             last_modified: changed.filter(|&at| facts.trust == Trust::Second && at <= now),
+            now,
         }
     }
 
@@ -94,7 +97,11 @@ pub fn evaluate(method: Method, fields: &Fields<'_>, validators: &Validators) ->
     if !matches!(method, Method::Get | Method::Head) {
         return Decision::Proceed { range: false };
     }
-    let date_of = |name| fields.only(name).and_then(date::parse);
+    let date_of = |name| {
+        fields
+            .only(name)
+            .and_then(|date| date::parse(date, validators.now))
+    };
     let mut is_this_version = true;
     // Steps 1 and 2.
     if fields.has("if-match") {
@@ -135,7 +142,7 @@ fn if_range(fields: &Fields<'_>, validators: &Validators) -> bool {
     };
     match Tag::read(value) {
         Some((tag, rest)) => rest.is_empty() && validators.matches_strongly(&tag),
-        None => validators.has_date(date::parse(value)),
+        None => validators.has_date(date::parse(value, validators.now)),
     }
 }
 
