@@ -15,7 +15,9 @@ use std::thread;
 use std::time::Duration;
 
 use carafe::conn::Timeouts;
-use carafe::limits::{DISK_TIMEOUT, KEEP_ALIVE, NAME_GAP, REQUEST_TIMEOUT, STALL_TIMEOUT};
+use carafe::limits::{
+    DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, NAME_GAP, REQUEST_TIMEOUT, STALL_TIMEOUT,
+};
 use carafe::logging::Outlet;
 use carafe::serve::{Server, Stopper};
 use carafe::services::bare::Bare;
@@ -34,6 +36,7 @@ fn start_carafe(root: PathBuf) -> (SocketAddr, Stopper, thread::JoinHandle<()>) 
             request: REQUEST_TIMEOUT,
             keep_alive: KEEP_ALIVE,
             stall: STALL_TIMEOUT,
+            min_rate: MIN_RATE_BYTES,
             disk: DISK_TIMEOUT,
         };
         let outlet = Outlet::new(io::sink()).unwrap();

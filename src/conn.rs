@@ -19,7 +19,7 @@ use http::StatusCode;
 
 use crate::disk::{Errand, Fetched};
 use crate::escape::Excerpt;
-use crate::limits::{REPLIES_PER_STEP_MAX, SENDFILE_PIECE_BYTES, SUSPENDED_LOOK};
+use crate::limits::{REPLIES_PER_STEP_MAX, SUSPENDED_LOOK};
 use crate::service::{Exchange, Outcome, Service};
 use crate::stats::Reason;
 use crate::transport::Transport;
@@ -36,10 +36,20 @@ pub struct Timeouts {
     pub request: Duration,
     /// Between requests.
     pub keep_alive: Duration,
-    /// Without an acknowledgement while sending.
+    /// Without enough acknowledged while sending.
     pub stall: Duration,
+    /// Bytes a second that are enough.
+    pub min_rate: u64,
     /// Without an answer from the disk that a file is on.
     pub disk: Duration,
+}
+
+impl Timeouts {
+    /// What a peer must have acknowledged after so long to be waited for on. One byte at least.
+    fn least_bytes(&self, within: Duration) -> u64 {
+        let bytes = within.as_millis().saturating_mul(self.min_rate.into()) / 1000;
+        u64::try_from(bytes).unwrap_or(u64::MAX).max(1)
+    }
 }
 
 /// What a step works with.
@@ -180,15 +190,14 @@ impl Conn {
     }
 
     /// Sets the guard for what comes now: `next`, or the first attempt of a state just entered.
-    /// What is over in one step is never guarded, unless sendfile can be cut within its step; nor
-    /// is a reply whose head says how long it is, or the wait for another request.
+    /// What is over in one step is never guarded, unless it can be cut within its step; nor is a reply whose head says how long it is, or the wait for another request.
     fn set_guard<T: Transport>(&mut self, transport: &mut T, next: Option<Next>) {
         let is_owed = match (&self.state, next) {
             (_, Some(Next::Close(_))) | (State::Closing(_), _) => false,
             (State::Sending(sending), _) if sending.has_head() => false,
             (State::ReadingName(reading), _) if reading.is_later() => false,
             (State::Sending(sending), None) => {
-                self.guard == Guard::On || sending.delivery.promised > SENDFILE_PIECE_BYTES
+                self.guard == Guard::On || sending.delivery.promised > transport.takes_at_once()
             }
             _ => true,
         };

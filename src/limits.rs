@@ -49,6 +49,10 @@ pub const COPIED_BODY_BYTES_MAX: u64 = 32 * 1024;
 /// inside it. A process killed between two of them has sent a part.
 pub const SENDFILE_PIECE_BYTES: u64 = 64 * 1024;
 
+/// The part of the largest send buffer that a body takes at most that is sent without a guard: one in so
+/// many. The kernel counts what it adds to the bytes, and begins with a smaller buffer.
+pub const SEND_BUFFER_SHARE: u64 = 4;
+
 /// What one sendfile moves for a peer that takes all it is given, in bytes: whole pages that fit one
 /// segment as Linux hands it to a device (64 KiB with its headers). Left to itself sendfile goes on by
 /// 64 KiB, which is a segment and a bit; the peer wakes for each, and 1 GiB costs twice the CPU. Many
@@ -242,7 +246,7 @@ pub const BACKLOG: u32 = 4096;
 /// From accept to the end of the request; absolute, not moved by single bytes.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a peer may acknowledge nothing while a file is sent to it.
+/// How long a peer may acknowledge nothing, or too little, while a file is sent to it.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a client waits for a disk that doesn't answer, a network's or FUSE's for instance.
@@ -252,6 +256,14 @@ pub const DISK_TIMEOUT: Duration = Duration::from_secs(60);
 /// connections runs out: whoever has shut its side gives its place to others. A disk that works has
 /// answered by then.
 pub const SUSPENDED_LOOK: Duration = Duration::from_secs(1);
+
+/// How often a peer to which something is sent is looked at within the stall timeout. So late, at most, it
+/// is seen that it has stopped taking: a twentieth of the timeout.
+pub const STALL_LOOKS: u32 = 20;
+
+/// What a peer must take over the stall timeout, in bytes a second, or it loses its place: 3,840 bytes
+/// within the default of 60 s, three segments. A modem of 1,200 baud takes twice as much.
+pub const MIN_RATE_BYTES: u64 = 64;
 
 /// The silence after which an unterminated name is taken as it stands. Longer than TCP's first
 /// retransmission, so that one lost segment does not cut a name in two.

@@ -22,7 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::cli::{Exit, ListenArgs, ServeArgs, ServerAddress, ThankArgs};
@@ -30,7 +30,7 @@ use crate::conn::{Delivery, Env, Timeouts};
 use crate::escape::Escaped;
 use crate::failure::Failure;
 use crate::http::mime::ContentTypes;
-use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, PARKED_RETRY, STALL_TIMEOUT};
+use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, PARKED_RETRY, STALL_TIMEOUT};
 use crate::logging::{self, Outlet};
 use crate::reactor::{App, Control, Cx, ListenerId, Reactor, Remote, SourceId, Token};
 use crate::service::Service;
@@ -69,6 +69,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
         request: args.listen.request_timeout,
         keep_alive: args.keep_alive,
         stall: args.stall_timeout,
+        min_rate: args.min_rate,
         disk: args.disk_timeout,
     };
     let (listen, aside) = (&args.listen, observers.descriptors());
@@ -127,6 +128,7 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
         request: args.listen.request_timeout,
         keep_alive: KEEP_ALIVE,
         stall: STALL_TIMEOUT,
+        min_rate: MIN_RATE_BYTES,
         disk: DISK_TIMEOUT,
     };
     let room = Room::find(&args.listen, None, 0, 1)?;
@@ -222,6 +224,10 @@ fn start_log(listen: &ListenArgs) -> Result<Outlet, Failure> {
 
 // ---- the server ----
 
+/// What would end the process by default. SIGXFSZ comes with the EFBIG of a file that has reached a limit
+/// of the process, such as the access log.
+const SIGNALS_TAKEN: [i32; 6] = [SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGXFSZ];
+
 const SIGNALS: SourceId = SourceId(0);
 const STOP: SourceId = SourceId(1);
 const STOP_NOW: SourceId = SourceId(2);
@@ -257,7 +263,7 @@ impl<S: Service> Server<S> {
         let server = Self::new(service, timeouts, listeners, most, outlet);
         let mut server = server.map_err(no_loop)?;
         server.app.patience = listen.drain;
-        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(no_loop)?;
+        let mut signals = Signals::new(SIGNALS_TAKEN).map_err(no_loop)?;
         if observers.hangups {
             signals.add_signal(SIGHUP).map_err(no_loop)?;
         }
@@ -444,13 +450,16 @@ impl<S: Service> Serving<S> {
         self.place.pass_on(STOP);
     }
 
-    /// A hangup opens things anew. The first other signal drains, a later one ends.
+    /// A hangup opens things anew, as SIGUSR1 does with the log alone. SIGUSR2 and SIGXFSZ mean nothing. The
+    /// first other signal drains, a later one ends.
     fn take_signals(&mut self, control: &mut Control<Client>) {
         let pending = self.signals.as_mut().map(Signals::pending);
         let (mut hung_up, mut last) = (false, None);
         for signal in pending.into_iter().flatten() {
             match signal {
                 SIGHUP => hung_up = true,
+                SIGUSR1 => self.watch.reopen(),
+                SIGUSR2 | SIGXFSZ => {}
                 signal => last = Some(signal),
             }
         }

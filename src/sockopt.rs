@@ -1,8 +1,10 @@
 //! The few socket options that neither the standard library nor socket2 has, made by nix's macro,
 //! which compiles under `forbid(unsafe_code)`. Each names its kernel type.
 
+use std::fs;
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
@@ -103,6 +105,18 @@ pub fn set_ttl_min(socket: &impl AsFd, ttl_min: i32) -> io::Result<()> {
 /// Only if the descriptor is no IP socket.
 pub fn bind_without_port(socket: &impl AsFd) -> io::Result<()> {
     Ok(setsockopt(socket, IpBindAddressNoPort, &true)?)
+}
+
+/// What the kernel lets the send buffer of a TCP socket grow to, in bytes: tcp(7), `tcp_wmem`. Where it
+/// doesn't say, as much as it does by default.
+#[must_use]
+pub fn send_buffer_max() -> u64 {
+    static MAX: LazyLock<u64> = LazyLock::new(|| {
+        let sizes = fs::read_to_string("/proc/sys/net/ipv4/tcp_wmem").unwrap_or_default();
+        let max = sizes.split_whitespace().nth(2);
+        max.and_then(|max| max.parse().ok()).unwrap_or(4 << 20)
+    });
+    *MAX
 }
 
 /// How many of our bytes the peer has acknowledged so far.

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use crate::conn::{Conn, Delivery, Env, Timeouts};
 use crate::disk::{DiskFile, Ends, Errand, Fetched, Kind, Reach, ReadError};
-use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, REQUEST_TIMEOUT, SCRATCH_BYTES, STALL_TIMEOUT};
+use crate::limits::{
+    DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, REQUEST_TIMEOUT, SCRATCH_BYTES, STALL_TIMEOUT,
+};
 use crate::service::Service;
 use crate::transport::{SendFileError, Transport};
 use crate::turn::{Next, Readiness, Turn, Why};
@@ -125,6 +127,7 @@ impl<T: Transport + Turning, S: Service> Bench<T, S> {
                 request: REQUEST_TIMEOUT,
                 keep_alive: KEEP_ALIVE,
                 stall: STALL_TIMEOUT,
+                min_rate: MIN_RATE_BYTES,
                 disk: DISK_TIMEOUT,
             },
             turn: &mut turn,

@@ -13,6 +13,7 @@ use rustix::net::SendFlags;
 use socket2::SockRef;
 
 use crate::disk::{DiskFile, Ends, ReadError};
+use crate::limits::{SEND_BUFFER_SHARE, SENDFILE_PIECE_BYTES};
 use crate::sockopt;
 
 /// A non-blocking byte stream. Calls that would block fail with [`io::ErrorKind::WouldBlock`];
@@ -25,7 +26,7 @@ pub trait Transport {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize>;
 
     /// Writes what the kernel takes. `more` promises that the connection is closed, or written
-    /// to, in the same step: the kernel may hold a part of a segment back for it (MSG_MORE).
+    /// to, at once: the kernel may hold a part of a segment back for it (MSG_MORE).
     ///
     /// # Errors
     /// `WouldBlock`, or the connection broke.
@@ -68,6 +69,12 @@ pub trait Transport {
     /// SO_LINGER with zero seconds. A body that was cut short must not end like a whole one.
     fn reset_on_close(&mut self, on: bool);
 
+    /// The longest body, in bytes, that one call takes whole or not at all, as long as the peer has
+    /// taken what came before: only the end of the process between two calls can cut one.
+    fn takes_at_once(&self) -> u64 {
+        SENDFILE_PIECE_BYTES
+    }
+
     /// How many bytes the peer has acknowledged.
     fn acked_bytes(&mut self) -> u64;
 
@@ -85,7 +92,7 @@ pub enum SendFileError {
     Socket(io::Error),
     /// The file could not be read.
     File(io::Error),
-    /// The file's file system can't do it: copy instead.
+    /// It can't be done, or isn't allowed: copy instead.
     Unsupported,
 }
 
@@ -120,7 +127,11 @@ impl Transport for Socket<'_> {
                 Ok(sent) => Ok(sent),
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => Err(SendFileError::WouldBlock),
-                Err(Errno::INVAL | Errno::NOSYS) => Err(SendFileError::Unsupported),
+                // The file system can't do it, or a sandbox forbids it. What is wrong with the file or
+                // the socket shows when the bytes are copied.
+                Err(
+                    Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS,
+                ) => Err(SendFileError::Unsupported),
                 // sendfile doesn't say which end failed, so the file is asked.
                 Err(errno) => Err(match file.read_at(&mut [0], probe) {
                     Ok(_) => SendFileError::Socket(errno.into()),
@@ -139,6 +150,10 @@ impl Transport for Socket<'_> {
         if let Err(error) = SockRef::from(&*self.0).set_linger(linger) {
             log::debug!("SO_LINGER: {error}");
         }
+    }
+
+    fn takes_at_once(&self) -> u64 {
+        SENDFILE_PIECE_BYTES.min(sockopt::send_buffer_max() / SEND_BUFFER_SHARE)
     }
 
     fn acked_bytes(&mut self) -> u64 {

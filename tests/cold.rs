@@ -15,7 +15,8 @@ use carafe::disk::{Budget, Errand, Fetched, Kind, ListError, Portion, Reach};
 use carafe::http::mime::ContentTypes;
 use carafe::limits::{
     COLD_BLOCK_BYTES, COLD_READ_BYTES, COPIED_BODY_BYTES_MAX, DISK_TIMEOUT, FETCHED_BYTES_MAX,
-    KEEP_ALIVE, NAME_GAP, REQUEST_TIMEOUT, STALL_TIMEOUT, SUSPENDED_LOOK, TURN_BYTES_MAX,
+    KEEP_ALIVE, NAME_GAP, REQUEST_TIMEOUT, STALL_LOOKS, STALL_TIMEOUT, SUSPENDED_LOOK,
+    TURN_BYTES_MAX,
 };
 use carafe::service::{LookupError, Service};
 use carafe::services::bare::Bare;
@@ -282,7 +283,7 @@ fn a_file_may_be_cold_in_the_middle() {
     assert_parked(next, &bench);
     then(&mut bench, &[], &[Write::Take(5), Write::Block]);
     assert_eq!(bench.fetch(), Next::Wait);
-    assert_eq!(bench.patience(), Some(STALL_TIMEOUT));
+    assert_eq!(bench.patience(), Some(STALL_TIMEOUT / STALL_LOOKS));
     // What was in memory may have left it.
     bench.transport.colds = 1;
     let next = bench.step(carafe::testing::WRITABLE);
@@ -310,14 +311,16 @@ fn the_stall_clock_stands_while_the_disk_is_waited_for() {
         .writes
         .extend([Write::Take(5), Write::Block]);
     assert_eq!(bench.step(Why::Start), Next::Wait);
-    assert_eq!(bench.patience(), Some(STALL_TIMEOUT));
+    bench.now += STALL_TIMEOUT - Duration::from_secs(1);
     bench.transport.colds = 1;
     let next = bench.step(carafe::testing::WRITABLE);
     assert_parked(next, &bench);
     bench.now += HOUR;
     then(&mut bench, &[], &[Write::Block]);
     assert_eq!(bench.fetch(), Next::Wait);
-    assert_eq!(bench.patience(), Some(STALL_TIMEOUT), "it begins anew");
+    bench.deadline = Some(bench.now + Duration::from_millis(999));
+    assert_eq!(bench.expire(), Next::Wait, "it goes on from where it was");
+    assert_eq!(bench.patience(), Some(Duration::from_millis(1)));
     assert_eq!(bench.expire(), Next::Reset(Reason::Stalled));
 }
 

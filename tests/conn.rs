@@ -9,10 +9,12 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind::{BrokenPipe, ConnectionReset, OutOfMemory};
+use std::time::Duration;
 
 use carafe::limits::{
-    COPIED_BODY_BYTES_MAX, LINGER_BYTES_MAX, LINGER_IDLE, LINGER_TOTAL, NAME_GAP, REQUEST_TIMEOUT,
-    SCRATCH_BYTES, SENDFILE_SEGMENT_BYTES, STALL_TIMEOUT, SUSPENDED_LOOK, TURN_BYTES_MAX,
+    COPIED_BODY_BYTES_MAX, LINGER_BYTES_MAX, LINGER_IDLE, LINGER_TOTAL, MIN_RATE_BYTES, NAME_GAP,
+    REQUEST_TIMEOUT, SCRATCH_BYTES, SENDFILE_SEGMENT_BYTES, STALL_LOOKS, STALL_TIMEOUT,
+    SUSPENDED_LOOK, TURN_BYTES_MAX,
 };
 use carafe::service::{Request, Service, Verdict};
 use carafe::services::bare::Bare;
@@ -385,7 +387,7 @@ fn a_failure_of_ours_is_a_reset_and_never_no_such_file() {
 fn sending(root: &TempDir, name: &[u8], taken: usize) -> Bench<Scripted, Bare> {
     let mut bench = bench(root, [bytes(name)], [Write::Take(taken), Write::Block]);
     assert_eq!(bench.step(Why::Start), Next::Wait);
-    assert_eq!(bench.patience(), Some(STALL_TIMEOUT));
+    assert_eq!(bench.patience(), Some(STALL_TIMEOUT / STALL_LOOKS));
     assert!(
         bench.transport.resets_on_close,
         "a sudden death must not look like a good end"
@@ -423,16 +425,70 @@ fn input_is_left_alone_while_sending() {
     );
 }
 
-#[test]
-fn a_peer_that_acknowledges_nothing_is_reset() {
+/// How long a peer keeps its place that has acknowledged so much in all when the clock shows so much,
+/// within an hour.
+fn keeps_its_place(acked: impl Fn(Duration) -> u64) -> Duration {
+    const HOUR: Duration = Duration::from_secs(3600);
     let root = root();
-    let mut bench = sending(&root, b"big\n", 5);
-    for acked in [3, 4] {
-        bench.transport.acked = acked;
-        assert_eq!(bench.expire(), Next::Wait, "it acknowledged something");
-        assert_eq!(bench.patience(), Some(STALL_TIMEOUT));
+    let mut bench = sending(&root, b"bulk\n", TURN_BYTES_MAX as usize - 1);
+    let began = bench.now;
+    while bench.now - began < HOUR {
+        let at = bench.deadline.unwrap() - began;
+        bench.transport.acked = acked(at);
+        match bench.expire() {
+            Next::Wait => {}
+            next => {
+                assert_eq!(next, Next::Reset(Reason::Stalled));
+                return bench.now - began;
+            }
+        }
     }
-    assert_eq!(bench.expire(), Next::Reset(Reason::Stalled));
+    HOUR
+}
+
+#[test]
+fn a_peer_that_takes_nothing_or_too_little_is_reset_after_the_stall_timeout() {
+    const ENOUGH: u64 = MIN_RATE_BYTES * STALL_TIMEOUT.as_secs();
+    let seconds = Duration::from_secs;
+    let latest = STALL_TIMEOUT + STALL_TIMEOUT / STALL_LOOKS;
+    type Acked = fn(Duration) -> u64;
+    let gone: [(&str, Acked); 5] = [
+        ("nothing", |_| 0),
+        ("what its buffer takes, at once", |_| 500_000),
+        ("a byte a minute", |at| at.as_secs() / 60),
+        ("a byte at every look", |at| at.as_secs() / 3),
+        ("a byte less than enough", |at| {
+            u64::from(at >= Duration::from_secs(30)) * (ENOUGH - 1)
+        }),
+    ];
+    for (what, acked) in gone {
+        let stayed = keeps_its_place(acked);
+        assert!(
+            stayed >= STALL_TIMEOUT && stayed <= latest,
+            "{what}: {stayed:?}"
+        );
+    }
+    let hour = seconds(3600);
+    let stay: [(&str, Acked); 4] = [
+        ("a little more than enough", |at| {
+            at.as_secs() * (MIN_RATE_BYTES + 4)
+        }),
+        ("enough at the last moment, again and again", |at| {
+            at.as_secs().next_multiple_of(57) / 57 * ENOUGH
+        }),
+        ("a segment now and then", |at| at.as_secs() / 15 * 1448),
+        ("all that was sent", |_| TURN_BYTES_MAX - 1),
+    ];
+    for (what, acked) in stay {
+        assert_eq!(keeps_its_place(acked), hour, "{what}");
+    }
+    // Who took its last so late is waited for from then on.
+    let stopped = keeps_its_place(|at| at.as_secs().min(302) * 3000);
+    let longest = seconds(302) + latest;
+    assert!(
+        stopped >= seconds(302) + STALL_TIMEOUT && stopped <= longest,
+        "{stopped:?}"
+    );
 }
 
 #[test]
@@ -636,10 +692,12 @@ fn lingering_goes_on_while_the_peer_acknowledges() {
     let root = root();
     let mut bench = lingering(&root);
     for acked in 1..50 {
-        bench.transport.acked = 2 * acked;
+        // More than the least, and a byte for the FIN.
+        bench.transport.acked = acked * (MIN_RATE_BYTES * LINGER_IDLE.as_secs() + 1);
         then(&mut bench, &[Read::Block], &[]);
         assert_eq!(bench.expire(), Next::Wait);
     }
+    bench.transport.acked += MIN_RATE_BYTES * LINGER_IDLE.as_secs();
     then(&mut bench, &[Read::Block], &[]);
     assert_eq!(bench.expire(), Next::Close(Reason::Complete));
 }

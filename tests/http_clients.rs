@@ -215,6 +215,32 @@ fn wget_resumes() {
     carafe.stop_clean();
 }
 
+/// zsync throws away what comes before the first line end of an answer with several parts.
+#[test]
+fn zsync_fetches_what_it_lacks() {
+    if !has_tool("zsync") || !has_tool("zsyncmake") {
+        return;
+    }
+    let (root, carafe) = server();
+    let folder = tempfile::tempdir().unwrap();
+    let mut old = big();
+    for at in [100_000, 900_000, 5_000_000, 19_999_000] {
+        old[at..at + 1000].fill(b'x');
+    }
+    fs::write(folder.path().join("old"), old).unwrap();
+    let make = "zsyncmake -u big -o \"$1\"/big.zsync \"$1\"/big";
+    shell(make, &[root.path().as_os_str()]);
+    run(
+        &carafe,
+        folder.path(),
+        "timeout 60 zsync -q -i old -o new $1/big.zsync >out 2>&1",
+    );
+    let new = fs::read(folder.path().join("new")).unwrap();
+    assert_same("new", &new, &big());
+    let log = carafe.stop();
+    assert!(log.contains("\"GET /big HTTP/1.1\" 206"), "{log}");
+}
+
 #[test]
 fn wrk_sees_no_error() {
     if !has_tool("wrk") {

@@ -149,6 +149,27 @@ fn a_reader_that_never_reads_is_reset() {
     carafe.stop_clean();
 }
 
+#[test]
+fn a_reader_that_takes_less_than_the_least_rate_is_reset() {
+    let root = root();
+    let flags = ["--stall-timeout", "300ms", "--min-rate", "1GiB"];
+    let carafe = Carafe::serve(root.path(), &flags);
+    let (mut client, _) = begin_download(carafe.addr(), "large");
+    let mut piece = [0; 64];
+    let end = loop {
+        // Some bytes at a time, however long it takes.
+        match client.read(&mut piece) {
+            Ok(0) => break Ok(Vec::new()),
+            Ok(_) => thread::sleep(Duration::from_millis(1)),
+            Err(error) => break Err(error),
+        }
+    };
+    assert_reset(end);
+    carafe.wait_for_log(" stalled");
+    assert_probe(carafe.addr());
+    carafe.stop_clean();
+}
+
 /// Reads `step` bytes, pauses, and so on to the end: an honest reader on a slow line.
 fn slow_reader_gets_it_whole(len: usize, step: usize, pause: Duration, stall_timeout: &str) {
     let root = tempfile::tempdir().unwrap();

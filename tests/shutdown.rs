@@ -271,3 +271,42 @@ fn a_restart_takes_the_same_port_at_once() {
         carafe.stop_clean();
     }
 }
+
+#[test]
+fn sigquit_drains_and_ends_as_sigterm_does() {
+    let (_root, carafe) = server(&[]);
+    let (mut client, first) = begin_download(carafe.addr(), "large");
+    carafe.signal(Signal::QUIT);
+    carafe.wait_for_log("draining\n");
+    let rest = read_to_end(&mut client).unwrap();
+    assert!([&[first], &rest[..]].concat() == large());
+    drop(client);
+    assert_ends(carafe, 0);
+
+    let (_root, carafe) = server(&[]);
+    let (mut client, _) = begin_download(carafe.addr(), "large");
+    carafe.signal(Signal::QUIT);
+    carafe.wait_for_log("draining\n");
+    carafe.signal(Signal::QUIT);
+    assert_ends(carafe, 128 + 3);
+    assert_reset(read_to_end(&mut client));
+}
+
+#[test]
+fn signals_of_the_user_end_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("small"), SMALL).unwrap();
+    let (log, moved) = (root.path().join("log"), root.path().join("moved"));
+    let carafe = Carafe::serve(root.path(), &["--access-log", log.to_str().unwrap()]);
+    assert_eq!(exchange(carafe.addr(), b"small\n").unwrap(), SMALL);
+    fs::rename(&log, &moved).unwrap();
+    carafe.signal(Signal::USR2);
+    carafe.signal(Signal::USR1);
+    carafe.wait_for_log("was opened anew");
+    assert_eq!(exchange(carafe.addr(), b"small\n").unwrap(), SMALL);
+    carafe.signal(Signal::TERM);
+    assert_ends(carafe, 0);
+    for path in [log, moved] {
+        assert_eq!(fs::read_to_string(path).unwrap().lines().count(), 1);
+    }
+}

@@ -28,6 +28,7 @@ const SERVE: &[Group] = &[
             "request-timeout",
             "keep-alive",
             "stall-timeout",
+            "min-rate",
             "disk-timeout",
             "name-gap",
             "drain",

@@ -49,9 +49,13 @@ pub struct ServeArgs {
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "1s", value_parser = timeout)]
     pub name_gap: Duration,
 
-    /// Reset a client that acknowledges nothing for so long while a file is sent to it
+    /// Reset a client that acknowledges nothing, or too little, for so long while a file is sent to it
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "60s", value_parser = timeout)]
     pub stall_timeout: Duration,
+
+    /// Bytes a second that a client must take over the stall timeout; 0 asks for one byte at all
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, default_value = "64", value_parser = size)]
+    pub min_rate: u64,
 
     /// Reset a client whose file's disk doesn't answer for so long
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "60s", value_parser = timeout)]
@@ -161,7 +165,7 @@ pub struct ListenArgs {
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "10s", value_parser = timeout)]
     pub request_timeout: Duration,
 
-    /// Time to finish what is under way after SIGTERM or SIGINT
+    /// Time to finish what is under way after SIGTERM, SIGINT or SIGQUIT
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "30s", value_parser = duration)]
     pub drain: Duration,
 

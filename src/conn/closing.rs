@@ -113,13 +113,14 @@ impl Closing {
         self.idle_ends.min(self.total_ends)
     }
 
-    /// Both clocks stand while the peer goes on acknowledging: it is still taking what was sent.
+    /// Both clocks stand while the peer goes on acknowledging enough: it is still taking what was sent.
     /// Our FIN counts for a byte, and its acknowledgement for nothing. A server that stops waits
     /// until the peer has everything: the process's end may take the network's with it.
     fn wind_clocks<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) {
         let before = std::mem::replace(&mut self.acked, env.transport.acked_bytes());
         let has_all = self.acked > self.sent;
-        if self.acked > before + 1 || (env.turn.draining && !has_all) {
+        let least = env.timeouts.least_bytes(LINGER_IDLE);
+        if self.acked > before + least || (env.turn.draining && !has_all) {
             self.idle_ends = env.turn.now + LINGER_IDLE;
             self.total_ends = env.turn.now + self.patience.total();
         }

@@ -1,7 +1,7 @@
 //! Sending(offset): moves a reply's body, a budget's worth a turn, and chooses how to end.
 
 use std::io::{self, ErrorKind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Step::{self, Enter, EnterWaiting, Stay};
 use super::closing::{Closing, Patience};
@@ -12,7 +12,7 @@ use super::{Delivery, Env, State, await_disk, blame};
 use crate::disk::{DiskFile, Ends, Errand, Fetched, Kind, Portion, Read};
 use crate::escape::Excerpt;
 use crate::limits::{
-    COLD_BLOCK_BYTES, COLD_READ_BYTES, COPIED_BODY_BYTES_MAX, SENDFILE_SEGMENT_BYTES,
+    COLD_BLOCK_BYTES, COLD_READ_BYTES, COPIED_BODY_BYTES_MAX, SENDFILE_SEGMENT_BYTES, STALL_LOOKS,
     SUSPENDED_LOOK, TURN_BYTES_MAX,
 };
 use crate::service::{Body, Piece, Reply, RequestEnd, Then};
@@ -68,11 +68,20 @@ enum Pace {
     FirstTurn,
     /// It had to wait.
     Resumed {
-        /// What the peer had acknowledged when that was last looked at.
-        acked: u64,
+        mark: Mark,
         /// It waited for its turn alone: the peer took all that the last one gave it.
         keeps_up: bool,
     },
+}
+
+/// When the peer had last taken enough to be waited for.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    at: Instant,
+    /// What it had acknowledged then.
+    acked: u64,
+    /// When it will be looked at again.
+    next_look: Instant,
 }
 
 /// Why no more of a body could be sent.
@@ -163,7 +172,10 @@ impl Sending {
         }
         if let Supply::Awaited(since) = self.supply {
             match env.fetched.take() {
-                Some(Fetched::Read(Ok(portion))) => self.resupply(portion),
+                Some(Fetched::Read(Ok(portion))) => {
+                    self.excuse(env.turn.now - since);
+                    self.resupply(portion);
+                }
                 Some(Fetched::Read(Err(error))) => {
                     return Stay(self.fail(SendError::File(error), env));
                 }
@@ -173,7 +185,7 @@ impl Sending {
             return self.send(env);
         }
         match why {
-            Why::Deadline => Stay(self.check_stall(env)),
+            Why::Deadline => self.check_stall(env),
             Why::Ready(edge) if !(edge.writable || edge.dead) => Stay(Next::Wait),
             Why::Evict | Why::Reclaim => Stay(Next::Wait),
             _ => self.send(env),
@@ -254,21 +266,26 @@ impl Sending {
         if self.delivery.promised <= COPIED_BODY_BYTES_MAX {
             return self.copy(count, env);
         }
+        let is_one_of_several = matches!(self.body, Body::Parts(_));
+        let is_short = |length: u64| is_one_of_several && length <= COPIED_BODY_BYTES_MAX;
         let sent = match self.body.piece(offset) {
+            Piece::Bytes(bytes) if is_short(bytes.len() as u64) => return self.copy(count, env),
             Piece::Bytes(_) if self.has_head_left() => return self.send_head(env),
             Piece::Bytes(bytes) => {
                 let bytes = &bytes[..count.min(bytes.len())];
-                let more = self.closes_after(bytes.len(), env.turn);
+                let more = self.more_follows(bytes.len(), env.turn);
                 env.transport.write(bytes, more)?
+            }
+            Piece::File { file, length, .. }
+                if file.kind() == Kind::Foreign || is_short(length) =>
+            {
+                return self.copy(count, env);
             }
             Piece::File {
                 file,
                 start,
                 length,
             } => {
-                if file.kind() == Kind::Foreign {
-                    return self.copy(count, env);
-                }
                 // At most `count`.
                 let most = length.min(count as u64) as usize;
                 let ends = match self.pace {
@@ -323,32 +340,8 @@ impl Sending {
         let scratch = &mut *env.turn.scratch;
         scratch[..head.len()].copy_from_slice(head);
         let room = count.min(scratch.len() - head.len());
-        let filled = match self.body.piece(self.delivery.offset) {
-            _ if count == 0 => 0,
-            Piece::Bytes(bytes) => {
-                let bytes = &bytes[..room.min(bytes.len())];
-                scratch[head.len()..][..bytes.len()].copy_from_slice(bytes);
-                bytes.len()
-            }
-            Piece::File {
-                file,
-                start,
-                length,
-            } => {
-                // At most `room`.
-                let room = length.min(room as u64) as usize;
-                let into = &mut scratch[head.len()..][..room];
-                let within = (start, start + length);
-                match self
-                    .supply
-                    .read(file, into, within, self.cold_bytes, env.transport)?
-                {
-                    0 => return Err(SendError::FileEnded),
-                    filled => filled,
-                }
-            }
-        };
-        let more = self.closes_after(filled, env.turn);
+        let filled = self.fill(&mut scratch[head.len()..][..room], env.transport)?;
+        let more = self.more_follows(filled, env.turn);
         let head_left = head.len();
         let sent = env
             .transport
@@ -357,9 +350,59 @@ impl Sending {
         Ok(sent.saturating_sub(head_left) as u64)
     }
 
-    /// Whether the connection closes in this step if so many bytes more of the body are accepted.
-    fn closes_after(&self, bytes: usize, turn: &Turn<'_>) -> bool {
-        self.delivery.offset + bytes as u64 == self.delivery.promised && self.closes_at_once(turn)
+    /// Copies what comes next of the body, and of several pieces as many as fit, so that no short one
+    /// makes a packet of its own. What is long enough for sendfile is left to it, unless it comes first.
+    fn fill<T: Transport>(&self, into: &mut [u8], transport: &mut T) -> Result<usize, SendError> {
+        let mut filled = 0;
+        while filled < into.len() {
+            let into = &mut into[filled..];
+            let (piece, copied) = match self.body.piece(self.delivery.offset + filled as u64) {
+                Piece::Bytes([]) => break,
+                Piece::Bytes(bytes) => {
+                    let count = bytes.len().min(into.len());
+                    into[..count].copy_from_slice(&bytes[..count]);
+                    (bytes.len() as u64, count)
+                }
+                Piece::File { length, .. } if filled > 0 && length > COPIED_BODY_BYTES_MAX => break,
+                Piece::File {
+                    file,
+                    start,
+                    length,
+                } => {
+                    // At most what `into` holds.
+                    let room = length.min(into.len() as u64) as usize;
+                    let into = &mut into[..room];
+                    match self.supply.read(
+                        file,
+                        into,
+                        (start, start + length),
+                        self.cold_bytes,
+                        transport,
+                    ) {
+                        Ok(0) if filled == 0 => return Err(SendError::FileEnded),
+                        Err(error) if filled == 0 => return Err(error),
+                        // What is there is sent first.
+                        Ok(0) | Err(_) => break,
+                        Ok(count) => (length, count),
+                    }
+                }
+            };
+            filled += copied;
+            if (copied as u64) < piece {
+                break;
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Whether the kernel may hold back the last of so many bytes: the connection closes in this step
+    /// when they are accepted, or another piece of the body is at hand.
+    fn more_follows(&self, bytes: usize, turn: &Turn<'_>) -> bool {
+        let is_last = self.delivery.offset + bytes as u64 == self.delivery.promised;
+        match is_last {
+            true => self.closes_at_once(turn),
+            false => matches!(self.body, Body::Parts(_)),
+        }
     }
 
     /// Whether the close follows the last byte without a look at the receive queue: the request
@@ -398,31 +441,62 @@ impl Sending {
 
     /// Stops before the end. `keeps_up` says that neither the peer nor the disk was the reason.
     fn pause<T, S>(&mut self, keeps_up: bool, env: &mut Env<'_, '_, T, S>) {
-        let acked = match self.pace {
-            Pace::FirstTurn => 0,
-            Pace::Resumed { acked, .. } => acked,
+        let (now, stall) = (env.turn.now, env.timeouts.stall);
+        let mark = match self.pace {
+            Pace::FirstTurn => Mark {
+                at: now,
+                // The first look finds what it has acknowledged so far.
+                acked: 0,
+                next_look: now + stall / STALL_LOOKS,
+            },
+            Pace::Resumed { mark, .. } if keeps_up => Mark { at: now, ..mark },
+            Pace::Resumed { mark, .. } => mark,
         };
-        self.pace = Pace::Resumed { acked, keeps_up };
+        self.pace = Pace::Resumed { mark, keeps_up };
         let next = match self.body.piece(self.delivery.offset) {
             Piece::File { start, .. } => Some(start),
             Piece::Bytes(_) => None,
         };
         self.supply.rest(next);
-        env.turn.deadline = Some(env.turn.now + env.timeouts.stall);
+        env.turn.deadline = Some(mark.next_look);
     }
 
-    /// Writable edges alone come minutes apart for an honest slow reader with a large buffer,
-    /// so acknowledged bytes decide.
-    fn check_stall<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) -> Next {
+    /// Looks at what the peer has acknowledged. Writable edges alone come minutes apart for an honest
+    /// slow reader with a large buffer. It must take some bytes within the stall timeout, and is looked
+    /// at often enough for the timeout to count from when it last did.
+    fn check_stall<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) -> Step {
+        let Pace::Resumed { mark, keeps_up } = self.pace else {
+            return Stay(Next::Wait);
+        };
+        let (now, stall) = (env.turn.now, env.timeouts.stall);
         let acked = env.transport.acked_bytes();
-        match self.pace {
-            Pace::Resumed { acked: before, .. } if before == acked => Next::Reset(Reason::Stalled),
-            _ => {
-                let keeps_up = false;
-                self.pace = Pace::Resumed { acked, keeps_up };
-                env.turn.deadline = Some(env.turn.now + env.timeouts.stall);
-                Next::Wait
-            }
+        let took = acked.saturating_sub(mark.acked);
+        // If it has all, it waits for us.
+        let has_all = acked > 0 && acked >= self.sent();
+        let mut mark = match took >= env.timeouts.least_bytes(stall) || has_all || keeps_up {
+            true => Mark {
+                at: now,
+                acked,
+                ..mark
+            },
+            false if now >= mark.at + stall => return Stay(Next::Reset(Reason::Stalled)),
+            false => mark,
+        };
+        mark.next_look = (now + stall / STALL_LOOKS).min(mark.at + stall);
+        self.pace = Pace::Resumed { mark, keeps_up };
+        env.turn.deadline = Some(mark.next_look);
+        match keeps_up {
+            // It is its turn.
+            true => self.send(env),
+            false => Stay(Next::Wait),
+        }
+    }
+
+    /// The peer's clock stood for so long.
+    fn excuse(&mut self, waited: Duration) {
+        if let Pace::Resumed { mark, .. } = &mut self.pace {
+            mark.at += waited;
+            mark.next_look += waited;
         }
     }
 

@@ -18,8 +18,8 @@ use crate::descriptors::{descriptor_limit, open_descriptors};
 use crate::escape::Escaped;
 use crate::failure::Failure;
 use crate::limits::{
-    DISK_TIMEOUT, KEEP_ALIVE, METRICS_BACKLOG, METRICS_CONNECTIONS_MAX, REQUEST_TIMEOUT,
-    STALL_TIMEOUT,
+    DISK_TIMEOUT, KEEP_ALIVE, METRICS_BACKLOG, METRICS_CONNECTIONS_MAX, MIN_RATE_BYTES,
+    REQUEST_TIMEOUT, STALL_TIMEOUT,
 };
 use crate::logging::Outlet;
 use crate::metrics::{self, Snapshot};
@@ -75,6 +75,7 @@ pub(super) const TIMEOUTS: Timeouts = Timeouts {
     request: REQUEST_TIMEOUT,
     keep_alive: KEEP_ALIVE,
     stall: STALL_TIMEOUT,
+    min_rate: MIN_RATE_BYTES,
     disk: DISK_TIMEOUT,
 };
 

@@ -274,6 +274,7 @@ mod tests {
 
     use super::*;
     use crate::conn::Timeouts;
+    use crate::limits::MIN_RATE_BYTES;
     use crate::logging::Outlet;
     use crate::serve::{STOP, listeners};
     use crate::service::{Body, Outcome, Reply, Request, RequestEnd, Verdict};
@@ -310,6 +311,7 @@ mod tests {
             request: LONG,
             keep_alive: LONG,
             stall: LONG,
+            min_rate: MIN_RATE_BYTES,
             disk: LONG,
         };
         let outlet = Outlet::new(io::sink()).unwrap();

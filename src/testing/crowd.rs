@@ -8,7 +8,7 @@ use slab::Slab;
 
 use super::{Read, Scripted, Turning as _};
 use crate::conn::{Env, Stage, Timeouts};
-use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, STALL_TIMEOUT};
+use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, STALL_TIMEOUT};
 use crate::reactor::reclaim::Link;
 use crate::reactor::slot::{Run, Slot};
 use crate::serve::{Client, Peer, Role};
@@ -130,6 +130,7 @@ impl Crowd {
                 request: self.patience,
                 keep_alive: KEEP_ALIVE,
                 stall: STALL_TIMEOUT,
+                min_rate: MIN_RATE_BYTES,
                 disk: DISK_TIMEOUT,
             },
             turn: &mut turn,
