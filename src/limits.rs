@@ -165,6 +165,11 @@ pub const CACHE_SPARE_SHARE: usize = 8;
 /// makes the kernel visit each name in it that it remembers: 60 ms for a million.
 pub const CACHE_IDLE_DIRECTORIES_MAX: usize = 256;
 
+/// Names that are forgotten one by one when something has changed, a few microseconds each: those of a
+/// file with many hard links, or those beneath a directory. If there are more everything is forgotten,
+/// which takes less.
+pub const CACHE_FORGOTTEN_MAX: usize = 512;
+
 /// Events that one look-up takes in, some 0.3 ms of work. If there are more the cache is cleared,
 /// and begins again when CACHE_FRESH has passed.
 pub const CACHE_EVENTS_MAX: usize = 1024;

@@ -34,9 +34,9 @@ use rustix::io::Errno;
 use super::beneath::Beneath;
 use crate::disk::Kind;
 use crate::limits::{
-    CACHE_AGAIN, CACHE_EVENTS_MAX, CACHE_FILE_BYTES, CACHE_FRESH, CACHE_GHOST_BYTES, CACHE_IDLE,
-    CACHE_NAMES_MAX, CACHE_SPARE_SHARE, CACHED_CONTENTS_BYTES_MAX, INOTIFY_BUFFER_BYTES,
-    NAME_BYTES_MAX,
+    CACHE_AGAIN, CACHE_EVENTS_MAX, CACHE_FILE_BYTES, CACHE_FORGOTTEN_MAX, CACHE_FRESH,
+    CACHE_GHOST_BYTES, CACHE_IDLE, CACHE_NAMES_MAX, CACHE_SPARE_SHARE, CACHED_CONTENTS_BYTES_MAX,
+    INOTIFY_BUFFER_BYTES, NAME_BYTES_MAX,
 };
 use crate::service::{Inode, OpenFile};
 
@@ -250,9 +250,10 @@ impl Cache {
 
     /// Forgets everything: another folder is the root now, or events were lost.
     pub fn clear(&mut self) {
-        self.files.clear();
+        // To empty a table takes longer than to drop it.
+        self.files = LruCache::unbounded();
         (self.file_bytes, self.open) = (0, 0);
-        self.ghosts.clear();
+        self.ghosts = LruCache::unbounded();
         self.ghost_bytes = 0;
         if let Some(pending) = &mut self.pending {
             pending.is_void = true;
@@ -335,9 +336,13 @@ impl Cache {
         self.watches.left(name);
     }
 
-    /// Forgets a path and everything beneath it.
+    /// Forgets a path and everything beneath it; if that is much, everything.
     fn forget(&mut self, path: &[u8]) {
-        let watched = self.watches.at_or_beneath(path);
+        let watched = self.watches.at_or_beneath(path, CACHE_FORGOTTEN_MAX + 1);
+        if watched.len() > CACHE_FORGOTTEN_MAX {
+            self.clear();
+            return;
+        }
         for path in &watched {
             if let Some(watched) = self.files.pop(path) {
                 self.removed(path, &watched);
@@ -402,7 +407,12 @@ impl Cache {
     /// Forgets what an event means: what is watched itself, or its entry. A watch that the kernel
     /// has removed is told as an event of what it watched, too.
     fn take_event(&mut self, event: &Event) {
-        for path in self.watches.paths(event.watch) {
+        let paths = self.watches.paths(event.watch, CACHE_FORGOTTEN_MAX + 1);
+        if paths.len() > CACHE_FORGOTTEN_MAX {
+            self.clear();
+            return;
+        }
+        for path in paths {
             match &event.entry {
                 None => self.forget(&path),
                 Some(entry) if path.is_empty() => self.forget(entry),

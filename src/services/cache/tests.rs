@@ -580,33 +580,54 @@ fn names_watches_and_all_else_are_within_the_bound() {
     assert!(cache.files.len() > 50, "{}", cache.files.len());
 }
 
-#[test]
-fn a_touch_of_a_file_with_many_names_forgets_them_all_and_once() {
-    let at = tempfile::tempdir().unwrap();
-    let (root, now) = (beneath(at.path()), Instant::now());
-    let mut cache = Cache::new(BOUNDS).unwrap();
-    let first = at.path().join("first");
+/// A cache of a file with so many names, all of which are kept.
+fn many_names(at: &Path, count: usize) -> Cache {
+    let (root, now) = (beneath(at), Instant::now());
+    let mut cache = Cache::new(Bounds {
+        bytes_max: 8 * 1024 * 1024,
+        open_max: 0,
+    })
+    .unwrap();
+    let first = at.join("0");
     fs::write(&first, b"x").unwrap();
-    for number in 0..200 {
+    // Each link touches the file.
+    for number in 1..count {
+        fs::hard_link(&first, at.join(number.to_string())).unwrap();
+    }
+    for number in 0..count {
         let name = number.to_string();
-        fs::hard_link(&first, at.path().join(&name)).unwrap();
-        cache.ask(&root, name.as_bytes(), now);
+        assert!(cache.load(&root, name.as_bytes(), now).is_some());
     }
-    // A new link touches the file, too.
-    for number in 0..200 {
-        cache.load(&root, number.to_string().as_bytes(), now);
-    }
-    assert_eq!(cache.watches.len(), 201);
+    assert_eq!(cache.files.len(), count);
     until_watched(&cache, 2);
-    File::options()
-        .append(true)
-        .open(&first)
-        .unwrap()
-        .set_len(9)
-        .unwrap();
-    cache.take_events(now);
-    assert_eq!((cache.files.len(), cache.watches.len()), (0, 1));
-    until_watched(&cache, 1);
+    cache
+}
+
+#[test]
+fn one_change_forgets_so_many_names_one_by_one_and_beyond_that_all_at_once() {
+    let touch_file: fn(&Path) = |at| {
+        let file = File::options().append(true).open(at.join("0")).unwrap();
+        file.set_len(9).unwrap();
+    };
+    let touch_directory: fn(&Path) = |at| {
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(at, mode).unwrap();
+    };
+    let few = CACHE_FORGOTTEN_MAX / 2;
+    let many = CACHE_FORGOTTEN_MAX + 1;
+    for (count, change, still_watched) in [
+        (few, touch_file, 1),
+        (many, touch_file, 0),
+        (many, touch_directory, 0),
+    ] {
+        let at = tempfile::tempdir().unwrap();
+        let mut cache = many_names(at.path(), count);
+        change(at.path());
+        assert!(cache.get(b"1", Instant::now()).is_none());
+        assert!(cache.files.is_empty());
+        assert_eq!((cache.watches.len(), cache.file_bytes), (still_watched, 0));
+        until_watched(&cache, still_watched);
+    }
 }
 
 /// Makes so many events that none is like the one before it, which would not be queued.

@@ -71,10 +71,10 @@ impl Watches {
         self.by_path.insert(path, watch);
     }
 
-    /// The paths that a watch has.
-    pub(super) fn paths(&self, watch: i32) -> Vec<Rc<[u8]>> {
+    /// The paths that a watch has, so many at most.
+    pub(super) fn paths(&self, watch: i32, most: usize) -> Vec<Rc<[u8]>> {
         let paths = self.beginning_with(watch).map(|(_, path)| path);
-        paths.cloned().collect()
+        paths.take(most).cloned().collect()
     }
 
     fn beginning_with(&self, watch: i32) -> impl Iterator<Item = &(i32, Rc<[u8]>)> {
@@ -83,11 +83,12 @@ impl Watches {
             .take_while(move |(other, _)| *other == watch)
     }
 
-    /// The paths that are watched: this one, and those beneath it.
-    pub(super) fn at_or_beneath(&self, path: &[u8]) -> Vec<Rc<[u8]>> {
+    /// The paths that are watched: this one, and those beneath it, so many at most.
+    pub(super) fn at_or_beneath(&self, path: &[u8], most: usize) -> Vec<Rc<[u8]>> {
         let itself = self.by_path.get_key_value(path).into_iter();
         let itself = itself.map(|(path, _)| path);
-        itself.chain(self.beneath(path)).cloned().collect()
+        let all = itself.chain(self.beneath(path));
+        all.take(most).cloned().collect()
     }
 
     fn beneath<'a>(&'a self, path: &[u8]) -> impl Iterator<Item = &'a Rc<[u8]>> {
