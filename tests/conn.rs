@@ -474,7 +474,7 @@ fn a_peer_that_takes_nothing_or_too_little_is_reset_after_the_stall_timeout() {
             at.as_secs() * (MIN_RATE_BYTES + 4)
         }),
         ("enough at the last moment, again and again", |at| {
-            at.as_secs().next_multiple_of(57) / 57 * ENOUGH
+            at.as_secs().div_ceil(57) * ENOUGH
         }),
         ("a segment now and then", |at| at.as_secs() / 15 * 1448),
         ("all that was sent", |_| TURN_BYTES_MAX - 1),
