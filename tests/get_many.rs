@@ -282,6 +282,8 @@ fn a_terminal_sees_how_much_of_how_much_and_a_pipe_nothing() {
     assert_eq!(outcome.code, Some(0), "{screen:?}");
     assert!(screen.contains("/3.00 MiB"), "{screen:?}");
     assert!(screen.contains("eta "), "{screen:?}");
+    assert!(screen.contains('%'), "{screen:?}");
+    assert!(screen.contains(" of 2 files "), "{screen:?}");
     for name in ["y", "z"] {
         let line = format!("/{name}: 3145728 bytes in ");
         assert!(screen.contains(&line), "{screen:?}");

@@ -71,7 +71,7 @@ fn receive(download: &mut Download<'_>, mut connection: Connection) -> Result<Ca
                 if download.target.write(&buffer[..count])?.is_break() {
                     return Ok(Came::Enough);
                 }
-                download.progress.set_position(came);
+                download.progress.reach(came);
             }
             Err(error) => {
                 let what = format!("the download broke off after {came} bytes");

@@ -3,11 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use indicatif::ProgressBar;
-
 use super::connection::Patience;
 use super::interrupt::Running;
-use super::progress::Console;
+use super::progress::{Console, Progress};
 use super::target::{Destination, Target};
 use super::url::Source;
 use super::{Failure, bare, fetch};
@@ -51,7 +49,7 @@ pub(super) struct Download<'a> {
     pub(super) session: &'a Session<'a>,
     pub(super) patience: Patience,
     pub(super) target: Target,
-    pub(super) progress: ProgressBar,
+    pub(super) progress: Progress,
     /// Bytes of the whole that an earlier download had left.
     pub(super) resumed_bytes: u64,
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
+use super::Failure;
 use super::download::{Came, Download};
 use super::http::{Client, Response, refusal};
 use super::resume::{self, Record, Rest};
 use super::retry::{Retries, Trouble};
 use super::url::HttpUrl;
-use super::{Failure, progress};
 use crate::cli::Exit;
 
 /// Fetches a URL, as often as it takes and may.
@@ -145,7 +145,7 @@ impl Fetch<'_, '_> {
         self.download.target.begin(record.as_ref())?;
         self.download.tell_notes();
         self.held = record;
-        progress::begin(&self.download.progress, 0, length);
+        self.download.progress.begin(0, length);
         if self.receive(response, u64::MAX)? {
             return Ok(Came::Enough);
         }
@@ -159,7 +159,7 @@ impl Fetch<'_, '_> {
         from: u64,
         rest: Rest,
     ) -> Result<Option<Came>, Trouble> {
-        progress::begin(&self.download.progress, from, rest.total);
+        self.download.progress.begin(from, rest.total);
         if self.receive(response, rest.end)? {
             return Ok(Some(Came::Enough));
         }
@@ -188,7 +188,7 @@ impl Fetch<'_, '_> {
                     if target.write(bytes)?.is_break() {
                         return Ok(true);
                     }
-                    self.download.progress.set_position(target.bytes());
+                    self.download.progress.reach(target.bytes());
                 }
                 Err(fault) => {
                     let bytes = target.bytes();

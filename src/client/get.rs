@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::Mode;
@@ -183,7 +184,7 @@ fn download_all(orders: &[Order], args: &GetArgs) -> Exit {
     umask(mask);
     let session = Session {
         args,
-        console: Arc::new(Console::new(args.patience.verbosity)),
+        console: Arc::new(Console::new(args.patience.verbosity, orders.len())),
         running: Running::default(),
         new_mode: 0o666 & !mask.bits(),
     };
@@ -192,6 +193,7 @@ fn download_all(orders: &[Order], args: &GetArgs) -> Exit {
         tell(&format!("no signal can be caught: {error}"));
     }
     let exit = Mutex::new(Exit::Done);
+    let over = AtomicUsize::new(0);
     let note = |failure| {
         let mut exit = exit.lock().unwrap_or_else(PoisonError::into_inner);
         *exit = worse(*exit, failure);
@@ -209,8 +211,10 @@ fn download_all(orders: &[Order], args: &GetArgs) -> Exit {
                 note(exit);
             }
         }
+        console.count(over.fetch_add(1, Ordering::Relaxed) + 1);
         ControlFlow::Continue(())
     });
+    console.finish_all();
     exit.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,6 +1,8 @@
-//! What a person sees: a bar for each download under way, and lines between them.
+//! What a person sees: a bar for each download under way, one line for all of them, and messages above
+//! these. A terminal of 80 columns holds it.
 
 use std::io::{self, IsTerminal as _};
+use std::os::unix::ffi::OsStrExt as _;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -13,15 +15,46 @@ use crate::escape::Escaped;
 #[derive(Debug)]
 pub(super) struct Console {
     bars: MultiProgress,
+    /// What all downloads come to; it shows nothing if there is one.
+    total: ProgressBar,
     verbosity: Verbosity,
 }
 
+/// How far one download is.
+#[derive(Debug)]
+pub(super) struct Progress {
+    bar: ProgressBar,
+    total: ProgressBar,
+    /// Bytes that are in the total.
+    counted: u64,
+}
+
 impl Console {
-    pub(super) fn new(verbosity: Verbosity) -> Self {
-        Self {
+    /// For so many downloads.
+    pub(super) fn new(verbosity: Verbosity, downloads: usize) -> Self {
+        let mut console = Self {
             bars: MultiProgress::new(),
+            total: ProgressBar::hidden(),
             verbosity,
+        };
+        if downloads > 1 && console.shows() {
+            let total = ProgressBar::no_length()
+                .with_style(style("{msg} {bytes} {bytes_per_sec} {elapsed}"))
+                .with_prefix(downloads.to_string());
+            console.total = console.bars.add(total);
+            console.count(0);
         }
+        console
+    }
+
+    /// So many of the downloads are over.
+    pub(super) fn count(&self, over: usize) {
+        let all = self.total.prefix();
+        self.total.set_message(format!("{over} of {all} files"));
+    }
+
+    fn shows(&self) -> bool {
+        !self.verbosity.quiet && io::stderr().is_terminal()
     }
 
     /// Writes one line, above the bars.
@@ -50,40 +83,120 @@ impl Console {
     /// Whether a person looks on. A file that goes to the terminal must not be mixed with progress.
     pub(super) fn is_watched(&self, destination: &Destination) -> bool {
         let mixes = *destination == Destination::Stdout && io::stdout().is_terminal();
-        !self.verbosity.quiet && io::stderr().is_terminal() && !mixes
+        self.shows() && !mixes
     }
 
     /// A bar for a download into this destination; one that shows nothing if nobody looks on.
-    pub(super) fn bar(&self, name: &[u8], destination: &Destination) -> ProgressBar {
+    pub(super) fn bar(&self, label: &[u8], destination: &Destination) -> Progress {
+        let hidden = |bar| Progress {
+            bar,
+            total: ProgressBar::hidden(),
+            counted: 0,
+        };
         if !self.is_watched(destination) {
-            return ProgressBar::hidden();
+            return hidden(ProgressBar::hidden());
         }
+        let name = match destination {
+            Destination::File(path) => path.file_name().map_or(label, |name| name.as_bytes()),
+            Destination::Stdout => label,
+        };
+        let template = format!("{{msg:{NAME_COLUMNS}!}} {{bytes}} {{bytes_per_sec}} {{elapsed}}");
         let bar = ProgressBar::no_length()
-            .with_style(style("{wide_msg} {bytes} {bytes_per_sec} {elapsed}"))
-            .with_message(Escaped(name).to_string());
-        self.bars.add(bar)
+            .with_style(style(&template))
+            .with_message(shortened(&Escaped(name).to_string()));
+        let has_total = !self.total.prefix().is_empty();
+        let bar = if has_total {
+            self.bars.insert_before(&self.total, bar)
+        } else {
+            self.bars.add(bar)
+        };
+        Progress {
+            total: self.total.clone(),
+            ..hidden(bar)
+        }
     }
 
     /// Takes a bar away.
-    pub(super) fn finish(&self, bar: &ProgressBar) {
-        bar.finish_and_clear();
-        self.bars.remove(bar);
+    pub(super) fn finish(&self, progress: &Progress) {
+        progress.bar.finish_and_clear();
+        self.bars.remove(&progress.bar);
+    }
+
+    /// Nothing more is under way.
+    pub(super) fn finish_all(&self) {
+        self.total.finish_and_clear();
     }
 }
 
-/// Where a download stands when bytes begin to come, and where it ends if that is known. Speed and
-/// the time that is left count what comes from now on.
-pub(super) fn begin(bar: &ProgressBar, at: u64, length: Option<u64>) {
-    if let Some(length) = length {
-        bar.set_style(style(
-            "{wide_msg} {bytes}/{total_bytes} {bytes_per_sec} eta {eta}",
-        ));
-        bar.set_length(length);
+impl Progress {
+    /// Where a download stands when bytes begin to come, and where it ends if that is known. Speed and
+    /// the time that is left count what comes from now on.
+    pub(super) fn begin(&mut self, at: u64, length: Option<u64>) {
+        if let Some(length) = length {
+            self.bar.set_style(style(&format!(
+                "{{msg:{NAME_COLUMNS}!}} [{{bar:8}}] {{percent:>3}}% {{bytes}}/{{total_bytes}} \
+                 {{bytes_per_sec}} eta {{eta}}"
+            )));
+            self.bar.set_length(length);
+        }
+        self.counted = at;
+        self.bar.set_position(at);
+        self.bar.reset_eta();
     }
-    bar.set_position(at);
-    bar.reset_eta();
+
+    /// So many bytes are there.
+    pub(super) fn reach(&mut self, bytes: u64) {
+        self.bar.set_position(bytes);
+        self.total.inc(bytes.saturating_sub(self.counted));
+        self.counted = bytes;
+    }
+}
+
+/// Columns for a file's name. With a bar, a speed and an estimate beside it that makes 80.
+const NAME_COLUMNS: usize = 20;
+
+/// A name that fits its columns. It is cut in the middle: names of many files differ in their ends.
+fn shortened(name: &str) -> String {
+    // Good enough: what is wide in a terminal is beyond these letters.
+    let columns = |c: char| if c < '\u{1100}' { 1 } else { 2 };
+    if name.chars().map(columns).sum::<usize>() <= NAME_COLUMNS {
+        return name.to_owned();
+    }
+    let fitting = |chars: &mut dyn Iterator<Item = char>| -> Vec<char> {
+        let mut left = (NAME_COLUMNS - 1) / 2;
+        let mut fits = |c: &char| {
+            let rest = left.checked_sub(columns(*c));
+            left = rest.unwrap_or_default();
+            rest.is_some()
+        };
+        chars.take_while(|c| fits(c)).collect()
+    };
+    let begin = fitting(&mut name.chars());
+    let end = fitting(&mut name.chars().rev());
+    let end = end.into_iter().rev();
+    begin.into_iter().chain(['…']).chain(end).collect()
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("the template is well-formed")
+    ProgressStyle::with_template(template)
+        .expect("the template is well-formed")
+        .progress_chars("=> ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_differ_at_an_end_look_different() {
+        for (name, expected) in [
+            ("short.iso", "short.iso"),
+            ("twenty-columns-wide.", "twenty-columns-wide."),
+            ("debian-12.5.0-amd64-DVD-1.iso", "debian-12…-DVD-1.iso"),
+            ("debian-12.5.0-amd64-DVD-2.iso", "debian-12…-DVD-2.iso"),
+            ("接收接收接收接收接收接收.txt", "接收接收…接收.txt"),
+        ] {
+            assert_eq!(shortened(name), expected);
+        }
+    }
 }

@@ -272,6 +272,19 @@ fn bare_names(
     Ok((server, text.into_owned(), names))
 }
 
+/// A host as it is looked up, and what of it no server is told: the link that a link-local address is
+/// on (RFC 6874).
+fn split_zone(host: &str) -> (String, &str) {
+    let bare = host.trim_matches(['[', ']']);
+    match bare.split_once('%') {
+        Some((address, zone)) => {
+            let zone = zone.strip_prefix("25").unwrap_or(zone);
+            (format!("{address}%{zone}"), &bare[address.len()..])
+        }
+        None => (bare.to_owned(), ""),
+    }
+}
+
 fn http_names(
     targets: &[&[u8]],
     from_file: Vec<Vec<u8>>,
@@ -325,7 +338,9 @@ fn http_names(
     } else {
         ""
     };
-    let tail = format!(" HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: carafe-soak\r\n{close}\r\n");
+    let (host, zone) = split_zone(authority.host());
+    let host_field = authority.as_str().replacen(zone, "", 1);
+    let tail = format!(" HTTP/1.1\r\nHost: {host_field}\r\nUser-Agent: carafe-soak\r\n{close}\r\n");
     let name = |path: Vec<u8>| {
         let request = [b"GET ", &path[..], tail.as_bytes()].concat().into();
         Name {
@@ -334,7 +349,7 @@ fn http_names(
         }
     };
     let server = ServerAddress {
-        host: authority.host().trim_matches(['[', ']']).into(),
+        host,
         port: authority.port_u16().unwrap_or(80),
     };
     let target = format!("http://{authority}");
@@ -429,6 +444,11 @@ mod tests {
             plan("[::1]:7 a").expect("a plan").address.to_string(),
             "[::1]:7"
         );
+        for zone in ["%25lo", "%lo"] {
+            let local = plan(&format!("http://[fe80::1{zone}]:7/a")).expect("a plan");
+            let request = String::from_utf8_lossy(&local.names[0].request);
+            assert!(request.contains("\r\nHost: [fe80::1]:7\r\n"), "{request}");
+        }
         let v6 = plan("http://[::1]:7/a").expect("a plan");
         assert_eq!(v6.address.to_string(), "[::1]:7");
     }
