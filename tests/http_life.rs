@@ -132,7 +132,8 @@ fn a_client_that_takes_nothing_is_reset() {
 
 #[test]
 fn those_idle_for_longest_make_room_where_no_other_can() {
-    let flags = ["--max-connections", "10", "--request-timeout", "1h"];
+    let flags = "--max-connections 10 --request-timeout 1h --keep-alive 1h --stall-timeout 1h";
+    let flags: Vec<_> = flags.split(' ').collect();
     let (_root, carafe) = server(&flags);
     let mut idle: Vec<_> = (0..7).map(|_| kept(&carafe)).collect();
     // Those who download stay whatever comes.

@@ -204,10 +204,11 @@ impl Sending {
             if self.was_overwritten(until) {
                 return Stay(Next::Reset(Reason::FileChanged));
             }
+            let before = self.sent();
             match self.send_until(until, env) {
                 Ok(sent) => {
                     self.delivery.offset += sent;
-                    env.turn.moved += sent;
+                    env.turn.moved += self.sent() - before;
                 }
                 Err(error) => return Stay(self.fail(error, env)),
             }

@@ -105,14 +105,15 @@ impl Lines {
 impl<C> Reactor<C> {
     /// After a step: a connection enters the line of those who wait as it does. Whoever stands there
     /// already keeps its place, unless the step has sent something: each request that is answered
-    /// puts a connection behind all others.
+    /// puts a connection behind all others, while an edge that brings nothing does not (epoll reports
+    /// once, after it was registered, that an idle socket is writable).
     pub(super) fn line_up<A: App<Conn = C>>(&mut self, app: &A, token: Token, moved: u64) {
         let slot = &self.slots[token.key as usize];
         if slot.aside || slot.run == Run::Ended {
             return;
         }
         let line = app.reclaimable(&slot.conn).map(Line::from);
-        if line == slot.line && moved == 0 && line != Some(Line::Idle) {
+        if line == slot.line && moved == 0 {
             return;
         }
         self.lines.remove(&mut self.slots, token.key);
