@@ -11,6 +11,7 @@
 mod common;
 mod gated;
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -446,13 +447,29 @@ fn forgotten_ext4<'a>(outer: &Path, at: &'a Path, fill: impl FnOnce()) -> Option
     Mounted::new(at, &arguments)
 }
 
-/// What strace saw since the root was opened: threads, and their calls with their results.
-fn calls(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    let calls = text.lines().filter_map(|line| {
-        let (thread, call) = line.split_once(' ')?;
-        Some((thread, call.trim_start()))
-    });
-    calls.skip_while(|(_, call)| !call.starts_with("openat2"))
+/// What strace saw since the root was opened: threads, and their calls with their results. A call
+/// during which another thread made one stands there in two parts.
+fn calls(text: &str) -> Vec<(&str, String)> {
+    let mut calls = Vec::<(&str, String)>::new();
+    let mut begun = HashMap::new();
+    for line in text.lines() {
+        let Some((thread, call)) = line.split_once(' ') else {
+            continue;
+        };
+        let call = call.trim_start();
+        if let Some(beginning) = call.strip_suffix(" <unfinished ...>") {
+            begun.insert(thread, beginning);
+        } else if let Some((_, end)) = call.split_once(" resumed>")
+            && let Some(beginning) = begun.remove(thread)
+        {
+            calls.push((thread, [beginning, end].concat()));
+        } else {
+            calls.push((thread, call.to_owned()));
+        }
+    }
+    let opens = |call: &(&str, String)| call.1.starts_with("openat2");
+    let begin = calls.iter().position(opens).unwrap_or(calls.len());
+    calls.split_off(begin)
 }
 
 #[test]
@@ -492,16 +509,20 @@ fn the_loop_reads_nothing_that_is_not_in_memory() {
     );
     carafe.stop_clean();
     let text = fs::read_to_string(&trace).unwrap();
-    let (on_loop, by_helpers): (Vec<_>, Vec<_>) =
-        calls(&text).partition(|(thread, _)| *thread == pid);
-    let count = |calls: &[(&str, &str)], name: &str, part: &str| {
+    let calls = calls(&text);
+    let (on_loop, by_helpers): (Vec<_>, Vec<_>) = calls
+        .iter()
+        .cloned()
+        .partition(|(thread, _)| *thread == pid);
+    let count = |calls: &[(&str, String)], name: &str, part: &str| {
         let is_meant = |call: &str| call.starts_with(name) && call.contains(part);
         calls.iter().filter(|(_, call)| is_meant(call)).count()
     };
     assert_eq!(count(&on_loop, "pread64", ""), 0, "{text}");
     assert_eq!(
         count(&on_loop, "preadv2", "RWF_NOWAIT"),
-        count(&on_loop, "preadv2", "")
+        count(&on_loop, "preadv2", ""),
+        "{text}"
     );
     assert!(count(&on_loop, "openat2", "EAGAIN") >= 2, "{text}");
     assert!(count(&by_helpers, "openat2", "= ") >= 2, "{text}");
@@ -511,8 +532,8 @@ fn the_loop_reads_nothing_that_is_not_in_memory() {
     assert_eq!(count(&by_helpers, "sendfile", ""), 0, "{text}");
     // What is sent was found in memory, or had just been read.
     let mut may_send = false;
-    for (thread, call) in calls(&text) {
-        match thread == pid {
+    for (thread, call) in &calls {
+        match *thread == pid {
             true if call.starts_with("preadv2") => may_send = !call.contains("EAGAIN"),
             true if call.starts_with("sendfile") => assert!(may_send, "{call} in {text}"),
             false if call.starts_with("pread64") => may_send = true,
@@ -554,14 +575,15 @@ fn an_overlay_is_read_once_by_a_helper() {
     );
     carafe.stop_clean();
     let text = fs::read_to_string(&trace).unwrap();
-    let by_helpers = calls(&text).filter(|(thread, _)| *thread != pid);
+    let calls = calls(&text);
+    let by_helpers = calls.iter().filter(|(thread, _)| *thread != pid);
     let read: usize = by_helpers
         .filter(|(_, call)| call.starts_with("pread64"))
         .filter_map(|(_, call)| call.rsplit("= ").next()?.trim().parse::<usize>().ok())
         .sum();
     assert_eq!(read, SLOW_BYTES, "{text}");
-    let on_loop = |(thread, call): &(&str, &str)| *thread == pid && call.starts_with("pread64");
-    assert!(!calls(&text).any(|call| on_loop(&call)), "{text}");
+    let on_loop = |(thread, call): &(&str, String)| *thread == pid && call.starts_with("pread64");
+    assert!(!calls.iter().any(on_loop), "{text}");
 }
 
 #[test]
