@@ -101,6 +101,8 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     server.set_address(&host, args.gopher_host.as_ref());
     thread::scope(|scope| {
         let others = Others::start(scope, &mut server, makers)?;
+        // It asks the file system of ROOT, which may keep silent from now on: before a client comes.
+        warn_of_power(&args.root);
         server.announce();
         if logging::is_watched() {
             let greeting = greeting::of_files(&server.addresses, &args.root, args.listing);
@@ -109,7 +111,6 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
             let root = args.root.as_os_str().as_encoded_bytes();
             log::info!("serving \"{}\"", Escaped(root));
         }
-        warn_of_power(&args.root);
         Ok(server.run_until_signal(others))
     })
 }
