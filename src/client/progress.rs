@@ -162,8 +162,8 @@ fn shortened(name: &str) -> String {
     if name.chars().map(columns).sum::<usize>() <= NAME_COLUMNS {
         return name.to_owned();
     }
-    let fitting = |chars: &mut dyn Iterator<Item = char>| -> Vec<char> {
-        let mut left = (NAME_COLUMNS - 1) / 2;
+    let fitting = |chars: &mut dyn Iterator<Item = char>, most: usize| -> Vec<char> {
+        let mut left = most;
         let mut fits = |c: &char| {
             let rest = left.checked_sub(columns(*c));
             left = rest.unwrap_or_default();
@@ -171,8 +171,9 @@ fn shortened(name: &str) -> String {
         };
         chars.take_while(|c| fits(c)).collect()
     };
-    let begin = fitting(&mut name.chars());
-    let end = fitting(&mut name.chars().rev());
+    let half = NAME_COLUMNS / 2;
+    let begin = fitting(&mut name.chars(), NAME_COLUMNS - half - 1);
+    let end = fitting(&mut name.chars().rev(), half);
     let end = end.into_iter().rev();
     begin.into_iter().chain(['…']).chain(end).collect()
 }
@@ -194,7 +195,7 @@ mod tests {
             ("twenty-columns-wide.", "twenty-columns-wide."),
             ("debian-12.5.0-amd64-DVD-1.iso", "debian-12…-DVD-1.iso"),
             ("debian-12.5.0-amd64-DVD-2.iso", "debian-12…-DVD-2.iso"),
-            ("接收接收接收接收接收接收.txt", "接收接收…接收.txt"),
+            ("接收接收接收接收接收接收.txt", "接收接收…收接收.txt"),
         ] {
             assert_eq!(shortened(name), expected);
         }
