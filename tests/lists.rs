@@ -9,11 +9,12 @@
 mod common;
 mod talk;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
 use carafe::limits::LISTING_ENTRIES_MAX;
-use common::{Carafe, has_tool, until, vanish};
+use common::{Carafe, has_tool, unprivileged, until, vanish};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use talk::{Talk, get};
@@ -134,6 +135,36 @@ fn a_list_is_in_memory_once_however_many_have_it() {
     drop(clients);
     drop(talk);
     carafe.stop_warned(&[]);
+}
+
+/// What would answer 404 isn't shown.
+#[test]
+fn what_cannot_be_read_is_not_listed() {
+    let outer = tempfile::tempdir().unwrap();
+    let root = outer.path().join("www");
+    fs::create_dir_all(root.join("open")).unwrap();
+    fs::create_dir(root.join("closed")).unwrap();
+    for name in ["file", "secret"] {
+        fs::write(root.join(name), name).unwrap();
+        symlink(name, root.join(format!("to-{name}"))).unwrap();
+    }
+    symlink("/etc/passwd", root.join("outside")).unwrap();
+    for name in ["closed", "secret"] {
+        fs::set_permissions(root.join(name), Permissions::from_mode(0o000)).unwrap();
+    }
+    let Some(mut command) = unprivileged(outer.path()) else {
+        return;
+    };
+    command.arg("serve").arg(&root);
+    command.args(["-p", "0", "--bind", "127.0.0.1", "--listing"]);
+    let carafe = Carafe::start(command);
+    let mut talk = Talk::to(carafe.addr());
+    let rows: Value = serde_json::from_str(&talk.ask(&get("/", JSON)).text()).unwrap();
+    let rows = rows.as_array().unwrap().iter();
+    let hrefs: Vec<_> = rows.map(|row| row["href"].as_str().unwrap()).collect();
+    assert_eq!(hrefs, ["open/", "file", "to-file"]);
+    drop(talk);
+    carafe.stop_clean();
 }
 
 #[test]

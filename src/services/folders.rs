@@ -5,9 +5,11 @@
 //! has is that one.
 
 use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Weak};
 
-use rustix::fs::{Dir, FileType, Stat};
+use rustix::fs::{Access, AtFlags, Dir, FileType, Stat, accessat};
+use rustix::io::Errno;
 
 use super::beneath::Beneath;
 use super::root::{Root, path_or_top};
@@ -166,8 +168,8 @@ impl Work {
         Ok(self.memory.share(bytes, memory))
     }
 
-    /// Reads the folder. What vanishes meanwhile, and what is neither file nor folder, is left out,
-    /// as the root would refuse it.
+    /// Reads the folder. What vanishes meanwhile, what is neither file nor folder, and what can't be
+    /// read is left out, as the root would refuse it.
     fn read(
         &self,
         task: &ListTask,
@@ -194,7 +196,9 @@ impl Work {
             let within = folder.fd().map_err(LookupError::Failed)?;
             let path = [&self.name, &b"/"[..], name.to_bytes()].concat();
             let stat = self.beneath.look_at(within, name, &path, reach)?;
-            if let Some(entry) = stat.and_then(|stat| shown(name, &stat)) {
+            if let Some(entry) = stat.and_then(|stat| shown(name, &stat))
+                && is_readable(within, name)
+            {
                 entries.push(entry);
             }
         }
@@ -209,6 +213,13 @@ fn goes_on(task: &ListTask, memory: &mut Reservation, bytes: usize) -> Result<()
         return Err(LookupError::Refused("nobody waits").into());
     }
     memory.set(bytes)
+}
+
+/// Whether the server may read what was found to be in a folder. A link leads to where it was found to
+/// lead.
+fn is_readable(folder: BorrowedFd<'_>, name: &CStr) -> bool {
+    let denied = accessat(folder, name, Access::READ_OK, AtFlags::EACCESS);
+    denied != Err(Errno::ACCESS)
 }
 
 fn shown(name: &CStr, stat: &Stat) -> Option<Entry> {
