@@ -78,13 +78,8 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     set_bounds(&mut service, args.cache, &room, uncached);
     let mut listeners = bind_for(args.workers, listen, args.port, &outlet)?.into_iter();
     let first = listeners.next().expect("there is one loop at least");
-    let host = rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned();
     let makers = (1..).zip(listeners).map(|(index, listeners)| {
-        let (access_log, outlet, host) =
-            (observers.access_log.clone(), outlet.clone(), host.clone());
+        let (access_log, outlet) = (observers.access_log.clone(), outlet.clone());
         move || {
             let (mut service, most) = (open_root(args, tags)?, room.connections_max(index));
             set_bounds(&mut service, args.cache, &room, uncached);
@@ -92,13 +87,11 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
             let mut server = server.map_err(no_loop)?;
             server.app.patience = args.listen.drain;
             server.app.watch = Watch::beside(access_log);
-            server.set_address(&host, args.gopher_host.as_ref());
             Ok(server)
         }
     });
     let makers: Vec<_> = makers.collect();
     let mut server = Server::start(service, timeouts, listen, first, room, outlet, observers)?;
-    server.set_address(&host, args.gopher_host.as_ref());
     thread::scope(|scope| {
         let others = Others::start(scope, &mut server, makers)?;
         // It asks the file system of ROOT, which may keep silent from now on: before a client comes.
@@ -168,6 +161,9 @@ fn open_root(args: &ServeArgs, tags: &TagKey) -> Result<Http, Failure> {
     let types = ContentTypes::new(args.mime.clone());
     let mut service = Http::new(bare, types, index, folders, tags.clone());
     service.set_top(&name_of(&args.root));
+    if let Some(ServerAddress { host, port }) = &args.gopher_host {
+        service.set_address(host.clone(), *port);
+    }
     // Both count by status.
     service.set_logged(args.access_log.is_some() || args.metrics.is_some());
     Ok(service)
@@ -380,21 +376,6 @@ impl<S: Service> Server<S> {
             _ if ended.stats.cut_by_drain() == 0 => Exit::Done,
             _ => Exit::Failed,
         }
-    }
-}
-
-impl Server<Http> {
-    /// Has menus name where clients find this server: as the operator says, else where it listens. All
-    /// addresses are none to connect to; then the machine's name has to do.
-    fn set_address(&mut self, machine: &str, public: Option<&ServerAddress>) {
-        let (host, port) = match (public, self.addresses.first()) {
-            (Some(public), _) => (public.host.clone(), public.port),
-            (None, Some(bound)) if !bound.ip().is_unspecified() => {
-                (bound.ip().to_string(), bound.port())
-            }
-            (None, bound) => (machine.to_owned(), bound.map_or(0, SocketAddr::port)),
-        };
-        self.app.service.set_address(host, port);
     }
 }
 

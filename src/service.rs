@@ -5,6 +5,7 @@ use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -59,6 +60,40 @@ pub struct Request<'a> {
     pub is_crowded: bool,
     /// What helpers have found for this request (see [`Verdict::Errand`]).
     pub brought: &'a [Brought],
+    /// Where the client found this server.
+    pub reached: Reached<'a>,
+}
+
+/// Tells the address to which a client has connected. To know it costs a system call, so it is made
+/// only for an answer that says it.
+#[derive(Clone, Copy)]
+pub struct Reached<'a>(&'a dyn Fn() -> Option<SocketAddr>);
+
+impl<'a> Reached<'a> {
+    /// `ask` finds it out, unless the connection broke.
+    pub fn new(ask: &'a dyn Fn() -> Option<SocketAddr>) -> Self {
+        Self(ask)
+    }
+
+    /// The address, of IPv4 wherever it is one.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        let address = (self.0)()?;
+        Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    }
+}
+
+impl Default for Reached<'_> {
+    /// Nobody knows.
+    fn default() -> Self {
+        Self(&|| None)
+    }
+}
+
+impl fmt::Debug for Reached<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reached")
+    }
 }
 
 /// What a helper has brought for a request.

@@ -7,6 +7,7 @@ mod wire;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
@@ -359,6 +360,10 @@ impl Transport for Scripted {
     fn peer_has_finished(&mut self) -> bool {
         self.peer_has_finished
     }
+
+    fn reached_address(&self) -> Option<SocketAddr> {
+        None
+    }
 }
 
 /// Whether a file is one that the loop must not read. Whether a local one is cold is the script's
@@ -427,5 +432,9 @@ impl Transport for Null {
 
     fn peer_has_finished(&mut self) -> bool {
         false
+    }
+
+    fn reached_address(&self) -> Option<SocketAddr> {
+        None
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
@@ -81,6 +81,9 @@ pub trait Transport {
     /// Whether the peer has shut its side, as one does that has left, and one that only has no more
     /// to say.
     fn peer_has_finished(&mut self) -> bool;
+
+    /// The address to which the peer has connected.
+    fn reached_address(&self) -> Option<SocketAddr>;
 }
 
 /// Why a file could not be sent on.
@@ -162,6 +165,10 @@ impl Transport for Socket<'_> {
 
     fn peer_has_finished(&mut self) -> bool {
         sockopt::peer_has_finished(&*self.0).unwrap_or(false)
+    }
+
+    fn reached_address(&self) -> Option<SocketAddr> {
+        self.0.local_addr().ok()
     }
 }
 

@@ -11,9 +11,14 @@ mod common;
 mod talk;
 
 use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
+use std::process::Command;
 
-use common::{Carafe, ENDED, PATIENT, count_lines, exchange, exchange_half_closed, root_with};
+use common::{
+    Carafe, ENDED, PATIENT, assert_same, count_lines, exchange, exchange_half_closed, pattern,
+    root_with, skip,
+};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use talk::{Answer, Talk, age_all, ask, get};
 use tempfile::TempDir;
@@ -339,22 +344,37 @@ fn a_selector_ends_at_its_tab_if_nothing_has_that_name() {
 }
 
 #[test]
-fn menus_name_the_address_that_is_listened_on_or_given() {
-    let told = "files.example:70";
-    for (flags, expected) in [
-        (&["--listing"][..], None),
-        (
-            &["--listing", "--gopher-host", told],
-            Some("\tfiles.example\t70\r\n"),
-        ),
-    ] {
-        let (_root, carafe) = server(flags);
-        let menu = exchange_half_closed(carafe.addr(), b"/").unwrap();
-        let menu = String::from_utf8(menu).unwrap();
-        let own = format!("\t{}\t{}\r\n", carafe.addr().ip(), carafe.addr().port());
-        assert!(menu.contains(expected.unwrap_or(&own)), "{menu}");
-        carafe.stop_clean();
+fn menus_name_the_address_that_each_client_has_connected_to_or_the_one_given() {
+    let root = root_with(&[("a.txt", "content of a\n")]);
+    let on_all_addresses = |flags: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_carafe"));
+        command.arg("serve").arg(root.path());
+        command.args(["-p", "0", "--listing"]).args(flags);
+        Carafe::start(command)
+    };
+    let carafe = on_all_addresses(&[]);
+    let port = carafe.addr().port();
+    let mut hosts = vec!["127.0.0.1", "127.0.0.2"];
+    match TcpStream::connect((Ipv6Addr::LOCALHOST, port)) {
+        Ok(_) => hosts.push("::1"),
+        Err(_) => skip("ipv6", "there is no ::1 here"),
     }
+    // Together, so that lists might be shared.
+    let asked = hosts.iter().map(|host| {
+        let mut talk = Talk::to(SocketAddr::new(host.parse().unwrap(), port));
+        talk.say("/\n");
+        (host, talk)
+    });
+    for (host, mut talk) in asked.collect::<Vec<_>>() {
+        let menu = String::from_utf8(talk.rest()).unwrap();
+        assert_eq!(menu, format!("0a.txt\t/a.txt\t{host}\t{port}\r\n.\r\n"));
+    }
+    carafe.stop_clean();
+    let carafe = on_all_addresses(&["--gopher-host", "files.example:70"]);
+    let menu = exchange_half_closed((Ipv4Addr::LOCALHOST, carafe.addr().port()).into(), b"/");
+    let menu = String::from_utf8(menu.unwrap()).unwrap();
+    assert_eq!(menu, "0a.txt\t/a.txt\tfiles.example\t70\r\n.\r\n");
+    carafe.stop_clean();
 }
 
 #[test]

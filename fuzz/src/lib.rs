@@ -7,7 +7,7 @@ use std::fs;
 use carafe::disk::{Errand, Kind};
 use carafe::http::mime::ContentTypes;
 use carafe::http::request::{Parsed, parse};
-use carafe::service::{Moment, Request, Service as _, Verdict};
+use carafe::service::{Moment, Reached, Request, Service as _, Verdict};
 use carafe::services::bare::Bare;
 use carafe::services::folders::Folders;
 use carafe::services::http::Http;
@@ -89,6 +89,7 @@ pub fn names(data: &[u8]) {
                 draining: false,
                 is_crowded: false,
                 brought: &[],
+                reached: Reached::default(),
             };
             match service.judge(&request) {
                 Verdict::Reply(reply) => assert!(reply.used <= bytes.len()),

@@ -82,7 +82,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "EXT=TYPE", value_parser = Override::from_str)]
     pub mime: Vec<Override>,
 
-    /// Where clients find this server, as Gopher menus say it [default: the address it listens on, or this machine's name]
+    /// Where clients find this server, as Gopher menus say it [default: the address that each has connected to]
     #[arg(long, value_name = "HOST:PORT", value_parser = ServerAddress::from_str)]
     pub gopher_host: Option<ServerAddress>,
 

@@ -11,7 +11,7 @@ use super::{Env, State, await_disk, blame, go_on_waiting};
 use crate::disk::{Fetched, Opened};
 use crate::escape::Excerpt;
 use crate::limits::{PENDING_SHARE_BYTES, REQUEST_READ_BYTES_MAX, SUSPENDED_LOOK};
-use crate::service::{Brought, Found, Moment, Request, Service, Then, Verdict};
+use crate::service::{Brought, Found, Moment, Reached, Request, Service, Then, Verdict};
 use crate::stats::Reason;
 use crate::transport::Transport;
 use crate::turn::{Next, Reclaimable, Why};
@@ -381,6 +381,8 @@ impl Reading {
         } else {
             fresh
         };
+        let transport = &*env.transport;
+        let reached = || transport.reached_address();
         let request = Request {
             bytes,
             moment,
@@ -389,6 +391,7 @@ impl Reading {
             draining: env.turn.draining,
             is_crowded: env.turn.is_crowded,
             brought: self.wait.asked().map_or(&[], |asked| &asked.brought),
+            reached: Reached::new(&reached),
         };
         let verdict = env.service.judge(&request);
         if let Verdict::Reply(reply) = verdict {

@@ -197,6 +197,7 @@ impl Service for Bare {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::Reached;
     use std::fs;
 
     const GAP: Duration = Duration::from_secs(1);
@@ -221,6 +222,7 @@ mod tests {
             draining: false,
             is_crowded: false,
             brought: &[],
+            reached: Reached::default(),
         }) {
             Verdict::Reply(Reply {
                 outcome: Outcome::Complete,
@@ -322,6 +324,7 @@ mod tests {
                 draining: false,
                 is_crowded: false,
                 brought: &[],
+                reached: Reached::default(),
             }) {
                 Verdict::Reply(_) => true,
                 Verdict::NeedMore {

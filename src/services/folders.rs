@@ -18,15 +18,15 @@ use crate::escape::Excerpt;
 use crate::http::date;
 use crate::http::listing::{Entries, Entry, Format, Kind, ListingStyle, Sort, render};
 use crate::limits::{LISTING_ENTRIES_MAX, LISTING_SLICE_ENTRIES, LISTS_BYTES_MAX};
-use crate::service::{Brought, LookupError};
+use crate::service::{Brought, LookupError, Request};
 
 /// Lists that wait for their helper, and what lists say of this server.
 #[derive(Debug)]
 pub struct Folders {
     /// What the root is called.
     top: Arc<[u8]>,
-    host: String,
-    port: u16,
+    /// Where menus say that clients find this server, if not where each of them has.
+    address: Option<(String, u16)>,
     memory: ListMemory,
     queued: Vec<Queued>,
     /// Lists so far.
@@ -37,8 +37,7 @@ impl Default for Folders {
     fn default() -> Self {
         Self {
             top: Arc::from(*b"/"),
-            host: String::new(),
-            port: 0,
+            address: None,
             memory: ListMemory::new(LISTS_BYTES_MAX),
             queued: Vec::new(),
             count: 0,
@@ -67,12 +66,13 @@ impl Folders {
         self.top = name.into();
     }
 
-    /// Where a Gopher menu's items are found.
+    /// Where a Gopher menu's items are found, whatever the address that its reader has connected to.
     pub fn set_address(&mut self, host: String, port: u16) {
-        (self.host, self.port) = (host, port);
+        self.address = Some((host, port));
     }
 
-    /// A list as a Gopher menu (RFC 1436), or as Gopher+ has it.
+    /// A list as a Gopher menu (RFC 1436), or as Gopher+ has it. Those who have connected to different
+    /// addresses get different menus: each is told the one that it can reach.
     ///
     /// # Errors
     /// As [`Folders::list`].
@@ -81,14 +81,22 @@ impl Folders {
         root: &Root,
         name: &[u8],
         plus: bool,
-        brought: &[Brought],
+        request: &Request<'_>,
     ) -> Result<Listed, Errand> {
-        let (host, port) = (self.host.clone(), self.port);
+        if let Some(listed) = listed(request.brought) {
+            return Ok(listed);
+        }
+        let reached = || {
+            let reached = request.reached.address()?;
+            Some((reached.ip().to_string(), reached.port()))
+        };
+        // If there is none, the connection broke, and nobody reads the menu.
+        let (host, port) = self.address.clone().or_else(reached).unwrap_or_default();
         let style = ListingStyle {
             sort: Sort::default(),
             format: Format::Gopher { host, port, plus },
         };
-        self.list(root, name, style, brought)
+        Err(Errand::List(self.task(root.beneath(), name, style)))
     }
 
     /// The list of what has this name when a helper begins it.
@@ -102,11 +110,7 @@ impl Folders {
         style: ListingStyle,
         brought: &[Brought],
     ) -> Result<Listed, Errand> {
-        let listed = brought.iter().find_map(|brought| match brought {
-            Brought::Listed(listed) => Some(listed.clone()),
-            Brought::Found { .. } => None,
-        });
-        listed.ok_or_else(|| Errand::List(self.task(root.beneath(), name, style)))
+        listed(brought).ok_or_else(|| Errand::List(self.task(root.beneath(), name, style)))
     }
 
     /// The same list, if it waits to be begun, or a new one.
@@ -139,6 +143,14 @@ impl Folders {
         });
         task
     }
+}
+
+/// The list, if a helper has brought it.
+fn listed(brought: &[Brought]) -> Option<Listed> {
+    brought.iter().find_map(|brought| match brought {
+        Brought::Listed(listed) => Some(listed.clone()),
+        Brought::Found { .. } => None,
+    })
 }
 
 /// What a helper needs to make a list.

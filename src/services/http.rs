@@ -144,7 +144,7 @@ impl Http {
         self.bare.root_mut()
     }
 
-    /// Where clients find this server, for Gopher menus.
+    /// Where clients find this server, as Gopher menus say it. Without it, that is where they have.
     pub fn set_address(&mut self, host: String, port: u16) {
         if let Some(folders) = &mut self.folders {
             folders.set_address(host, port);
@@ -182,7 +182,7 @@ impl Http {
         // Gopher+ asks so for information on all items, and one of its clients takes nothing else.
         let plus = reply.subject.strip_prefix(&*name);
         let plus = plus.is_some_and(|rest| rest.starts_with(b"\t$"));
-        match folders.menu(self.bare.root(), &name, plus, request.brought) {
+        match folders.menu(self.bare.root(), &name, plus, request) {
             Err(errand) => Verdict::Errand(errand),
             Ok(Ok(list)) => Verdict::Reply(Reply {
                 body: Body::List(list),

@@ -119,7 +119,7 @@ impl<F: FnMut() -> String> Service for Metrics<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::Moment;
+    use crate::service::{Moment, Reached};
 
     /// Head and body, or None while there is none.
     fn ask(bytes: &[u8], draining: bool) -> Option<(String, Vec<u8>)> {
@@ -132,6 +132,7 @@ mod tests {
             draining,
             is_crowded: false,
             brought: &[],
+            reached: Reached::default(),
         }) {
             Verdict::Reply(Reply {
                 head,

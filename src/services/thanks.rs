@@ -92,6 +92,7 @@ fn decode(encoding: &'static Encoding, bytes: &[u8]) -> (String, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::Reached;
     use encoding_rs::GBK;
 
     fn judge(bytes: &[u8], moment: Moment) -> Verdict {
@@ -104,6 +105,7 @@ mod tests {
             draining: false,
             is_crowded: false,
             brought: &[],
+            reached: Reached::default(),
         };
         Thanks::new(GBK, Duration::from_secs(1), false, output).judge(&request)
     }
@@ -159,6 +161,7 @@ mod tests {
                 draining: false,
                 is_crowded: false,
                 brought: &[],
+                reached: Reached::default(),
             })
         };
         assert!(matches!(
@@ -191,6 +194,7 @@ mod tests {
             draining: false,
             is_crowded: false,
             brought: &[],
+            reached: Reached::default(),
         };
         let outcomes = [(); 2].map(|()| match thanks.judge(&request) {
             Verdict::Reply(reply) => reply.outcome,

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::os::unix::fs::FileExt as _;
 
 use super::{Bench, Turning, must_wait, read_unless_cold};
@@ -206,6 +207,10 @@ impl Turning for Wire {
 impl Transport for Wire {
     fn peer_has_finished(&mut self) -> bool {
         self.fin_arrived
+    }
+
+    fn reached_address(&self) -> Option<SocketAddr> {
+        None
     }
 
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
