@@ -377,6 +377,62 @@ fn menus_name_the_address_that_each_client_has_connected_to_or_the_one_given() {
     carafe.stop_clean();
 }
 
+/// A selector can't be escaped, so what needs it has none.
+#[test]
+fn no_menu_carries_a_control_character() {
+    let mut files = vec!["plain".to_owned(), "\u{1b}[2Jfolder/x".to_owned()];
+    for control in ('\0'..='\u{9f}').filter(|c| c.is_control()) {
+        if control != '\0' {
+            files.push(format!("d/a{control}b"));
+        }
+    }
+    files.push("d/plain".to_owned());
+    let files: Vec<_> = files.iter().map(|name| (name, "content")).collect();
+    let root = root_with(&files);
+    let carafe = Carafe::serve(root.path(), &["--listing"]);
+    let (host, port) = (carafe.addr().ip(), carafe.addr().port());
+    for (selector, expected) in [
+        (
+            "/\n",
+            format!("1d\t/d/\t{host}\t{port}\r\n9plain\t/plain\t{host}\t{port}\r\n.\r\n"),
+        ),
+        (
+            "/d/\n",
+            format!("9plain\t/d/plain\t{host}\t{port}\r\n.\r\n"),
+        ),
+        (
+            "/d\t$\n",
+            format!("+-1\r\n+INFO: 9plain\t/d/plain\t{host}\t{port}\r\n.\r\n"),
+        ),
+        ("/\u{1b}[2Jfolder/\n", ".\r\n".to_owned()),
+    ] {
+        let menu = exchange(carafe.addr(), selector.as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(menu).unwrap(), expected, "{selector:?}");
+    }
+    carafe.stop_clean();
+}
+
+#[test]
+fn browsers_guess_no_type_of_the_servers_own_pages() {
+    let (_root, carafe) = server(&["--listing"]);
+    for (path, accept, status, expected) in [
+        ("/", "text/html", 200, Some("nosniff")),
+        ("/", "application/json", 200, Some("nosniff")),
+        ("/", "*/*", 200, Some("nosniff")),
+        ("/missing", "text/html", 404, Some("nosniff")),
+        ("/missing", "*/*", 404, Some("nosniff")),
+        ("/%zz", "text/html", 400, Some("nosniff")),
+        ("/a.txt", "text/html", 200, None),
+        ("/with-index/", "text/html", 200, None),
+    ] {
+        let request = get(path, &format!("Accept: {accept}\r\n"));
+        let answer = ask(carafe.addr(), &request);
+        let got = (answer.status, answer.field("x-content-type-options"));
+        assert_eq!(got, (status, expected), "{path} {accept}");
+    }
+    carafe.stop_clean();
+}
+
 #[test]
 fn names_and_http_0_9_beside() {
     let (_root, carafe) = server(&PATIENT);

@@ -16,7 +16,9 @@ pub fn entry(entry: &Entry, folder: &[u8], host: &str, port: u16, plus: bool, ou
         Kind::File => b"",
     };
     let selector = [folder, name, slash].concat();
-    if selector.len() > NAME_BYTES_MAX || selector.iter().any(u8::is_ascii_control) {
+    // C1 controls steer terminals, too.
+    let has_control = String::from_utf8_lossy(&selector).contains(char::is_control);
+    if selector.len() > NAME_BYTES_MAX || has_control {
         return;
     }
     let shown = String::from_utf8_lossy(name);
