@@ -693,6 +693,37 @@ fn a_long_body_breaks_off_no_client_before_it_reads_its_answer() {
     carafe.stop_clean();
 }
 
+/// Neither side's buffers hold what the other sends.
+#[test]
+fn who_reads_nothing_before_the_whole_body_is_sent_gets_a_large_file() {
+    let big = pattern(0, 20_000_000);
+    let root = root_with(&[("big", &big)]);
+    let carafe = Carafe::serve(root.path(), &[]);
+    let (count, chunk) = (60, vec![b'x'; 1_000_000]);
+    let whole = format!("Content-Length: {}\r\n", count * chunk.len());
+    for (field, before, after, end) in [
+        (&*whole, "", "", ""),
+        (
+            "Transfer-Encoding: chunked\r\n",
+            "f4240\r\n",
+            "\r\n",
+            "0\r\n\r\n",
+        ),
+    ] {
+        let mut talk = Talk::to(carafe.addr());
+        talk.say(get("/big", field));
+        for _ in 0..count {
+            talk.say([before.as_bytes(), &chunk, after.as_bytes()].concat());
+        }
+        talk.say(end);
+        let answer = talk.answer();
+        assert_eq!((answer.status, answer.is_last()), (200, true));
+        assert_same(field, &answer.body, &big);
+        talk.ends();
+    }
+    carafe.stop_clean();
+}
+
 #[test]
 fn whatever_can_be_read_in_two_ways_is_refused_and_hides_no_request() {
     let (_root, carafe) = server(&[]);

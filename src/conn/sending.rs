@@ -12,8 +12,8 @@ use super::{Delivery, Env, State, await_disk, blame};
 use crate::disk::{DiskFile, Ends, Errand, Fetched, Kind, Portion, Read};
 use crate::escape::Excerpt;
 use crate::limits::{
-    COLD_BLOCK_BYTES, COLD_READ_BYTES, COPIED_BODY_BYTES_MAX, SENDFILE_SEGMENT_BYTES, STALL_LOOKS,
-    SUSPENDED_LOOK, TURN_BYTES_MAX,
+    COLD_BLOCK_BYTES, COLD_READ_BYTES, COPIED_BODY_BYTES_MAX, HTTP_BODY_LINGER_BYTES_MAX,
+    SENDFILE_SEGMENT_BYTES, STALL_LOOKS, SUSPENDED_LOOK, TURN_BYTES_MAX,
 };
 use crate::service::{Body, Piece, Reply, RequestEnd, Then};
 use crate::stats::Reason;
@@ -37,6 +37,8 @@ pub(super) struct Sending {
     supply: Supply,
     /// What the next read by a helper takes, in bytes.
     cold_bytes: u64,
+    /// What was thrown away of a body that nobody reads, in bytes.
+    discarded: u64,
 }
 
 /// The input after a request, when it is answered.
@@ -143,6 +145,7 @@ impl Sending {
             pace: Pace::FirstTurn,
             supply: Supply::Unknown,
             cold_bytes: COLD_BLOCK_BYTES,
+            discarded: 0,
         }
     }
 
@@ -186,7 +189,7 @@ impl Sending {
         }
         match why {
             Why::Deadline => self.check_stall(env),
-            Why::Ready(edge) if !(edge.writable || edge.dead) => Stay(Next::Wait),
+            Why::Ready(edge) if !(edge.writable || edge.dead) => Stay(self.discard_input(env)),
             Why::Evict | Why::Reclaim => Stay(Next::Wait),
             _ => self.send(env),
         }
@@ -217,11 +220,11 @@ impl Sending {
     }
 
     /// No more could be sent now, or at all.
-    fn fail<T, S>(&mut self, error: SendError, env: &mut Env<'_, '_, T, S>) -> Next {
+    fn fail<T: Transport, S>(&mut self, error: SendError, env: &mut Env<'_, '_, T, S>) -> Next {
         match error {
             SendError::WouldBlock => {
                 self.pause(false, env);
-                Next::Wait
+                self.discard_input(env)
             }
             SendError::Cold(read) => {
                 self.pause(false, env);
@@ -244,6 +247,31 @@ impl Sending {
                 Next::Reset(Reason::FileShort)
             }
         }
+    }
+
+    /// The peer takes no more now. Perhaps it takes nothing before it has sent the whole body of its
+    /// request, so what has come of that is thrown away. No edge will tell of what a turn leaves in the
+    /// queue, so the next turn goes on.
+    fn discard_input<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) -> Next {
+        if self.ended_by != RequestEnd::Unread {
+            return Next::Wait;
+        }
+        let budget_ends = self.discarded + TURN_BYTES_MAX;
+        while self.discarded < HTTP_BODY_LINGER_BYTES_MAX {
+            if self.discarded >= budget_ends {
+                return Next::Again;
+            }
+            match env.transport.read(env.turn.scratch) {
+                Ok(0) => return Next::Wait,
+                Ok(count) => {
+                    self.discarded += count as u64;
+                    env.turn.moved += count as u64;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Next::Wait,
+                Err(error) => return Next::Reset(blame(&error)),
+            }
+        }
+        Next::Wait
     }
 
     /// A helper has read what comes next.
@@ -582,7 +610,12 @@ impl Sending {
             _ => Patience::Ordinary,
         };
         let delivery = self.take_delivery();
-        Ok(Closing::new(delivery, sent, (discarded, patience), env))
+        Ok(Closing::new(
+            delivery,
+            sent,
+            (self.discarded + discarded, patience),
+            env,
+        ))
     }
 
     fn warn(&self, what: &dyn std::fmt::Display) {
