@@ -11,11 +11,12 @@ mod common;
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use common::{Carafe, assert_same, has_tool, pattern, root_with, shell, skip};
+use rustix::process::{Pid, Signal, kill_process};
 
 const BIG_BYTES: usize = 20 * 1024 * 1024;
 
@@ -106,6 +107,50 @@ const TOOLS_WITH_JUNK: [Tool; 2] = [
         script: r#"{ printf '%s\n' "$3"; head -c 100000 /dev/zero; } | socat -t 60 - "TCP:$1:$2""#,
     },
 ];
+
+/// Debian's client of Gopher, which asks for Gopher+, on a screen of its own.
+#[test]
+fn gopher_shows_a_folder_and_a_file_of_it() {
+    if !has_tool("gopher") || !has_tool("script") {
+        return;
+    }
+    let root = root_with(&[("notes.txt", "what the file holds\n")]);
+    let carafe = Carafe::serve(root.path(), &["--listing"]);
+    let home = tempfile::tempdir().unwrap();
+    // script has a pty. Its time is bounded: a screen that never comes ends the reading.
+    let mut client = Command::new("timeout")
+        .args(["120", "script", "-qec"])
+        .arg(format!("gopher 127.0.0.1 {}", carafe.addr().port()))
+        .arg("/dev/null")
+        .env("TERM", "xterm")
+        .env("HOME", home.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut keys = client.stdin.take().unwrap();
+    let mut screen = client.stdout.take().unwrap();
+    let mut seen = Vec::new();
+    let mut wait_for = |text: &str| {
+        while !String::from_utf8_lossy(&seen).contains(text) {
+            let mut bytes = [0; 4096];
+            let count = screen.read(&mut bytes).unwrap();
+            seen.extend_from_slice(&bytes[..count]);
+            let shown = String::from_utf8_lossy(&seen);
+            assert_ne!(count, 0, "{text} is not on the screen: {shown:?}");
+        }
+    };
+    // It has never been run here.
+    wait_for("Press RETURN");
+    keys.write_all(b"\r").unwrap();
+    wait_for("notes.txt");
+    keys.write_all(b"\r").unwrap();
+    wait_for("what the file holds");
+    kill_process(Pid::from_child(&client), Signal::TERM).unwrap();
+    client.wait().unwrap();
+    carafe.stop_clean();
+}
 
 /// Whether the tool is here, and is the flavour that the script is written for.
 fn is_usable(tool: &Tool) -> bool {
