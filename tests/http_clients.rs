@@ -332,6 +332,8 @@ fn get_resumes_what_is_the_same_and_nothing_else() {
     let (root, folder) = (root_with(&[("big", big())]), tempfile::tempdir().unwrap());
     let log = folder.path().join("log");
     age_all(root.path());
+    // Without validators nothing is resumed.
+    settle(root.path());
     let carafe = Carafe::serve(root.path(), &["--access-log", word(&log)]);
     let url = format!("http://{}/big", carafe.addr());
     let get = |folder: &Path| {
