@@ -16,10 +16,10 @@ use carafe::limits::{
     KEEP_ALIVE, KEPT_ON_HEAP_BYTES_MAX, PENDING_SHARE_BYTES, REPLIES_PER_STEP_MAX,
     REQUEST_READ_BYTES_MAX, REQUEST_TIMEOUT, STALL_TIMEOUT, TURN_BYTES_MAX,
 };
-use carafe::service::{Body, Outcome, Reply, Request, RequestEnd, Service, Then, Verdict};
+use carafe::service::{Body, Moment, Outcome, Reply, Request, RequestEnd, Service, Then, Verdict};
 use carafe::stats::Reason;
 use carafe::testing::{Bench, READABLE, Read, Scripted, WRITABLE, Write};
-use carafe::turn::{Next, Reclaimable, Why};
+use carafe::turn::{Next, Readiness, Reclaimable, Why};
 
 const ALL: Write = Write::Take(usize::MAX);
 const LONG: usize = 3 * TURN_BYTES_MAX as usize;
@@ -116,6 +116,46 @@ fn pipelined_requests_are_answered_before_the_socket_is_read_again() {
     then(&mut bench, &[bytes("se\n")], &[ALL]);
     assert_eq!(bench.step(READABLE), Next::Close(Reason::Complete));
     bench.transport.assert_done();
+}
+
+/// Answers a request without an end by its first byte, when the queue is empty: the rest is a body
+/// that nobody reads.
+struct Hasty;
+
+impl Service for Hasty {
+    fn judge(&mut self, request: &Request<'_>) -> Verdict {
+        let bytes = match request.moment {
+            Moment::Drained => b"close\n",
+            _ => &b"c"[..],
+        };
+        let mut verdict = Echo.judge(&Request { bytes, ..*request });
+        if let Verdict::Reply(reply) = &mut verdict {
+            (reply.used, reply.ended_by) = (1, RequestEnd::Unread);
+        }
+        verdict
+    }
+}
+
+#[test]
+fn a_queue_that_was_empty_is_not_read_again_for_what_follows_a_request() {
+    let mut bench = Bench::new(Scripted::new([Read::Block], [ALL]), Hasty);
+    assert_eq!(bench.step(Why::Start), Next::Wait);
+    bench.transport.reads.extend([bytes("12"), Read::Block]);
+    // With the FIN in the same edge a short read tells nothing of the queue.
+    let Why::Ready(edge) = READABLE else {
+        panic!("it is an edge")
+    };
+    let read_closed = true;
+    let edge = Why::Ready(Readiness {
+        read_closed,
+        ..edge
+    });
+    assert_eq!(bench.step(edge), Next::Wait);
+    bench.transport.assert_done();
+    assert_eq!(bench.transport.sent, b"(close)");
+    // It lingers: what is unread would turn a close into a reset.
+    bench.transport.reads.extend([bytes("345"), Read::Eof]);
+    assert_eq!(bench.step(READABLE), Next::Close(Reason::Complete));
 }
 
 #[test]

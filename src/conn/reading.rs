@@ -397,11 +397,15 @@ impl Reading {
         if let Verdict::Reply(reply) = verdict {
             let has_waited = !matches!(self.wait, Wait::Bytes);
             let is_drained = matches!(moment, Moment::Drained | Moment::Quiet) && !has_waited;
-            let rest = match (fresh.is_empty(), is_drained) {
-                _ if self.awaits_errand() && bytes.len() == reply.used => Rest::Unseen,
-                _ if has_waited || bytes.len() > reply.used => Rest::Some,
-                (true, true) => Rest::Empty,
-                _ => Rest::Unknown,
+            let has_more = bytes.len() > reply.used;
+            let was_empty = fresh.is_empty() && is_drained;
+            let rest = match (has_more, was_empty) {
+                (false, _) if self.awaits_errand() => Rest::Unseen,
+                _ if has_waited => Rest::Some,
+                (true, true) => Rest::AllRead,
+                (true, false) => Rest::Some,
+                (false, true) => Rest::Empty,
+                (false, false) => Rest::Unknown,
             };
             let mut read = Kept::default();
             if reply.then == Then::ReadOn && read.append(&bytes[reply.used..]).is_err() {

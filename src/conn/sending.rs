@@ -60,8 +60,17 @@ pub(super) enum Rest {
     Unseen,
     /// There is more, or it had the time to come.
     Some,
+    /// There was more, and the receive queue was found empty behind it in this very step.
+    AllRead,
     /// The receive queue was found empty in this very step.
     Empty,
+}
+
+impl Following {
+    /// Whether the client has sent more than its request, or had the time to.
+    fn has_more(&self) -> bool {
+        matches!(self.rest, Rest::Some | Rest::AllRead)
+    }
 }
 
 #[derive(Debug)]
@@ -223,8 +232,12 @@ impl Sending {
     fn fail<T: Transport, S>(&mut self, error: SendError, env: &mut Env<'_, '_, T, S>) -> Next {
         match error {
             SendError::WouldBlock => {
+                let was_empty = self.found_empty();
                 self.pause(false, env);
-                self.discard_input(env)
+                match was_empty {
+                    true => Next::Wait,
+                    false => self.discard_input(env),
+                }
             }
             SendError::Cold(read) => {
                 self.pause(false, env);
@@ -440,7 +453,7 @@ impl Sending {
         matches!(self.pace, Pace::FirstTurn)
             && self.then == Then::Close
             && self.has_end()
-            && !matches!(self.following.rest, Rest::Some | Rest::Unseen)
+            && matches!(self.following.rest, Rest::Unknown | Rest::Empty)
             && !turn.draining
     }
 
@@ -548,7 +561,7 @@ impl Sending {
                 Err(error) => Stay(Next::Close(blame(&error))),
             },
             Err(error) if error.kind() != ErrorKind::WouldBlock => Stay(Next::Close(blame(&error))),
-            Err(_) if has_end && self.following.rest != Rest::Some && !draining => close,
+            Err(_) if has_end && !self.following.has_more() && !draining => close,
             Err(_) => match self.linger(env, 0) {
                 Ok(closing) => {
                     env.turn.deadline = Some(closing.deadline());
@@ -591,10 +604,16 @@ impl Sending {
 
     /// The one read before a close, unless the answer is known.
     fn look<T: Transport, S>(&self, env: &mut Env<'_, '_, T, S>) -> io::Result<usize> {
-        match (self.following.rest, &self.pace) {
-            (Rest::Empty, Pace::FirstTurn) => Err(ErrorKind::WouldBlock.into()),
-            _ => env.transport.read(env.turn.scratch),
+        match self.found_empty() {
+            true => Err(ErrorKind::WouldBlock.into()),
+            false => env.transport.read(env.turn.scratch),
         }
+    }
+
+    /// Whether a read would have blocked in this turn. An edge will come.
+    fn found_empty(&self) -> bool {
+        matches!(self.following.rest, Rest::Empty | Rest::AllRead)
+            && matches!(self.pace, Pace::FirstTurn)
     }
 
     /// Shuts the write side; `discarded` bytes of input were thrown away already.
