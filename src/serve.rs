@@ -94,8 +94,8 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let mut server = Server::start(service, timeouts, listen, first, room, outlet, observers)?;
     thread::scope(|scope| {
         let others = Others::start(scope, &mut server, makers)?;
-        // It asks the file system of ROOT, which may keep silent from now on: before a client comes.
-        warn_of_power(&args.root);
+        // ROOT's file system is asked before a client comes: later it may keep silent.
+        let serves_everything = is_top(&args.root);
         server.announce();
         if logging::is_watched() {
             let greeting = greeting::of_files(&server.addresses, &args.root, args.listing);
@@ -104,6 +104,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
             let root = args.root.as_os_str().as_encoded_bytes();
             log::info!("serving \"{}\"", Escaped(root));
         }
+        warn_of_power(serves_everything);
         Ok(server.run_until_signal(others))
     })
 }
@@ -169,15 +170,20 @@ fn open_root(args: &ServeArgs, tags: &TagKey) -> Result<Http, Failure> {
     Ok(service)
 }
 
-/// Says what is served beyond what one would think. As root is how containers run, so that alone is
-/// no warning, which would be seen with `-q` and counted by monitors; a whole file system is.
-fn warn_of_power(root: &Path) {
-    let is_root = rustix::process::geteuid().is_root();
+/// Whether a folder is /, whatever its path is.
+fn is_top(folder: &Path) -> bool {
     let identity = |path: &Path| {
         let stat = rustix::fs::stat(path).ok()?;
         Some((stat.st_dev, stat.st_ino))
     };
-    if identity(root).is_some_and(|root| identity(Path::new("/")) == Some(root)) {
+    identity(folder).is_some_and(|folder| identity(Path::new("/")) == Some(folder))
+}
+
+/// Says what is served beyond what one would think. As root is how containers run, so that alone is
+/// no warning, which would be seen with `-q` and counted by monitors; a whole file system is.
+fn warn_of_power(serves_everything: bool) {
+    let is_root = rustix::process::geteuid().is_root();
+    if serves_everything {
         let whose = if is_root { "root" } else { "this user" };
         log::warn!("ROOT is /: everything on this machine that {whose} may read is served");
     } else if is_root {
