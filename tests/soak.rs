@@ -119,7 +119,8 @@ fn the_scripts_serve_and_the_leaky_one_leaks() {
     for _ in 0..10 {
         assert_eq!(exchange(leaky.addr, b"body\n").unwrap(), bodies["body"]);
     }
-    until("ten are leaked", || descriptors() == before + 10);
+    // The first client's may have come after the count.
+    until("ten are leaked", || descriptors() >= before + 10);
 }
 
 // ---- lies about bytes ----
