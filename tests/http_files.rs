@@ -217,7 +217,7 @@ fn a_tag_is_there_when_the_file_is_old_enough_and_stays() {
         last.push((path, after.remove(0)));
     }
     carafe.stop_clean();
-    let carafe = Carafe::serve(root.path(), &["--cache", "0"]);
+    let carafe = Carafe::serve(root.path(), &[]);
     for (path, tag) in last {
         let answer = Talk::to(carafe.addr()).get(&path);
         assert_eq!(answer.field("etag"), Some(&*tag), "after a restart");
