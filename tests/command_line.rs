@@ -16,8 +16,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use common::{Carafe, exchange, run_carafe, skip, until};
-use socket2::{Domain, Socket, Type};
+use common::{Carafe, exchange, reserved_port, run_carafe, skip, until};
 use tempfile::TempDir;
 
 const SMALL: &[u8] = b"small bytes";
@@ -257,17 +256,6 @@ fn every_address_is_announced_and_served() {
     assert_eq!(addresses[0].port(), addresses[1].port(), "one port for all");
     addresses.into_iter().for_each(assert_serves);
     carafe.stop_clean();
-}
-
-/// A port that nobody else takes while the socket lives. It doesn't listen, so that those who
-/// reuse addresses may.
-fn reserved_port() -> (Socket, u16) {
-    let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
-    socket.set_reuse_address(true).unwrap();
-    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-    socket.bind(&any.into()).unwrap();
-    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
-    (socket, port)
 }
 
 #[test]

@@ -20,12 +20,14 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{Carafe, Followed, exchange, has_tool, pattern, root_with, skip, until};
+use common::{
+    Carafe, Followed, exchange, has_tool, pattern, reserved_port, root_with, skip, until,
+};
 use origin::{Origin, Version};
 use pty::OnTerminal;
 use regex::Regex;
 use rustix::process::{Pid, Signal, kill_process_group};
-use socket2::{Domain, Socket, Type};
+use socket2::Socket;
 use tempfile::TempDir;
 
 const README: &str = include_str!("../README.md");
@@ -252,17 +254,6 @@ impl Drop for Shell {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// A port that nobody else takes while the socket lives. It doesn't listen, so that those who
-/// reuse addresses may.
-fn reserved_port() -> (Socket, u16) {
-    let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
-    socket.set_reuse_address(true).unwrap();
-    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-    socket.bind(&any.into()).unwrap();
-    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
-    (socket, port)
 }
 
 // ---- whether they are the same ----
