@@ -103,7 +103,7 @@ fn a_folder_that_goes_while_it_is_listed_takes_nobodys_place() {
 #[test]
 fn what_comes_while_a_list_is_made_is_answered_after_it() {
     let (_root, carafe) = server(1);
-    let descriptors = carafe.descriptors();
+    let sockets = carafe.sockets();
     // In one write, in several, and with the FIN behind: all in the queue before the first step,
     // and later.
     for is_stopped in [true, false] {
@@ -131,7 +131,7 @@ fn what_comes_while_a_list_is_made_is_answered_after_it() {
             }
         }
     }
-    until("all are forgotten", || carafe.descriptors() == descriptors);
+    until("all are forgotten", || carafe.sockets() == sockets);
     let log = carafe.stop_warned(&[]);
     assert_eq!(count_lines(&log, "\"GET /d0/"), 8, "{log}");
 }
@@ -139,7 +139,7 @@ fn what_comes_while_a_list_is_made_is_answered_after_it() {
 #[test]
 fn a_client_that_leaves_while_its_list_is_made_harms_nobody() {
     let (_root, carafe) = server(3);
-    let descriptors = carafe.descriptors();
+    let sockets = carafe.sockets();
     for reset in [true, false] {
         carafe.signal(Signal::STOP);
         for at in 0..9 {
@@ -157,7 +157,7 @@ fn a_client_that_leaves_while_its_list_is_made_harms_nobody() {
         assert_lists(&mut talk);
         talk.ends();
     }
-    until("all are forgotten", || carafe.descriptors() == descriptors);
+    until("all are forgotten", || carafe.sockets() == sockets);
     carafe.stop_clean();
 }
 

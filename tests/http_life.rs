@@ -321,7 +321,7 @@ fn a_file_that_becomes_shorter_ends_in_a_reset() {
 #[test]
 fn everything_is_counted_and_every_reply_is_logged() {
     let (_root, carafe) = server(&["--keep-alive", "1h"]);
-    let descriptors = carafe.descriptors();
+    let sockets = carafe.sockets();
     for _ in 0..10 {
         let mut talk = kept(&carafe);
         assert_eq!(talk.get("/missing").status, 404);
@@ -338,9 +338,7 @@ fn everything_is_counted_and_every_reply_is_logged() {
         assert_eq!(exchange(carafe.addr(), b"small\n").unwrap(), SMALL);
     }
     // The cache keeps the large file.
-    until("all are forgotten", || {
-        carafe.descriptors() == descriptors + 1
-    });
+    until("all are forgotten", || carafe.sockets() == sockets + 1);
     let log = carafe.stop_warned(&[]);
     assert!(log.contains("accepted 70, "), "{log}");
     assert_eq!(reply_count(&log, "refused"), 20, "{log}");
@@ -381,7 +379,7 @@ fn a_thousand_kept_connections_at_once() {
     const CLIENTS: usize = 1_000;
     common::raise_own_limit();
     let (_root, carafe) = server(&["--keep-alive", "1h"]);
-    let descriptors = carafe.descriptors();
+    let sockets = carafe.sockets();
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| Talk::to(carafe.addr())).collect();
     for _ in 0..5 {
         for talk in &mut clients {
@@ -392,10 +390,10 @@ fn a_thousand_kept_connections_at_once() {
         }
     }
     until("only the connections are open", || {
-        carafe.descriptors() == descriptors + CLIENTS
+        carafe.sockets() == sockets + CLIENTS
     });
     drop(clients);
-    until("all are forgotten", || carafe.descriptors() == descriptors);
+    until("all are forgotten", || carafe.sockets() == sockets);
     let log = carafe.stop_warned(&[]);
     assert!(log.contains("accepted 1000, closed 1000;"), "{log}");
     assert_eq!(count_lines(&log, ENDED), 5 * CLIENTS);

@@ -49,9 +49,9 @@ fn root(large: usize) -> TempDir {
 
 /// Clients that say nothing, and are let in.
 fn silent_clients(carafe: &Carafe, count: usize) -> Vec<TcpStream> {
-    let before = carafe.descriptors();
+    let before = carafe.sockets();
     let clients = (0..count).map(|_| connect(carafe.addr())).collect();
-    until("all are let in", || carafe.descriptors() == before + count);
+    until("all are let in", || carafe.sockets() == before + count);
     clients
 }
 
@@ -290,12 +290,12 @@ fn nobody_spins_while_one_waits_for_a_file_and_the_server_stops() {
 fn a_full_house_without_anybody_at_the_door_is_no_shortage() {
     let root = root(0);
     let carafe = Carafe::serve(root.path(), &["--max-connections", "1"]);
-    let idle = carafe.descriptors();
+    let idle = carafe.sockets();
     for _ in 0..3 {
         assert_eq!(exchange(carafe.addr(), b"small\n").unwrap(), b"small bytes");
-        until("nobody is there", || carafe.descriptors() == idle);
+        until("nobody is there", || carafe.sockets() == idle);
         drop(silent_clients(&carafe, 1));
-        until("nobody is there", || carafe.descriptors() == idle);
+        until("nobody is there", || carafe.sockets() == idle);
     }
     carafe.stop_clean();
 }

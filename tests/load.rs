@@ -57,12 +57,12 @@ fn ten_thousand_clients_at_once_are_all_served() {
     }
     let (root, bytes) = root();
     let carafe = Carafe::serve(root.path(), &["--request-timeout", "5m"]);
-    let (descriptors, memory) = (carafe.descriptors(), carafe.resident_bytes());
+    let (sockets, memory) = (carafe.sockets(), carafe.resident_bytes());
     let clients: Vec<_> = (0..clients_wanted)
         .map(|_| connect(carafe.addr()))
         .collect();
     until("all are let in", || {
-        carafe.descriptors() == descriptors + clients_wanted
+        carafe.sockets() == sockets + clients_wanted
     });
     let each = carafe.resident_bytes().saturating_sub(memory) / clients_wanted as u64;
     let _ = writeln!(
@@ -71,7 +71,7 @@ fn ten_thousand_clients_at_once_are_all_served() {
     );
     assert!(each < 1024, "{each} bytes for an idle connection");
     all_are_served(clients, &bytes);
-    until("all are forgotten", || carafe.descriptors() == descriptors);
+    until("all are forgotten", || carafe.sockets() == sockets);
     let log = carafe.stop_warned(&[]);
     assert_eq!(reply_count(&log, "complete"), clients_wanted as u64);
 }

@@ -62,7 +62,7 @@ fn parts_of_requests_hold_no_more_than_their_share_all_together() {
     let most = count.to_string();
     let flags = ["--max-connections", &most, "--request-timeout", "1h"];
     let carafe = Carafe::serve(root.path(), &flags);
-    let idle = carafe.descriptors();
+    let idle = carafe.sockets();
     let mut honest = Talk::to(carafe.addr());
     assert_eq!(honest.get("/small").status, 200);
     let before = resident_bytes(&carafe);
@@ -86,7 +86,7 @@ fn parts_of_requests_hold_no_more_than_their_share_all_together() {
     let most = count * (PENDING_SHARE_BYTES as u64 + CONNECTION_BYTES) + REST_BYTES;
     assert!(taken <= most, "{taken} bytes for {count}");
     drop(flood);
-    until("they are gone", || carafe.descriptors() < idle + 10);
+    until("they are gone", || carafe.sockets() < idle + 10);
     carafe.stop();
 }
 

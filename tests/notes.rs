@@ -123,19 +123,19 @@ fn note_4_a_client_connects_before_it_sends() {
 fn note_5_each_accepted_connection_is_a_new_socket() {
     let root = root_with(&[("first", "one"), ("second", "two")]);
     let carafe = Carafe::serve(root.path(), &PATIENT);
-    let before = carafe.descriptors();
+    let before = carafe.sockets();
     let (mut first, mut second) = (connect(carafe.addr()), connect(carafe.addr()));
     send_and_see_read(&mut first, b"fir");
     send_and_see_read(&mut second, b"sec");
     until("each has a socket of its own", || {
-        carafe.descriptors() == before + 2
+        carafe.sockets() == before + 2
     });
     // What one says isn't mixed with what the other says.
     second.write_all(b"ond\n").unwrap();
     assert_eq!(read_to_end(&mut second), b"two");
     first.write_all(b"st\n").unwrap();
     assert_eq!(read_to_end(&mut first), b"one");
-    until("both sockets are closed", || carafe.descriptors() == before);
+    until("both sockets are closed", || carafe.sockets() == before);
     carafe.stop_clean();
 }
 
@@ -202,14 +202,14 @@ fn show_note_7(carafe: Carafe) {
 fn note_8_closing_the_accepted_socket_ends_that_clients_service() {
     let root = root_with(&[("a", "hello"), ("b", "other")]);
     let carafe = Carafe::serve(root.path(), &PATIENT);
-    let before = carafe.descriptors();
+    let before = carafe.sockets();
     let mut other = connect(carafe.addr());
     send_and_see_read(&mut other, b"/");
     let mut client = connect(carafe.addr());
     client.write_all(b"a\n").unwrap();
     assert_eq!(read_to_end(&mut client), b"hello");
     until("its socket is closed, and only its", || {
-        carafe.descriptors() == before + 1
+        carafe.sockets() == before + 1
     });
     // The service is over: another name brings nothing, not even an orderly end.
     let _ = client.write_all(b"b\n");
@@ -226,10 +226,10 @@ fn note_8_closing_the_accepted_socket_ends_that_clients_service() {
 fn note_9_a_zero_length_read_tells_that_the_client_has_gone() {
     let root = root_with(&[("a", "hello")]);
     let carafe = Carafe::serve(root.path(), &PATIENT);
-    let before = carafe.descriptors();
+    let before = carafe.sockets();
     let client = connect(carafe.addr());
     let peer = client.local_addr().unwrap();
-    until("it is accepted", || carafe.descriptors() == before + 1);
+    until("it is accepted", || carafe.sockets() == before + 1);
     drop(client);
     let log = carafe.wait_for_log("client left");
     let line = log
@@ -237,6 +237,6 @@ fn note_9_a_zero_length_read_tells_that_the_client_has_gone() {
         .find(|line| line.contains("client left"))
         .unwrap();
     assert!(line.contains(&format!("{peer} - 0/0 bytes")), "{line}");
-    until("its socket is closed", || carafe.descriptors() == before);
+    until("its socket is closed", || carafe.sockets() == before);
     carafe.stop_clean();
 }

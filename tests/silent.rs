@@ -43,15 +43,15 @@ fn silent_clients_weigh_little_and_their_memory_is_given_back() {
         "--no-defer-accept",
     ];
     let carafe = Carafe::serve(root.path(), &flags);
-    let before = carafe.descriptors();
+    let before = carafe.sockets();
     let come_and_go = |count: u64| {
         let clients: Vec<_> = (0..count).map(|_| connect(carafe.addr())).collect();
         until("they are let in", || {
-            carafe.descriptors() == before + count as usize
+            carafe.sockets() == before + count as usize
         });
         let held = resident_bytes(&carafe);
         drop(clients);
-        until("they are gone", || carafe.descriptors() == before);
+        until("they are gone", || carafe.sockets() == before);
         held
     };
     // What is needed once is there when clients of every kind have come and gone.
@@ -78,10 +78,10 @@ fn silent_clients_weigh_little_and_their_memory_is_given_back() {
 fn a_client_that_is_silent_for_a_while_is_served_and_known_by_its_address() {
     let root = root();
     let carafe = Carafe::serve(root.path(), &["--no-defer-accept"]);
-    let (before, mut client) = (carafe.descriptors(), connect(carafe.addr()));
+    let (before, mut client) = (carafe.sockets(), connect(carafe.addr()));
     let (leaver, breaker) = (connect(carafe.addr()), connect(carafe.addr()));
     let own = [&client, &leaver].map(|client| client.local_addr().unwrap());
-    until("all are let in", || carafe.descriptors() == before + 3);
+    until("all are let in", || carafe.sockets() == before + 3);
     client.write_all(b"small\n").unwrap();
     let mut reply = Vec::new();
     client.read_to_end(&mut reply).unwrap();

@@ -169,6 +169,16 @@ impl Carafe {
             .count()
     }
 
+    /// Sockets that the server has open: its listeners and its connections. Helpers and the cache
+    /// open files at moments of their own, so who counts clients doesn't count those.
+    pub fn sockets(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .expect("procfs")
+            .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+            .filter(|target| target.to_string_lossy().starts_with("socket:"))
+            .count()
+    }
+
     /// Memory held, in bytes.
     pub fn resident_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("procfs");
