@@ -13,14 +13,14 @@ use std::rc::Rc;
 
 use carafe::conn::Conn;
 use carafe::limits::{NAME_GAP, TURN_BYTES_MAX};
+use carafe::protocol::bare::Bare;
+use carafe::protocol::{Body, Outcome, Reply, Request, RequestEnd, Service, Verdict};
 use carafe::reactor::Reactor;
+use carafe::reactor::event::{Next, Why};
+use carafe::root::Root;
 use carafe::serve::Client;
-use carafe::service::{Body, Outcome, Reply, Request, RequestEnd, Service, Verdict};
-use carafe::services::bare::Bare;
-use carafe::services::root::Root;
-use carafe::stats::Reason;
+use carafe::telemetry::Reason;
 use carafe::testing::{Bench, Null};
-use carafe::turn::{Next, Why};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 /// Answers everything with the same bytes.

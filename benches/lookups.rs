@@ -10,8 +10,8 @@ use std::fs;
 use std::hint::black_box;
 
 use carafe::http::request::parse;
-use carafe::services::cache::Bounds;
-use carafe::services::root::Root;
+use carafe::root::Root;
+use carafe::root::cache::Bounds;
 use criterion::{Criterion, criterion_group, criterion_main};
 
 const PLAIN: &[u8] = b"GET /file HTTP/1.1\r\nHost: localhost:7890\r\n\r\n";

@@ -18,10 +18,10 @@ use carafe::conn::Timeouts;
 use carafe::limits::{
     DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, NAME_GAP, REQUEST_TIMEOUT, STALL_TIMEOUT,
 };
-use carafe::logging::Outlet;
+use carafe::protocol::bare::Bare;
+use carafe::root::Root;
 use carafe::serve::{Server, Stopper};
-use carafe::services::bare::Bare;
-use carafe::services::root::Root;
+use carafe::telemetry::log_writer::Outlet;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const SIZES: [usize; 3] = [1024, 64 * 1024, 4 * 1024 * 1024];

@@ -5,7 +5,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use carafe::timers::{Deadline, Timers};
+use carafe::reactor::timer_wheel::{Deadline, Timers};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// How long deadlines are away, at most.

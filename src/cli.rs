@@ -11,9 +11,9 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::access_log::Format as LogFormat;
 use crate::escape::EscapedText;
 use crate::limits;
+use crate::telemetry::access_log::Format as LogFormat;
 
 mod help;
 mod serve;

@@ -5,11 +5,13 @@
 //! The steps of a state say what should happen (`Step`); [`Conn::step`] alone makes it happen.
 //! On entering a state its first attempt is made at once: waiting comes after WouldBlock only.
 
+mod body_source;
 mod closing;
-mod kept;
+mod input_buffer;
+
 mod reading;
 mod sending;
-mod supply;
+pub mod transport;
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -17,13 +19,13 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
-use crate::disk::{Errand, Fetched};
+use crate::conn::transport::Transport;
 use crate::escape::Excerpt;
+use crate::file::{Errand, Fetched};
 use crate::limits::{REPLIES_PER_STEP_MAX, SUSPENDED_LOOK};
-use crate::service::{Exchange, Outcome, Service};
-use crate::stats::Reason;
-use crate::transport::Transport;
-use crate::turn::{Next, Reclaimable, Turn, Why};
+use crate::protocol::{Exchange, Outcome, Service};
+use crate::reactor::event::{Next, Reclaimable, Turn, Why};
+use crate::telemetry::Reason;
 
 use closing::Closing;
 use reading::Reading;

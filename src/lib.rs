@@ -2,30 +2,23 @@
 //!
 //! One binary, one event loop. `ARCHITECTURE.md` shows the rooms and what may know what; each
 //! room opens with what it is for. To read the whole in one go, start at [`reactor`], then
-//! [`conn`], then [`service`] and what implements it.
+//! [`conn`], then [`protocol`] and what implements it.
 
-pub mod access_log;
 pub mod cli;
-pub mod client;
 pub mod conn;
 pub mod descriptors;
-pub mod disk;
+pub mod download;
 pub mod escape;
 pub mod failure;
+pub mod file;
 pub mod http;
 pub mod limits;
-pub mod logging;
-pub mod metrics;
+pub mod protocol;
 pub mod reactor;
+pub mod root;
 pub mod serve;
-pub mod service;
-pub mod services;
 pub mod soak;
 pub mod sockopt;
-pub mod stats;
+pub mod telemetry;
 #[doc(hidden)]
 pub mod testing;
-pub mod timers;
-pub mod transport;
-pub mod turn;
-pub mod version;

@@ -4,14 +4,14 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use carafe::cli::{self, Command, Exit};
-use carafe::client;
+use carafe::download;
 use carafe::failure::Failure;
 use carafe::serve;
 
 fn main() -> ExitCode {
     let exit = match cli::parse(std::env::args_os()) {
-        Ok(Command::Get(args)) => client::get::run(&args),
-        Ok(Command::Say(args)) => client::say::run(&args),
+        Ok(Command::Get(args)) => download::get::run(&args),
+        Ok(Command::Say(args)) => download::say::run(&args),
         Ok(Command::Serve(args)) => started(serve::serve(&args)),
         Ok(Command::Soak(args)) => carafe::soak::run(&args),
         Ok(Command::Thank(args)) => started(serve::thank(&args)),

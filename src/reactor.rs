@@ -10,11 +10,13 @@
 //! attempt would block. Whoever stops without having seen WouldBlock goes to the run queue, since
 //! no new edge will come.
 
-mod app;
-mod ending;
+pub(crate) mod conn_slab;
+pub mod event;
+mod handler;
 mod listener;
 pub(crate) mod reclaim;
-pub(crate) mod slot;
+mod shutdown;
+pub mod timer_wheel;
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -28,17 +30,17 @@ use mio::{Events, Interest, Poll, Waker};
 use crate::limits::{
     ACCEPT_RETRY, ACCEPTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX, LOOP_BYTES_MAX, SCRATCH_BYTES,
 };
+use crate::reactor::event::{Next, Readiness, Why};
+use crate::reactor::timer_wheel::{Deadline, Seldom, Timers};
 use crate::sockopt;
-use crate::stats::{Reason, Stats};
-use crate::timers::{Deadline, Seldom, Timers};
-use crate::turn::{Next, Readiness, Why};
+use crate::telemetry::{Reason, Stats};
 
-pub use app::{App, Control, Cx, ListenerId, Remote, SourceId, Token};
+pub use handler::{App, Control, Cx, ListenerId, Remote, SourceId, Token};
 
-use app::{FIRST_GENERATION, LISTENER, Life, SOURCE, WAKER};
+use conn_slab::{End, Places, Run, Slot};
+use handler::{FIRST_GENERATION, LISTENER, Life, SOURCE, WAKER};
 use listener::{Accepting, Listener, concerns_one_client};
 use reclaim::{Line, Lines, Link};
-use slot::{End, Places, Run, Slot};
 
 /// How the loop came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +203,7 @@ impl<C> Reactor<C> {
     /// What the slab holds for one connection, in bytes.
     #[must_use]
     pub const fn slot_bytes() -> usize {
-        slot::entry_bytes::<C>()
+        conn_slab::entry_bytes::<C>()
     }
 
     /// How many connections the slab has memory for.

@@ -1,13 +1,13 @@
 //! The application on the reactor: `serve` and `thank` wire listeners, connections, a service,
 //! signals, counters and the log together.
 
-mod client;
-mod errands;
+mod conn_record;
+mod disk_tasks;
+mod fd_budget;
 mod greeting;
-mod held;
 mod listeners;
-mod room;
-mod watch;
+mod request_memory;
+mod telemetry;
 mod workers;
 
 use std::collections::VecDeque;
@@ -26,35 +26,35 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SI
 use signal_hook_mio::v1_0::Signals;
 
 use crate::cli::{Exit, ListenArgs, ServeArgs, ServerAddress, ThankArgs};
+use crate::conn::transport::Socket;
 use crate::conn::{Delivery, Env, Timeouts};
 use crate::escape::Escaped;
 use crate::failure::Failure;
+use crate::file::version::TagKey;
 use crate::http::mime::ContentTypes;
 use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, PARKED_RETRY, STALL_TIMEOUT};
-use crate::logging::{self, Outlet};
+use crate::protocol::Service;
+use crate::protocol::bare::Bare;
+use crate::protocol::http::Http;
+use crate::protocol::thanks::Thanks;
+use crate::reactor::event::{Next, Reclaimable, Why};
+use crate::reactor::timer_wheel::Seldom;
 use crate::reactor::{App, Control, Cx, ListenerId, Reactor, Remote, SourceId, Token};
-use crate::service::Service;
-use crate::services::bare::Bare;
-use crate::services::folders::Folders;
-use crate::services::http::Http;
-use crate::services::root::Root;
-use crate::services::thanks::Thanks;
-use crate::stats::{Reason, Stats};
-use crate::timers::Seldom;
-use crate::transport::Socket;
-use crate::turn::{Next, Reclaimable, Why};
-use crate::version::TagKey;
+use crate::root::Root;
+use crate::root::listing::Folders;
+use crate::telemetry::log_writer::{self, Outlet};
+use crate::telemetry::{Reason, Stats};
 
-use client::{Active, log_delivery, log_end};
-use errands::Errands;
-use held::Held;
+use conn_record::{Active, log_delivery, log_end};
+use disk_tasks::Errands;
+use fd_budget::Room;
 use listeners::{bind_all, bind_for, say_lower_somaxconn};
-use room::Room;
-use watch::{Observers, Watch};
+use request_memory::Held;
+use telemetry::{Observers, Watch};
 use workers::{Ended, Others, Place};
 
-pub use client::Client;
-pub(crate) use client::{Peer, Role};
+pub use conn_record::Client;
+pub(crate) use conn_record::{Peer, Role};
 
 /// `carafe serve`: serves until a signal ends it.
 ///
@@ -97,7 +97,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
         // ROOT's file system is asked before a client comes: later it may keep silent.
         let serves_everything = is_top(&args.root);
         server.announce();
-        if logging::is_watched() {
+        if log_writer::is_watched() {
             let greeting = greeting::of_files(&server.addresses, &args.root, args.listing);
             server.outlet.announce(&format_args!("{greeting}"));
         } else {
@@ -132,7 +132,7 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
     let mut server = Server::start(service, timeouts, listen, listeners, room, outlet, nobody)?;
     server.app.once = args.once;
     server.announce();
-    if logging::is_watched() {
+    if log_writer::is_watched() {
         let greeting = greeting::of_texts(&server.addresses);
         server.outlet.announce(&format_args!("{greeting}"));
     }
@@ -221,7 +221,7 @@ fn set_bounds(service: &mut Http, bytes: u64, room: &Room, warned: &Once) {
 }
 
 fn start_log(listen: &ListenArgs) -> Result<Outlet, Failure> {
-    logging::start(listen.verbosity.level())
+    log_writer::start(listen.verbosity.level())
         .map_err(|error| Failure::new(Exit::Failed, format!("the log can't be started: {error}")))
 }
 
@@ -588,7 +588,7 @@ impl<S: Service> App for Serving<S> {
         let (accepted_at, role) = (cx.turn.now, self.watch.welcome(from));
         let timeouts = match role {
             Role::Client(_) => self.timeouts,
-            Role::Monitor => watch::TIMEOUTS,
+            Role::Monitor => telemetry::TIMEOUTS,
         };
         Client::new(Peer::new(peer), role, accepted_at, timeouts.request)
     }

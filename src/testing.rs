@@ -11,14 +11,14 @@ use std::net::SocketAddr;
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
+use crate::conn::transport::{SendFileError, Transport};
 use crate::conn::{Conn, Delivery, Env, Timeouts};
-use crate::disk::{DiskFile, Ends, Errand, Fetched, Kind, Reach, ReadError};
+use crate::file::{DiskFile, Ends, Errand, Fetched, Kind, Reach, ReadError};
 use crate::limits::{
     DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, REQUEST_TIMEOUT, SCRATCH_BYTES, STALL_TIMEOUT,
 };
-use crate::service::Service;
-use crate::transport::{SendFileError, Transport};
-use crate::turn::{Next, Readiness, Turn, Why};
+use crate::protocol::Service;
+use crate::reactor::event::{Next, Readiness, Turn, Why};
 
 pub use crowd::Crowd;
 pub use wire::{Choices, Wire};

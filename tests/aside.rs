@@ -11,9 +11,9 @@ use std::net::{SocketAddr, TcpStream as Client};
 use std::thread;
 use std::time::Duration;
 
+use carafe::reactor::event::{Next, Why};
 use carafe::reactor::{App, Control, Cx, Ending, ListenerId, Reactor, SourceId, Token};
-use carafe::stats::Reason;
-use carafe::turn::{Next, Why};
+use carafe::telemetry::Reason;
 use mio::net::{TcpListener, TcpStream};
 
 /// Holds everyone, and greets those who come aside.

@@ -11,22 +11,22 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use carafe::disk::{Budget, Errand, Fetched, Kind, ListError, Portion, Reach};
+use carafe::file::version::TagKey;
+use carafe::file::{Budget, Errand, Fetched, Kind, ListError, Portion, Reach};
 use carafe::http::mime::ContentTypes;
 use carafe::limits::{
     COLD_BLOCK_BYTES, COLD_READ_BYTES, COPIED_BODY_BYTES_MAX, DISK_TIMEOUT, FETCHED_BYTES_MAX,
     KEEP_ALIVE, NAME_GAP, REQUEST_TIMEOUT, STALL_LOOKS, STALL_TIMEOUT, SUSPENDED_LOOK,
     TURN_BYTES_MAX,
 };
-use carafe::service::{LookupError, Service};
-use carafe::services::bare::Bare;
-use carafe::services::folders::Folders;
-use carafe::services::http::Http;
-use carafe::services::root::Root;
-use carafe::stats::Reason;
+use carafe::protocol::bare::Bare;
+use carafe::protocol::http::Http;
+use carafe::protocol::{LookupError, Service};
+use carafe::reactor::event::{Next, Why};
+use carafe::root::Root;
+use carafe::root::listing::Folders;
+use carafe::telemetry::Reason;
 use carafe::testing::{Bench, DEAD, READ_CLOSED, Read, Scripted, Write};
-use carafe::turn::{Next, Why};
-use carafe::version::TagKey;
 use tempfile::TempDir;
 
 const SMALL: &[u8] = b"twelve bytes";

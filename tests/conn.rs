@@ -16,14 +16,14 @@ use carafe::limits::{
     REQUEST_TIMEOUT, SCRATCH_BYTES, SENDFILE_SEGMENT_BYTES, STALL_LOOKS, STALL_TIMEOUT,
     SUSPENDED_LOOK, TURN_BYTES_MAX,
 };
-use carafe::service::{Request, Service, Verdict};
-use carafe::services::bare::Bare;
-use carafe::services::root::Root;
-use carafe::stats::Reason;
+use carafe::protocol::bare::Bare;
+use carafe::protocol::{Request, Service, Verdict};
+use carafe::reactor::event::{Next, Why};
+use carafe::root::Root;
+use carafe::telemetry::Reason;
 use carafe::testing::{
     Bench, DEAD, READ_CLOSED, READABLE, Read, Scripted, Turning as _, WRITABLE, Write,
 };
-use carafe::turn::{Next, Why};
 use tempfile::TempDir;
 
 const SMALL: &[u8] = b"twelve bytes";
@@ -784,7 +784,7 @@ fn a_silent_client_is_closed_and_not_reset_when_the_drain_ends() {
 
 #[test]
 fn the_scripted_transport_catches_a_call_after_would_block() {
-    use carafe::transport::Transport as _;
+    use carafe::conn::transport::Transport as _;
     let mut scripted = Scripted::new([Read::Block, Read::Eof], []);
     assert!(scripted.read(&mut [0]).is_err());
     let again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| scripted.read(&mut [0])));

@@ -11,15 +11,15 @@ use std::io::ErrorKind::ConnectionReset;
 use std::rc::Rc;
 use std::time::Duration;
 
-use carafe::disk::Kind;
+use carafe::file::Kind;
 use carafe::limits::{
     KEEP_ALIVE, KEPT_ON_HEAP_BYTES_MAX, PENDING_SHARE_BYTES, REPLIES_PER_STEP_MAX,
     REQUEST_READ_BYTES_MAX, REQUEST_TIMEOUT, STALL_TIMEOUT, TURN_BYTES_MAX,
 };
-use carafe::service::{Body, Moment, Outcome, Reply, Request, RequestEnd, Service, Then, Verdict};
-use carafe::stats::Reason;
+use carafe::protocol::{Body, Moment, Outcome, Reply, Request, RequestEnd, Service, Then, Verdict};
+use carafe::reactor::event::{Next, Readiness, Reclaimable, Why};
+use carafe::telemetry::Reason;
 use carafe::testing::{Bench, READABLE, Read, Scripted, WRITABLE, Write};
-use carafe::turn::{Next, Readiness, Reclaimable, Why};
 
 const ALL: Write = Write::Take(usize::MAX);
 const LONG: usize = 3 * TURN_BYTES_MAX as usize;
@@ -439,10 +439,10 @@ fn a_stopping_server_waits_until_the_peer_has_all_of_the_last_reply() {
 
 #[test]
 fn a_body_of_several_parts_comes_in_order() {
-    use carafe::service::{OpenFile, Part};
+    use carafe::protocol::{OpenFile, Part};
     let mut file = tempfile::tempfile().unwrap();
     std::io::Write::write_all(&mut file, b"0123456789").unwrap();
-    let state = carafe::version::Snapshot::of(&file).unwrap();
+    let state = carafe::file::version::Snapshot::of(&file).unwrap();
     let file = Rc::new(OpenFile::new(file, state, Kind::Probe));
     let part = |start, length| Part::File {
         file: Rc::clone(&file),
@@ -473,12 +473,12 @@ fn a_body_of_several_parts_comes_in_order() {
 /// Short parts go out together, and with what is before or after them, as far as a buffer reaches.
 #[test]
 fn no_short_part_of_a_body_makes_a_packet_of_its_own() {
-    use carafe::service::{OpenFile, Part};
+    use carafe::protocol::{OpenFile, Part};
     const LONG: usize = 200_000;
     let mut file = tempfile::tempfile().unwrap();
     let content: Vec<u8> = (0..LONG).map(|at| (at % 251) as u8).collect();
     std::io::Write::write_all(&mut file, &content).unwrap();
-    let state = carafe::version::Snapshot::of(&file).unwrap();
+    let state = carafe::file::version::Snapshot::of(&file).unwrap();
     let file = Rc::new(OpenFile::new(file, state, Kind::Probe));
     let part = |start, length| Part::File {
         file: Rc::clone(&file),

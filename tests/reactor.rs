@@ -17,9 +17,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use carafe::limits::{LARGE_STEP_BYTES, LOOP_BYTES_MAX, PLACES_KEPT, SHRINK_DELAY};
+use carafe::reactor::event::{Next, Reclaimable, Why};
 use carafe::reactor::{App, Control, Cx, Ending, ListenerId, Reactor, Remote, SourceId, Token};
-use carafe::stats::{Reason, Stats};
-use carafe::turn::{Next, Reclaimable, Why};
+use carafe::telemetry::{Reason, Stats};
 use mio::net::{TcpListener, TcpStream};
 
 /// Longer than any test takes.

@@ -4,17 +4,17 @@
 use std::cell::RefCell;
 use std::fs;
 
-use carafe::disk::{Errand, Kind};
+use carafe::file::version::TagKey;
+use carafe::file::{Errand, Kind};
 use carafe::http::mime::ContentTypes;
 use carafe::http::request::{Parsed, parse};
-use carafe::service::{Moment, Reached, Request, Service as _, Verdict};
-use carafe::services::bare::Bare;
-use carafe::services::folders::Folders;
-use carafe::services::http::Http;
-use carafe::services::root::Root;
+use carafe::protocol::bare::Bare;
+use carafe::protocol::http::Http;
+use carafe::protocol::{Moment, Reached, Request, Service as _, Verdict};
+use carafe::reactor::event::Next;
+use carafe::root::Root;
+use carafe::root::listing::Folders;
 use carafe::testing::{Bench, Choices, Wire};
-use carafe::turn::Next;
-use carafe::version::TagKey;
 use tempfile::TempDir;
 
 /// Longer inputs find nothing that shorter ones don't.

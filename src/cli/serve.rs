@@ -13,10 +13,10 @@ use super::{
     Count, ServerAddress, Verbosity, address, duration, log_format, port, size, socket_address,
     timeout,
 };
-use crate::access_log::Format as LogFormat;
 use crate::http::mime::Override;
 use crate::limits;
-use crate::services::root::DotFiles;
+use crate::root::DotFiles;
+use crate::telemetry::access_log::Format as LogFormat;
 
 /// `carafe serve`.
 #[derive(Args, Debug)]

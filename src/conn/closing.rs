@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::Step::{self, Stay};
 use super::{Delivery, Env, blame};
+use crate::conn::transport::Transport;
 use crate::limits::{
     HTTP_BODY_LINGER_BYTES_MAX, HTTP_BODY_LINGER_TOTAL, LINGER_BYTES_MAX, LINGER_IDLE,
     LINGER_TOTAL, TURN_BYTES_MAX,
 };
-use crate::transport::Transport;
-use crate::turn::{Next, Why};
+use crate::reactor::event::{Next, Why};
 
 #[derive(Debug)]
 pub(super) struct Closing {

@@ -5,16 +5,16 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::Step::{self, Enter, Stay};
-use super::kept::Kept;
+use super::input_buffer::Kept;
 use super::sending::{Following, Rest, Sending};
 use super::{Env, State, await_disk, blame, go_on_waiting};
-use crate::disk::{Fetched, Opened};
+use crate::conn::transport::Transport;
 use crate::escape::Excerpt;
+use crate::file::{Fetched, Opened};
 use crate::limits::{PENDING_SHARE_BYTES, REQUEST_READ_BYTES_MAX, SUSPENDED_LOOK};
-use crate::service::{Brought, Found, Moment, Reached, Request, Service, Then, Verdict};
-use crate::stats::Reason;
-use crate::transport::Transport;
-use crate::turn::{Next, Reclaimable, Why};
+use crate::protocol::{Brought, Found, Moment, Reached, Request, Service, Then, Verdict};
+use crate::reactor::event::{Next, Reclaimable, Why};
+use crate::telemetry::Reason;
 
 #[derive(Debug)]
 pub(super) struct Reading {

@@ -4,21 +4,21 @@ use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use super::Step::{self, Enter, EnterWaiting, Stay};
+use super::body_source::Supply;
 use super::closing::{Closing, Patience};
-use super::kept::Kept;
+use super::input_buffer::Kept;
 use super::reading::{Input, Reading};
-use super::supply::Supply;
 use super::{Delivery, Env, State, await_disk, blame};
-use crate::disk::{DiskFile, Ends, Errand, Fetched, Kind, Portion, Read};
+use crate::conn::transport::{SendFileError, Transport};
 use crate::escape::Excerpt;
+use crate::file::{DiskFile, Ends, Errand, Fetched, Kind, Portion, Read};
 use crate::limits::{
     COLD_BLOCK_BYTES, COLD_READ_BYTES, COPIED_BODY_BYTES_MAX, HTTP_BODY_LINGER_BYTES_MAX,
     SENDFILE_SEGMENT_BYTES, STALL_LOOKS, SUSPENDED_LOOK, TURN_BYTES_MAX,
 };
-use crate::service::{Body, Piece, Reply, RequestEnd, Then};
-use crate::stats::Reason;
-use crate::transport::{SendFileError, Transport};
-use crate::turn::{Next, Turn, Why};
+use crate::protocol::{Body, Piece, Reply, RequestEnd, Then};
+use crate::reactor::event::{Next, Turn, Why};
+use crate::telemetry::Reason;
 
 #[derive(Debug)]
 pub(super) struct Sending {

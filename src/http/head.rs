@@ -190,7 +190,7 @@ mod tests {
     use super::*;
     use std::time::{Duration, SystemTime};
 
-    use crate::version::{Facts, TagKey, Trust};
+    use crate::file::version::{Facts, TagKey, Trust};
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::date;
 use super::fields::{Fields, trim};
 use super::request::Method;
-use crate::version::{Facts, TagKey, Trust};
+use crate::file::version::{Facts, TagKey, Trust};
 
 /// What tells versions of a file apart. None is ever that of two versions: each is missing while a
 /// later version could have the same one.

@@ -7,8 +7,8 @@ use std::time::Instant;
 use mio::net::TcpListener;
 
 use crate::limits::HANDSHAKE_GRACE;
+use crate::reactor::timer_wheel::Seldom;
 use crate::sockopt;
-use crate::timers::Seldom;
 
 #[derive(Debug)]
 pub(super) struct Listener {

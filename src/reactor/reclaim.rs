@@ -3,12 +3,12 @@
 //! cost the same however many there are.
 
 use super::Reactor;
-use super::app::{App, Token};
+use super::conn_slab::{End, Places, Run};
+use super::handler::{App, Token};
 use super::listener::Accepting;
-use super::slot::{End, Places, Run};
 use crate::limits::{RECLAIMS_PER_CLIENT_MAX, ROOM_KEPT_FREE_SHARE};
-use crate::stats::Reason;
-use crate::turn::{Reclaimable, Why};
+use crate::reactor::event::{Reclaimable, Why};
+use crate::telemetry::Reason;
 
 /// A line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

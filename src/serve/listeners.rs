@@ -11,8 +11,8 @@ use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use crate::cli::{Exit, ListenArgs};
 use crate::failure::Failure;
 use crate::limits::DEFER_ACCEPT_SECONDS;
-use crate::logging::Outlet;
 use crate::sockopt;
+use crate::telemetry::log_writer::Outlet;
 
 /// Binds what the flags ask for, for each of so many loops: the same addresses and ports, among which
 /// the kernel shares out those who connect (`SO_REUSEPORT`, socket(7)).

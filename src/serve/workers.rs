@@ -13,9 +13,9 @@ use super::{OTHER_ENDED, STOP_NOW, Server};
 use crate::cli::Exit;
 use crate::conn::Stage;
 use crate::failure::{Failure, panic_message};
+use crate::protocol::Service;
 use crate::reactor::{Ending, Remote, SourceId};
-use crate::service::Service;
-use crate::stats::{Stats, add_each};
+use crate::telemetry::{Stats, add_each};
 
 /// A loop's place among those that serve together.
 #[derive(Clone, Debug, Default)]
@@ -275,9 +275,9 @@ mod tests {
     use super::*;
     use crate::conn::Timeouts;
     use crate::limits::MIN_RATE_BYTES;
-    use crate::logging::Outlet;
+    use crate::protocol::{Body, Outcome, Reply, Request, RequestEnd, Verdict};
     use crate::serve::{STOP, listeners};
-    use crate::service::{Body, Outcome, Reply, Request, RequestEnd, Verdict};
+    use crate::telemetry::log_writer::Outlet;
 
     /// Longer than any test.
     const LONG: Duration = Duration::from_secs(3600);

@@ -14,8 +14,8 @@ use super::plan::Protocol;
 use super::population::Kind;
 use crate::http::response::{Chunk, Chunks, Framing, Head, parse_head};
 use crate::limits::{SOAK_PACE, SOAK_READS_MAX};
-use crate::stats::Reason;
-use crate::turn::{Next, Why};
+use crate::reactor::event::{Next, Why};
+use crate::telemetry::Reason;
 
 use order::End;
 pub(super) use order::Order;

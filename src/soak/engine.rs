@@ -24,9 +24,9 @@ use super::population::Kind;
 use super::tally::Tally;
 use crate::escape::Escaped;
 use crate::limits::{SCRATCH_BYTES, SOAK_BACK_OFF, SOAK_STARTS_MAX, SOAK_TICK};
+use crate::reactor::event::{Next, Why};
 use crate::reactor::{self, App, ListenerId, Reactor, SourceId, Token};
-use crate::stats::Reason;
-use crate::turn::{Next, Why};
+use crate::telemetry::Reason;
 use arrivals::arrival;
 
 /// What a client's step may use of the loop.

@@ -9,13 +9,13 @@ use slab::Slab;
 use super::{Read, Scripted, Turning as _};
 use crate::conn::{Env, Stage, Timeouts};
 use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, STALL_TIMEOUT};
+use crate::protocol::{Request, Service, Verdict};
+use crate::reactor::conn_slab::{Run, Slot};
+use crate::reactor::event::{Next, Turn, Why};
 use crate::reactor::reclaim::Link;
-use crate::reactor::slot::{Run, Slot};
+use crate::reactor::timer_wheel::{Deadline, Timers};
 use crate::serve::{Client, Peer, Role};
-use crate::service::{Request, Service, Verdict};
-use crate::stats::Reason;
-use crate::timers::{Deadline, Timers};
-use crate::turn::{Next, Turn, Why};
+use crate::telemetry::Reason;
 
 /// Clients of `serve` that say nothing.
 #[derive(Debug)]

@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::FileExt as _;
 
 use super::{Bench, Turning, must_wait, read_unless_cold};
-use crate::disk::{DiskFile, Ends, ReadError};
-use crate::service::Service;
-use crate::transport::{SendFileError, Transport};
-use crate::turn::{Next, Readiness, Why};
+use crate::conn::transport::{SendFileError, Transport};
+use crate::file::{DiskFile, Ends, ReadError};
+use crate::protocol::Service;
+use crate::reactor::event::{Next, Readiness, Why};
 
 /// Decisions of a schedule: enumerated one after the other, or taken from given bytes.
 #[derive(Debug, Default)]

@@ -219,7 +219,7 @@ pub(crate) fn settle(folder: &Path) {
             kind if kind.is_file() => {
                 let changed = entry.metadata().unwrap().ctime();
                 until("a file is old enough", || {
-                    carafe::version::stamp_clock() > (changed + 1, 10_000_000)
+                    carafe::file::version::stamp_clock() > (changed + 1, 10_000_000)
                 });
             }
             _ => {}

@@ -292,7 +292,7 @@ fn no_date_of_one_version_is_taken_for_another() {
                 length,
                 modified,
                 changed,
-                trust: crate::version::trust(changed, clock, true),
+                trust: crate::file::version::trust(changed, clock, true),
             };
             Validators::new(&facts, &key(), date::from_stat(clock).unwrap())
         };

@@ -1,0 +1,127 @@
+//! Where the next bytes of a file come from while it is sent: from the file itself if that is known
+//! not to wait, else from a helper. A part of Sending.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use rustix::fs::Stat;
+
+use super::sending::SendError;
+use crate::conn::transport::Transport;
+use crate::file::{DiskFile, Ends, Lease, Portion, ReadError, Use};
+
+#[derive(Debug)]
+pub(super) enum Supply {
+    /// Whether the next bytes are in memory was not asked in this step.
+    Unknown,
+    /// These were in memory a moment ago.
+    Warm(Range<u64>),
+    /// A helper is on its way, since then.
+    Awaited(Instant),
+    /// A helper has brought these.
+    Fetched(Box<Kept>),
+}
+
+/// A part of a file.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// Where it is. What is missing of it is beyond the file's end.
+    range: Range<u64>,
+    bytes: Vec<u8>,
+    lease: Option<Lease>,
+    /// The file's state afterwards.
+    pub(super) stat: Stat,
+}
+
+impl From<Portion> for Supply {
+    fn from(portion: Portion) -> Self {
+        let Portion { range, kept, lease } = portion;
+        match kept {
+            None => Self::Warm(range),
+            Some((bytes, stat)) => Self::Fetched(Box::new(Kept {
+                range,
+                bytes,
+                lease,
+                stat,
+            })),
+        }
+    }
+}
+
+impl Supply {
+    /// How many of the bytes that sendfile shall send don't have to be waited for. `wanted` is where
+    /// they begin, how many they are, and where the last that this body needs ends. What isn't in
+    /// memory is read by a helper, `cold` bytes of it.
+    pub(super) fn warm<T: Transport>(
+        &mut self,
+        file: &DiskFile,
+        wanted: (u64, usize, u64),
+        ends: Ends,
+        cold: u64,
+        transport: &mut T,
+    ) -> Result<usize, SendError> {
+        let (start, count, end) = wanted;
+        match self {
+            // What was just read is sent without a question, or it might never be.
+            Self::Warm(range) if range.contains(&start) => {
+                let left = range.end - start;
+                // At most `count`.
+                Ok(left.min(count as u64) as usize)
+            }
+            _ if transport.is_cold(file, start, count, ends) => Err(SendError::Cold(file.errand(
+                start,
+                end,
+                cold,
+                Use::Sendfile,
+            ))),
+            _ => {
+                *self = Self::Warm(start..start + count as u64);
+                Ok(count)
+            }
+        }
+    }
+
+    /// Copies what comes at `start`. Zero means that the file ends there.
+    pub(super) fn read<T: Transport>(
+        &self,
+        file: &DiskFile,
+        into: &mut [u8],
+        (start, end): (u64, u64),
+        cold: u64,
+        transport: &mut T,
+    ) -> Result<usize, SendError> {
+        if let Self::Fetched(kept) = self
+            && kept.range.contains(&start)
+        {
+            // The range is no longer than a buffer.
+            let rest = kept.bytes.get((start - kept.range.start) as usize..);
+            let rest = rest.unwrap_or_default();
+            let count = rest.len().min(into.len());
+            into[..count].copy_from_slice(&rest[..count]);
+            return Ok(count);
+        }
+        let read = match self {
+            Self::Warm(range) if range.contains(&start) => {
+                // At most the buffer's length.
+                let most = (range.end - start).min(into.len() as u64) as usize;
+                file.read_anyhow(&mut into[..most], start)
+            }
+            _ => transport.read_file(file, into, start),
+        };
+        read.map_err(|error| match error {
+            ReadError::Cold => SendError::Cold(file.errand(start, end, cold, Use::Copy)),
+            ReadError::Failed(error) => SendError::File(error),
+        })
+    }
+
+    /// Before a pause: what was in memory may not stay there. What was handed over is kept if the
+    /// file's byte that comes `next` is in it, and if there is enough room for what all keep.
+    pub(super) fn rest(&mut self, next: Option<u64>) {
+        match self {
+            Self::Fetched(kept)
+                if next.is_some_and(|next| kept.range.contains(&next))
+                    && !kept.lease.as_ref().is_some_and(Lease::is_scarce) => {}
+            _ => *self = Self::Unknown,
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What a connection may do to its socket and with a file, and the socket that does it. Tests put a
+//! scripted one in its place.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::net::{Shutdown, SocketAddr};
+use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+use socket2::SockRef;
+
+use crate::file::{DiskFile, Ends, ReadError};
+use crate::limits::{SEND_BUFFER_SHARE, SENDFILE_PIECE_BYTES};
+use crate::sockopt;
+
+/// A non-blocking byte stream. Calls that would block fail with [`io::ErrorKind::WouldBlock`];
+/// EINTR never comes through.
+pub trait Transport {
+    /// Reads what is there. Zero means that the peer has shut its side.
+    ///
+    /// # Errors
+    /// `WouldBlock`, or the connection broke.
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes what the kernel takes. `more` promises that the connection is closed, or written
+    /// to, at once: the kernel may hold a part of a segment back for it (MSG_MORE).
+    ///
+    /// # Errors
+    /// `WouldBlock`, or the connection broke.
+    fn write(&mut self, bytes: &[u8], more: bool) -> io::Result<usize>;
+
+    /// Sends up to `count` bytes of the file from `offset` on, without copying them to user
+    /// space. Zero means that the file ends there.
+    ///
+    /// # Errors
+    /// Whose fault it was.
+    fn send_file(&mut self, file: &File, offset: u64, count: usize)
+    -> Result<usize, SendFileError>;
+
+    /// Whether sending so many bytes of the file from `start` on may wait for a disk: see
+    /// [`DiskFile::is_cold`].
+    fn is_cold(&mut self, file: &DiskFile, start: u64, count: usize, ends: Ends) -> bool {
+        file.is_cold(start, count, ends)
+    }
+
+    /// Reads from the file: see [`DiskFile::read`].
+    ///
+    /// # Errors
+    /// The read would have to wait for a disk, or failed.
+    fn read_file(
+        &mut self,
+        file: &DiskFile,
+        buf: &mut [u8],
+        start: u64,
+    ) -> Result<usize, ReadError> {
+        file.read(buf, start)
+    }
+
+    /// Says that no more will be written: a FIN after what was accepted.
+    ///
+    /// # Errors
+    /// The connection broke before.
+    fn shutdown_write(&mut self) -> io::Result<()>;
+
+    /// While on, the end of the socket, even by the process's sudden death, is a reset:
+    /// SO_LINGER with zero seconds. A body that was cut short must not end like a whole one.
+    fn reset_on_close(&mut self, on: bool);
+
+    /// The longest body, in bytes, that one call takes whole or not at all, as long as the peer has
+    /// taken what came before: only the end of the process between two calls can cut one.
+    fn takes_at_once(&self) -> u64 {
+        SENDFILE_PIECE_BYTES
+    }
+
+    /// How many bytes the peer has acknowledged.
+    fn acked_bytes(&mut self) -> u64;
+
+    /// Whether the peer has shut its side, as one does that has left, and one that only has no more
+    /// to say.
+    fn peer_has_finished(&mut self) -> bool;
+
+    /// The address to which the peer has connected.
+    fn reached_address(&self) -> Option<SocketAddr>;
+}
+
+/// Why a file could not be sent on.
+#[derive(Debug)]
+pub enum SendFileError {
+    /// The socket has no room.
+    WouldBlock,
+    /// The socket failed.
+    Socket(io::Error),
+    /// The file could not be read.
+    File(io::Error),
+    /// It can't be done, or isn't allowed: copy instead.
+    Unsupported,
+}
+
+/// The real transport.
+#[derive(Debug)]
+pub struct Socket<'a>(pub &'a mut TcpStream);
+
+impl Transport for Socket<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        retry_interrupted(|| self.0.read(buf))
+    }
+
+    fn write(&mut self, bytes: &[u8], more: bool) -> io::Result<usize> {
+        let flags = if more {
+            SendFlags::MORE
+        } else {
+            SendFlags::empty()
+        };
+        let send = || rustix::net::send(&*self.0, bytes, flags | SendFlags::NOSIGNAL);
+        retry_interrupted(|| Ok(send()?))
+    }
+
+    fn send_file(
+        &mut self,
+        file: &File,
+        mut offset: u64,
+        count: usize,
+    ) -> Result<usize, SendFileError> {
+        let probe = offset;
+        loop {
+            return match rustix::fs::sendfile(&*self.0, file, Some(&mut offset), count) {
+                Ok(sent) => Ok(sent),
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => Err(SendFileError::WouldBlock),
+                // The file system can't do it, or a sandbox forbids it. What is wrong with the file or
+                // the socket shows when the bytes are copied.
+                Err(
+                    Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS,
+                ) => Err(SendFileError::Unsupported),
+                // sendfile doesn't say which end failed, so the file is asked.
+                Err(errno) => Err(match file.read_at(&mut [0], probe) {
+                    Ok(_) => SendFileError::Socket(errno.into()),
+                    Err(error) => SendFileError::File(error),
+                }),
+            };
+        }
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.0.shutdown(Shutdown::Write)
+    }
+
+    fn reset_on_close(&mut self, on: bool) {
+        let linger = on.then_some(Duration::ZERO);
+        if let Err(error) = SockRef::from(&*self.0).set_linger(linger) {
+            log::debug!("SO_LINGER: {error}");
+        }
+    }
+
+    fn takes_at_once(&self) -> u64 {
+        SENDFILE_PIECE_BYTES.min(sockopt::send_buffer_max() / SEND_BUFFER_SHARE)
+    }
+
+    fn acked_bytes(&mut self) -> u64 {
+        sockopt::acked_bytes(&*self.0).unwrap_or(0)
+    }
+
+    fn peer_has_finished(&mut self) -> bool {
+        sockopt::peer_has_finished(&*self.0).unwrap_or(false)
+    }
+
+    fn reached_address(&self) -> Option<SocketAddr> {
+        self.0.local_addr().ok()
+    }
+}
+
+fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}

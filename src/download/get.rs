@@ -1,0 +1,241 @@
+//! `carafe get`: downloads files by name or by URL.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::Mode;
+use rustix::process::umask;
+
+use super::interrupt::{self, Running};
+use super::progress::Console;
+use super::target::{self, Destination};
+use super::transfer::{Came, Download, Order, Session};
+use super::url::{self, Source};
+use super::{Failure, local_name, pool, prompt, tell};
+use crate::cli::{Exit, First, GetArgs, ServerAddress};
+use crate::escape::Escaped;
+use crate::limits;
+
+/// Downloads everything asked for, and goes on after one that failed. Ends with the lowest number
+/// of those that failed, as wget does.
+#[must_use]
+pub fn run(args: &GetArgs) -> Exit {
+    match orders(args).and_then(|orders| make_directory(args).map(|()| orders)) {
+        Ok(orders) => download_all(&orders, args),
+        Err(failure) => failure.report(),
+    }
+}
+
+fn orders(args: &GetArgs) -> Result<Vec<Order>, Failure> {
+    let rest = args.names.iter().map(|name| name.as_bytes());
+    let orders = match &args.first {
+        Some(First::Server(server)) => {
+            if args.names.is_empty() {
+                let line =
+                    "required arguments were not provided: <NAME>; --help shows what there is";
+                return Err(Failure::usage(line));
+            }
+            rest.map(|name| named(server.clone(), name, args)).collect()
+        }
+        Some(First::Url(url)) => std::iter::once(url.as_bytes())
+            .chain(rest)
+            .map(|url| located(url, args))
+            .collect(),
+        None => {
+            let server = prompt::server()?;
+            let name = prompt::line("file name: ")?;
+            named(server, &name, args).map(|order| vec![order])
+        }
+    };
+    let orders: Vec<Order> = orders?;
+    check_apart(&orders)?;
+    if args.sha256.is_some() && orders.len() > 1 {
+        return Err(Failure::usage("--sha256 is for one file"));
+    }
+    Ok(orders)
+}
+
+/// A name on a server of the bare protocol.
+fn named(server: ServerAddress, name: &[u8], args: &GetArgs) -> Result<Order, Failure> {
+    check_name(name)?;
+    let mut local = last_component(name).map(local_name::escaped);
+    if !args.remote_name {
+        local = local.map(local_name::received);
+    }
+    Ok(Order {
+        label: name.to_vec(),
+        destination: destination(name, local, args)?,
+        source: Source::Bare {
+            server,
+            name: name.to_vec(),
+        },
+    })
+}
+
+/// What a URL leads to.
+fn located(url: &[u8], args: &GetArgs) -> Result<Order, Failure> {
+    let wont_do = |why| Failure::usage(format!("'{}' won't do: {why}", Escaped(url)));
+    let source = url::parse(url).map_err(wont_do)?;
+    let last = match &source {
+        Source::Bare { name, .. } => {
+            check_name(name)?;
+            last_component(name).map(<[u8]>::to_vec)
+        }
+        Source::Http(_) if args.unterminated => {
+            return Err(Failure::usage("--unterminated is for the bare protocol"));
+        }
+        Source::Http(http_url) => http_url.file_name(),
+    };
+    let local = last.as_deref().map(local_name::escaped);
+    Ok(Order {
+        label: url.to_vec(),
+        destination: destination(url, local, args)?,
+        source,
+    })
+}
+
+/// The last component of a name, if it can be a file's.
+fn last_component(name: &[u8]) -> Option<&[u8]> {
+    let last = name.rsplit(|&byte| byte == b'/').next().unwrap_or(name);
+    let is_fit = !matches!(last, b"" | b"." | b"..");
+    is_fit.then_some(last)
+}
+
+/// Two downloads must not write one file.
+fn check_apart(orders: &[Order]) -> Result<(), Failure> {
+    let mut paths = HashSet::with_capacity(3 * orders.len());
+    for order in orders {
+        let Destination::File(file) = &order.destination else {
+            continue;
+        };
+        for path in [
+            file.clone(),
+            target::part_of(file, 0),
+            target::meta_of(file, 0),
+        ] {
+            if let Some(path) = paths.replace(path) {
+                let path = Escaped(path.as_os_str().as_bytes());
+                let line = format!("{path}: two names would be written to it");
+                return Err(Failure::usage(line));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the protocol can't carry is refused here: the server's answer would be silence.
+fn check_name(name: &[u8]) -> Result<(), Failure> {
+    let max = limits::NAME_BYTES_MAX;
+    let length = name.len();
+    if !(1..=max).contains(&length) {
+        let line = format!("a name takes 1 to {max} bytes, and this one has {length}");
+        return Err(Failure::usage(line));
+    }
+    if name.contains(&b'\n') || name.contains(&b'\0') {
+        let line = format!("'{}': a name takes no LF and no NUL", Escaped(name));
+        return Err(Failure::usage(line));
+    }
+    Ok(())
+}
+
+/// Where to write; without `-o`, to the local name of the remote file, if it has one.
+fn destination(
+    label: &[u8],
+    local: Option<Vec<u8>>,
+    args: &GetArgs,
+) -> Result<Destination, Failure> {
+    match &args.output {
+        Some(file) if target::is_stdout(file) => return Ok(Destination::Stdout),
+        Some(file) => return Ok(Destination::File(file.clone())),
+        None => {}
+    }
+    let Some(local) = local else {
+        let line = format!("'{}': no file's name; -o FILE gives one", Escaped(label));
+        return Err(Failure::usage(line));
+    };
+    let file = PathBuf::from(OsString::from_vec(local));
+    Ok(Destination::File(match &args.directory {
+        Some(directory) => directory.join(file),
+        None => file,
+    }))
+}
+
+/// Makes the folder that files are to go to, as wget does.
+fn make_directory(args: &GetArgs) -> Result<(), Failure> {
+    let Some(directory) = &args.directory else {
+        return Ok(());
+    };
+    fs::create_dir_all(directory).map_err(|error| {
+        let directory = Escaped(directory.as_os_str().as_bytes());
+        Failure::new(Exit::FileIo, format!("cannot make {directory}: {error}"))
+    })
+}
+
+fn download_all(orders: &[Order], args: &GetArgs) -> Exit {
+    // Asking for the mask sets it; there is only this thread yet.
+    let mask = umask(Mode::empty());
+    umask(mask);
+    let session = Session {
+        args,
+        console: Arc::new(Console::new(args.patience.verbosity, orders.len())),
+        running: Running::default(),
+        new_mode: 0o666 & !mask.bits(),
+    };
+    let console = &session.console;
+    if let Err(error) = interrupt::listen(Arc::clone(console), session.running.clone()) {
+        tell(&format!("no signal can be caught: {error}"));
+    }
+    let exit = Mutex::new(Exit::Done);
+    let over = AtomicUsize::new(0);
+    let note = |failure| {
+        let mut exit = exit.lock().unwrap_or_else(PoisonError::into_inner);
+        *exit = worse(*exit, failure);
+    };
+    pool::each(orders, workers(orders, args), |order| {
+        match Download::run(order, &session) {
+            // Nobody reads what else would come, nor a complaint.
+            Ok(Came::Enough) => {
+                note(Exit::FileIo);
+                return ControlFlow::Break(());
+            }
+            Ok(_) => {}
+            Err(Failure { exit, line }) => {
+                console.tell(&format!("{}: {line}", Escaped(&order.label)));
+                note(exit);
+            }
+        }
+        console.count(over.fetch_add(1, Ordering::Relaxed) + 1);
+        ControlFlow::Continue(())
+    });
+    console.finish_all();
+    exit.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many downloads go on at once. What goes into one pipe goes one after the other.
+fn workers(orders: &[Order], args: &GetArgs) -> NonZeroUsize {
+    let into_one = |order: &Order| order.destination == Destination::Stdout;
+    let jobs = if orders.iter().any(into_one) {
+        1
+    } else {
+        args.jobs
+    };
+    usize::try_from(jobs)
+        .ok()
+        .and_then(NonZeroUsize::new)
+        .unwrap_or(NonZeroUsize::MIN)
+}
+
+/// The lower number of two ends, of which the second is a failure.
+fn worse(earlier: Exit, failure: Exit) -> Exit {
+    match earlier {
+        Exit::Done => failure,
+        earlier => earlier.min(failure),
+    }
+}

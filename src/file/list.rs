@@ -1,0 +1,298 @@
+//! The list of a folder as a helper makes it: for all who asked before it was begun, in memory of
+//! which all lists together have so much.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use super::Mount;
+use super::task::Reach;
+use super::thread_pool::Helpers;
+use crate::limits::LIST_FREED_BYTES_MIN;
+use crate::protocol::LookupError;
+
+/// Why there is no list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListError {
+    /// The lists that are held take all the memory that they may.
+    NoMemory,
+    /// The folder can't be read.
+    Failed(LookupError),
+}
+
+impl From<LookupError> for ListError {
+    fn from(error: LookupError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// What came of a list.
+pub type Listed = Result<Arc<List>, ListError>;
+
+/// A list, rendered.
+#[derive(Debug)]
+pub struct List {
+    bytes: Vec<u8>,
+    /// Given back with the bytes.
+    memory: Reservation,
+    /// Who frees a large one: the kernel takes a millisecond to take back 10 MB.
+    freer: OnceLock<Helpers>,
+}
+
+impl List {
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Leaves it to helpers to free it.
+    pub(super) fn free_by(&self, helpers: &Helpers) {
+        self.freer.get_or_init(|| helpers.clone());
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        if let Some(helpers) = self.freer.take()
+            && self.bytes.len() >= LIST_FREED_BYTES_MIN
+        {
+            let none = self.memory.memory.reserve();
+            let memory = std::mem::replace(&mut self.memory, none);
+            let content = (std::mem::take(&mut self.bytes), memory);
+            helpers.run(Mount::default(), move || drop(content));
+        }
+    }
+}
+
+/// A list to be made. Whoever asks before it is begun may wait for the same one: what is read is
+/// read after they asked.
+pub struct ListTask {
+    id: u64,
+    is_begun: AtomicBool,
+    is_cancelled: AtomicBool,
+    make: Box<Make>,
+}
+
+type Make = dyn Fn(&ListTask, Reach) -> Listed + Send + Sync;
+
+impl ListTask {
+    /// `id` is no other's of this loop. What is found to lie further than it may go is
+    /// [`LookupError::Elsewhere`].
+    pub fn new(
+        id: u64,
+        make: impl Fn(&Self, Reach) -> Listed + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            is_begun: AtomicBool::new(false),
+            is_cancelled: AtomicBool::new(false),
+            make: Box::new(make),
+        })
+    }
+
+    /// What tells it from all others.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whether somebody who asks now may wait for it, too.
+    #[must_use]
+    pub fn can_be_joined(&self) -> bool {
+        !self.is_begun.load(Ordering::SeqCst) && !self.is_cancelled()
+    }
+
+    /// Nobody waits for it any more.
+    pub fn cancel(&self) {
+        self.is_cancelled.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether nobody waits for it any more.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.is_cancelled.load(Ordering::SeqCst)
+    }
+
+    /// Makes it. If it leads further, it will be begun anew.
+    pub(super) fn run(&self, reach: Reach) -> Listed {
+        self.is_begun.store(true, Ordering::SeqCst);
+        let listed = (self.make)(self, reach);
+        if let Err(ListError::Failed(LookupError::Elsewhere(_))) = listed {
+            self.is_begun.store(false, Ordering::SeqCst);
+        }
+        listed
+    }
+}
+
+impl fmt::Debug for ListTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ListTask").field(&self.id).finish()
+    }
+}
+
+/// The memory of all lists of a loop, those under way included.
+#[derive(Clone, Debug)]
+pub struct ListMemory(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    bytes_max: usize,
+    bytes: AtomicUsize,
+    /// Lists that somebody still has.
+    lists: Mutex<Vec<Weak<List>>>,
+}
+
+impl ListMemory {
+    /// So many bytes at most.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
+        Self(Arc::new(Held {
+            bytes_max,
+            bytes: AtomicUsize::new(0),
+            lists: Mutex::default(),
+        }))
+    }
+
+    /// None of it yet, for one list.
+    #[must_use]
+    pub fn reserve(&self) -> Reservation {
+        Reservation {
+            memory: self.clone(),
+            bytes: 0,
+        }
+    }
+
+    /// A finished list. If somebody has the very same one, it is that one: however many ask for a
+    /// folder that doesn't change, and don't read, its list is in memory once.
+    #[must_use]
+    pub fn share(&self, bytes: Vec<u8>, memory: Reservation) -> Arc<List> {
+        let lists = || self.0.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        let others: Vec<_> = lists().iter().filter_map(Weak::upgrade).collect();
+        if let Some(same) = others.into_iter().find(|other| other.bytes == bytes) {
+            return same;
+        }
+        let list = Arc::new(List {
+            bytes,
+            memory,
+            freer: OnceLock::new(),
+        });
+        let mut lists = lists();
+        lists.retain(|list| list.strong_count() > 0);
+        lists.push(Arc::downgrade(&list));
+        list
+    }
+}
+
+/// What one list has of the memory.
+#[derive(Debug)]
+pub struct Reservation {
+    memory: ListMemory,
+    bytes: usize,
+}
+
+impl Reservation {
+    /// Has so much from now on.
+    ///
+    /// # Errors
+    /// There is not so much left.
+    pub fn set(&mut self, bytes: usize) -> Result<(), ListError> {
+        let held = &self.memory.0;
+        // What is held is in memory: the sum doesn't overflow.
+        let others = held.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        held.bytes.fetch_sub(before, Ordering::Relaxed);
+        match others - before + bytes > held.bytes_max && bytes > before {
+            true => Err(ListError::NoMemory),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.memory.0.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_given_back_and_what_is_beyond_the_bound_refused() {
+        let memory = ListMemory::new(100);
+        let (mut one, mut two) = (memory.reserve(), memory.reserve());
+        assert_eq!(one.set(60), Ok(()));
+        assert_eq!(two.set(40), Ok(()));
+        assert_eq!(two.set(41), Err(ListError::NoMemory));
+        drop(two);
+        assert_eq!(one.set(100), Ok(()));
+        assert_eq!(one.set(70), Ok(()));
+        let mut three = memory.reserve();
+        assert_eq!(three.set(31), Err(ListError::NoMemory));
+        assert_eq!(three.set(30), Ok(()), "less than before is never too much");
+        drop((one, three));
+        assert_eq!(memory.0.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn the_same_list_is_held_once_as_long_as_somebody_has_it() {
+        let memory = ListMemory::new(100);
+        let made = |text: &str| {
+            let mut reservation = memory.reserve();
+            reservation.set(text.len()).unwrap();
+            memory.share(text.into(), reservation)
+        };
+        let (one, again, other) = (made("list"), made("list"), made("other"));
+        assert!(Arc::ptr_eq(&one, &again) && !Arc::ptr_eq(&one, &other));
+        assert_eq!(memory.0.bytes.load(Ordering::Relaxed), 9);
+        drop((one, again, other));
+        assert_eq!(memory.0.bytes.load(Ordering::Relaxed), 0);
+        let anew = made("list");
+        assert_eq!(anew.bytes(), b"list");
+        assert_eq!(memory.0.lists.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_large_list_is_freed_by_a_helper_and_a_small_one_at_once() {
+        let memory = ListMemory::new(usize::MAX);
+        let helpers = Helpers::new(1);
+        let held = || memory.0.bytes.load(Ordering::Relaxed);
+        for length in [LIST_FREED_BYTES_MIN - 1, LIST_FREED_BYTES_MIN] {
+            let (begin, begun) = std::sync::mpsc::channel::<()>();
+            // The only thread has something else to do.
+            helpers.run(Mount::default(), move || begun.recv().unwrap());
+            let mut reservation = memory.reserve();
+            reservation.set(length).unwrap();
+            let list = memory.share(vec![0; length], reservation);
+            list.free_by(&helpers);
+            drop(list);
+            let is_freed = length < LIST_FREED_BYTES_MIN;
+            assert_eq!(held(), if is_freed { 0 } else { length });
+            begin.send(()).unwrap();
+            while held() > 0 {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_is_joined_until_it_is_begun_or_nobody_waits() {
+        let task = ListTask::new(1, |task, reach| {
+            assert!(!task.can_be_joined());
+            match reach {
+                Reach::Anywhere => Err(ListError::NoMemory),
+                _ => Err(LookupError::Elsewhere(Mount::default()).into()),
+            }
+        });
+        assert!(task.can_be_joined());
+        assert!(task.run(Reach::Disk).is_err());
+        assert!(task.can_be_joined(), "it will be begun anew");
+        assert_eq!(task.run(Reach::Anywhere).unwrap_err(), ListError::NoMemory);
+        assert!(!task.can_be_joined());
+        let task = ListTask::new(2, |_, _| Err(ListError::NoMemory));
+        task.cancel();
+        assert!(!task.can_be_joined());
+    }
+}

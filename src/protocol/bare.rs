@@ -1,0 +1,341 @@
+//! The bare protocol: a name comes in, the file's bytes go out. This room decides where a name
+//! ends when nothing in the stream need say so.
+
+use std::borrow::Cow;
+use std::iter;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::escape::Excerpt;
+use crate::file::thread_pool::Helpers;
+use crate::http::request::{Guess, may_be_http};
+use crate::http::target::remove_dot_segments;
+use crate::limits::{EMPTY_NAME_GAP_SHARE, GUESSES_MAX, NAME_BYTES_MAX, NAME_GAP};
+use crate::protocol::{
+    Body, Brought, Moment, OpenFile, Outcome, Reply, Request, RequestEnd, Service, Told, Verdict,
+};
+use crate::root::{self, LookupError, Root};
+use crate::telemetry::Reason;
+
+/// Serves a root's files by name.
+#[derive(Debug)]
+pub struct Bare {
+    root: Root,
+    /// Silence that ends an unterminated name; `None`: only a line feed and EOF do.
+    name_gap: Option<Duration>,
+}
+
+impl Bare {
+    /// `name_gap` is `None` for exact names.
+    #[must_use]
+    pub fn new(root: Root, name_gap: Option<Duration>) -> Self {
+        Self { root, name_gap }
+    }
+
+    /// Where files are looked up.
+    #[must_use]
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// Where files are looked up.
+    pub fn root_mut(&mut self) -> &mut Root {
+        &mut self.root
+    }
+
+    /// The silence after which an empty line is a name, even where names are exact.
+    pub(super) fn empty_name_gap(&self) -> Duration {
+        self.name_gap.unwrap_or(NAME_GAP) / EMPTY_NAME_GAP_SHARE
+    }
+
+    /// Nothing but time can end this name; the bytes in hand are tried as they stand.
+    fn guess(&mut self, request: &Request<'_>) -> Verdict {
+        // What begins like a request line is left to its line feed: a browser's first segment must
+        // not be taken for a name.
+        let quiet = match (self.name_gap, may_be_http(request.bytes)) {
+            (None, _) | (_, Guess::Maybe { whole_method: true }) => {
+                return Verdict::NeedMore {
+                    guessed: false,
+                    quiet: None,
+                };
+            }
+            (
+                _,
+                Guess::Maybe {
+                    whole_method: false,
+                },
+            ) => None,
+            (gap, _) => gap,
+        };
+        if request.guesses >= GUESSES_MAX || request.bytes.len() > NAME_BYTES_MAX {
+            return Verdict::NeedMore {
+                guessed: false,
+                quiet,
+            };
+        }
+        match self.answer(
+            request,
+            request.bytes,
+            request.bytes.len(),
+            RequestEnd::Guess,
+        ) {
+            // Perhaps a part of a name. A failure of ours will show again when the name is whole.
+            Verdict::Reply(Reply {
+                outcome: Outcome::Refused(_),
+                ..
+            })
+            | Verdict::Abandon(_) => Verdict::NeedMore {
+                guessed: true,
+                quiet,
+            },
+            decided => decided,
+        }
+    }
+
+    /// The file of a name, by the first of its readings that names anything, and that reading.
+    fn look_up<'n>(
+        &mut self,
+        name: &'n [u8],
+        brought: &[Brought],
+    ) -> (Cow<'n, [u8]>, Result<Rc<OpenFile>, LookupError>) {
+        if name.len() > NAME_BYTES_MAX {
+            return (
+                name.into(),
+                Err(LookupError::Refused("the name is too long")),
+            );
+        }
+        let mut last = None;
+        for reading in readings(name) {
+            let found = match self.root.is_for_http(&reading) {
+                true => Err(LookupError::Refused(root::HIDDEN)),
+                false => self.root.lookup(&reading, brought),
+            };
+            let is_nothing =
+                matches!(found, Err(LookupError::Refused(why)) if why != root::NOT_REGULAR);
+            last = Some((reading, found));
+            if !is_nothing {
+                break;
+            }
+        }
+        last.expect("there is one reading at least")
+    }
+
+    /// Answers a whole name.
+    pub(super) fn answer(
+        &mut self,
+        request: &Request<'_>,
+        name: &[u8],
+        used: usize,
+        ended_by: RequestEnd,
+    ) -> Verdict {
+        let (tried, found) = self.look_up(name, request.brought);
+        let (body, outcome) = match found {
+            Ok(file) => (Body::File(file), Outcome::Complete),
+            Err(LookupError::Refused(why)) => (Body::empty(), Outcome::Refused(why)),
+            Err(LookupError::NoDescriptor) => return Verdict::Later,
+            Err(LookupError::Cold | LookupError::Elsewhere(_)) => {
+                return Verdict::Errand(self.root.errand(&tried));
+            }
+            Err(LookupError::Failed(errno)) => {
+                log::warn!("\"{}\" can't be opened: {errno}", Excerpt::of_request(name));
+                return Verdict::Abandon(Reason::OpenFailed);
+            }
+        };
+        let subject = name[..name.len().min(NAME_BYTES_MAX)].into();
+        Verdict::Reply(Reply::bare(subject, body, outcome, used, ended_by))
+    }
+}
+
+/// The names that a request may mean, in the order in which they are looked up, without dot
+/// segments: what it says, and what stands before its first TAB. There a Gopher client's selector
+/// ends, in front of search terms or of a word of Gopher+ (RFC 1436, section 2).
+pub(super) fn readings(name: &[u8]) -> impl Iterator<Item = Cow<'_, [u8]>> {
+    let tab = name.iter().position(|&byte| byte == b'\t');
+    let selector = tab.map(|tab| &name[..tab]);
+    iter::once(name).chain(selector).map(remove_dot_segments)
+}
+
+impl Service for Bare {
+    fn reopen(&mut self, helpers: &Helpers, told: Told) {
+        self.root.reopen(helpers, told);
+    }
+
+    fn reopened(&mut self) {
+        self.root.reopened();
+    }
+
+    fn rest(&mut self, now: Instant) -> Option<Instant> {
+        self.root.rest(now)
+    }
+
+    fn judge(&mut self, request: &Request<'_>) -> Verdict {
+        let bytes = request.bytes;
+        // A CR may stand between the longest name and its line feed.
+        let line = &bytes[..bytes.len().min(NAME_BYTES_MAX + 2)];
+        if let Some(line_feed) = line.iter().position(|&byte| byte == b'\n') {
+            let line = &line[..line_feed];
+            let name = line.strip_suffix(b"\r").unwrap_or(line);
+            return self.answer(request, name, line_feed + 1, RequestEnd::LineFeed);
+        }
+        let too_long = match bytes.len() {
+            ..=NAME_BYTES_MAX => false,
+            len => len > NAME_BYTES_MAX + 1 || !bytes.ends_with(b"\r"),
+        };
+        match request.moment {
+            _ if too_long => self.answer(request, bytes, bytes.len(), RequestEnd::Guess),
+            Moment::Arrived => Verdict::NeedMore {
+                guessed: false,
+                quiet: None,
+            },
+            Moment::Drained => self.guess(request),
+            Moment::Quiet => self.answer(request, bytes, bytes.len(), RequestEnd::Guess),
+            Moment::Ended => self.answer(request, bytes, bytes.len(), RequestEnd::Eof),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Reached;
+    use std::fs;
+
+    const GAP: Duration = Duration::from_secs(1);
+
+    fn bare(files: &[&str]) -> (tempfile::TempDir, Bare) {
+        let folder = tempfile::tempdir().unwrap();
+        for name in files {
+            fs::create_dir_all(folder.path().join(name).parent().unwrap()).unwrap();
+            fs::write(folder.path().join(name), b"content").unwrap();
+        }
+        let root = Root::open(folder.path(), false).unwrap();
+        (folder, Bare::new(root, Some(GAP)))
+    }
+
+    /// The verdict in a word.
+    fn judge(bare: &mut Bare, bytes: &[u8], moment: Moment) -> &'static str {
+        match bare.judge(&Request {
+            bytes,
+            moment,
+            guesses: 0,
+            is_later: false,
+            draining: false,
+            is_crowded: false,
+            brought: &[],
+            reached: Reached::default(),
+        }) {
+            Verdict::Reply(Reply {
+                outcome: Outcome::Complete,
+                ..
+            }) => "served",
+            Verdict::Reply(_) => "refused",
+            Verdict::NeedMore { quiet: None, .. } => "waits",
+            Verdict::NeedMore { quiet: Some(_), .. } => "waits for the gap",
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A path of so many bytes, none of its components longer than a file name may be.
+    fn path_of(bytes: usize) -> String {
+        let mut path = "x".repeat(bytes);
+        for at in (200..bytes).step_by(200) {
+            path.replace_range(at..=at, "/");
+        }
+        path
+    }
+
+    #[test]
+    fn the_longest_name_has_1024_bytes_whatever_ends_it() {
+        let (_folder, mut bare) = bare(&[&path_of(1023), &path_of(1024)]);
+        for (len, expected) in [(1023, "served"), (1024, "served"), (1025, "refused")] {
+            let name = path_of(len);
+            for end in ["\n", "\r\n"] {
+                let line = format!("{name}{end}");
+                assert_eq!(judge(&mut bare, line.as_bytes(), Moment::Arrived), expected);
+            }
+            for moment in [Moment::Ended, Moment::Quiet] {
+                assert_eq!(judge(&mut bare, name.as_bytes(), moment), expected, "{len}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_too_long_is_refused_as_soon_as_that_is_sure() {
+        let (_folder, mut bare) = bare(&[]);
+        let name = "x".repeat(1024);
+        let mut verdict = |end: &str| {
+            judge(
+                &mut bare,
+                format!("{name}{end}").as_bytes(),
+                Moment::Drained,
+            )
+        };
+        assert_eq!(verdict(""), "waits for the gap");
+        assert_eq!(verdict("\r"), "waits for the gap", "a line feed may follow");
+        assert_eq!(verdict("x"), "refused");
+        assert_eq!(verdict("\rx"), "refused");
+        assert_eq!(verdict("\r\r\n"), "refused", "one CR is dropped, not two");
+    }
+
+    #[test]
+    fn only_one_cr_is_dropped_and_only_before_a_line_feed() {
+        let (_folder, mut bare) = bare(&["a", "b\r"]);
+        assert_eq!(judge(&mut bare, b"a\r\n", Moment::Arrived), "served");
+        assert_eq!(judge(&mut bare, b"a\r", Moment::Ended), "refused");
+        assert_eq!(judge(&mut bare, b"b\r\r\n", Moment::Arrived), "served");
+        assert_eq!(judge(&mut bare, b"b\r\n", Moment::Arrived), "refused");
+    }
+
+    #[test]
+    fn what_looks_like_http_waits_for_its_line() {
+        let (_folder, mut bare) = bare(&["GE", "GET", "GET x", "POSTER"]);
+        for (bytes, expected) in [
+            (&b"GE"[..], "served"),
+            (b"GET", "served"),
+            (b"G", "waits"),
+            (b"HEA", "waits"),
+            (b"GET x", "waits"),
+            (b"GET ", "waits"),
+            (b"PATCH /", "waits"),
+            (b"get x", "waits for the gap"),
+            (b"GETS", "waits for the gap"),
+            (b"POSTER", "served"),
+        ] {
+            assert_eq!(
+                judge(&mut bare, bytes, Moment::Drained),
+                expected,
+                "{bytes:?}"
+            );
+        }
+        assert_eq!(judge(&mut bare, b"GET x\n", Moment::Arrived), "served");
+        assert_eq!(judge(&mut bare, b"GET x", Moment::Ended), "served");
+    }
+
+    #[test]
+    fn guesses_run_out_and_then_the_gap_counts() {
+        let (_folder, mut bare) = bare(&["name"]);
+        let mut guess = |guesses| {
+            let bytes = b"name";
+            match bare.judge(&Request {
+                bytes,
+                moment: Moment::Drained,
+                guesses,
+                is_later: false,
+                draining: false,
+                is_crowded: false,
+                brought: &[],
+                reached: Reached::default(),
+            }) {
+                Verdict::Reply(_) => true,
+                Verdict::NeedMore {
+                    guessed: false,
+                    quiet: Some(GAP),
+                } => false,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(guess(GUESSES_MAX - 1));
+        assert!(!guess(GUESSES_MAX));
+        assert_eq!(judge(&mut bare, b"name", Moment::Quiet), "served");
+    }
+}

@@ -1,0 +1,641 @@
+//! The shared port: HTTP/1.1 where the first line says so, the bare protocol otherwise. This room
+//! turns a request into an answer; what a request says and what a head looks like is told by
+//! [`crate::http`].
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::rc::Rc;
+use std::time::{Instant, SystemTime};
+
+use ::http::StatusCode;
+
+use crate::escape::Excerpt;
+use crate::file::ListError;
+use crate::file::thread_pool::Helpers;
+use crate::file::version::TagKey;
+use crate::http::accept;
+use crate::http::date::{Clock, Now};
+use crate::http::head::{Head, TEXT};
+use crate::http::listing::ListingStyle;
+use crate::http::mime::ContentTypes;
+use crate::http::page::{self, Hint};
+use crate::http::range::{self, Multipart, Ranges};
+use crate::http::request::{
+    Expectation, Guess, Method, Parsed, Problem, Request as Message, RequestBody, Version,
+    may_be_http, parse,
+};
+use crate::http::target::{self, Target};
+use crate::http::validators::{Decision, Validators, evaluate};
+use crate::limits::{HTTP_BODY_GAP, HTTP_SHORT_BODY_BYTES_MAX, LIST_RETRY_SECONDS, NAME_BYTES_MAX};
+use crate::protocol::bare::{Bare, readings};
+use crate::protocol::{
+    Body, Brought, Exchange, Moment, OpenFile, Outcome, Part, Reply, Request, RequestEnd, Service,
+    Then, Told, Verdict,
+};
+use crate::root::listing::Folders;
+use crate::root::{self, Found, LookupError, Root};
+use crate::telemetry::Reason;
+
+/// Serves a root's files to clients of either protocol.
+#[derive(Debug)]
+pub struct Http {
+    bare: Bare,
+    types: ContentTypes,
+    /// The file that stands for a folder.
+    index: Option<Box<[u8]>>,
+    /// Whether folders are listed, and the lists under way.
+    folders: Option<Folders>,
+    /// Answers carry what an access log says of them.
+    is_logged: bool,
+    clock: Clock,
+    tags: TagKey,
+}
+
+/// What is answered, before it is known what becomes of the connection.
+struct Answer {
+    status: StatusCode,
+    head: Head,
+    body: Body,
+    /// In place of a body, for who reads the answer, until it is known in which form.
+    hint: Option<Hint>,
+    outcome: Outcome,
+}
+
+/// The file that stands for a folder, with its name.
+enum Index {
+    /// There is none.
+    None,
+    File(Vec<u8>, Rc<OpenFile>),
+    Failed(Vec<u8>, LookupError),
+}
+
+impl Answer {
+    fn new(status: StatusCode, head: Head, body: Body) -> Self {
+        let outcome = Outcome::Complete;
+        Self {
+            status,
+            head,
+            body,
+            hint: None,
+            outcome,
+        }
+    }
+
+    fn error(status: StatusCode, why: &'static str, now: Now) -> Self {
+        Self {
+            hint: Some(Hint::None),
+            outcome: Outcome::Refused(why),
+            ..Self::new(status, Head::error(status, now), Body::empty())
+        }
+    }
+
+    /// A page for browsers, a line of text for others.
+    fn readable(
+        self,
+        accepts_html: impl FnOnce() -> bool,
+        path: &[u8],
+        index: Option<&[u8]>,
+    ) -> Self {
+        let Some(hint) = self.hint else { return self };
+        let (content_type, bytes) = if accepts_html() {
+            let slashes = target::count_slashes(path);
+            (page::HTML, page::error(self.status, hint, slashes, index))
+        } else {
+            (TEXT, page::error_text(self.status, hint))
+        };
+        let head = self.head.content(content_type, bytes.len() as u64);
+        Self {
+            head: head.no_sniff().field("Vary", "Accept"),
+            body: Body::Bytes(bytes.into()),
+            ..self
+        }
+    }
+}
+
+impl Http {
+    /// `index` names the file that stands for a folder; without `folders` none is listed. Entity tags
+    /// are made with `tags`.
+    #[must_use]
+    pub fn new(
+        bare: Bare,
+        types: ContentTypes,
+        index: Option<Box<[u8]>>,
+        folders: Option<Folders>,
+        tags: TagKey,
+    ) -> Self {
+        Self {
+            bare,
+            types,
+            index,
+            folders,
+            is_logged: false,
+            clock: Clock::default(),
+            tags,
+        }
+    }
+
+    /// Whether answers carry what an access log says of them.
+    pub fn set_logged(&mut self, is_logged: bool) {
+        self.is_logged = is_logged;
+    }
+
+    /// Where files are looked up.
+    pub fn root_mut(&mut self) -> &mut Root {
+        self.bare.root_mut()
+    }
+
+    /// Where clients find this server, as Gopher menus say it. Without it, that is where they have.
+    pub fn set_address(&mut self, host: String, port: u16) {
+        if let Some(folders) = &mut self.folders {
+            folders.set_address(host, port);
+        }
+    }
+
+    /// What lists call the root.
+    pub fn set_top(&mut self, name: &[u8]) {
+        if let Some(folders) = &mut self.folders {
+            folders.set_top(name);
+        }
+    }
+
+    /// A folder's menu for a Gopher client, where the bare protocol alone would refuse it.
+    fn name(&mut self, request: &Request<'_>) -> Verdict {
+        let reply = match self.bare.judge(request) {
+            Verdict::Reply(
+                reply @ Reply {
+                    outcome: Outcome::Refused(root::NOT_REGULAR | root::EMPTY_NAME),
+                    ..
+                },
+            ) => reply,
+            verdict => return verdict,
+        };
+        let Some(folders) = &mut self.folders else {
+            return Verdict::Reply(reply);
+        };
+        let name = match folder(&mut self.bare, &reply.subject, request.brought) {
+            (name, Ok(())) => name,
+            (name, Err(LookupError::Cold | LookupError::Elsewhere(_))) => {
+                return Verdict::Errand(self.bare.root().errand(&name));
+            }
+            (_, Err(_)) => return Verdict::Reply(reply),
+        };
+        // Gopher+ asks so for information on all items, and one of its clients takes nothing else.
+        let plus = reply.subject.strip_prefix(&*name);
+        let plus = plus.is_some_and(|rest| rest.starts_with(b"\t$"));
+        match folders.menu(self.bare.root(), &name, plus, request) {
+            Err(errand) => Verdict::Errand(errand),
+            Ok(Ok(list)) => Verdict::Reply(Reply {
+                body: Body::List(list),
+                outcome: Outcome::Complete,
+                ..reply
+            }),
+            Ok(Err(ListError::Failed(LookupError::NoDescriptor))) => Verdict::Later,
+            Ok(Err(ListError::NoMemory)) => Verdict::Abandon(Reason::OpenFailed),
+            Ok(Err(ListError::Failed(_))) => Verdict::Reply(reply),
+        }
+    }
+
+    /// HTTP/0.9: a method, a path, and the file's bytes.
+    fn simple(&mut self, request: &Request<'_>, path: &[u8]) -> Verdict {
+        let Some(name) = target::decode(path) else {
+            return self.bare.judge(request);
+        };
+        let end = request.bytes.iter().position(|&byte| byte == b'\n');
+        let used = end.map_or(request.bytes.len(), |end| end + 1);
+        self.bare
+            .answer(request, &name.bytes, used, RequestEnd::LineFeed)
+    }
+
+    /// A request with a head.
+    fn message(&mut self, request: &Request<'_>) -> Verdict {
+        let now = self.clock.at(SystemTime::now());
+        match parse(request.bytes) {
+            Parsed::Partial => Verdict::NeedMore {
+                guessed: false,
+                quiet: None,
+            },
+            Parsed::Bad(problem) => self.refuse(request, problem, now),
+            Parsed::Whole {
+                used,
+                request: message,
+            } => {
+                if must_wait_for_body(request, used, &message) {
+                    return Verdict::NeedMore {
+                        guessed: false,
+                        quiet: Some(HTTP_BODY_GAP),
+                    };
+                }
+                let answer = match message.problem() {
+                    Some(problem) => Ok(Answer::error(problem.status(), why(problem), now)),
+                    None => self.answer(&message, request.brought, now),
+                };
+                match answer {
+                    Ok(answer) => self.reply(request, &message, used, answer),
+                    Err(verdict) => verdict,
+                }
+            }
+        }
+    }
+
+    /// An answer to what is no request. Where the next one would begin isn't known.
+    fn refuse(&self, request: &Request<'_>, problem: Problem, now: Now) -> Verdict {
+        let answer =
+            Answer::error(problem.status(), why(problem), now).readable(|| false, b"", None);
+        let bytes = request.bytes.trim_ascii_start();
+        let line = bytes.split(|&byte| byte == b'\n').next();
+        let line = line.unwrap_or_default().trim_ascii_end();
+        let head = answer.head.connection(Version::Http11, false).finish();
+        Verdict::Reply(Reply {
+            subject: cut(line),
+            head,
+            // Whatever else it is, to HEAD no body is sent (RFC 9110, section 9.3.2).
+            body: match line.starts_with(b"HEAD ") {
+                true => Body::empty(),
+                false => answer.body,
+            },
+            outcome: answer.outcome,
+            used: request.bytes.len(),
+            ended_by: RequestEnd::Unread,
+            then: Then::Close,
+            status: Some(answer.status),
+            exchange: self.is_logged.then(|| {
+                Box::new(Exchange {
+                    line: cut(line),
+                    ..Exchange::default()
+                })
+            }),
+        })
+    }
+
+    fn reply(
+        &self,
+        request: &Request<'_>,
+        message: &Message<'_>,
+        used: usize,
+        answer: Answer,
+    ) -> Verdict {
+        // A short body is skipped. Where a longer one ends nobody will see: the connection does.
+        let (used, has_body) = match short_body_end(used, message) {
+            Some(end) if end <= request.bytes.len() => (end, false),
+            _ => (used, message.body != RequestBody::None),
+        };
+        let is_last = request.draining || request.is_crowded;
+        let keep_alive = message.keep_alive && !has_body && !is_last;
+        let accepts_html = || message.fields.all("accept").any(accept::names_html);
+        let answer = answer.readable(accepts_html, message.target.path(), self.index.as_deref());
+        let head = answer.head.connection(message.version, keep_alive).finish();
+        let field = |name| message.fields.first(name).map(cut);
+        Verdict::Reply(Reply {
+            subject: cut(message.line),
+            head,
+            body: match message.method {
+                Method::Head => Body::empty(),
+                _ => answer.body,
+            },
+            outcome: answer.outcome,
+            used,
+            ended_by: match has_body {
+                true => RequestEnd::Unread,
+                false => RequestEnd::LineFeed,
+            },
+            then: match keep_alive {
+                true => Then::ReadOn,
+                false => Then::Close,
+            },
+            status: Some(answer.status),
+            exchange: self.is_logged.then(|| {
+                Box::new(Exchange {
+                    line: cut(message.line),
+                    referer: field("referer"),
+                    agent: field("user-agent"),
+                })
+            }),
+        })
+    }
+
+    /// The answer to a request that can be read; the error is a verdict of another kind.
+    fn answer(
+        &mut self,
+        message: &Message<'_>,
+        brought: &[Brought],
+        now: Now,
+    ) -> Result<Answer, Verdict> {
+        if message.method == Method::Options {
+            let head = Head::new(StatusCode::NO_CONTENT, now).allow();
+            return Ok(Answer::new(StatusCode::NO_CONTENT, head, Body::empty()));
+        }
+        let Target::Resource { path, query } = message.target else {
+            return Ok(Answer::error(StatusCode::BAD_REQUEST, "no path", now));
+        };
+        let Some(name) = target::decode(path) else {
+            return Ok(Answer::error(StatusCode::BAD_REQUEST, "not a path", now));
+        };
+        // Where relative references lead from, to whoever asks.
+        let path = &*target::remove_dot_segments(path);
+        match self.bare.root_mut().find_or_top(&name.bytes, brought) {
+            Ok(Found::File(file)) => Ok(self.file(&file, &name.bytes, message, now)),
+            Ok(Found::Folder(_)) if name.is_folder => {
+                self.folder(&name, (path, query), message, brought, now)
+            }
+            // What would not be shown isn't told.
+            Ok(Found::Folder(_)) => {
+                let folder = [&name.bytes, &b"/"[..]].concat();
+                match self.index(&folder, brought) {
+                    Index::Failed(index, error) => return self.failed(error, &index, now),
+                    Index::None if self.folders.is_none() => {
+                        return Ok(Answer::error(StatusCode::NOT_FOUND, "a folder", now));
+                    }
+                    Index::File(..) | Index::None => {}
+                }
+                Ok(moved(&target::folder_location(path, &name, query), now))
+            }
+            Err(error) => self.failed(error, &name.bytes, now),
+        }
+    }
+
+    fn folder(
+        &mut self,
+        folder: &target::Name<'_>,
+        (path, query): (&[u8], Option<&[u8]>),
+        message: &Message<'_>,
+        brought: &[Brought],
+        now: Now,
+    ) -> Result<Answer, Verdict> {
+        let name = &*folder.bytes;
+        match self.index(name, brought) {
+            Index::File(index, file) => return Ok(self.file(&file, &index, message, now)),
+            Index::Failed(index, error) => return self.failed(error, &index, now),
+            Index::None => {}
+        }
+        let Some(folders) = &mut self.folders else {
+            let answer = Answer::error(StatusCode::NOT_FOUND, "a folder", now);
+            let hint = match path {
+                b"/" => Hint::NoFirstPage,
+                _ => Hint::None,
+            };
+            return Ok(Answer {
+                hint: Some(hint),
+                ..answer
+            });
+        };
+        if !target::is_plain(path, folder) {
+            return Ok(moved(&target::folder_location(path, folder, query), now));
+        }
+        let style = ListingStyle::new(query, message.fields.all("accept"));
+        let format = style.format.clone();
+        match folders.list(self.bare.root(), name, style, brought) {
+            Err(errand) => Err(Verdict::Errand(errand)),
+            Ok(Ok(list)) => {
+                let status = StatusCode::OK;
+                let head = Head::new(status, now)
+                    .content(format.content_type(), list.bytes().len() as u64)
+                    .no_sniff()
+                    .field("Vary", "Accept");
+                Ok(Answer::new(status, head, Body::List(list)))
+            }
+            Ok(Err(ListError::NoMemory)) => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                let answer = Answer::error(status, "no memory for a list", now);
+                let retry = LIST_RETRY_SECONDS.to_string();
+                Ok(Answer {
+                    head: answer.head.field("Retry-After", retry),
+                    ..answer
+                })
+            }
+            Ok(Err(ListError::Failed(error))) => self.failed(error, name, now),
+        }
+    }
+
+    /// The index of a folder whose name ends in a slash. One that is there and can't be served is
+    /// answered like any such file; a list in its place would show what it was to cover.
+    fn index(&mut self, folder: &[u8], brought: &[Brought]) -> Index {
+        let Some(index) = &self.index else {
+            return Index::None;
+        };
+        let name = [folder, index].concat();
+        match self.bare.root_mut().find(&name, brought) {
+            Ok(Found::File(file)) => Index::File(name, file),
+            Ok(Found::Folder(_)) | Err(LookupError::Refused(root::NO_SUCH_FILE)) => Index::None,
+            Err(error) => Index::Failed(name, error),
+        }
+    }
+
+    /// To the client all refusals are the same: there is no such file.
+    fn failed(&self, error: LookupError, name: &[u8], now: Now) -> Result<Answer, Verdict> {
+        match error {
+            LookupError::Refused(why) => Ok(Answer::error(StatusCode::NOT_FOUND, why, now)),
+            LookupError::NoDescriptor => Err(Verdict::Later),
+            LookupError::Cold | LookupError::Elsewhere(_) => {
+                Err(Verdict::Errand(self.bare.root().errand(name)))
+            }
+            LookupError::Failed(errno) => {
+                log::warn!("\"{}\" can't be opened: {errno}", Excerpt::of_request(name));
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                Ok(Answer::error(status, "open failed", now))
+            }
+        }
+    }
+
+    fn file(&self, file: &Rc<OpenFile>, name: &[u8], message: &Message<'_>, now: Now) -> Answer {
+        let is_plain = !message.fields.has_condition_or_range();
+        let kept = file.fields().filter(|_| is_plain);
+        if let Some(fields) = kept.and_then(OnceCell::get) {
+            return whole(file, fields, now);
+        }
+        let validators = Validators::new(&file.facts(), &self.tags, now.time);
+        let length = file.length();
+        let content_type = self.types.of(name);
+        let wants_range = match evaluate(message.method, &message.fields, &validators) {
+            Decision::NotModified => {
+                let status = StatusCode::NOT_MODIFIED;
+                let head = Head::new(status, now).validators(&validators);
+                return Answer::new(status, head, Body::empty());
+            }
+            Decision::PreconditionFailed => {
+                let status = StatusCode::PRECONDITION_FAILED;
+                return Answer::error(status, "a condition does not hold", now);
+            }
+            Decision::Proceed { range } => range && message.method == Method::Get,
+        };
+        let range = message.fields.only("range").filter(|_| wants_range);
+        let partial = |content_type: &str, length| {
+            Head::new(StatusCode::PARTIAL_CONTENT, now)
+                .validators(&validators)
+                .accept_ranges()
+                .content(content_type, length)
+        };
+        match range.map_or(Ranges::Whole, |range| range::parse(range, length)) {
+            Ranges::Whole => {
+                let fields = Head::fields_of(&validators, &content_type, length);
+                let answer = whole(file, &fields, now);
+                if let Some(kept) = kept.filter(|_| validators.are_final()) {
+                    // It was empty a moment ago.
+                    let _ = kept.set(fields);
+                }
+                answer
+            }
+            Ranges::One(range) => {
+                let part_length = range.end - range.start;
+                let part = part_of(file, range.start, part_length);
+                let head = partial(&content_type, part_length).content_range(&range, length);
+                let body = Body::Parts([part].into());
+                Answer::new(StatusCode::PARTIAL_CONTENT, head, body)
+            }
+            Ranges::Many(ranges) => {
+                let nonce = rand::random();
+                let multipart = Multipart::new(&ranges, length, &content_type, nonce);
+                let parts = multipart.parts.into_iter().map(|part| match part {
+                    range::Part::Bytes(bytes) => Part::Bytes(bytes.into()),
+                    range::Part::File { offset, length } => part_of(file, offset, length),
+                });
+                let body = Body::Parts(parts.collect());
+                let head = partial(&multipart.content_type, multipart.length);
+                Answer::new(StatusCode::PARTIAL_CONTENT, head, body)
+            }
+            Ranges::Unsatisfiable => {
+                let status = StatusCode::RANGE_NOT_SATISFIABLE;
+                let answer = Answer::error(status, "no such range", now);
+                Answer {
+                    head: answer.head.unsatisfied_range(length),
+                    ..answer
+                }
+            }
+        }
+    }
+}
+
+impl Service for Http {
+    fn reopen(&mut self, helpers: &Helpers, told: Told) {
+        self.bare.reopen(helpers, told);
+    }
+
+    fn reopened(&mut self) {
+        self.bare.reopened();
+    }
+
+    fn rest(&mut self, now: Instant) -> Option<Instant> {
+        self.bare.rest(now)
+    }
+
+    fn judge(&mut self, request: &Request<'_>) -> Verdict {
+        if request.is_later {
+            return self.message(request);
+        }
+        if request.bytes.starts_with(TLS_HANDSHAKE) {
+            return refuse_tls(request);
+        }
+        match may_be_http(request.bytes) {
+            Guess::Http => self.message(request),
+            Guess::Simple(path) => self.simple(request, path),
+            // It may be long before its line ends, longer than a name.
+            Guess::Maybe { whole_method: true } if request.moment != Moment::Ended => {
+                Verdict::NeedMore {
+                    guessed: false,
+                    quiet: None,
+                }
+            }
+            Guess::Empty if !matches!(request.moment, Moment::Quiet | Moment::Ended) => {
+                Verdict::NeedMore {
+                    guessed: false,
+                    quiet: Some(self.bare.empty_name_gap()),
+                }
+            }
+            Guess::Name | Guess::Maybe { .. } | Guess::Empty => self.name(request),
+        }
+    }
+}
+
+/// Where a body ends that is worth waiting for: it is short, its length is known, and the client sends
+/// it without being asked to (RFC 9110, section 10.1.1).
+fn short_body_end(used: usize, message: &Message<'_>) -> Option<usize> {
+    match (message.body, message.expectation) {
+        (RequestBody::Length(length @ ..=HTTP_SHORT_BODY_BYTES_MAX), Expectation::None) => {
+            Some(used + length as usize) // It is short.
+        }
+        _ => None,
+    }
+}
+
+/// Whether the rest of a short body may still come.
+fn must_wait_for_body(request: &Request<'_>, used: usize, message: &Message<'_>) -> bool {
+    let end = short_body_end(used, message);
+    let is_missing = end.is_some_and(|end| request.bytes.len() < end);
+    is_missing && !matches!(request.moment, Moment::Quiet | Moment::Ended)
+}
+
+/// How a TLS record of a handshake begins: its type, and the major version that all have (RFC 8446,
+/// section 5.1). No name that begins so is served: a browser that was given `https://` would wait
+/// until the name is taken to be whole, and its log line would be noise.
+const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
+
+/// Whoever says hello in TLS sees the end at once, and the log says why.
+fn refuse_tls(request: &Request<'_>) -> Verdict {
+    Verdict::Reply(Reply::bare(
+        Box::default(),
+        Body::empty(),
+        Outcome::Refused("a TLS client"),
+        request.bytes.len(),
+        RequestEnd::Unread,
+    ))
+}
+
+/// An answer with all of a file.
+fn whole(file: &Rc<OpenFile>, fields: &[u8], now: Now) -> Answer {
+    let status = StatusCode::OK;
+    let head = Head::new(status, now).fields(fields);
+    Answer::new(status, head, Body::File(Rc::clone(file)))
+}
+
+/// What was asked for is found under another path.
+fn moved(location: &str, now: Now) -> Answer {
+    let status = StatusCode::MOVED_PERMANENTLY;
+    let head = Head::error(status, now).location(location);
+    Answer {
+        hint: Some(Hint::None),
+        ..Answer::new(status, head, Body::empty())
+    }
+}
+
+fn part_of(file: &Rc<OpenFile>, start: u64, length: u64) -> Part {
+    Part::File {
+        file: Rc::clone(file),
+        start,
+        length,
+    }
+}
+
+/// Whether a name that the bare protocol refused is a folder's, and the reading of the name that was
+/// tried last.
+fn folder<'n>(
+    bare: &mut Bare,
+    name: &'n [u8],
+    brought: &[Brought],
+) -> (Cow<'n, [u8]>, Result<(), LookupError>) {
+    let mut last = (name.into(), Err(LookupError::Refused(root::EMPTY_NAME)));
+    for reading in readings(name) {
+        let found = match bare.root_mut().find_or_top(&reading, brought) {
+            Ok(Found::Folder(_)) => Ok(()),
+            Ok(Found::File(_)) => Err(LookupError::Refused("not a folder")),
+            Err(error) => Err(error),
+        };
+        let is_nothing = matches!(found, Err(LookupError::Refused(_)));
+        last = (reading, found);
+        if !is_nothing {
+            break;
+        }
+    }
+    last
+}
+
+fn why(problem: Problem) -> &'static str {
+    match problem {
+        Problem::MethodNotAllowed | Problem::MethodUnknown => "a method that is not served",
+        Problem::Expectation => "an unknown expectation",
+        _ => "not a request",
+    }
+}
+
+/// What a log line shows of bytes from a client.
+fn cut(bytes: &[u8]) -> Box<[u8]> {
+    bytes[..bytes.len().min(NAME_BYTES_MAX)].into()
+}

@@ -1,0 +1,214 @@
+//! The message pair's server: what one drained read holds is the text; it is printed and thanked.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use encoding_rs::Encoding;
+
+use crate::escape::EscapedText;
+use crate::limits::{GUESSES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::protocol::{Body, Moment, Outcome, Reply, Request, RequestEnd, Service, Verdict};
+use crate::telemetry::log_writer::Outlet;
+
+/// Prints each client's text and answers `thank you !`.
+#[derive(Debug)]
+pub struct Thanks {
+    encoding: &'static Encoding,
+    reply: Rc<[u8]>,
+    /// How long half a character waits for its other half.
+    gap: Duration,
+    /// How many more texts are taken.
+    texts_left: u64,
+    output: Outlet,
+}
+
+impl Thanks {
+    /// Texts in `encoding` are printed to `output`, one a line; only the first one if `once`.
+    #[must_use]
+    pub fn new(encoding: &'static Encoding, gap: Duration, once: bool, output: Outlet) -> Self {
+        let (reply, _, _) = encoding.encode("thank you !");
+        Self {
+            encoding,
+            reply: reply.into_owned().into(),
+            gap,
+            texts_left: if once { 1 } else { u64::MAX },
+            output,
+        }
+    }
+
+    /// Takes a text and thanks for it, if it is one of those wanted.
+    fn thank(&mut self, text: &str) -> (Body, Outcome) {
+        match self.texts_left.checked_sub(1) {
+            Some(left) => {
+                self.texts_left = left;
+                self.output.print(&format_args!("{}", EscapedText(text)));
+                (Body::Bytes(Rc::clone(&self.reply)), Outcome::Complete)
+            }
+            None => (Body::empty(), Outcome::Refused("one text was asked for")),
+        }
+    }
+}
+
+impl Service for Thanks {
+    fn judge(&mut self, request: &Request<'_>) -> Verdict {
+        let used = request.bytes.len().min(TEXT_BYTES_MAX);
+        let may_grow = used < TEXT_BYTES_MAX;
+        let waits = |guessed, quiet| Verdict::NeedMore { guessed, quiet };
+        match request.moment {
+            Moment::Arrived if may_grow => return waits(false, None),
+            // Every look at a text that is still cut costs as much as the whole.
+            Moment::Drained if may_grow && request.guesses >= GUESSES_MAX => {
+                return waits(false, Some(self.gap));
+            }
+            _ => {}
+        }
+        let (text, is_cut) = decode(self.encoding, &request.bytes[..used]);
+        if request.moment == Moment::Drained && is_cut && may_grow {
+            return waits(true, Some(self.gap));
+        }
+        let ended_by = match request.moment {
+            Moment::Ended => RequestEnd::Eof,
+            _ => RequestEnd::Guess,
+        };
+        let (body, outcome) = self.thank(&text);
+        let subject = text.as_bytes()[..text.floor_char_boundary(NAME_BYTES_MAX)].into();
+        Verdict::Reply(Reply::bare(subject, body, outcome, used, ended_by))
+    }
+}
+
+/// Decodes with replacement characters, and says whether the text ends within a character.
+fn decode(encoding: &'static Encoding, bytes: &[u8]) -> (String, bool) {
+    let mut decoder = encoding.new_decoder_without_bom_handling();
+    // Room for every character and for the replacement of a cut one; the text is bounded.
+    let capacity = decoder
+        .max_utf8_buffer_length(bytes.len())
+        .unwrap_or(4 * TEXT_BYTES_MAX);
+    let mut text = String::with_capacity(capacity);
+    let _ = decoder.decode_to_string(bytes, &mut text, false);
+    let (_, _, is_cut) = decoder.decode_to_string(b"", &mut text, true);
+    (text, is_cut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Reached;
+    use encoding_rs::GBK;
+
+    fn judge(bytes: &[u8], moment: Moment) -> Verdict {
+        let output = Outlet::new(std::io::sink()).unwrap();
+        let request = Request {
+            bytes,
+            moment,
+            guesses: 0,
+            is_later: false,
+            draining: false,
+            is_crowded: false,
+            brought: &[],
+            reached: Reached::default(),
+        };
+        Thanks::new(GBK, Duration::from_secs(1), false, output).judge(&request)
+    }
+
+    #[test]
+    fn a_drained_read_is_a_text() {
+        let (bytes, _, _) = GBK.encode("你好");
+        let Verdict::Reply(reply) = judge(&bytes, Moment::Drained) else {
+            panic!("a reply")
+        };
+        assert_eq!(&*reply.subject, "你好".as_bytes());
+        let Body::Bytes(body) = reply.body else {
+            panic!("bytes")
+        };
+        assert_eq!(&*body, b"thank you !");
+    }
+
+    #[test]
+    fn half_a_character_waits_and_is_replaced_at_last() {
+        let (bytes, _, _) = GBK.encode("你好");
+        let cut = &bytes[..3];
+        let waits = Some(Duration::from_secs(1));
+        assert!(
+            matches!(judge(cut, Moment::Drained), Verdict::NeedMore { quiet, .. } if quiet == waits)
+        );
+        for moment in [Moment::Quiet, Moment::Ended] {
+            let Verdict::Reply(reply) = judge(cut, moment) else {
+                panic!("a reply")
+            };
+            assert_eq!(&*reply.subject, "你\u{fffd}".as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_text_has_a_limit() {
+        let long = vec![b'a'; TEXT_BYTES_MAX + 5];
+        let Verdict::Reply(reply) = judge(&long, Moment::Arrived) else {
+            panic!("a reply")
+        };
+        assert_eq!(reply.used, TEXT_BYTES_MAX);
+    }
+
+    #[test]
+    fn looks_at_a_cut_text_run_out_and_then_the_gap_counts() {
+        let output = Outlet::new(std::io::sink()).unwrap();
+        let mut thanks = Thanks::new(GBK, Duration::from_secs(1), false, output);
+        let mut judge = |bytes, guesses| {
+            thanks.judge(&Request {
+                bytes,
+                moment: Moment::Drained,
+                guesses,
+                is_later: false,
+                draining: false,
+                is_crowded: false,
+                brought: &[],
+                reached: Reached::default(),
+            })
+        };
+        assert!(matches!(
+            judge(b"\xc4", 0),
+            Verdict::NeedMore { guessed: true, .. }
+        ));
+        assert!(matches!(
+            judge(b"whole", GUESSES_MAX - 1),
+            Verdict::Reply(_)
+        ));
+        let Verdict::NeedMore {
+            guessed: false,
+            quiet,
+        } = judge(b"whole", GUESSES_MAX)
+        else {
+            panic!("it waits")
+        };
+        assert_eq!(quiet, Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn once_takes_one_text() {
+        let output = Outlet::new(std::io::sink()).unwrap();
+        let mut thanks = Thanks::new(GBK, Duration::from_secs(1), true, output);
+        let request = Request {
+            bytes: b"hi",
+            moment: Moment::Drained,
+            guesses: 0,
+            is_later: false,
+            draining: false,
+            is_crowded: false,
+            brought: &[],
+            reached: Reached::default(),
+        };
+        let outcomes = [(); 2].map(|()| match thanks.judge(&request) {
+            Verdict::Reply(reply) => reply.outcome,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(outcomes[0], Outcome::Complete);
+        assert!(matches!(outcomes[1], Outcome::Refused(_)));
+    }
+
+    #[test]
+    fn what_is_no_gbk_is_replaced() {
+        let Verdict::Reply(reply) = judge(b"a\xff\xffb", Moment::Drained) else {
+            panic!("reply")
+        };
+        assert_eq!(&*reply.subject, "a\u{fffd}\u{fffd}b".as_bytes());
+    }
+}

@@ -1,0 +1,203 @@
+//! A connection's place in the slab: what the loop keeps beside what the application keeps. There
+//! are as many as connections, and most of those wait: a place is small, and given back.
+
+use std::io;
+use std::ops::{Index, IndexMut};
+use std::time::Instant;
+
+use mio::net::TcpStream;
+use mio::{Interest, Poll};
+use slab::Slab;
+
+use super::handler::Token;
+use super::reclaim::{Line, Link};
+use crate::limits::{LARGE_STEP_BYTES, PLACES_KEPT, SHRINK_DELAY};
+use crate::reactor::event::Why;
+use crate::reactor::timer_wheel::Deadline;
+use crate::telemetry::Reason;
+
+/// A socket, what the loop knows of it, and what the application does. `S` is a socket.
+#[derive(Debug)]
+pub(crate) struct Slot<C, S = TcpStream> {
+    pub(crate) socket: S,
+    pub(crate) generation: u32,
+    pub(crate) registered: bool,
+    /// It came by a listener aside.
+    pub(crate) aside: bool,
+    pub(crate) run: Run,
+    /// Where it stands among those who make room for others, and between whom.
+    pub(crate) line: Option<Line>,
+    pub(crate) link: Link,
+    pub(crate) deadline: Deadline,
+    pub(crate) conn: C,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Run {
+    /// Waits for an edge.
+    Waiting,
+    /// Waits for an edge, in the middle of a lot: those who want little go first then.
+    WaitingForMore,
+    /// Waits for a wake-up.
+    Parked,
+    /// In the run queue: it stopped for its budget, or the turn's was used up before its step.
+    Again,
+    /// In the run queue: it was parked and woken.
+    Woken,
+    /// Ended; the reap will take it.
+    Ended,
+}
+
+impl Run {
+    /// What it is stepped with when its turn in the run queue comes, if it stands there.
+    pub(super) fn queued_for(self) -> Option<Why> {
+        match self {
+            Self::Again => Some(Why::Again),
+            Self::Woken => Some(Why::Woken),
+            Self::Waiting | Self::WaitingForMore | Self::Parked | Self::Ended => None,
+        }
+    }
+
+    /// How a connection waits whose last step moved so many bytes.
+    pub(super) fn waiting_after(moved: u64) -> Self {
+        match moved {
+            ..LARGE_STEP_BYTES => Self::Waiting,
+            _ => Self::WaitingForMore,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    Close(Reason),
+    Reset(Reason),
+}
+
+impl<C> Slot<C> {
+    /// Once, when its first attempt would block.
+    pub(super) fn register(&mut self, poll: &Poll, token: Token) -> io::Result<()> {
+        if !self.registered {
+            let both = Interest::READABLE | Interest::WRITABLE;
+            poll.registry()
+                .register(&mut self.socket, token.pack(), both)?;
+            self.registered = true;
+        }
+        Ok(())
+    }
+}
+
+/// What the slab allocates for one connection, its own tag included. The type of that is private;
+/// this is the same one.
+pub(super) const fn entry_bytes<C>() -> usize {
+    #[allow(dead_code, reason = "only its size is asked for")]
+    enum Entry<T> {
+        Vacant(usize),
+        Occupied(T),
+    }
+    size_of::<Entry<Option<Slot<C>>>>()
+}
+
+/// The slab. It gives back what it doesn't need: a while after most connections have left, since a
+/// load that comes and goes must not pay for that.
+#[derive(Debug)]
+pub(super) struct Places<C> {
+    /// The first place is nobody's. With it the slab never frees its memory, but only makes it
+    /// smaller: glibc takes the size of a large block that is freed for one that will be wanted
+    /// again, and keeps as much of its heap from then on (M_TRIM_THRESHOLD in mallopt(3)).
+    slab: Slab<Option<Slot<C>>>,
+    shrink_at: Option<Instant>,
+}
+
+/// A key is given to somebody until that one is removed.
+const SOMEBODY: &str = "the key is a connection's";
+
+impl<C> Places<C> {
+    pub(super) fn new() -> Self {
+        let mut slab = Slab::new();
+        slab.insert(None);
+        Self {
+            slab,
+            shrink_at: None,
+        }
+    }
+
+    /// How many are taken.
+    pub(super) fn len(&self) -> usize {
+        self.slab.len() - 1
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.slab.capacity()
+    }
+
+    /// The key that the next one will have.
+    pub(super) fn vacant_key(&self) -> usize {
+        self.slab.vacant_key()
+    }
+
+    pub(super) fn insert(&mut self, slot: Slot<C>) {
+        self.slab.insert(Some(slot));
+    }
+
+    pub(super) fn get(&self, key: usize) -> Option<&Slot<C>> {
+        self.slab.get(key)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, key: usize) -> Option<&mut Slot<C>> {
+        self.slab.get_mut(key)?.as_mut()
+    }
+
+    /// Somebody must be there.
+    pub(super) fn remove(&mut self, key: usize) -> Slot<C> {
+        self.slab.remove(key).expect(SOMEBODY)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Slot<C>)> {
+        let places = self.slab.iter();
+        places.filter_map(|(key, slot)| Some((key, slot.as_ref()?)))
+    }
+
+    /// Connections have left.
+    pub(super) fn have_left(&mut self, now: Instant) {
+        if self.shrink_at.is_none() && self.is_far_too_large() {
+            self.shrink_at = Some(now + SHRINK_DELAY);
+        }
+    }
+
+    /// When [`Places::shrink`] has something to do.
+    pub(super) fn shrink_at(&self) -> Option<Instant> {
+        self.shrink_at
+    }
+
+    /// If it is time and the slab is still too large, it gives back what lies behind the last
+    /// connection. Returns whether it was time.
+    pub(super) fn shrink(&mut self, now: Instant) -> bool {
+        let is_time = self.shrink_at.is_some_and(|at| at <= now);
+        if is_time {
+            self.shrink_at = None;
+            if self.is_far_too_large() {
+                self.slab.shrink_to_fit();
+            }
+        }
+        is_time
+    }
+
+    /// Three quarters of it are vacant. (A slab doubles: right after it grew, half of it is.)
+    fn is_far_too_large(&self) -> bool {
+        self.capacity() > PLACES_KEPT && self.len() <= self.capacity() / 4
+    }
+}
+
+impl<C> Index<usize> for Places<C> {
+    type Output = Slot<C>;
+
+    fn index(&self, key: usize) -> &Slot<C> {
+        self.get(key).expect(SOMEBODY)
+    }
+}
+
+impl<C> IndexMut<usize> for Places<C> {
+    fn index_mut(&mut self, key: usize) -> &mut Slot<C> {
+        self.get_mut(key).expect(SOMEBODY)
+    }
+}

@@ -1,0 +1,111 @@
+//! How things end on the loop: single connections, a drain, everything.
+
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use super::Reactor;
+use super::conn_slab::{End, Run};
+use super::handler::{App, Life, Token};
+use super::listener::Accepting;
+use crate::limits::PLACES_KEPT;
+use crate::reactor::event::Why;
+use crate::sockopt;
+use crate::telemetry::Reason;
+
+impl<C> Reactor<C> {
+    /// Releases what ended in this turn.
+    pub(super) fn reap<A: App<Conn = C>>(&mut self, app: &mut A) {
+        if self.ending.is_empty() {
+            return;
+        }
+        let mut ending = std::mem::take(&mut self.ending);
+        for (token, end) in ending.drain(..) {
+            let slot = self.slots.remove(token.key as usize);
+            let reason = match end {
+                End::Close(reason) => reason,
+                End::Reset(reason) => {
+                    // Without SO_LINGER the close would look like a good end.
+                    let _ = SockRef::from(&slot.socket).set_linger(Some(Duration::ZERO));
+                    reason
+                }
+            };
+            drop(slot.socket);
+            if !slot.aside {
+                self.control.stats.count_ended(reason);
+            }
+            app.ended(slot.conn, token, reason, &mut self.control);
+        }
+        self.ending = ending;
+        self.slots.have_left(self.control.now);
+        for listener in &mut self.listeners {
+            if let Accepting::Resting { .. } = listener.state {
+                listener.state = Accepting::Ready;
+            }
+        }
+    }
+
+    /// A while after most connections have left, their memory goes, too.
+    pub(super) fn give_back(&mut self) {
+        if !self.slots.shrink(self.control.now) {
+            return;
+        }
+        self.run_queue.shrink_to(PLACES_KEPT);
+        self.ending.shrink_to(PLACES_KEPT);
+        if self.slots.len() == 0 {
+            // What the wheel holds still belongs to those who are gone.
+            self.timers.clear();
+        }
+    }
+
+    /// Shuts the door: new SYNs are dropped, while those already let in are accepted still.
+    pub(super) fn begin_drain<A: App<Conn = C>>(&mut self, app: &mut A) {
+        if let Life::DrainAsked { deadline } = self.control.life {
+            let deadline = Some(deadline);
+            self.control.life = Life::Draining { deadline };
+            for listener in self.listeners.iter_mut().filter(|one| !one.aside) {
+                listener.shut(self.control.now);
+            }
+            app.draining();
+            for token in self.open_tokens() {
+                self.step(app, token, Why::Evict);
+            }
+        }
+    }
+
+    /// The drain's deadline: whatever is left has to end in this turn.
+    pub(super) fn end_drain<A: App<Conn = C>>(&mut self, app: &mut A) {
+        self.control.life = Life::Draining { deadline: None };
+        for socket in self
+            .listeners
+            .iter_mut()
+            .filter(|listener| !listener.aside)
+            .filter_map(|listener| listener.socket.take())
+        {
+            let left = sockopt::accept_queue_len(&socket).unwrap_or(0);
+            self.control.stats.left_in_queue += u64::from(left);
+        }
+        self.end_all(app, Reason::DrainDeadline);
+    }
+
+    /// Closes what can be closed well, and resets the rest for this reason.
+    pub(super) fn end_all<A: App<Conn = C>>(&mut self, app: &mut A, reason: Reason) {
+        self.insert_outgoing(app);
+        for token in self.open_tokens() {
+            self.step(app, token, Why::Stop(reason));
+            if self.run_of(token) != Some(Run::Ended) {
+                self.doom(token, End::Reset(reason));
+            }
+        }
+    }
+
+    /// All connections that have not ended.
+    fn open_tokens(&self) -> Vec<Token> {
+        let open = self.slots.iter().filter(|(_, slot)| slot.run != Run::Ended);
+        open.map(|(key, slot)| Token {
+            key: key as u32,
+            generation: slot.generation,
+        })
+        .collect()
+    }
+}

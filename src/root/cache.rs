@@ -1,0 +1,536 @@
+//! Files that were asked for before, kept by name: small ones with their bytes, longer ones open.
+//!
+//! What is kept is invalidated by events, not by age: a request whose last byte arrived after a
+//! change sees the change. Four rules hold that up:
+//!
+//! - Watch, then look. A thread watches every directory on the way and the file itself (inotify(7)),
+//!   each by its handle, and follows no link. Only when the cache knows the watches does the loop read
+//!   the file's state and bytes. A hard link elsewhere shows only on the file itself.
+//! - Every look-up first reads the inotify descriptor to its end. The kernel queues an event before
+//!   the call that made the change returns, so what was changed before the request was sent is in
+//!   there. If there is more than a look-up may read, everything is forgotten.
+//! - What came while a name's watches were being made is taken in once more when they are known.
+//! - What events can't tell is not kept: files on other machines or in other processes, names with a
+//!   symbolic link on the way. Writes through a mapping and new mounts make no event, so whatever was
+//!   looked at more than a second ago is looked at anew.
+//!
+//! Nobody waits for the cache: a request whose name it doesn't have is answered by a plain look-up.
+
+mod watch_thread;
+mod watches;
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::TryRecvError;
+use std::time::Instant;
+
+use lru::LruCache;
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader};
+use rustix::io::Errno;
+
+use super::containment::Beneath;
+use crate::file::Kind;
+use crate::limits::{
+    CACHE_AGAIN, CACHE_EVENTS_MAX, CACHE_FILE_BYTES, CACHE_FORGOTTEN_MAX, CACHE_FRESH,
+    CACHE_GHOST_BYTES, CACHE_IDLE, CACHE_NAMES_MAX, CACHE_SPARE_SHARE, CACHED_CONTENTS_BYTES_MAX,
+    INOTIFY_BUFFER_BYTES, NAME_BYTES_MAX,
+};
+use crate::protocol::{Inode, OpenFile};
+
+use watch_thread::{Task, WatchThread, Way};
+use watches::Watches;
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes of memory for all: contents, names, watches and what keeps them together.
+    pub bytes_max: usize,
+    /// Files that are kept open.
+    pub open_max: usize,
+}
+
+/// The cache of one root.
+#[derive(Debug)]
+pub struct Cache {
+    inotify: Arc<OwnedFd>,
+    bounds: Bounds,
+    /// Names that are watched: components with single slashes between them.
+    files: LruCache<Rc<[u8]>, Watched>,
+    /// Of the contents and the entries of `files`.
+    file_bytes: usize,
+    open: usize,
+    /// When anybody last asked for anything.
+    asked_at: Option<Instant>,
+    /// Names of files that are not watched.
+    ghosts: LruCache<Rc<[u8]>, Ghost>,
+    ghost_bytes: usize,
+    watches: Watches,
+    /// Begun with the first name that is worth watching.
+    thread: Option<WatchThread>,
+    pending: Option<Pending>,
+    /// When events were lost, or there were too many.
+    lost_at: Option<Instant>,
+}
+
+/// A name that is watched.
+#[derive(Debug)]
+struct Watched {
+    /// What is watched under this name.
+    inode: Inode,
+    /// It, once it was looked at.
+    file: Option<Rc<OpenFile>>,
+    looked_at: Instant,
+}
+
+/// Why a name isn't watched. Most names are asked for once.
+#[derive(Clone, Copy, Debug)]
+enum Ghost {
+    /// It was asked for.
+    Asked { at: Instant },
+    /// It can't be kept; perhaps later.
+    Unfit { found: Instant },
+}
+
+/// A name that the thread is watching.
+#[derive(Debug)]
+struct Pending {
+    name: Rc<[u8]>,
+    asked_at: Instant,
+    /// What has come since.
+    events: Vec<Event>,
+    /// Something may have come that is not among them.
+    is_void: bool,
+}
+
+/// Something has changed: what is watched, or an entry of it.
+#[derive(Debug)]
+struct Event {
+    watch: i32,
+    entry: Option<Box<[u8]>>,
+}
+
+impl Cache {
+    /// Keeps nothing yet.
+    ///
+    /// # Errors
+    /// There is no inotify instance: no descriptor, or the user's limit is reached.
+    pub fn new(bounds: Bounds) -> io::Result<Self> {
+        let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+        Ok(Self {
+            inotify: Arc::new(inotify),
+            bounds,
+            files: LruCache::unbounded(),
+            file_bytes: 0,
+            open: 0,
+            asked_at: None,
+            ghosts: LruCache::unbounded(),
+            ghost_bytes: 0,
+            watches: Watches::new(bounds.bytes_max / CACHE_SPARE_SHARE),
+            thread: None,
+            pending: None,
+            lost_at: None,
+        })
+    }
+
+    /// The file of a name, after every change so far was taken in.
+    pub fn get(&mut self, name: &[u8], now: Instant) -> Option<Rc<OpenFile>> {
+        self.asked_at = Some(now);
+        self.take_way();
+        self.take_events(now);
+        let watched = self.files.get(name)?;
+        let age = now.saturating_duration_since(watched.looked_at);
+        if age < CACHE_FRESH {
+            let file = watched.file.as_ref();
+            return file.filter(|file| !file.gains_by_a_look()).cloned();
+        }
+        if age >= CACHE_AGAIN {
+            self.release(name);
+        }
+        None
+    }
+
+    /// A plain look-up, after [`Cache::get`], has found a file under a name. `is_new`: it was opened
+    /// just now, and not by a helper some time ago. Returns what is to be sent in its place.
+    pub fn found(
+        &mut self,
+        root: &Arc<Beneath>,
+        name: &[u8],
+        file: &Rc<OpenFile>,
+        is_new: bool,
+        now: Instant,
+    ) -> Option<Rc<OpenFile>> {
+        if let Some(watched) = self.files.peek(name) {
+            if !is_new {
+                return None;
+            }
+            if watched.inode == file.inode() {
+                return self.keep(name, file, now);
+            }
+            self.forget(name);
+        }
+        let since = |then| now.saturating_duration_since(then);
+        match self.ghosts.get(name).copied() {
+            Some(Ghost::Asked { at }) if since(at) < CACHE_AGAIN => self.watch(root, name, now),
+            Some(Ghost::Unfit { found }) if since(found) < CACHE_FRESH => {}
+            _ if self.may_keep(file) && is_canonical(name) => {
+                self.add_ghost(name, Ghost::Asked { at: now });
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn may_keep(&self, file: &OpenFile) -> bool {
+        let is_local = |kind| kind != Kind::Foreign;
+        file.disk().is_some_and(|disk| is_local(disk.kind()))
+            && (self.fits(file) || self.bounds.open_max > 0)
+    }
+
+    /// Whether a file is kept with its contents.
+    fn fits(&self, file: &OpenFile) -> bool {
+        let most = CACHED_CONTENTS_BYTES_MAX.min(self.bounds.bytes_max as u64);
+        file.length() <= most
+    }
+
+    /// Keeps a file that is watched, if that takes no wait for a disk.
+    fn keep(&mut self, name: &[u8], file: &Rc<OpenFile>, now: Instant) -> Option<Rc<OpenFile>> {
+        let file = if self.fits(file) {
+            Rc::new(file.read_contents()?)
+        } else {
+            Rc::clone(file)
+        };
+        let watched = self.files.get_mut(name)?;
+        watched.looked_at = now;
+        let before = watched.file.replace(Rc::clone(&file));
+        self.discount(before.as_deref());
+        match file.contents() {
+            Some(contents) => self.file_bytes += contents.len(),
+            None => self.open += 1,
+        }
+        self.shrink();
+        Some(file)
+    }
+
+    /// Closes the files that are kept open, for others who need descriptors. Says whether there
+    /// were any.
+    pub fn close_files(&mut self) -> bool {
+        if self.open == 0 {
+            return false;
+        }
+        let is_open = |watched: &Watched| {
+            let file = watched.file.as_ref();
+            file.is_some_and(|file| file.contents().is_none())
+        };
+        let open = self.files.iter().filter(|(_, watched)| is_open(watched));
+        let names: Vec<_> = open.map(|(name, _)| Rc::clone(name)).collect();
+        for name in &names {
+            self.release(name);
+        }
+        self.send_removed();
+        !names.is_empty()
+    }
+
+    /// Closes what is kept open when nobody has asked for anything for a while: a file that was
+    /// removed keeps its place on the disk as long as it is open, and nobody looks for events.
+    /// Returns when that will be.
+    pub fn rest(&mut self, now: Instant) -> Option<Instant> {
+        if self.open == 0 {
+            return None;
+        }
+        let at = self.asked_at? + CACHE_IDLE;
+        if now < at {
+            return Some(at);
+        }
+        self.close_files();
+        None
+    }
+
+    /// Forgets everything: another folder is the root now, or events were lost.
+    pub fn clear(&mut self) {
+        // To empty a table takes longer than to drop it.
+        self.files = LruCache::unbounded();
+        (self.file_bytes, self.open) = (0, 0);
+        self.ghosts = LruCache::unbounded();
+        self.ghost_bytes = 0;
+        if let Some(pending) = &mut self.pending {
+            pending.is_void = true;
+            pending.events.clear();
+        }
+        let watches = self.watches.take_all();
+        if let Some(thread) = &self.thread {
+            thread.send(Task::Clear(watches));
+        }
+    }
+
+    // ---- what it takes ----
+
+    fn bytes(&self) -> usize {
+        self.file_bytes + self.ghost_bytes + self.watches.bytes()
+    }
+
+    /// Makes room, and has the thread remove the watches that are left over.
+    fn shrink(&mut self) {
+        let Bounds {
+            bytes_max,
+            open_max,
+        } = self.bounds;
+        while self.ghosts.len() > CACHE_NAMES_MAX
+            || self.ghost_bytes > bytes_max / CACHE_SPARE_SHARE
+        {
+            let Some((name, _)) = self.ghosts.pop_lru() else {
+                break;
+            };
+            self.ghost_bytes -= ghost_bytes(&name);
+        }
+        while self.bytes() > bytes_max || self.open > open_max || self.files.len() > CACHE_NAMES_MAX
+        {
+            if let Some((name, watched)) = self.files.pop_lru() {
+                self.removed(&name, &watched);
+                self.watches.remove(&name);
+                self.watches.left(&name);
+            } else if !self.watches.remove_idle() {
+                break;
+            }
+        }
+        self.send_removed();
+    }
+
+    fn send_removed(&mut self) {
+        let removed = self.watches.take_removed();
+        if let Some(thread) = &self.thread
+            && !removed.is_empty()
+        {
+            thread.send(Task::Remove(removed));
+        }
+    }
+
+    fn discount(&mut self, file: Option<&OpenFile>) {
+        match file.map(OpenFile::contents) {
+            Some(Some(contents)) => self.file_bytes -= contents.len(),
+            Some(None) => self.open -= 1,
+            None => {}
+        }
+    }
+
+    fn removed(&mut self, name: &[u8], watched: &Watched) {
+        self.file_bytes -= name.len() + CACHE_FILE_BYTES;
+        self.discount(watched.file.as_deref());
+    }
+
+    fn add_ghost(&mut self, name: &[u8], ghost: Ghost) {
+        if self.ghosts.put(name.into(), ghost).is_none() {
+            self.ghost_bytes += ghost_bytes(name);
+            self.shrink();
+        }
+    }
+
+    /// Keeps and watches a name no more.
+    fn release(&mut self, name: &[u8]) {
+        if let Some(watched) = self.files.pop(name) {
+            self.removed(name, &watched);
+        }
+        self.watches.remove(name);
+        self.watches.left(name);
+    }
+
+    /// Forgets a path and everything beneath it; if that is much, everything.
+    fn forget(&mut self, path: &[u8]) {
+        let watched = self.watches.at_or_beneath(path, CACHE_FORGOTTEN_MAX + 1);
+        if watched.len() > CACHE_FORGOTTEN_MAX {
+            self.clear();
+            return;
+        }
+        for path in &watched {
+            if let Some(watched) = self.files.pop(path) {
+                self.removed(path, &watched);
+            }
+            self.watches.remove(path);
+        }
+        if !watched.is_empty() {
+            self.watches.left(path);
+        }
+    }
+
+    // ---- events ----
+
+    fn take_events(&mut self, now: Instant) {
+        let is_awaited = |pending: &Pending| !pending.is_void;
+        if self.watches.is_empty() && !self.pending.as_ref().is_some_and(is_awaited) {
+            // Nothing is watched for that could have changed.
+            return;
+        }
+        let mut events = Vec::new();
+        if !self.read_events(&mut events) {
+            self.lost_at = Some(now);
+            self.clear();
+            return;
+        }
+        if events.is_empty() {
+            return;
+        }
+        for event in &events {
+            self.take_event(event);
+        }
+        if let Some(pending) = &mut self.pending {
+            pending.events.append(&mut events);
+            if pending.events.len() > CACHE_EVENTS_MAX {
+                pending.is_void = true;
+                pending.events.clear();
+            }
+        }
+        self.send_removed();
+    }
+
+    /// Reads all events that are queued. Says whether they are all.
+    fn read_events(&self, into: &mut Vec<Event>) -> bool {
+        let mut buffer = [MaybeUninit::uninit(); INOTIFY_BUFFER_BYTES];
+        let mut reader = Reader::new(&*self.inotify, &mut buffer);
+        while into.len() < CACHE_EVENTS_MAX {
+            match reader.next() {
+                Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => return false,
+                Ok(event) => into.push(Event {
+                    watch: event.wd(),
+                    entry: event.file_name().map(|name| name.to_bytes().into()),
+                }),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return true,
+                // Without events nothing that is kept can be trusted.
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    /// Forgets what an event means: what is watched itself, or its entry. A watch that the kernel
+    /// has removed is told as an event of what it watched, too.
+    fn take_event(&mut self, event: &Event) {
+        let paths = self.watches.paths(event.watch, CACHE_FORGOTTEN_MAX + 1);
+        if paths.len() > CACHE_FORGOTTEN_MAX {
+            self.clear();
+            return;
+        }
+        for path in paths {
+            match &event.entry {
+                None => self.forget(&path),
+                Some(entry) if path.is_empty() => self.forget(entry),
+                Some(entry) => self.forget(&[&path, &b"/"[..], entry].concat()),
+            }
+        }
+    }
+
+    // ---- watching ----
+
+    /// Has the thread watch a name, if it has time.
+    fn watch(&mut self, root: &Arc<Beneath>, name: &[u8], now: Instant) {
+        let is_recent = |then| now.saturating_duration_since(then) < CACHE_FRESH;
+        if self.pending.is_some() || self.lost_at.is_some_and(is_recent) {
+            return;
+        }
+        let thread = match &mut self.thread {
+            Some(thread) => thread,
+            none => match WatchThread::start(Arc::clone(&self.inotify)) {
+                Ok(thread) => none.insert(thread),
+                Err(error) => {
+                    log::debug!("no thread for watches, so nothing is kept: {error}");
+                    return;
+                }
+            },
+        };
+        thread.send(Task::Watch {
+            root: Arc::clone(root),
+            name: name.into(),
+        });
+        self.pending = Some(Pending {
+            name: name.into(),
+            asked_at: now,
+            events: Vec::new(),
+            is_void: false,
+        });
+    }
+
+    /// What has come of the watches that are being made.
+    fn take_way(&mut self) {
+        let (Some(thread), Some(_)) = (&self.thread, &self.pending) else {
+            return;
+        };
+        match thread.take() {
+            Ok(way) => self.note_way(&way),
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => {
+                // The next name has another one begun.
+                self.thread = None;
+                self.pending = None;
+                self.clear();
+            }
+        }
+    }
+
+    fn note_way(&mut self, way: &Way) {
+        let Some(pending) = self.pending.take() else {
+            return;
+        };
+        let (name, at) = (&pending.name, pending.asked_at);
+        match way.file {
+            Some(inode) if !pending.is_void => {
+                for &(end, watch) in &way.watches {
+                    self.note_watch(&name[..end], watch);
+                }
+                for event in &pending.events {
+                    self.take_event(event);
+                }
+                if self.watches.of(name).is_some() {
+                    self.add_file(name, inode, at);
+                }
+            }
+            Some(_) => {}
+            None => self.add_ghost(name, Ghost::Unfit { found: at }),
+        }
+        for &(_, watch) in &way.watches {
+            self.watches.remove_unless_known(watch);
+        }
+        self.shrink();
+    }
+
+    fn note_watch(&mut self, path: &[u8], watch: i32) {
+        match self.watches.of(path) {
+            Some(before) if before == watch => return,
+            // Something else has this path now: the event of that is queued.
+            Some(_) => self.forget(path),
+            None => {}
+        }
+        self.watches.add(path, watch);
+    }
+
+    fn add_file(&mut self, name: &Rc<[u8]>, inode: Inode, looked_at: Instant) {
+        if self.ghosts.pop(&**name).is_some() {
+            self.ghost_bytes -= ghost_bytes(name);
+        }
+        let watched = Watched {
+            inode,
+            file: None,
+            looked_at,
+        };
+        match self.files.put(Rc::clone(name), watched) {
+            Some(before) => self.discount(before.file.as_deref()),
+            None => self.file_bytes += name.len() + CACHE_FILE_BYTES,
+        }
+    }
+}
+
+fn ghost_bytes(name: &[u8]) -> usize {
+    name.len() + CACHE_GHOST_BYTES
+}
+
+/// Whether a path is the only way to write it, and short enough to be remembered.
+fn is_canonical(name: &[u8]) -> bool {
+    name.len() <= NAME_BYTES_MAX
+        && !name
+            .split(|&byte| byte == b'/')
+            .any(|component| component.is_empty() || component == b".")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,723 @@
+//! Every way in which a name may come to mean other bytes, and what is kept, watched and dropped.
+
+use super::*;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
+use std::path::Path;
+
+use crate::file::Opened;
+use crate::limits::{CACHE_IDLE_DIRECTORIES_MAX, CACHE_WATCH_BYTES};
+use crate::protocol::{Body, Brought, Piece};
+use crate::root::{Found, LookupError, Root};
+
+const BOUNDS: Bounds = Bounds {
+    bytes_max: 1024 * 1024,
+    open_max: 16,
+};
+
+fn root(folder: &Path) -> Root {
+    let mut root = Root::open(folder, false).unwrap();
+    root.set_cache(BOUNDS).unwrap();
+    root
+}
+
+fn beneath(path: &Path) -> Arc<Beneath> {
+    Arc::new(Beneath::open(path, false).unwrap())
+}
+
+impl Cache {
+    /// Waits for the watches that are being made.
+    fn settle(&mut self) {
+        if self.pending.is_some() {
+            let way = self.thread.as_ref().expect("it has begun").wait();
+            self.note_way(&way);
+        }
+    }
+
+    /// Asks for a name as often as it takes to keep it, if it can be kept.
+    fn load(&mut self, root: &Arc<Beneath>, name: &[u8], now: Instant) -> Option<Rc<OpenFile>> {
+        for _ in 0..2 {
+            if let Some(file) = self.ask(root, name, now) {
+                return Some(file);
+            }
+            self.settle();
+        }
+        self.ask(root, name, now)
+    }
+
+    /// Whether a file is kept, after all changes so far, and was looked at within the last second. A
+    /// young one may be looked at anew all the same.
+    fn has(&mut self, name: &[u8], now: Instant) -> bool {
+        self.get(name, now);
+        let watched = self.files.peek(name);
+        watched
+            .is_some_and(|watched| watched.file.is_some() && now - watched.looked_at < CACHE_FRESH)
+    }
+
+    /// Asks once. Returns what comes from the cache, or is put there.
+    fn ask(&mut self, root: &Arc<Beneath>, name: &[u8], now: Instant) -> Option<Rc<OpenFile>> {
+        self.get(name, now).or_else(|| {
+            let Ok(Opened::File(file)) = root.find(name) else {
+                return None;
+            };
+            self.found(root, name, &Rc::new(file), true, now)
+        })
+    }
+}
+
+/// Looks a name up; what that begins is over then.
+fn look(root: &mut Root, name: &str) -> Result<Rc<OpenFile>, LookupError> {
+    let found = root.lookup(name.as_bytes(), &[]);
+    root.cache().settle();
+    found
+}
+
+/// What a look-up brings.
+fn served(root: &mut Root, name: &str) -> Option<Vec<u8>> {
+    match look(root, name) {
+        Ok(file) => Some(match Body::File(file).piece(0) {
+            Piece::Bytes(bytes) => bytes.to_vec(),
+            Piece::File { file, length, .. } => {
+                let mut bytes = vec![0; length as usize];
+                file.file().read_exact_at(&mut bytes, 0).unwrap();
+                bytes
+            }
+        }),
+        Err(LookupError::Refused(_)) => None,
+        Err(error) => panic!("{name}: {error:?}"),
+    }
+}
+
+/// Whether two looks bring the same. A young file is looked at anew when the clock has moved on, which
+/// may be between them, but not each time.
+fn is_kept(root: &mut Root, name: &str) -> bool {
+    let mut look = || look(root, name).unwrap();
+    (0..3).any(|_| {
+        let (_, first, second) = (look(), look(), look());
+        first.contents().is_some() && Rc::ptr_eq(&first, &second)
+    })
+}
+
+#[test]
+fn what_is_asked_for_twice_is_kept() {
+    let at = tempfile::tempdir().unwrap();
+    fs::create_dir_all(at.path().join("a/b")).unwrap();
+    fs::write(at.path().join("a/b/c"), b"deep").unwrap();
+    let mut root = root(at.path());
+    let first = look(&mut root, "a/b/c").unwrap();
+    assert_eq!(first.contents(), None, "once is not often");
+    for name in ["a/b/c", "/a/b/c"] {
+        assert!(is_kept(&mut root, name), "{name}");
+    }
+    // The same file by other spellings is looked up each time.
+    for name in ["a//b/c", "a/b//c"] {
+        assert!(!is_kept(&mut root, name), "{name}");
+        assert_eq!(served(&mut root, name).unwrap(), b"deep");
+    }
+}
+
+type Change = (&'static str, fn(&Path));
+
+/// Every way in which a name may come to mean other bytes, beneath the root `at/root`.
+const CHANGES: &[Change] = &[
+    ("overwritten in place", |at| {
+        fs::write(at.join("root/a/b/file"), b"other").unwrap();
+    }),
+    ("made longer", |at| {
+        let path = at.join("root/a/b/file");
+        let mut file = File::options().append(true).open(path).unwrap();
+        io::Write::write_all(&mut file, b"more").unwrap();
+    }),
+    ("truncated", |at| {
+        let path = at.join("root/a/b/file");
+        File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_len(1)
+            .unwrap();
+    }),
+    ("written by another name outside", |at| {
+        fs::write(at.join("outside"), b"linked").unwrap();
+    }),
+    ("replaced by rename", |at| {
+        fs::write(at.join("root/new"), b"renamed").unwrap();
+        fs::rename(at.join("root/new"), at.join("root/a/b/file")).unwrap();
+    }),
+    ("removed", |at| {
+        fs::remove_file(at.join("root/a/b/file")).unwrap()
+    }),
+    ("renamed", |at| {
+        fs::rename(at.join("root/a/b/file"), at.join("root/a/b/else")).unwrap();
+    }),
+    ("made a link", |at| {
+        fs::write(at.join("root/a/b/target"), b"target").unwrap();
+        fs::remove_file(at.join("root/a/b/file")).unwrap();
+        symlink("target", at.join("root/a/b/file")).unwrap();
+    }),
+    ("its folder renamed", |at| {
+        fs::rename(at.join("root/a/b"), at.join("root/a/c")).unwrap();
+    }),
+    ("a folder above replaced", |at| {
+        fs::create_dir_all(at.join("root/n/b")).unwrap();
+        fs::write(at.join("root/n/b/file"), b"new tree").unwrap();
+        fs::rename(at.join("root/a"), at.join("root/old")).unwrap();
+        fs::rename(at.join("root/n"), at.join("root/a")).unwrap();
+    }),
+    ("a folder above exchanged", |at| {
+        fs::create_dir_all(at.join("n/b")).unwrap();
+        fs::write(at.join("n/b/file"), b"exchanged").unwrap();
+        let (one, other) = (at.join("n"), at.join("root/a"));
+        let flags = rustix::fs::RenameFlags::EXCHANGE;
+        rustix::fs::renameat_with(rustix::fs::CWD, one, rustix::fs::CWD, other, flags).unwrap();
+    }),
+    ("a folder above made a link", |at| {
+        fs::rename(at.join("root/a"), at.join("root/real")).unwrap();
+        symlink("real", at.join("root/a")).unwrap();
+        fs::write(at.join("root/real/b/file"), b"behind a link").unwrap();
+    }),
+    ("all removed and made anew", |at| {
+        fs::remove_dir_all(at.join("root/a")).unwrap();
+        fs::create_dir_all(at.join("root/a/b")).unwrap();
+        fs::write(at.join("root/a/b/file"), b"anew").unwrap();
+    }),
+];
+
+#[test]
+fn every_change_shows_at_once() {
+    for size in [10, CACHED_CONTENTS_BYTES_MAX as usize + 1] {
+        for (how, change) in CHANGES {
+            let at = tempfile::tempdir().unwrap();
+            let path = at.path().join("root/a/b/file");
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, vec![b'x'; size]).unwrap();
+            fs::hard_link(&path, at.path().join("outside")).unwrap();
+            let mut root = root(&at.path().join("root"));
+            for _ in 0..3 {
+                assert_eq!(look(&mut root, "a/b/file").unwrap().length(), size as u64);
+            }
+            // Once more after each: what is loaded anew is watched anew.
+            for round in 0..2 {
+                if round == 0 {
+                    change(at.path());
+                } else if path.exists() {
+                    fs::write(&path, b"again").unwrap();
+                }
+                for _ in 0..3 {
+                    let stat = fs::read(&path).ok();
+                    let length = look(&mut root, "a/b/file").ok().map(|file| file.length());
+                    assert_eq!(
+                        length,
+                        stat.as_ref().map(|bytes| bytes.len() as u64),
+                        "{how}"
+                    );
+                    if stat.as_ref().is_some_and(|bytes| bytes.len() < size) {
+                        assert_eq!(served(&mut root, "a/b/file"), stat, "{how}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mode_that_changes_shows_at_once() {
+    let at = tempfile::tempdir().unwrap();
+    fs::create_dir(at.path().join("folder")).unwrap();
+    fs::write(at.path().join("folder/file"), b"x").unwrap();
+    let mut root = root(at.path());
+    for path in ["folder/file", "folder"] {
+        look(&mut root, "folder/file").unwrap();
+        assert!(is_kept(&mut root, "folder/file"));
+        let before = look(&mut root, "folder/file").unwrap();
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(at.path().join(path), mode).unwrap();
+        let after = look(&mut root, "folder/file").unwrap();
+        assert!(!Rc::ptr_eq(&before, &after), "{path}");
+    }
+}
+
+#[test]
+fn a_name_with_a_link_on_the_way_is_looked_up_each_time() {
+    let at = tempfile::tempdir().unwrap();
+    fs::create_dir(at.path().join("real")).unwrap();
+    fs::write(at.path().join("real/file"), b"one").unwrap();
+    symlink("real", at.path().join("folder")).unwrap();
+    symlink("real/file", at.path().join("link")).unwrap();
+    let mut root = root(at.path());
+    for name in ["folder/file", "link"] {
+        look(&mut root, name).unwrap();
+        assert!(!is_kept(&mut root, name), "{name}");
+    }
+}
+
+/// The moment of a change, beside those between two look-ups.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    /// While the thread watches, or before.
+    Unsettled,
+    /// The thread has watched the name, and the loop doesn't know.
+    Watched,
+    /// The same, and other names were asked for in between.
+    WatchedAndSeen,
+    /// The watches are known, nothing was read.
+    Noted,
+}
+
+#[test]
+fn a_change_while_a_name_is_being_watched_shows_at_once() {
+    use Moment::{Noted, Unsettled, Watched, WatchedAndSeen};
+    for moment in [Unsettled, Watched, WatchedAndSeen, Noted] {
+        for (how, change) in CHANGES {
+            let at = tempfile::tempdir().unwrap();
+            let path = at.path().join("root/a/b/file");
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, b"before").unwrap();
+            fs::hard_link(&path, at.path().join("outside")).unwrap();
+            let mut root = root(&at.path().join("root"));
+            for _ in 0..2 {
+                root.lookup(b"a/b/file", &[]).unwrap();
+            }
+            let cache = root.cache();
+            assert!(cache.pending.is_some());
+            let way = match moment {
+                Watched | WatchedAndSeen => Some(cache.thread.as_ref().unwrap().wait()),
+                Unsettled => None,
+                Noted => {
+                    cache.settle();
+                    None
+                }
+            };
+            change(at.path());
+            if let WatchedAndSeen = moment {
+                cache.get(b"another", Instant::now());
+                let pending = cache.pending.as_ref().unwrap();
+                assert!(!pending.events.is_empty(), "{how}");
+            }
+            if let Some(way) = way {
+                cache.note_way(&way);
+            }
+            let stat = fs::read(&path).ok();
+            for _ in 0..4 {
+                assert_eq!(served(&mut root, "a/b/file"), stat, "{how}, {moment:?}");
+            }
+            // In the meantime it may have been nothing that can be kept.
+            let can_be_kept = !how.ends_with("made a link") && !matches!(moment, Unsettled);
+            if stat.is_some() && can_be_kept {
+                assert!(is_kept(&mut root, "a/b/file"), "{how}, {moment:?}");
+                fs::write(&path, b"again").unwrap();
+                assert_eq!(served(&mut root, "a/b/file").unwrap(), b"again", "{how}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_looked_at_a_second_ago_is_looked_at_anew() {
+    let at = tempfile::tempdir().unwrap();
+    fs::write(at.path().join("file"), b"x").unwrap();
+    let (root, start) = (beneath(at.path()), Instant::now());
+    let mut cache = Cache::new(BOUNDS).unwrap();
+    cache.load(&root, b"file", start).unwrap();
+    let almost = start + CACHE_FRESH - std::time::Duration::from_millis(1);
+    assert!(cache.has(b"file", almost));
+    let then = start + CACHE_FRESH;
+    assert!(cache.get(b"file", then).is_none());
+    // Nothing has to be watched for that.
+    assert!(cache.ask(&root, b"file", then).is_some());
+    assert!(cache.pending.is_none() && cache.has(b"file", then));
+    let inode = cache.files.peek(&b"file"[..]).unwrap().inode;
+    // What a mount hides makes no event.
+    cache.files.get_mut(&b"file"[..]).unwrap().inode = (0, 0);
+    let later = then + CACHE_FRESH;
+    assert!(cache.ask(&root, b"file", later).is_none());
+    assert!(cache.files.is_empty() && cache.file_bytes == 0);
+    assert!(cache.load(&root, b"file", later).is_some());
+    assert_eq!(cache.files.peek(&b"file"[..]).unwrap().inode, inode);
+}
+
+#[test]
+fn the_least_recently_used_make_room_and_leave_no_watch() {
+    let at = tempfile::tempdir().unwrap();
+    let (root, now) = (beneath(at.path()), Instant::now());
+    // Room for two files, their folders, and the root.
+    let bytes_max = 2 * (100 + CACHE_FILE_BYTES) + 5 * CACHE_WATCH_BYTES + 200;
+    let bounds = Bounds {
+        bytes_max,
+        open_max: 2,
+    };
+    let mut cache = Cache::new(bounds).unwrap();
+    for number in 0..10 {
+        let name = format!("{number}/file");
+        fs::create_dir(at.path().join(number.to_string())).unwrap();
+        fs::write(at.path().join(&name), [7; 100]).unwrap();
+        cache.load(&root, name.as_bytes(), now).unwrap();
+    }
+    assert_eq!((cache.files.len(), cache.watches.len()), (2, 5));
+    assert!(cache.bytes() <= bytes_max);
+    until_watched(&cache, 5);
+    cache.clear();
+    until_watched(&cache, 0);
+    assert_eq!((cache.files.len(), cache.bytes(), cache.open), (0, 0, 0));
+}
+
+/// Waits until the kernel has so many watches.
+fn until_watched(cache: &Cache, count: usize) {
+    let path = format!("/proc/self/fdinfo/{}", cache.inotify.as_raw_fd());
+    let watched = || {
+        fs::read_to_string(&path)
+            .unwrap()
+            .matches("inotify wd:")
+            .count()
+    };
+    while watched() != count {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn files_kept_open_are_few_and_closed_for_others() {
+    let at = tempfile::tempdir().unwrap();
+    let (root, now) = (beneath(at.path()), Instant::now());
+    let bounds = Bounds {
+        open_max: 2,
+        ..BOUNDS
+    };
+    let mut cache = Cache::new(bounds).unwrap();
+    for name in ["1", "2", "3"] {
+        let file = File::create(at.path().join(name)).unwrap();
+        file.set_len(CACHED_CONTENTS_BYTES_MAX + 1).unwrap();
+        cache.load(&root, name.as_bytes(), now).unwrap();
+    }
+    assert_eq!((cache.files.len(), cache.open), (2, 2));
+    assert!(cache.close_files());
+    assert_eq!((cache.files.len(), cache.open), (0, 0));
+    assert!(!cache.close_files());
+}
+
+#[test]
+fn what_is_asked_for_again_long_after_is_not_kept() {
+    let at = tempfile::tempdir().unwrap();
+    fs::write(at.path().join("file"), b"x").unwrap();
+    let (root, start) = (beneath(at.path()), Instant::now());
+    let mut cache = Cache::new(BOUNDS).unwrap();
+    let (loaded, again) = (start + CACHE_AGAIN, start + 2 * CACHE_AGAIN);
+    for at in [start, loaded] {
+        assert!(cache.ask(&root, b"file", at).is_none() && cache.pending.is_none());
+    }
+    assert!(cache.ask(&root, b"file", loaded).is_none() && cache.pending.is_some());
+    cache.settle();
+    assert!(cache.ask(&root, b"file", loaded).is_some());
+    assert!(cache.ask(&root, b"file", again).is_none() && cache.pending.is_none());
+    assert!(cache.files.is_empty());
+    // The root.
+    until_watched(&cache, 1);
+}
+
+#[test]
+fn nothing_is_kept_open_for_nobody() {
+    let at = tempfile::tempdir().unwrap();
+    let long = CACHED_CONTENTS_BYTES_MAX + 1;
+    for (name, length) in [("short", 1), ("long", long)] {
+        File::create(at.path().join(name))
+            .unwrap()
+            .set_len(length)
+            .unwrap();
+    }
+    let (root, start) = (beneath(at.path()), Instant::now());
+    let mut cache = Cache::new(BOUNDS).unwrap();
+    cache.load(&root, b"short", start).unwrap();
+    assert_eq!(cache.rest(start), None, "it isn't open");
+    let asked = start + std::time::Duration::from_millis(1);
+    cache.load(&root, b"long", asked).unwrap();
+    let then = asked + CACHE_IDLE;
+    assert_eq!(cache.rest(start + CACHE_IDLE), Some(then));
+    assert_eq!(cache.open, 1);
+    assert_eq!(cache.rest(then), None);
+    assert_eq!((cache.open, cache.files.len()), (0, 1));
+    // The short file, and the root.
+    assert_eq!(cache.watches.len(), 2);
+}
+
+#[test]
+fn a_file_that_is_gone_leaves_no_watch() {
+    for open_max in [0, 16] {
+        let at = tempfile::tempdir().unwrap();
+        let (root, now) = (beneath(at.path()), Instant::now());
+        let mut cache = Cache::new(Bounds { open_max, ..BOUNDS }).unwrap();
+        let size = match open_max {
+            0 => 1,
+            _ => CACHED_CONTENTS_BYTES_MAX + 1,
+        };
+        for number in 0..2 * CACHE_IDLE_DIRECTORIES_MAX {
+            let name = format!("{number}/in/file");
+            let path = at.path().join(&name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            File::create(&path).unwrap().set_len(size).unwrap();
+            let load = cache.load(&root, name.as_bytes(), now);
+            assert!(load.is_some());
+            fs::remove_file(&path).unwrap();
+            assert!(cache.get(name.as_bytes(), now).is_none());
+        }
+        assert!(cache.files.is_empty());
+        // Directories in which nothing is watched, and those on the way.
+        let watched = cache.watches.len();
+        let most = 2 * (BOUNDS.bytes_max / CACHE_SPARE_SHARE / CACHE_WATCH_BYTES) + 1;
+        assert!(watched > most / 2 && watched <= most, "{watched}");
+        until_watched(&cache, watched);
+        cache.clear();
+        until_watched(&cache, 0);
+    }
+}
+
+#[test]
+fn a_folder_that_is_asked_for_as_a_file_is_watched_as_before() {
+    let at = tempfile::tempdir().unwrap();
+    fs::create_dir(at.path().join("folder")).unwrap();
+    fs::write(at.path().join("folder/file"), b"x").unwrap();
+    let (root, now) = (beneath(at.path()), Instant::now());
+    let mut cache = Cache::new(BOUNDS).unwrap();
+    assert!(cache.load(&root, b"folder/file", now).is_some());
+    // It was a file when it was asked for.
+    cache.watch(&root, b"folder", now);
+    cache.settle();
+    assert_eq!(cache.watches.len(), 3);
+    cache.take_events(now);
+    fs::write(at.path().join("folder/new"), b"").unwrap();
+    let mut buffer = [MaybeUninit::uninit(); INOTIFY_BUFFER_BYTES];
+    let event = Reader::new(&*cache.inotify, &mut buffer)
+        .next()
+        .map(|event| event.events());
+    assert_eq!(event, Ok(ReadFlags::CREATE));
+}
+
+#[test]
+fn what_is_not_there_is_neither_watched_nor_remembered() {
+    let at = tempfile::tempdir().unwrap();
+    fs::create_dir(at.path().join("folder")).unwrap();
+    let mut root = root(at.path());
+    for name in ["none", "folder", "folder/none", "none/none"] {
+        for _ in 0..3 {
+            let _ = root.find(name.as_bytes(), &[]);
+        }
+    }
+    let cache = root.cache();
+    assert!(cache.ghosts.is_empty() && cache.pending.is_none() && cache.thread.is_none());
+}
+
+#[test]
+fn what_a_helper_has_brought_counts_once_and_is_not_kept() {
+    let at = tempfile::tempdir().unwrap();
+    fs::write(at.path().join("file"), b"x").unwrap();
+    let (beneath, mut root) = (beneath(at.path()), root(at.path()));
+    let brought = || {
+        let Ok(Opened::File(file)) = beneath.find(b"file") else {
+            panic!("it is there");
+        };
+        [Brought::Found {
+            name: b"file"[..].into(),
+            found: Ok(Found::File(Rc::new(file))),
+        }]
+    };
+    assert!(root.lookup(b"file", &brought()).is_ok());
+    assert!(root.cache().pending.is_none(), "asked for once");
+    assert!(root.lookup(b"file", &brought()).is_ok());
+    assert!(root.cache().pending.is_some());
+    root.cache().settle();
+    // A helper opened it some time ago.
+    let file = root.lookup(b"file", &brought()).unwrap();
+    assert!(file.contents().is_none());
+    assert!(look(&mut root, "file").unwrap().contents().is_some());
+}
+
+#[test]
+fn a_file_on_another_machine_is_not_watched() {
+    let at = tempfile::tempdir().unwrap();
+    fs::write(at.path().join("file"), b"x").unwrap();
+    let mut beneath = Beneath::open(at.path(), false).unwrap();
+    beneath.assume(Kind::Foreign);
+    let (root, now) = (Arc::new(beneath), Instant::now());
+    let mut cache = Cache::new(BOUNDS).unwrap();
+    for _ in 0..3 {
+        assert!(cache.ask(&root, b"file", now).is_none());
+    }
+    assert!(cache.thread.is_none());
+    // The thread asks before it watches anything.
+    cache.watch(&root, b"file", now);
+    cache.settle();
+    until_watched(&cache, 0);
+}
+
+#[test]
+fn names_watches_and_all_else_are_within_the_bound() {
+    let at = tempfile::tempdir().unwrap();
+    let long = at.path().join("x".repeat(200)).join("y".repeat(200));
+    fs::create_dir_all(&long).unwrap();
+    let (root, now) = (beneath(at.path()), Instant::now());
+    let bounds = Bounds {
+        bytes_max: 256 * 1024,
+        open_max: 4,
+    };
+    let mut cache = Cache::new(bounds).unwrap();
+    for number in 0..1000 {
+        let file = format!("{number:z>200}");
+        fs::write(long.join(&file), b"").unwrap();
+        let name = format!("{:x>200}/{:y>200}/{file}", "", "");
+        if number % 2 == 0 {
+            cache.load(&root, name.as_bytes(), now);
+        } else {
+            cache.ask(&root, name.as_bytes(), now);
+        }
+        assert!(cache.bytes() <= bounds.bytes_max);
+    }
+    let ghosts: usize = cache.ghosts.iter().map(|(name, _)| ghost_bytes(name)).sum();
+    let files = cache.files.iter().map(|(name, _)| name.len());
+    let files: usize = files.map(|length| length + CACHE_FILE_BYTES).sum();
+    assert_eq!((cache.ghost_bytes, cache.file_bytes), (ghosts, files));
+    assert!(ghosts > 10_000 && ghosts <= bounds.bytes_max / CACHE_SPARE_SHARE);
+    assert_eq!(cache.watches.len(), cache.files.len() + 3);
+    assert!(cache.files.len() > 50, "{}", cache.files.len());
+}
+
+/// A cache of a file with so many names, all of which are kept.
+fn many_names(at: &Path, count: usize) -> Cache {
+    let (root, now) = (beneath(at), Instant::now());
+    let mut cache = Cache::new(Bounds {
+        bytes_max: 8 * 1024 * 1024,
+        open_max: 0,
+    })
+    .unwrap();
+    let first = at.join("0");
+    fs::write(&first, b"x").unwrap();
+    // Each link touches the file.
+    for number in 1..count {
+        fs::hard_link(&first, at.join(number.to_string())).unwrap();
+    }
+    for number in 0..count {
+        let name = number.to_string();
+        assert!(cache.load(&root, name.as_bytes(), now).is_some());
+    }
+    assert_eq!(cache.files.len(), count);
+    until_watched(&cache, 2);
+    cache
+}
+
+#[test]
+fn one_change_forgets_so_many_names_one_by_one_and_beyond_that_all_at_once() {
+    let touch_file: fn(&Path) = |at| {
+        let file = File::options().append(true).open(at.join("0")).unwrap();
+        file.set_len(9).unwrap();
+    };
+    let touch_directory: fn(&Path) = |at| {
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(at, mode).unwrap();
+    };
+    let few = CACHE_FORGOTTEN_MAX / 2;
+    let many = CACHE_FORGOTTEN_MAX + 1;
+    for (count, change, still_watched) in [
+        (few, touch_file, 1),
+        (many, touch_file, 0),
+        (many, touch_directory, 0),
+    ] {
+        let at = tempfile::tempdir().unwrap();
+        let mut cache = many_names(at.path(), count);
+        change(at.path());
+        assert!(cache.get(b"1", Instant::now()).is_none());
+        assert!(cache.files.is_empty());
+        assert_eq!((cache.watches.len(), cache.file_bytes), (still_watched, 0));
+        until_watched(&cache, still_watched);
+    }
+}
+
+/// Makes so many events that none is like the one before it, which would not be queued.
+fn make_events(at: &Path, count: usize) {
+    for number in 0..count.div_ceil(2) {
+        let path = at.join((number % 2).to_string());
+        fs::write(&path, b"").unwrap();
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn a_look_up_takes_in_so_many_events_and_no_more() {
+    let at = tempfile::tempdir().unwrap();
+    fs::write(at.path().join("file"), b"x").unwrap();
+    let (root, now) = (beneath(at.path()), Instant::now());
+    let mut cache = Cache::new(BOUNDS).unwrap();
+    cache.load(&root, b"file", now).unwrap();
+    make_events(at.path(), CACHE_EVENTS_MAX - 10);
+    assert!(cache.has(b"file", now));
+    make_events(at.path(), 3 * CACHE_EVENTS_MAX);
+    assert!(cache.get(b"file", now).is_none());
+    assert!(cache.files.is_empty() && cache.watches.is_empty());
+    // What is left of them concerns nobody, and keeps nobody busy.
+    until_watched(&cache, 0);
+    for _ in 0..3 {
+        assert!(cache.ask(&root, b"file", now).is_none());
+        assert!(cache.pending.is_none(), "not at once");
+    }
+    let later = now + CACHE_FRESH;
+    assert!(cache.ask(&root, b"file", later).is_none());
+    cache.settle();
+    assert!(cache.ask(&root, b"file", later).is_some());
+}
+
+#[test]
+fn too_many_events_while_a_name_is_being_watched_are_seen() {
+    let at = tempfile::tempdir().unwrap();
+    for name in ["file", "other"] {
+        fs::write(at.path().join(name), b"x").unwrap();
+    }
+    let (root, now) = (beneath(at.path()), Instant::now());
+    let mut cache = Cache::new(BOUNDS).unwrap();
+    cache.load(&root, b"file", now).unwrap();
+    for _ in 0..2 {
+        cache.ask(&root, b"other", now);
+    }
+    let way = cache.thread.as_ref().unwrap().wait();
+    for _ in 0..3 {
+        make_events(at.path(), CACHE_EVENTS_MAX / 2);
+        cache.get(b"file", now);
+    }
+    assert!(cache.pending.as_ref().unwrap().is_void);
+    cache.note_way(&way);
+    assert!(cache.has(b"file", now));
+    assert!(cache.ask(&root, b"other", now).is_none());
+    assert_eq!(cache.files.len(), 1);
+    // It is tried again.
+    cache.settle();
+    assert!(cache.ask(&root, b"other", now).is_some());
+}
+
+#[test]
+fn a_thread_that_has_died_is_replaced() {
+    let at = tempfile::tempdir().unwrap();
+    fs::write(at.path().join("file"), b"x").unwrap();
+    let (root, now) = (beneath(at.path()), Instant::now());
+    let mut cache = Cache::new(BOUNDS).unwrap();
+    cache.load(&root, b"file", now).unwrap();
+    cache.thread = Some(WatchThread::dead());
+    fs::write(at.path().join("other"), b"x").unwrap();
+    for _ in 0..2 {
+        assert!(cache.ask(&root, b"other", now).is_none());
+    }
+    assert!(cache.get(b"file", now).is_none());
+    assert!(cache.thread.is_none() && cache.watches.is_empty());
+    assert!(cache.load(&root, b"file", now).is_some());
+}
+
+#[test]
+fn events_that_were_lost_clear_everything() {
+    let queue = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let queue: usize = queue.trim().parse().unwrap();
+    let at = tempfile::tempdir().unwrap();
+    fs::write(at.path().join("file"), b"x").unwrap();
+    let (root, now) = (beneath(at.path()), Instant::now());
+    let mut cache = Cache::new(BOUNDS).unwrap();
+    cache.load(&root, b"file", now).unwrap();
+    make_events(at.path(), queue + 2);
+    assert!(cache.get(b"file", now).is_none());
+    assert!(cache.watches.is_empty());
+    until_watched(&cache, 0);
+}

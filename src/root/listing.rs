@@ -1,0 +1,250 @@
+//! Lists of folders. A helper reads, sorts and renders: the loop is handed the finished bytes.
+//!
+//! What is asked for now is listed now: whoever asks gets a list that was begun after that. Those who
+//! ask while one waits for its helper share it, and a list that is the same as one that somebody still
+//! has is that one.
+
+use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Weak};
+
+use rustix::fs::{Access, AtFlags, Dir, FileType, Stat, accessat};
+use rustix::io::Errno;
+
+use super::containment::Beneath;
+use super::{Root, path_or_top};
+use crate::escape::Excerpt;
+use crate::file::{Errand, ListError, ListMemory, ListTask, Listed, Opened, Reach, Reservation};
+use crate::http::date;
+use crate::http::listing::{Entries, Entry, Format, Kind, ListingStyle, Sort, render};
+use crate::limits::{LISTING_ENTRIES_MAX, LISTING_SLICE_ENTRIES, LISTS_BYTES_MAX};
+use crate::protocol::{Brought, LookupError, Request};
+
+/// Lists that wait for their helper, and what lists say of this server.
+#[derive(Debug)]
+pub struct Folders {
+    /// What the root is called.
+    top: Arc<[u8]>,
+    /// Where menus say that clients find this server, if not where each of them has.
+    address: Option<(String, u16)>,
+    memory: ListMemory,
+    queued: Vec<Queued>,
+    /// Lists so far.
+    count: u64,
+}
+
+impl Default for Folders {
+    fn default() -> Self {
+        Self {
+            top: Arc::from(*b"/"),
+            address: None,
+            memory: ListMemory::new(LISTS_BYTES_MAX),
+            queued: Vec::new(),
+            count: 0,
+        }
+    }
+}
+
+/// A list that others may wait for, too.
+#[derive(Debug)]
+struct Queued {
+    beneath: Weak<Beneath>,
+    name: Box<[u8]>,
+    style: ListingStyle,
+    task: Weak<ListTask>,
+}
+
+impl Folders {
+    /// No list is under way.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What pages call the root.
+    pub fn set_top(&mut self, name: &[u8]) {
+        self.top = name.into();
+    }
+
+    /// Where a Gopher menu's items are found, whatever the address that its reader has connected to.
+    pub fn set_address(&mut self, host: String, port: u16) {
+        self.address = Some((host, port));
+    }
+
+    /// A list as a Gopher menu (RFC 1436), or as Gopher+ has it. Those who have connected to different
+    /// addresses get different menus: each is told the one that it can reach.
+    ///
+    /// # Errors
+    /// As [`Folders::list`].
+    pub fn menu(
+        &mut self,
+        root: &Root,
+        name: &[u8],
+        plus: bool,
+        request: &Request<'_>,
+    ) -> Result<Listed, Errand> {
+        if let Some(listed) = listed(request.brought) {
+            return Ok(listed);
+        }
+        let reached = || {
+            let reached = request.reached.address()?;
+            Some((reached.ip().to_string(), reached.port()))
+        };
+        // If there is none, the connection broke, and nobody reads the menu.
+        let (host, port) = self.address.clone().or_else(reached).unwrap_or_default();
+        let style = ListingStyle {
+            sort: Sort::default(),
+            format: Format::Gopher { host, port, plus },
+        };
+        Err(Errand::List(self.task(root.beneath(), name, style)))
+    }
+
+    /// The list of what has this name when a helper begins it.
+    ///
+    /// # Errors
+    /// It has not been brought yet: this is to be done first.
+    pub fn list(
+        &mut self,
+        root: &Root,
+        name: &[u8],
+        style: ListingStyle,
+        brought: &[Brought],
+    ) -> Result<Listed, Errand> {
+        listed(brought).ok_or_else(|| Errand::List(self.task(root.beneath(), name, style)))
+    }
+
+    /// The same list, if it waits to be begun, or a new one.
+    fn task(&mut self, beneath: &Arc<Beneath>, name: &[u8], style: ListingStyle) -> Arc<ListTask> {
+        self.queued.retain(|queued| queued.task.strong_count() > 0);
+        let is_same = |queued: &&Queued| {
+            std::ptr::eq(queued.beneath.as_ptr(), Arc::as_ptr(beneath))
+                && *queued.name == *name
+                && queued.style == style
+        };
+        let same = self.queued.iter().filter(is_same);
+        let mut same = same.filter_map(|queued| queued.task.upgrade());
+        if let Some(task) = same.find(|task| task.can_be_joined()) {
+            return task;
+        }
+        self.count += 1;
+        let work = Work {
+            beneath: Arc::clone(beneath),
+            name: name.into(),
+            style: style.clone(),
+            top: Arc::clone(&self.top),
+            memory: self.memory.clone(),
+        };
+        let task = ListTask::new(self.count, move |task, reach| work.make(task, reach));
+        self.queued.push(Queued {
+            beneath: Arc::downgrade(beneath),
+            name: name.into(),
+            style,
+            task: Arc::downgrade(&task),
+        });
+        task
+    }
+}
+
+/// The list, if a helper has brought it.
+fn listed(brought: &[Brought]) -> Option<Listed> {
+    brought.iter().find_map(|brought| match brought {
+        Brought::Listed(listed) => Some(listed.clone()),
+        Brought::Found { .. } => None,
+    })
+}
+
+/// What a helper needs to make a list.
+struct Work {
+    beneath: Arc<Beneath>,
+    name: Box<[u8]>,
+    style: ListingStyle,
+    top: Arc<[u8]>,
+    memory: ListMemory,
+}
+
+impl Work {
+    fn make(&self, task: &ListTask, reach: Reach) -> Listed {
+        let mut memory = self.memory.reserve();
+        let entries = self.read(task, reach, &mut memory)?;
+        let (total, shown) = entries.total_and_shown();
+        if shown < total {
+            let name = Excerpt::of_request(&self.name);
+            log::warn!("the list of \"{name}\" shows {shown} of its {total} entries");
+        }
+        let entry_bytes = entries.bytes();
+        let ListingStyle { format, .. } = &self.style;
+        let bytes = render(format, &self.top, &self.name, entries, |bytes| {
+            goes_on(task, &mut memory, entry_bytes + bytes)
+        })?;
+        memory.set(bytes.len())?;
+        Ok(self.memory.share(bytes, memory))
+    }
+
+    /// Reads the folder. What vanishes meanwhile, what is neither file nor folder, and what can't be
+    /// read is left out, as the root would refuse it.
+    fn read(
+        &self,
+        task: &ListTask,
+        reach: Reach,
+        memory: &mut Reservation,
+    ) -> Result<Entries, ListError> {
+        let found = self.beneath.find_within(path_or_top(&self.name), reach)?;
+        let Opened::Folder(folder) = found else {
+            return Err(LookupError::Refused("not a folder").into());
+        };
+        let mut folder = Dir::new(folder).map_err(LookupError::Failed)?;
+        let mut entries = Entries::new(self.style.sort, LISTING_ENTRIES_MAX);
+        let mut read = 0;
+        while let Some(entry) = folder.read() {
+            let entry = entry.map_err(LookupError::Failed)?;
+            let name = entry.file_name();
+            if read % LISTING_SLICE_ENTRIES == 0 {
+                goes_on(task, memory, entries.bytes())?;
+            }
+            read += 1;
+            if matches!(name.to_bytes(), b"." | b"..") || !self.beneath.shows(name.to_bytes()) {
+                continue;
+            }
+            let within = folder.fd().map_err(LookupError::Failed)?;
+            let path = [&self.name, &b"/"[..], name.to_bytes()].concat();
+            let stat = self.beneath.look_at(within, name, &path, reach)?;
+            if let Some(entry) = stat.and_then(|stat| shown(name, &stat))
+                && is_readable(within, name)
+            {
+                entries.push(entry);
+            }
+        }
+        Ok(entries)
+    }
+}
+
+/// Whether somebody still waits, and there is so much memory.
+fn goes_on(task: &ListTask, memory: &mut Reservation, bytes: usize) -> Result<(), ListError> {
+    if task.is_cancelled() {
+        // Nobody hears it.
+        return Err(LookupError::Refused("nobody waits").into());
+    }
+    memory.set(bytes)
+}
+
+/// Whether the server may read what was found to be in a folder. A link leads to where it was found to
+/// lead.
+fn is_readable(folder: BorrowedFd<'_>, name: &CStr) -> bool {
+    let denied = accessat(folder, name, Access::READ_OK, AtFlags::EACCESS);
+    denied != Err(Errno::ACCESS)
+}
+
+fn shown(name: &CStr, stat: &Stat) -> Option<Entry> {
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Folder,
+        _ => return None,
+    };
+    Some(Entry {
+        name: name.to_bytes().to_vec(),
+        kind,
+        // The kernel never reports a negative length.
+        size: stat.st_size as u64,
+        mtime: date::from_stat((stat.st_mtime, stat.st_mtime_nsec)),
+    })
+}

@@ -1,0 +1,206 @@
+//! Which connections have sent a helper on an errand, and what it brought them.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use super::REOPENED;
+use crate::file::thread_pool::{Pool, Ticket};
+use crate::file::{Errand, Fetched, ListTask, Mount, Reach};
+use crate::protocol::Service;
+use crate::reactor::{Control, Remote, SourceId, Token};
+
+/// The errands of one loop's connections.
+#[derive(Debug)]
+pub(super) struct Errands {
+    pool: Pool<Whose>,
+    out: HashMap<Token, Out>,
+    /// Lists that are being made, by their ids.
+    lists: HashMap<u64, Making>,
+    remote: Remote,
+}
+
+/// Whom an errand is for.
+#[derive(Clone, Copy, Debug)]
+enum Whose {
+    /// A connection.
+    One(Token),
+    /// All who wait for a list.
+    List(u64),
+}
+
+/// A connection's errand.
+#[derive(Debug)]
+struct Out {
+    of: Of,
+    /// Once a helper is back.
+    brought: Option<Fetched>,
+}
+
+#[derive(Debug)]
+enum Of {
+    /// Its own.
+    Own { ticket: Ticket, reach: Reach },
+    /// A list, others' too.
+    List(u64),
+}
+
+/// A list that is being made.
+#[derive(Debug)]
+struct Making {
+    task: Arc<ListTask>,
+    ticket: Ticket,
+    reach: Reach,
+    waiting: Vec<Token>,
+}
+
+fn notify(remote: &Remote, source: SourceId) {
+    if let Err(error) = remote.notify(source) {
+        log::error!("the loop can't be woken: {error}");
+    }
+}
+
+impl Errands {
+    /// Errands whose end makes the loop call the application's `source`.
+    pub(super) fn new(remote: Remote, source: SourceId) -> Self {
+        let for_pool = remote.clone();
+        Self {
+            pool: Pool::new(move || notify(&for_pool, source)),
+            out: HashMap::new(),
+            lists: HashMap::new(),
+            remote,
+        }
+    }
+
+    /// Sends a helper on an errand for a connection, unless it is one for a list that was sent
+    /// before.
+    pub(super) fn send(&mut self, token: Token, errand: Errand) {
+        let of = match errand {
+            Errand::List(task) => {
+                let id = task.id();
+                match self.lists.get_mut(&id) {
+                    Some(making) => making.waiting.push(token),
+                    None => self.send_list(task, None, vec![token]),
+                }
+                Of::List(id)
+            }
+            errand => {
+                let (reach, mount) = (errand.reach(), errand.mount());
+                let ticket = self.pool.send(Whose::One(token), errand, reach, mount);
+                Of::Own { ticket, reach }
+            }
+        };
+        self.out.insert(token, Out { of, brought: None });
+    }
+
+    /// `beyond`: to which mount it leads, if that is known.
+    fn send_list(&mut self, task: Arc<ListTask>, beyond: Option<Mount>, waiting: Vec<Token>) {
+        let (id, errand) = (task.id(), Errand::List(Arc::clone(&task)));
+        let (reach, mount) = match beyond {
+            Some(mount) => (Reach::Anywhere, mount),
+            None => (errand.reach(), errand.mount()),
+        };
+        let making = Making {
+            ticket: self.pool.send(Whose::List(id), errand, reach, mount),
+            task,
+            reach,
+            waiting,
+        };
+        self.lists.insert(id, making);
+    }
+
+    /// Has a service open anew what it serves, and the loop called for it when that is done.
+    pub(super) fn reopen(&self, service: &mut impl Service) {
+        let remote = self.remote.clone();
+        let told = move || notify(&remote, REOPENED);
+        service.reopen(self.pool.reopeners(), Box::new(told));
+    }
+
+    /// Keeps what was brought, and wakes those for whom it is, or whose errand leads further. For a
+    /// connection that has ended it is dropped.
+    pub(super) fn collect<C>(&mut self, control: &mut Control<C>) {
+        for (whose, fetched) in self.pool.take() {
+            if let Fetched::Panicked = fetched {
+                control.stats.helper_panics += 1;
+            }
+            match whose {
+                Whose::One(token) => self.bring(token, fetched, control),
+                Whose::List(id) => self.bring_list(id, fetched, control),
+            }
+        }
+    }
+
+    fn bring<C>(&mut self, token: Token, fetched: Fetched, control: &mut Control<C>) {
+        let Some(out) = self.out.get_mut(&token) else {
+            return;
+        };
+        match fetched {
+            Fetched::Further(errand, mount) => {
+                let reach = Reach::Anywhere;
+                let ticket = self.pool.send(Whose::One(token), errand, reach, mount);
+                out.of = Of::Own { ticket, reach };
+            }
+            fetched => out.brought = Some(fetched),
+        }
+        control.wake(token);
+    }
+
+    fn bring_list<C>(&mut self, id: u64, fetched: Fetched, control: &mut Control<C>) {
+        let Some(Making { waiting, .. }) = self.lists.remove(&id) else {
+            return;
+        };
+        for &token in &waiting {
+            if let Some(out) = self.out.get_mut(&token) {
+                out.brought = match &fetched {
+                    Fetched::Listed(listed) => Some(Fetched::Listed(listed.clone())),
+                    Fetched::Panicked => Some(Fetched::Panicked),
+                    _ => None,
+                };
+            }
+            control.wake(token);
+        }
+        if let Fetched::Further(Errand::List(task), mount) = fetched {
+            self.send_list(task, Some(mount), waiting);
+        }
+    }
+
+    /// What was brought for a connection, if it was.
+    pub(super) fn take(&mut self, token: Token) -> Option<Fetched> {
+        match self.out.entry(token) {
+            Entry::Occupied(out) if out.get().brought.is_some() => out.remove().brought,
+            _ => None,
+        }
+    }
+
+    /// Whether a helper is out for a connection, perhaps for ever.
+    pub(super) fn is_far(&self, token: Token) -> bool {
+        let Some(out) = self.out.get(&token) else {
+            return false;
+        };
+        let reach = match out.of {
+            Of::Own { reach, .. } => Some(reach),
+            Of::List(id) => self.lists.get(&id).map(|making| making.reach),
+        };
+        out.brought.is_none() && reach == Some(Reach::Anywhere)
+    }
+
+    /// A connection ends. A list that nobody waits for any more is left undone, or unfinished.
+    pub(super) fn forget(&mut self, token: Token) {
+        let Some(Out { of, .. }) = self.out.remove(&token) else {
+            return;
+        };
+        let id = match of {
+            Of::Own { ticket, .. } => return self.pool.forget(ticket),
+            Of::List(id) => id,
+        };
+        let Entry::Occupied(mut making) = self.lists.entry(id) else {
+            return;
+        };
+        making.get_mut().waiting.retain(|&waiting| waiting != token);
+        if making.get().waiting.is_empty() {
+            let making = making.remove();
+            making.task.cancel();
+            self.pool.forget(making.ticket);
+        }
+    }
+}

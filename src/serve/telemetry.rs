@@ -1,0 +1,238 @@
+//! Who looks on while a server serves: the access log, and the metrics on a port of their own.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::net::{TcpListener, TcpStream};
+
+use super::conn_record::{Active, Client, Peer, Role};
+use super::listeners::{bind, cannot_bind};
+use super::workers::{Figures, Team};
+use crate::cli::ServeArgs;
+use crate::conn::transport::Socket;
+use crate::conn::{Delivery, Env, Stage, Timeouts};
+use crate::descriptors::{descriptor_limit, open_descriptors};
+use crate::escape::Escaped;
+use crate::failure::Failure;
+use crate::limits::{
+    DISK_TIMEOUT, KEEP_ALIVE, METRICS_BACKLOG, METRICS_CONNECTIONS_MAX, MIN_RATE_BYTES,
+    REQUEST_TIMEOUT, STALL_TIMEOUT,
+};
+use crate::protocol::metrics::Metrics;
+use crate::reactor::event::{Next, Why};
+use crate::reactor::{Cx, ListenerId, Reactor};
+use crate::telemetry::access_log::{self, AccessLog, Entry};
+use crate::telemetry::exposition::{self, Snapshot};
+use crate::telemetry::log_writer::Outlet;
+use crate::telemetry::{Reason, Stats};
+
+/// Those that the flags ask for, before the server starts.
+#[derive(Debug, Default)]
+pub(super) struct Observers {
+    pub(super) access_log: Option<AccessLog>,
+    metrics: Option<TcpListener>,
+    /// A hangup doesn't end the server: files are opened anew.
+    pub(super) hangups: bool,
+}
+
+impl Observers {
+    pub(super) fn open(args: &ServeArgs) -> Result<Self, Failure> {
+        let open = |path: &PathBuf| {
+            AccessLog::open(path, args.log_format.unwrap_or_default()).map_err(|error| {
+                let shown = Escaped(path.as_os_str().as_encoded_bytes());
+                Failure::usage(format!(
+                    "--access-log: '{shown}' won't do: it takes a file to append to ({error})"
+                ))
+            })
+        };
+        let listen = |at| {
+            let only_v6 = false;
+            // The backlog is small.
+            bind(at, METRICS_BACKLOG as i32, only_v6)
+                .map_err(|error| cannot_bind(at, "--metrics", &error))
+        };
+        Ok(Self {
+            access_log: args.access_log.as_ref().map(open).transpose()?,
+            metrics: args.metrics.map(listen).transpose()?,
+            hangups: true,
+        })
+    }
+
+    /// Descriptors that the metrics may take.
+    pub(super) fn descriptors(&self) -> u64 {
+        match self.metrics {
+            Some(_) => 1 + METRICS_CONNECTIONS_MAX as u64,
+            None => 0,
+        }
+    }
+}
+
+/// The metrics' patience; the flags are for clients.
+pub(super) const TIMEOUTS: Timeouts = Timeouts {
+    request: REQUEST_TIMEOUT,
+    keep_alive: KEEP_ALIVE,
+    stall: STALL_TIMEOUT,
+    min_rate: MIN_RATE_BYTES,
+    disk: DISK_TIMEOUT,
+};
+
+/// What is noted of every connection and every reply, and who reads it.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    access_log: Option<AccessLog>,
+    /// The metrics' listener, and where it listens.
+    door: Option<(ListenerId, SocketAddr)>,
+    /// Other loops, whose figures are shown too.
+    others: Option<Arc<Team>>,
+    /// Open connections, in the order of [`Stage::ALL`].
+    stages: [u64; Stage::ALL.len()],
+}
+
+impl Watch {
+    pub(super) fn begin(observers: Observers, reactor: &mut Reactor<Client>) -> io::Result<Self> {
+        let mut door = None;
+        if let Some(listener) = observers.metrics {
+            let address = listener.local_addr()?;
+            door = Some((
+                reactor.add_aside(listener, METRICS_CONNECTIONS_MAX)?,
+                address,
+            ));
+        }
+        Ok(Self {
+            door,
+            ..Self::beside(observers.access_log)
+        })
+    }
+
+    /// A loop beside the first has no metrics of its own.
+    pub(super) fn beside(access_log: Option<AccessLog>) -> Self {
+        Self {
+            access_log,
+            ..Self::default()
+        }
+    }
+
+    /// Where the metrics are.
+    pub(super) fn metrics(&self) -> Option<SocketAddr> {
+        self.door.map(|(_, address)| address)
+    }
+
+    /// The metrics show the figures of these loops, too.
+    pub(super) fn look_at(&mut self, others: Arc<Team>) {
+        self.others = Some(others);
+    }
+
+    /// Open connections, in the order of [`Stage::ALL`].
+    pub(super) fn stages(&self) -> [u64; Stage::ALL.len()] {
+        self.stages
+    }
+
+    /// Opens the access log anew.
+    pub(super) fn reopen(&self) {
+        if let Some(log) = &self.access_log {
+            log.reopen();
+        }
+    }
+
+    /// Ends the access log, and returns how many of its lines were lost.
+    pub(super) fn finish(&self) -> u64 {
+        self.access_log.as_ref().map_or(0, AccessLog::finish)
+    }
+
+    // ---- connections ----
+
+    /// Who came by this listener.
+    pub(super) fn welcome(&mut self, from: ListenerId) -> Role {
+        if self.door.is_some_and(|(door, _)| door == from) {
+            return Role::Monitor;
+        }
+        self.stages[Stage::Reading as usize] += 1;
+        Role::Client(Stage::Reading)
+    }
+
+    /// A client has made a step.
+    pub(super) fn follow(&mut self, client: &mut Active) {
+        if let Role::Client(before) = &mut client.role {
+            let now = client.conn.stage();
+            self.stages[*before as usize] -= 1;
+            self.stages[now as usize] += 1;
+            *before = now;
+        }
+    }
+
+    /// A connection has ended.
+    pub(super) fn leaves(&mut self, client: &Active) {
+        if let Role::Client(stage) = client.role {
+            self.stages[stage as usize] -= 1;
+        }
+    }
+
+    /// A reply is over since `until`, for this reason.
+    pub(super) fn count_reply(
+        &self,
+        peer: Peer,
+        delivery: &Delivery,
+        reason: Reason,
+        until: Instant,
+        stats: &mut Stats,
+    ) {
+        let took = until - delivery.asked_at;
+        let status = access_log::status(delivery, reason);
+        stats.count_reply(status, reason, delivery.offset, took);
+        if let Some(log) = &self.access_log {
+            log.record(&Entry {
+                peer: peer.0,
+                at: access_log::arrival(delivery),
+                took,
+                delivery,
+                reason,
+            });
+        }
+    }
+
+    // ---- the metrics ----
+
+    /// Steps a connection of the metrics.
+    pub(super) fn answer(
+        &self,
+        client: &mut Active,
+        socket: &mut TcpStream,
+        why: Why,
+        cx: &mut Cx<'_, Client>,
+        outlet: &Outlet,
+    ) -> Next {
+        let stats = &cx.control.stats;
+        let mut service = Metrics::new(|| {
+            let mut sums = Figures {
+                stats: stats.clone(),
+                stages: self.stages,
+            };
+            if let Some(others) = &self.others {
+                others.add_to(&mut sums);
+            }
+            exposition::render(Snapshot {
+                stats: sums.stats,
+                stages: sums.stages,
+                lines_dropped: (
+                    outlet.dropped(),
+                    self.access_log.as_ref().map(AccessLog::dropped),
+                ),
+                descriptors: (open_descriptors(), descriptor_limit()),
+            })
+        });
+        let mut env = Env {
+            transport: &mut Socket(socket),
+            service: &mut service,
+            timeouts: TIMEOUTS,
+            turn: &mut cx.turn,
+            delivered: &mut Vec::new(),
+            // The metrics are no file.
+            errand: &mut None,
+            fetched: None,
+        };
+        client.conn.step(&mut env, why)
+    }
+}

@@ -1,0 +1,614 @@
+//! The access log: one line for every reply, in Apache's combined format or as JSON. Lines are made
+//! here and written by a thread ([`crate::telemetry::log_writer`]); what a peer sent can't forge one.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use serde::Serialize;
+
+use crate::conn::Delivery;
+use crate::escape::{Escaped, Excerpt, is_unsafe};
+use crate::limits::{ACCESS_LOG_FIELD_BYTES_MAX, ACCESS_LOG_REQUEST_BYTES_MAX};
+use crate::reactor::timer_wheel::Seldom;
+use crate::telemetry::Reason;
+use crate::telemetry::log_writer::{Outlet, Sink};
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Apache's and nginx's "combined".
+    #[default]
+    Combined,
+    /// One JSON object.
+    Json,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Combined => "combined",
+            Self::Json => "json",
+        })
+    }
+}
+
+/// A log of replies.
+#[derive(Clone, Debug)]
+pub struct AccessLog {
+    outlet: Outlet,
+    format: Format,
+}
+
+/// One reply, as the log tells of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Who asked, unless it was gone before the kernel was asked for its address.
+    pub peer: Option<SocketAddr>,
+    /// When the request had come.
+    pub at: Timestamp,
+    /// From then until the last byte was accepted, or until it was clear that it won't be.
+    pub took: Duration,
+    /// What was sent.
+    pub delivery: &'a Delivery,
+    /// How it ended.
+    pub reason: Reason,
+}
+
+impl AccessLog {
+    /// Appends to a file, which is made if there is none; `-` is standard output.
+    ///
+    /// # Errors
+    /// The file can't be opened for writing, or no thread can be started.
+    pub fn open(path: &Path, format: Format) -> io::Result<Self> {
+        let (file, path) = match path.as_os_str().as_encoded_bytes() {
+            b"-" => (File::from(io::stdout().as_fd().try_clone_to_owned()?), None),
+            _ => (open_for_append(path)?, Some(path.to_owned())),
+        };
+        let outlet = Outlet::to(LogFile {
+            file,
+            path,
+            line: Line::Whole,
+            trouble: Seldom::default(),
+        })?;
+        Ok(Self { outlet, format })
+    }
+
+    /// Queues the line of one reply. It is dropped and counted if the log doesn't take them fast
+    /// enough.
+    pub fn record(&self, entry: &Entry<'_>) {
+        match self.format {
+            Format::Combined => self.outlet.print(&format_args!("{}", Combined(entry))),
+            Format::Json => self.outlet.print(&format_args!("{}", json(entry))),
+        }
+    }
+
+    /// Opens the file anew by its path. What was recorded before goes to the old one.
+    pub fn reopen(&self) {
+        self.outlet.reopen();
+    }
+
+    /// Lines lost so far.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.outlet.dropped()
+    }
+
+    /// Waits for what is queued, but not longer than [`crate::limits::LOG_FLUSH`]. Returns how many
+    /// lines were lost in all.
+    #[must_use]
+    pub fn finish(&self) -> u64 {
+        self.outlet.finish()
+    }
+}
+
+/// When the request of a delivery had come.
+#[must_use]
+pub fn arrival(delivery: &Delivery) -> Timestamp {
+    let now = Timestamp::now();
+    now.checked_sub(delivery.asked_at.elapsed()).unwrap_or(now)
+}
+
+/// The status of a reply. Over HTTP it is the one that was sent, whatever came after it. The bare
+/// protocol has none: a file is 200 and a refusal 404; a reply that was cut short is 499 if the
+/// peer or the network cut it, and 500 if we did.
+#[must_use]
+pub fn status(delivery: &Delivery, reason: Reason) -> u16 {
+    if let Some(status) = delivery.status {
+        return status.as_u16();
+    }
+    match reason {
+        Reason::Complete => 200,
+        Reason::Refused => 404,
+        Reason::ClientLeft
+        | Reason::RequestTimeout
+        | Reason::Evicted
+        | Reason::Stalled
+        | Reason::PeerReset => 499,
+        Reason::FileShort
+        | Reason::FileChanged
+        | Reason::ReadFailed
+        | Reason::OpenFailed
+        | Reason::NoDescriptor
+        | Reason::OutOfMemory
+        | Reason::DiskTimeout
+        | Reason::SendFailed
+        | Reason::PollFailed
+        | Reason::DrainDeadline
+        | Reason::Stopped => 500,
+    }
+}
+
+// A client decides how long these are, and the log's reader has the disk.
+
+fn request_text(line: &[u8]) -> Excerpt<'_> {
+    Excerpt::new(line, ACCESS_LOG_REQUEST_BYTES_MAX)
+}
+
+fn field_text(field: &[u8]) -> Excerpt<'_> {
+    Excerpt::new(field, ACCESS_LOG_FIELD_BYTES_MAX)
+}
+
+// ---- combined ----
+
+/// A line of `%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i"`.
+struct Combined<'a>(&'a Entry<'a>);
+
+impl fmt::Display for Combined<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Entry {
+            peer,
+            at,
+            delivery,
+            reason,
+            ..
+        } = self.0;
+        let time = at.strftime("%d/%b/%Y:%H:%M:%S +0000");
+        match peer {
+            Some(peer) => write!(f, "{}", peer.ip())?,
+            None => f.write_str("-")?,
+        }
+        write!(f, " - - [{time}] \"")?;
+        let exchange = delivery.exchange.as_deref();
+        match exchange {
+            Some(exchange) => write!(f, "{}", request_text(&exchange.line))?,
+            None => write!(f, "{BARE_METHOD} {}", request_text(&delivery.subject))?,
+        }
+        write!(f, "\" {} ", status(delivery, *reason))?;
+        match delivery.offset {
+            0 => f.write_str("-")?,
+            bytes => write!(f, "{bytes}")?,
+        }
+        let referer = exchange.and_then(|exchange| exchange.referer.as_deref());
+        let agent = exchange.and_then(|exchange| exchange.agent.as_deref());
+        let [referer, agent] = [referer, agent].map(|field| field_text(field.unwrap_or(b"-")));
+        write!(f, " \"{referer}\" \"{agent}\"")
+    }
+}
+
+/// What stands in a method's place where the protocol has none.
+const BARE_METHOD: &str = "NAME";
+
+// ---- JSON ----
+
+#[derive(Serialize)]
+struct JsonLine<'a> {
+    /// RFC 3339, UTC, to the millisecond.
+    time: String,
+    /// Both are null for one that was gone.
+    peer: Option<String>,
+    port: Option<u16>,
+    protocol: &'static str,
+    method: Cow<'a, str>,
+    target: Cow<'a, str>,
+    status: u16,
+    bytes_sent: u64,
+    bytes_promised: u64,
+    duration_seconds: f64,
+    reason: String,
+    referer: Option<Cow<'a, str>>,
+    agent: Option<Cow<'a, str>>,
+}
+
+fn json(entry: &Entry<'_>) -> String {
+    let delivery = entry.delivery;
+    let exchange = delivery.exchange.as_deref();
+    let (protocol, method, target) = match exchange {
+        Some(exchange) => {
+            let (method, target) = method_and_target(&exchange.line);
+            ("http", request_text(method).to_text(), target)
+        }
+        None => ("bare", BARE_METHOD.into(), &*delivery.subject),
+    };
+    let line = JsonLine {
+        time: format!("{:.3}", entry.at),
+        peer: entry.peer.map(|peer| peer.ip().to_string()),
+        port: entry.peer.map(|peer| peer.port()),
+        protocol,
+        method,
+        target: request_text(target).to_text(),
+        status: status(delivery, entry.reason),
+        bytes_sent: delivery.offset,
+        bytes_promised: delivery.promised,
+        duration_seconds: (entry.took.as_secs_f64() * 1e6).round() / 1e6,
+        reason: delivery.end(entry.reason).to_string(),
+        referer: exchange.and_then(|exchange| text(exchange.referer.as_deref())),
+        agent: exchange.and_then(|exchange| text(exchange.agent.as_deref())),
+    };
+    let mut bytes = Vec::with_capacity(512);
+    line.serialize(&mut serde_json::Serializer::with_formatter(
+        &mut bytes, OneLine,
+    ))
+    .expect("text and numbers are JSON, and memory takes it");
+    String::from_utf8(bytes).expect("JSON is UTF-8")
+}
+
+fn text(field: Option<&[u8]>) -> Option<Cow<'_, str>> {
+    field.map(|field| field_text(field).to_text())
+}
+
+/// A request line that isn't one is all target.
+fn method_and_target(line: &[u8]) -> (&[u8], &[u8]) {
+    let Some(space) = line.iter().position(|&byte| byte == b' ') else {
+        return (b"", line);
+    };
+    let (method, rest) = (&line[..space], &line[space + 1..]);
+    let target = match rest.iter().rposition(|&byte| byte == b' ') {
+        Some(space) if rest[space + 1..].starts_with(b"HTTP/") => &rest[..space],
+        _ => rest,
+    };
+    (method, target)
+}
+
+/// Compact JSON in which nothing can steer a terminal or end a line.
+struct OneLine;
+
+impl serde_json::ser::Formatter for OneLine {
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let mut from = 0;
+        for (at, unsafe_one) in fragment.char_indices().filter(|&(_, c)| is_unsafe(c)) {
+            writer.write_all(&fragment.as_bytes()[from..at])?;
+            // All of them have four digits.
+            write!(writer, "\\u{:04x}", u32::from(unsafe_one))?;
+            from = at + unsafe_one.len_utf8();
+        }
+        writer.write_all(&fragment.as_bytes()[from..])
+    }
+}
+
+// ---- the file ----
+
+/// The file that the writer's thread writes to.
+struct LogFile {
+    file: File,
+    /// None for standard output, which can't be opened anew.
+    path: Option<PathBuf>,
+    line: Line,
+    trouble: Seldom,
+}
+
+/// What of a line was written last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Whole,
+    Part,
+    /// A part, and the rest won't come: what follows must begin on a line of its own.
+    Cut,
+}
+
+/// A FIFO doesn't hold up the start, nor ever blocks the writer where it can't be told to end: the
+/// descriptor is non-blocking. One without a reader can be opened for both directions only, and
+/// keeps its lines for the next reader.
+fn open_for_append(path: &Path) -> io::Result<File> {
+    let flags =
+        OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
+    let opened = match rustix::fs::open(path, flags | OFlags::WRONLY, mode) {
+        Err(Errno::NXIO) => rustix::fs::open(path, flags | OFlags::RDWR, mode),
+        opened => opened,
+    };
+    Ok(File::from(opened?))
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.line == Line::Cut {
+            self.write_raw(b"\n")?;
+        }
+        self.write_raw(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl LogFile {
+    fn write_raw(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = self.file.write(bytes);
+        match &result {
+            Ok(0) => {}
+            Ok(count) if bytes[count - 1] == b'\n' => self.line = Line::Whole,
+            Ok(_) => self.line = Line::Part,
+            Err(error) if is_temporary(error) => {}
+            Err(error) => {
+                if self.line == Line::Part {
+                    self.line = Line::Cut;
+                }
+                if self.trouble.passes(Instant::now()) {
+                    log::warn!("the access log can't be written: {error}");
+                }
+            }
+        }
+        result
+    }
+
+    /// What it is called, for the operator.
+    fn name(&self) -> String {
+        let path = self.path.as_deref().unwrap_or(Path::new("-"));
+        Escaped(path.as_os_str().as_encoded_bytes()).to_string()
+    }
+}
+
+/// Another attempt follows.
+fn is_temporary(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, WouldBlock};
+    matches!(error.kind(), Interrupted | WouldBlock)
+}
+
+impl Sink for LogFile {
+    fn reopen(&mut self) {
+        let Some(path) = &self.path else { return };
+        match open_for_append(path) {
+            Ok(file) => {
+                self.file = file;
+                self.line = Line::Whole;
+                log::info!("the access log \"{}\" was opened anew", self.name());
+            }
+            Err(error) => {
+                let name = self.name();
+                log::warn!("the access log \"{name}\" can't be opened anew: {error}");
+            }
+        }
+    }
+
+    /// A line about it in the file would be no entry, so it goes to the log for people.
+    fn confess(&mut self, lines: u64) -> String {
+        if self.trouble.passes(Instant::now()) {
+            log::warn!("the access log is too slow: {lines} lines dropped");
+        }
+        String::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Exchange, Outcome};
+    use http::StatusCode;
+    use serde_json::Value;
+
+    fn bare(name: &[u8], offset: u64, promised: u64, outcome: Outcome) -> Delivery {
+        Delivery {
+            subject: name.into(),
+            offset,
+            promised,
+            outcome,
+            asked_at: Instant::now(),
+            status: None,
+            exchange: None,
+        }
+    }
+
+    fn over_http(
+        line: &[u8],
+        status: u16,
+        referer: Option<&[u8]>,
+        agent: Option<&[u8]>,
+    ) -> Delivery {
+        let exchange = Exchange {
+            line: line.into(),
+            referer: referer.map(Into::into),
+            agent: agent.map(Into::into),
+        };
+        let mut delivery = bare(b"subject", 1234, 1234, Outcome::Complete);
+        delivery.status = StatusCode::from_u16(status).ok();
+        delivery.exchange = Some(Box::new(exchange));
+        delivery
+    }
+
+    fn entry(delivery: &Delivery, reason: Reason) -> Entry<'_> {
+        Entry {
+            peer: Some("192.0.2.1:50000".parse().unwrap()),
+            at: "2026-11-23T07:31:02.0459Z".parse().unwrap(),
+            took: Duration::from_nanos(1_234_567),
+            delivery,
+            reason,
+        }
+    }
+
+    fn combined_line(delivery: &Delivery, reason: Reason) -> String {
+        Combined(&entry(delivery, reason)).to_string()
+    }
+
+    #[test]
+    fn a_request_over_http_is_a_combined_line() {
+        let delivery = over_http(b"GET /x HTTP/1.1", 200, Some(b"http://a/"), Some(b"curl/8"));
+        let expected = "192.0.2.1 - - [23/Nov/2026:07:31:02 +0000] \"GET /x HTTP/1.1\" 200 1234 \
+                        \"http://a/\" \"curl/8\"";
+        assert_eq!(combined_line(&delivery, Reason::Complete), expected);
+        // The status is what was sent, however the reply ended.
+        let cut = combined_line(&delivery, Reason::PeerReset);
+        assert_eq!(cut, expected);
+    }
+
+    #[test]
+    fn a_name_is_a_combined_line_too() {
+        let refused = Outcome::Refused("no such file");
+        let cases = [
+            (Outcome::Complete, 17, Reason::Complete, "200 17"),
+            (Outcome::Complete, 0, Reason::Complete, "200 -"),
+            (refused, 0, Reason::Refused, "404 -"),
+            (Outcome::Complete, 9, Reason::Stalled, "499 9"),
+            (Outcome::Complete, 9, Reason::PeerReset, "499 9"),
+            (Outcome::Complete, 9, Reason::FileShort, "500 9"),
+            (Outcome::Complete, 9, Reason::DrainDeadline, "500 9"),
+        ];
+        for (outcome, offset, reason, shown) in cases {
+            let delivery = bare(b"hello.txt", offset, 17, outcome);
+            let expected = format!(
+                "192.0.2.1 - - [23/Nov/2026:07:31:02 +0000] \"NAME hello.txt\" {shown} \"-\" \"-\""
+            );
+            assert_eq!(combined_line(&delivery, reason), expected);
+        }
+    }
+
+    /// What a peer would put anywhere to forge a line or steer a terminal.
+    const FORGED: &[u8] = b"a\" 200 1\n192.0.2.9 - - \\\x1b[2J\xff\xc2\x9b\xe2\x80\xa8{\"b\":1}";
+
+    #[test]
+    fn nothing_that_a_peer_sends_forges_a_combined_line() {
+        let lines = [
+            over_http(FORGED, 400, Some(FORGED), Some(FORGED)),
+            bare(FORGED, 0, 0, Outcome::Refused("no such file")),
+        ];
+        for delivery in lines {
+            let line = combined_line(&delivery, Reason::Complete);
+            assert_eq!(line.matches('"').count(), 6, "{line}");
+            assert!(!line.contains(is_unsafe), "{line}");
+            let escaped = r"a\x22 200 1\x0a192.0.2.9 - - \x5c\x1b[2J\xff\xc2\x9b\xe2\x80\xa8{\x22b";
+            assert!(line.contains(escaped), "{line}");
+        }
+    }
+
+    #[test]
+    fn no_line_is_longer_than_its_bound_whatever_a_peer_sends() {
+        let long = [0xff; 1024];
+        let deliveries = [
+            over_http(&long, 400, Some(&long), Some(&long)),
+            bare(&long, 0, 0, Outcome::Refused("no such file")),
+        ];
+        for delivery in deliveries {
+            let entry = entry(&delivery, Reason::Complete);
+            let bound = ACCESS_LOG_REQUEST_BYTES_MAX + 2 * ACCESS_LOG_FIELD_BYTES_MAX + 500;
+            assert!(Combined(&entry).to_string().len() < bound);
+            assert!(json(&entry).len() < bound);
+            assert!(Combined(&entry).to_string().contains("\\xff...\" "));
+        }
+    }
+
+    #[test]
+    fn json_tells_everything() {
+        let delivery = over_http(b"GET /a b HTTP/1.1", 206, None, Some(b"curl/8"));
+        let line = json(&entry(&delivery, Reason::Stalled));
+        let value: Value = serde_json::from_str(&line).unwrap();
+        let expected = serde_json::json!({
+            "time": "2026-11-23T07:31:02.045Z",
+            "peer": "192.0.2.1",
+            "port": 50000,
+            "protocol": "http",
+            "method": "GET",
+            "target": "/a b",
+            "status": 206,
+            "bytes_sent": 1234,
+            "bytes_promised": 1234,
+            "duration_seconds": 0.001_235,
+            "reason": "stalled",
+            "referer": null,
+            "agent": "curl/8",
+        });
+        assert_eq!(value, expected);
+        let refused = bare(b"x", 0, 0, Outcome::Refused("no such file"));
+        let value: Value = serde_json::from_str(&json(&entry(&refused, Reason::Refused))).unwrap();
+        assert_eq!(value["protocol"], "bare");
+        assert_eq!(value["method"], "NAME");
+        assert_eq!(value["target"], "x");
+        assert_eq!(value["status"], 404);
+        assert_eq!(value["reason"], "refused: no such file");
+    }
+
+    #[test]
+    fn one_that_was_gone_has_no_address() {
+        let delivery = bare(b"x", 0, 1, Outcome::Complete);
+        let mut entry = entry(&delivery, Reason::PeerReset);
+        entry.peer = None;
+        let line = Combined(&entry).to_string();
+        assert!(line.starts_with("- - - [23/Nov/2026"), "{line}");
+        let value: Value = serde_json::from_str(&json(&entry)).unwrap();
+        assert_eq!(
+            (&value["peer"], &value["port"]),
+            (&Value::Null, &Value::Null)
+        );
+    }
+
+    #[test]
+    fn whatever_a_peer_sends_is_valid_json_on_one_line() {
+        let delivery = over_http(FORGED, 400, Some(FORGED), Some(b"\x7f\""));
+        let line = json(&entry(&delivery, Reason::Complete));
+        assert!(!line.contains(is_unsafe), "{line}");
+        let value: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["agent"], "\x7f\"");
+        assert_eq!(value["referer"], String::from_utf8_lossy(FORGED).as_ref());
+    }
+
+    #[test]
+    fn a_request_line_falls_apart_into_method_and_target() {
+        let cases = [
+            ("GET / HTTP/1.1", "GET", "/"),
+            ("GET /a b HTTP/1.0", "GET", "/a b"),
+            ("GET /old", "GET", "/old"),
+            ("GET /a b", "GET", "/a b"),
+            ("GET", "", "GET"),
+            ("", "", ""),
+        ];
+        for (line, method, target) in cases {
+            let parts = (method.as_bytes(), target.as_bytes());
+            assert_eq!(method_and_target(line.as_bytes()), parts);
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_cut_is_not_gone_on_with() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut log = LogFile {
+            file: open_for_append(file.path()).unwrap(),
+            path: Some(file.path().to_owned()),
+            line: Line::Whole,
+            trouble: Seldom::default(),
+        };
+        log.write_all(b"one\ntw").unwrap();
+        // A descriptor that can't be written stands for a disk that is full.
+        let writable = std::mem::replace(&mut log.file, File::open(file.path()).unwrap());
+        assert!(log.write(b"o\n").is_err());
+        log.file = writable;
+        log.write_all(b"three\n").unwrap();
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        assert_eq!(text, "one\ntw\nthree\n");
+    }
+
+    #[test]
+    fn a_fifo_without_a_reader_is_opened_without_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+        let mut file = open_for_append(&path).unwrap();
+        file.write_all(b"kept\n").unwrap();
+        let mut reader = File::open(&path).unwrap();
+        drop(file);
+        let mut text = String::new();
+        io::Read::read_to_string(&mut reader, &mut text).unwrap();
+        assert_eq!(text, "kept\n");
+    }
+}
