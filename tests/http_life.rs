@@ -337,8 +337,7 @@ fn everything_is_counted_and_every_reply_is_logged() {
         half.ends();
         assert_eq!(exchange(carafe.addr(), b"small\n").unwrap(), SMALL);
     }
-    // The cache keeps the large file.
-    until("all are forgotten", || carafe.sockets() == sockets + 1);
+    until("all are forgotten", || carafe.sockets() == sockets);
     let log = carafe.stop_warned(&[]);
     assert!(log.contains("accepted 70, "), "{log}");
     assert_eq!(reply_count(&log, "refused"), 20, "{log}");
