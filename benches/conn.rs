@@ -16,7 +16,7 @@ use carafe::limits::{NAME_GAP, TURN_BYTES_MAX};
 use carafe::protocol::bare::Bare;
 use carafe::protocol::{Body, Outcome, Reply, Request, RequestEnd, Service, Verdict};
 use carafe::reactor::Reactor;
-use carafe::reactor::event::{Next, Why};
+use carafe::reactor::event::{Action, Event};
 use carafe::root::Root;
 use carafe::serve::Client;
 use carafe::telemetry::Reason;
@@ -39,11 +39,11 @@ impl Service for Memory {
 fn download<S: Service>(bench: &mut Bench<Null, S>, request: &'static [u8]) {
     bench.conn = Conn::new(bench.now);
     bench.transport.request = request;
-    let mut next = bench.step(Why::Start);
-    while next == Next::Again {
-        next = bench.step(Why::Again);
+    let mut next = bench.step(Event::Start);
+    while next == Action::Yield {
+        next = bench.step(Event::Resume);
     }
-    assert_eq!(black_box(next), Next::Close(Reason::Complete));
+    assert_eq!(black_box(next), Action::Close(Reason::Complete));
 }
 
 fn connections(criterion: &mut Criterion) {

@@ -24,7 +24,7 @@ use crate::escape::Excerpt;
 use crate::file::{Errand, Fetched};
 use crate::limits::{REPLIES_PER_STEP_MAX, SUSPENDED_LOOK};
 use crate::protocol::{Exchange, Outcome, Service};
-use crate::reactor::event::{Next, Reclaimable, Turn, Why};
+use crate::reactor::event::{Action, Event, Reclaimable, StepContext};
 use crate::telemetry::Reason;
 
 use closing::Closing;
@@ -64,7 +64,7 @@ pub struct Env<'a, 't, T, S> {
     /// How long things may take.
     pub timeouts: Timeouts,
     /// The time, the scratch buffer and the deadline.
-    pub turn: &'a mut Turn<'t>,
+    pub turn: &'a mut StepContext<'t>,
     /// Takes what became of replies after which the connection goes on.
     pub delivered: &'a mut Vec<Delivery>,
     /// Takes what a helper shall do. The connection is parked until it has what that brings.
@@ -108,7 +108,7 @@ impl State {
 
 /// What one step of a state asks the driver for.
 enum Step {
-    Stay(Next),
+    Stay(Action),
     Enter(State),
     /// Enter a state whose first attempt was made already, and would block.
     EnterWaiting(State),
@@ -148,13 +148,16 @@ impl Conn {
     /// Whether one that waits for its first byte only goes on waiting when it is stepped for this,
     /// without a look at its socket.
     #[must_use]
-    pub fn ignores_while_silent(why: Why) -> bool {
+    pub fn ignores_while_silent(why: Event) -> bool {
         match why {
-            Why::Ready(edge) => !(edge.readable || edge.dead),
-            Why::Evict => true,
-            Why::Start | Why::Again | Why::Deadline | Why::Woken | Why::Reclaim | Why::Stop(_) => {
-                false
-            }
+            Event::Ready(edge) => !(edge.readable || edge.dead),
+            Event::Evict => true,
+            Event::Start
+            | Event::Resume
+            | Event::Deadline
+            | Event::Woken
+            | Event::Reclaim
+            | Event::Stop(_) => false,
         }
     }
 
@@ -162,8 +165,8 @@ impl Conn {
     pub fn step<T: Transport, S: Service>(
         &mut self,
         env: &mut Env<'_, '_, T, S>,
-        mut why: Why,
-    ) -> Next {
+        mut why: Event,
+    ) -> Action {
         let mut replies = 0;
         loop {
             let step = match &mut self.state {
@@ -175,27 +178,27 @@ impl Conn {
                 Stay(next) => Some(next),
                 EnterWaiting(state) => {
                     self.enter(state);
-                    Some(Next::Wait)
+                    Some(Action::Wait)
                 }
                 Enter(state) => {
                     replies += u32::from(matches!(state, State::ReadingName(_)));
                     self.enter(state);
-                    (replies == REPLIES_PER_STEP_MAX).then_some(Next::Again)
+                    (replies == REPLIES_PER_STEP_MAX).then_some(Action::Yield)
                 }
             };
             self.set_guard(env.transport, next);
             if let Some(next) = next {
                 return next;
             }
-            why = Why::Start;
+            why = Event::Start;
         }
     }
 
     /// Sets the guard for what comes now: `next`, or the first attempt of a state just entered.
     /// What is over in one step is never guarded, unless it can be cut within its step; nor is a reply whose head says how long it is, or the wait for another request.
-    fn set_guard<T: Transport>(&mut self, transport: &mut T, next: Option<Next>) {
+    fn set_guard<T: Transport>(&mut self, transport: &mut T, next: Option<Action>) {
         let is_owed = match (&self.state, next) {
-            (_, Some(Next::Close(_))) | (State::Closing(_), _) => false,
+            (_, Some(Action::Close(_))) | (State::Closing(_), _) => false,
             (State::Sending(sending), _) if sending.has_head() => false,
             (State::ReadingName(reading), _) if reading.is_later() => false,
             (State::Sending(sending), None) => {
@@ -393,12 +396,12 @@ fn await_disk<T: Transport, S>(
     env: &mut Env<'_, '_, T, S>,
     since: Instant,
     subject: &[u8],
-) -> Next {
+) -> Action {
     let disk = env.timeouts.disk;
     if env.turn.now >= since + disk {
         let name = Excerpt::of_request(subject);
         log::warn!("\"{name}\": the disk has not answered within {disk:?}");
-        return Next::Reset(Reason::DiskTimeout);
+        return Action::Reset(Reason::DiskTimeout);
     }
     go_on_waiting(env, since, since + disk)
 }
@@ -409,15 +412,15 @@ fn go_on_waiting<T: Transport, S>(
     env: &mut Env<'_, '_, T, S>,
     since: Instant,
     until: Instant,
-) -> Next {
+) -> Action {
     let now = env.turn.now;
     let others_come_first =
         env.turn.is_crowded && !env.turn.draining && now >= since + SUSPENDED_LOOK;
     if others_come_first && env.transport.peer_has_finished() {
-        return Next::Reset(Reason::ClientLeft);
+        return Action::Reset(Reason::ClientLeft);
     }
     env.turn.deadline = Some(until.min(now + SUSPENDED_LOOK));
-    Next::Park
+    Action::Suspend
 }
 
 /// Whose fault an error of the socket is: the peer's or the network's, or else ours.

@@ -1,5 +1,5 @@
 //! The loop: one poll, the listeners, the slab of connections, their deadlines and the run queue.
-//! It knows readiness and time; no names, no files. What runs on it is an [`App`].
+//! It knows readiness and time; no names, no files. What runs on it is an [`Handler`].
 //!
 //! One turn, in order: wait (not at all if something is ready to run) · read the clock once ·
 //! sources · accept, a bounded number · the events, then the run queue as it stood · deadlines ·
@@ -30,12 +30,12 @@ use mio::{Events, Interest, Poll, Waker};
 use crate::limits::{
     ACCEPT_RETRY, ACCEPTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX, LOOP_BYTES_MAX, SCRATCH_BYTES,
 };
-use crate::reactor::event::{Next, Readiness, Why};
+use crate::reactor::event::{Action, Event, Readiness};
 use crate::reactor::timer_wheel::{Deadline, Seldom, Timers};
 use crate::sockopt;
 use crate::telemetry::{Reason, Stats};
 
-pub use handler::{App, Control, Cx, ListenerId, Remote, SourceId, Token};
+pub use handler::{Context, Handler, ListenerId, LoopHandle, Remote, SourceId, Token};
 
 use conn_slab::{End, Places, Run, Slot};
 use handler::{FIRST_GENERATION, LISTENER, Life, SOURCE, WAKER};
@@ -47,7 +47,7 @@ use reclaim::{Line, Lines, Link};
 pub enum Ending {
     /// A drain is over.
     Drained,
-    /// [`Control::stop`] was called.
+    /// [`LoopHandle::stop`] was called.
     Stopped,
 }
 
@@ -76,7 +76,7 @@ pub struct Reactor<C> {
     ready: Vec<(Token, Readiness)>,
     sources: Vec<SourceId>,
     scratch: Box<[u8]>,
-    control: Control<C>,
+    control: LoopHandle<C>,
     /// Shortages that keep clients out, and sockets that can't be watched, are warned about.
     shortage: Seldom,
     unwatched: Seldom,
@@ -121,7 +121,7 @@ impl<C> Reactor<C> {
             ready: Vec::with_capacity(EVENTS_PER_TURN_MAX),
             sources: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
-            control: Control {
+            control: LoopHandle {
                 stats: Stats::default(),
                 now,
                 wakes: Vec::new(),
@@ -168,7 +168,7 @@ impl<C> Reactor<C> {
         Ok(id)
     }
 
-    /// Watches a source; its readiness becomes [`App::source`].
+    /// Watches a source; its readiness becomes [`Handler::source`].
     ///
     /// # Errors
     /// It can't be registered.
@@ -222,7 +222,7 @@ impl<C> Reactor<C> {
     ///
     /// # Errors
     /// The poll itself fails; the connections are reset.
-    pub fn run<A: App<Conn = C>>(&mut self, app: &mut A) -> io::Result<Ending> {
+    pub fn run<A: Handler<Conn = C>>(&mut self, app: &mut A) -> io::Result<Ending> {
         self.control.now = Instant::now();
         loop {
             if let Err(error) = self.turn(app) {
@@ -248,7 +248,7 @@ impl<C> Reactor<C> {
         self.slots.len() == self.aside_open && doors.all(Listener::is_closed)
     }
 
-    fn turn<A: App<Conn = C>>(&mut self, app: &mut A) -> io::Result<()> {
+    fn turn<A: Handler<Conn = C>>(&mut self, app: &mut A) -> io::Result<()> {
         self.wait(app)?;
         self.control.now = Instant::now();
         self.moved = 0;
@@ -276,7 +276,7 @@ impl<C> Reactor<C> {
     // ---- waiting ----
 
     /// Waits for events and sorts them.
-    fn wait<A: App<Conn = C>>(&mut self, app: &mut A) -> io::Result<()> {
+    fn wait<A: Handler<Conn = C>>(&mut self, app: &mut A) -> io::Result<()> {
         let mut now = Instant::now();
         self.control.stats.count_turn(now - self.control.now);
         let due = app.turn_over(&self.control.stats, now);
@@ -353,7 +353,7 @@ impl<C> Reactor<C> {
         self.control.is_accepting || listener.aside
     }
 
-    fn accept<A: App<Conn = C>>(&mut self, app: &mut A, index: usize) {
+    fn accept<A: Handler<Conn = C>>(&mut self, app: &mut A, index: usize) {
         let now = self.control.now;
         let is_last_look = self.listeners[index]
             .grace_ends
@@ -412,7 +412,7 @@ impl<C> Reactor<C> {
         }
     }
 
-    fn admit<A: App<Conn = C>>(
+    fn admit<A: Handler<Conn = C>>(
         &mut self,
         app: &mut A,
         from: ListenerId,
@@ -427,19 +427,19 @@ impl<C> Reactor<C> {
         self.insert(app, socket, aside, |app, cx| app.accepted(from, peer, cx));
     }
 
-    fn insert_outgoing<A: App<Conn = C>>(&mut self, app: &mut A) {
+    fn insert_outgoing<A: Handler<Conn = C>>(&mut self, app: &mut A) {
         for (socket, conn) in std::mem::take(&mut self.control.outgoing) {
             self.insert(app, socket, false, |_, _| conn);
         }
     }
 
     /// Gives a socket its place in the slab, and its first step.
-    fn insert<A: App<Conn = C>>(
+    fn insert<A: Handler<Conn = C>>(
         &mut self,
         app: &mut A,
         socket: TcpStream,
         aside: bool,
-        make: impl FnOnce(&mut A, &mut Cx<'_, C>) -> C,
+        make: impl FnOnce(&mut A, &mut Context<'_, C>) -> C,
     ) {
         match aside {
             true => self.aside_open += 1,
@@ -450,7 +450,7 @@ impl<C> Reactor<C> {
             generation: self.generation,
         };
         self.generation = self.generation.checked_add(1).unwrap_or(FIRST_GENERATION);
-        let mut cx = Cx::new(token, None, &mut self.scratch, &mut self.control);
+        let mut cx = Context::new(token, None, &mut self.scratch, &mut self.control);
         let conn = make(app, &mut cx);
         self.slots.insert(Slot {
             socket,
@@ -466,7 +466,7 @@ impl<C> Reactor<C> {
         if aside {
             self.lines.push(&mut self.slots, token.key, Line::Aside);
         }
-        self.step(app, token, Why::Start);
+        self.step(app, token, Event::Start);
         if self.run_of(token) == Some(Run::Ended) {
             // Its last bytes wait for the close, and nothing can name it: it was never watched.
             self.reap(app);
@@ -478,7 +478,7 @@ impl<C> Reactor<C> {
     /// Steps what the events name, then the run queue as it `stood` when the turn began, until all
     /// together have moved a turn's worth. What is left of the events is queued, since their edges
     /// won't come again; what is left of the queue stays in front for the next turn.
-    fn dispatch<A: App<Conn = C>>(&mut self, app: &mut A, stood: usize) {
+    fn dispatch<A: Handler<Conn = C>>(&mut self, app: &mut A, stood: usize) {
         let mut ready = std::mem::take(&mut self.ready);
         for (token, edge) in ready.drain(..) {
             match self.run_of(token) {
@@ -487,11 +487,11 @@ impl<C> Reactor<C> {
                     self.run_queue.push_back(token);
                 }
                 Some(Run::Waiting | Run::WaitingForMore) => {
-                    self.step(app, token, Why::Ready(edge));
+                    self.step(app, token, Event::Ready(edge));
                     self.relieve(app);
                 }
                 Some(Run::Parked | Run::Woken) if edge.dead => {
-                    self.step(app, token, Why::Ready(edge));
+                    self.step(app, token, Event::Ready(edge));
                 }
                 // What is queued tries everything when its turn comes.
                 _ => {}
@@ -535,25 +535,25 @@ impl<C> Reactor<C> {
     }
 
     /// Steps one connection that is there and has not ended, and does what it wants next.
-    fn step<A: App<Conn = C>>(&mut self, app: &mut A, token: Token, why: Why) {
+    fn step<A: Handler<Conn = C>>(&mut self, app: &mut A, token: Token, why: Event) {
         self.control.is_crowded = self.is_crowded();
         let slot = &mut self.slots[token.key as usize];
         let before = self.timers.at(&slot.deadline);
-        let mut cx = Cx::new(token, before, &mut self.scratch, &mut self.control);
+        let mut cx = Context::new(token, before, &mut self.scratch, &mut self.control);
         let next = app.step(&mut slot.conn, &mut slot.socket, why, &mut cx);
         let (mut deadline, moved) = (cx.turn.deadline, cx.turn.moved);
         self.moved += moved;
-        if why == Why::Deadline && deadline == before {
+        if why == Event::Deadline && deadline == before {
             // It has passed, and nothing else was asked for.
             deadline = None;
         }
-        if deadline != before && !matches!(next, Next::Close(_) | Next::Reset(_)) {
+        if deadline != before && !matches!(next, Action::Close(_) | Action::Reset(_)) {
             self.timers.set(&mut slot.deadline, deadline, token.key);
         }
         match next {
-            Next::Wait | Next::Park => {
+            Action::Wait | Action::Suspend => {
                 match (next, slot.run) {
-                    (Next::Park, _) => slot.run = Run::Parked,
+                    (Action::Suspend, _) => slot.run = Run::Parked,
                     // A deadline came while it was queued; it stays queued.
                     (_, Run::Again | Run::Woken) => {}
                     _ => slot.run = Run::waiting_after(moved),
@@ -565,14 +565,14 @@ impl<C> Reactor<C> {
                     self.doom(token, End::Reset(Reason::PollFailed));
                 }
             }
-            Next::Again => {
+            Action::Yield => {
                 if slot.run.queued_for().is_none() {
                     slot.run = Run::Again;
                     self.run_queue.push_back(token);
                 }
             }
-            Next::Close(reason) => self.doom(token, End::Close(reason)),
-            Next::Reset(reason) => self.doom(token, End::Reset(reason)),
+            Action::Close(reason) => self.doom(token, End::Close(reason)),
+            Action::Reset(reason) => self.doom(token, End::Reset(reason)),
         }
         self.line_up(app, token, moved);
     }
@@ -586,7 +586,7 @@ impl<C> Reactor<C> {
 
     // ---- deadlines ----
 
-    fn expire<A: App<Conn = C>>(&mut self, app: &mut A) {
+    fn expire<A: Handler<Conn = C>>(&mut self, app: &mut A) {
         let now = self.control.now;
         let mut expired = Vec::new();
         self.timers.expire(now, &mut expired);
@@ -597,7 +597,7 @@ impl<C> Reactor<C> {
             };
             if self.timers.is_due(&mut slot.deadline, tick, now, key) {
                 let generation = slot.generation;
-                self.step(app, Token { key, generation }, Why::Deadline);
+                self.step(app, Token { key, generation }, Event::Deadline);
             }
         }
         if let Life::Draining { deadline } = self.control.life

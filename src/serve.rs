@@ -37,9 +37,9 @@ use crate::protocol::Service;
 use crate::protocol::bare::Bare;
 use crate::protocol::http::Http;
 use crate::protocol::thanks::Thanks;
-use crate::reactor::event::{Next, Reclaimable, Why};
+use crate::reactor::event::{Action, Event, Reclaimable};
 use crate::reactor::timer_wheel::Seldom;
-use crate::reactor::{App, Control, Cx, ListenerId, Reactor, Remote, SourceId, Token};
+use crate::reactor::{Context, Handler, ListenerId, LoopHandle, Reactor, Remote, SourceId, Token};
 use crate::root::Root;
 use crate::root::listing::Folders;
 use crate::telemetry::log_writer::{self, Outlet};
@@ -433,14 +433,14 @@ struct Serving<S> {
 
 impl<S: Service> Serving<S> {
     /// Drains, and so do the others.
-    fn drain(&mut self, control: &mut Control<Client>) {
+    fn drain(&mut self, control: &mut LoopHandle<Client>) {
         control.drain(self.patience);
         self.place.pass_on(STOP);
     }
 
     /// A hangup opens things anew, as SIGUSR1 does with the log alone. SIGUSR2 and SIGXFSZ mean nothing. The
     /// first other signal drains, a later one ends.
-    fn take_signals(&mut self, control: &mut Control<Client>) {
+    fn take_signals(&mut self, control: &mut LoopHandle<Client>) {
         let pending = self.signals.as_mut().map(Signals::pending);
         let (mut hung_up, mut last) = (false, None);
         for signal in pending.into_iter().flatten() {
@@ -477,7 +477,7 @@ impl<S: Service> Serving<S> {
         client: &mut Active,
         parks: bool,
         token: Token,
-        control: &mut Control<Client>,
+        control: &mut LoopHandle<Client>,
     ) {
         if parks == client.in_line {
             return;
@@ -499,9 +499,9 @@ impl<S: Service> Serving<S> {
         &mut self,
         client: &mut Active,
         socket: &mut TcpStream,
-        why: Why,
-        cx: &mut Cx<'_, Client>,
-    ) -> Next {
+        why: Event,
+        cx: &mut Context<'_, Client>,
+    ) -> Action {
         let token = cx.token();
         let mut errand = None;
         let fetched = match client.conn.awaits_errand() {
@@ -511,7 +511,9 @@ impl<S: Service> Serving<S> {
         let why = match why {
             // Who is first in the line looks for a descriptor now and then, the others only whether
             // they are still to wait.
-            Why::Deadline if client.in_line && self.parked.front() != Some(&token) => Why::Evict,
+            Event::Deadline if client.in_line && self.parked.front() != Some(&token) => {
+                Event::Evict
+            }
             why => why,
         };
         let mut env = Env {
@@ -548,7 +550,7 @@ impl<S: Service> Serving<S> {
         // be never: all the others would wait as long.
         let keeps_place = client.in_line && !self.errands.is_far(token);
         let stands = !client.conn.awaits_errand() || keeps_place;
-        self.line_up(client, next == Next::Park && stands, token, cx.control);
+        self.line_up(client, next == Action::Suspend && stands, token, cx.control);
         if self.parked.front() == Some(&token) {
             // Who is first looks again now and then: other processes free descriptors, too.
             let again = cx.turn.now + PARKED_RETRY;
@@ -561,9 +563,9 @@ impl<S: Service> Serving<S> {
     }
 
     /// Notes what a client holds after a step.
-    fn weigh(&mut self, client: &mut Active, next: Next, now: Instant) {
+    fn weigh(&mut self, client: &mut Active, next: Action, now: Instant) {
         self.held.note(&mut client.held, client.conn.held_bytes());
-        if next == Next::Close(Reason::OutOfMemory) {
+        if next == Action::Close(Reason::OutOfMemory) {
             self.held.run_out();
             if self.shortage.passes(now) {
                 log::warn!("there is no memory for what clients send: some are closed");
@@ -573,7 +575,7 @@ impl<S: Service> Serving<S> {
 
     /// A descriptor may be free. The first in the line looks before one more client is let in, who
     /// would take it; it keeps its place until it has what it waits for.
-    fn wake_first(&self, control: &mut Control<Client>) {
+    fn wake_first(&self, control: &mut LoopHandle<Client>) {
         if let Some(&first) = self.parked.front() {
             control.wake(first);
         }
@@ -581,10 +583,15 @@ impl<S: Service> Serving<S> {
     }
 }
 
-impl<S: Service> App for Serving<S> {
+impl<S: Service> Handler for Serving<S> {
     type Conn = Client;
 
-    fn accepted(&mut self, from: ListenerId, peer: SocketAddr, cx: &mut Cx<'_, Client>) -> Client {
+    fn accepted(
+        &mut self,
+        from: ListenerId,
+        peer: SocketAddr,
+        cx: &mut Context<'_, Client>,
+    ) -> Client {
         let (accepted_at, role) = (cx.turn.now, self.watch.welcome(from));
         let timeouts = match role {
             Role::Client(_) => self.timeouts,
@@ -597,14 +604,14 @@ impl<S: Service> App for Serving<S> {
         &mut self,
         client: &mut Client,
         socket: &mut TcpStream,
-        why: Why,
-        cx: &mut Cx<'_, Client>,
-    ) -> Next {
+        why: Event,
+        cx: &mut Context<'_, Client>,
+    ) -> Action {
         // Before the step: once a connection is over the kernel doesn't tell whose it was.
         let peer = || Peer::of(socket);
         let patience = self.timeouts.request;
         let Some(active) = client.wake(why, cx.turn.deadline, patience, peer) else {
-            return Next::Wait;
+            return Action::Wait;
         };
         let next = match active.role {
             Role::Monitor => self.watch.answer(active, socket, why, cx, &self.outlet),
@@ -614,7 +621,7 @@ impl<S: Service> App for Serving<S> {
         next
     }
 
-    fn source(&mut self, id: SourceId, control: &mut Control<Client>) {
+    fn source(&mut self, id: SourceId, control: &mut LoopHandle<Client>) {
         match id {
             SIGNALS => self.take_signals(control),
             STOP_NOW => control.stop(),
@@ -659,7 +666,7 @@ impl<S: Service> App for Serving<S> {
         client: Client,
         token: Token,
         reason: Reason,
-        control: &mut Control<Client>,
+        control: &mut LoopHandle<Client>,
     ) {
         let now = control.now();
         let mut client = client.into_active(now);

@@ -18,13 +18,13 @@ use crate::limits::{
     DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, REQUEST_TIMEOUT, SCRATCH_BYTES, STALL_TIMEOUT,
 };
 use crate::protocol::Service;
-use crate::reactor::event::{Next, Readiness, Turn, Why};
+use crate::reactor::event::{Action, Event, Readiness, StepContext};
 
 pub use crowd::Crowd;
 pub use wire::{Choices, Wire};
 
 /// An edge that says that a read may find something.
-pub const READABLE: Why = Why::Ready(Readiness {
+pub const READABLE: Event = Event::Ready(Readiness {
     readable: true,
     writable: false,
     read_closed: false,
@@ -32,7 +32,7 @@ pub const READABLE: Why = Why::Ready(Readiness {
 });
 
 /// An edge that says that a write may find room.
-pub const WRITABLE: Why = Why::Ready(Readiness {
+pub const WRITABLE: Event = Event::Ready(Readiness {
     readable: false,
     writable: true,
     read_closed: false,
@@ -40,7 +40,7 @@ pub const WRITABLE: Why = Why::Ready(Readiness {
 });
 
 /// An edge on which data and the peer's FIN came together.
-pub const READ_CLOSED: Why = Why::Ready(Readiness {
+pub const READ_CLOSED: Event = Event::Ready(Readiness {
     readable: true,
     writable: false,
     read_closed: true,
@@ -48,7 +48,7 @@ pub const READ_CLOSED: Why = Why::Ready(Readiness {
 });
 
 /// An edge of a reset.
-pub const DEAD: Why = Why::Ready(Readiness {
+pub const DEAD: Event = Event::Ready(Readiness {
     readable: true,
     writable: true,
     read_closed: true,
@@ -66,7 +66,7 @@ pub struct Bench<T, S> {
     pub service: S,
     /// The time that the next step sees.
     pub now: Instant,
-    /// When it wants [`Why::Deadline`].
+    /// When it wants [`Event::Deadline`].
     pub deadline: Option<Instant>,
     /// Whether the server is stopping.
     pub draining: bool,
@@ -100,20 +100,20 @@ impl<T: Transport + Turning, S: Service> Bench<T, S> {
     }
 
     /// One turn with one step.
-    pub fn step(&mut self, why: Why) -> Next {
+    pub fn step(&mut self, why: Event) -> Action {
         self.step_with(why, None)
     }
 
     /// Does the errand that the connection waits for, and wakes it. There must be one.
-    pub fn fetch(&mut self) -> Next {
+    pub fn fetch(&mut self) -> Action {
         let errand = self.errand.take().expect("there is an errand");
-        self.step_with(Why::Woken, Some(errand.run(Reach::Anywhere)))
+        self.step_with(Event::Woken, Some(errand.run(Reach::Anywhere)))
     }
 
     /// One turn with one step, in which an errand is over.
-    pub fn step_with(&mut self, why: Why, fetched: Option<Fetched>) -> Next {
+    pub fn step_with(&mut self, why: Event, fetched: Option<Fetched>) -> Action {
         self.transport.begin_turn();
-        let mut turn = Turn {
+        let mut turn = StepContext {
             now: self.now,
             scratch: &mut self.scratch,
             deadline: self.deadline,
@@ -142,10 +142,10 @@ impl<T: Transport + Turning, S: Service> Bench<T, S> {
     }
 
     /// Lets the clock run to the deadline, and steps. There must be one.
-    pub fn expire(&mut self) -> Next {
+    pub fn expire(&mut self) -> Action {
         let passed = self.deadline;
         self.now = passed.expect("a deadline is set");
-        let next = self.step(Why::Deadline);
+        let next = self.step(Event::Deadline);
         if self.deadline == passed {
             self.deadline = None;
         }

@@ -11,8 +11,8 @@ use std::net::{SocketAddr, TcpStream as Client};
 use std::thread;
 use std::time::Duration;
 
-use carafe::reactor::event::{Next, Why};
-use carafe::reactor::{App, Control, Cx, Ending, ListenerId, Reactor, SourceId, Token};
+use carafe::reactor::event::{Action, Event};
+use carafe::reactor::{Context, Ending, Handler, ListenerId, LoopHandle, Reactor, SourceId, Token};
 use carafe::telemetry::Reason;
 use mio::net::{TcpListener, TcpStream};
 
@@ -24,11 +24,11 @@ struct Host {
     ended: Vec<(bool, Reason)>,
 }
 
-impl App for Host {
+impl Handler for Host {
     /// Whether it came aside.
     type Conn = bool;
 
-    fn accepted(&mut self, from: ListenerId, _: SocketAddr, _: &mut Cx<'_, bool>) -> bool {
+    fn accepted(&mut self, from: ListenerId, _: SocketAddr, _: &mut Context<'_, bool>) -> bool {
         from == self.aside
     }
 
@@ -36,24 +36,24 @@ impl App for Host {
         &mut self,
         aside: &mut bool,
         socket: &mut TcpStream,
-        why: Why,
-        cx: &mut Cx<'_, bool>,
-    ) -> Next {
-        if why == Why::Start {
+        why: Event,
+        cx: &mut Context<'_, bool>,
+    ) -> Action {
+        if why == Event::Start {
             // A client that is in keeps the others out.
             cx.control.set_accepting(*aside);
             if *aside {
                 socket.write_all(b"x").unwrap();
             }
         }
-        Next::Wait
+        Action::Wait
     }
 
-    fn source(&mut self, _: SourceId, control: &mut Control<bool>) {
+    fn source(&mut self, _: SourceId, control: &mut LoopHandle<bool>) {
         control.drain(self.patience);
     }
 
-    fn ended(&mut self, aside: bool, _: Token, reason: Reason, _: &mut Control<bool>) {
+    fn ended(&mut self, aside: bool, _: Token, reason: Reason, _: &mut LoopHandle<bool>) {
         self.ended.push((aside, reason));
     }
 }

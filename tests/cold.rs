@@ -22,7 +22,7 @@ use carafe::limits::{
 use carafe::protocol::bare::Bare;
 use carafe::protocol::http::Http;
 use carafe::protocol::{LookupError, Service};
-use carafe::reactor::event::{Next, Why};
+use carafe::reactor::event::{Action, Event};
 use carafe::root::Root;
 use carafe::root::listing::Folders;
 use carafe::telemetry::Reason;
@@ -82,8 +82,8 @@ fn then<S>(bench: &mut Bench<Scripted, S>, reads: &[Read], writes: &[Write]) {
 
 /// It waits for a helper and for nothing else.
 #[track_caller]
-fn assert_parked<S: Service>(next: Next, bench: &Bench<Scripted, S>) {
-    assert_eq!(next, Next::Park);
+fn assert_parked<S: Service>(next: Action, bench: &Bench<Scripted, S>) {
+    assert_eq!(next, Action::Suspend);
     assert!(bench.errand.is_some() && bench.conn.awaits_errand());
     assert_eq!(bench.patience(), Some(SUSPENDED_LOOK), "not the client's");
     bench.transport.assert_done();
@@ -92,25 +92,25 @@ fn assert_parked<S: Service>(next: Next, bench: &Bench<Scripted, S>) {
 /// A connection that waits for the look-up of its name.
 fn looking_up(root: &TempDir, request: &[u8]) -> Bench<Scripted, Bare> {
     let mut bench = bench(bare(root, Kind::Foreign), request);
-    assert_parked(bench.step(Why::Start), &bench);
+    assert_parked(bench.step(Event::Start), &bench);
     assert!(matches!(bench.errand, Some(Errand::Open { .. })));
     bench
 }
 
 /// The look-up of `small` fails.
-fn look_up_fails(bench: &mut Bench<Scripted, Bare>, error: LookupError) -> Next {
+fn look_up_fails(bench: &mut Bench<Scripted, Bare>, error: LookupError) -> Action {
     let fetched = Fetched::Opened {
         name: Box::from(*b"small"),
         found: Err(error),
     };
-    bench.step_with(Why::Woken, Some(fetched))
+    bench.step_with(Event::Woken, Some(fetched))
 }
 
 /// A connection that waits for the first bytes of its file.
 fn reading(root: &TempDir, request: &[u8]) -> Bench<Scripted, Bare> {
     let mut bench = bench(bare(root, Kind::Probe), request);
     bench.transport.colds = 1;
-    assert_parked(bench.step(Why::Start), &bench);
+    assert_parked(bench.step(Event::Start), &bench);
     assert!(matches!(bench.errand, Some(Errand::Read(_))));
     assert!(bench.transport.sent.is_empty());
     bench
@@ -118,8 +118,8 @@ fn reading(root: &TempDir, request: &[u8]) -> Bench<Scripted, Bare> {
 
 /// Ends well, once input that may have come meanwhile was looked for.
 #[track_caller]
-fn assert_completes<S: Service>(bench: &Bench<Scripted, S>, next: Next, body: &[u8]) {
-    assert_eq!(next, Next::Close(Reason::Complete));
+fn assert_completes<S: Service>(bench: &Bench<Scripted, S>, next: Action, body: &[u8]) {
+    assert_eq!(next, Action::Close(Reason::Complete));
     assert_eq!(bench.transport.sent, body);
     bench.transport.assert_done();
 }
@@ -150,10 +150,10 @@ fn what_came_after_a_name_while_it_was_looked_up_is_discarded_before_the_close()
     ] {
         let mut bench = looking_up(&root, request);
         then(&mut bench, &reads, &[]);
-        assert_eq!(bench.fetch(), Next::Wait);
+        assert_eq!(bench.fetch(), Action::Wait);
         assert!(bench.transport.is_shut);
         then(&mut bench, &[Read::Eof], &[]);
-        assert_eq!(bench.step(READ_CLOSED), Next::Close(Reason::Refused));
+        assert_eq!(bench.step(READ_CLOSED), Action::Close(Reason::Refused));
     }
 }
 
@@ -163,7 +163,7 @@ fn what_a_helper_does_not_find_is_refused_as_ever() {
     for name in [&b"missing\n"[..], b"folder\n", b"small/x\n"] {
         let mut bench = looking_up(&root, name);
         then(&mut bench, &[Read::Block], &[]);
-        assert_eq!(bench.fetch(), Next::Close(Reason::Refused));
+        assert_eq!(bench.fetch(), Action::Close(Reason::Refused));
         assert!(bench.transport.sent.is_empty() && !bench.transport.is_shut);
     }
 }
@@ -173,7 +173,7 @@ fn a_name_that_is_no_name_needs_no_helper() {
     let root = root();
     for name in [&b"\n"[..], b"../small\n", b".hidden\n"] {
         let mut bench = bench(bare(&root, Kind::Foreign), name);
-        assert_eq!(bench.step(Why::Start), Next::Close(Reason::Refused));
+        assert_eq!(bench.step(Event::Start), Action::Close(Reason::Refused));
     }
 }
 
@@ -185,24 +185,24 @@ fn the_requests_clock_stands_while_its_name_is_looked_up() {
     bench.now += HOUR;
     // The guess was wrong.
     then(&mut bench, &[Read::Block], &[]);
-    assert_eq!(bench.fetch(), Next::Wait);
+    assert_eq!(bench.fetch(), Action::Wait);
     assert_eq!(bench.patience(), Some(NAME_GAP));
     while bench.now + NAME_GAP < start + HOUR + REQUEST_TIMEOUT {
         bench.now += NAME_GAP / 2;
         let byte = Read::Bytes(b"x".to_vec());
         then(&mut bench, &[byte], &[]);
         let mut next = bench.step(carafe::testing::READABLE);
-        while next == Next::Park {
+        while next == Action::Suspend {
             then(&mut bench, &[Read::Block], &[]);
             next = bench.fetch();
         }
-        assert_eq!(next, Next::Wait);
+        assert_eq!(next, Action::Wait);
     }
     bench.now = start + HOUR + REQUEST_TIMEOUT;
     then(&mut bench, &[Read::Block], &[]);
     assert_eq!(
-        bench.step(Why::Deadline),
-        Next::Close(Reason::RequestTimeout)
+        bench.step(Event::Deadline),
+        Action::Close(Reason::RequestTimeout)
     );
 }
 
@@ -228,25 +228,25 @@ fn a_helper_without_a_descriptor_makes_the_connection_stand_in_line() {
     bench.errand = None;
     assert_eq!(
         look_up_fails(&mut bench, LookupError::NoDescriptor),
-        Next::Park
+        Action::Suspend
     );
     assert!(!bench.conn.awaits_errand() && bench.errand.is_none());
     assert_eq!(bench.patience(), Some(SUSPENDED_LOOK));
     // It is looked for anew, and what is waited for then isn't a descriptor.
     bench.now += STALL_TIMEOUT / 2;
-    let next = bench.step(Why::Woken);
+    let next = bench.step(Event::Woken);
     assert_parked(next, &bench);
     bench.now += HOUR;
     assert_eq!(
         look_up_fails(&mut bench, LookupError::NoDescriptor),
-        Next::Park
+        Action::Suspend
     );
     bench.now += STALL_TIMEOUT / 2 - SUSPENDED_LOOK / 2;
-    assert_eq!(bench.step(Why::Evict), Next::Park);
+    assert_eq!(bench.step(Event::Evict), Action::Suspend);
     assert_eq!(bench.patience(), Some(SUSPENDED_LOOK / 2));
-    assert_eq!(bench.expire(), Next::Park, "the last look");
+    assert_eq!(bench.expire(), Action::Suspend, "the last look");
     let next = look_up_fails(&mut bench, LookupError::NoDescriptor);
-    assert_eq!(next, Next::Reset(Reason::NoDescriptor));
+    assert_eq!(next, Action::Reset(Reason::NoDescriptor));
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn a_failure_of_a_helpers_look_up_is_a_reset() {
     let mut bench = looking_up(&root, b"small\n");
     let failed = LookupError::Failed(rustix::io::Errno::IO);
     let next = look_up_fails(&mut bench, failed);
-    assert_eq!(next, Next::Reset(Reason::OpenFailed));
+    assert_eq!(next, Action::Reset(Reason::OpenFailed));
 }
 
 // ---- the read ----
@@ -267,7 +267,7 @@ fn a_cold_file_is_read_by_a_helper_and_then_sent() {
         let mut bench = reading(&root, name);
         then(&mut bench, &[Read::Block], &[ALL]);
         let next = bench.fetch();
-        assert_eq!(next, Next::Close(Reason::Complete));
+        assert_eq!(next, Action::Close(Reason::Complete));
         assert_eq!(bench.transport.sent.len(), length);
     }
 }
@@ -277,19 +277,19 @@ fn a_file_may_be_cold_in_the_middle() {
     let root = root();
     let mut bench = bench(bare(&root, Kind::Probe), b"bulk\n");
     bench.transport.writes.push_back(ALL);
-    assert_eq!(bench.step(Why::Start), Next::Again);
+    assert_eq!(bench.step(Event::Start), Action::Yield);
     bench.transport.colds = 1;
-    let next = bench.step(Why::Again);
+    let next = bench.step(Event::Resume);
     assert_parked(next, &bench);
     then(&mut bench, &[], &[Write::Take(5), Write::Block]);
-    assert_eq!(bench.fetch(), Next::Wait);
+    assert_eq!(bench.fetch(), Action::Wait);
     assert_eq!(bench.patience(), Some(STALL_TIMEOUT / STALL_LOOKS));
     // What was in memory may have left it.
     bench.transport.colds = 1;
     let next = bench.step(carafe::testing::WRITABLE);
     assert_parked(next, &bench);
     then(&mut bench, &[Read::Block], &[ALL, ALL]);
-    assert_eq!(bench.fetch(), Next::Close(Reason::Complete));
+    assert_eq!(bench.fetch(), Action::Close(Reason::Complete));
     assert_eq!(bench.transport.sent, content(BULK_BYTES));
 }
 
@@ -299,7 +299,7 @@ fn what_was_read_is_sent_although_it_is_cold_again() {
     let mut bench = reading(&root, b"big\n");
     bench.transport.colds = 1;
     then(&mut bench, &[Read::Block], &[ALL]);
-    assert_eq!(bench.fetch(), Next::Close(Reason::Complete));
+    assert_eq!(bench.fetch(), Action::Close(Reason::Complete));
 }
 
 #[test]
@@ -310,18 +310,18 @@ fn the_stall_clock_stands_while_the_disk_is_waited_for() {
         .transport
         .writes
         .extend([Write::Take(5), Write::Block]);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     bench.now += STALL_TIMEOUT - Duration::from_secs(1);
     bench.transport.colds = 1;
     let next = bench.step(carafe::testing::WRITABLE);
     assert_parked(next, &bench);
     bench.now += HOUR;
     then(&mut bench, &[], &[Write::Block]);
-    assert_eq!(bench.fetch(), Next::Wait);
+    assert_eq!(bench.fetch(), Action::Wait);
     bench.deadline = Some(bench.now + Duration::from_millis(999));
-    assert_eq!(bench.expire(), Next::Wait, "it goes on from where it was");
+    assert_eq!(bench.expire(), Action::Wait, "it goes on from where it was");
     assert_eq!(bench.patience(), Some(Duration::from_millis(1)));
-    assert_eq!(bench.expire(), Next::Reset(Reason::Stalled));
+    assert_eq!(bench.expire(), Action::Reset(Reason::Stalled));
 }
 
 #[test]
@@ -331,8 +331,8 @@ fn a_file_that_a_helper_cannot_read_is_a_reset() {
         let mut bench = reading(&root, name);
         let failed = Fetched::Read(Err(ErrorKind::Other.into()));
         assert_eq!(
-            bench.step_with(Why::Woken, Some(failed)),
-            Next::Reset(Reason::ReadFailed)
+            bench.step_with(Event::Woken, Some(failed)),
+            Action::Reset(Reason::ReadFailed)
         );
         assert!(bench.transport.resets_on_close);
     }
@@ -342,11 +342,11 @@ fn a_file_that_a_helper_cannot_read_is_a_reset() {
 fn a_helper_that_panics_is_a_reset() {
     let root = root();
     let mut bench = looking_up(&root, b"small\n");
-    let next = bench.step_with(Why::Woken, Some(Fetched::Panicked));
-    assert_eq!(next, Next::Reset(Reason::OpenFailed));
+    let next = bench.step_with(Event::Woken, Some(Fetched::Panicked));
+    assert_eq!(next, Action::Reset(Reason::OpenFailed));
     let mut bench = reading(&root, b"small\n");
-    let next = bench.step_with(Why::Woken, Some(Fetched::Panicked));
-    assert_eq!(next, Next::Reset(Reason::ReadFailed));
+    let next = bench.step_with(Event::Woken, Some(Fetched::Panicked));
+    assert_eq!(next, Action::Reset(Reason::ReadFailed));
 }
 
 #[test]
@@ -359,7 +359,7 @@ fn a_file_cut_short_while_it_was_cold_is_a_reset() {
         // A copied body never reaches the socket; sendfile does, and finds nothing.
         let writes = if name == "big" { vec![ALL] } else { vec![] };
         then(&mut bench, &[], &writes);
-        assert_eq!(bench.fetch(), Next::Reset(Reason::FileShort));
+        assert_eq!(bench.fetch(), Action::Reset(Reason::FileShort));
     }
 }
 
@@ -370,7 +370,7 @@ fn a_file_overwritten_while_it_was_cold_is_a_reset() {
         fs::write(root.path().join("small"), SMALL).unwrap();
         let mut bench = bench(bare(&root, kind), b"small\n");
         bench.transport.colds = 1;
-        let mut next = bench.step(Why::Start);
+        let mut next = bench.step(Event::Start);
         if kind == Kind::Foreign {
             next = bench.fetch();
         }
@@ -378,7 +378,11 @@ fn a_file_overwritten_while_it_was_cold_is_a_reset() {
         let past = std::time::SystemTime::UNIX_EPOCH;
         let file = File::options().write(true).open(root.path().join("small"));
         file.unwrap().set_modified(past).unwrap();
-        assert_eq!(bench.fetch(), Next::Reset(Reason::FileChanged), "{kind:?}");
+        assert_eq!(
+            bench.fetch(),
+            Action::Reset(Reason::FileChanged),
+            "{kind:?}"
+        );
     }
 }
 
@@ -390,7 +394,7 @@ fn what_helpers_bring_of_a_foreign_file_is_bounded() {
     let mut brought = Vec::new();
     loop {
         next = match next {
-            Next::Park => match bench.errand.take().unwrap().run(Reach::Anywhere) {
+            Action::Suspend => match bench.errand.take().unwrap().run(Reach::Anywhere) {
                 Fetched::Read(Ok(portion)) => {
                     let Portion { range, kept, .. } = &portion;
                     let (bytes, _) = kept.as_ref().unwrap();
@@ -400,12 +404,12 @@ fn what_helpers_bring_of_a_foreign_file_is_bounded() {
                     let writes = bytes.len().div_ceil(carafe::limits::SCRATCH_BYTES);
                     bench.transport.writes.extend(vec![ALL; writes]);
                     bench.transport.reads.push_back(Read::Block);
-                    bench.step_with(Why::Woken, Some(Fetched::Read(Ok(portion))))
+                    bench.step_with(Event::Woken, Some(Fetched::Read(Ok(portion))))
                 }
                 other => panic!("{other:?}"),
             },
-            Next::Again => bench.step(Why::Again),
-            end => break assert_eq!(end, Next::Close(Reason::Complete)),
+            Action::Yield => bench.step(Event::Resume),
+            end => break assert_eq!(end, Action::Close(Reason::Complete)),
         };
     }
     assert_eq!(brought.iter().sum::<usize>(), BULK_BYTES);
@@ -419,7 +423,7 @@ fn a_foreign_file_is_sent_slowly_from_what_was_brought() {
     let next = bench.fetch();
     assert_parked(next, &bench);
     then(&mut bench, &[], &[Write::Take(5), Write::Block]);
-    assert_eq!(bench.fetch(), Next::Wait);
+    assert_eq!(bench.fetch(), Action::Wait);
     then(&mut bench, &[Read::Block], &[ALL]);
     let next = bench.step(carafe::testing::WRITABLE);
     assert!(bench.errand.is_none(), "nothing is fetched twice");
@@ -447,9 +451,9 @@ fn where_all_keep_too_much_nobody_keeps_what_its_client_does_not_take() {
             bench.transport.writes.pop_back();
             bench.transport.reads.push_back(Read::Block);
         }
-        next = bench.step_with(Why::Woken, Some(Fetched::Read(Ok(portion))));
+        next = bench.step_with(Event::Woken, Some(Fetched::Read(Ok(portion))));
         if taken < BIG_BYTES {
-            assert_eq!(next, Next::Wait);
+            assert_eq!(next, Action::Wait);
             assert!(
                 budget.lease(FETCHED_BYTES_MAX).is_some(),
                 "it was given back"
@@ -466,18 +470,18 @@ fn a_file_that_cannot_be_asked_is_read_once() {
     let root = root();
     let mut bench = bench(bare(&root, Kind::Once), b"bulk\n");
     bench.transport.reads.push_back(Read::Block);
-    let (mut next, mut read) = (bench.step(Why::Start), Vec::new());
+    let (mut next, mut read) = (bench.step(Event::Start), Vec::new());
     let end = loop {
         next = match next {
-            Next::Park => {
+            Action::Suspend => {
                 let fetched = bench.errand.take().unwrap().run(Reach::Anywhere);
                 if let Fetched::Read(Ok(portion)) = &fetched {
                     read.push(portion.range.end - portion.range.start);
                 }
                 bench.transport.writes.push_back(ALL);
-                bench.step_with(Why::Woken, Some(fetched))
+                bench.step_with(Event::Woken, Some(fetched))
             }
-            Next::Again => bench.step(Why::Again),
+            Action::Yield => bench.step(Event::Resume),
             end => break end,
         };
     };
@@ -494,7 +498,7 @@ fn what_is_in_memory_is_never_asked() {
     for name in [&b"small\n"[..], b"big\n"] {
         let mut bench = bench(bare(&root, Kind::Memory), name);
         bench.transport.writes.push_back(ALL);
-        assert_eq!(bench.step(Why::Start), Next::Close(Reason::Complete));
+        assert_eq!(bench.step(Event::Start), Action::Close(Reason::Complete));
     }
 }
 
@@ -504,7 +508,7 @@ fn what_is_in_memory_is_never_asked() {
 fn a_wake_up_without_anything_brought_changes_nothing() {
     let root = root();
     for mut bench in [looking_up(&root, b"small\n"), reading(&root, b"small\n")] {
-        for why in [Why::Woken, Why::Evict, Why::Deadline] {
+        for why in [Event::Woken, Event::Evict, Event::Deadline] {
             let next = bench.step(why);
             assert_parked(next, &bench);
         }
@@ -518,11 +522,11 @@ fn a_disk_has_its_time_and_no_more() {
         let start = bench.now;
         let end = loop {
             match bench.expire() {
-                Next::Park => {}
+                Action::Suspend => {}
                 end => break end,
             }
         };
-        assert_eq!(end, Next::Reset(Reason::DiskTimeout));
+        assert_eq!(end, Action::Reset(Reason::DiskTimeout));
         assert_eq!(bench.now - start, DISK_TIMEOUT);
         assert!(bench.transport.resets_on_close, "nor may a sudden death");
     }
@@ -535,7 +539,7 @@ fn what_was_brought_in_the_last_moment_counts() {
     bench.now += HOUR;
     let fetched = bench.errand.take().unwrap().run(Reach::Anywhere);
     then(&mut bench, &[Read::Block], &[ALL]);
-    let next = bench.step_with(Why::Deadline, Some(fetched));
+    let next = bench.step_with(Event::Deadline, Some(fetched));
     assert_completes(&bench, next, SMALL);
 }
 
@@ -544,20 +548,20 @@ fn one_whose_client_said_its_last_gives_its_place_to_others() {
     let root = root();
     for mut bench in [looking_up(&root, b"small\n"), reading(&root, b"small\n")] {
         bench.transport.peer_has_finished = true;
-        assert_eq!(bench.expire(), Next::Park, "nobody needs its place");
+        assert_eq!(bench.expire(), Action::Suspend, "nobody needs its place");
         bench.transport.peer_has_finished = false;
         bench.is_crowded = true;
-        assert_eq!(bench.expire(), Next::Park, "it may say more");
+        assert_eq!(bench.expire(), Action::Suspend, "it may say more");
         bench.transport.peer_has_finished = true;
-        assert_eq!(bench.expire(), Next::Reset(Reason::ClientLeft));
+        assert_eq!(bench.expire(), Action::Reset(Reason::ClientLeft));
     }
     let mut bench = looking_up(&root, b"small\n");
     bench.transport.peer_has_finished = true;
     bench.is_crowded = true;
-    let next = bench.step(Why::Woken);
+    let next = bench.step(Event::Woken);
     assert_eq!(
         next,
-        Next::Park,
+        Action::Suspend,
         "a disk that works answers within a second"
     );
 }
@@ -568,7 +572,7 @@ fn what_was_brought_counts_whatever_the_step_is_for() {
     let mut bench = reading(&root, b"small\n");
     let fetched = bench.errand.take().unwrap().run(Reach::Anywhere);
     then(&mut bench, &[Read::Block], &[ALL]);
-    let next = bench.step_with(Why::Evict, Some(fetched));
+    let next = bench.step_with(Event::Evict, Some(fetched));
     assert_completes(&bench, next, SMALL);
 }
 
@@ -576,9 +580,9 @@ fn what_was_brought_counts_whatever_the_step_is_for() {
 fn a_connection_whose_peer_died_meanwhile_is_dropped() {
     let root = root();
     let mut bench = looking_up(&root, b"small\n");
-    assert_eq!(bench.step(DEAD), Next::Close(Reason::PeerReset));
+    assert_eq!(bench.step(DEAD), Action::Close(Reason::PeerReset));
     let mut bench = reading(&root, b"small\n");
-    assert_eq!(bench.step(DEAD), Next::Reset(Reason::PeerReset));
+    assert_eq!(bench.step(DEAD), Action::Reset(Reason::PeerReset));
 }
 
 #[test]
@@ -587,7 +591,7 @@ fn a_connection_that_still_waits_when_the_drain_ends_is_reset() {
     for mut bench in [looking_up(&root, b"small\n"), reading(&root, b"small\n")] {
         assert!(bench.transport.resets_on_close, "nor may a sudden death");
         let reason = Reason::DrainDeadline;
-        assert_eq!(bench.step(Why::Stop(reason)), Next::Reset(reason));
+        assert_eq!(bench.step(Event::Stop(reason)), Action::Reset(reason));
     }
 }
 
@@ -597,10 +601,10 @@ fn while_draining_a_cold_file_is_sent_whole_and_waits_for_the_client() {
     let mut bench = reading(&root, b"small\n");
     bench.draining = true;
     then(&mut bench, &[Read::Block], &[ALL]);
-    assert_eq!(bench.fetch(), Next::Wait);
+    assert_eq!(bench.fetch(), Action::Wait);
     assert!(bench.transport.is_shut);
     then(&mut bench, &[Read::Eof], &[]);
-    assert_eq!(bench.step(READ_CLOSED), Next::Close(Reason::Complete));
+    assert_eq!(bench.step(READ_CLOSED), Action::Close(Reason::Complete));
     assert_eq!(bench.transport.sent, SMALL);
 }
 
@@ -611,7 +615,7 @@ fn a_folder_and_its_index_are_looked_up_one_after_the_other() {
     let root = root();
     let request = b"GET /folder/ HTTP/1.1\r\nHost: h\r\n\r\n";
     let mut bench = bench(http(&root, Kind::Foreign), request);
-    let mut next = bench.step(Why::Start);
+    let mut next = bench.step(Event::Start);
     for name in [&b"folder/"[..], b"folder/index.html"] {
         assert_parked(next, &bench);
         let errand = bench.errand.take().unwrap();
@@ -619,12 +623,12 @@ fn a_folder_and_its_index_are_looked_up_one_after_the_other() {
             Errand::Open { name: asked, .. } => assert_eq!(**asked, *name),
             other => panic!("{other:?}"),
         }
-        next = bench.step_with(Why::Woken, Some(errand.run(Reach::Anywhere)));
+        next = bench.step_with(Event::Woken, Some(errand.run(Reach::Anywhere)));
     }
     assert_parked(next, &bench);
     assert!(bench.transport.sent.is_empty());
     then(&mut bench, &[Read::Block], &[ALL]);
-    assert_eq!(bench.fetch(), Next::Wait);
+    assert_eq!(bench.fetch(), Action::Wait);
     assert!(bench.transport.sent.ends_with(b"\r\n\r\nindex"));
     assert_eq!(bench.patience(), Some(KEEP_ALIVE));
     // The root itself is a folder, too.
@@ -635,7 +639,7 @@ fn a_folder_and_its_index_are_looked_up_one_after_the_other() {
     let next = bench.fetch();
     assert_parked(next, &bench);
     then(&mut bench, &[Read::Block], &[ALL]);
-    assert_eq!(bench.fetch(), Next::Wait);
+    assert_eq!(bench.fetch(), Action::Wait);
 }
 
 #[test]
@@ -651,7 +655,7 @@ fn a_folder_that_a_helper_found_is_read_by_a_helper_too() {
         TagKey::new(b""),
     );
     let mut bench = bench(service, request);
-    let next = bench.step(Why::Start);
+    let next = bench.step(Event::Start);
     assert_parked(next, &bench);
     then(&mut bench, &[], &[ALL]);
     let next = bench.fetch();
@@ -660,7 +664,7 @@ fn a_folder_that_a_helper_found_is_read_by_a_helper_too() {
     assert_parked(next, &bench);
     assert!(matches!(bench.errand, Some(Errand::List(_))));
     then(&mut bench, &[Read::Block], &[ALL]);
-    assert_eq!(bench.fetch(), Next::Wait);
+    assert_eq!(bench.fetch(), Action::Wait);
     let sent = String::from_utf8_lossy(&bench.transport.sent);
     assert!(sent.contains("index.html"), "{sent}");
 }
@@ -678,7 +682,7 @@ fn without_memory_for_a_list_the_client_is_told_to_try_again() {
             TagKey::new(b""),
         );
         let mut bench = bench(service, request);
-        let next = bench.step(Why::Start);
+        let next = bench.step(Event::Start);
         assert_parked(next, &bench);
         assert!(matches!(bench.errand, Some(Errand::List(_))));
         bench
@@ -686,7 +690,7 @@ fn without_memory_for_a_list_the_client_is_told_to_try_again() {
     let no_memory = || Some(Fetched::Listed(Err(ListError::NoMemory)));
     let mut bench = parked(b"GET /folder/ HTTP/1.1\r\nHost: h\r\n\r\n");
     then(&mut bench, &[Read::Block], &[ALL]);
-    assert_eq!(bench.step_with(Why::Woken, no_memory()), Next::Wait);
+    assert_eq!(bench.step_with(Event::Woken, no_memory()), Action::Wait);
     let sent = String::from_utf8_lossy(&bench.transport.sent);
     assert!(
         sent.starts_with("HTTP/1.1 503 ") && sent.contains("\r\nRetry-After: 5\r\n"),
@@ -694,8 +698,8 @@ fn without_memory_for_a_list_the_client_is_told_to_try_again() {
     );
     // The bare protocol has no words for it.
     let mut bench = parked(b"folder\n");
-    let next = bench.step_with(Why::Woken, no_memory());
-    assert_eq!(next, Next::Reset(Reason::OpenFailed));
+    let next = bench.step_with(Event::Woken, no_memory());
+    assert_eq!(next, Action::Reset(Reason::OpenFailed));
 }
 
 #[test]
@@ -705,7 +709,7 @@ fn a_head_is_not_sent_before_its_body_is_there() {
         let request = b"GET /big HTTP/1.1\r\nHost: h\r\n\r\n";
         let mut bench = bench(http(&root, kind), request);
         bench.transport.colds = 1;
-        let mut next = bench.step(Why::Start);
+        let mut next = bench.step(Event::Start);
         if kind == Kind::Foreign {
             next = bench.fetch();
         }
@@ -713,7 +717,7 @@ fn a_head_is_not_sent_before_its_body_is_there() {
         assert!(bench.transport.sent.is_empty());
         let writes = if kind == Kind::Probe { 2 } else { 1 };
         then(&mut bench, &[Read::Block], &vec![ALL; writes]);
-        assert_eq!(bench.fetch(), Next::Wait);
+        assert_eq!(bench.fetch(), Action::Wait);
         assert!(bench.transport.sent.ends_with(&[7; BIG_BYTES]));
         assert_eq!(bench.patience(), Some(KEEP_ALIVE));
     }

@@ -18,7 +18,7 @@ use carafe::limits::{
 };
 use carafe::protocol::bare::Bare;
 use carafe::protocol::{Request, Service, Verdict};
-use carafe::reactor::event::{Next, Why};
+use carafe::reactor::event::{Action, Event};
 use carafe::root::Root;
 use carafe::telemetry::Reason;
 use carafe::testing::{
@@ -70,7 +70,7 @@ fn then<S>(bench: &mut Bench<Scripted, S>, reads: &[Read], writes: &[Write]) {
 fn a_small_download_is_three_calls_and_the_fin_rides_on_the_data() {
     let root = root();
     let mut bench = bench(&root, [bytes(b"small\n")], [ALL]);
-    assert_eq!(bench.step(Why::Start), Next::Close(Reason::Complete));
+    assert_eq!(bench.step(Event::Start), Action::Close(Reason::Complete));
     bench.transport.assert_done();
     assert_eq!(bench.transport.sent, SMALL);
     assert_eq!(
@@ -85,22 +85,26 @@ fn a_small_download_is_three_calls_and_the_fin_rides_on_the_data() {
 fn a_zero_length_read_before_a_name_is_a_client_that_left() {
     let root = root();
     let mut bench = bench(&root, [Read::Eof], []);
-    assert_eq!(bench.step(Why::Start), Next::Close(Reason::ClientLeft));
+    assert_eq!(bench.step(Event::Start), Action::Close(Reason::ClientLeft));
 }
 
 #[test]
 fn a_silent_client_has_until_the_request_timeout() {
     let root = root();
     let mut bench = bench(&root, [Read::Block], []);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     assert_eq!(bench.patience(), Some(REQUEST_TIMEOUT));
-    assert_eq!(bench.step(WRITABLE), Next::Wait, "room to write is no news");
+    assert_eq!(
+        bench.step(WRITABLE),
+        Action::Wait,
+        "room to write is no news"
+    );
     assert!(
         bench.transport.resets_on_close,
         "a sudden death is no answer"
     );
     then(&mut bench, &[Read::Block], &[]);
-    assert_eq!(bench.expire(), Next::Close(Reason::RequestTimeout));
+    assert_eq!(bench.expire(), Action::Close(Reason::RequestTimeout));
     assert!(!bench.transport.resets_on_close);
 }
 
@@ -108,9 +112,9 @@ fn a_silent_client_has_until_the_request_timeout() {
 fn a_request_that_lay_there_when_its_time_was_over_is_served() {
     let root = root();
     let mut bench = bench(&root, [Read::Block], []);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     then(&mut bench, &[bytes(b"small\n")], &[ALL]);
-    assert_eq!(bench.expire(), Next::Close(Reason::Complete));
+    assert_eq!(bench.expire(), Action::Close(Reason::Complete));
     assert_eq!(bench.transport.sent, SMALL);
 }
 
@@ -118,18 +122,18 @@ fn a_request_that_lay_there_when_its_time_was_over_is_served() {
 fn a_part_of_a_request_is_too_late_when_its_time_is_over() {
     let root = root();
     let mut bench = bench(&root, [Read::Block], []);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     then(&mut bench, &[bytes(b"smal"), Read::Block], &[]);
-    assert_eq!(bench.expire(), Next::Close(Reason::RequestTimeout));
+    assert_eq!(bench.expire(), Action::Close(Reason::RequestTimeout));
 }
 
 #[test]
 fn the_rest_of_a_name_that_lay_there_when_the_gap_was_over_counts() {
     let root = root();
     let mut bench = bench(&root, [bytes(b"sma")], []);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     then(&mut bench, &[bytes(b"ll\n")], &[ALL]);
-    assert_eq!(bench.expire(), Next::Close(Reason::Complete));
+    assert_eq!(bench.expire(), Action::Close(Reason::Complete));
 }
 
 #[test]
@@ -137,14 +141,14 @@ fn the_request_timeout_is_absolute() {
     let root = root();
     let mut bench = bench(&root, [bytes(b"x")], []);
     let start = bench.now;
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     while bench.now + NAME_GAP / 2 < start + REQUEST_TIMEOUT {
         bench.now += NAME_GAP / 2;
         then(&mut bench, &[bytes(b"x")], &[]);
-        assert_eq!(bench.step(READABLE), Next::Wait);
+        assert_eq!(bench.step(READABLE), Action::Wait);
     }
     then(&mut bench, &[Read::Block], &[]);
-    assert_eq!(bench.expire(), Next::Close(Reason::RequestTimeout));
+    assert_eq!(bench.expire(), Action::Close(Reason::RequestTimeout));
     assert_eq!(bench.now, start + REQUEST_TIMEOUT);
 }
 
@@ -152,17 +156,17 @@ fn the_request_timeout_is_absolute() {
 fn a_reset_before_a_name_drops_the_connection() {
     let root = root();
     let mut bench = bench(&root, [Read::Fail(ConnectionReset)], []);
-    assert_eq!(bench.step(Why::Start), Next::Reset(Reason::PeerReset));
+    assert_eq!(bench.step(Event::Start), Action::Reset(Reason::PeerReset));
 }
 
 #[test]
 fn a_name_in_two_pieces_waits_for_the_gap_between() {
     let root = root();
     let mut bench = bench(&root, [bytes(b"sma")], []);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     assert_eq!(bench.patience(), Some(NAME_GAP));
     then(&mut bench, &[bytes(b"ll\n")], &[ALL]);
-    assert_eq!(bench.step(READABLE), Next::Close(Reason::Complete));
+    assert_eq!(bench.step(READABLE), Action::Close(Reason::Complete));
     assert_eq!(bench.transport.sent, SMALL);
 }
 
@@ -170,9 +174,9 @@ fn a_name_in_two_pieces_waits_for_the_gap_between() {
 fn a_fin_that_shares_the_edge_with_data_is_read_too() {
     let root = root();
     let mut bench = bench(&root, [Read::Block], []);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     then(&mut bench, &[bytes(b"small"), Read::Eof], &[ALL]);
-    assert_eq!(bench.step(READ_CLOSED), Next::Close(Reason::Complete));
+    assert_eq!(bench.step(READ_CLOSED), Action::Close(Reason::Complete));
     bench.transport.assert_done();
 }
 
@@ -180,7 +184,7 @@ fn a_fin_that_shares_the_edge_with_data_is_read_too() {
 fn an_unterminated_name_is_served_at_once_and_the_close_waits_for_the_client() {
     let root = root();
     let mut bench = bench(&root, [bytes(b"small"), Read::Block], [ALL]);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     assert_eq!(bench.transport.sent, SMALL);
     assert_eq!(
         bench.transport.more,
@@ -189,7 +193,7 @@ fn an_unterminated_name_is_served_at_once_and_the_close_waits_for_the_client() {
     );
     assert!(bench.transport.is_shut);
     then(&mut bench, &[Read::Eof], &[]);
-    assert_eq!(bench.step(READ_CLOSED), Next::Close(Reason::Complete));
+    assert_eq!(bench.step(READ_CLOSED), Action::Close(Reason::Complete));
 }
 
 #[test]
@@ -197,7 +201,7 @@ fn the_terminator_that_a_guess_did_not_wait_for_needs_no_lingering() {
     let root = root();
     for terminator in [&b"\n"[..], b"\r\n"] {
         let mut bench = bench(&root, [bytes(b"small"), bytes(terminator)], [ALL]);
-        assert_eq!(bench.step(Why::Start), Next::Close(Reason::Complete));
+        assert_eq!(bench.step(Event::Start), Action::Close(Reason::Complete));
         assert!(!bench.transport.is_shut);
     }
 }
@@ -206,16 +210,16 @@ fn the_terminator_that_a_guess_did_not_wait_for_needs_no_lingering() {
 fn silence_takes_a_name_as_it_stands_and_refuses_it() {
     let root = root();
     let mut bench = bench(&root, [bytes(b"smal")], []);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     then(&mut bench, &[Read::Block], &[]);
     assert_eq!(
         bench.expire(),
-        Next::Wait,
+        Action::Wait,
         "it is known that nothing came: no second look"
     );
     assert!(bench.transport.is_shut);
     then(&mut bench, &[Read::Eof], &[]);
-    assert_eq!(bench.step(READ_CLOSED), Next::Close(Reason::Refused));
+    assert_eq!(bench.step(READ_CLOSED), Action::Close(Reason::Refused));
     assert!(bench.transport.sent.is_empty());
 }
 
@@ -229,7 +233,7 @@ fn a_refused_line_closes_at_once_without_a_byte() {
         (b"empty\n", Reason::Complete),
     ] {
         let mut bench = bench(&root, [bytes(name)], []);
-        assert_eq!(bench.step(Why::Start), Next::Close(reason));
+        assert_eq!(bench.step(Event::Start), Action::Close(reason));
         assert!(bench.transport.sent.is_empty() && !bench.transport.is_shut);
     }
 }
@@ -239,7 +243,7 @@ fn a_name_without_end_is_refused_when_it_is_too_long_and_the_rest_is_discarded()
     let root = root();
     let flood = vec![b'x'; SCRATCH_BYTES];
     let mut bench = bench(&root, [bytes(&flood), bytes(&flood), Read::Eof], []);
-    assert_eq!(bench.step(Why::Start), Next::Close(Reason::Refused));
+    assert_eq!(bench.step(Event::Start), Action::Close(Reason::Refused));
     assert!(bench.transport.is_shut);
 }
 
@@ -268,7 +272,7 @@ fn parked(root: &TempDir, name: &[u8], times: u32) -> Bench<Scripted, NoDescript
     let then = Bare::new(Root::open(root.path(), false).unwrap(), Some(NAME_GAP));
     let service = NoDescriptor { times, then };
     let mut bench = Bench::new(Scripted::new([bytes(name)], []), service);
-    assert_eq!(bench.step(Why::Start), Next::Park);
+    assert_eq!(bench.step(Event::Start), Action::Suspend);
     assert_eq!(bench.patience(), Some(SUSPENDED_LOOK));
     bench
 }
@@ -277,16 +281,16 @@ fn parked(root: &TempDir, name: &[u8], times: u32) -> Bench<Scripted, NoDescript
 fn a_parked_connection_is_served_when_a_descriptor_is_free() {
     let root = root();
     let mut bench = parked(&root, b"small\n", 2);
-    assert_eq!(bench.step(Why::Woken), Next::Park);
+    assert_eq!(bench.step(Event::Woken), Action::Suspend);
     then(&mut bench, &[Read::Block], &[ALL]);
     assert_eq!(
-        bench.step(Why::Woken),
-        Next::Wait,
+        bench.step(Event::Woken),
+        Action::Wait,
         "input may have come meanwhile: it lingers"
     );
     assert_eq!(bench.transport.sent, SMALL);
     then(&mut bench, &[Read::Eof], &[]);
-    assert_eq!(bench.step(READ_CLOSED), Next::Close(Reason::Complete));
+    assert_eq!(bench.step(READ_CLOSED), Action::Close(Reason::Complete));
 }
 
 #[test]
@@ -295,7 +299,7 @@ fn a_parked_guess_that_was_wrong_reads_what_came_meanwhile() {
     let mut bench = parked(&root, b"sma", 1);
     // No edge is remembered while parked, so the queue is read until it is empty.
     then(&mut bench, &[bytes(b"l"), bytes(b"l"), Read::Eof], &[ALL]);
-    assert_eq!(bench.step(Why::Woken), Next::Close(Reason::Complete));
+    assert_eq!(bench.step(Event::Woken), Action::Close(Reason::Complete));
     assert_eq!(bench.transport.sent, SMALL);
 }
 
@@ -306,11 +310,11 @@ fn a_parked_connection_gives_up_after_the_stall_timeout() {
     let start = bench.now;
     let end = loop {
         match bench.expire() {
-            Next::Park => {}
+            Action::Suspend => {}
             end => break end,
         }
     };
-    assert_eq!(end, Next::Reset(Reason::NoDescriptor));
+    assert_eq!(end, Action::Reset(Reason::NoDescriptor));
     assert_eq!(bench.now - start, STALL_TIMEOUT);
 }
 
@@ -320,16 +324,20 @@ fn a_parked_connection_whose_client_said_its_last_gives_its_place_to_others() {
     let mut bench = parked(&root, b"small\n", 1);
     bench.transport.peer_has_finished = true;
     bench.now += SUSPENDED_LOOK;
-    assert_eq!(bench.step(Why::Evict), Next::Park, "nobody needs its place");
+    assert_eq!(
+        bench.step(Event::Evict),
+        Action::Suspend,
+        "nobody needs its place"
+    );
     bench.is_crowded = true;
     bench.draining = true;
     assert_eq!(
-        bench.step(Why::Evict),
-        Next::Park,
+        bench.step(Event::Evict),
+        Action::Suspend,
         "it is to be served still"
     );
     bench.draining = false;
-    assert_eq!(bench.step(Why::Evict), Next::Reset(Reason::ClientLeft));
+    assert_eq!(bench.step(Event::Evict), Action::Reset(Reason::ClientLeft));
 }
 
 #[test]
@@ -340,12 +348,12 @@ fn a_parked_connection_whose_client_may_say_more_keeps_its_place() {
     let start = bench.now;
     while bench.now + SUSPENDED_LOOK < start + STALL_TIMEOUT {
         bench.now += SUSPENDED_LOOK;
-        assert_eq!(bench.step(Why::Evict), Next::Park);
+        assert_eq!(bench.step(Event::Evict), Action::Suspend);
         assert_eq!(bench.patience(), Some(SUSPENDED_LOOK));
     }
     bench.now = start + STALL_TIMEOUT;
     then(&mut bench, &[Read::Block], &[ALL]);
-    assert_eq!(bench.step(Why::Evict), Next::Wait, "the last look");
+    assert_eq!(bench.step(Event::Evict), Action::Wait, "the last look");
     assert_eq!(bench.transport.sent, SMALL);
 }
 
@@ -353,7 +361,7 @@ fn a_parked_connection_whose_client_may_say_more_keeps_its_place() {
 fn a_parked_connection_whose_peer_died_is_dropped() {
     let root = root();
     let mut bench = parked(&root, b"small\n", 1);
-    assert_eq!(bench.step(DEAD), Next::Close(Reason::PeerReset));
+    assert_eq!(bench.step(DEAD), Action::Close(Reason::PeerReset));
 }
 
 #[test]
@@ -361,8 +369,8 @@ fn a_parked_connection_is_reset_when_the_drain_ends() {
     let root = root();
     let mut bench = parked(&root, b"small\n", 1);
     assert_eq!(
-        bench.step(Why::Stop(Reason::DrainDeadline)),
-        Next::Reset(Reason::DrainDeadline)
+        bench.step(Event::Stop(Reason::DrainDeadline)),
+        Action::Reset(Reason::DrainDeadline)
     );
 }
 
@@ -378,7 +386,7 @@ impl Service for Failing {
 #[test]
 fn a_failure_of_ours_is_a_reset_and_never_no_such_file() {
     let mut bench = Bench::new(Scripted::new([bytes(b"small\n")], []), Failing);
-    assert_eq!(bench.step(Why::Start), Next::Reset(Reason::OpenFailed));
+    assert_eq!(bench.step(Event::Start), Action::Reset(Reason::OpenFailed));
 }
 
 // ---- Sending ----
@@ -386,7 +394,7 @@ fn a_failure_of_ours_is_a_reset_and_never_no_such_file() {
 /// A bench whose reply to `name` was stopped by a full socket after `taken` bytes.
 fn sending(root: &TempDir, name: &[u8], taken: usize) -> Bench<Scripted, Bare> {
     let mut bench = bench(root, [bytes(name)], [Write::Take(taken), Write::Block]);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     assert_eq!(bench.patience(), Some(STALL_TIMEOUT / STALL_LOOKS));
     assert!(
         bench.transport.resets_on_close,
@@ -405,9 +413,9 @@ fn partial_writes_go_on_where_they_stopped() {
             &[],
             &[Write::Take(1), Write::Take(2), Write::Block],
         );
-        assert_eq!(bench.step(WRITABLE), Next::Wait);
+        assert_eq!(bench.step(WRITABLE), Action::Wait);
         then(&mut bench, &[Read::Block], &[ALL]);
-        assert_eq!(bench.step(WRITABLE), Next::Close(Reason::Complete));
+        assert_eq!(bench.step(WRITABLE), Action::Close(Reason::Complete));
         assert_eq!(bench.transport.sent.len(), len);
         assert!(!bench.transport.resets_on_close && !bench.transport.is_shut);
     }
@@ -417,10 +425,10 @@ fn partial_writes_go_on_where_they_stopped() {
 fn input_is_left_alone_while_sending() {
     let root = root();
     let mut bench = sending(&root, b"big\n", 5);
-    assert_eq!(bench.step(READABLE), Next::Wait);
+    assert_eq!(bench.step(READABLE), Action::Wait);
     assert_eq!(
         bench.step(READ_CLOSED),
-        Next::Wait,
+        Action::Wait,
         "half-closed is not gone"
     );
 }
@@ -436,9 +444,9 @@ fn keeps_its_place(acked: impl Fn(Duration) -> u64) -> Duration {
         let at = bench.deadline.unwrap() - began;
         bench.transport.acked = acked(at);
         match bench.expire() {
-            Next::Wait => {}
+            Action::Wait => {}
             next => {
-                assert_eq!(next, Next::Reset(Reason::Stalled));
+                assert_eq!(next, Action::Reset(Reason::Stalled));
                 return bench.now - began;
             }
         }
@@ -497,7 +505,7 @@ fn a_peer_that_broke_the_connection_is_dropped() {
     for kind in [ConnectionReset, BrokenPipe] {
         for name in [&b"small\n"[..], b"big\n"] {
             let mut bench = bench(&root, [bytes(name)], [Write::Fail(kind)]);
-            assert_eq!(bench.step(Why::Start), Next::Reset(Reason::PeerReset));
+            assert_eq!(bench.step(Event::Start), Action::Reset(Reason::PeerReset));
         }
     }
 }
@@ -509,7 +517,7 @@ fn a_socket_that_fails_by_our_fault_is_a_reset_and_never_looks_whole() {
         for writes in [vec![], vec![Write::Take(3)]] {
             let writes = writes.into_iter().chain([Write::Fail(OutOfMemory)]);
             let mut bench = bench(&root, [bytes(name)], writes);
-            assert_eq!(bench.step(Why::Start), Next::Reset(Reason::SendFailed));
+            assert_eq!(bench.step(Event::Start), Action::Reset(Reason::SendFailed));
             assert!(bench.transport.resets_on_close);
         }
     }
@@ -519,7 +527,7 @@ fn a_socket_that_fails_by_our_fault_is_a_reset_and_never_looks_whole() {
 fn what_sendfile_moves_in_pieces_is_guarded_from_the_first() {
     let root = root();
     let mut bench = bench(&root, [bytes(b"bulk\n")], [Write::Fail(ConnectionReset)]);
-    assert_eq!(bench.step(Why::Start), Next::Reset(Reason::PeerReset));
+    assert_eq!(bench.step(Event::Start), Action::Reset(Reason::PeerReset));
     assert_eq!(bench.transport.guards, [true]);
 }
 
@@ -527,13 +535,13 @@ fn what_sendfile_moves_in_pieces_is_guarded_from_the_first() {
 fn a_turn_has_a_budget() {
     let root = root();
     let mut bench = bench(&root, [bytes(b"bulk\n")], [ALL]);
-    assert_eq!(bench.step(Why::Start), Next::Again);
+    assert_eq!(bench.step(Event::Start), Action::Yield);
     assert_eq!(bench.transport.sent.len() as u64, TURN_BYTES_MAX);
     let calls = TURN_BYTES_MAX.div_ceil(SENDFILE_SEGMENT_BYTES as u64);
     then(&mut bench, &[], &vec![ALL; calls as usize]);
-    assert_eq!(bench.step(Why::Again), Next::Again);
+    assert_eq!(bench.step(Event::Resume), Action::Yield);
     then(&mut bench, &[Read::Block], &[ALL]);
-    assert_eq!(bench.step(Why::Again), Next::Close(Reason::Complete));
+    assert_eq!(bench.step(Event::Resume), Action::Close(Reason::Complete));
     assert_eq!(bench.transport.sent.len() as u64, 2 * TURN_BYTES_MAX + 5);
     bench.transport.assert_done();
 }
@@ -542,15 +550,15 @@ fn a_turn_has_a_budget() {
 fn only_who_keeps_up_is_sent_single_segments() {
     let root = root();
     let mut bench = bench(&root, [bytes(b"bulk\n")], [Write::Take(5), Write::Block]);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     then(&mut bench, &[], &[ALL]);
-    assert_eq!(bench.step(WRITABLE), Next::Again);
+    assert_eq!(bench.step(WRITABLE), Action::Yield);
     then(&mut bench, &[], &[ALL, Write::Block]);
-    assert_eq!(bench.step(Why::Again), Next::Wait);
+    assert_eq!(bench.step(Event::Resume), Action::Wait);
     let sent = 5 + TURN_BYTES_MAX + SENDFILE_SEGMENT_BYTES as u64;
     assert_eq!(bench.transport.sent.len() as u64, sent);
     then(&mut bench, &[Read::Block], &[ALL]);
-    assert_eq!(bench.step(WRITABLE), Next::Close(Reason::Complete));
+    assert_eq!(bench.step(WRITABLE), Action::Close(Reason::Complete));
     bench.transport.assert_done();
 }
 
@@ -558,7 +566,7 @@ fn only_who_keeps_up_is_sent_single_segments() {
 fn a_file_system_without_sendfile_is_copied_from() {
     let root = root();
     let mut bench = bench(&root, [bytes(b"big\n")], [Write::Unsupported, ALL]);
-    assert_eq!(bench.step(Why::Start), Next::Close(Reason::Complete));
+    assert_eq!(bench.step(Event::Start), Action::Close(Reason::Complete));
     assert_eq!(bench.transport.sent.len(), BIG_LEN);
 }
 
@@ -566,7 +574,7 @@ fn a_file_system_without_sendfile_is_copied_from() {
 fn a_file_that_cannot_be_read_is_a_reset() {
     let root = root();
     let mut bench = bench(&root, [bytes(b"big\n")], [Write::FailFile]);
-    assert_eq!(bench.step(Why::Start), Next::Reset(Reason::ReadFailed));
+    assert_eq!(bench.step(Event::Start), Action::Reset(Reason::ReadFailed));
 }
 
 #[test]
@@ -583,7 +591,7 @@ fn a_file_cut_short_is_a_reset() {
         // A copied body never reaches the socket; sendfile does, and finds nothing.
         let writes = if name == "big" { vec![ALL] } else { vec![] };
         then(&mut bench, &[], &writes);
-        assert_eq!(bench.step(WRITABLE), Next::Reset(Reason::FileShort));
+        assert_eq!(bench.step(WRITABLE), Action::Reset(Reason::FileShort));
     }
 }
 
@@ -592,7 +600,7 @@ fn a_file_overwritten_in_place_is_a_reset_before_the_last_bytes() {
     let root = root();
     let mut bench = sending(&root, b"big\n", 5);
     fs::write(root.path().join("big"), vec![8; BIG_LEN]).unwrap();
-    assert_eq!(bench.step(WRITABLE), Next::Reset(Reason::FileChanged));
+    assert_eq!(bench.step(WRITABLE), Action::Reset(Reason::FileChanged));
     assert_eq!(bench.transport.sent.len(), 5);
 }
 
@@ -616,7 +624,7 @@ fn a_file_that_grew_or_was_replaced_or_unlinked_is_sent_as_it_was_promised() {
         let mut bench = sending(&root, b"big\n", 5);
         change(&root.path().join("big"));
         then(&mut bench, &[Read::Block], &[ALL]);
-        assert_eq!(bench.step(WRITABLE), Next::Close(Reason::Complete));
+        assert_eq!(bench.step(WRITABLE), Action::Close(Reason::Complete));
         assert_eq!(bench.transport.sent, vec![7; BIG_LEN]);
     }
 }
@@ -626,8 +634,8 @@ fn a_body_unfinished_when_the_drain_ends_is_reset() {
     let root = root();
     let mut bench = sending(&root, b"big\n", 5);
     assert_eq!(
-        bench.step(Why::Stop(Reason::DrainDeadline)),
-        Next::Reset(Reason::DrainDeadline)
+        bench.step(Event::Stop(Reason::DrainDeadline)),
+        Action::Reset(Reason::DrainDeadline)
     );
 }
 
@@ -636,7 +644,7 @@ fn a_body_unfinished_when_the_drain_ends_is_reset() {
 /// A bench that lingers after a whole reply, with nothing in the receive queue.
 fn lingering(root: &TempDir) -> Bench<Scripted, Bare> {
     let mut bench = bench(root, [bytes(b"small\nmore"), Read::Block], [ALL]);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     assert!(bench.transport.is_shut);
     assert_eq!(bench.patience(), Some(LINGER_IDLE));
     bench
@@ -646,11 +654,11 @@ fn lingering(root: &TempDir) -> Bench<Scripted, Bare> {
 fn input_after_the_name_is_discarded_until_the_fin() {
     let root = root();
     let mut bench = lingering(&root);
-    assert_eq!(bench.step(WRITABLE), Next::Wait);
+    assert_eq!(bench.step(WRITABLE), Action::Wait);
     then(&mut bench, &[bytes(b"still more"), Read::Block], &[]);
-    assert_eq!(bench.step(READABLE), Next::Wait);
+    assert_eq!(bench.step(READABLE), Action::Wait);
     then(&mut bench, &[Read::Eof], &[]);
-    assert_eq!(bench.step(READ_CLOSED), Next::Close(Reason::Complete));
+    assert_eq!(bench.step(READ_CLOSED), Action::Close(Reason::Complete));
 }
 
 #[test]
@@ -660,7 +668,7 @@ fn lingering_ends_after_idle_time() {
     // The acknowledgement of our own FIN is no progress.
     bench.transport.acked += 1;
     then(&mut bench, &[Read::Block], &[]);
-    assert_eq!(bench.expire(), Next::Close(Reason::Complete));
+    assert_eq!(bench.expire(), Action::Close(Reason::Complete));
 }
 
 #[test]
@@ -668,7 +676,7 @@ fn input_that_lay_there_when_lingering_was_over_is_discarded_first() {
     let root = root();
     let mut bench = lingering(&root);
     then(&mut bench, &[bytes(b"x"), Read::Block], &[]);
-    assert_eq!(bench.expire(), Next::Wait);
+    assert_eq!(bench.expire(), Action::Wait);
     assert_eq!(bench.patience(), Some(LINGER_IDLE));
 }
 
@@ -680,10 +688,10 @@ fn lingering_ends_after_all_its_time_for_a_peer_that_keeps_talking() {
     while bench.now - start < LINGER_TOTAL - LINGER_IDLE / 2 {
         bench.now += LINGER_IDLE / 2;
         then(&mut bench, &[bytes(b"x"), Read::Block], &[]);
-        assert_eq!(bench.step(READABLE), Next::Wait);
+        assert_eq!(bench.step(READABLE), Action::Wait);
     }
     then(&mut bench, &[Read::Block], &[]);
-    assert_eq!(bench.expire(), Next::Close(Reason::Complete));
+    assert_eq!(bench.expire(), Action::Close(Reason::Complete));
     assert_eq!(bench.now - start, LINGER_TOTAL);
 }
 
@@ -695,11 +703,11 @@ fn lingering_goes_on_while_the_peer_acknowledges() {
         // More than the least, and a byte for the FIN.
         bench.transport.acked = acked * (MIN_RATE_BYTES * LINGER_IDLE.as_secs() + 1);
         then(&mut bench, &[Read::Block], &[]);
-        assert_eq!(bench.expire(), Next::Wait);
+        assert_eq!(bench.expire(), Action::Wait);
     }
     bench.transport.acked += MIN_RATE_BYTES * LINGER_IDLE.as_secs();
     then(&mut bench, &[Read::Block], &[]);
-    assert_eq!(bench.expire(), Next::Close(Reason::Complete));
+    assert_eq!(bench.expire(), Action::Close(Reason::Complete));
 }
 
 #[test]
@@ -711,11 +719,11 @@ fn lingering_discards_so_much_and_no_more() {
     then(&mut bench, &vec![chunk; chunks], &[]);
     let mut next = bench.step(READABLE);
     let mut turns = 1;
-    while next == Next::Again {
+    while next == Action::Yield {
         turns += 1;
-        next = bench.step(Why::Again);
+        next = bench.step(Event::Resume);
     }
-    assert_eq!(next, Next::Close(Reason::Complete));
+    assert_eq!(next, Action::Close(Reason::Complete));
     assert_eq!(
         turns,
         LINGER_BYTES_MAX / TURN_BYTES_MAX + 1,
@@ -729,15 +737,15 @@ fn a_reset_while_lingering_is_counted_as_one() {
     let root = root();
     let mut bench = lingering(&root);
     then(&mut bench, &[Read::Fail(ConnectionReset)], &[]);
-    assert_eq!(bench.step(DEAD), Next::Close(Reason::PeerReset));
+    assert_eq!(bench.step(DEAD), Action::Close(Reason::PeerReset));
 }
 
 #[test]
 fn closing_is_closed_and_not_reset_when_the_drain_ends() {
     let root = root();
     assert_eq!(
-        lingering(&root).step(Why::Stop(Reason::DrainDeadline)),
-        Next::Close(Reason::Complete)
+        lingering(&root).step(Event::Stop(Reason::DrainDeadline)),
+        Action::Close(Reason::Complete)
     );
 }
 
@@ -748,17 +756,17 @@ fn while_draining_a_whole_reply_waits_until_the_client_has_it() {
     let root = root();
     let mut bench = bench(&root, [bytes(b"small\n"), Read::Block], [ALL]);
     bench.draining = true;
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     assert_eq!(bench.transport.more, [false]);
     assert!(bench.transport.is_shut);
     for _ in 0..20 {
         bench.transport.acked = SMALL.len() as u64;
         then(&mut bench, &[Read::Block], &[]);
-        assert_eq!(bench.expire(), Next::Wait, "the FIN is not acknowledged");
+        assert_eq!(bench.expire(), Action::Wait, "the FIN is not acknowledged");
     }
     bench.transport.acked = SMALL.len() as u64 + 1;
     then(&mut bench, &[Read::Block], &[]);
-    assert_eq!(bench.expire(), Next::Close(Reason::Complete));
+    assert_eq!(bench.expire(), Action::Close(Reason::Complete));
 }
 
 #[test]
@@ -766,19 +774,19 @@ fn while_draining_the_clients_fin_ends_it() {
     let root = root();
     let mut bench = bench(&root, [bytes(b"small\n"), Read::Block], [ALL]);
     bench.draining = true;
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     then(&mut bench, &[Read::Eof], &[]);
-    assert_eq!(bench.step(READ_CLOSED), Next::Close(Reason::Complete));
+    assert_eq!(bench.step(READ_CLOSED), Action::Close(Reason::Complete));
 }
 
 #[test]
 fn a_silent_client_is_closed_and_not_reset_when_the_drain_ends() {
     let root = root();
     let mut bench = bench(&root, [Read::Block], []);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     assert_eq!(
-        bench.step(Why::Stop(Reason::DrainDeadline)),
-        Next::Close(Reason::RequestTimeout)
+        bench.step(Event::Stop(Reason::DrainDeadline)),
+        Action::Close(Reason::RequestTimeout)
     );
 }
 

@@ -17,7 +17,7 @@ use carafe::limits::{
     REQUEST_READ_BYTES_MAX, REQUEST_TIMEOUT, STALL_TIMEOUT, TURN_BYTES_MAX,
 };
 use carafe::protocol::{Body, Moment, Outcome, Reply, Request, RequestEnd, Service, Then, Verdict};
-use carafe::reactor::event::{Next, Readiness, Reclaimable, Why};
+use carafe::reactor::event::{Action, Event, Readiness, Reclaimable};
 use carafe::telemetry::Reason;
 use carafe::testing::{Bench, READABLE, Read, Scripted, WRITABLE, Write};
 
@@ -81,7 +81,7 @@ fn then(bench: &mut Bench<Scripted, Echo>, reads: &[Read], writes: &[Write]) {
 /// One request was answered; the connection waits for another.
 fn idle() -> Bench<Scripted, Echo> {
     let mut bench = bench([bytes("a\n")], [ALL]);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     bench.transport.assert_done();
     assert_eq!(bench.delivered.len(), 1);
     assert!(bench.conn.idle_since().is_some());
@@ -93,9 +93,9 @@ fn one_request_after_the_other_is_a_read_and_a_write_each() {
     let mut bench = idle();
     assert_eq!(bench.patience(), Some(KEEP_ALIVE));
     then(&mut bench, &[bytes("b\n")], &[ALL]);
-    assert_eq!(bench.step(READABLE), Next::Wait);
+    assert_eq!(bench.step(READABLE), Action::Wait);
     then(&mut bench, &[bytes("close\n")], &[ALL]);
-    assert_eq!(bench.step(READABLE), Next::Close(Reason::Complete));
+    assert_eq!(bench.step(READABLE), Action::Close(Reason::Complete));
     bench.transport.assert_done();
     assert_eq!(bench.transport.sent, b"(a)(b)(close)");
     // Only what is followed by the close is held back for its FIN.
@@ -108,13 +108,13 @@ fn one_request_after_the_other_is_a_read_and_a_write_each() {
 #[test]
 fn pipelined_requests_are_answered_before_the_socket_is_read_again() {
     let mut bench = bench([bytes("a\nb\nclo"), Read::Block], [ALL, ALL]);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     assert_eq!(bench.transport.sent, b"(a)(b)");
     // The rest of a request has the request's time.
     assert_eq!(bench.patience(), Some(REQUEST_TIMEOUT));
     assert!(bench.conn.idle_since().is_none());
     then(&mut bench, &[bytes("se\n")], &[ALL]);
-    assert_eq!(bench.step(READABLE), Next::Close(Reason::Complete));
+    assert_eq!(bench.step(READABLE), Action::Close(Reason::Complete));
     bench.transport.assert_done();
 }
 
@@ -139,23 +139,23 @@ impl Service for Hasty {
 #[test]
 fn a_queue_that_was_empty_is_not_read_again_for_what_follows_a_request() {
     let mut bench = Bench::new(Scripted::new([Read::Block], [ALL]), Hasty);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     bench.transport.reads.extend([bytes("12"), Read::Block]);
     // With the FIN in the same edge a short read tells nothing of the queue.
-    let Why::Ready(edge) = READABLE else {
+    let Event::Ready(edge) = READABLE else {
         panic!("it is an edge")
     };
     let read_closed = true;
-    let edge = Why::Ready(Readiness {
+    let edge = Event::Ready(Readiness {
         read_closed,
         ..edge
     });
-    assert_eq!(bench.step(edge), Next::Wait);
+    assert_eq!(bench.step(edge), Action::Wait);
     bench.transport.assert_done();
     assert_eq!(bench.transport.sent, b"(close)");
     // It lingers: what is unread would turn a close into a reset.
     bench.transport.reads.extend([bytes("345"), Read::Eof]);
-    assert_eq!(bench.step(READABLE), Next::Close(Reason::Complete));
+    assert_eq!(bench.step(READABLE), Action::Close(Reason::Complete));
 }
 
 #[test]
@@ -165,12 +165,12 @@ fn very_many_pipelined_requests_leave_others_their_turn() {
         [bytes(&"a\n".repeat(count))],
         vec![ALL; REPLIES_PER_STEP_MAX as usize],
     );
-    assert_eq!(bench.step(Why::Start), Next::Again);
+    assert_eq!(bench.step(Event::Start), Action::Yield);
     then(&mut bench, &[], &vec![ALL; REPLIES_PER_STEP_MAX as usize]);
-    assert_eq!(bench.step(Why::Again), Next::Again);
+    assert_eq!(bench.step(Event::Resume), Action::Yield);
     then(&mut bench, &[Read::Block], &[ALL; 3]);
     // What lies in the socket's queue made its edge while these were answered.
-    assert_eq!(bench.step(Why::Again), Next::Wait);
+    assert_eq!(bench.step(Event::Resume), Action::Wait);
     bench.transport.assert_done();
     assert_eq!(bench.delivered.len(), count);
 }
@@ -180,56 +180,56 @@ fn the_time_of_a_later_request_begins_with_its_first_byte() {
     let mut bench = idle();
     bench.now += KEEP_ALIVE - Duration::from_secs(1);
     then(&mut bench, &[bytes("b")], &[]);
-    assert_eq!(bench.step(READABLE), Next::Wait);
+    assert_eq!(bench.step(READABLE), Action::Wait);
     assert_eq!(bench.patience(), Some(REQUEST_TIMEOUT));
     bench.now += REQUEST_TIMEOUT - Duration::from_secs(1);
     then(&mut bench, &[bytes("b")], &[]);
-    assert_eq!(bench.step(READABLE), Next::Wait);
+    assert_eq!(bench.step(READABLE), Action::Wait);
     then(&mut bench, &[Read::Block], &[]);
-    assert_eq!(bench.expire(), Next::Close(Reason::RequestTimeout));
+    assert_eq!(bench.expire(), Action::Close(Reason::RequestTimeout));
 }
 
 #[test]
 fn between_requests_every_end_is_a_good_one() {
     let mut bench = idle();
     then(&mut bench, &[Read::Eof], &[]);
-    assert_eq!(bench.step(READABLE), Next::Close(Reason::Complete));
+    assert_eq!(bench.step(READABLE), Action::Close(Reason::Complete));
 
     let mut bench = idle();
     then(&mut bench, &[Read::Block], &[]);
-    assert_eq!(bench.expire(), Next::Close(Reason::Complete));
+    assert_eq!(bench.expire(), Action::Close(Reason::Complete));
 
     let mut bench = idle();
-    let stop = Why::Stop(Reason::DrainDeadline);
-    assert_eq!(bench.step(stop), Next::Close(Reason::Complete));
+    let stop = Event::Stop(Reason::DrainDeadline);
+    assert_eq!(bench.step(stop), Action::Close(Reason::Complete));
 
     let mut bench = idle();
     then(&mut bench, &[Read::Fail(ConnectionReset)], &[]);
-    assert_eq!(bench.step(READABLE), Next::Reset(Reason::PeerReset));
+    assert_eq!(bench.step(READABLE), Action::Reset(Reason::PeerReset));
 }
 
 /// The server stops, or others need the place.
-const WHYS: [Why; 2] = [Why::Evict, Why::Reclaim];
+const WHYS: [Event; 2] = [Event::Evict, Event::Reclaim];
 
 #[test]
 fn who_is_idle_is_ended_unless_a_request_lies_there() {
     for why in WHYS {
         let mut bench = idle();
         then(&mut bench, &[Read::Block], &[]);
-        assert_eq!(bench.step(why), Next::Close(Reason::Complete));
+        assert_eq!(bench.step(why), Action::Close(Reason::Complete));
 
         let mut bench = idle();
         then(&mut bench, &[bytes("b\n"), Read::Block], &[ALL]);
-        assert_eq!(bench.step(why), Next::Wait);
+        assert_eq!(bench.step(why), Action::Wait);
         assert_eq!(bench.transport.sent, b"(a)(b)");
     }
     // The beginning of one, too: it has the request's time, as if it had been read before.
     let mut bench = idle();
     then(&mut bench, &[bytes("b"), Read::Block], &[]);
-    assert_eq!(bench.step(Why::Evict), Next::Wait);
+    assert_eq!(bench.step(Event::Evict), Action::Wait);
     assert_eq!(bench.patience(), Some(REQUEST_TIMEOUT));
     then(&mut bench, &[bytes("\n")], &[ALL]);
-    assert_eq!(bench.step(READABLE), Next::Wait);
+    assert_eq!(bench.step(READABLE), Action::Wait);
     assert_eq!(bench.transport.sent, b"(a)(b)");
 }
 
@@ -237,19 +237,19 @@ fn who_is_idle_is_ended_unless_a_request_lies_there() {
 fn who_is_not_idle_stays_when_the_server_stops() {
     // A first request that has not come.
     let mut bench = bench([Read::Block], []);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
-    assert_eq!(bench.step(Why::Evict), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
+    assert_eq!(bench.step(Event::Evict), Action::Wait);
     // A later one that has begun.
     let mut bench = idle();
     then(&mut bench, &[bytes("b")], &[]);
-    assert_eq!(bench.step(READABLE), Next::Wait);
-    assert_eq!(bench.step(Why::Evict), Next::Wait);
+    assert_eq!(bench.step(READABLE), Action::Wait);
+    assert_eq!(bench.step(Event::Evict), Action::Wait);
     // A reply under way.
     then(&mut bench, &[bytes("\nlong\n")], &[ALL, Write::Block]);
-    assert_eq!(bench.step(READABLE), Next::Wait);
+    assert_eq!(bench.step(READABLE), Action::Wait);
     for why in WHYS {
         assert_eq!(bench.conn.reclaimable(), None);
-        assert_eq!(bench.step(why), Next::Wait);
+        assert_eq!(bench.step(why), Action::Wait);
     }
     bench.transport.assert_done();
 }
@@ -259,29 +259,29 @@ fn who_has_asked_for_nothing_makes_room_unless_a_request_lies_there() {
     // A first request that has not come, a part of one, and a part of a later one.
     let silent = || {
         let mut bench = bench([Read::Block], []);
-        assert_eq!(bench.step(Why::Start), Next::Wait);
+        assert_eq!(bench.step(Event::Start), Action::Wait);
         assert_eq!(bench.conn.reclaimable(), Some(Reclaimable::Silent));
         bench
     };
     let with_a_part = |mut bench: Bench<_, _>| {
         then(&mut bench, &[bytes("b")], &[]);
-        assert_eq!(bench.step(READABLE), Next::Wait);
+        assert_eq!(bench.step(READABLE), Action::Wait);
         assert_eq!(bench.conn.reclaimable(), Some(Reclaimable::Partial));
         bench
     };
     let all = || [silent(), with_a_part(silent()), with_a_part(idle())];
     for mut bench in all() {
         then(&mut bench, &[Read::Block], &[]);
-        assert_eq!(bench.step(Why::Reclaim), Next::Close(Reason::Evicted));
+        assert_eq!(bench.step(Event::Reclaim), Action::Close(Reason::Evicted));
         assert!(!bench.transport.resets_on_close);
     }
     for mut bench in all() {
         then(&mut bench, &[bytes("c"), Read::Block], &[]);
-        assert_eq!(bench.step(Why::Reclaim), Next::Close(Reason::Evicted));
+        assert_eq!(bench.step(Event::Reclaim), Action::Close(Reason::Evicted));
     }
     for mut bench in all() {
         then(&mut bench, &[bytes("c\n"), Read::Block], &[ALL]);
-        assert_eq!(bench.step(Why::Reclaim), Next::Wait);
+        assert_eq!(bench.step(Event::Reclaim), Action::Wait);
         assert!(bench.transport.sent.ends_with(b"c)"));
         assert_eq!(bench.conn.reclaimable(), Some(Reclaimable::Idle));
     }
@@ -294,39 +294,39 @@ fn what_was_heard_and_not_judged_is_no_part_of_a_request() {
         [bytes(&"a\n".repeat(count))],
         vec![ALL; REPLIES_PER_STEP_MAX as usize],
     );
-    assert_eq!(bench.step(Why::Start), Next::Again);
+    assert_eq!(bench.step(Event::Start), Action::Yield);
     assert_eq!(bench.conn.reclaimable(), None);
     then(&mut bench, &[Read::Block], &[ALL]);
-    assert_eq!(bench.step(Why::Again), Next::Wait);
+    assert_eq!(bench.step(Event::Resume), Action::Wait);
 }
 
 #[test]
 fn who_lingers_makes_room() {
     let mut bench = bench([bytes("close\nmore"), Read::Block], [ALL]);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     assert_eq!(bench.conn.reclaimable(), Some(Reclaimable::Lingering));
     then(&mut bench, &[bytes("more"), Read::Block], &[]);
-    assert_eq!(bench.step(Why::Reclaim), Next::Close(Reason::Complete));
+    assert_eq!(bench.step(Event::Reclaim), Action::Close(Reason::Complete));
 }
 
 #[test]
 fn nobody_is_kept_alive_while_places_are_short() {
     let mut bench = bench([bytes("a\n")], [ALL]);
     bench.is_crowded = true;
-    assert_eq!(bench.step(Why::Start), Next::Close(Reason::Complete));
+    assert_eq!(bench.step(Event::Start), Action::Close(Reason::Complete));
 }
 
 #[test]
 fn what_came_while_a_reply_waited_is_read_after_it() {
     let mut bench = bench([bytes("long\n")], [Write::Take(100), Write::Block]);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
-    assert_eq!(bench.step(READABLE), Next::Wait, "not now");
+    assert_eq!(bench.step(Event::Start), Action::Wait);
+    assert_eq!(bench.step(READABLE), Action::Wait, "not now");
     then(&mut bench, &[], &[ALL]);
-    assert_eq!(bench.step(WRITABLE), Next::Again);
+    assert_eq!(bench.step(WRITABLE), Action::Yield);
     then(&mut bench, &[], &[ALL]);
-    assert_eq!(bench.step(Why::Again), Next::Again);
+    assert_eq!(bench.step(Event::Resume), Action::Yield);
     then(&mut bench, &[bytes("b\n"), Read::Block], &[ALL, ALL]);
-    assert_eq!(bench.step(Why::Again), Next::Wait);
+    assert_eq!(bench.step(Event::Resume), Action::Wait);
     bench.transport.assert_done();
     assert!(bench.transport.sent.ends_with(b"x(b)"));
     assert_eq!(bench.transport.sent.len(), 1 + LONG + 3);
@@ -338,7 +338,7 @@ fn while_a_reply_waits_little_is_kept_of_what_follows() {
     const COUNT: usize = 32 * 1024;
     let requests = format!("long\n{}", "a\n".repeat(COUNT));
     let mut bench = bench([bytes(&requests)], [Write::Take(100), Write::Block]);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     let Some(Read::Bytes(unread)) = bench.transport.reads.front() else {
         panic!("all was read");
     };
@@ -347,10 +347,10 @@ fn while_a_reply_waits_little_is_kept_of_what_follows() {
     bench.transport.reads.push_back(Read::Block);
     bench.transport.writes.extend(vec![ALL; COUNT + 3]);
     let mut next = bench.step(WRITABLE);
-    while next == Next::Again {
-        next = bench.step(Why::Again);
+    while next == Action::Yield {
+        next = bench.step(Event::Resume);
     }
-    assert_eq!(next, Next::Wait);
+    assert_eq!(next, Action::Wait);
     assert_eq!(bench.delivered.len(), COUNT + 1);
     assert!(bench.transport.reads.is_empty());
 }
@@ -359,15 +359,15 @@ fn while_a_reply_waits_little_is_kept_of_what_follows() {
 fn a_part_of_a_request_beyond_its_share_of_memory_goes_first() {
     let part = "x".repeat(KEPT_ON_HEAP_BYTES_MAX);
     let mut bench = bench([bytes(&part)], []);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     assert_eq!(bench.conn.reclaimable(), Some(Reclaimable::Partial));
     assert_eq!(bench.conn.held_bytes(), KEPT_ON_HEAP_BYTES_MAX);
     then(&mut bench, &[bytes("x")], &[]);
-    assert_eq!(bench.step(READABLE), Next::Wait);
+    assert_eq!(bench.step(READABLE), Action::Wait);
     assert_eq!(bench.conn.reclaimable(), Some(Reclaimable::Large));
     assert!(bench.conn.held_bytes() > PENDING_SHARE_BYTES);
     then(&mut bench, &[bytes("\n")], &[ALL]);
-    assert_eq!(bench.step(READABLE), Next::Wait);
+    assert_eq!(bench.step(READABLE), Action::Wait);
     assert_eq!(bench.conn.reclaimable(), Some(Reclaimable::Idle));
     assert_eq!(bench.conn.held_bytes(), 0);
 }
@@ -377,7 +377,7 @@ fn a_head_and_its_body_go_in_one_write_and_may_be_cut_anywhere() {
     for cuts in [vec![1, 1, 1], vec![2, 1], vec![1, 2]] {
         let writes: Vec<_> = cuts.iter().map(|&cut| Write::Take(cut)).collect();
         let mut bench = bench([bytes("a\n")], writes);
-        assert_eq!(bench.step(Why::Start), Next::Wait);
+        assert_eq!(bench.step(Event::Start), Action::Wait);
         bench.transport.assert_done();
         assert_eq!(bench.transport.sent, b"(a)", "{cuts:?}");
         assert_eq!(bench.delivered[0].offset, 2, "the head does not count");
@@ -387,9 +387,9 @@ fn a_head_and_its_body_go_in_one_write_and_may_be_cut_anywhere() {
 #[test]
 fn a_reply_that_stalls_is_reset_all_the_same() {
     let mut bench = bench([bytes("long\n")], [Write::Block]);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     let began = bench.now;
-    while bench.expire() == Next::Wait {
+    while bench.expire() == Action::Wait {
         assert!(bench.now < began + STALL_TIMEOUT);
     }
     assert_eq!(bench.now, began + STALL_TIMEOUT);
@@ -401,7 +401,7 @@ fn a_stopping_server_ends_after_the_reply() {
     bench.draining = true;
     // It lingers, since there is more input.
     bench.transport.reads.push_back(Read::Eof);
-    assert_eq!(bench.step(Why::Start), Next::Close(Reason::Complete));
+    assert_eq!(bench.step(Event::Start), Action::Close(Reason::Complete));
     bench.transport.assert_done();
     assert_eq!(bench.transport.sent, b"(a)");
 }
@@ -409,14 +409,14 @@ fn a_stopping_server_ends_after_the_reply() {
 #[test]
 fn a_drain_that_begins_while_a_reply_is_sent_ends_the_connection_after_it() {
     let mut bench = bench([bytes("long\n")], [Write::Take(100), Write::Block]);
-    assert_eq!(bench.step(Why::Start), Next::Wait);
+    assert_eq!(bench.step(Event::Start), Action::Wait);
     bench.draining = true;
     then(&mut bench, &[], &[ALL]);
-    assert_eq!(bench.step(WRITABLE), Next::Again);
+    assert_eq!(bench.step(WRITABLE), Action::Yield);
     then(&mut bench, &[], &[ALL]);
-    assert_eq!(bench.step(Why::Again), Next::Again);
+    assert_eq!(bench.step(Event::Resume), Action::Yield);
     then(&mut bench, &[Read::Eof], &[ALL]);
-    assert_eq!(bench.step(Why::Again), Next::Close(Reason::Complete));
+    assert_eq!(bench.step(Event::Resume), Action::Close(Reason::Complete));
     bench.transport.assert_done();
 }
 
@@ -425,16 +425,16 @@ fn a_stopping_server_waits_until_the_peer_has_all_of_the_last_reply() {
     let mut bench = idle();
     bench.draining = true;
     then(&mut bench, &[bytes("b\n"), Read::Block], &[ALL]);
-    assert_eq!(bench.step(READABLE), Next::Wait);
+    assert_eq!(bench.step(READABLE), Action::Wait);
     // The reply before it, its own head and body, and the FIN.
     for acked in [3, 4, 5, 6] {
         bench.transport.acked = acked;
         then(&mut bench, &[Read::Block], &[]);
-        assert_eq!(bench.expire(), Next::Wait, "{acked}");
+        assert_eq!(bench.expire(), Action::Wait, "{acked}");
     }
     bench.transport.acked = 7;
     then(&mut bench, &[Read::Block], &[]);
-    assert_eq!(bench.expire(), Next::Close(Reason::Complete));
+    assert_eq!(bench.expire(), Action::Close(Reason::Complete));
 }
 
 #[test]
@@ -464,7 +464,7 @@ fn a_body_of_several_parts_comes_in_order() {
     for (cut, writes) in [(1, 7), (2, 4), (7, 1), (100, 1)] {
         let script = Scripted::new([bytes("a\n")], vec![Write::Take(cut); writes]);
         let mut bench = Bench::new(script, Once(Some(body.clone())));
-        assert_eq!(bench.step(Why::Start), Next::Close(Reason::Complete));
+        assert_eq!(bench.step(Event::Start), Action::Close(Reason::Complete));
         assert_eq!(bench.transport.sent, b"<234|9>", "{cut}");
         bench.transport.assert_done();
     }
@@ -522,7 +522,7 @@ fn no_short_part_of_a_body_makes_a_packet_of_its_own() {
     }
     let script = Scripted::new([bytes("a\n")], vec![ALL; 3]);
     let mut bench = Bench::new(script, Once(Some(Body::Parts(parts.into()))));
-    assert_eq!(bench.step(Why::Start), Next::Close(Reason::Complete));
+    assert_eq!(bench.step(Event::Start), Action::Close(Reason::Complete));
     assert!(bench.transport.sent == expected);
     // What is last rides with the end of the connection.
     assert_eq!(bench.transport.more, [true, true]);

@@ -17,8 +17,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use carafe::limits::{LARGE_STEP_BYTES, LOOP_BYTES_MAX, PLACES_KEPT, SHRINK_DELAY};
-use carafe::reactor::event::{Next, Reclaimable, Why};
-use carafe::reactor::{App, Control, Cx, Ending, ListenerId, Reactor, Remote, SourceId, Token};
+use carafe::reactor::event::{Action, Event, Reclaimable};
+use carafe::reactor::{
+    Context, Ending, Handler, ListenerId, LoopHandle, Reactor, Remote, SourceId, Token,
+};
 use carafe::telemetry::{Reason, Stats};
 use mio::net::{TcpListener, TcpStream};
 
@@ -26,7 +28,7 @@ use mio::net::{TcpListener, TcpStream};
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// How a test's application decides, given how many steps the connection has had before.
-type Decide = Box<dyn FnMut(&mut TcpStream, u32, Why, &mut Cx<'_, u32>) -> Next + Send>;
+type Decide = Box<dyn FnMut(&mut TcpStream, u32, Event, &mut Context<'_, u32>) -> Action + Send>;
 
 struct Probe {
     decide: Decide,
@@ -37,10 +39,10 @@ struct Probe {
     parked: Vec<Token>,
 }
 
-impl App for Probe {
+impl Handler for Probe {
     type Conn = u32;
 
-    fn accepted(&mut self, _: ListenerId, _: SocketAddr, _: &mut Cx<'_, u32>) -> u32 {
+    fn accepted(&mut self, _: ListenerId, _: SocketAddr, _: &mut Context<'_, u32>) -> u32 {
         0
     }
 
@@ -48,23 +50,23 @@ impl App for Probe {
         &mut self,
         steps: &mut u32,
         socket: &mut TcpStream,
-        why: Why,
-        cx: &mut Cx<'_, u32>,
-    ) -> Next {
+        why: Event,
+        cx: &mut Context<'_, u32>,
+    ) -> Action {
         *steps += 1;
         let next = (self.decide)(socket, *steps - 1, why, cx);
-        if next == Next::Park {
+        if next == Action::Suspend {
             self.parked.push(cx.token());
         }
         next
     }
 
-    fn source(&mut self, id: SourceId, control: &mut Control<u32>) {
+    fn source(&mut self, id: SourceId, control: &mut LoopHandle<u32>) {
         self.sources.push(id);
         control.drain(Duration::ZERO);
     }
 
-    fn ended(&mut self, _: u32, token: Token, reason: Reason, control: &mut Control<u32>) {
+    fn ended(&mut self, _: u32, token: Token, reason: Reason, control: &mut LoopHandle<u32>) {
         self.ended.push((token, reason));
         for parked in self.parked.drain(..).chain([token]) {
             control.wake(parked);
@@ -88,7 +90,7 @@ struct Outcome {
 fn run(
     drain_after: usize,
     connections_max: usize,
-    decide: impl FnMut(&mut TcpStream, u32, Why, &mut Cx<'_, u32>) -> Next + Send + 'static,
+    decide: impl FnMut(&mut TcpStream, u32, Event, &mut Context<'_, u32>) -> Action + Send + 'static,
     clients: impl FnOnce(SocketAddr, Remote),
 ) -> Outcome {
     let decide = Box::new(decide);
@@ -143,9 +145,9 @@ fn act_first_an_answer_in_the_first_step_never_waits() {
         1,
         10,
         |socket, _, why, _| {
-            assert_eq!(why, Why::Start);
+            assert_eq!(why, Event::Start);
             socket.write_all(b"hi").unwrap();
-            Next::Close(Reason::Complete)
+            Action::Close(Reason::Complete)
         },
         |address, _| assert_eq!(read_all(Client::connect(address).unwrap()).unwrap(), b"hi"),
     );
@@ -162,9 +164,9 @@ fn one_that_never_blocks_holds_up_no_newcomer() {
         move |_, _, _, cx| {
             is_served |= *bulk.get_or_insert(cx.token()) != cx.token();
             if is_served {
-                Next::Close(Reason::Complete)
+                Action::Close(Reason::Complete)
             } else {
-                Next::Again
+                Action::Yield
             }
         },
         |address, _| {
@@ -189,14 +191,14 @@ fn the_run_queue_goes_round() {
                 order.push(cx.token());
             }
             if order.len() < 10 * CONNECTIONS {
-                return Next::Again;
+                return Action::Yield;
             }
             // The turn in which the last one came is left out.
             for round in order[CONNECTIONS..10 * CONNECTIONS].windows(CONNECTIONS) {
                 let different: HashSet<_> = round.iter().collect();
                 assert_eq!(different.len(), CONNECTIONS, "{order:?}");
             }
-            Next::Close(Reason::Complete)
+            Action::Close(Reason::Complete)
         },
         |address, _| {
             for client in connect_all(address, CONNECTIONS) {
@@ -221,11 +223,11 @@ fn a_turn_is_over_when_all_together_have_moved_its_bytes() {
                 turns.push(cx.turn.now);
             }
             if turns.len() < STEPS {
-                return Next::Again;
+                return Action::Yield;
             }
             let of_a_turn = turns.chunk_by(|one, next| one == next);
             assert_eq!(of_a_turn.map(<[_]>::len).max(), Some(2));
-            Next::Close(Reason::Complete)
+            Action::Close(Reason::Complete)
         },
         |address, _| {
             for client in connect_all(address, CONNECTIONS) {
@@ -250,7 +252,7 @@ fn a_turn_is_over_for_those_with_news_too_and_none_of_it_is_lost() {
             let next_name = names.len();
             let name = *names.entry(cx.token()).or_insert(next_name);
             match socket.read(&mut [0]) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Next::Wait,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Action::Wait,
                 result => assert_eq!(result.unwrap(), 1),
             }
             match name {
@@ -264,7 +266,7 @@ fn a_turn_is_over_for_those_with_news_too_and_none_of_it_is_lost() {
                     orders.send((cx.turn.now, name, why)).unwrap();
                 }
             }
-            Next::Close(Reason::Complete)
+            Action::Close(Reason::Complete)
         },
         |address, _| {
             let mut clients = connect_all(address, CONNECTIONS + 1);
@@ -306,10 +308,10 @@ fn who_wants_a_lot_has_a_step_a_turn_however_much_newcomers_move() {
         move |_, steps, why, cx| {
             cx.turn.moved = LOOP_BYTES_MAX;
             if *bulk.get_or_insert(cx.token()) != cx.token() {
-                assert_eq!(why, Why::Start);
+                assert_eq!(why, Event::Start);
                 waited += 1;
                 most_waited = most_waited.max(waited);
-                return Next::Close(Reason::Complete);
+                return Action::Close(Reason::Complete);
             }
             if steps == 0 {
                 // The loop stands until all the others are at the door.
@@ -320,9 +322,9 @@ fn who_wants_a_lot_has_a_step_a_turn_however_much_newcomers_move() {
             match cx.control.stats.accepted() > NEWCOMERS as u64 {
                 true => {
                     assert!(most_waited <= 2, "{most_waited} went before it");
-                    Next::Close(Reason::Complete)
+                    Action::Close(Reason::Complete)
                 }
-                false => Next::Again,
+                false => Action::Yield,
             }
         },
         |address, _| {
@@ -356,7 +358,7 @@ fn who_wants_little_goes_before_who_wants_a_lot() {
                 cx.turn.moved = LARGE_STEP_BYTES;
             }
             match socket.read(&mut [0]) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Next::Wait,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Action::Wait,
                 result => assert_eq!(result.unwrap(), 1),
             }
             match name {
@@ -367,7 +369,7 @@ fn who_wants_little_goes_before_who_wants_a_lot() {
                 }
                 name => orders.send(name).unwrap(),
             }
-            Next::Close(Reason::Complete)
+            Action::Close(Reason::Complete)
         },
         |address, _| {
             let mut clients = [(); 3].map(|()| Client::connect(address).unwrap());
@@ -397,9 +399,9 @@ fn reset_is_an_error_for_the_peer_and_close_is_none() {
         move |_, _, _, _| {
             count += 1;
             if count == 1 {
-                Next::Close(Reason::Complete)
+                Action::Close(Reason::Complete)
             } else {
-                Next::Reset(Reason::Stalled)
+                Action::Reset(Reason::Stalled)
             }
         },
         |address, _| {
@@ -418,16 +420,16 @@ fn a_deadline_comes_and_not_before_its_time() {
         1,
         10,
         move |_, _, why, cx| match why {
-            Why::Deadline => {
+            Event::Deadline => {
                 assert!(due.is_some_and(|due| due <= Instant::now()));
-                Next::Close(Reason::RequestTimeout)
+                Action::Close(Reason::RequestTimeout)
             }
-            Why::Start => {
+            Event::Start => {
                 due = Some(cx.turn.now + AFTER);
                 cx.turn.deadline = due;
-                Next::Wait
+                Action::Wait
             }
-            _ => Next::Wait,
+            _ => Action::Wait,
         },
         |address, _| assert_eq!(read_all(Client::connect(address).unwrap()).unwrap(), b""),
     );
@@ -439,12 +441,12 @@ fn parked_means_until_it_is_woken_and_a_stale_token_wakes_nobody() {
         3,
         10,
         |socket, steps, why, cx| match (why, cx.control.stats.accepted()) {
-            (Why::Start, 1) => Next::Park,
-            (Why::Start, _) => Next::Close(Reason::Complete),
-            (Why::Woken, _) => {
+            (Event::Start, 1) => Action::Suspend,
+            (Event::Start, _) => Action::Close(Reason::Complete),
+            (Event::Woken, _) => {
                 assert_eq!(steps, 1, "its input has not stepped it");
                 assert_eq!(socket.read(&mut [0; 9]).unwrap(), 5);
-                Next::Close(Reason::Stalled)
+                Action::Close(Reason::Stalled)
             }
             other => panic!("parked, and stepped with {other:?}"),
         },
@@ -466,8 +468,8 @@ fn the_death_of_its_peer_steps_a_parked_connection() {
         1,
         10,
         |_, _, why, _| match why {
-            Why::Start => Next::Park,
-            Why::Ready(edge) if edge.dead => Next::Close(Reason::PeerReset),
+            Event::Start => Action::Suspend,
+            Event::Ready(edge) if edge.dead => Action::Close(Reason::PeerReset),
             other => panic!("parked, and stepped with {other:?}"),
         },
         |address, _| {
@@ -487,8 +489,8 @@ fn a_connection_limit_rests_the_listener_and_an_end_wakes_it() {
         20,
         2,
         |socket, _, _, _| match socket.read(&mut [0; 1]) {
-            Ok(_) => Next::Close(Reason::Complete),
-            Err(_) => Next::Wait,
+            Ok(_) => Action::Close(Reason::Complete),
+            Err(_) => Action::Wait,
         },
         |address, _| {
             let mut clients: Vec<_> = (0..20).map(|_| Client::connect(address).unwrap()).collect();
@@ -507,10 +509,10 @@ fn a_remote_reaches_the_loop_and_a_drain_resets_what_is_left() {
         usize::MAX,
         10,
         |socket, _, why, _| match why {
-            Why::Stop(_) => Next::Wait,
+            Event::Stop(_) => Action::Wait,
             _ => {
                 let _ = socket.write(b"!");
-                Next::Wait
+                Action::Wait
             }
         },
         |address, remote| {
@@ -533,15 +535,15 @@ fn the_slab_is_given_back_when_most_have_left() {
         MANY + 1,
         MANY + 1,
         move |socket, _, why, cx| match (why, socket.read(&mut [0; 1])) {
-            (Why::Deadline, _) => Next::Close(Reason::Complete),
+            (Event::Deadline, _) => Action::Close(Reason::Complete),
             // The one that stays says so when the others have left, and is there for longer than
             // the slab.
             (_, Ok(1)) => {
                 cx.turn.deadline = Some(cx.turn.now + 2 * SHRINK_DELAY);
-                Next::Wait
+                Action::Wait
             }
-            (_, Ok(_)) => Next::Close(Reason::ClientLeft),
-            (_, Err(_)) => Next::Wait,
+            (_, Ok(_)) => Action::Close(Reason::ClientLeft),
+            (_, Err(_)) => Action::Wait,
         },
         |address, _| {
             let mut stays = Client::connect(address).unwrap();
@@ -567,22 +569,28 @@ struct Waiting {
     accepted: u32,
 }
 
-impl App for Waiting {
+impl Handler for Waiting {
     /// A number.
     type Conn = u32;
 
-    fn accepted(&mut self, _: ListenerId, _: SocketAddr, _: &mut Cx<'_, u32>) -> u32 {
+    fn accepted(&mut self, _: ListenerId, _: SocketAddr, _: &mut Context<'_, u32>) -> u32 {
         self.accepted += 1;
         self.accepted - 1
     }
 
-    fn step(&mut self, _: &mut u32, socket: &mut TcpStream, why: Why, _: &mut Cx<'_, u32>) -> Next {
+    fn step(
+        &mut self,
+        _: &mut u32,
+        socket: &mut TcpStream,
+        why: Event,
+        _: &mut Context<'_, u32>,
+    ) -> Action {
         self.steps += 1;
         match (socket.read(&mut [0; 8]), why) {
-            (Ok(0), _) => Next::Close(Reason::ClientLeft),
-            (Ok(_), _) => Next::Close(Reason::Complete),
-            (Err(_), Why::Reclaim) => Next::Close(Reason::Evicted),
-            (Err(_), _) => Next::Wait,
+            (Ok(0), _) => Action::Close(Reason::ClientLeft),
+            (Ok(_), _) => Action::Close(Reason::Complete),
+            (Err(_), Event::Reclaim) => Action::Close(Reason::Evicted),
+            (Err(_), _) => Action::Wait,
         }
     }
 
@@ -591,11 +599,11 @@ impl App for Waiting {
         Some([Reclaimable::Silent, Reclaimable::Idle][*number as usize % 2])
     }
 
-    fn source(&mut self, _: SourceId, control: &mut Control<u32>) {
+    fn source(&mut self, _: SourceId, control: &mut LoopHandle<u32>) {
         control.drain(Duration::ZERO);
     }
 
-    fn ended(&mut self, number: u32, _: Token, reason: Reason, _: &mut Control<u32>) {
+    fn ended(&mut self, number: u32, _: Token, reason: Reason, _: &mut LoopHandle<u32>) {
         self.ended.push((number, reason));
     }
 }
@@ -645,21 +653,21 @@ fn room_is_made_by_one_step_however_many_are_there_and_in_order() {
 // ---- connections that the application begins ----
 
 /// How a connection of [`Caller`] ended: its number, what it was stepped with, and the reason.
-type Call = (u32, Vec<Why>, Reason);
+type Call = (u32, Vec<Event>, Reason);
 
 /// Connects to a listener, so many times, and may stop the loop at once.
 struct Caller {
     to: SocketAddr,
     calls: u32,
     stops: bool,
-    stepped: HashMap<u32, Vec<Why>>,
+    stepped: HashMap<u32, Vec<Event>>,
     ended: Vec<Call>,
 }
 
-impl App for Caller {
+impl Handler for Caller {
     type Conn = u32;
 
-    fn accepted(&mut self, _: ListenerId, _: SocketAddr, _: &mut Cx<'_, u32>) -> u32 {
+    fn accepted(&mut self, _: ListenerId, _: SocketAddr, _: &mut Context<'_, u32>) -> u32 {
         panic!("there is no listener")
     }
 
@@ -667,19 +675,19 @@ impl App for Caller {
         &mut self,
         number: &mut u32,
         socket: &mut TcpStream,
-        why: Why,
-        _: &mut Cx<'_, u32>,
-    ) -> Next {
+        why: Event,
+        _: &mut Context<'_, u32>,
+    ) -> Action {
         self.stepped.entry(*number).or_default().push(why);
         match (why, socket.read(&mut [0; 8])) {
-            (Why::Stop(reason), _) => Next::Reset(reason),
-            (_, Ok(0)) => Next::Close(Reason::Complete),
-            (_, Ok(_)) => Next::Again,
-            (_, Err(_)) => Next::Wait,
+            (Event::Stop(reason), _) => Action::Reset(reason),
+            (_, Ok(0)) => Action::Close(Reason::Complete),
+            (_, Ok(_)) => Action::Yield,
+            (_, Err(_)) => Action::Wait,
         }
     }
 
-    fn source(&mut self, _: SourceId, control: &mut Control<u32>) {
+    fn source(&mut self, _: SourceId, control: &mut LoopHandle<u32>) {
         for number in 0..self.calls {
             let socket = TcpStream::connect(self.to).unwrap();
             control.connect(socket, number);
@@ -689,7 +697,7 @@ impl App for Caller {
         }
     }
 
-    fn ended(&mut self, number: u32, _: Token, reason: Reason, control: &mut Control<u32>) {
+    fn ended(&mut self, number: u32, _: Token, reason: Reason, control: &mut LoopHandle<u32>) {
         let steps = self.stepped.remove(&number).unwrap_or_default();
         self.ended.push((number, steps, reason));
         if self.ended.len() == self.calls as usize {
@@ -734,7 +742,7 @@ fn an_application_may_connect() {
     for (number, steps, reason) in calls {
         assert_eq!(
             (steps[0], reason),
-            (Why::Start, Reason::Complete),
+            (Event::Start, Reason::Complete),
             "{number}"
         );
     }
@@ -747,7 +755,7 @@ fn connects_that_are_queued_when_the_loop_stops_are_ended() {
     assert!(calls.iter().map(|call| call.0).eq(0..300));
     for (number, steps, reason) in &calls {
         let last = steps.last();
-        assert_eq!(last, Some(&Why::Stop(Reason::Stopped)), "{number}");
+        assert_eq!(last, Some(&Event::Stop(Reason::Stopped)), "{number}");
         assert_eq!(*reason, Reason::Stopped, "{number}");
     }
     assert_eq!(stats.ended(Reason::Stopped), 300);
@@ -762,23 +770,29 @@ struct Lingerer {
     turns: u64,
 }
 
-impl App for Lingerer {
+impl Handler for Lingerer {
     type Conn = ();
 
-    fn accepted(&mut self, _: ListenerId, _: SocketAddr, _: &mut Cx<'_, ()>) {}
+    fn accepted(&mut self, _: ListenerId, _: SocketAddr, _: &mut Context<'_, ()>) {}
 
-    fn step(&mut self, (): &mut (), _: &mut TcpStream, _: Why, _: &mut Cx<'_, ()>) -> Next {
-        Next::Wait
+    fn step(
+        &mut self,
+        (): &mut (),
+        _: &mut TcpStream,
+        _: Event,
+        _: &mut Context<'_, ()>,
+    ) -> Action {
+        Action::Wait
     }
 
-    fn source(&mut self, _: SourceId, control: &mut Control<()>) {
+    fn source(&mut self, _: SourceId, control: &mut LoopHandle<()>) {
         self.told += 1;
         // Over at once, whoever is there.
         control.drain(Duration::ZERO);
         self.heard.send(self.told).unwrap();
     }
 
-    fn ended(&mut self, (): (), _: Token, _: Reason, _: &mut Control<()>) {}
+    fn ended(&mut self, (): (), _: Token, _: Reason, _: &mut LoopHandle<()>) {}
 
     fn may_end(&self) -> bool {
         self.told == self.enough

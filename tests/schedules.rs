@@ -21,7 +21,7 @@ use carafe::file::Kind;
 use carafe::limits::{COPIED_BODY_BYTES_MAX, NAME_GAP, TURN_BYTES_MAX};
 use carafe::protocol::bare::Bare;
 use carafe::protocol::{Request, Service, Verdict};
-use carafe::reactor::event::{Next, Why};
+use carafe::reactor::event::{Action, Event};
 use carafe::root::Root;
 use carafe::root::cache::Bounds;
 use carafe::telemetry::Reason;
@@ -101,7 +101,7 @@ fn run_all(
     loop {
         let wire = Wire::new(choices, input, ends, blocks).cold(1);
         let mut bench = Bench::new(wire, service);
-        let Next::Close(reason) = bench.run() else {
+        let Action::Close(reason) = bench.run() else {
             panic!("a reset without a fault")
         };
         note((std::mem::take(&mut bench.transport.sent), reason.as_str()));
@@ -234,9 +234,9 @@ fn chaos_never_makes_a_part_look_whole() {
         let (sent, whole) = (&bench.transport.sent, bodies[name]);
         prop_assert!(whole.starts_with(sent), "only bytes of the file");
         match next {
-            Next::Close(Reason::Complete) => prop_assert_eq!(sent.len(), whole.len()),
-            Next::Close(Reason::Refused) => prop_assert!(names[name] == "nothing"),
-            Next::Close(Reason::PeerReset) | Next::Reset(Reason::PeerReset) => {
+            Action::Close(Reason::Complete) => prop_assert_eq!(sent.len(), whole.len()),
+            Action::Close(Reason::Refused) => prop_assert!(names[name] == "nothing"),
+            Action::Close(Reason::PeerReset) | Action::Reset(Reason::PeerReset) => {
                 prop_assert!(bench.transport.is_broken())
             }
             other => prop_assert!(false, "no reason for {:?}", other),
@@ -261,15 +261,15 @@ fn chaos_with_a_file_that_shrinks_ends_in_a_reset_or_whole() {
         fs::write(&path, &whole).unwrap();
         let wire = Wire::new(Choices::given(schedule), b"large\n", true, 50).cold(5);
         let mut bench = Bench::new(wire, on(root.path(), kind));
-        let mut next = bench.step(Why::Start);
+        let mut next = bench.step(Event::Start);
         let mut steps = steps;
         // The length is promised once the name is known.
         while steps > 0 || bench.conn.delivery().is_none() {
             steps -= usize::from(bench.conn.delivery().is_some());
             next = match next {
-                Next::Again => bench.step(Why::Again),
-                Next::Wait => bench.transport.edge().map_or(next, |edge| bench.step(edge)),
-                Next::Park => bench.fetch(),
+                Action::Yield => bench.step(Event::Resume),
+                Action::Wait => bench.transport.edge().map_or(next, |edge| bench.step(edge)),
+                Action::Suspend => bench.fetch(),
                 _ => break,
             };
         }
@@ -281,8 +281,8 @@ fn chaos_with_a_file_that_shrinks_ends_in_a_reset_or_whole() {
             .set_len(new_len as u64)
             .unwrap();
         let end = match next {
-            Next::Close(_) | Next::Reset(_) => next,
-            Next::Park => {
+            Action::Close(_) | Action::Reset(_) => next,
+            Action::Suspend => {
                 bench.fetch();
                 bench.run()
             }
@@ -291,11 +291,11 @@ fn chaos_with_a_file_that_shrinks_ends_in_a_reset_or_whole() {
         let is_whole = bench.transport.sent.len() == whole.len();
         prop_assert!(whole.starts_with(&bench.transport.sent));
         prop_assert!(
-            is_whole || matches!(end, Next::Reset(Reason::FileShort)),
+            is_whole || matches!(end, Action::Reset(Reason::FileShort)),
             "{:?}",
             end
         );
-        prop_assert!(!was_whole || end == Next::Close(Reason::Complete));
+        prop_assert!(!was_whole || end == Action::Close(Reason::Complete));
         Ok(())
     });
 }

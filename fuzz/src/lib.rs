@@ -11,7 +11,7 @@ use carafe::http::request::{Parsed, parse};
 use carafe::protocol::bare::Bare;
 use carafe::protocol::http::Http;
 use carafe::protocol::{Moment, Reached, Request, Service as _, Verdict};
-use carafe::reactor::event::Next;
+use carafe::reactor::event::Action;
 use carafe::root::Root;
 use carafe::root::listing::Folders;
 use carafe::testing::{Bench, Choices, Wire};
@@ -134,7 +134,7 @@ pub fn connection(data: &[u8]) {
         let wire = Wire::new(choices, input, ends, 20).cold(colds);
         let mut bench = Bench::new(wire, service);
         let next = bench.run();
-        let is_closed = matches!(next, Next::Close(_));
+        let is_closed = matches!(next, Action::Close(_));
         (is_closed, without_dates(&bench.transport.sent))
     };
     // All at once, and as the schedule says.

@@ -11,7 +11,7 @@ use crate::limits::{
     HTTP_BODY_LINGER_BYTES_MAX, HTTP_BODY_LINGER_TOTAL, LINGER_BYTES_MAX, LINGER_IDLE,
     LINGER_TOTAL, TURN_BYTES_MAX,
 };
-use crate::reactor::event::{Next, Why};
+use crate::reactor::event::{Action, Event};
 
 #[derive(Debug)]
 pub(super) struct Closing {
@@ -76,13 +76,17 @@ impl Closing {
         }
     }
 
-    pub(super) fn step<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>, why: Why) -> Step {
-        let close = Stay(Next::Close(self.delivery.outcome.reason()));
+    pub(super) fn step<T: Transport, S>(
+        &mut self,
+        env: &mut Env<'_, '_, T, S>,
+        why: Event,
+    ) -> Step {
+        let close = Stay(Action::Close(self.delivery.outcome.reason()));
         match why {
-            Why::Stop(_) => return close,
-            Why::Evict => return Stay(Next::Wait),
-            Why::Deadline => self.wind_clocks(env),
-            Why::Ready(edge) if !(edge.readable || edge.dead) => return Stay(Next::Wait),
+            Event::Stop(_) => return close,
+            Event::Evict => return Stay(Action::Wait),
+            Event::Deadline => self.wind_clocks(env),
+            Event::Ready(edge) if !(edge.readable || edge.dead) => return Stay(Action::Wait),
             _ => {}
         }
         let budget_ends = self.discarded + TURN_BYTES_MAX;
@@ -96,17 +100,17 @@ impl Closing {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     env.turn.deadline = Some(self.deadline());
-                    let is_over = self.deadline() <= env.turn.now || why == Why::Reclaim;
-                    return if is_over { close } else { Stay(Next::Wait) };
+                    let is_over = self.deadline() <= env.turn.now || why == Event::Reclaim;
+                    return if is_over { close } else { Stay(Action::Wait) };
                 }
-                Err(error) => return Stay(Next::Close(blame(&error))),
+                Err(error) => return Stay(Action::Close(blame(&error))),
             }
             if self.discarded > self.patience.bytes_max() {
                 return close;
             }
         }
         env.turn.deadline = Some(self.deadline());
-        Stay(Next::Again)
+        Stay(Action::Yield)
     }
 
     pub(super) fn deadline(&self) -> Instant {

@@ -13,7 +13,7 @@ use crate::escape::Excerpt;
 use crate::file::{Fetched, Opened};
 use crate::limits::{PENDING_SHARE_BYTES, REQUEST_READ_BYTES_MAX, SUSPENDED_LOOK};
 use crate::protocol::{Brought, Found, Moment, Reached, Request, Service, Then, Verdict};
-use crate::reactor::event::{Next, Reclaimable, Why};
+use crate::reactor::event::{Action, Event, Reclaimable};
 use crate::telemetry::Reason;
 
 #[derive(Debug)]
@@ -208,7 +208,7 @@ impl Reading {
 
     /// What a connection that ends here is counted as, if nothing broke.
     fn end(&self, otherwise: Reason) -> Step {
-        Stay(Next::Close(match self.idle_since() {
+        Stay(Action::Close(match self.idle_since() {
             Some(_) => Reason::Complete,
             None => otherwise,
         }))
@@ -217,22 +217,24 @@ impl Reading {
     pub(super) fn step<T: Transport, S: Service>(
         &mut self,
         env: &mut Env<'_, '_, T, S>,
-        why: Why,
+        why: Event,
     ) -> Step {
         match (&self.wait, why) {
-            (Wait::Bytes, Why::Stop(_)) => self.end(Reason::RequestTimeout),
-            (Wait::Bytes, Why::Ready(edge)) if !(edge.readable || edge.dead) => Stay(Next::Wait),
-            (Wait::Bytes, Why::Evict) if self.idle_since().is_none() => Stay(Next::Wait),
+            (Wait::Bytes, Event::Stop(_)) => self.end(Reason::RequestTimeout),
+            (Wait::Bytes, Event::Ready(edge)) if !(edge.readable || edge.dead) => {
+                Stay(Action::Wait)
+            }
+            (Wait::Bytes, Event::Evict) if self.idle_since().is_none() => Stay(Action::Wait),
             (Wait::Bytes, _) => self.go_on(env, why),
-            (_, Why::Stop(reason)) => Stay(Next::Reset(reason)),
+            (_, Event::Stop(reason)) => Stay(Action::Reset(reason)),
             // Its memory is needed. It is owed an answer.
-            (Wait::Descriptor(_) | Wait::Errand(..), Why::Reclaim) => {
-                Stay(Next::Reset(Reason::Evicted))
+            (Wait::Descriptor(_) | Wait::Errand(..), Event::Reclaim) => {
+                Stay(Action::Reset(Reason::Evicted))
             }
-            (Wait::Descriptor(_) | Wait::Errand(..), Why::Ready(_)) => {
-                Stay(Next::Close(Reason::PeerReset))
+            (Wait::Descriptor(_) | Wait::Errand(..), Event::Ready(_)) => {
+                Stay(Action::Close(Reason::PeerReset))
             }
-            (Wait::Descriptor(asked), Why::Evict) if !asked.is_late(env.turn.now) => {
+            (Wait::Descriptor(asked), Event::Evict) if !asked.is_late(env.turn.now) => {
                 let until = asked.until.unwrap_or(env.turn.now);
                 Stay(go_on_waiting(env, until - env.timeouts.stall, until))
             }
@@ -252,9 +254,9 @@ impl Reading {
     ) -> Step {
         match self.ask(env, 0, moment) {
             // A guess that was wrong. No edge is remembered meanwhile, so what came is read now.
-            Stay(Next::Wait) => {
+            Stay(Action::Wait) => {
                 self.wait = Wait::Bytes;
-                self.read(env, Why::Again)
+                self.read(env, Event::Resume)
             }
             decided => decided,
         }
@@ -263,11 +265,11 @@ impl Reading {
     /// A helper has come back, or has not. The client's clock stood meanwhile.
     fn take_fetched<T: Transport, S: Service>(&mut self, env: &mut Env<'_, '_, T, S>) -> Step {
         let Wait::Errand(asked, since) = &mut self.wait else {
-            return Stay(Next::Park);
+            return Stay(Action::Suspend);
         };
         let fetched = env.fetched.take();
         if let Some(Fetched::Panicked) = fetched {
-            return Stay(Next::Reset(Reason::OpenFailed));
+            return Stay(Action::Reset(Reason::OpenFailed));
         }
         let Some(brought) = fetched.and_then(brought) else {
             return Stay(await_disk(env, *since, self.pending.as_slice()));
@@ -281,16 +283,16 @@ impl Reading {
     }
 
     /// After a reply, what was read with its request comes first.
-    fn go_on<T: Transport, S: Service>(&mut self, env: &mut Env<'_, '_, T, S>, why: Why) -> Step {
+    fn go_on<T: Transport, S: Service>(&mut self, env: &mut Env<'_, '_, T, S>, why: Event) -> Step {
         let Before::Reply { input, .. } = &mut self.before else {
             return self.read(env, why);
         };
         match std::mem::replace(input, Input::Queued) {
             Input::Pending => match self.ask(env, 0, Moment::Arrived) {
-                Stay(Next::Wait) => self.read(env, Why::Again),
+                Stay(Action::Wait) => self.read(env, Event::Resume),
                 decided => decided,
             },
-            Input::Awaited if why == Why::Start => Stay(Next::Wait),
+            Input::Awaited if why == Event::Start => Stay(Action::Wait),
             _ => self.read(env, why),
         }
     }
@@ -298,16 +300,16 @@ impl Reading {
     /// Reads until the queue is empty or the service has heard enough. A deadline, too, counts
     /// only after a look at the queue: after a pause of the whole process, it may have passed
     /// while the request lay there.
-    fn read<T: Transport, S: Service>(&mut self, env: &mut Env<'_, '_, T, S>, why: Why) -> Step {
-        if why == Why::Start && !self.is_later() {
+    fn read<T: Transport, S: Service>(&mut self, env: &mut Env<'_, '_, T, S>, why: Event) -> Step {
+        if why == Event::Start && !self.is_later() {
             env.turn.deadline = Some(self.expires);
         }
         // A read that doesn't fill the buffer has emptied the queue. What comes later makes a new
         // edge, unless the FIN was part of this one. (Urgent data ends a read early, too; who
         // sends it waits for the deadline's look.)
         let short_read_drains = match why {
-            Why::Start => !self.is_later(),
-            Why::Ready(edge) => !edge.read_closed && !edge.dead,
+            Event::Start => !self.is_later(),
+            Event::Ready(edge) => !edge.read_closed && !edge.dead,
             _ => false,
         };
         let mut unasked = false;
@@ -323,10 +325,10 @@ impl Reading {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     return self.drained(env, why, unasked);
                 }
-                Err(error) => return Stay(Next::Reset(blame(&error))),
+                Err(error) => return Stay(Action::Reset(blame(&error))),
             };
             match self.ask(env, fresh, Moment::Arrived) {
-                Stay(Next::Wait) => unasked = true,
+                Stay(Action::Wait) => unasked = true,
                 decided => return decided,
             }
         }
@@ -336,26 +338,26 @@ impl Reading {
     fn drained<T: Transport, S: Service>(
         &mut self,
         env: &mut Env<'_, '_, T, S>,
-        why: Why,
+        why: Event,
         unasked: bool,
     ) -> Step {
         let step = match why {
             _ if unasked => self.ask(env, 0, Moment::Drained),
-            Why::Deadline if env.turn.now < self.expires => self.ask(env, 0, Moment::Quiet),
+            Event::Deadline if env.turn.now < self.expires => self.ask(env, 0, Moment::Quiet),
             // What waits for nothing but silence is taken as it stands.
-            Why::Reclaim if env.turn.deadline.is_some_and(|at| at < self.expires) => {
+            Event::Reclaim if env.turn.deadline.is_some_and(|at| at < self.expires) => {
                 self.ask(env, 0, Moment::Quiet)
             }
-            _ => Stay(Next::Wait),
+            _ => Stay(Action::Wait),
         };
         match step {
-            Stay(Next::Wait) if why == Why::Deadline && env.turn.now >= self.expires => {
+            Stay(Action::Wait) if why == Event::Deadline && env.turn.now >= self.expires => {
                 self.end(Reason::RequestTimeout)
             }
-            Stay(Next::Wait) if why == Why::Evict && self.idle_since().is_some() => {
+            Stay(Action::Wait) if why == Event::Evict && self.idle_since().is_some() => {
                 self.end(Reason::RequestTimeout)
             }
-            Stay(Next::Wait) if why == Why::Reclaim => self.end(Reason::Evicted),
+            Stay(Action::Wait) if why == Event::Reclaim => self.end(Reason::Evicted),
             step => step,
         }
     }
@@ -374,7 +376,7 @@ impl Reading {
         let fresh = &env.turn.scratch[..fresh];
         let copied = !self.pending.is_empty();
         if copied && self.pending.append(fresh).is_err() {
-            return Stay(Next::Close(Reason::OutOfMemory));
+            return Stay(Action::Close(Reason::OutOfMemory));
         }
         let bytes = if copied {
             self.pending.as_slice()
@@ -409,7 +411,7 @@ impl Reading {
             };
             let mut read = Kept::default();
             if reply.then == Then::ReadOn && read.append(&bytes[reply.used..]).is_err() {
-                return Stay(Next::Close(Reason::OutOfMemory));
+                return Stay(Action::Close(Reason::OutOfMemory));
             }
             let input = Following {
                 rest,
@@ -425,7 +427,7 @@ impl Reading {
             return Enter(State::Sending(sending));
         }
         if !copied && self.pending.append(fresh).is_err() {
-            return Stay(Next::Close(Reason::OutOfMemory));
+            return Stay(Action::Close(Reason::OutOfMemory));
         }
         Stay(self.wait_on(env, verdict, moment))
     }
@@ -436,30 +438,32 @@ impl Reading {
         env: &mut Env<'_, '_, T, S>,
         verdict: Verdict,
         moment: Moment,
-    ) -> Next {
+    ) -> Action {
         let now = env.turn.now;
         match verdict {
-            Verdict::NeedMore { .. } if moment == Moment::Ended => Next::Close(Reason::ClientLeft),
+            Verdict::NeedMore { .. } if moment == Moment::Ended => {
+                Action::Close(Reason::ClientLeft)
+            }
             Verdict::NeedMore { guessed, quiet } => {
                 self.guesses += u8::from(guessed);
                 let silence = quiet.map_or(self.expires, |quiet| now + quiet);
                 env.turn.deadline = Some(self.expires.min(silence));
-                Next::Wait
+                Action::Wait
             }
             Verdict::Later => self.park(env, moment),
             Verdict::Errand(errand) => {
                 self.wait = Wait::Errand(self.wait.take(moment, now), now);
                 *env.errand = Some(errand);
                 env.turn.deadline = Some(now + env.timeouts.disk.min(SUSPENDED_LOOK));
-                Next::Park
+                Action::Suspend
             }
-            Verdict::Abandon(reason) => Next::Reset(reason),
+            Verdict::Abandon(reason) => Action::Reset(reason),
             Verdict::Reply(_) => unreachable!("it is an answer"),
         }
     }
 
     /// Waits for a descriptor, and not for the client: the request's timeout doesn't count.
-    fn park<T, S>(&mut self, env: &mut Env<'_, '_, T, S>, moment: Moment) -> Next {
+    fn park<T, S>(&mut self, env: &mut Env<'_, '_, T, S>, moment: Moment) -> Action {
         let now = env.turn.now;
         let mut asked = self.wait.take(moment, now);
         // It is looked up anew: for a part of it there was no descriptor.
@@ -471,11 +475,11 @@ impl Reading {
                 env.timeouts.stall,
             );
             log::warn!("no descriptor for \"{name}\" within {stall:?}");
-            return Next::Reset(Reason::NoDescriptor);
+            return Action::Reset(Reason::NoDescriptor);
         }
         self.wait = Wait::Descriptor(asked);
         env.turn.deadline = Some(until.min(now + SUSPENDED_LOOK));
-        Next::Park
+        Action::Suspend
     }
 }
 

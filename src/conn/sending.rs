@@ -17,7 +17,7 @@ use crate::limits::{
     SENDFILE_SEGMENT_BYTES, STALL_LOOKS, SUSPENDED_LOOK, TURN_BYTES_MAX,
 };
 use crate::protocol::{Body, Piece, Reply, RequestEnd, Then};
-use crate::reactor::event::{Next, Turn, Why};
+use crate::reactor::event::{Action, Event, StepContext};
 use crate::telemetry::Reason;
 
 #[derive(Debug)]
@@ -173,12 +173,16 @@ impl Sending {
         !self.head.is_empty()
     }
 
-    pub(super) fn step<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>, why: Why) -> Step {
+    pub(super) fn step<T: Transport, S>(
+        &mut self,
+        env: &mut Env<'_, '_, T, S>,
+        why: Event,
+    ) -> Step {
         match why {
-            Why::Stop(reason) => return Stay(Next::Reset(reason)),
+            Event::Stop(reason) => return Stay(Action::Reset(reason)),
             // Only the peer's death gets through to one that waits for a helper.
-            Why::Ready(_) if self.awaits_errand() => {
-                return Stay(Next::Reset(Reason::PeerReset));
+            Event::Ready(_) if self.awaits_errand() => {
+                return Stay(Action::Reset(Reason::PeerReset));
             }
             _ => {}
         }
@@ -191,15 +195,15 @@ impl Sending {
                 Some(Fetched::Read(Err(error))) => {
                     return Stay(self.fail(SendError::File(error), env));
                 }
-                Some(Fetched::Panicked) => return Stay(Next::Reset(Reason::ReadFailed)),
+                Some(Fetched::Panicked) => return Stay(Action::Reset(Reason::ReadFailed)),
                 _ => return Stay(await_disk(env, since, &self.delivery.subject)),
             }
             return self.send(env);
         }
         match why {
-            Why::Deadline => self.check_stall(env),
-            Why::Ready(edge) if !(edge.writable || edge.dead) => Stay(self.discard_input(env)),
-            Why::Evict | Why::Reclaim => Stay(Next::Wait),
+            Event::Deadline => self.check_stall(env),
+            Event::Ready(edge) if !(edge.writable || edge.dead) => Stay(self.discard_input(env)),
+            Event::Evict | Event::Reclaim => Stay(Action::Wait),
             _ => self.send(env),
         }
     }
@@ -210,11 +214,11 @@ impl Sending {
         while self.has_head_left() || self.delivery.offset < self.delivery.promised {
             if self.delivery.offset >= budget_ends {
                 self.pause(true, env);
-                return Stay(Next::Again);
+                return Stay(Action::Yield);
             }
             let until = budget_ends.min(self.delivery.promised);
             if self.was_overwritten(until) {
-                return Stay(Next::Reset(Reason::FileChanged));
+                return Stay(Action::Reset(Reason::FileChanged));
             }
             let before = self.sent();
             match self.send_until(until, env) {
@@ -229,13 +233,13 @@ impl Sending {
     }
 
     /// No more could be sent now, or at all.
-    fn fail<T: Transport, S>(&mut self, error: SendError, env: &mut Env<'_, '_, T, S>) -> Next {
+    fn fail<T: Transport, S>(&mut self, error: SendError, env: &mut Env<'_, '_, T, S>) -> Action {
         match error {
             SendError::WouldBlock => {
                 let was_empty = self.found_empty();
                 self.pause(false, env);
                 match was_empty {
-                    true => Next::Wait,
+                    true => Action::Wait,
                     false => self.discard_input(env),
                 }
             }
@@ -248,16 +252,16 @@ impl Sending {
                 // Its client takes what it is sent, so it will want more.
                 self.cold_bytes = COLD_READ_BYTES.min(2 * self.cold_bytes);
                 *env.errand = Some(Errand::Read(read));
-                Next::Park
+                Action::Suspend
             }
-            SendError::Socket(error) => Next::Reset(blame(&error)),
+            SendError::Socket(error) => Action::Reset(blame(&error)),
             SendError::File(error) => {
                 self.warn(&format_args!("can't be read: {error}"));
-                Next::Reset(Reason::ReadFailed)
+                Action::Reset(Reason::ReadFailed)
             }
             SendError::FileEnded => {
                 self.warn(&"became shorter while it was sent");
-                Next::Reset(Reason::FileShort)
+                Action::Reset(Reason::FileShort)
             }
         }
     }
@@ -265,26 +269,26 @@ impl Sending {
     /// The peer takes no more now. Perhaps it takes nothing before it has sent the whole body of its
     /// request, so what has come of that is thrown away. No edge will tell of what a turn leaves in the
     /// queue, so the next turn goes on.
-    fn discard_input<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) -> Next {
+    fn discard_input<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) -> Action {
         if self.ended_by != RequestEnd::Unread {
-            return Next::Wait;
+            return Action::Wait;
         }
         let budget_ends = self.discarded + TURN_BYTES_MAX;
         while self.discarded < HTTP_BODY_LINGER_BYTES_MAX {
             if self.discarded >= budget_ends {
-                return Next::Again;
+                return Action::Yield;
             }
             match env.transport.read(env.turn.scratch) {
-                Ok(0) => return Next::Wait,
+                Ok(0) => return Action::Wait,
                 Ok(count) => {
                     self.discarded += count as u64;
                     env.turn.moved += count as u64;
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Next::Wait,
-                Err(error) => return Next::Reset(blame(&error)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Action::Wait,
+                Err(error) => return Action::Reset(blame(&error)),
             }
         }
-        Next::Wait
+        Action::Wait
     }
 
     /// A helper has read what comes next.
@@ -439,7 +443,7 @@ impl Sending {
 
     /// Whether the kernel may hold back the last of so many bytes: the connection closes in this step
     /// when they are accepted, or another piece of the body is at hand.
-    fn more_follows(&self, bytes: usize, turn: &Turn<'_>) -> bool {
+    fn more_follows(&self, bytes: usize, turn: &StepContext<'_>) -> bool {
         let is_last = self.delivery.offset + bytes as u64 == self.delivery.promised;
         match is_last {
             true => self.closes_at_once(turn),
@@ -449,7 +453,7 @@ impl Sending {
 
     /// Whether the close follows the last byte without a look at the receive queue: the request
     /// had an end, nothing came after it, and there was no time for more to come.
-    fn closes_at_once(&self, turn: &Turn<'_>) -> bool {
+    fn closes_at_once(&self, turn: &StepContext<'_>) -> bool {
         matches!(self.pace, Pace::FirstTurn)
             && self.then == Then::Close
             && self.has_end()
@@ -508,7 +512,7 @@ impl Sending {
     /// at often enough for the timeout to count from when it last did.
     fn check_stall<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) -> Step {
         let Pace::Resumed { mark, keeps_up } = self.pace else {
-            return Stay(Next::Wait);
+            return Stay(Action::Wait);
         };
         let (now, stall) = (env.turn.now, env.timeouts.stall);
         let acked = env.transport.acked_bytes();
@@ -521,7 +525,7 @@ impl Sending {
                 acked,
                 ..mark
             },
-            false if now >= mark.at + stall => return Stay(Next::Reset(Reason::Stalled)),
+            false if now >= mark.at + stall => return Stay(Action::Reset(Reason::Stalled)),
             false => mark,
         };
         mark.next_look = (now + stall / STALL_LOOKS).min(mark.at + stall);
@@ -530,7 +534,7 @@ impl Sending {
         match keeps_up {
             // It is its turn.
             true => self.send(env),
-            false => Stay(Next::Wait),
+            false => Stay(Action::Wait),
         }
     }
 
@@ -547,7 +551,7 @@ impl Sending {
         if self.then == Then::ReadOn && !env.turn.draining {
             return self.read_on(env);
         }
-        let close = Stay(Next::Close(self.delivery.outcome.reason()));
+        let close = Stay(Action::Close(self.delivery.outcome.reason()));
         if self.closes_at_once(env.turn) {
             return close;
         }
@@ -558,16 +562,18 @@ impl Sending {
             Ok(n) if guessed && !draining && is_terminator(&env.turn.scratch[..n]) => close,
             Ok(n) => match self.linger(env, n as u64) {
                 Ok(closing) => Enter(State::Closing(closing)),
-                Err(error) => Stay(Next::Close(blame(&error))),
+                Err(error) => Stay(Action::Close(blame(&error))),
             },
-            Err(error) if error.kind() != ErrorKind::WouldBlock => Stay(Next::Close(blame(&error))),
+            Err(error) if error.kind() != ErrorKind::WouldBlock => {
+                Stay(Action::Close(blame(&error)))
+            }
             Err(_) if has_end && !self.following.has_more() && !draining => close,
             Err(_) => match self.linger(env, 0) {
                 Ok(closing) => {
                     env.turn.deadline = Some(closing.deadline());
                     EnterWaiting(State::Closing(closing))
                 }
-                Err(error) => Stay(Next::Close(blame(&error))),
+                Err(error) => Stay(Action::Close(blame(&error))),
             },
         }
     }

@@ -12,7 +12,7 @@ use slab::Slab;
 use super::handler::Token;
 use super::reclaim::{Line, Link};
 use crate::limits::{LARGE_STEP_BYTES, PLACES_KEPT, SHRINK_DELAY};
-use crate::reactor::event::Why;
+use crate::reactor::event::Event;
 use crate::reactor::timer_wheel::Deadline;
 use crate::telemetry::Reason;
 
@@ -50,10 +50,10 @@ pub(crate) enum Run {
 
 impl Run {
     /// What it is stepped with when its turn in the run queue comes, if it stands there.
-    pub(super) fn queued_for(self) -> Option<Why> {
+    pub(super) fn queued_for(self) -> Option<Event> {
         match self {
-            Self::Again => Some(Why::Again),
-            Self::Woken => Some(Why::Woken),
+            Self::Again => Some(Event::Resume),
+            Self::Woken => Some(Event::Woken),
             Self::Waiting | Self::WaitingForMore | Self::Parked | Self::Ended => None,
         }
     }

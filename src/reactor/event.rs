@@ -7,14 +7,14 @@ use crate::telemetry::Reason;
 
 /// Why a connection is stepped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum Event {
     /// It was just accepted, or just entered its state: act before any waiting.
     Start,
     /// The poll reported an edge.
     Ready(Readiness),
     /// It stopped for its budget in an earlier turn, or that turn's bytes were used up before its edge
     /// had its step. Whatever it waits for may be there.
-    Again,
+    Resume,
     /// Its deadline has passed.
     Deadline,
     /// It was parked, and what it waited for may be there now.
@@ -28,7 +28,7 @@ pub enum Why {
     Stop(Reason),
 }
 
-/// What a connection waits for that may be ended with [`Why::Reclaim`] when others need its place.
+/// What a connection waits for that may be ended with [`Event::Reclaim`] when others need its place.
 /// Of each kind, the one that has waited for longest goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reclaimable {
@@ -64,14 +64,14 @@ pub struct Readiness {
 
 /// What a step wants next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum Action {
     /// An attempt would have blocked: wait for an edge or the deadline.
     Wait,
-    /// Waits for something that is no readiness: only [`Why::Woken`], [`Why::Deadline`],
-    /// [`Why::Stop`] or the peer's death bring it back.
-    Park,
+    /// Waits for something that is no readiness: only [`Event::Woken`], [`Event::Deadline`],
+    /// [`Event::Stop`] or the peer's death bring it back.
+    Suspend,
     /// The budget is used up and nothing has blocked: no new edge will come, step it next turn.
-    Again,
+    Yield,
     /// Close in order: a FIN after what the kernel has accepted.
     Close(Reason),
     /// Close with a reset: the peer must see an error.
@@ -80,12 +80,12 @@ pub enum Next {
 
 /// What one step may use.
 #[derive(Debug)]
-pub struct Turn<'a> {
+pub struct StepContext<'a> {
     /// The time, read once a turn.
     pub now: Instant,
     /// The loop's one buffer. Nothing in it outlives the step.
     pub scratch: &'a mut [u8],
-    /// When [`Why::Deadline`] shall come; kept between steps.
+    /// When [`Event::Deadline`] shall come; kept between steps.
     pub deadline: Option<Instant>,
     /// Bytes that the step sent or threw away: what it took of the turn that all share.
     pub moved: u64,

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use mio::Waker;
 use mio::net::TcpStream;
 
-use crate::reactor::event::{Next, Reclaimable, Turn, Why};
+use crate::reactor::event::{Action, Event, Reclaimable, StepContext};
 use crate::telemetry::{Reason, Stats};
 
 /// What runs on the loop.
-pub trait App {
+pub trait Handler {
     /// What the slab keeps beside a socket.
     type Conn;
 
@@ -21,7 +21,7 @@ pub trait App {
         &mut self,
         from: ListenerId,
         peer: SocketAddr,
-        cx: &mut Cx<'_, Self::Conn>,
+        cx: &mut Context<'_, Self::Conn>,
     ) -> Self::Conn;
 
     /// Steps a connection.
@@ -29,20 +29,20 @@ pub trait App {
         &mut self,
         conn: &mut Self::Conn,
         socket: &mut TcpStream,
-        why: Why,
-        cx: &mut Cx<'_, Self::Conn>,
-    ) -> Next;
+        why: Event,
+        cx: &mut Context<'_, Self::Conn>,
+    ) -> Action;
 
     /// A source is ready, or was notified by a [`Remote`]. It must be drained.
-    fn source(&mut self, id: SourceId, control: &mut Control<Self::Conn>);
+    fn source(&mut self, id: SourceId, control: &mut LoopHandle<Self::Conn>);
 
-    /// What a connection waits for, if it may be ended by [`Why::Reclaim`]. Asked after each step.
+    /// What a connection waits for, if it may be ended by [`Event::Reclaim`]. Asked after each step.
     fn reclaimable(&self, _conn: &Self::Conn) -> Option<Reclaimable> {
         None
     }
 
     /// Whether connections hold more memory than they may: those that wait in the middle of a request
-    /// are asked for it then, by [`Why::Reclaim`].
+    /// are asked for it then, by [`Event::Reclaim`].
     fn holds_too_much(&self) -> bool {
         false
     }
@@ -68,7 +68,7 @@ pub trait App {
         conn: Self::Conn,
         token: Token,
         reason: Reason,
-        control: &mut Control<Self::Conn>,
+        control: &mut LoopHandle<Self::Conn>,
     );
 }
 
@@ -111,22 +111,22 @@ impl Token {
 
 /// What a handler may use: its turn, its identity and the loop's controls.
 #[derive(Debug)]
-pub struct Cx<'a, C> {
+pub struct Context<'a, C> {
     /// The clock, the scratch buffer and the connection's deadline.
-    pub turn: Turn<'a>,
+    pub turn: StepContext<'a>,
     /// The loop's controls.
-    pub control: &'a mut Control<C>,
+    pub control: &'a mut LoopHandle<C>,
     pub(super) token: Token,
 }
 
-impl<'a, C> Cx<'a, C> {
+impl<'a, C> Context<'a, C> {
     pub(super) fn new(
         token: Token,
         deadline: Option<Instant>,
         scratch: &'a mut [u8],
-        control: &'a mut Control<C>,
+        control: &'a mut LoopHandle<C>,
     ) -> Self {
-        let turn = Turn {
+        let turn = StepContext {
             now: control.now,
             scratch,
             deadline,
@@ -150,7 +150,7 @@ impl<'a, C> Cx<'a, C> {
 
 /// What an application may tell the loop.
 #[derive(Debug)]
-pub struct Control<C> {
+pub struct LoopHandle<C> {
     /// The loop's counters.
     pub stats: Stats,
     pub(super) now: Instant,
@@ -177,14 +177,14 @@ pub(super) enum Life {
     Stopped,
 }
 
-impl<C> Control<C> {
+impl<C> LoopHandle<C> {
     /// The turn's time.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.now
     }
 
-    /// Steps a parked connection once more, with [`Why::Woken`]. Nothing happens if it isn't
+    /// Steps a parked connection once more, with [`Event::Woken`]. Nothing happens if it isn't
     /// parked any more.
     pub fn wake(&mut self, token: Token) {
         self.wakes.push(token);
@@ -216,7 +216,7 @@ impl<C> Control<C> {
         self.life = Life::Stopped;
     }
 
-    /// Whether [`Control::drain`] was called.
+    /// Whether [`LoopHandle::drain`] was called.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         matches!(self.life, Life::DrainAsked { .. } | Life::Draining { .. })
@@ -231,7 +231,7 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Makes the loop call [`App::source`].
+    /// Makes the loop call [`Handler::source`].
     ///
     /// # Errors
     /// The waker's descriptor can't be written, which no known kernel does.

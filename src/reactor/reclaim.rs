@@ -4,10 +4,10 @@
 
 use super::Reactor;
 use super::conn_slab::{End, Places, Run};
-use super::handler::{App, Token};
+use super::handler::{Handler, Token};
 use super::listener::Accepting;
 use crate::limits::{RECLAIMS_PER_CLIENT_MAX, ROOM_KEPT_FREE_SHARE};
-use crate::reactor::event::{Reclaimable, Why};
+use crate::reactor::event::{Event, Reclaimable};
 use crate::telemetry::Reason;
 
 /// A line.
@@ -107,7 +107,7 @@ impl<C> Reactor<C> {
     /// already keeps its place, unless the step has sent something: each request that is answered
     /// puts a connection behind all others, while an edge that brings nothing does not (epoll reports
     /// once, after it was registered, that an idle socket is writable).
-    pub(super) fn line_up<A: App<Conn = C>>(&mut self, app: &A, token: Token, moved: u64) {
+    pub(super) fn line_up<A: Handler<Conn = C>>(&mut self, app: &A, token: Token, moved: u64) {
         let slot = &self.slots[token.key as usize];
         if slot.aside || slot.run == Run::Ended {
             return;
@@ -133,7 +133,7 @@ impl<C> Reactor<C> {
 
     /// Makes a place for whoever waits at the door of a listener whose connections are as many as
     /// they may be. Returns whether the listener may try again at once.
-    pub(super) fn make_room<A: App<Conn = C>>(
+    pub(super) fn make_room<A: Handler<Conn = C>>(
         &mut self,
         app: &mut A,
         index: usize,
@@ -158,12 +158,12 @@ impl<C> Reactor<C> {
 
     /// Ends the connection that is the first to go. Returns whether one has ended: a request may
     /// have come on all that were asked.
-    fn reclaim<A: App<Conn = C>>(&mut self, app: &mut A) -> bool {
+    fn reclaim<A: Handler<Conn = C>>(&mut self, app: &mut A) -> bool {
         for _ in 0..RECLAIMS_PER_CLIENT_MAX {
             let Some(token) = self.first_to_go() else {
                 break;
             };
-            self.step(app, token, Why::Reclaim);
+            self.step(app, token, Event::Reclaim);
             if self.run_of(token) == Some(Run::Ended) {
                 self.reap(app);
                 return true;
@@ -173,7 +173,7 @@ impl<C> Reactor<C> {
     }
 
     /// Ends those that hold the most of what the application has too much of: parts of requests.
-    pub(super) fn relieve<A: App<Conn = C>>(&mut self, app: &mut A) {
+    pub(super) fn relieve<A: Handler<Conn = C>>(&mut self, app: &mut A) {
         for line in [Line::Large, Line::Suspended, Line::Partial] {
             // A request may have come on some.
             for _ in 0..self.lines.len(line) {
@@ -181,7 +181,7 @@ impl<C> Reactor<C> {
                     break;
                 };
                 let token = self.token_of(key);
-                self.step(app, token, Why::Reclaim);
+                self.step(app, token, Event::Reclaim);
                 // What it held is given back.
                 self.reap(app);
             }
@@ -202,20 +202,20 @@ impl<C> Reactor<C> {
     }
 
     /// Ends a connection aside: the oldest that only waits, or else the oldest. There are few.
-    fn reclaim_aside<A: App<Conn = C>>(&mut self, app: &mut A) -> bool {
+    fn reclaim_aside<A: Handler<Conn = C>>(&mut self, app: &mut A) -> bool {
         let mut next = self.lines.first(Line::Aside);
         let oldest = next.map(|key| self.token_of(key));
         while let Some(key) = next {
             let token = self.token_of(key);
             next = Some(self.slots[key as usize].link.behind).filter(|&key| key != NOBODY);
-            self.step(app, token, Why::Reclaim);
+            self.step(app, token, Event::Reclaim);
             if self.run_of(token) == Some(Run::Ended) {
                 self.reap(app);
                 return true;
             }
         }
         let Some(token) = oldest else { return false };
-        self.step(app, token, Why::Stop(Reason::Evicted));
+        self.step(app, token, Event::Stop(Reason::Evicted));
         if self.run_of(token) != Some(Run::Ended) {
             self.doom(token, End::Reset(Reason::Evicted));
         }

@@ -6,16 +6,16 @@ use socket2::SockRef;
 
 use super::Reactor;
 use super::conn_slab::{End, Run};
-use super::handler::{App, Life, Token};
+use super::handler::{Handler, Life, Token};
 use super::listener::Accepting;
 use crate::limits::PLACES_KEPT;
-use crate::reactor::event::Why;
+use crate::reactor::event::Event;
 use crate::sockopt;
 use crate::telemetry::Reason;
 
 impl<C> Reactor<C> {
     /// Releases what ended in this turn.
-    pub(super) fn reap<A: App<Conn = C>>(&mut self, app: &mut A) {
+    pub(super) fn reap<A: Handler<Conn = C>>(&mut self, app: &mut A) {
         if self.ending.is_empty() {
             return;
         }
@@ -59,7 +59,7 @@ impl<C> Reactor<C> {
     }
 
     /// Shuts the door: new SYNs are dropped, while those already let in are accepted still.
-    pub(super) fn begin_drain<A: App<Conn = C>>(&mut self, app: &mut A) {
+    pub(super) fn begin_drain<A: Handler<Conn = C>>(&mut self, app: &mut A) {
         if let Life::DrainAsked { deadline } = self.control.life {
             let deadline = Some(deadline);
             self.control.life = Life::Draining { deadline };
@@ -68,13 +68,13 @@ impl<C> Reactor<C> {
             }
             app.draining();
             for token in self.open_tokens() {
-                self.step(app, token, Why::Evict);
+                self.step(app, token, Event::Evict);
             }
         }
     }
 
     /// The drain's deadline: whatever is left has to end in this turn.
-    pub(super) fn end_drain<A: App<Conn = C>>(&mut self, app: &mut A) {
+    pub(super) fn end_drain<A: Handler<Conn = C>>(&mut self, app: &mut A) {
         self.control.life = Life::Draining { deadline: None };
         for socket in self
             .listeners
@@ -89,10 +89,10 @@ impl<C> Reactor<C> {
     }
 
     /// Closes what can be closed well, and resets the rest for this reason.
-    pub(super) fn end_all<A: App<Conn = C>>(&mut self, app: &mut A, reason: Reason) {
+    pub(super) fn end_all<A: Handler<Conn = C>>(&mut self, app: &mut A, reason: Reason) {
         self.insert_outgoing(app);
         for token in self.open_tokens() {
-            self.step(app, token, Why::Stop(reason));
+            self.step(app, token, Event::Stop(reason));
             if self.run_of(token) != Some(Run::Ended) {
                 self.doom(token, End::Reset(reason));
             }

@@ -9,7 +9,7 @@ use mio::net::TcpStream;
 
 use crate::conn::{Conn, Delivery, Stage};
 use crate::escape::Excerpt;
-use crate::reactor::event::{Next, Why};
+use crate::reactor::event::{Action, Event};
 use crate::telemetry::Reason;
 
 /// A connection. Of those that only wait, most have said nothing yet: such a one is a place in the
@@ -56,7 +56,7 @@ impl Client {
     /// `deadline` is the one in its place, and its `peer` is asked for.
     pub(crate) fn wake(
         &mut self,
-        why: Why,
+        why: Event,
         deadline: Option<Instant>,
         patience: Duration,
         peer: impl FnOnce() -> Peer,
@@ -77,16 +77,16 @@ impl Client {
     /// After a step: one that has said nothing yet, and waits until this `deadline`, gives back all
     /// that can be had from there again; one that has ended gives back all but its farewell, since
     /// very many may end in one turn.
-    pub(crate) fn rest(&mut self, next: Next, deadline: Option<Instant>) {
+    pub(crate) fn rest(&mut self, next: Action, deadline: Option<Instant>) {
         let Self::Active(active) = self else { return };
         if !matches!(active.role, Role::Client(_)) {
             return;
         }
         match next {
-            Next::Wait if deadline.is_some() && active.conn.silent_until() == deadline => {
+            Action::Wait if deadline.is_some() && active.conn.silent_until() == deadline => {
                 *self = Self::Silent;
             }
-            Next::Close(_) | Next::Reset(_) if active.has_said_nothing() => {
+            Action::Close(_) | Action::Reset(_) if active.has_said_nothing() => {
                 *self = Self::Left(Box::new(Farewell {
                     peer: active.peer,
                     accepted_at: active.accepted_at,
@@ -263,12 +263,12 @@ mod tests {
     /// A client of this role after its first step, in which it read this; and its deadline.
     fn accepted(role: Role, read: Read) -> (Client, Option<Instant>) {
         let mut bench = Bench::new(Scripted::new([read], []), Insatiable);
-        assert_eq!(bench.step(Why::Start), Next::Wait);
+        assert_eq!(bench.step(Event::Start), Action::Wait);
         let mut client = Client::new(peer(), role, bench.now, REQUEST_TIMEOUT);
         if let Client::Active(active) = &mut client {
             active.conn = bench.conn;
         }
-        client.rest(Next::Wait, bench.deadline);
+        client.rest(Action::Wait, bench.deadline);
         (client, bench.deadline)
     }
 
@@ -291,10 +291,13 @@ mod tests {
             active.role = CLIENT;
         }
         for (next, at) in [
-            (Next::Wait, None),
-            (Next::Wait, deadline.map(|at| at + Duration::from_nanos(1))),
-            (Next::Park, deadline),
-            (Next::Again, deadline),
+            (Action::Wait, None),
+            (
+                Action::Wait,
+                deadline.map(|at| at + Duration::from_nanos(1)),
+            ),
+            (Action::Suspend, deadline),
+            (Action::Yield, deadline),
         ] {
             client.rest(next, at);
             assert!(matches!(client, Client::Active(_)), "{next:?} {at:?}");
@@ -309,7 +312,7 @@ mod tests {
         assert_eq!(active.peer.to_string(), "192.0.2.1:50000");
         assert_eq!(Some(active.accepted_at + REQUEST_TIMEOUT), deadline);
         assert_eq!(active.conn.silent_until(), deadline);
-        client.rest(Next::Wait, deadline);
+        client.rest(Action::Wait, deadline);
         assert!(
             matches!(client, Client::Silent),
             "it was an alarm for nothing"
@@ -320,14 +323,14 @@ mod tests {
     #[test]
     fn a_silent_one_is_not_woken_for_nothing() {
         let (mut client, deadline) = accepted(CLIENT, Read::Block);
-        for why in [WRITABLE, Why::Evict] {
+        for why in [WRITABLE, Event::Evict] {
             let nobody_asks = || unreachable!("the kernel is not asked");
             let woken = client.wake(why, deadline, REQUEST_TIMEOUT, nobody_asks);
             assert!(woken.is_none(), "{why:?}");
             let mut bench = Bench::new(Scripted::default(), Insatiable);
             bench.conn = Conn::silent(bench.now + REQUEST_TIMEOUT);
             bench.deadline = Some(bench.now + REQUEST_TIMEOUT);
-            assert_eq!(bench.step(why), Next::Wait);
+            assert_eq!(bench.step(why), Action::Wait);
             assert_eq!(bench.conn.silent_until(), bench.deadline);
             assert!(bench.transport.guards.is_empty());
         }
@@ -338,7 +341,7 @@ mod tests {
         let (mut client, deadline) = accepted(CLIENT, Read::Block);
         let woken = client.wake(READABLE, deadline, REQUEST_TIMEOUT, peer);
         let accepted_at = woken.expect("something came").accepted_at;
-        client.rest(Next::Close(Reason::ClientLeft), deadline);
+        client.rest(Action::Close(Reason::ClientLeft), deadline);
         assert!(matches!(client, Client::Left(_)));
         let left = client.into_active(accepted_at + Duration::from_secs(1));
         assert_eq!(left.peer.to_string(), "192.0.2.1:50000");

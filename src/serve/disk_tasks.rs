@@ -8,7 +8,7 @@ use super::REOPENED;
 use crate::file::thread_pool::{Pool, Ticket};
 use crate::file::{Errand, Fetched, ListTask, Mount, Reach};
 use crate::protocol::Service;
-use crate::reactor::{Control, Remote, SourceId, Token};
+use crate::reactor::{LoopHandle, Remote, SourceId, Token};
 
 /// The errands of one loop's connections.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ impl Errands {
 
     /// Keeps what was brought, and wakes those for whom it is, or whose errand leads further. For a
     /// connection that has ended it is dropped.
-    pub(super) fn collect<C>(&mut self, control: &mut Control<C>) {
+    pub(super) fn collect<C>(&mut self, control: &mut LoopHandle<C>) {
         for (whose, fetched) in self.pool.take() {
             if let Fetched::Panicked = fetched {
                 control.stats.helper_panics += 1;
@@ -130,7 +130,7 @@ impl Errands {
         }
     }
 
-    fn bring<C>(&mut self, token: Token, fetched: Fetched, control: &mut Control<C>) {
+    fn bring<C>(&mut self, token: Token, fetched: Fetched, control: &mut LoopHandle<C>) {
         let Some(out) = self.out.get_mut(&token) else {
             return;
         };
@@ -145,7 +145,7 @@ impl Errands {
         control.wake(token);
     }
 
-    fn bring_list<C>(&mut self, id: u64, fetched: Fetched, control: &mut Control<C>) {
+    fn bring_list<C>(&mut self, id: u64, fetched: Fetched, control: &mut LoopHandle<C>) {
         let Some(Making { waiting, .. }) = self.lists.remove(&id) else {
             return;
         };

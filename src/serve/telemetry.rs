@@ -22,8 +22,8 @@ use crate::limits::{
     REQUEST_TIMEOUT, STALL_TIMEOUT,
 };
 use crate::protocol::metrics::Metrics;
-use crate::reactor::event::{Next, Why};
-use crate::reactor::{Cx, ListenerId, Reactor};
+use crate::reactor::event::{Action, Event};
+use crate::reactor::{Context, ListenerId, Reactor};
 use crate::telemetry::access_log::{self, AccessLog, Entry};
 use crate::telemetry::exposition::{self, Snapshot};
 use crate::telemetry::log_writer::Outlet;
@@ -200,10 +200,10 @@ impl Watch {
         &self,
         client: &mut Active,
         socket: &mut TcpStream,
-        why: Why,
-        cx: &mut Cx<'_, Client>,
+        why: Event,
+        cx: &mut Context<'_, Client>,
         outlet: &Outlet,
-    ) -> Next {
+    ) -> Action {
         let stats = &cx.control.stats;
         let mut service = Metrics::new(|| {
             let mut sums = Figures {

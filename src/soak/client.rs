@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 
-use super::engine::{Cx, Engine};
+use super::engine::{Context, Engine};
 use super::outcome::Class;
 use super::plan::Protocol;
 use super::population::Kind;
 use crate::http::response::{Chunk, Chunks, Framing, Head, parse_head};
 use crate::limits::{SOAK_PACE, SOAK_READS_MAX};
-use crate::reactor::event::{Next, Why};
+use crate::reactor::event::{Action, Event};
 use crate::telemetry::Reason;
 
 use order::End;
@@ -119,23 +119,23 @@ impl Client {
     pub(super) fn step(
         &mut self,
         socket: &mut TcpStream,
-        why: Why,
+        why: Event,
         engine: &mut Engine<'_>,
-        cx: &mut Cx<'_>,
-    ) -> Next {
-        if let Why::Stop(reason) = why {
+        cx: &mut Context<'_>,
+    ) -> Action {
+        if let Event::Stop(reason) = why {
             if let Some(order) = self.order.take() {
                 engine.finish(order, Class::Unfinished, String::new);
             }
-            return Next::Reset(reason);
+            return Action::Reset(reason);
         }
         if self.order.is_none() {
-            if let Why::Ready(_) = why {
+            if let Event::Ready(_) = why {
                 // The server closes a connection that is kept alive. What was left for it goes to
                 // another one.
                 engine.forget_free(cx.token());
                 self.order = engine.order_for_free(self.user);
-                return Next::Close(Reason::ClientLeft);
+                return Action::Close(Reason::ClientLeft);
             }
             if let Some(next) = self.take_order(socket, engine, cx) {
                 return next;
@@ -144,7 +144,7 @@ impl Client {
         loop {
             let before = self.moved;
             let end = match self.advance(socket, engine, cx) {
-                Ok(Next::Wait) if self.is_late(why, before, engine) => {
+                Ok(Action::Wait) if self.is_late(why, before, engine) => {
                     let silence = engine.plan.timeout;
                     End::new(
                         Class::Timeout,
@@ -169,15 +169,15 @@ impl Client {
         &mut self,
         socket: &TcpStream,
         engine: &mut Engine<'_>,
-        cx: &mut Cx<'_>,
-    ) -> Option<Next> {
+        cx: &mut Context<'_>,
+    ) -> Option<Action> {
         let Some(order) = engine.order_for_free(self.user) else {
             return Some(engine.keep(cx));
         };
         let waits = socket.peek(&mut [0]).map_err(|error| error.kind());
         if !matches!(waits, Err(ErrorKind::WouldBlock)) {
             self.order = Some(order);
-            return Some(Next::Close(Reason::ClientLeft));
+            return Some(Action::Close(Reason::ClientLeft));
         }
         self.moved = Instant::now();
         self.order = Some(order);
@@ -191,9 +191,9 @@ impl Client {
         None
     }
 
-    fn is_late(&self, why: Why, before: Instant, engine: &Engine<'_>) -> bool {
+    fn is_late(&self, why: Event, before: Instant, engine: &Engine<'_>) -> bool {
         let waits = !matches!(self.state, State::Silent | State::Free);
-        why == Why::Deadline
+        why == Event::Deadline
             && waits
             && self.moved == before
             && before.elapsed() >= engine.plan.timeout
@@ -209,7 +209,7 @@ impl Client {
 
     /// Counts the end of a request, and says what becomes of the connection; `None` if it carries
     /// the next one.
-    fn end(&mut self, end: End, socket: &TcpStream, engine: &mut Engine<'_>) -> Option<Next> {
+    fn end(&mut self, end: End, socket: &TcpStream, engine: &mut Engine<'_>) -> Option<Action> {
         let order = self.order.take()?;
         self.was_turned_away = matches!(self.state, State::Connecting);
         let by_reset = order.abort_at().is_some_and(|(_, by_reset)| by_reset);
@@ -224,9 +224,9 @@ impl Client {
                 self.enter(State::Free, engine);
                 None
             }
-            Class::Complete | Class::IdleClosed => Some(Next::Close(Reason::Complete)),
-            Class::Aborted if !by_reset => Some(Next::Close(Reason::ClientLeft)),
-            _ => Some(Next::Reset(Reason::ClientLeft)),
+            Class::Complete | Class::IdleClosed => Some(Action::Close(Reason::Complete)),
+            Class::Aborted if !by_reset => Some(Action::Close(Reason::ClientLeft)),
+            _ => Some(Action::Reset(Reason::ClientLeft)),
         }
     }
 
@@ -245,8 +245,8 @@ impl Client {
         &mut self,
         socket: &mut TcpStream,
         engine: &mut Engine<'_>,
-        cx: &mut Cx<'_>,
-    ) -> Result<Next, End> {
+        cx: &mut Context<'_>,
+    ) -> Result<Action, End> {
         loop {
             let step = match &mut self.state {
                 State::Connecting => self.connect(socket, engine)?,
@@ -254,10 +254,10 @@ impl Client {
                 State::Head(_) | State::Body(_) | State::Silent => {
                     Some(self.receive(socket, engine, cx)?)
                 }
-                State::Free => Some(Next::Wait),
+                State::Free => Some(Action::Wait),
             };
             let Some(next) = step else { continue };
-            if next == Next::Wait && cx.turn.deadline.is_none_or(|at| at <= cx.turn.now) {
+            if next == Action::Wait && cx.turn.deadline.is_none_or(|at| at <= cx.turn.now) {
                 cx.turn.deadline = match self.state {
                     State::Silent | State::Free => None,
                     _ => Some(self.moved + engine.plan.timeout),
@@ -271,12 +271,12 @@ impl Client {
         &mut self,
         socket: &TcpStream,
         engine: &mut Engine<'_>,
-    ) -> Result<Option<Next>, End> {
+    ) -> Result<Option<Action>, End> {
         match socket.peer_addr() {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::NotConnected => {
                 return match socket.take_error() {
-                    Ok(None) => Ok(Some(Next::Wait)),
+                    Ok(None) => Ok(Some(Action::Wait)),
                     Ok(Some(error)) | Err(error) => {
                         Err(End::new(connect_class(&error), error.to_string()))
                     }
@@ -305,17 +305,17 @@ impl Client {
         &mut self,
         socket: &mut TcpStream,
         engine: &mut Engine<'_>,
-        cx: &mut Cx<'_>,
-    ) -> Result<Option<Next>, End> {
+        cx: &mut Context<'_>,
+    ) -> Result<Option<Action>, End> {
         let (State::Sending { at, resume }, Some(order)) = (&mut self.state, &mut self.order)
         else {
-            return Ok(Some(Next::Wait));
+            return Ok(Some(Action::Wait));
         };
         if let Some(resume) = *resume
             && resume > cx.turn.now
         {
             cx.turn.deadline = Some(resume);
-            return Ok(Some(Next::Wait));
+            return Ok(Some(Action::Wait));
         }
         let plan = engine.plan;
         let request = &plan.names[order.choice.name as usize].request;
@@ -328,7 +328,9 @@ impl Client {
             self.moved = Instant::now();
             match socket.write(&request[*at..piece_ends]) {
                 Ok(count) => *at += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Some(Next::Wait)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return Ok(Some(Action::Wait));
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => {
                     return Err(End::new(Class::ResetBefore, format!("sending: {error}")));
@@ -338,7 +340,7 @@ impl Client {
                 let then = cx.turn.now + plan.split_pause;
                 *resume = Some(then);
                 cx.turn.deadline = Some(then);
-                return Ok(Some(Next::Wait));
+                return Ok(Some(Action::Wait));
             }
         }
         if order.choice.kind == Kind::HalfClose {
@@ -365,15 +367,15 @@ impl Client {
         &mut self,
         socket: &mut TcpStream,
         engine: &mut Engine<'_>,
-        cx: &mut Cx<'_>,
-    ) -> Result<Next, End> {
+        cx: &mut Context<'_>,
+    ) -> Result<Action, End> {
         for _ in 0..SOAK_READS_MAX {
             let room = self.room(engine, cx);
             if room == 0 {
                 // This pause is ours, not the server's.
                 self.moved = cx.turn.now;
                 cx.turn.deadline = Some(cx.turn.now + SOAK_PACE);
-                return Ok(Next::Wait);
+                return Ok(Action::Wait);
             }
             match socket.read(&mut cx.turn.scratch[..room]) {
                 Ok(0) => return Err(self.peer_closed(engine)),
@@ -385,7 +387,7 @@ impl Client {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     cx.turn.deadline =
                         Some(self.moved + engine.plan.timeout).filter(|_| !self.is_silent());
-                    return Ok(Next::Wait);
+                    return Ok(Action::Wait);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -397,7 +399,7 @@ impl Client {
                 }
             }
         }
-        Ok(Next::Again)
+        Ok(Action::Yield)
     }
 
     fn is_silent(&self) -> bool {
@@ -405,7 +407,7 @@ impl Client {
     }
 
     /// How many bytes may be read now: a slow client keeps to its rate.
-    fn room(&self, engine: &Engine<'_>, cx: &Cx<'_>) -> usize {
+    fn room(&self, engine: &Engine<'_>, cx: &Context<'_>) -> usize {
         let most = cx.turn.scratch.len();
         match &self.order {
             Some(Order {

@@ -24,15 +24,15 @@ use super::population::Kind;
 use super::tally::Tally;
 use crate::escape::Escaped;
 use crate::limits::{SCRATCH_BYTES, SOAK_BACK_OFF, SOAK_STARTS_MAX, SOAK_TICK};
-use crate::reactor::event::{Next, Why};
-use crate::reactor::{self, App, ListenerId, Reactor, SourceId, Token};
+use crate::reactor::event::{Action, Event};
+use crate::reactor::{self, Handler, ListenerId, Reactor, SourceId, Token};
 use crate::telemetry::Reason;
 use arrivals::arrival;
 
 /// What a client's step may use of the loop.
-pub type Cx<'a> = reactor::Cx<'a, Client>;
+pub type Context<'a> = reactor::Context<'a, Client>;
 
-type Control = reactor::Control<Client>;
+type LoopHandle = reactor::LoopHandle<Client>;
 
 const CLOCK: SourceId = SourceId(0);
 const SIGNALS: SourceId = SourceId(1);
@@ -334,18 +334,18 @@ impl<'a> Engine<'a> {
     }
 
     /// What becomes of a connection that has nothing to do.
-    pub(super) fn keep(&mut self, cx: &mut Cx<'_>) -> Next {
+    pub(super) fn keep(&mut self, cx: &mut Context<'_>) -> Action {
         match self.load {
             Load::Open { .. } if self.dismissed > 0 => {
                 self.dismissed -= 1;
-                Next::Close(Reason::ClientLeft)
+                Action::Close(Reason::ClientLeft)
             }
             Load::Open { .. } if self.may_start(cx.turn.now) => {
                 cx.turn.deadline = None;
                 self.free.push(cx.token());
-                Next::Park
+                Action::Suspend
             }
-            _ => Next::Close(Reason::ClientLeft),
+            _ => Action::Close(Reason::ClientLeft),
         }
     }
 
@@ -416,7 +416,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Opens a connection for a request.
-    pub(super) fn connect(&mut self, user: u32, order: Order, control: &mut Control) {
+    pub(super) fn connect(&mut self, user: u32, order: Order, control: &mut LoopHandle) {
         match self.open_socket(order.choice.kind) {
             Ok(socket) => {
                 self.sockets += 1;
@@ -446,7 +446,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Starts what is due, a bounded number: those under way want their turn, too.
-    fn start_due(&mut self, now: Instant, control: &mut Control) {
+    fn start_due(&mut self, now: Instant, control: &mut LoopHandle) {
         for _ in 0..SOAK_STARTS_MAX {
             let is_due = |&Reverse((at, _)): &Reverse<(Instant, u32)>| at <= now;
             if !self.resting.peek().is_some_and(is_due) || !self.may_start(now) {
@@ -470,7 +470,7 @@ impl<'a> Engine<'a> {
     // ---- the clock ----
 
     /// What happens at any moment at which the clock has run, or a connection has ended.
-    fn go_on(&mut self, control: &mut Control) {
+    fn go_on(&mut self, control: &mut LoopHandle) {
         let now = Instant::now();
         if self.cut_short {
             self.is_over = true;
@@ -494,7 +494,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn tick(&mut self, control: &mut Control) -> io::Result<()> {
+    fn tick(&mut self, control: &mut LoopHandle) -> io::Result<()> {
         let now = Instant::now();
         if now >= self.next_tick {
             // Ticks meet the ends of the seconds that the tally keeps.
@@ -540,10 +540,10 @@ impl<'a> Engine<'a> {
     }
 }
 
-impl App for Engine<'_> {
+impl Handler for Engine<'_> {
     type Conn = Client;
 
-    fn accepted(&mut self, _: ListenerId, _: SocketAddr, _: &mut Cx<'_>) -> Client {
+    fn accepted(&mut self, _: ListenerId, _: SocketAddr, _: &mut Context<'_>) -> Client {
         unreachable!("the loop has no listener")
     }
 
@@ -551,13 +551,13 @@ impl App for Engine<'_> {
         &mut self,
         client: &mut Client,
         socket: &mut TcpStream,
-        why: Why,
-        cx: &mut Cx<'_>,
-    ) -> Next {
+        why: Event,
+        cx: &mut Context<'_>,
+    ) -> Action {
         client.step(socket, why, self, cx)
     }
 
-    fn source(&mut self, id: SourceId, control: &mut Control) {
+    fn source(&mut self, id: SourceId, control: &mut LoopHandle) {
         if id == SIGNALS && self.signals.pending().next().is_some() {
             self.cut_short = true;
         }
@@ -574,7 +574,7 @@ impl App for Engine<'_> {
         }
     }
 
-    fn ended(&mut self, mut client: Client, token: Token, _: Reason, control: &mut Control) {
+    fn ended(&mut self, mut client: Client, token: Token, _: Reason, control: &mut LoopHandle) {
         client.leave(self);
         self.forget_free(token);
         self.sockets -= 1;

@@ -11,7 +11,7 @@ use crate::conn::{Env, Stage, Timeouts};
 use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, STALL_TIMEOUT};
 use crate::protocol::{Request, Service, Verdict};
 use crate::reactor::conn_slab::{Run, Slot};
-use crate::reactor::event::{Next, Turn, Why};
+use crate::reactor::event::{Action, Event, StepContext};
 use crate::reactor::reclaim::Link;
 use crate::reactor::timer_wheel::{Deadline, Timers};
 use crate::serve::{Client, Peer, Role};
@@ -68,8 +68,8 @@ impl Crowd {
         let role = Role::Client(Stage::Reading);
         let mut client = Client::new(Peer(None), role, now, self.patience);
         let mut deadline = None;
-        let next = self.step(&mut client, Why::Start, now, &mut deadline);
-        assert_eq!(next, Next::Wait);
+        let next = self.step(&mut client, Event::Start, now, &mut deadline);
+        assert_eq!(next, Action::Wait);
         let vacant = self.slots.vacant_entry();
         let key = vacant.key() as u32;
         let mut slot = Slot {
@@ -97,8 +97,8 @@ impl Crowd {
             if self.timers.is_due(&mut slot.deadline, tick, now, key) {
                 let mut slot = self.slots.remove(key as usize);
                 let mut deadline = self.timers.at(&slot.deadline);
-                let next = self.step(&mut slot.conn, Why::Deadline, now, &mut deadline);
-                assert_eq!(next, Next::Close(Reason::RequestTimeout));
+                let next = self.step(&mut slot.conn, Event::Deadline, now, &mut deadline);
+                assert_eq!(next, Action::Close(Reason::RequestTimeout));
             }
         }
         before - self.slots.len()
@@ -107,15 +107,15 @@ impl Crowd {
     fn step(
         &mut self,
         client: &mut Client,
-        why: Why,
+        why: Event,
         now: Instant,
         deadline: &mut Option<Instant>,
-    ) -> Next {
+    ) -> Action {
         let active = client.wake(why, *deadline, self.patience, || Peer(None));
         let active = active.expect("nothing that a silent one ignores steps it here");
         self.transport.begin_turn();
         self.transport.reads.push_back(Read::Block);
-        let mut turn = Turn {
+        let mut turn = StepContext {
             now,
             scratch: &mut [0; 16],
             deadline: *deadline,

@@ -10,7 +10,7 @@ use super::{Bench, Turning, must_wait, read_unless_cold};
 use crate::conn::transport::{SendFileError, Transport};
 use crate::file::{DiskFile, Ends, ReadError};
 use crate::protocol::Service;
-use crate::reactor::event::{Next, Readiness, Why};
+use crate::reactor::event::{Action, Event, Readiness};
 
 /// Decisions of a schedule: enumerated one after the other, or taken from given bytes.
 #[derive(Debug, Default)]
@@ -152,7 +152,7 @@ impl Wire {
     }
 
     /// What the poll would report next, if anything can still happen without time passing.
-    pub fn edge(&mut self) -> Option<Why> {
+    pub fn edge(&mut self) -> Option<Event> {
         let waits_for_room = std::mem::take(&mut self.write_blocked);
         let more = self.arrived < self.input.len() || (self.ends && !self.fin_arrived);
         let is_unread = self.is_new && (self.read < self.arrived || self.fin_arrived);
@@ -164,7 +164,7 @@ impl Wire {
         }
         self.is_new = false;
         let readable = self.read < self.arrived || self.fin_arrived;
-        Some(Why::Ready(Readiness {
+        Some(Event::Ready(Readiness {
             readable,
             writable: waits_for_room,
             read_closed: self.fin_arrived,
@@ -282,15 +282,15 @@ impl Transport for Wire {
 
 impl<S: Service> Bench<Wire, S> {
     /// Steps until the connection ends, as the loop would: edges while there are any, then time.
-    pub fn run(&mut self) -> Next {
-        let mut next = self.step(Why::Start);
+    pub fn run(&mut self) -> Action {
+        let mut next = self.step(Event::Start);
         for _ in 0..10_000 {
             next = match next {
-                Next::Close(_) | Next::Reset(_) => return next,
-                Next::Again => self.step(Why::Again),
-                Next::Park if self.errand.is_some() => self.fetch(),
-                Next::Park => self.step(Why::Woken),
-                Next::Wait => match self.transport.edge() {
+                Action::Close(_) | Action::Reset(_) => return next,
+                Action::Yield => self.step(Event::Resume),
+                Action::Suspend if self.errand.is_some() => self.fetch(),
+                Action::Suspend => self.step(Event::Woken),
+                Action::Wait => match self.transport.edge() {
                     Some(edge) => self.step(edge),
                     None => self.expire(),
                 },

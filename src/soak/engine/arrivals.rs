@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Control, Engine, Load};
+use super::{Engine, Load, LoopHandle};
 use crate::limits::SOAK_LATE_MAX;
 use crate::soak::population::Kind;
 
 impl Engine<'_> {
     /// Begins the next arrival, if there is room for it.
-    pub(super) fn begin_arrival(&mut self, due: Instant, control: &mut Control) -> bool {
+    pub(super) fn begin_arrival(&mut self, due: Instant, control: &mut LoopHandle) -> bool {
         if !self.has_room() {
             return false;
         }
