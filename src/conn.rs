@@ -56,7 +56,7 @@ impl Timeouts {
 
 /// What a step works with.
 #[derive(Debug)]
-pub struct Env<'a, 't, T, S> {
+pub struct StepIo<'a, 't, T, S> {
     /// The socket.
     pub transport: &'a mut T,
     /// What is served.
@@ -66,7 +66,7 @@ pub struct Env<'a, 't, T, S> {
     /// The time, the scratch buffer and the deadline.
     pub turn: &'a mut StepContext<'t>,
     /// Takes what became of replies after which the connection goes on.
-    pub delivered: &'a mut Vec<Delivery>,
+    pub delivered: &'a mut Vec<Response>,
     /// Takes what a helper shall do. The connection is parked until it has what that brings.
     pub errand: &'a mut Option<Errand>,
     /// What the connection's last errand has brought, if it has.
@@ -77,12 +77,12 @@ pub struct Env<'a, 't, T, S> {
 #[derive(Debug)]
 pub struct Conn {
     state: State,
-    guard: Guard,
+    guard: AbortOnClose,
 }
 
 /// What the sudden death of the process does to the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Guard {
+enum AbortOnClose {
     /// A close in order.
     Off,
     /// A reset: whoever waits for an answer, or for the rest of one, must see an error.
@@ -122,7 +122,7 @@ impl Conn {
     pub fn new(expires: Instant) -> Self {
         Self {
             state: State::ReadingName(Reading::new(expires)),
-            guard: Guard::Off,
+            guard: AbortOnClose::Off,
         }
     }
 
@@ -130,7 +130,7 @@ impl Conn {
     #[must_use]
     pub fn silent(expires: Instant) -> Self {
         Self {
-            guard: Guard::On,
+            guard: AbortOnClose::On,
             ..Self::new(expires)
         }
     }
@@ -140,7 +140,7 @@ impl Conn {
     #[must_use]
     pub fn silent_until(&self) -> Option<Instant> {
         match (&self.state, self.guard) {
-            (State::ReadingName(reading), Guard::On) => reading.silent_until(),
+            (State::ReadingName(reading), AbortOnClose::On) => reading.silent_until(),
             _ => None,
         }
     }
@@ -164,7 +164,7 @@ impl Conn {
     /// The driver: steps the state until it has to wait or ends.
     pub fn step<T: Transport, S: Service>(
         &mut self,
-        env: &mut Env<'_, '_, T, S>,
+        env: &mut StepIo<'_, '_, T, S>,
         mut why: Event,
     ) -> Action {
         let mut replies = 0;
@@ -202,13 +202,18 @@ impl Conn {
             (State::Sending(sending), _) if sending.has_head() => false,
             (State::ReadingName(reading), _) if reading.is_later() => false,
             (State::Sending(sending), None) => {
-                self.guard == Guard::On || sending.delivery.promised > transport.takes_at_once()
+                self.guard == AbortOnClose::On
+                    || sending.delivery.promised > transport.takes_at_once()
             }
             _ => true,
         };
-        let guard = if is_owed { Guard::On } else { Guard::Off };
+        let guard = if is_owed {
+            AbortOnClose::On
+        } else {
+            AbortOnClose::Off
+        };
         if guard != self.guard {
-            transport.reset_on_close(guard == Guard::On);
+            transport.reset_on_close(guard == AbortOnClose::On);
             self.guard = guard;
         }
     }
@@ -304,7 +309,7 @@ impl Conn {
 
     /// What is or was sent, once a request was answered.
     #[must_use]
-    pub fn delivery(&self) -> Option<&Delivery> {
+    pub fn delivery(&self) -> Option<&Response> {
         match &self.state {
             State::ReadingName(_) => None,
             State::Sending(Sending { delivery, .. }) | State::Closing(Closing { delivery, .. }) => {
@@ -363,7 +368,7 @@ impl fmt::Display for End {
 
 /// What became of a reply.
 #[derive(Debug)]
-pub struct Delivery {
+pub struct Response {
     /// What was asked for; bytes from the peer.
     pub subject: Box<[u8]>,
     /// The body's bytes that the kernel has accepted.
@@ -380,7 +385,7 @@ pub struct Delivery {
     pub exchange: Option<Box<Exchange>>,
 }
 
-impl Delivery {
+impl Response {
     /// How it ended, given why its connection did.
     #[must_use]
     pub fn end(&self, reason: Reason) -> End {
@@ -393,7 +398,7 @@ impl Delivery {
 
 /// Goes on waiting for a disk, until the disk's time is over.
 fn await_disk<T: Transport, S>(
-    env: &mut Env<'_, '_, T, S>,
+    env: &mut StepIo<'_, '_, T, S>,
     since: Instant,
     subject: &[u8],
 ) -> Action {
@@ -409,7 +414,7 @@ fn await_disk<T: Transport, S>(
 /// Goes on waiting for what is no readiness. A FIN doesn't tell whether the client has left or has
 /// no more to say, so it keeps its place unless others need that.
 fn go_on_waiting<T: Transport, S>(
-    env: &mut Env<'_, '_, T, S>,
+    env: &mut StepIo<'_, '_, T, S>,
     since: Instant,
     until: Instant,
 ) -> Action {

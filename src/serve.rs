@@ -27,7 +27,7 @@ use signal_hook_mio::v1_0::Signals;
 
 use crate::cli::{Exit, ListenArgs, ServeArgs, ServerAddress, ThankArgs};
 use crate::conn::transport::Socket;
-use crate::conn::{Delivery, Env, Timeouts};
+use crate::conn::{Response, StepIo, Timeouts};
 use crate::escape::Escaped;
 use crate::failure::Failure;
 use crate::file::version::TagKey;
@@ -419,7 +419,7 @@ struct Serving<S> {
     /// Drain after the first answer.
     once: bool,
     /// What became of replies after which their connections go on, in one step.
-    delivered: Vec<Delivery>,
+    delivered: Vec<Response>,
     /// Connections that wait for a descriptor, first come first.
     parked: VecDeque<Token>,
     /// Their shortage is warned about.
@@ -516,7 +516,7 @@ impl<S: Service> Serving<S> {
             }
             why => why,
         };
-        let mut env = Env {
+        let mut env = StepIo {
             transport: &mut Socket(socket),
             service: &mut self.service,
             timeouts: self.timeouts,

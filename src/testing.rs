@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use crate::conn::transport::{SendFileError, Transport};
-use crate::conn::{Conn, Delivery, Env, Timeouts};
+use crate::conn::{Conn, Response, StepIo, Timeouts};
 use crate::file::{DiskFile, Ends, Errand, Fetched, Kind, Reach, ReadError};
 use crate::limits::{
     DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, REQUEST_TIMEOUT, SCRATCH_BYTES, STALL_TIMEOUT,
@@ -73,7 +73,7 @@ pub struct Bench<T, S> {
     /// Whether the room for connections runs out.
     pub is_crowded: bool,
     /// What became of replies after which the connection went on.
-    pub delivered: Vec<Delivery>,
+    pub delivered: Vec<Response>,
     /// What a helper shall do for the connection.
     pub errand: Option<Errand>,
     scratch: Vec<u8>,
@@ -121,7 +121,7 @@ impl<T: Transport + Turning, S: Service> Bench<T, S> {
             draining: self.draining,
             is_crowded: self.is_crowded,
         };
-        let mut env = Env {
+        let mut env = StepIo {
             transport: &mut self.transport,
             service: &mut self.service,
             timeouts: Timeouts {

@@ -11,7 +11,7 @@ use crate::conn::transport::Transport;
 use crate::file::{DiskFile, Ends, Lease, Portion, ReadError, Use};
 
 #[derive(Debug)]
-pub(super) enum Supply {
+pub(super) enum BodySource {
     /// Whether the next bytes are in memory was not asked in this step.
     Unknown,
     /// These were in memory a moment ago.
@@ -33,7 +33,7 @@ pub(super) struct Kept {
     pub(super) stat: Stat,
 }
 
-impl From<Portion> for Supply {
+impl From<Portion> for BodySource {
     fn from(portion: Portion) -> Self {
         let Portion { range, kept, lease } = portion;
         match kept {
@@ -48,7 +48,7 @@ impl From<Portion> for Supply {
     }
 }
 
-impl Supply {
+impl BodySource {
     /// How many of the bytes that sendfile shall send don't have to be waited for. `wanted` is where
     /// they begin, how many they are, and where the last that this body needs ends. What isn't in
     /// memory is read by a helper, `cold` bytes of it.

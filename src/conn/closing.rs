@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use super::Step::{self, Stay};
-use super::{Delivery, Env, blame};
+use super::{Response, StepIo, blame};
 use crate::conn::transport::Transport;
 use crate::limits::{
     HTTP_BODY_LINGER_BYTES_MAX, HTTP_BODY_LINGER_TOTAL, LINGER_BYTES_MAX, LINGER_IDLE,
@@ -15,7 +15,7 @@ use crate::reactor::event::{Action, Event};
 
 #[derive(Debug)]
 pub(super) struct Closing {
-    pub(super) delivery: Delivery,
+    pub(super) delivery: Response,
     /// The bytes of all replies.
     sent: u64,
     /// Since when the last byte is accepted.
@@ -56,10 +56,10 @@ impl Closing {
     /// The write side was just shut after `sent` bytes; `discarded` bytes of input were thrown away
     /// before.
     pub(super) fn new<T: Transport, S>(
-        delivery: Delivery,
+        delivery: Response,
         sent: u64,
         (discarded, patience): (u64, Patience),
-        env: &mut Env<'_, '_, T, S>,
+        env: &mut StepIo<'_, '_, T, S>,
     ) -> Self {
         let now = env.turn.now;
         let (idle_ends, total_ends) = (now + LINGER_IDLE, now + patience.total());
@@ -78,7 +78,7 @@ impl Closing {
 
     pub(super) fn step<T: Transport, S>(
         &mut self,
-        env: &mut Env<'_, '_, T, S>,
+        env: &mut StepIo<'_, '_, T, S>,
         why: Event,
     ) -> Step {
         let close = Stay(Action::Close(self.delivery.outcome.reason()));
@@ -120,7 +120,7 @@ impl Closing {
     /// Both clocks stand while the peer goes on acknowledging enough: it is still taking what was sent.
     /// Our FIN counts for a byte, and its acknowledgement for nothing. A server that stops waits
     /// until the peer has everything: the process's end may take the network's with it.
-    fn wind_clocks<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) {
+    fn wind_clocks<T: Transport, S>(&mut self, env: &mut StepIo<'_, '_, T, S>) {
         let before = std::mem::replace(&mut self.acked, env.transport.acked_bytes());
         let has_all = self.acked > self.sent;
         let least = env.timeouts.least_bytes(LINGER_IDLE);

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use super::Step::{self, Enter, Stay};
 use super::input_buffer::Kept;
-use super::sending::{Following, Rest, Sending};
-use super::{Env, State, await_disk, blame, go_on_waiting};
+use super::sending::{Leftover, Rest, Sending};
+use super::{State, StepIo, await_disk, blame, go_on_waiting};
 use crate::conn::transport::Transport;
 use crate::escape::Excerpt;
 use crate::file::{Fetched, Opened};
@@ -121,7 +121,7 @@ impl Reading {
         pending: Kept,
         input: Input,
         sent: u64,
-        env: &mut Env<'_, '_, T, S>,
+        env: &mut StepIo<'_, '_, T, S>,
     ) -> Self {
         let now = env.turn.now;
         let patience = match pending.is_empty() {
@@ -216,7 +216,7 @@ impl Reading {
 
     pub(super) fn step<T: Transport, S: Service>(
         &mut self,
-        env: &mut Env<'_, '_, T, S>,
+        env: &mut StepIo<'_, '_, T, S>,
         why: Event,
     ) -> Step {
         match (&self.wait, why) {
@@ -249,7 +249,7 @@ impl Reading {
     /// Asks the service what it couldn't say before.
     fn ask_again<T: Transport, S: Service>(
         &mut self,
-        env: &mut Env<'_, '_, T, S>,
+        env: &mut StepIo<'_, '_, T, S>,
         moment: Moment,
     ) -> Step {
         match self.ask(env, 0, moment) {
@@ -263,7 +263,7 @@ impl Reading {
     }
 
     /// A helper has come back, or has not. The client's clock stood meanwhile.
-    fn take_fetched<T: Transport, S: Service>(&mut self, env: &mut Env<'_, '_, T, S>) -> Step {
+    fn take_fetched<T: Transport, S: Service>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step {
         let Wait::Errand(asked, since) = &mut self.wait else {
             return Stay(Action::Suspend);
         };
@@ -283,7 +283,11 @@ impl Reading {
     }
 
     /// After a reply, what was read with its request comes first.
-    fn go_on<T: Transport, S: Service>(&mut self, env: &mut Env<'_, '_, T, S>, why: Event) -> Step {
+    fn go_on<T: Transport, S: Service>(
+        &mut self,
+        env: &mut StepIo<'_, '_, T, S>,
+        why: Event,
+    ) -> Step {
         let Before::Reply { input, .. } = &mut self.before else {
             return self.read(env, why);
         };
@@ -300,7 +304,11 @@ impl Reading {
     /// Reads until the queue is empty or the service has heard enough. A deadline, too, counts
     /// only after a look at the queue: after a pause of the whole process, it may have passed
     /// while the request lay there.
-    fn read<T: Transport, S: Service>(&mut self, env: &mut Env<'_, '_, T, S>, why: Event) -> Step {
+    fn read<T: Transport, S: Service>(
+        &mut self,
+        env: &mut StepIo<'_, '_, T, S>,
+        why: Event,
+    ) -> Step {
         if why == Event::Start && !self.is_later() {
             env.turn.deadline = Some(self.expires);
         }
@@ -337,7 +345,7 @@ impl Reading {
     /// The queue is empty. `unasked`: there are bytes about which the service was not asked since.
     fn drained<T: Transport, S: Service>(
         &mut self,
-        env: &mut Env<'_, '_, T, S>,
+        env: &mut StepIo<'_, '_, T, S>,
         why: Event,
         unasked: bool,
     ) -> Step {
@@ -365,7 +373,7 @@ impl Reading {
     /// Puts the pending bytes and `fresh` more from the scratch buffer to the service.
     fn ask<T: Transport, S: Service>(
         &mut self,
-        env: &mut Env<'_, '_, T, S>,
+        env: &mut StepIo<'_, '_, T, S>,
         fresh: usize,
         moment: Moment,
     ) -> Step {
@@ -413,7 +421,7 @@ impl Reading {
             if reply.then == Then::ReadOn && read.append(&bytes[reply.used..]).is_err() {
                 return Stay(Action::Close(Reason::OutOfMemory));
             }
-            let input = Following {
+            let input = Leftover {
                 rest,
                 is_drained,
                 read,
@@ -435,7 +443,7 @@ impl Reading {
     /// There is no answer yet.
     fn wait_on<T, S>(
         &mut self,
-        env: &mut Env<'_, '_, T, S>,
+        env: &mut StepIo<'_, '_, T, S>,
         verdict: Verdict,
         moment: Moment,
     ) -> Action {
@@ -463,7 +471,7 @@ impl Reading {
     }
 
     /// Waits for a descriptor, and not for the client: the request's timeout doesn't count.
-    fn park<T, S>(&mut self, env: &mut Env<'_, '_, T, S>, moment: Moment) -> Action {
+    fn park<T, S>(&mut self, env: &mut StepIo<'_, '_, T, S>, moment: Moment) -> Action {
         let now = env.turn.now;
         let mut asked = self.wait.take(moment, now);
         // It is looked up anew: for a part of it there was no descriptor.

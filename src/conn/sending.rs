@@ -4,11 +4,11 @@ use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use super::Step::{self, Enter, EnterWaiting, Stay};
-use super::body_source::Supply;
+use super::body_source::BodySource;
 use super::closing::{Closing, Patience};
 use super::input_buffer::Kept;
 use super::reading::{Input, Reading};
-use super::{Delivery, Env, State, await_disk, blame};
+use super::{Response, State, StepIo, await_disk, blame};
 use crate::conn::transport::{SendFileError, Transport};
 use crate::escape::Excerpt;
 use crate::file::{DiskFile, Ends, Errand, Fetched, Kind, Portion, Read};
@@ -22,7 +22,7 @@ use crate::telemetry::Reason;
 
 #[derive(Debug)]
 pub(super) struct Sending {
-    pub(super) delivery: Delivery,
+    pub(super) delivery: Response,
     /// The bytes of the replies before this one.
     sent_before: u64,
     /// What goes before the body, and how much of it was accepted.
@@ -31,10 +31,10 @@ pub(super) struct Sending {
     body: Body,
     ended_by: RequestEnd,
     then: Then,
-    following: Following,
+    following: Leftover,
     /// How the reply has gone so far.
-    pace: Pace,
-    supply: Supply,
+    pace: Progress,
+    supply: BodySource,
     /// What the next read by a helper takes, in bytes.
     cold_bytes: u64,
     /// What was thrown away of a body that nobody reads, in bytes.
@@ -43,7 +43,7 @@ pub(super) struct Sending {
 
 /// The input after a request, when it is answered.
 #[derive(Debug)]
-pub(super) struct Following {
+pub(super) struct Leftover {
     pub(super) rest: Rest,
     /// The queue was empty after it, and an edge will come.
     pub(super) is_drained: bool,
@@ -66,7 +66,7 @@ pub(super) enum Rest {
     Empty,
 }
 
-impl Following {
+impl Leftover {
     /// Whether the client has sent more than its request, or had the time to.
     fn has_more(&self) -> bool {
         matches!(self.rest, Rest::Some | Rest::AllRead)
@@ -74,7 +74,7 @@ impl Following {
 }
 
 #[derive(Debug)]
-enum Pace {
+enum Progress {
     /// All in the turn in which the request was answered.
     FirstTurn,
     /// It had to wait.
@@ -118,7 +118,7 @@ impl From<io::Error> for SendError {
 impl Sending {
     pub(super) fn new(
         reply: Reply,
-        following: Following,
+        following: Leftover,
         sent_before: u64,
         asked_at: Instant,
     ) -> Self {
@@ -133,7 +133,7 @@ impl Sending {
             exchange,
             ..
         } = reply;
-        let delivery = Delivery {
+        let delivery = Response {
             subject,
             offset: 0,
             promised: body.length(),
@@ -151,8 +151,8 @@ impl Sending {
             ended_by,
             then,
             following,
-            pace: Pace::FirstTurn,
-            supply: Supply::Unknown,
+            pace: Progress::FirstTurn,
+            supply: BodySource::Unknown,
             cold_bytes: COLD_BLOCK_BYTES,
             discarded: 0,
         }
@@ -165,7 +165,7 @@ impl Sending {
 
     /// Whether it waits for what a helper reads.
     pub(super) fn awaits_errand(&self) -> bool {
-        matches!(self.supply, Supply::Awaited(_))
+        matches!(self.supply, BodySource::Awaited(_))
     }
 
     /// Whether the peer is told the body's length.
@@ -175,7 +175,7 @@ impl Sending {
 
     pub(super) fn step<T: Transport, S>(
         &mut self,
-        env: &mut Env<'_, '_, T, S>,
+        env: &mut StepIo<'_, '_, T, S>,
         why: Event,
     ) -> Step {
         match why {
@@ -186,7 +186,7 @@ impl Sending {
             }
             _ => {}
         }
-        if let Supply::Awaited(since) = self.supply {
+        if let BodySource::Awaited(since) = self.supply {
             match env.fetched.take() {
                 Some(Fetched::Read(Ok(portion))) => {
                     self.excuse(env.turn.now - since);
@@ -209,7 +209,7 @@ impl Sending {
     }
 
     /// Sends until it has to wait, or its budget is used up, or all is sent.
-    fn send<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) -> Step {
+    fn send<T: Transport, S>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step {
         let budget_ends = self.delivery.offset + TURN_BYTES_MAX;
         while self.has_head_left() || self.delivery.offset < self.delivery.promised {
             if self.delivery.offset >= budget_ends {
@@ -233,7 +233,11 @@ impl Sending {
     }
 
     /// No more could be sent now, or at all.
-    fn fail<T: Transport, S>(&mut self, error: SendError, env: &mut Env<'_, '_, T, S>) -> Action {
+    fn fail<T: Transport, S>(
+        &mut self,
+        error: SendError,
+        env: &mut StepIo<'_, '_, T, S>,
+    ) -> Action {
         match error {
             SendError::WouldBlock => {
                 let was_empty = self.found_empty();
@@ -248,7 +252,7 @@ impl Sending {
                 // The client's clock doesn't run while our disk is waited for; the disk's does.
                 let now = env.turn.now;
                 env.turn.deadline = Some(now + env.timeouts.disk.min(SUSPENDED_LOOK));
-                self.supply = Supply::Awaited(now);
+                self.supply = BodySource::Awaited(now);
                 // Its client takes what it is sent, so it will want more.
                 self.cold_bytes = COLD_READ_BYTES.min(2 * self.cold_bytes);
                 *env.errand = Some(Errand::Read(read));
@@ -269,7 +273,7 @@ impl Sending {
     /// The peer takes no more now. Perhaps it takes nothing before it has sent the whole body of its
     /// request, so what has come of that is thrown away. No edge will tell of what a turn leaves in the
     /// queue, so the next turn goes on.
-    fn discard_input<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) -> Action {
+    fn discard_input<T: Transport, S>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Action {
         if self.ended_by != RequestEnd::Unread {
             return Action::Wait;
         }
@@ -296,7 +300,7 @@ impl Sending {
         if let Piece::File { file, .. } = self.body.piece(self.delivery.offset) {
             file.note_read(&portion.range);
         }
-        self.supply = Supply::from(portion);
+        self.supply = BodySource::from(portion);
     }
 
     /// Sends what it can of the head, and of the body's bytes from the offset to `until`. Returns
@@ -304,7 +308,7 @@ impl Sending {
     fn send_until<T: Transport, S>(
         &mut self,
         until: u64,
-        env: &mut Env<'_, '_, T, S>,
+        env: &mut StepIo<'_, '_, T, S>,
     ) -> Result<u64, SendError> {
         let offset = self.delivery.offset;
         // It fits: a turn's bytes are few.
@@ -335,8 +339,8 @@ impl Sending {
                 // At most `count`.
                 let most = length.min(count as u64) as usize;
                 let ends = match self.pace {
-                    Pace::FirstTurn => Ends::Both,
-                    Pace::Resumed { .. } => Ends::Last,
+                    Progress::FirstTurn => Ends::Both,
+                    Progress::Resumed { .. } => Ends::Last,
                 };
                 let (wanted, cold) = ((start, most, start + length), self.cold_bytes);
                 let warm = self.supply.warm(file, wanted, ends, cold, env.transport)?;
@@ -360,7 +364,7 @@ impl Sending {
     /// What one sendfile moves at most.
     fn sendfile_bytes_max(&self) -> usize {
         match self.pace {
-            Pace::Resumed { keeps_up: true, .. } => SENDFILE_SEGMENT_BYTES,
+            Progress::Resumed { keeps_up: true, .. } => SENDFILE_SEGMENT_BYTES,
             _ => usize::MAX,
         }
     }
@@ -368,7 +372,7 @@ impl Sending {
     /// Sends what is left of the head alone. The body follows in this step, as it says.
     fn send_head<T: Transport, S>(
         &mut self,
-        env: &mut Env<'_, '_, T, S>,
+        env: &mut StepIo<'_, '_, T, S>,
     ) -> Result<u64, SendError> {
         let more = true;
         self.head_sent += env.transport.write(&self.head[self.head_sent..], more)?;
@@ -380,7 +384,7 @@ impl Sending {
     fn copy<T: Transport, S>(
         &mut self,
         count: usize,
-        env: &mut Env<'_, '_, T, S>,
+        env: &mut StepIo<'_, '_, T, S>,
     ) -> Result<u64, SendError> {
         let head = &self.head[self.head_sent..];
         let scratch = &mut *env.turn.scratch;
@@ -454,7 +458,7 @@ impl Sending {
     /// Whether the close follows the last byte without a look at the receive queue: the request
     /// had an end, nothing came after it, and there was no time for more to come.
     fn closes_at_once(&self, turn: &StepContext<'_>) -> bool {
-        matches!(self.pace, Pace::FirstTurn)
+        matches!(self.pace, Progress::FirstTurn)
             && self.then == Then::Close
             && self.has_end()
             && matches!(self.following.rest, Rest::Unknown | Rest::Empty)
@@ -469,11 +473,11 @@ impl Sending {
     /// Before the last bytes of a reply that took more than one turn: were those before them
     /// overwritten meanwhile? A fault in asking shows in the reading itself.
     fn was_overwritten(&self, until: u64) -> bool {
-        let (Some(file), Pace::Resumed { .. }) = (self.body.file(), &self.pace) else {
+        let (Some(file), Progress::Resumed { .. }) = (self.body.file(), &self.pace) else {
             return false;
         };
         let is_overwritten = || match (&self.supply, file.disk().map(DiskFile::kind)) {
-            (Supply::Fetched(kept), _) => file.is_overwritten_by(&kept.stat),
+            (BodySource::Fetched(kept), _) => file.is_overwritten_by(&kept.stat),
             // Asking may wait; a helper will, when it has read those bytes.
             (_, Some(Kind::Foreign)) => false,
             _ => file.is_overwritten().unwrap_or_default(),
@@ -486,19 +490,19 @@ impl Sending {
     }
 
     /// Stops before the end. `keeps_up` says that neither the peer nor the disk was the reason.
-    fn pause<T, S>(&mut self, keeps_up: bool, env: &mut Env<'_, '_, T, S>) {
+    fn pause<T, S>(&mut self, keeps_up: bool, env: &mut StepIo<'_, '_, T, S>) {
         let (now, stall) = (env.turn.now, env.timeouts.stall);
         let mark = match self.pace {
-            Pace::FirstTurn => Mark {
+            Progress::FirstTurn => Mark {
                 at: now,
                 // The first look finds what it has acknowledged so far.
                 acked: 0,
                 next_look: now + stall / STALL_LOOKS,
             },
-            Pace::Resumed { mark, .. } if keeps_up => Mark { at: now, ..mark },
-            Pace::Resumed { mark, .. } => mark,
+            Progress::Resumed { mark, .. } if keeps_up => Mark { at: now, ..mark },
+            Progress::Resumed { mark, .. } => mark,
         };
-        self.pace = Pace::Resumed { mark, keeps_up };
+        self.pace = Progress::Resumed { mark, keeps_up };
         let next = match self.body.piece(self.delivery.offset) {
             Piece::File { start, .. } => Some(start),
             Piece::Bytes(_) => None,
@@ -510,8 +514,8 @@ impl Sending {
     /// Looks at what the peer has acknowledged. Writable edges alone come minutes apart for an honest
     /// slow reader with a large buffer. It must take some bytes within the stall timeout, and is looked
     /// at often enough for the timeout to count from when it last did.
-    fn check_stall<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) -> Step {
-        let Pace::Resumed { mark, keeps_up } = self.pace else {
+    fn check_stall<T: Transport, S>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step {
+        let Progress::Resumed { mark, keeps_up } = self.pace else {
             return Stay(Action::Wait);
         };
         let (now, stall) = (env.turn.now, env.timeouts.stall);
@@ -529,7 +533,7 @@ impl Sending {
             false => mark,
         };
         mark.next_look = (now + stall / STALL_LOOKS).min(mark.at + stall);
-        self.pace = Pace::Resumed { mark, keeps_up };
+        self.pace = Progress::Resumed { mark, keeps_up };
         env.turn.deadline = Some(mark.next_look);
         match keeps_up {
             // It is its turn.
@@ -540,14 +544,14 @@ impl Sending {
 
     /// The peer's clock stood for so long.
     fn excuse(&mut self, waited: Duration) {
-        if let Pace::Resumed { mark, .. } = &mut self.pace {
+        if let Progress::Resumed { mark, .. } = &mut self.pace {
             mark.at += waited;
             mark.next_look += waited;
         }
     }
 
     /// All bytes are accepted. Unread input would turn the close into a reset that eats them.
-    fn finish<T: Transport, S>(&mut self, env: &mut Env<'_, '_, T, S>) -> Step {
+    fn finish<T: Transport, S>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step {
         if self.then == Then::ReadOn && !env.turn.draining {
             return self.read_on(env);
         }
@@ -579,14 +583,14 @@ impl Sending {
     }
 
     /// The connection is kept alive. While the reply waited, the edge of what came was ignored.
-    fn read_on<T, S>(&mut self, env: &mut Env<'_, '_, T, S>) -> Step {
+    fn read_on<T, S>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step {
         let sent = self.sent();
         let delivery = self.take_delivery();
         env.delivered.push(delivery);
         let read = std::mem::take(&mut self.following.read);
         let input = match (&self.pace, self.following.is_drained) {
             _ if !read.is_empty() => Input::Pending,
-            (Pace::FirstTurn, true) => Input::Awaited,
+            (Progress::FirstTurn, true) => Input::Awaited,
             _ => Input::Queued,
         };
         Enter(State::ReadingName(Reading::after_reply(
@@ -599,8 +603,8 @@ impl Sending {
         self.sent_before + self.head_sent as u64 + self.delivery.offset
     }
 
-    fn take_delivery(&mut self) -> Delivery {
-        let nothing = Delivery {
+    fn take_delivery(&mut self) -> Response {
+        let nothing = Response {
             subject: Box::default(),
             exchange: None,
             ..self.delivery
@@ -609,7 +613,7 @@ impl Sending {
     }
 
     /// The one read before a close, unless the answer is known.
-    fn look<T: Transport, S>(&self, env: &mut Env<'_, '_, T, S>) -> io::Result<usize> {
+    fn look<T: Transport, S>(&self, env: &mut StepIo<'_, '_, T, S>) -> io::Result<usize> {
         match self.found_empty() {
             true => Err(ErrorKind::WouldBlock.into()),
             false => env.transport.read(env.turn.scratch),
@@ -619,13 +623,13 @@ impl Sending {
     /// Whether a read would have blocked in this turn. An edge will come.
     fn found_empty(&self) -> bool {
         matches!(self.following.rest, Rest::Empty | Rest::AllRead)
-            && matches!(self.pace, Pace::FirstTurn)
+            && matches!(self.pace, Progress::FirstTurn)
     }
 
     /// Shuts the write side; `discarded` bytes of input were thrown away already.
     fn linger<T: Transport, S>(
         &mut self,
-        env: &mut Env<'_, '_, T, S>,
+        env: &mut StepIo<'_, '_, T, S>,
         discarded: u64,
     ) -> io::Result<Closing> {
         env.transport.shutdown_write()?;
@@ -644,7 +648,7 @@ impl Sending {
     }
 
     fn warn(&self, what: &dyn std::fmt::Display) {
-        let Delivery {
+        let Response {
             subject,
             offset,
             promised,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use mio::net::TcpStream;
 
-use crate::conn::{Conn, Delivery, Stage};
+use crate::conn::{Conn, Response, Stage};
 use crate::escape::Excerpt;
 use crate::reactor::event::{Action, Event};
 use crate::telemetry::Reason;
@@ -214,8 +214,8 @@ impl Display for Status {
 }
 
 /// One line for one reply.
-pub(super) fn log_delivery(peer: Peer, delivery: &Delivery, took: Duration, end: &dyn Display) {
-    let Delivery {
+pub(super) fn log_delivery(peer: Peer, delivery: &Response, took: Duration, end: &dyn Display) {
+    let Response {
         subject,
         offset,
         promised,

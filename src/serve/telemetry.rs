@@ -13,7 +13,7 @@ use super::listeners::{bind, cannot_bind};
 use super::workers::{Figures, Team};
 use crate::cli::ServeArgs;
 use crate::conn::transport::Socket;
-use crate::conn::{Delivery, Env, Stage, Timeouts};
+use crate::conn::{Response, Stage, StepIo, Timeouts};
 use crate::descriptors::{descriptor_limit, open_descriptors};
 use crate::escape::Escaped;
 use crate::failure::Failure;
@@ -174,7 +174,7 @@ impl Watch {
     pub(super) fn count_reply(
         &self,
         peer: Peer,
-        delivery: &Delivery,
+        delivery: &Response,
         reason: Reason,
         until: Instant,
         stats: &mut Stats,
@@ -223,7 +223,7 @@ impl Watch {
                 descriptors: (open_descriptors(), descriptor_limit()),
             })
         });
-        let mut env = Env {
+        let mut env = StepIo {
             transport: &mut Socket(socket),
             service: &mut service,
             timeouts: TIMEOUTS,

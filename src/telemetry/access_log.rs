@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use crate::conn::Delivery;
+use crate::conn::Response;
 use crate::escape::{Escaped, Excerpt, is_unsafe};
 use crate::limits::{ACCESS_LOG_FIELD_BYTES_MAX, ACCESS_LOG_REQUEST_BYTES_MAX};
 use crate::reactor::timer_wheel::Seldom;
@@ -58,7 +58,7 @@ pub struct Entry<'a> {
     /// From then until the last byte was accepted, or until it was clear that it won't be.
     pub took: Duration,
     /// What was sent.
-    pub delivery: &'a Delivery,
+    pub delivery: &'a Response,
     /// How it ended.
     pub reason: Reason,
 }
@@ -112,7 +112,7 @@ impl AccessLog {
 
 /// When the request of a delivery had come.
 #[must_use]
-pub fn arrival(delivery: &Delivery) -> Timestamp {
+pub fn arrival(delivery: &Response) -> Timestamp {
     let now = Timestamp::now();
     now.checked_sub(delivery.asked_at.elapsed()).unwrap_or(now)
 }
@@ -121,7 +121,7 @@ pub fn arrival(delivery: &Delivery) -> Timestamp {
 /// protocol has none: a file is 200 and a refusal 404; a reply that was cut short is 499 if the
 /// peer or the network cut it, and 500 if we did.
 #[must_use]
-pub fn status(delivery: &Delivery, reason: Reason) -> u16 {
+pub fn status(delivery: &Response, reason: Reason) -> u16 {
     if let Some(status) = delivery.status {
         return status.as_u16();
     }
@@ -400,8 +400,8 @@ mod tests {
     use http::StatusCode;
     use serde_json::Value;
 
-    fn bare(name: &[u8], offset: u64, promised: u64, outcome: Outcome) -> Delivery {
-        Delivery {
+    fn bare(name: &[u8], offset: u64, promised: u64, outcome: Outcome) -> Response {
+        Response {
             subject: name.into(),
             offset,
             promised,
@@ -417,7 +417,7 @@ mod tests {
         status: u16,
         referer: Option<&[u8]>,
         agent: Option<&[u8]>,
-    ) -> Delivery {
+    ) -> Response {
         let exchange = Exchange {
             line: line.into(),
             referer: referer.map(Into::into),
@@ -429,7 +429,7 @@ mod tests {
         delivery
     }
 
-    fn entry(delivery: &Delivery, reason: Reason) -> Entry<'_> {
+    fn entry(delivery: &Response, reason: Reason) -> Entry<'_> {
         Entry {
             peer: Some("192.0.2.1:50000".parse().unwrap()),
             at: "2026-11-23T07:31:02.0459Z".parse().unwrap(),
@@ -439,7 +439,7 @@ mod tests {
         }
     }
 
-    fn combined_line(delivery: &Delivery, reason: Reason) -> String {
+    fn combined_line(delivery: &Response, reason: Reason) -> String {
         Combined(&entry(delivery, reason)).to_string()
     }
 

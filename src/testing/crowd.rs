@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::{Read, Scripted, Turning as _};
-use crate::conn::{Env, Stage, Timeouts};
+use crate::conn::{Stage, StepIo, Timeouts};
 use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, STALL_TIMEOUT};
 use crate::protocol::{Request, Service, Verdict};
 use crate::reactor::conn_slab::{Run, Slot};
@@ -123,7 +123,7 @@ impl Crowd {
             draining: false,
             is_crowded: false,
         };
-        let mut env = Env {
+        let mut env = StepIo {
             transport: &mut self.transport,
             service: &mut Deaf,
             timeouts: Timeouts {
