@@ -14,7 +14,7 @@ use std::rc::Rc;
 use carafe::conn::Conn;
 use carafe::limits::{NAME_GAP, TURN_BYTES_MAX};
 use carafe::protocol::bare::Bare;
-use carafe::protocol::{Body, Outcome, Reply, Request, RequestEnd, Service, Verdict};
+use carafe::protocol::{Body, Decision, Outcome, Protocol, Reply, Request, RequestEnd};
 use carafe::reactor::Reactor;
 use carafe::reactor::event::{Action, Event};
 use carafe::root::Root;
@@ -26,17 +26,17 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 /// Answers everything with the same bytes.
 struct Memory(Rc<[u8]>);
 
-impl Service for Memory {
-    fn judge(&mut self, request: &Request<'_>) -> Verdict {
+impl Protocol for Memory {
+    fn judge(&mut self, request: &Request<'_>) -> Decision {
         let (body, used) = (Body::Bytes(Rc::clone(&self.0)), request.bytes.len());
         let end = RequestEnd::LineFeed;
         let reply = Reply::bare(Box::default(), body, Outcome::Complete, used, end);
-        Verdict::Reply(reply)
+        Decision::Reply(reply)
     }
 }
 
 /// One whole connection over the null transport.
-fn download<S: Service>(bench: &mut Bench<Null, S>, request: &'static [u8]) {
+fn download<S: Protocol>(bench: &mut Bench<Null, S>, request: &'static [u8]) {
     bench.conn = Conn::new(bench.now);
     bench.transport.request = request;
     let mut next = bench.step(Event::Start);

@@ -23,7 +23,7 @@ use crate::conn::transport::Transport;
 use crate::escape::Excerpt;
 use crate::file::{Errand, Fetched};
 use crate::limits::{REPLIES_PER_STEP_MAX, SUSPENDED_LOOK};
-use crate::protocol::{Exchange, Outcome, Service};
+use crate::protocol::{Exchange, Outcome, Protocol};
 use crate::reactor::event::{Action, Event, Reclaimable, StepContext};
 use crate::telemetry::Reason;
 
@@ -162,7 +162,7 @@ impl Conn {
     }
 
     /// The driver: steps the state until it has to wait or ends.
-    pub fn step<T: Transport, S: Service>(
+    pub fn step<T: Transport, S: Protocol>(
         &mut self,
         env: &mut StepIo<'_, '_, T, S>,
         mut why: Event,

@@ -26,12 +26,12 @@ use crate::file::{DiskFile, Errand, Kind, List, Listed, Mount};
 use crate::telemetry::Reason;
 
 /// Decides what the bytes of a client ask for.
-pub trait Service {
+pub trait Protocol {
     /// Judges everything received so far and not yet answered.
-    fn judge(&mut self, request: &Request<'_>) -> Verdict;
+    fn judge(&mut self, request: &Request<'_>) -> Decision;
 
     /// Has helpers open anew, by its path, what it serves: that may wait for ever. When one of them
-    /// is ready it calls `told`, after which [`Service::reopened`] is due. Replies under way keep what
+    /// is ready it calls `told`, after which [`Protocol::reopened`] is due. Replies under way keep what
     /// they have.
     fn reopen(&mut self, _helpers: &Helpers, _told: Told) {}
 
@@ -54,8 +54,8 @@ pub struct Request<'a> {
     /// All bytes of the request so far; at least one.
     pub bytes: &'a [u8],
     /// What is known about what follows.
-    pub moment: Moment,
-    /// How many guesses this connection has been granted (see [`Verdict::NeedMore`]).
+    pub moment: InputState,
+    /// How many guesses this connection has been granted (see [`Decision::NeedMore`]).
     pub guesses: u8,
     /// The connection has carried a reply before: it was kept alive.
     pub is_later: bool,
@@ -63,7 +63,7 @@ pub struct Request<'a> {
     pub draining: bool,
     /// Places for connections are short: this reply is the connection's last.
     pub is_crowded: bool,
-    /// What helpers have found for this request (see [`Verdict::Errand`]).
+    /// What helpers have found for this request (see [`Decision::Suspend`]).
     pub brought: &'a [Brought],
     /// Where the client found this server.
     pub reached: Reached<'a>,
@@ -142,20 +142,20 @@ pub enum LookupError {
 
 /// What the connection knows when it asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
+pub enum InputState {
     /// Bytes have come, and more may be in the receive queue.
     Arrived,
     /// The receive queue is empty.
-    Drained,
+    WouldBlock,
     /// Nothing has come for as long as the last verdict asked for.
-    Quiet,
+    IdleTimeout,
     /// The client has shut its side: a zero-length read.
     Ended,
 }
 
 /// The service's answer.
 #[derive(Debug)]
-pub enum Verdict {
+pub enum Decision {
     /// The request isn't whole.
     NeedMore {
         /// The service tried the bytes as they stand, at a cost: one more of the connection's
@@ -165,13 +165,13 @@ pub enum Verdict {
         quiet: Option<Duration>,
     },
     /// There is no descriptor to look for a file now. Ask again.
-    Later,
+    WaitForFd,
     /// Something must be looked up that may wait for a disk. Ask again when a helper has brought it.
-    Errand(Errand),
+    Suspend(Errand),
     /// Here is the answer.
     Reply(Reply),
     /// A failure of our own: the peer must see an error.
-    Abandon(Reason),
+    Abort(Reason),
 }
 
 /// An answer.

@@ -33,7 +33,7 @@ use crate::failure::Failure;
 use crate::file::version::TagKey;
 use crate::http::mime::ContentTypes;
 use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, PARKED_RETRY, STALL_TIMEOUT};
-use crate::protocol::Service;
+use crate::protocol::Protocol;
 use crate::protocol::bare::Bare;
 use crate::protocol::http::Http;
 use crate::protocol::thanks::Thanks;
@@ -251,7 +251,7 @@ pub struct Server<S> {
     outlet: Outlet,
 }
 
-impl<S: Service> Server<S> {
+impl<S: Protocol> Server<S> {
     fn start(
         service: S,
         timeouts: Timeouts,
@@ -431,7 +431,7 @@ struct Serving<S> {
     outlet: Outlet,
 }
 
-impl<S: Service> Serving<S> {
+impl<S: Protocol> Serving<S> {
     /// Drains, and so do the others.
     fn drain(&mut self, control: &mut LoopHandle<Client>) {
         control.drain(self.patience);
@@ -583,7 +583,7 @@ impl<S: Service> Serving<S> {
     }
 }
 
-impl<S: Service> Handler for Serving<S> {
+impl<S: Protocol> Handler for Serving<S> {
     type Conn = Client;
 
     fn accepted(

@@ -17,7 +17,7 @@ use crate::file::{DiskFile, Ends, Errand, Fetched, Kind, Reach, ReadError};
 use crate::limits::{
     DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, REQUEST_TIMEOUT, SCRATCH_BYTES, STALL_TIMEOUT,
 };
-use crate::protocol::Service;
+use crate::protocol::Protocol;
 use crate::reactor::event::{Action, Event, Readiness, StepContext};
 
 pub use crowd::Crowd;
@@ -79,7 +79,7 @@ pub struct Bench<T, S> {
     scratch: Vec<u8>,
 }
 
-impl<T: Transport + Turning, S: Service> Bench<T, S> {
+impl<T: Transport + Turning, S: Protocol> Bench<T, S> {
     /// A connection that was just accepted.
     pub fn new(transport: T, service: S) -> Self {
         let now = Instant::now();

@@ -21,7 +21,7 @@ use carafe::limits::{
 };
 use carafe::protocol::bare::Bare;
 use carafe::protocol::http::Http;
-use carafe::protocol::{LookupError, Service};
+use carafe::protocol::{LookupError, Protocol};
 use carafe::reactor::event::{Action, Event};
 use carafe::root::Root;
 use carafe::root::listing::Folders;
@@ -68,7 +68,7 @@ fn http(root: &TempDir, kind: Kind) -> Http {
     )
 }
 
-fn bench<S: Service>(service: S, request: &[u8]) -> Bench<Scripted, S> {
+fn bench<S: Protocol>(service: S, request: &[u8]) -> Bench<Scripted, S> {
     let script = Scripted::new([Read::Bytes(request.to_vec())], []);
     Bench::new(script, service)
 }
@@ -82,7 +82,7 @@ fn then<S>(bench: &mut Bench<Scripted, S>, reads: &[Read], writes: &[Write]) {
 
 /// It waits for a helper and for nothing else.
 #[track_caller]
-fn assert_parked<S: Service>(next: Action, bench: &Bench<Scripted, S>) {
+fn assert_parked<S: Protocol>(next: Action, bench: &Bench<Scripted, S>) {
     assert_eq!(next, Action::Suspend);
     assert!(bench.errand.is_some() && bench.conn.awaits_errand());
     assert_eq!(bench.patience(), Some(SUSPENDED_LOOK), "not the client's");
@@ -118,7 +118,7 @@ fn reading(root: &TempDir, request: &[u8]) -> Bench<Scripted, Bare> {
 
 /// Ends well, once input that may have come meanwhile was looked for.
 #[track_caller]
-fn assert_completes<S: Service>(bench: &Bench<Scripted, S>, next: Action, body: &[u8]) {
+fn assert_completes<S: Protocol>(bench: &Bench<Scripted, S>, next: Action, body: &[u8]) {
     assert_eq!(next, Action::Close(Reason::Complete));
     assert_eq!(bench.transport.sent, body);
     bench.transport.assert_done();

@@ -17,7 +17,7 @@ use carafe::limits::{
     SUSPENDED_LOOK, TURN_BYTES_MAX,
 };
 use carafe::protocol::bare::Bare;
-use carafe::protocol::{Request, Service, Verdict};
+use carafe::protocol::{Decision, Protocol, Request};
 use carafe::reactor::event::{Action, Event};
 use carafe::root::Root;
 use carafe::telemetry::Reason;
@@ -256,12 +256,12 @@ struct NoDescriptor {
     then: Bare,
 }
 
-impl Service for NoDescriptor {
-    fn judge(&mut self, request: &Request<'_>) -> Verdict {
+impl Protocol for NoDescriptor {
+    fn judge(&mut self, request: &Request<'_>) -> Decision {
         match self.times.checked_sub(1) {
             Some(left) => {
                 self.times = left;
-                Verdict::Later
+                Decision::WaitForFd
             }
             None => self.then.judge(request),
         }
@@ -377,9 +377,9 @@ fn a_parked_connection_is_reset_when_the_drain_ends() {
 #[derive(Debug)]
 struct Failing;
 
-impl Service for Failing {
-    fn judge(&mut self, _request: &Request<'_>) -> Verdict {
-        Verdict::Abandon(Reason::OpenFailed)
+impl Protocol for Failing {
+    fn judge(&mut self, _request: &Request<'_>) -> Decision {
+        Decision::Abort(Reason::OpenFailed)
     }
 }
 

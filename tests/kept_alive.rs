@@ -16,7 +16,9 @@ use carafe::limits::{
     KEEP_ALIVE, KEPT_ON_HEAP_BYTES_MAX, PENDING_SHARE_BYTES, REPLIES_PER_STEP_MAX,
     REQUEST_READ_BYTES_MAX, REQUEST_TIMEOUT, STALL_TIMEOUT, TURN_BYTES_MAX,
 };
-use carafe::protocol::{Body, Moment, Outcome, Reply, Request, RequestEnd, Service, Then, Verdict};
+use carafe::protocol::{
+    Body, Decision, InputState, Outcome, Protocol, Reply, Request, RequestEnd, Then,
+};
 use carafe::reactor::event::{Action, Event, Readiness, Reclaimable};
 use carafe::telemetry::Reason;
 use carafe::testing::{Bench, READABLE, Read, Scripted, WRITABLE, Write};
@@ -28,10 +30,10 @@ const LONG: usize = 3 * TURN_BYTES_MAX as usize;
 /// one, `long` has a long body.
 struct Echo;
 
-impl Service for Echo {
-    fn judge(&mut self, request: &Request<'_>) -> Verdict {
+impl Protocol for Echo {
+    fn judge(&mut self, request: &Request<'_>) -> Decision {
         let Some(end) = request.bytes.iter().position(|&byte| byte == b'\n') else {
-            return Verdict::NeedMore {
+            return Decision::NeedMore {
                 guessed: false,
                 quiet: None,
             };
@@ -41,7 +43,7 @@ impl Service for Echo {
             b"long" => vec![b'x'; LONG],
             line => [line, b")"].concat(),
         };
-        Verdict::Reply(Reply {
+        Decision::Reply(Reply {
             subject: line.into(),
             head: (*b"(").into(),
             body: Body::Bytes(body.into()),
@@ -122,14 +124,14 @@ fn pipelined_requests_are_answered_before_the_socket_is_read_again() {
 /// that nobody reads.
 struct Hasty;
 
-impl Service for Hasty {
-    fn judge(&mut self, request: &Request<'_>) -> Verdict {
+impl Protocol for Hasty {
+    fn judge(&mut self, request: &Request<'_>) -> Decision {
         let bytes = match request.moment {
-            Moment::Drained => b"close\n",
+            InputState::WouldBlock => b"close\n",
             _ => &b"c"[..],
         };
         let mut verdict = Echo.judge(&Request { bytes, ..*request });
-        if let Verdict::Reply(reply) = &mut verdict {
+        if let Decision::Reply(reply) = &mut verdict {
             (reply.used, reply.ended_by) = (1, RequestEnd::Unread);
         }
         verdict
@@ -453,12 +455,12 @@ fn a_body_of_several_parts_comes_in_order() {
     let parts = [text("<"), part(2, 3), text("|"), part(9, 1), text(">")];
     let body = Body::Parts(parts.into());
     struct Once(Option<Body>);
-    impl Service for Once {
-        fn judge(&mut self, request: &Request<'_>) -> Verdict {
+    impl Protocol for Once {
+        fn judge(&mut self, request: &Request<'_>) -> Decision {
             let (body, used) = (self.0.take().unwrap(), request.bytes.len());
             let end = RequestEnd::LineFeed;
             let subject = Box::default();
-            Verdict::Reply(Reply::bare(subject, body, Outcome::Complete, used, end))
+            Decision::Reply(Reply::bare(subject, body, Outcome::Complete, used, end))
         }
     }
     for (cut, writes) in [(1, 7), (2, 4), (7, 1), (100, 1)] {
@@ -487,11 +489,11 @@ fn no_short_part_of_a_body_makes_a_packet_of_its_own() {
     };
     let text = |text: &str| Part::Bytes(text.as_bytes().into());
     struct Once(Option<Body>);
-    impl Service for Once {
-        fn judge(&mut self, request: &Request<'_>) -> Verdict {
+    impl Protocol for Once {
+        fn judge(&mut self, request: &Request<'_>) -> Decision {
             let (body, used) = (self.0.take().unwrap(), request.bytes.len());
             let end = RequestEnd::LineFeed;
-            Verdict::Reply(Reply {
+            Decision::Reply(Reply {
                 head: b"head ".to_vec(),
                 ..Reply::bare(Box::default(), body, Outcome::Complete, used, end)
             })

@@ -20,7 +20,7 @@ use std::rc::Rc;
 use carafe::file::Kind;
 use carafe::limits::{COPIED_BODY_BYTES_MAX, NAME_GAP, TURN_BYTES_MAX};
 use carafe::protocol::bare::Bare;
-use carafe::protocol::{Request, Service, Verdict};
+use carafe::protocol::{Decision, Protocol, Request};
 use carafe::reactor::event::{Action, Event};
 use carafe::root::Root;
 use carafe::root::cache::Bounds;
@@ -188,12 +188,12 @@ struct Scarce {
     laters: u8,
 }
 
-impl Service for Scarce {
-    fn judge(&mut self, request: &Request<'_>) -> Verdict {
+impl Protocol for Scarce {
+    fn judge(&mut self, request: &Request<'_>) -> Decision {
         match self.laters.checked_sub(1) {
             Some(left) => {
                 self.laters = left;
-                Verdict::Later
+                Decision::WaitForFd
             }
             None => self.bare.judge(request),
         }

@@ -10,7 +10,7 @@ use carafe::http::mime::ContentTypes;
 use carafe::http::request::{Parsed, parse};
 use carafe::protocol::bare::Bare;
 use carafe::protocol::http::Http;
-use carafe::protocol::{Moment, Reached, Request, Service as _, Verdict};
+use carafe::protocol::{Decision, InputState, Protocol as _, Reached, Request};
 use carafe::reactor::event::Action;
 use carafe::root::Root;
 use carafe::root::listing::Folders;
@@ -75,10 +75,10 @@ pub fn names(data: &[u8]) {
     }
     for is_later in [false, true] {
         for moment in [
-            Moment::Arrived,
-            Moment::Drained,
-            Moment::Quiet,
-            Moment::Ended,
+            InputState::Arrived,
+            InputState::WouldBlock,
+            InputState::IdleTimeout,
+            InputState::Ended,
         ] {
             let mut service = service(None);
             let request = Request {
@@ -92,8 +92,8 @@ pub fn names(data: &[u8]) {
                 reached: Reached::default(),
             };
             match service.judge(&request) {
-                Verdict::Reply(reply) => assert!(reply.used <= bytes.len()),
-                Verdict::NeedMore { .. } | Verdict::Errand(Errand::List(_)) => {}
+                Decision::Reply(reply) => assert!(reply.used <= bytes.len()),
+                Decision::NeedMore { .. } | Decision::Suspend(Errand::List(_)) => {}
                 other => panic!("{other:?}"),
             }
         }

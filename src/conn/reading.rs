@@ -12,7 +12,7 @@ use crate::conn::transport::Transport;
 use crate::escape::Excerpt;
 use crate::file::{Fetched, Opened};
 use crate::limits::{PENDING_SHARE_BYTES, REQUEST_READ_BYTES_MAX, SUSPENDED_LOOK};
-use crate::protocol::{Brought, Found, Moment, Reached, Request, Service, Then, Verdict};
+use crate::protocol::{Brought, Decision, Found, InputState, Protocol, Reached, Request, Then};
 use crate::reactor::event::{Action, Event, Reclaimable};
 use crate::telemetry::Reason;
 
@@ -66,7 +66,7 @@ enum Wait {
 #[derive(Debug)]
 struct Asked {
     /// When the service was asked last.
-    moment: Moment,
+    moment: InputState,
     /// When the request had come.
     at: Instant,
     /// What errands for it have brought.
@@ -91,7 +91,7 @@ impl Wait {
     }
 
     /// What is kept when it waits for something else from now on.
-    fn take(&mut self, moment: Moment, now: Instant) -> Box<Asked> {
+    fn take(&mut self, moment: InputState, now: Instant) -> Box<Asked> {
         match std::mem::replace(self, Self::Bytes) {
             Self::Bytes => Box::new(Asked {
                 moment,
@@ -214,7 +214,7 @@ impl Reading {
         }))
     }
 
-    pub(super) fn step<T: Transport, S: Service>(
+    pub(super) fn step<T: Transport, S: Protocol>(
         &mut self,
         env: &mut StepIo<'_, '_, T, S>,
         why: Event,
@@ -247,10 +247,10 @@ impl Reading {
     }
 
     /// Asks the service what it couldn't say before.
-    fn ask_again<T: Transport, S: Service>(
+    fn ask_again<T: Transport, S: Protocol>(
         &mut self,
         env: &mut StepIo<'_, '_, T, S>,
-        moment: Moment,
+        moment: InputState,
     ) -> Step {
         match self.ask(env, 0, moment) {
             // A guess that was wrong. No edge is remembered meanwhile, so what came is read now.
@@ -263,7 +263,7 @@ impl Reading {
     }
 
     /// A helper has come back, or has not. The client's clock stood meanwhile.
-    fn take_fetched<T: Transport, S: Service>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step {
+    fn take_fetched<T: Transport, S: Protocol>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step {
         let Wait::Errand(asked, since) = &mut self.wait else {
             return Stay(Action::Suspend);
         };
@@ -283,7 +283,7 @@ impl Reading {
     }
 
     /// After a reply, what was read with its request comes first.
-    fn go_on<T: Transport, S: Service>(
+    fn go_on<T: Transport, S: Protocol>(
         &mut self,
         env: &mut StepIo<'_, '_, T, S>,
         why: Event,
@@ -292,7 +292,7 @@ impl Reading {
             return self.read(env, why);
         };
         match std::mem::replace(input, Input::Queued) {
-            Input::Pending => match self.ask(env, 0, Moment::Arrived) {
+            Input::Pending => match self.ask(env, 0, InputState::Arrived) {
                 Stay(Action::Wait) => self.read(env, Event::Resume),
                 decided => decided,
             },
@@ -304,7 +304,7 @@ impl Reading {
     /// Reads until the queue is empty or the service has heard enough. A deadline, too, counts
     /// only after a look at the queue: after a pause of the whole process, it may have passed
     /// while the request lay there.
-    fn read<T: Transport, S: Service>(
+    fn read<T: Transport, S: Protocol>(
         &mut self,
         env: &mut StepIo<'_, '_, T, S>,
         why: Event,
@@ -325,9 +325,9 @@ impl Reading {
             let most = REQUEST_READ_BYTES_MAX.min(env.turn.scratch.len());
             let fresh = match env.transport.read(&mut env.turn.scratch[..most]) {
                 Ok(0) if self.pending.is_empty() => return self.end(Reason::ClientLeft),
-                Ok(0) => return self.ask(env, 0, Moment::Ended),
+                Ok(0) => return self.ask(env, 0, InputState::Ended),
                 Ok(n) if n < most && short_read_drains => {
-                    return self.ask(env, n, Moment::Drained);
+                    return self.ask(env, n, InputState::WouldBlock);
                 }
                 Ok(n) => n,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -335,7 +335,7 @@ impl Reading {
                 }
                 Err(error) => return Stay(Action::Reset(blame(&error))),
             };
-            match self.ask(env, fresh, Moment::Arrived) {
+            match self.ask(env, fresh, InputState::Arrived) {
                 Stay(Action::Wait) => unasked = true,
                 decided => return decided,
             }
@@ -343,18 +343,20 @@ impl Reading {
     }
 
     /// The queue is empty. `unasked`: there are bytes about which the service was not asked since.
-    fn drained<T: Transport, S: Service>(
+    fn drained<T: Transport, S: Protocol>(
         &mut self,
         env: &mut StepIo<'_, '_, T, S>,
         why: Event,
         unasked: bool,
     ) -> Step {
         let step = match why {
-            _ if unasked => self.ask(env, 0, Moment::Drained),
-            Event::Deadline if env.turn.now < self.expires => self.ask(env, 0, Moment::Quiet),
+            _ if unasked => self.ask(env, 0, InputState::WouldBlock),
+            Event::Deadline if env.turn.now < self.expires => {
+                self.ask(env, 0, InputState::IdleTimeout)
+            }
             // What waits for nothing but silence is taken as it stands.
             Event::Reclaim if env.turn.deadline.is_some_and(|at| at < self.expires) => {
-                self.ask(env, 0, Moment::Quiet)
+                self.ask(env, 0, InputState::IdleTimeout)
             }
             _ => Stay(Action::Wait),
         };
@@ -371,11 +373,11 @@ impl Reading {
     }
 
     /// Puts the pending bytes and `fresh` more from the scratch buffer to the service.
-    fn ask<T: Transport, S: Service>(
+    fn ask<T: Transport, S: Protocol>(
         &mut self,
         env: &mut StepIo<'_, '_, T, S>,
         fresh: usize,
-        moment: Moment,
+        moment: InputState,
     ) -> Step {
         if self.idle_since().is_some() {
             // The keep-alive is over; the request's own time begins with its first byte.
@@ -404,9 +406,10 @@ impl Reading {
             reached: Reached::new(&reached),
         };
         let verdict = env.service.judge(&request);
-        if let Verdict::Reply(reply) = verdict {
+        if let Decision::Reply(reply) = verdict {
             let has_waited = !matches!(self.wait, Wait::Bytes);
-            let is_drained = matches!(moment, Moment::Drained | Moment::Quiet) && !has_waited;
+            let is_drained =
+                matches!(moment, InputState::WouldBlock | InputState::IdleTimeout) && !has_waited;
             let has_more = bytes.len() > reply.used;
             let was_empty = fresh.is_empty() && is_drained;
             let rest = match (has_more, was_empty) {
@@ -444,34 +447,34 @@ impl Reading {
     fn wait_on<T, S>(
         &mut self,
         env: &mut StepIo<'_, '_, T, S>,
-        verdict: Verdict,
-        moment: Moment,
+        verdict: Decision,
+        moment: InputState,
     ) -> Action {
         let now = env.turn.now;
         match verdict {
-            Verdict::NeedMore { .. } if moment == Moment::Ended => {
+            Decision::NeedMore { .. } if moment == InputState::Ended => {
                 Action::Close(Reason::ClientLeft)
             }
-            Verdict::NeedMore { guessed, quiet } => {
+            Decision::NeedMore { guessed, quiet } => {
                 self.guesses += u8::from(guessed);
                 let silence = quiet.map_or(self.expires, |quiet| now + quiet);
                 env.turn.deadline = Some(self.expires.min(silence));
                 Action::Wait
             }
-            Verdict::Later => self.park(env, moment),
-            Verdict::Errand(errand) => {
+            Decision::WaitForFd => self.park(env, moment),
+            Decision::Suspend(errand) => {
                 self.wait = Wait::Errand(self.wait.take(moment, now), now);
                 *env.errand = Some(errand);
                 env.turn.deadline = Some(now + env.timeouts.disk.min(SUSPENDED_LOOK));
                 Action::Suspend
             }
-            Verdict::Abandon(reason) => Action::Reset(reason),
-            Verdict::Reply(_) => unreachable!("it is an answer"),
+            Decision::Abort(reason) => Action::Reset(reason),
+            Decision::Reply(_) => unreachable!("it is an answer"),
         }
     }
 
     /// Waits for a descriptor, and not for the client: the request's timeout doesn't count.
-    fn park<T, S>(&mut self, env: &mut StepIo<'_, '_, T, S>, moment: Moment) -> Action {
+    fn park<T, S>(&mut self, env: &mut StepIo<'_, '_, T, S>, moment: InputState) -> Action {
         let now = env.turn.now;
         let mut asked = self.wait.take(moment, now);
         // It is looked up anew: for a part of it there was no descriptor.

@@ -77,7 +77,7 @@ impl Validators {
 
 /// What the conditions say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub enum Evaluation {
     /// Do what the method asks for.
     Proceed {
         /// The request has a Range field, and it counts.
@@ -93,9 +93,9 @@ pub enum Decision {
 /// the order of RFC 9110, section 13.2.2. Methods other than GET and HEAD have none (section
 /// 13.2.1).
 #[must_use]
-pub fn evaluate(method: Method, fields: &Fields<'_>, validators: &Validators) -> Decision {
+pub fn evaluate(method: Method, fields: &Fields<'_>, validators: &Validators) -> Evaluation {
     if !matches!(method, Method::Get | Method::Head) {
-        return Decision::Proceed { range: false };
+        return Evaluation::Proceed { range: false };
     }
     let date_of = |name| {
         fields
@@ -106,11 +106,11 @@ pub fn evaluate(method: Method, fields: &Fields<'_>, validators: &Validators) ->
     // Steps 1 and 2.
     if fields.has("if-match") {
         if !any_tag(fields, "if-match", |tag| validators.matches_strongly(tag)) {
-            return Decision::PreconditionFailed;
+            return Evaluation::PreconditionFailed;
         }
     } else if let Some(limit) = date_of("if-unmodified-since") {
         if validators.changed.is_some_and(|changed| changed > limit) {
-            return Decision::PreconditionFailed;
+            return Evaluation::PreconditionFailed;
         }
         is_this_version = validators.has_date(Some(limit));
     }
@@ -119,15 +119,15 @@ pub fn evaluate(method: Method, fields: &Fields<'_>, validators: &Validators) ->
         if any_tag(fields, "if-none-match", |tag| {
             validators.matches_weakly(tag)
         }) {
-            return Decision::NotModified;
+            return Evaluation::NotModified;
         }
     } else if validators.has_date(date_of("if-modified-since")) {
-        return Decision::NotModified;
+        return Evaluation::NotModified;
     }
     // Step 5. Range is defined for GET alone (RFC 9110, section 14.2). What holds for another version,
     // too, is no ground for a part.
     let range = method == Method::Get && fields.has("range") && is_this_version;
-    Decision::Proceed {
+    Evaluation::Proceed {
         range: range && if_range(fields, validators),
     }
 }

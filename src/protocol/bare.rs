@@ -12,7 +12,8 @@ use crate::http::request::{Guess, may_be_http};
 use crate::http::target::remove_dot_segments;
 use crate::limits::{EMPTY_NAME_GAP_SHARE, GUESSES_MAX, NAME_BYTES_MAX, NAME_GAP};
 use crate::protocol::{
-    Body, Brought, Moment, OpenFile, Outcome, Reply, Request, RequestEnd, Service, Told, Verdict,
+    Body, Brought, Decision, InputState, OpenFile, Outcome, Protocol, Reply, Request, RequestEnd,
+    Told,
 };
 use crate::root::{self, LookupError, Root};
 use crate::telemetry::Reason;
@@ -49,12 +50,12 @@ impl Bare {
     }
 
     /// Nothing but time can end this name; the bytes in hand are tried as they stand.
-    fn guess(&mut self, request: &Request<'_>) -> Verdict {
+    fn guess(&mut self, request: &Request<'_>) -> Decision {
         // What begins like a request line is left to its line feed: a browser's first segment must
         // not be taken for a name.
         let quiet = match (self.name_gap, may_be_http(request.bytes)) {
             (None, _) | (_, Guess::Maybe { whole_method: true }) => {
-                return Verdict::NeedMore {
+                return Decision::NeedMore {
                     guessed: false,
                     quiet: None,
                 };
@@ -68,7 +69,7 @@ impl Bare {
             (gap, _) => gap,
         };
         if request.guesses >= GUESSES_MAX || request.bytes.len() > NAME_BYTES_MAX {
-            return Verdict::NeedMore {
+            return Decision::NeedMore {
                 guessed: false,
                 quiet,
             };
@@ -80,11 +81,11 @@ impl Bare {
             RequestEnd::Guess,
         ) {
             // Perhaps a part of a name. A failure of ours will show again when the name is whole.
-            Verdict::Reply(Reply {
+            Decision::Reply(Reply {
                 outcome: Outcome::Refused(_),
                 ..
             })
-            | Verdict::Abandon(_) => Verdict::NeedMore {
+            | Decision::Abort(_) => Decision::NeedMore {
                 guessed: true,
                 quiet,
             },
@@ -127,22 +128,22 @@ impl Bare {
         name: &[u8],
         used: usize,
         ended_by: RequestEnd,
-    ) -> Verdict {
+    ) -> Decision {
         let (tried, found) = self.look_up(name, request.brought);
         let (body, outcome) = match found {
             Ok(file) => (Body::File(file), Outcome::Complete),
             Err(LookupError::Refused(why)) => (Body::empty(), Outcome::Refused(why)),
-            Err(LookupError::NoDescriptor) => return Verdict::Later,
+            Err(LookupError::NoDescriptor) => return Decision::WaitForFd,
             Err(LookupError::Cold | LookupError::Elsewhere(_)) => {
-                return Verdict::Errand(self.root.errand(&tried));
+                return Decision::Suspend(self.root.errand(&tried));
             }
             Err(LookupError::Failed(errno)) => {
                 log::warn!("\"{}\" can't be opened: {errno}", Excerpt::of_request(name));
-                return Verdict::Abandon(Reason::OpenFailed);
+                return Decision::Abort(Reason::OpenFailed);
             }
         };
         let subject = name[..name.len().min(NAME_BYTES_MAX)].into();
-        Verdict::Reply(Reply::bare(subject, body, outcome, used, ended_by))
+        Decision::Reply(Reply::bare(subject, body, outcome, used, ended_by))
     }
 }
 
@@ -155,7 +156,7 @@ pub(super) fn readings(name: &[u8]) -> impl Iterator<Item = Cow<'_, [u8]>> {
     iter::once(name).chain(selector).map(remove_dot_segments)
 }
 
-impl Service for Bare {
+impl Protocol for Bare {
     fn reopen(&mut self, helpers: &Helpers, told: Told) {
         self.root.reopen(helpers, told);
     }
@@ -168,7 +169,7 @@ impl Service for Bare {
         self.root.rest(now)
     }
 
-    fn judge(&mut self, request: &Request<'_>) -> Verdict {
+    fn judge(&mut self, request: &Request<'_>) -> Decision {
         let bytes = request.bytes;
         // A CR may stand between the longest name and its line feed.
         let line = &bytes[..bytes.len().min(NAME_BYTES_MAX + 2)];
@@ -183,13 +184,13 @@ impl Service for Bare {
         };
         match request.moment {
             _ if too_long => self.answer(request, bytes, bytes.len(), RequestEnd::Guess),
-            Moment::Arrived => Verdict::NeedMore {
+            InputState::Arrived => Decision::NeedMore {
                 guessed: false,
                 quiet: None,
             },
-            Moment::Drained => self.guess(request),
-            Moment::Quiet => self.answer(request, bytes, bytes.len(), RequestEnd::Guess),
-            Moment::Ended => self.answer(request, bytes, bytes.len(), RequestEnd::Eof),
+            InputState::WouldBlock => self.guess(request),
+            InputState::IdleTimeout => self.answer(request, bytes, bytes.len(), RequestEnd::Guess),
+            InputState::Ended => self.answer(request, bytes, bytes.len(), RequestEnd::Eof),
         }
     }
 }
@@ -213,7 +214,7 @@ mod tests {
     }
 
     /// The verdict in a word.
-    fn judge(bare: &mut Bare, bytes: &[u8], moment: Moment) -> &'static str {
+    fn judge(bare: &mut Bare, bytes: &[u8], moment: InputState) -> &'static str {
         match bare.judge(&Request {
             bytes,
             moment,
@@ -224,13 +225,13 @@ mod tests {
             brought: &[],
             reached: Reached::default(),
         }) {
-            Verdict::Reply(Reply {
+            Decision::Reply(Reply {
                 outcome: Outcome::Complete,
                 ..
             }) => "served",
-            Verdict::Reply(_) => "refused",
-            Verdict::NeedMore { quiet: None, .. } => "waits",
-            Verdict::NeedMore { quiet: Some(_), .. } => "waits for the gap",
+            Decision::Reply(_) => "refused",
+            Decision::NeedMore { quiet: None, .. } => "waits",
+            Decision::NeedMore { quiet: Some(_), .. } => "waits for the gap",
             other => panic!("{other:?}"),
         }
     }
@@ -251,9 +252,12 @@ mod tests {
             let name = path_of(len);
             for end in ["\n", "\r\n"] {
                 let line = format!("{name}{end}");
-                assert_eq!(judge(&mut bare, line.as_bytes(), Moment::Arrived), expected);
+                assert_eq!(
+                    judge(&mut bare, line.as_bytes(), InputState::Arrived),
+                    expected
+                );
             }
-            for moment in [Moment::Ended, Moment::Quiet] {
+            for moment in [InputState::Ended, InputState::IdleTimeout] {
                 assert_eq!(judge(&mut bare, name.as_bytes(), moment), expected, "{len}");
             }
         }
@@ -267,7 +271,7 @@ mod tests {
             judge(
                 &mut bare,
                 format!("{name}{end}").as_bytes(),
-                Moment::Drained,
+                InputState::WouldBlock,
             )
         };
         assert_eq!(verdict(""), "waits for the gap");
@@ -280,10 +284,10 @@ mod tests {
     #[test]
     fn only_one_cr_is_dropped_and_only_before_a_line_feed() {
         let (_folder, mut bare) = bare(&["a", "b\r"]);
-        assert_eq!(judge(&mut bare, b"a\r\n", Moment::Arrived), "served");
-        assert_eq!(judge(&mut bare, b"a\r", Moment::Ended), "refused");
-        assert_eq!(judge(&mut bare, b"b\r\r\n", Moment::Arrived), "served");
-        assert_eq!(judge(&mut bare, b"b\r\n", Moment::Arrived), "refused");
+        assert_eq!(judge(&mut bare, b"a\r\n", InputState::Arrived), "served");
+        assert_eq!(judge(&mut bare, b"a\r", InputState::Ended), "refused");
+        assert_eq!(judge(&mut bare, b"b\r\r\n", InputState::Arrived), "served");
+        assert_eq!(judge(&mut bare, b"b\r\n", InputState::Arrived), "refused");
     }
 
     #[test]
@@ -302,13 +306,13 @@ mod tests {
             (b"POSTER", "served"),
         ] {
             assert_eq!(
-                judge(&mut bare, bytes, Moment::Drained),
+                judge(&mut bare, bytes, InputState::WouldBlock),
                 expected,
                 "{bytes:?}"
             );
         }
-        assert_eq!(judge(&mut bare, b"GET x\n", Moment::Arrived), "served");
-        assert_eq!(judge(&mut bare, b"GET x", Moment::Ended), "served");
+        assert_eq!(judge(&mut bare, b"GET x\n", InputState::Arrived), "served");
+        assert_eq!(judge(&mut bare, b"GET x", InputState::Ended), "served");
     }
 
     #[test]
@@ -318,7 +322,7 @@ mod tests {
             let bytes = b"name";
             match bare.judge(&Request {
                 bytes,
-                moment: Moment::Drained,
+                moment: InputState::WouldBlock,
                 guesses,
                 is_later: false,
                 draining: false,
@@ -326,8 +330,8 @@ mod tests {
                 brought: &[],
                 reached: Reached::default(),
             }) {
-                Verdict::Reply(_) => true,
-                Verdict::NeedMore {
+                Decision::Reply(_) => true,
+                Decision::NeedMore {
                     guessed: false,
                     quiet: Some(GAP),
                 } => false,
@@ -336,6 +340,6 @@ mod tests {
         };
         assert!(guess(GUESSES_MAX - 1));
         assert!(!guess(GUESSES_MAX));
-        assert_eq!(judge(&mut bare, b"name", Moment::Quiet), "served");
+        assert_eq!(judge(&mut bare, b"name", InputState::IdleTimeout), "served");
     }
 }

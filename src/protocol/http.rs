@@ -25,12 +25,12 @@ use crate::http::request::{
     may_be_http, parse,
 };
 use crate::http::target::{self, Target};
-use crate::http::validators::{Decision, Validators, evaluate};
+use crate::http::validators::{Evaluation, Validators, evaluate};
 use crate::limits::{HTTP_BODY_GAP, HTTP_SHORT_BODY_BYTES_MAX, LIST_RETRY_SECONDS, NAME_BYTES_MAX};
 use crate::protocol::bare::{Bare, readings};
 use crate::protocol::{
-    Body, Brought, Exchange, Moment, OpenFile, Outcome, Part, Reply, Request, RequestEnd, Service,
-    Then, Told, Verdict,
+    Body, Brought, Decision, Exchange, InputState, OpenFile, Outcome, Part, Protocol, Reply,
+    Request, RequestEnd, Then, Told,
 };
 use crate::root::listing::Folders;
 use crate::root::{self, Found, LookupError, Root};
@@ -159,9 +159,9 @@ impl Http {
     }
 
     /// A folder's menu for a Gopher client, where the bare protocol alone would refuse it.
-    fn name(&mut self, request: &Request<'_>) -> Verdict {
+    fn name(&mut self, request: &Request<'_>) -> Decision {
         let reply = match self.bare.judge(request) {
-            Verdict::Reply(
+            Decision::Reply(
                 reply @ Reply {
                     outcome: Outcome::Refused(root::NOT_REGULAR | root::EMPTY_NAME),
                     ..
@@ -170,33 +170,33 @@ impl Http {
             verdict => return verdict,
         };
         let Some(folders) = &mut self.folders else {
-            return Verdict::Reply(reply);
+            return Decision::Reply(reply);
         };
         let name = match folder(&mut self.bare, &reply.subject, request.brought) {
             (name, Ok(())) => name,
             (name, Err(LookupError::Cold | LookupError::Elsewhere(_))) => {
-                return Verdict::Errand(self.bare.root().errand(&name));
+                return Decision::Suspend(self.bare.root().errand(&name));
             }
-            (_, Err(_)) => return Verdict::Reply(reply),
+            (_, Err(_)) => return Decision::Reply(reply),
         };
         // Gopher+ asks so for information on all items, and one of its clients takes nothing else.
         let plus = reply.subject.strip_prefix(&*name);
         let plus = plus.is_some_and(|rest| rest.starts_with(b"\t$"));
         match folders.menu(self.bare.root(), &name, plus, request) {
-            Err(errand) => Verdict::Errand(errand),
-            Ok(Ok(list)) => Verdict::Reply(Reply {
+            Err(errand) => Decision::Suspend(errand),
+            Ok(Ok(list)) => Decision::Reply(Reply {
                 body: Body::List(list),
                 outcome: Outcome::Complete,
                 ..reply
             }),
-            Ok(Err(ListError::Failed(LookupError::NoDescriptor))) => Verdict::Later,
-            Ok(Err(ListError::NoMemory)) => Verdict::Abandon(Reason::OpenFailed),
-            Ok(Err(ListError::Failed(_))) => Verdict::Reply(reply),
+            Ok(Err(ListError::Failed(LookupError::NoDescriptor))) => Decision::WaitForFd,
+            Ok(Err(ListError::NoMemory)) => Decision::Abort(Reason::OpenFailed),
+            Ok(Err(ListError::Failed(_))) => Decision::Reply(reply),
         }
     }
 
     /// HTTP/0.9: a method, a path, and the file's bytes.
-    fn simple(&mut self, request: &Request<'_>, path: &[u8]) -> Verdict {
+    fn simple(&mut self, request: &Request<'_>, path: &[u8]) -> Decision {
         let Some(name) = target::decode(path) else {
             return self.bare.judge(request);
         };
@@ -207,10 +207,10 @@ impl Http {
     }
 
     /// A request with a head.
-    fn message(&mut self, request: &Request<'_>) -> Verdict {
+    fn message(&mut self, request: &Request<'_>) -> Decision {
         let now = self.clock.at(SystemTime::now());
         match parse(request.bytes) {
-            Parsed::Partial => Verdict::NeedMore {
+            Parsed::Partial => Decision::NeedMore {
                 guessed: false,
                 quiet: None,
             },
@@ -220,7 +220,7 @@ impl Http {
                 request: message,
             } => {
                 if must_wait_for_body(request, used, &message) {
-                    return Verdict::NeedMore {
+                    return Decision::NeedMore {
                         guessed: false,
                         quiet: Some(HTTP_BODY_GAP),
                     };
@@ -238,14 +238,14 @@ impl Http {
     }
 
     /// An answer to what is no request. Where the next one would begin isn't known.
-    fn refuse(&self, request: &Request<'_>, problem: Problem, now: Now) -> Verdict {
+    fn refuse(&self, request: &Request<'_>, problem: Problem, now: Now) -> Decision {
         let answer =
             Answer::error(problem.status(), why(problem), now).readable(|| false, b"", None);
         let bytes = request.bytes.trim_ascii_start();
         let line = bytes.split(|&byte| byte == b'\n').next();
         let line = line.unwrap_or_default().trim_ascii_end();
         let head = answer.head.connection(Version::Http11, false).finish();
-        Verdict::Reply(Reply {
+        Decision::Reply(Reply {
             subject: cut(line),
             head,
             // Whatever else it is, to HEAD no body is sent (RFC 9110, section 9.3.2).
@@ -273,7 +273,7 @@ impl Http {
         message: &Message<'_>,
         used: usize,
         answer: Answer,
-    ) -> Verdict {
+    ) -> Decision {
         // A short body is skipped. Where a longer one ends nobody will see: the connection does.
         let (used, has_body) = match short_body_end(used, message) {
             Some(end) if end <= request.bytes.len() => (end, false),
@@ -285,7 +285,7 @@ impl Http {
         let answer = answer.readable(accepts_html, message.target.path(), self.index.as_deref());
         let head = answer.head.connection(message.version, keep_alive).finish();
         let field = |name| message.fields.first(name).map(cut);
-        Verdict::Reply(Reply {
+        Decision::Reply(Reply {
             subject: cut(message.line),
             head,
             body: match message.method {
@@ -319,7 +319,7 @@ impl Http {
         message: &Message<'_>,
         brought: &[Brought],
         now: Now,
-    ) -> Result<Answer, Verdict> {
+    ) -> Result<Answer, Decision> {
         if message.method == Method::Options {
             let head = Head::new(StatusCode::NO_CONTENT, now).allow();
             return Ok(Answer::new(StatusCode::NO_CONTENT, head, Body::empty()));
@@ -360,7 +360,7 @@ impl Http {
         message: &Message<'_>,
         brought: &[Brought],
         now: Now,
-    ) -> Result<Answer, Verdict> {
+    ) -> Result<Answer, Decision> {
         let name = &*folder.bytes;
         match self.index(name, brought) {
             Index::File(index, file) => return Ok(self.file(&file, &index, message, now)),
@@ -384,7 +384,7 @@ impl Http {
         let style = ListingStyle::new(query, message.fields.all("accept"));
         let format = style.format.clone();
         match folders.list(self.bare.root(), name, style, brought) {
-            Err(errand) => Err(Verdict::Errand(errand)),
+            Err(errand) => Err(Decision::Suspend(errand)),
             Ok(Ok(list)) => {
                 let status = StatusCode::OK;
                 let head = Head::new(status, now)
@@ -421,12 +421,12 @@ impl Http {
     }
 
     /// To the client all refusals are the same: there is no such file.
-    fn failed(&self, error: LookupError, name: &[u8], now: Now) -> Result<Answer, Verdict> {
+    fn failed(&self, error: LookupError, name: &[u8], now: Now) -> Result<Answer, Decision> {
         match error {
             LookupError::Refused(why) => Ok(Answer::error(StatusCode::NOT_FOUND, why, now)),
-            LookupError::NoDescriptor => Err(Verdict::Later),
+            LookupError::NoDescriptor => Err(Decision::WaitForFd),
             LookupError::Cold | LookupError::Elsewhere(_) => {
-                Err(Verdict::Errand(self.bare.root().errand(name)))
+                Err(Decision::Suspend(self.bare.root().errand(name)))
             }
             LookupError::Failed(errno) => {
                 log::warn!("\"{}\" can't be opened: {errno}", Excerpt::of_request(name));
@@ -446,16 +446,16 @@ impl Http {
         let length = file.length();
         let content_type = self.types.of(name);
         let wants_range = match evaluate(message.method, &message.fields, &validators) {
-            Decision::NotModified => {
+            Evaluation::NotModified => {
                 let status = StatusCode::NOT_MODIFIED;
                 let head = Head::new(status, now).validators(&validators);
                 return Answer::new(status, head, Body::empty());
             }
-            Decision::PreconditionFailed => {
+            Evaluation::PreconditionFailed => {
                 let status = StatusCode::PRECONDITION_FAILED;
                 return Answer::error(status, "a condition does not hold", now);
             }
-            Decision::Proceed { range } => range && message.method == Method::Get,
+            Evaluation::Proceed { range } => range && message.method == Method::Get,
         };
         let range = message.fields.only("range").filter(|_| wants_range);
         let partial = |content_type: &str, length| {
@@ -504,7 +504,7 @@ impl Http {
     }
 }
 
-impl Service for Http {
+impl Protocol for Http {
     fn reopen(&mut self, helpers: &Helpers, told: Told) {
         self.bare.reopen(helpers, told);
     }
@@ -517,7 +517,7 @@ impl Service for Http {
         self.bare.rest(now)
     }
 
-    fn judge(&mut self, request: &Request<'_>) -> Verdict {
+    fn judge(&mut self, request: &Request<'_>) -> Decision {
         if request.is_later {
             return self.message(request);
         }
@@ -528,14 +528,16 @@ impl Service for Http {
             Guess::Http => self.message(request),
             Guess::Simple(path) => self.simple(request, path),
             // It may be long before its line ends, longer than a name.
-            Guess::Maybe { whole_method: true } if request.moment != Moment::Ended => {
-                Verdict::NeedMore {
+            Guess::Maybe { whole_method: true } if request.moment != InputState::Ended => {
+                Decision::NeedMore {
                     guessed: false,
                     quiet: None,
                 }
             }
-            Guess::Empty if !matches!(request.moment, Moment::Quiet | Moment::Ended) => {
-                Verdict::NeedMore {
+            Guess::Empty
+                if !matches!(request.moment, InputState::IdleTimeout | InputState::Ended) =>
+            {
+                Decision::NeedMore {
                     guessed: false,
                     quiet: Some(self.bare.empty_name_gap()),
                 }
@@ -560,7 +562,7 @@ fn short_body_end(used: usize, message: &Message<'_>) -> Option<usize> {
 fn must_wait_for_body(request: &Request<'_>, used: usize, message: &Message<'_>) -> bool {
     let end = short_body_end(used, message);
     let is_missing = end.is_some_and(|end| request.bytes.len() < end);
-    is_missing && !matches!(request.moment, Moment::Quiet | Moment::Ended)
+    is_missing && !matches!(request.moment, InputState::IdleTimeout | InputState::Ended)
 }
 
 /// How a TLS record of a handshake begins: its type, and the major version that all have (RFC 8446,
@@ -569,8 +571,8 @@ fn must_wait_for_body(request: &Request<'_>, used: usize, message: &Message<'_>)
 const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
 
 /// Whoever says hello in TLS sees the end at once, and the log says why.
-fn refuse_tls(request: &Request<'_>) -> Verdict {
-    Verdict::Reply(Reply::bare(
+fn refuse_tls(request: &Request<'_>) -> Decision {
+    Decision::Reply(Reply::bare(
         Box::default(),
         Body::empty(),
         Outcome::Refused("a TLS client"),

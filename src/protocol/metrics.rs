@@ -7,7 +7,7 @@ use ::http::StatusCode;
 use crate::http::head::{Head, TEXT};
 use crate::http::request::Version;
 use crate::limits::{METRICS_HEAD_BYTES_MAX, METRICS_HEADERS_MAX};
-use crate::protocol::{Body, Outcome, Reply, Request, RequestEnd, Service, Then, Verdict};
+use crate::protocol::{Body, Decision, Outcome, Protocol, Reply, Request, RequestEnd, Then};
 use crate::telemetry::exposition::CONTENT_TYPE;
 
 /// Answers `GET /metrics` with a page that is made when it is asked for, and `GET /healthz` by
@@ -58,8 +58,8 @@ impl<F: FnMut() -> String> Metrics<F> {
     }
 }
 
-impl<F: FnMut() -> String> Service for Metrics<F> {
-    fn judge(&mut self, request: &Request<'_>) -> Verdict {
+impl<F: FnMut() -> String> Protocol for Metrics<F> {
+    fn judge(&mut self, request: &Request<'_>) -> Decision {
         let mut fields = [httparse::EMPTY_HEADER; METRICS_HEADERS_MAX];
         let mut head = httparse::Request::new(&mut fields);
         let parsed = head.parse(request.bytes);
@@ -75,7 +75,7 @@ impl<F: FnMut() -> String> Service for Metrics<F> {
                 (answer, used, ended_by)
             }
             (Ok(_), ..) if !is_too_long => {
-                return Verdict::NeedMore {
+                return Decision::NeedMore {
                     guessed: false,
                     quiet: None,
                 };
@@ -99,7 +99,7 @@ impl<F: FnMut() -> String> Service for Metrics<F> {
             head = head.field("Allow", "GET, HEAD");
         }
         let head = head.connection(Version::Http11, false).finish();
-        Verdict::Reply(Reply {
+        Decision::Reply(Reply {
             subject: Box::default(),
             head,
             body: match is_head {
@@ -119,14 +119,14 @@ impl<F: FnMut() -> String> Service for Metrics<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Moment, Reached};
+    use crate::protocol::{InputState, Reached};
 
     /// Head and body, or None while there is none.
     fn ask(bytes: &[u8], draining: bool) -> Option<(String, Vec<u8>)> {
         let mut metrics = Metrics::new(|| "the page".to_owned());
         match metrics.judge(&Request {
             bytes,
-            moment: Moment::Arrived,
+            moment: InputState::Arrived,
             guesses: 0,
             is_later: false,
             draining,
@@ -134,13 +134,13 @@ mod tests {
             brought: &[],
             reached: Reached::default(),
         }) {
-            Verdict::Reply(Reply {
+            Decision::Reply(Reply {
                 head,
                 body: Body::Bytes(body),
                 then: Then::Close,
                 ..
             }) => Some((String::from_utf8(head).unwrap(), body.to_vec())),
-            Verdict::NeedMore { .. } => None,
+            Decision::NeedMore { .. } => None,
             other => panic!("{other:?}"),
         }
     }

@@ -7,7 +7,7 @@ use encoding_rs::Encoding;
 
 use crate::escape::EscapedText;
 use crate::limits::{GUESSES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX};
-use crate::protocol::{Body, Moment, Outcome, Reply, Request, RequestEnd, Service, Verdict};
+use crate::protocol::{Body, Decision, InputState, Outcome, Protocol, Reply, Request, RequestEnd};
 use crate::telemetry::log_writer::Outlet;
 
 /// Prints each client's text and answers `thank you !`.
@@ -49,30 +49,30 @@ impl Thanks {
     }
 }
 
-impl Service for Thanks {
-    fn judge(&mut self, request: &Request<'_>) -> Verdict {
+impl Protocol for Thanks {
+    fn judge(&mut self, request: &Request<'_>) -> Decision {
         let used = request.bytes.len().min(TEXT_BYTES_MAX);
         let may_grow = used < TEXT_BYTES_MAX;
-        let waits = |guessed, quiet| Verdict::NeedMore { guessed, quiet };
+        let waits = |guessed, quiet| Decision::NeedMore { guessed, quiet };
         match request.moment {
-            Moment::Arrived if may_grow => return waits(false, None),
+            InputState::Arrived if may_grow => return waits(false, None),
             // Every look at a text that is still cut costs as much as the whole.
-            Moment::Drained if may_grow && request.guesses >= GUESSES_MAX => {
+            InputState::WouldBlock if may_grow && request.guesses >= GUESSES_MAX => {
                 return waits(false, Some(self.gap));
             }
             _ => {}
         }
         let (text, is_cut) = decode(self.encoding, &request.bytes[..used]);
-        if request.moment == Moment::Drained && is_cut && may_grow {
+        if request.moment == InputState::WouldBlock && is_cut && may_grow {
             return waits(true, Some(self.gap));
         }
         let ended_by = match request.moment {
-            Moment::Ended => RequestEnd::Eof,
+            InputState::Ended => RequestEnd::Eof,
             _ => RequestEnd::Guess,
         };
         let (body, outcome) = self.thank(&text);
         let subject = text.as_bytes()[..text.floor_char_boundary(NAME_BYTES_MAX)].into();
-        Verdict::Reply(Reply::bare(subject, body, outcome, used, ended_by))
+        Decision::Reply(Reply::bare(subject, body, outcome, used, ended_by))
     }
 }
 
@@ -95,7 +95,7 @@ mod tests {
     use crate::protocol::Reached;
     use encoding_rs::GBK;
 
-    fn judge(bytes: &[u8], moment: Moment) -> Verdict {
+    fn judge(bytes: &[u8], moment: InputState) -> Decision {
         let output = Outlet::new(std::io::sink()).unwrap();
         let request = Request {
             bytes,
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_drained_read_is_a_text() {
         let (bytes, _, _) = GBK.encode("你好");
-        let Verdict::Reply(reply) = judge(&bytes, Moment::Drained) else {
+        let Decision::Reply(reply) = judge(&bytes, InputState::WouldBlock) else {
             panic!("a reply")
         };
         assert_eq!(&*reply.subject, "你好".as_bytes());
@@ -129,10 +129,10 @@ mod tests {
         let cut = &bytes[..3];
         let waits = Some(Duration::from_secs(1));
         assert!(
-            matches!(judge(cut, Moment::Drained), Verdict::NeedMore { quiet, .. } if quiet == waits)
+            matches!(judge(cut, InputState::WouldBlock), Decision::NeedMore { quiet, .. } if quiet == waits)
         );
-        for moment in [Moment::Quiet, Moment::Ended] {
-            let Verdict::Reply(reply) = judge(cut, moment) else {
+        for moment in [InputState::IdleTimeout, InputState::Ended] {
+            let Decision::Reply(reply) = judge(cut, moment) else {
                 panic!("a reply")
             };
             assert_eq!(&*reply.subject, "你\u{fffd}".as_bytes());
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn a_text_has_a_limit() {
         let long = vec![b'a'; TEXT_BYTES_MAX + 5];
-        let Verdict::Reply(reply) = judge(&long, Moment::Arrived) else {
+        let Decision::Reply(reply) = judge(&long, InputState::Arrived) else {
             panic!("a reply")
         };
         assert_eq!(reply.used, TEXT_BYTES_MAX);
@@ -155,7 +155,7 @@ mod tests {
         let mut judge = |bytes, guesses| {
             thanks.judge(&Request {
                 bytes,
-                moment: Moment::Drained,
+                moment: InputState::WouldBlock,
                 guesses,
                 is_later: false,
                 draining: false,
@@ -166,13 +166,13 @@ mod tests {
         };
         assert!(matches!(
             judge(b"\xc4", 0),
-            Verdict::NeedMore { guessed: true, .. }
+            Decision::NeedMore { guessed: true, .. }
         ));
         assert!(matches!(
             judge(b"whole", GUESSES_MAX - 1),
-            Verdict::Reply(_)
+            Decision::Reply(_)
         ));
-        let Verdict::NeedMore {
+        let Decision::NeedMore {
             guessed: false,
             quiet,
         } = judge(b"whole", GUESSES_MAX)
@@ -188,7 +188,7 @@ mod tests {
         let mut thanks = Thanks::new(GBK, Duration::from_secs(1), true, output);
         let request = Request {
             bytes: b"hi",
-            moment: Moment::Drained,
+            moment: InputState::WouldBlock,
             guesses: 0,
             is_later: false,
             draining: false,
@@ -197,7 +197,7 @@ mod tests {
             reached: Reached::default(),
         };
         let outcomes = [(); 2].map(|()| match thanks.judge(&request) {
-            Verdict::Reply(reply) => reply.outcome,
+            Decision::Reply(reply) => reply.outcome,
             other => panic!("{other:?}"),
         });
         assert_eq!(outcomes[0], Outcome::Complete);
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn what_is_no_gbk_is_replaced() {
-        let Verdict::Reply(reply) = judge(b"a\xff\xffb", Moment::Drained) else {
+        let Decision::Reply(reply) = judge(b"a\xff\xffb", InputState::WouldBlock) else {
             panic!("reply")
         };
         assert_eq!(&*reply.subject, "a\u{fffd}\u{fffd}b".as_bytes());

@@ -234,7 +234,7 @@ pub(super) fn log_delivery(peer: Peer, delivery: &Response, took: Duration, end:
 mod tests {
     use super::*;
     use crate::limits::REQUEST_TIMEOUT;
-    use crate::protocol::{Request, Service, Verdict};
+    use crate::protocol::{Decision, Protocol, Request};
     use crate::testing::{Bench, READABLE, Read, Scripted, WRITABLE};
 
     /// Release only: mio's sockets are larger in debug builds.
@@ -247,9 +247,9 @@ mod tests {
     /// Wants more, whatever comes.
     struct Insatiable;
 
-    impl Service for Insatiable {
-        fn judge(&mut self, _: &Request<'_>) -> Verdict {
-            Verdict::NeedMore {
+    impl Protocol for Insatiable {
+        fn judge(&mut self, _: &Request<'_>) -> Decision {
+            Decision::NeedMore {
                 guessed: false,
                 quiet: None,
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::REOPENED;
 use crate::file::thread_pool::{Pool, Ticket};
 use crate::file::{Errand, Fetched, ListTask, Mount, Reach};
-use crate::protocol::Service;
+use crate::protocol::Protocol;
 use crate::reactor::{LoopHandle, Remote, SourceId, Token};
 
 /// The errands of one loop's connections.
@@ -110,7 +110,7 @@ impl Errands {
     }
 
     /// Has a service open anew what it serves, and the loop called for it when that is done.
-    pub(super) fn reopen(&self, service: &mut impl Service) {
+    pub(super) fn reopen(&self, service: &mut impl Protocol) {
         let remote = self.remote.clone();
         let told = move || notify(&remote, REOPENED);
         service.reopen(self.pool.reopeners(), Box::new(told));

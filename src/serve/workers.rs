@@ -13,7 +13,7 @@ use super::{OTHER_ENDED, STOP_NOW, Server};
 use crate::cli::Exit;
 use crate::conn::Stage;
 use crate::failure::{Failure, panic_message};
-use crate::protocol::Service;
+use crate::protocol::Protocol;
 use crate::reactor::{Ending, Remote, SourceId};
 use crate::telemetry::{Stats, add_each};
 
@@ -154,7 +154,7 @@ impl<'scope> Others<'scope> {
         makers: Vec<M>,
     ) -> Result<Self, Failure>
     where
-        S: Service,
+        S: Protocol,
         M: FnOnce() -> Result<Server<S>, Failure> + Send + 'scope,
     {
         if makers.is_empty() {
@@ -208,7 +208,7 @@ impl<'scope> Others<'scope> {
 }
 
 /// Makes a loop and runs it in the place that it gets, if it gets one.
-fn work<S: Service>(
+fn work<S: Protocol>(
     make: impl FnOnce() -> Result<Server<S>, Failure>,
     made: &Sender<Result<Remote, Failure>>,
     place: &Receiver<Place>,
@@ -225,7 +225,7 @@ fn work<S: Service>(
     Some(server.run_in_place())
 }
 
-impl<S: Service> Server<S> {
+impl<S: Protocol> Server<S> {
     /// Runs the loop to its end, whatever that is, and tells the others.
     fn run_in_place(&mut self) -> Ended {
         // After a panic nothing of the loop is used but its counters, which are whole at any time.
@@ -275,7 +275,7 @@ mod tests {
     use super::*;
     use crate::conn::Timeouts;
     use crate::limits::MIN_RATE_BYTES;
-    use crate::protocol::{Body, Outcome, Reply, Request, RequestEnd, Verdict};
+    use crate::protocol::{Body, Decision, Outcome, Reply, Request, RequestEnd};
     use crate::serve::{STOP, listeners};
     use crate::telemetry::log_writer::Outlet;
 
@@ -285,18 +285,18 @@ mod tests {
     /// Answers a line, unless it has it panic.
     struct Fragile;
 
-    impl Service for Fragile {
-        fn judge(&mut self, request: &Request<'_>) -> Verdict {
+    impl Protocol for Fragile {
+        fn judge(&mut self, request: &Request<'_>) -> Decision {
             assert!(request.bytes != b"panic\n", "as it was told");
             if !request.bytes.ends_with(b"\n") {
-                return Verdict::NeedMore {
+                return Decision::NeedMore {
                     guessed: false,
                     quiet: None,
                 };
             }
             let (body, used) = (Body::Bytes(b"fine".as_slice().into()), request.bytes.len());
             let end = RequestEnd::LineFeed;
-            Verdict::Reply(Reply::bare(
+            Decision::Reply(Reply::bare(
                 Box::default(),
                 body,
                 Outcome::Complete,

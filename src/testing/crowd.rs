@@ -9,7 +9,7 @@ use slab::Slab;
 use super::{Read, Scripted, Turning as _};
 use crate::conn::{Stage, StepIo, Timeouts};
 use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, STALL_TIMEOUT};
-use crate::protocol::{Request, Service, Verdict};
+use crate::protocol::{Decision, Protocol, Request};
 use crate::reactor::conn_slab::{Run, Slot};
 use crate::reactor::event::{Action, Event, StepContext};
 use crate::reactor::reclaim::Link;
@@ -33,8 +33,8 @@ struct Nobody(#[allow(dead_code, reason = "it takes room")] NonZeroU32);
 /// Hears nothing, so nobody asks it.
 struct Deaf;
 
-impl Service for Deaf {
-    fn judge(&mut self, _: &Request<'_>) -> Verdict {
+impl Protocol for Deaf {
+    fn judge(&mut self, _: &Request<'_>) -> Decision {
         unreachable!("not a byte has come")
     }
 }

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt as _;
 use super::{Bench, Turning, must_wait, read_unless_cold};
 use crate::conn::transport::{SendFileError, Transport};
 use crate::file::{DiskFile, Ends, ReadError};
-use crate::protocol::Service;
+use crate::protocol::Protocol;
 use crate::reactor::event::{Action, Event, Readiness};
 
 /// Decisions of a schedule: enumerated one after the other, or taken from given bytes.
@@ -280,7 +280,7 @@ impl Transport for Wire {
     }
 }
 
-impl<S: Service> Bench<Wire, S> {
+impl<S: Protocol> Bench<Wire, S> {
     /// Steps until the connection ends, as the loop would: edges while there are any, then time.
     pub fn run(&mut self) -> Action {
         let mut next = self.step(Event::Start);

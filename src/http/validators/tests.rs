@@ -77,7 +77,7 @@ fn last_modified_is_a_date_that_http_can_write_and_not_in_the_future() {
 }
 
 /// Evaluates field lines, in which TAG stands for the file's tag.
-fn decide(method: Method, lines: &[(&str, &str)], validators: &Validators) -> Decision {
+fn decide(method: Method, lines: &[(&str, &str)], validators: &Validators) -> Evaluation {
     let lines: Vec<_> = lines
         .iter()
         .map(|&(name, value)| (name, value.replace("TAG", &tag())))
@@ -88,9 +88,9 @@ fn decide(method: Method, lines: &[(&str, &str)], validators: &Validators) -> De
     evaluate(method, &lines.collect(), validators)
 }
 
-const GO: Decision = Decision::Proceed { range: false };
-const PART: Decision = Decision::Proceed { range: true };
-use Decision::{NotModified, PreconditionFailed};
+const GO: Evaluation = Evaluation::Proceed { range: false };
+const PART: Evaluation = Evaluation::Proceed { range: true };
+use Evaluation::{NotModified, PreconditionFailed};
 
 /// RFC 9110, section 13.1, field by field, for a file with both validators and for one that is too
 /// young for any.
@@ -179,7 +179,7 @@ fn the_order_of_conditions() {
     let (hit, miss) = ("\"TAG\"", "\"x\"");
     let part = ("Range", "bytes=0-1");
     #[rustfmt::skip]
-    let cases: &[(&[(&str, &str)], Decision)] = &[
+    let cases: &[(&[(&str, &str)], Evaluation)] = &[
         (&[], GO),
         // 1: If-Match decides, If-Unmodified-Since doesn't.
         (&[("If-Match", hit), ("If-Unmodified-Since", BEFORE)], GO),

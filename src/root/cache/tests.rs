@@ -254,7 +254,7 @@ fn a_name_with_a_link_on_the_way_is_looked_up_each_time() {
 
 /// The moment of a change, beside those between two look-ups.
 #[derive(Clone, Copy, Debug)]
-enum Moment {
+enum InputState {
     /// While the thread watches, or before.
     Unsettled,
     /// The thread has watched the name, and the loop doesn't know.
@@ -267,7 +267,7 @@ enum Moment {
 
 #[test]
 fn a_change_while_a_name_is_being_watched_shows_at_once() {
-    use Moment::{Noted, Unsettled, Watched, WatchedAndSeen};
+    use InputState::{Noted, Unsettled, Watched, WatchedAndSeen};
     for moment in [Unsettled, Watched, WatchedAndSeen, Noted] {
         for (how, change) in CHANGES {
             let at = tempfile::tempdir().unwrap();
