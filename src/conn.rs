@@ -21,7 +21,7 @@ use http::StatusCode;
 
 use crate::conn::transport::Transport;
 use crate::escape::Excerpt;
-use crate::file::{Errand, Fetched};
+use crate::file::{DiskTask, Fetched};
 use crate::limits::{REPLIES_PER_STEP_MAX, SUSPENDED_LOOK};
 use crate::protocol::{Exchange, Outcome, Protocol};
 use crate::reactor::event::{Action, Event, Reclaimable, StepContext};
@@ -68,7 +68,7 @@ pub struct StepIo<'a, 't, T, S> {
     /// Takes what became of replies after which the connection goes on.
     pub delivered: &'a mut Vec<Response>,
     /// Takes what a helper shall do. The connection is parked until it has what that brings.
-    pub errand: &'a mut Option<Errand>,
+    pub errand: &'a mut Option<DiskTask>,
     /// What the connection's last errand has brought, if it has.
     pub fetched: Option<Fetched>,
 }

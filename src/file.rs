@@ -21,23 +21,23 @@ use rustix::io::ReadWriteFlags;
 use crate::limits::{COLD_BLOCK_BYTES, FETCHED_BYTES_MAX};
 
 pub use budget::{Budget, Lease};
-pub use fs_class::{Kinds, Place};
+pub use fs_class::{FsClasses, Place};
 pub use list::{List, ListError, ListMemory, ListTask, Listed, Reservation};
-pub use task::{Errand, Fetched, Mount, Opened, Portion, Reach, Read};
+pub use task::{Chunk, DiskTask, Fetched, Mount, Opened, Reach, Read};
 
-use thread_pool::Helpers;
+use thread_pool::ThreadPool;
 
 /// What reading from a file system may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FsClass {
     /// It is in memory: nothing ever waits.
-    Memory,
+    InMemory,
     /// It can be asked whether a read would wait (preadv2 with RWF_NOWAIT).
-    Probe,
+    Nowait,
     /// It is on this machine and can't be asked. What was read once is taken for read.
-    Once,
+    ReadOnce,
     /// Over a network, by another process (FUSE), or unknown: anything may wait, the close too.
-    Foreign,
+    Remote,
 }
 
 /// An open file, and what reading it may cost.
@@ -45,11 +45,11 @@ pub enum Kind {
 pub struct DiskFile {
     /// Only the drop takes it.
     file: Option<Arc<File>>,
-    kind: Kind,
-    /// Of [`Kind::Once`]: what was read.
+    kind: FsClass,
+    /// Of [`FsClass::ReadOnce`]: what was read.
     seen: RefCell<Seen>,
     /// Who closes it, if the loop must not.
-    closer: Option<Helpers>,
+    closer: Option<ThreadPool>,
     /// Its descriptor's part of those that files may have.
     lease: OnceCell<Lease>,
     /// Which mount it is on, if that may not answer.
@@ -67,7 +67,7 @@ pub enum ReadError {
 
 /// What the loop wants to do with bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
+pub enum ReadMode {
     /// Copy them.
     Copy,
     /// Let sendfile send them.
@@ -76,7 +76,7 @@ pub enum Use {
 
 /// Which pages of a range are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ends {
+pub enum Probe {
     /// The last one.
     Last,
     /// The first one, too.
@@ -86,7 +86,7 @@ pub enum Ends {
 impl DiskFile {
     /// Takes an open file.
     #[must_use]
-    pub fn new(file: File, kind: Kind) -> Self {
+    pub fn new(file: File, kind: FsClass) -> Self {
         Self {
             file: Some(Arc::new(file)),
             kind,
@@ -105,7 +105,7 @@ impl DiskFile {
 
     /// What reading it may cost.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> FsClass {
         self.kind
     }
 
@@ -125,8 +125,8 @@ impl DiskFile {
     }
 
     /// Lets helpers close it, if the close may wait.
-    pub(crate) fn close_by(&mut self, helpers: &Helpers, mount: Mount) {
-        if self.kind == Kind::Foreign {
+    pub(crate) fn close_by(&mut self, helpers: &ThreadPool, mount: Mount) {
+        if self.kind == FsClass::Remote {
             (self.closer, self.mount) = (Some(helpers.clone()), mount);
         }
     }
@@ -135,13 +135,15 @@ impl DiskFile {
     /// asked, the last page is: the kernel reads in order, so those before it came earlier. `ends`
     /// asks for the first one, too: it tells a file of which somebody wanted the end alone.
     #[must_use]
-    pub fn is_cold(&self, start: u64, count: usize, ends: Ends) -> bool {
+    pub fn is_cold(&self, start: u64, count: usize, ends: Probe) -> bool {
         let last = start + (count as u64).saturating_sub(1);
         match self.kind {
-            Kind::Memory => false,
-            Kind::Probe => !self.is_there(last) || (ends == Ends::Both && !self.is_there(start)),
-            Kind::Once => !self.seen.borrow().covers(start..last + 1),
-            Kind::Foreign => true,
+            FsClass::InMemory => false,
+            FsClass::Nowait => {
+                !self.is_there(last) || (ends == Probe::Both && !self.is_there(start))
+            }
+            FsClass::ReadOnce => !self.seen.borrow().covers(start..last + 1),
+            FsClass::Remote => true,
         }
     }
 
@@ -156,13 +158,13 @@ impl DiskFile {
     /// It would have to wait, or it failed.
     pub fn read(&self, buf: &mut [u8], at: u64) -> Result<usize, ReadError> {
         match self.kind {
-            Kind::Probe => match read_if_there(self.file(), buf, at) {
+            FsClass::Nowait => match read_if_there(self.file(), buf, at) {
                 Ok(count) if count == buf.len() => Ok(count),
                 // A helper tells the rest's reason: a page that isn't there, the file's end, or a
                 // failure.
                 _ => Err(ReadError::Cold),
             },
-            _ if self.is_cold(at, buf.len(), Ends::Last) => Err(ReadError::Cold),
+            _ if self.is_cold(at, buf.len(), Probe::Last) => Err(ReadError::Cold),
             _ => self.read_anyhow(buf, at),
         }
     }
@@ -184,7 +186,7 @@ impl DiskFile {
     /// needed beyond `end`. It reads `most`, a multiple of [`COLD_BLOCK_BYTES`], and as much ahead. Where the loop can't know that they will be in memory when it wants to
     /// copy them, they are handed over.
     #[must_use]
-    pub fn errand(&self, start: u64, end: u64, most: u64, usage: Use) -> Read {
+    pub fn errand(&self, start: u64, end: u64, most: u64, usage: ReadMode) -> Read {
         let block = COLD_BLOCK_BYTES;
         // From the next block on that was not read yet, whole ones: they are read once.
         let first = || {
@@ -195,11 +197,11 @@ impl DiskFile {
             first..first + most
         };
         let (range, keep) = match (self.kind, usage) {
-            (Kind::Once, _) => (first(), false),
-            (Kind::Foreign, _) | (_, Use::Copy) => {
+            (FsClass::ReadOnce, _) => (first(), false),
+            (FsClass::Remote, _) | (_, ReadMode::Copy) => {
                 (start..end.min(start + most.min(FETCHED_BYTES_MAX)), true)
             }
-            (_, Use::Sendfile) => (start..end.min(start + most), false),
+            (_, ReadMode::Sendfile) => (start..end.min(start + most), false),
         };
         Read {
             file: Arc::clone(self.shared()),
@@ -209,15 +211,15 @@ impl DiskFile {
             keep,
             mount: self.mount,
             reach: match self.kind {
-                Kind::Foreign => Reach::Anywhere,
-                Kind::Memory | Kind::Probe | Kind::Once => Reach::Disk,
+                FsClass::Remote => Reach::Anywhere,
+                FsClass::InMemory | FsClass::Nowait | FsClass::ReadOnce => Reach::Disk,
             },
         }
     }
 
     /// A helper has read this.
     pub fn note_read(&self, range: &Range<u64>) {
-        if self.kind == Kind::Once {
+        if self.kind == FsClass::ReadOnce {
             self.seen.borrow_mut().add(range);
         }
     }
@@ -279,7 +281,7 @@ mod tests {
 
     const BLOCK: u64 = COLD_BLOCK_BYTES;
 
-    fn file(kind: Kind, length: u64) -> (tempfile::NamedTempFile, DiskFile) {
+    fn file(kind: FsClass, length: u64) -> (tempfile::NamedTempFile, DiskFile) {
         let named = tempfile::NamedTempFile::new().unwrap();
         let bytes: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
         fs::write(named.path(), bytes).unwrap();
@@ -287,8 +289,8 @@ mod tests {
         (named, file)
     }
 
-    fn run(read: Read) -> io::Result<Portion> {
-        match Errand::Read(read).run(Reach::Anywhere) {
+    fn run(read: Read) -> io::Result<Chunk> {
+        match DiskTask::Read(read).run(Reach::Anywhere) {
             Fetched::Read(portion) => portion,
             other => panic!("{other:?}"),
         }
@@ -297,14 +299,14 @@ mod tests {
     #[test]
     fn a_block_of_a_file_that_cannot_be_asked_is_read_once() {
         let length = 2 * BLOCK + 5;
-        let (_named, file) = file(Kind::Once, length);
-        let is_cold = |start, count| file.is_cold(start, count, Ends::Last);
+        let (_named, file) = file(FsClass::ReadOnce, length);
+        let is_cold = |start, count| file.is_cold(start, count, Probe::Last);
         assert!(is_cold(0, 1) && is_cold(BLOCK, 1) && is_cold(2 * BLOCK, 5));
         for (wanted, range) in [
             (BLOCK + 7, BLOCK..2 * BLOCK),
             (2 * BLOCK, 2 * BLOCK..3 * BLOCK),
         ] {
-            let portion = run(file.errand(wanted, length, BLOCK, Use::Copy)).unwrap();
+            let portion = run(file.errand(wanted, length, BLOCK, ReadMode::Copy)).unwrap();
             assert_eq!(portion.range, range);
             assert!(portion.kept.is_none());
             file.note_read(&portion.range);
@@ -313,7 +315,7 @@ mod tests {
         // The next block that was not read.
         file.note_read(&(0..BLOCK - 1));
         assert!(is_cold(0, 1), "a part of a block is none");
-        let read = file.errand(0, length, BLOCK, Use::Sendfile);
+        let read = file.errand(0, length, BLOCK, ReadMode::Sendfile);
         assert_eq!(run(read).unwrap().range, 0..BLOCK);
         file.note_read(&(0..BLOCK));
         assert!(!is_cold(0, length as usize));
@@ -324,9 +326,9 @@ mod tests {
     #[test]
     fn a_foreign_file_is_fetched_in_portions_with_its_state() {
         let length = FETCHED_BYTES_MAX + 5;
-        let (named, file) = file(Kind::Foreign, length);
+        let (named, file) = file(FsClass::Remote, length);
         assert!(matches!(file.read(&mut [0], 0), Err(ReadError::Cold)));
-        for usage in [Use::Copy, Use::Sendfile] {
+        for usage in [ReadMode::Copy, ReadMode::Sendfile] {
             let portion = run(file.errand(3, length, FETCHED_BYTES_MAX, usage)).unwrap();
             assert_eq!(portion.range, 3..FETCHED_BYTES_MAX + 3);
             let (bytes, stat) = portion.kept.unwrap();
@@ -335,33 +337,33 @@ mod tests {
         }
         // What is missing is beyond the end.
         named.as_file().set_len(10).unwrap();
-        let portion = run(file.errand(3, length, FETCHED_BYTES_MAX, Use::Copy)).unwrap();
+        let portion = run(file.errand(3, length, FETCHED_BYTES_MAX, ReadMode::Copy)).unwrap();
         assert_eq!(portion.range, 3..FETCHED_BYTES_MAX + 3);
         assert_eq!(portion.kept.unwrap().0.len(), 7);
     }
 
     #[test]
     fn what_is_in_memory_is_warm_and_read_at_once() {
-        for kind in [Kind::Memory, Kind::Probe] {
+        for kind in [FsClass::InMemory, FsClass::Nowait] {
             let (_named, file) = file(kind, 10_000);
-            assert!(!file.is_cold(0, 10_000, Ends::Both), "{kind:?}");
+            assert!(!file.is_cold(0, 10_000, Probe::Both), "{kind:?}");
             let mut bytes = [0; 100];
             assert_eq!(file.read(&mut bytes, 9_900).unwrap(), 100);
             assert_eq!(bytes[0], (9_900 % 251) as u8);
         }
         // A short read of a file that can be asked has a reason that a helper finds.
-        let (_named, file) = file(Kind::Probe, 10);
+        let (_named, file) = file(FsClass::Nowait, 10);
         assert!(matches!(file.read(&mut [0; 11], 0), Err(ReadError::Cold)));
-        let portion = run(file.errand(0, 11, BLOCK, Use::Copy)).unwrap();
+        let portion = run(file.errand(0, 11, BLOCK, ReadMode::Copy)).unwrap();
         assert_eq!(portion.kept.unwrap().0.len(), 10);
     }
 
     #[test]
     fn a_read_that_fails_at_once_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        for kind in [Kind::Probe, Kind::Once, Kind::Foreign] {
+        for kind in [FsClass::Nowait, FsClass::ReadOnce, FsClass::Remote] {
             let file = DiskFile::new(File::open(folder.path()).unwrap(), kind);
-            assert!(run(file.errand(0, 10, BLOCK, Use::Copy)).is_err());
+            assert!(run(file.errand(0, 10, BLOCK, ReadMode::Copy)).is_err());
         }
     }
 }

@@ -20,9 +20,9 @@ use ::http::StatusCode;
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
-use crate::file::thread_pool::Helpers;
+use crate::file::thread_pool::ThreadPool;
 use crate::file::version::{self, Facts, FileVersion, Snapshot, Trust};
-use crate::file::{DiskFile, Errand, Kind, List, Listed, Mount};
+use crate::file::{DiskFile, DiskTask, FsClass, List, Listed, Mount};
 use crate::telemetry::Reason;
 
 /// Decides what the bytes of a client ask for.
@@ -33,7 +33,7 @@ pub trait Protocol {
     /// Has helpers open anew, by its path, what it serves: that may wait for ever. When one of them
     /// is ready it calls `told`, after which [`Protocol::reopened`] is due. Replies under way keep what
     /// they have.
-    fn reopen(&mut self, _helpers: &Helpers, _told: Told) {}
+    fn reopen(&mut self, _helpers: &ThreadPool, _told: Told) {}
 
     /// Takes what helpers have opened anew.
     fn reopened(&mut self) {}
@@ -167,7 +167,7 @@ pub enum Decision {
     /// There is no descriptor to look for a file now. Ask again.
     WaitForFd,
     /// Something must be looked up that may wait for a disk. Ask again when a helper has brought it.
-    Suspend(Errand),
+    Suspend(DiskTask),
     /// Here is the answer.
     Reply(Reply),
     /// A failure of our own: the peer must see an error.
@@ -427,11 +427,12 @@ pub type Inode = (u64, u64);
 impl OpenFile {
     /// Takes a file, its state, and what its file system is like.
     #[must_use]
-    pub fn new(file: File, state: Snapshot, kind: Kind) -> Self {
+    pub fn new(file: File, state: Snapshot, kind: FsClass) -> Self {
         let Snapshot { stat, clock } = state;
-        let (changed, is_foreign) = (version::changed(&stat), kind == Kind::Foreign);
+        let (changed, is_foreign) = (version::changed(&stat), kind == FsClass::Remote);
         // FAT and most of FUSE number a file when they meet it.
-        let is_numbered_anew = is_foreign || (kind == Kind::Once && !version::is_fine(changed));
+        let is_numbered_anew =
+            is_foreign || (kind == FsClass::ReadOnce && !version::is_fine(changed));
         Self {
             bytes: FileBytes::Open(DiskFile::new(file, kind)),
             stat,
@@ -449,7 +450,7 @@ impl OpenFile {
         let disk = self.disk()?;
         let mut contents = vec![0; length].into_boxed_slice();
         let read = match disk.kind() {
-            Kind::Once => disk.read_anyhow(&mut contents, 0),
+            FsClass::ReadOnce => disk.read_anyhow(&mut contents, 0),
             _ => disk.read(&mut contents, 0),
         };
         let is_whole = matches!(read, Ok(count) if count == length);
@@ -492,7 +493,7 @@ impl OpenFile {
     }
 
     /// Lets helpers close it, if the close may wait.
-    pub(crate) fn close_by(&mut self, helpers: &Helpers, mount: Mount) {
+    pub(crate) fn close_by(&mut self, helpers: &ThreadPool, mount: Mount) {
         if let FileBytes::Open(disk) = &mut self.bytes {
             disk.close_by(helpers, mount);
         }

@@ -31,13 +31,13 @@ use crate::limits::{
     ACCEPT_RETRY, ACCEPTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX, LOOP_BYTES_MAX, SCRATCH_BYTES,
 };
 use crate::reactor::event::{Action, Event, Readiness};
-use crate::reactor::timer_wheel::{Deadline, Seldom, Timers};
+use crate::reactor::timer_wheel::{Deadline, RateLimit, Timers};
 use crate::sockopt;
 use crate::telemetry::{Reason, Stats};
 
 pub use handler::{Context, Handler, ListenerId, LoopHandle, Remote, SourceId, Token};
 
-use conn_slab::{End, Places, Run, Slot};
+use conn_slab::{ConnSlab, End, Schedule, Slot};
 use handler::{FIRST_GENERATION, LISTENER, Life, SOURCE, WAKER};
 use listener::{Accepting, Listener, concerns_one_client};
 use reclaim::{Line, Lines, Link};
@@ -58,7 +58,7 @@ pub struct Reactor<C> {
     events: Events,
     remote: Remote,
     listeners: Vec<Listener>,
-    slots: Places<C>,
+    slots: ConnSlab<C>,
     connections_max: usize,
     /// Connections that came by a listener aside and have not ended, and how many may be there.
     aside_open: usize,
@@ -78,8 +78,8 @@ pub struct Reactor<C> {
     scratch: Box<[u8]>,
     control: LoopHandle<C>,
     /// Shortages that keep clients out, and sockets that can't be watched, are warned about.
-    shortage: Seldom,
-    unwatched: Seldom,
+    shortage: RateLimit,
+    unwatched: RateLimit,
 }
 
 impl<C> Reactor<C> {
@@ -106,7 +106,7 @@ impl<C> Reactor<C> {
                 inbox: Arc::default(),
             },
             listeners: Vec::new(),
-            slots: Places::new(),
+            slots: ConnSlab::new(),
             connections_max,
             aside_open: 0,
             aside_max: 0,
@@ -130,8 +130,8 @@ impl<C> Reactor<C> {
                 is_accepting: true,
                 is_crowded: false,
             },
-            shortage: Seldom::default(),
-            unwatched: Seldom::default(),
+            shortage: RateLimit::default(),
+            unwatched: RateLimit::default(),
         };
         for socket in listeners {
             reactor.add_listener(socket, false)?;
@@ -312,8 +312,8 @@ impl<C> Reactor<C> {
                     let slot = self.slots.get_mut(token.key as usize);
                     match slot.filter(|slot| slot.generation == token.generation) {
                         // It goes on when those who want little had their turn.
-                        Some(slot) if slot.run == Run::WaitingForMore && edge.writable => {
-                            slot.run = Run::Again;
+                        Some(slot) if slot.run == Schedule::WaitingForMore && edge.writable => {
+                            slot.run = Schedule::Again;
                             self.run_queue.push_back(token);
                         }
                         _ => self.ready.push((token, edge)),
@@ -457,7 +457,7 @@ impl<C> Reactor<C> {
             generation: token.generation,
             registered: false,
             aside,
-            run: Run::Waiting,
+            run: Schedule::Waiting,
             line: None,
             link: Link::default(),
             deadline: Deadline::default(),
@@ -467,7 +467,7 @@ impl<C> Reactor<C> {
             self.lines.push(&mut self.slots, token.key, Line::Aside);
         }
         self.step(app, token, Event::Start);
-        if self.run_of(token) == Some(Run::Ended) {
+        if self.run_of(token) == Some(Schedule::Ended) {
             // Its last bytes wait for the close, and nothing can name it: it was never watched.
             self.reap(app);
         }
@@ -482,15 +482,17 @@ impl<C> Reactor<C> {
         let mut ready = std::mem::take(&mut self.ready);
         for (token, edge) in ready.drain(..) {
             match self.run_of(token) {
-                Some(Run::Waiting | Run::WaitingForMore) if self.moved >= LOOP_BYTES_MAX => {
-                    self.set_run(token, Run::Again);
+                Some(Schedule::Waiting | Schedule::WaitingForMore)
+                    if self.moved >= LOOP_BYTES_MAX =>
+                {
+                    self.set_run(token, Schedule::Again);
                     self.run_queue.push_back(token);
                 }
-                Some(Run::Waiting | Run::WaitingForMore) => {
+                Some(Schedule::Waiting | Schedule::WaitingForMore) => {
                     self.step(app, token, Event::Ready(edge));
                     self.relieve(app);
                 }
-                Some(Run::Parked | Run::Woken) if edge.dead => {
+                Some(Schedule::Parked | Schedule::Woken) if edge.dead => {
                     self.step(app, token, Event::Ready(edge));
                 }
                 // What is queued tries everything when its turn comes.
@@ -505,9 +507,9 @@ impl<C> Reactor<C> {
                 break;
             }
             if let Some(token) = self.run_queue.pop_front()
-                && let Some(why) = self.run_of(token).and_then(Run::queued_for)
+                && let Some(why) = self.run_of(token).and_then(Schedule::queued_for)
             {
-                self.set_run(token, Run::Waiting);
+                self.set_run(token, Schedule::Waiting);
                 self.step(app, token, why);
                 self.relieve(app);
                 has_stepped = true;
@@ -517,20 +519,20 @@ impl<C> Reactor<C> {
 
     fn queue_woken(&mut self) {
         for token in std::mem::take(&mut self.control.wakes) {
-            if self.run_of(token) == Some(Run::Parked) {
-                self.set_run(token, Run::Woken);
+            if self.run_of(token) == Some(Schedule::Parked) {
+                self.set_run(token, Schedule::Woken);
                 self.run_queue.push_back(token);
             }
         }
     }
 
-    fn run_of(&self, token: Token) -> Option<Run> {
+    fn run_of(&self, token: Token) -> Option<Schedule> {
         let slot = self.slots.get(token.key as usize)?;
         (slot.generation == token.generation).then_some(slot.run)
     }
 
     /// The token's connection must be there.
-    fn set_run(&mut self, token: Token, run: Run) {
+    fn set_run(&mut self, token: Token, run: Schedule) {
         self.slots[token.key as usize].run = run;
     }
 
@@ -553,10 +555,10 @@ impl<C> Reactor<C> {
         match next {
             Action::Wait | Action::Suspend => {
                 match (next, slot.run) {
-                    (Action::Suspend, _) => slot.run = Run::Parked,
+                    (Action::Suspend, _) => slot.run = Schedule::Parked,
                     // A deadline came while it was queued; it stays queued.
-                    (_, Run::Again | Run::Woken) => {}
-                    _ => slot.run = Run::waiting_after(moved),
+                    (_, Schedule::Again | Schedule::Woken) => {}
+                    _ => slot.run = Schedule::waiting_after(moved),
                 }
                 if let Err(error) = slot.register(&self.poll, token) {
                     if self.unwatched.passes(self.control.now) {
@@ -567,7 +569,7 @@ impl<C> Reactor<C> {
             }
             Action::Yield => {
                 if slot.run.queued_for().is_none() {
-                    slot.run = Run::Again;
+                    slot.run = Schedule::Again;
                     self.run_queue.push_back(token);
                 }
             }
@@ -578,7 +580,7 @@ impl<C> Reactor<C> {
     }
 
     fn doom(&mut self, token: Token, end: End) {
-        self.set_run(token, Run::Ended);
+        self.set_run(token, Schedule::Ended);
         self.lines.remove(&mut self.slots, token.key);
         self.aside_open -= usize::from(self.slots[token.key as usize].aside);
         self.ending.push((token, end));
@@ -592,7 +594,7 @@ impl<C> Reactor<C> {
         self.timers.expire(now, &mut expired);
         for (key, tick) in expired {
             let slot = self.slots.get_mut(key as usize);
-            let Some(slot) = slot.filter(|slot| slot.run != Run::Ended) else {
+            let Some(slot) = slot.filter(|slot| slot.run != Schedule::Ended) else {
                 continue;
             };
             if self.timers.is_due(&mut slot.deadline, tick, now, key) {

@@ -17,13 +17,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::escape::Escaped;
-use crate::file::thread_pool::Helpers;
+use crate::file::thread_pool::ThreadPool;
 use crate::file::version::FileVersion;
-use crate::file::{Budget, DiskFile, Errand, Kind, Mount, Opened, Reach};
+use crate::file::{Budget, DiskFile, DiskTask, FsClass, Mount, Opened, Reach};
 use crate::limits::OPEN_FILES_SWEEP_MIN;
 use crate::protocol::{Brought, OpenFile, Told};
 use cache::{Bounds, Cache};
-use containment::{Beneath, WELL_KNOWN, is_well_known, path_of};
+use containment::{RootDir, WELL_KNOWN, is_well_known, path_of};
 
 pub use crate::protocol::{Found, LookupError};
 pub use containment::{Containment, DotFiles};
@@ -34,7 +34,7 @@ pub(crate) use containment::{EMPTY_NAME, HIDDEN, NO_SUCH_FILE, NOT_REGULAR};
 /// The folder that is served.
 #[derive(Debug)]
 pub struct Root {
-    beneath: Arc<Beneath>,
+    beneath: Arc<RootDir>,
     /// Where it was opened, if it was opened by its path.
     path: Option<PathBuf>,
     /// What may wait for a disk is left to helpers.
@@ -51,7 +51,7 @@ impl Root {
     /// # Errors
     /// The folder can't be opened or searched, or is none.
     pub fn open(path: &Path, dotfiles: impl Into<DotFiles>) -> io::Result<Self> {
-        let mut root = Self::on(Beneath::open(path, dotfiles)?);
+        let mut root = Self::on(RootDir::open(path, dotfiles)?);
         root.path = Some(path.to_owned());
         Ok(root)
     }
@@ -64,7 +64,7 @@ impl Root {
     /// Has a helper open the folder that has its path now. The path may lead to what doesn't answer,
     /// and the next one may not: a few helpers may wait at the same time, and who began last is
     /// believed.
-    pub fn reopen(&mut self, helpers: &Helpers, told: Told) {
+    pub fn reopen(&mut self, helpers: &ThreadPool, told: Told) {
         let Some(path) = self.path.clone() else {
             return;
         };
@@ -74,7 +74,7 @@ impl Root {
         let opened = Arc::clone(&reopening.opened);
         reopening.helpers = Some(helpers.clone());
         helpers.replace_waiting(move || {
-            let beneath = Beneath::open(&path, dotfiles);
+            let beneath = RootDir::open(&path, dotfiles);
             let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
             opened.push((number, beneath));
             drop(opened);
@@ -94,7 +94,7 @@ impl Root {
         }
     }
 
-    fn replace(&mut self, beneath: io::Result<Beneath>) {
+    fn replace(&mut self, beneath: io::Result<RootDir>) {
         let path = self.path.as_deref().unwrap_or(Path::new(""));
         let shown = Escaped(path.as_os_str().as_encoded_bytes());
         match beneath {
@@ -122,10 +122,10 @@ impl Root {
         dotfiles: impl Into<DotFiles>,
         containment: Containment,
     ) -> Self {
-        Self::on(Beneath::new(folder, containment, dotfiles.into()))
+        Self::on(RootDir::new(folder, containment, dotfiles.into()))
     }
 
-    fn on(beneath: Beneath) -> Self {
+    fn on(beneath: RootDir) -> Self {
         Self {
             beneath: Arc::new(beneath),
             path: None,
@@ -162,7 +162,7 @@ impl Root {
 
     /// As [`Root::use_helpers`], and takes all file systems for one of a kind, until the root is
     /// opened anew. So a test needs no network.
-    pub fn assume(&mut self, kind: Kind) {
+    pub fn assume(&mut self, kind: FsClass) {
         self.use_helpers();
         if let Some(beneath) = Arc::get_mut(&mut self.beneath) {
             beneath.assume(kind);
@@ -244,10 +244,10 @@ impl Root {
 
     /// What a helper has to do for a name whose look-up was [`LookupError::Cold`].
     #[must_use]
-    pub fn errand(&self, name: &[u8]) -> Errand {
+    pub fn errand(&self, name: &[u8]) -> DiskTask {
         let path: Box<[u8]> = path_or_top(name).into();
         let beneath = Arc::clone(&self.beneath);
-        Errand::Open {
+        DiskTask::Open {
             name: path.clone(),
             open: Box::new(move |reach| beneath.find_within(&path, reach)),
         }
@@ -268,13 +268,13 @@ impl Root {
 
     /// Where it is looked: helpers do, too.
     #[must_use]
-    pub(super) fn beneath(&self) -> &Arc<Beneath> {
+    pub(super) fn beneath(&self) -> &Arc<RootDir> {
         &self.beneath
     }
 }
 
 /// At which time of asking a root was opened anew, and what came of it.
-type Opening = (u64, io::Result<Beneath>);
+type Opening = (u64, io::Result<RootDir>);
 
 /// The root, while helpers open it anew.
 #[derive(Debug, Default)]
@@ -284,7 +284,7 @@ struct Reopening {
     taken: u64,
     /// What was opened and not yet taken.
     opened: Arc<Mutex<Vec<Opening>>>,
-    helpers: Option<Helpers>,
+    helpers: Option<ThreadPool>,
 }
 
 /// Files that connections hold open: one descriptor for one version of a file.
@@ -516,7 +516,7 @@ mod tests {
         }
         symlink("one", &link).unwrap();
         let mut root = Root::open(&link, false).unwrap();
-        let (helpers, told) = (Helpers::new(1), mpsc::channel());
+        let (helpers, told) = (ThreadPool::new(1), mpsc::channel());
         let reopen = |root: &mut Root| {
             let tell = told.0.clone();
             root.reopen(&helpers, Box::new(move || tell.send(()).unwrap()));
@@ -540,7 +540,7 @@ mod tests {
         let mut root = Root::open(folder.path(), false).unwrap();
         root.reopening.taken = 2;
         let late = tempfile::tempdir().unwrap();
-        let late = Beneath::open(late.path(), false);
+        let late = RootDir::open(late.path(), false);
         root.reopening.opened.lock().unwrap().push((1, late));
         root.reopened();
         assert_eq!(content(&root.lookup(b"file", &[]).unwrap()), b"kept");

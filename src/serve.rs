@@ -38,22 +38,22 @@ use crate::protocol::bare::Bare;
 use crate::protocol::http::Http;
 use crate::protocol::thanks::Thanks;
 use crate::reactor::event::{Action, Event, Reclaimable};
-use crate::reactor::timer_wheel::Seldom;
+use crate::reactor::timer_wheel::RateLimit;
 use crate::reactor::{Context, Handler, ListenerId, LoopHandle, Reactor, Remote, SourceId, Token};
 use crate::root::Root;
-use crate::root::listing::Folders;
-use crate::telemetry::log_writer::{self, Outlet};
+use crate::root::listing::Listings;
+use crate::telemetry::log_writer::{self, LineWriter};
 use crate::telemetry::{Reason, Stats};
 
 use conn_record::{Active, log_delivery, log_end};
 use disk_tasks::Errands;
-use fd_budget::Room;
+use fd_budget::FdBudget;
 use listeners::{bind_all, bind_for, say_lower_somaxconn};
 use request_memory::Held;
-use telemetry::{Observers, Watch};
-use workers::{Ended, Others, Place};
+use telemetry::{Telemetry, TelemetryConfig};
+use workers::{Ended, Others, WorkerRole};
 
-pub use conn_record::Client;
+pub use conn_record::ConnRecord;
 pub(crate) use conn_record::{Peer, Role};
 
 /// `carafe serve`: serves until a signal ends it.
@@ -63,7 +63,7 @@ pub(crate) use conn_record::{Peer, Role};
 pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let tags = &TagKey::of_this_machine();
     let mut service = open_root(args, tags)?;
-    let observers = Observers::open(args)?;
+    let observers = TelemetryConfig::open(args)?;
     let outlet = start_log(&args.listen)?;
     let timeouts = Timeouts {
         request: args.listen.request_timeout,
@@ -73,7 +73,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
         disk: args.disk_timeout,
     };
     let (listen, aside) = (&args.listen, observers.descriptors());
-    let room = Room::find(listen, Some(args.open_files), aside, args.workers)?;
+    let room = FdBudget::find(listen, Some(args.open_files), aside, args.workers)?;
     let uncached = &Once::new();
     set_bounds(&mut service, args.cache, &room, uncached);
     let mut listeners = bind_for(args.workers, listen, args.port, &outlet)?.into_iter();
@@ -86,7 +86,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
             let server = Server::new(service, timeouts, listeners, most, outlet);
             let mut server = server.map_err(no_loop)?;
             server.app.patience = args.listen.drain;
-            server.app.watch = Watch::beside(access_log);
+            server.app.watch = Telemetry::beside(access_log);
             Ok(server)
         }
     });
@@ -114,7 +114,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
 /// # Errors
 /// It can't start.
 pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
-    let stdout = Outlet::new(io::stdout()).map_err(|error| {
+    let stdout = LineWriter::new(io::stdout()).map_err(|error| {
         Failure::new(Exit::Failed, format!("no thread for the output: {error}"))
     })?;
     let service = Thanks::new(args.encoding, args.text_gap, args.once, stdout.clone());
@@ -126,9 +126,9 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
         min_rate: MIN_RATE_BYTES,
         disk: DISK_TIMEOUT,
     };
-    let room = Room::find(&args.listen, None, 0, 1)?;
+    let room = FdBudget::find(&args.listen, None, 0, 1)?;
     let listeners = bind_all(&args.listen, args.port, &outlet)?;
-    let (listen, nobody) = (&args.listen, Observers::default());
+    let (listen, nobody) = (&args.listen, TelemetryConfig::default());
     let mut server = Server::start(service, timeouts, listen, listeners, room, outlet, nobody)?;
     server.app.once = args.once;
     server.announce();
@@ -158,7 +158,7 @@ fn open_root(args: &ServeArgs, tags: &TagKey) -> Result<Http, Failure> {
     let bare = Bare::new(root, (!args.exact_names).then_some(args.name_gap));
     let index = args.index.as_encoded_bytes();
     let index = (!index.is_empty()).then(|| index.into());
-    let folders = args.listing.then(Folders::new);
+    let folders = args.listing.then(Listings::new);
     let types = ContentTypes::new(args.mime.clone());
     let mut service = Http::new(bare, types, index, folders, tags.clone());
     service.set_top(&name_of(&args.root));
@@ -206,7 +206,7 @@ fn no_loop(error: io::Error) -> Failure {
 
 /// What a loop's files may take. Without inotify nothing is kept: the answers are the same, only
 /// slower. `warned`: one line is enough for all loops.
-fn set_bounds(service: &mut Http, bytes: u64, room: &Room, warned: &Once) {
+fn set_bounds(service: &mut Http, bytes: u64, room: &FdBudget, warned: &Once) {
     service.root_mut().set_open_files_max(room.open_files_max());
     if bytes > 0
         && let Err(error) = service.root_mut().set_cache(room.cache_bounds(bytes))
@@ -220,7 +220,7 @@ fn set_bounds(service: &mut Http, bytes: u64, room: &Room, warned: &Once) {
     }
 }
 
-fn start_log(listen: &ListenArgs) -> Result<Outlet, Failure> {
+fn start_log(listen: &ListenArgs) -> Result<LineWriter, Failure> {
     log_writer::start(listen.verbosity.level())
         .map_err(|error| Failure::new(Exit::Failed, format!("the log can't be started: {error}")))
 }
@@ -245,10 +245,10 @@ const REOPENED: SourceId = SourceId(6);
     reason = "signal-hook's Signals has none"
 )]
 pub struct Server<S> {
-    reactor: Reactor<Client>,
+    reactor: Reactor<ConnRecord>,
     app: Serving<S>,
     addresses: Vec<SocketAddr>,
-    outlet: Outlet,
+    outlet: LineWriter,
 }
 
 impl<S: Protocol> Server<S> {
@@ -257,9 +257,9 @@ impl<S: Protocol> Server<S> {
         timeouts: Timeouts,
         listen: &ListenArgs,
         listeners: Vec<TcpListener>,
-        room: Room,
-        outlet: Outlet,
-        observers: Observers,
+        room: FdBudget,
+        outlet: LineWriter,
+        observers: TelemetryConfig,
     ) -> Result<Self, Failure> {
         say_lower_somaxconn(listen.backlog);
         let most = room.connections_max(0);
@@ -275,7 +275,7 @@ impl<S: Protocol> Server<S> {
             .add_source(&mut signals, SIGNALS)
             .map_err(no_loop)?;
         server.app.signals = Some(signals);
-        server.app.watch = Watch::begin(observers, &mut server.reactor).map_err(no_loop)?;
+        server.app.watch = Telemetry::begin(observers, &mut server.reactor).map_err(no_loop)?;
         Ok(server)
     }
 
@@ -299,7 +299,7 @@ impl<S: Protocol> Server<S> {
         timeouts: Timeouts,
         listeners: Vec<TcpListener>,
         connections_max: usize,
-        outlet: Outlet,
+        outlet: LineWriter,
     ) -> io::Result<Self> {
         let addresses = listeners
             .iter()
@@ -315,11 +315,11 @@ impl<S: Protocol> Server<S> {
             once: false,
             delivered: Vec::new(),
             parked: VecDeque::new(),
-            shortage: Seldom::default(),
+            shortage: RateLimit::default(),
             errands: Errands::new(reactor.remote(), ERRANDS),
             held: Held::new(connections_max),
-            watch: Watch::default(),
-            place: Place::Alone,
+            watch: Telemetry::default(),
+            place: WorkerRole::Alone,
             outlet: outlet.clone(),
         };
         Ok(Self {
@@ -423,24 +423,24 @@ struct Serving<S> {
     /// Connections that wait for a descriptor, first come first.
     parked: VecDeque<Token>,
     /// Their shortage is warned about.
-    shortage: Seldom,
+    shortage: RateLimit,
     errands: Errands,
     held: Held,
-    watch: Watch,
-    place: Place,
-    outlet: Outlet,
+    watch: Telemetry,
+    place: WorkerRole,
+    outlet: LineWriter,
 }
 
 impl<S: Protocol> Serving<S> {
     /// Drains, and so do the others.
-    fn drain(&mut self, control: &mut LoopHandle<Client>) {
+    fn drain(&mut self, control: &mut LoopHandle<ConnRecord>) {
         control.drain(self.patience);
         self.place.pass_on(STOP);
     }
 
     /// A hangup opens things anew, as SIGUSR1 does with the log alone. SIGUSR2 and SIGXFSZ mean nothing. The
     /// first other signal drains, a later one ends.
-    fn take_signals(&mut self, control: &mut LoopHandle<Client>) {
+    fn take_signals(&mut self, control: &mut LoopHandle<ConnRecord>) {
         let pending = self.signals.as_mut().map(Signals::pending);
         let (mut hung_up, mut last) = (false, None);
         for signal in pending.into_iter().flatten() {
@@ -477,7 +477,7 @@ impl<S: Protocol> Serving<S> {
         client: &mut Active,
         parks: bool,
         token: Token,
-        control: &mut LoopHandle<Client>,
+        control: &mut LoopHandle<ConnRecord>,
     ) {
         if parks == client.in_line {
             return;
@@ -500,7 +500,7 @@ impl<S: Protocol> Serving<S> {
         client: &mut Active,
         socket: &mut TcpStream,
         why: Event,
-        cx: &mut Context<'_, Client>,
+        cx: &mut Context<'_, ConnRecord>,
     ) -> Action {
         let token = cx.token();
         let mut errand = None;
@@ -575,7 +575,7 @@ impl<S: Protocol> Serving<S> {
 
     /// A descriptor may be free. The first in the line looks before one more client is let in, who
     /// would take it; it keeps its place until it has what it waits for.
-    fn wake_first(&self, control: &mut LoopHandle<Client>) {
+    fn wake_first(&self, control: &mut LoopHandle<ConnRecord>) {
         if let Some(&first) = self.parked.front() {
             control.wake(first);
         }
@@ -584,28 +584,28 @@ impl<S: Protocol> Serving<S> {
 }
 
 impl<S: Protocol> Handler for Serving<S> {
-    type Conn = Client;
+    type Conn = ConnRecord;
 
     fn accepted(
         &mut self,
         from: ListenerId,
         peer: SocketAddr,
-        cx: &mut Context<'_, Client>,
-    ) -> Client {
+        cx: &mut Context<'_, ConnRecord>,
+    ) -> ConnRecord {
         let (accepted_at, role) = (cx.turn.now, self.watch.welcome(from));
         let timeouts = match role {
             Role::Client(_) => self.timeouts,
             Role::Monitor => telemetry::TIMEOUTS,
         };
-        Client::new(Peer::new(peer), role, accepted_at, timeouts.request)
+        ConnRecord::new(Peer::new(peer), role, accepted_at, timeouts.request)
     }
 
     fn step(
         &mut self,
-        client: &mut Client,
+        client: &mut ConnRecord,
         socket: &mut TcpStream,
         why: Event,
-        cx: &mut Context<'_, Client>,
+        cx: &mut Context<'_, ConnRecord>,
     ) -> Action {
         // Before the step: once a connection is over the kernel doesn't tell whose it was.
         let peer = || Peer::of(socket);
@@ -621,7 +621,7 @@ impl<S: Protocol> Handler for Serving<S> {
         next
     }
 
-    fn source(&mut self, id: SourceId, control: &mut LoopHandle<Client>) {
+    fn source(&mut self, id: SourceId, control: &mut LoopHandle<ConnRecord>) {
         match id {
             SIGNALS => self.take_signals(control),
             STOP_NOW => control.stop(),
@@ -634,11 +634,11 @@ impl<S: Protocol> Handler for Serving<S> {
         }
     }
 
-    fn reclaimable(&self, client: &Client) -> Option<Reclaimable> {
+    fn reclaimable(&self, client: &ConnRecord) -> Option<Reclaimable> {
         match client {
-            Client::Silent => Some(Reclaimable::Silent),
-            Client::Active(active) => active.conn.reclaimable(),
-            Client::Left(_) => None,
+            ConnRecord::Silent => Some(Reclaimable::Silent),
+            ConnRecord::Active(active) => active.conn.reclaimable(),
+            ConnRecord::Left(_) => None,
         }
     }
 
@@ -663,10 +663,10 @@ impl<S: Protocol> Handler for Serving<S> {
 
     fn ended(
         &mut self,
-        client: Client,
+        client: ConnRecord,
         token: Token,
         reason: Reason,
-        control: &mut LoopHandle<Client>,
+        control: &mut LoopHandle<ConnRecord>,
     ) {
         let now = control.now();
         let mut client = client.into_active(now);

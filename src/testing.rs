@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::conn::transport::{SendFileError, Transport};
 use crate::conn::{Conn, Response, StepIo, Timeouts};
-use crate::file::{DiskFile, Ends, Errand, Fetched, Kind, Reach, ReadError};
+use crate::file::{DiskFile, DiskTask, Fetched, FsClass, Probe, Reach, ReadError};
 use crate::limits::{
     DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, REQUEST_TIMEOUT, SCRATCH_BYTES, STALL_TIMEOUT,
 };
@@ -75,7 +75,7 @@ pub struct Bench<T, S> {
     /// What became of replies after which the connection went on.
     pub delivered: Vec<Response>,
     /// What a helper shall do for the connection.
-    pub errand: Option<Errand>,
+    pub errand: Option<DiskTask>,
     scratch: Vec<u8>,
 }
 
@@ -330,7 +330,7 @@ impl Transport for Scripted {
         }
     }
 
-    fn is_cold(&mut self, file: &DiskFile, start: u64, count: usize, ends: Ends) -> bool {
+    fn is_cold(&mut self, file: &DiskFile, start: u64, count: usize, ends: Probe) -> bool {
         self.is_next_cold() || must_wait(file, start, count, ends)
     }
 
@@ -368,10 +368,10 @@ impl Transport for Scripted {
 
 /// Whether a file is one that the loop must not read. Whether a local one is cold is the script's
 /// to say.
-fn must_wait(file: &DiskFile, start: u64, count: usize, ends: Ends) -> bool {
+fn must_wait(file: &DiskFile, start: u64, count: usize, ends: Probe) -> bool {
     match file.kind() {
-        Kind::Memory | Kind::Probe => false,
-        Kind::Once | Kind::Foreign => file.is_cold(start, count, ends),
+        FsClass::InMemory | FsClass::Nowait => false,
+        FsClass::ReadOnce | FsClass::Remote => file.is_cold(start, count, ends),
     }
 }
 
@@ -382,7 +382,7 @@ fn read_unless_cold(
     buf: &mut [u8],
     start: u64,
 ) -> Result<usize, ReadError> {
-    match transport.is_cold(file, start, buf.len(), Ends::Last) {
+    match transport.is_cold(file, start, buf.len(), Probe::Last) {
         true => Err(ReadError::Cold),
         false => file.read_anyhow(buf, start),
     }

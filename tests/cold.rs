@@ -12,7 +12,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use carafe::file::version::TagKey;
-use carafe::file::{Budget, Errand, Fetched, Kind, ListError, Portion, Reach};
+use carafe::file::{Budget, Chunk, DiskTask, Fetched, FsClass, ListError, Reach};
 use carafe::http::mime::ContentTypes;
 use carafe::limits::{
     COLD_BLOCK_BYTES, COLD_READ_BYTES, COPIED_BODY_BYTES_MAX, DISK_TIMEOUT, FETCHED_BYTES_MAX,
@@ -24,7 +24,7 @@ use carafe::protocol::http::Http;
 use carafe::protocol::{LookupError, Protocol};
 use carafe::reactor::event::{Action, Event};
 use carafe::root::Root;
-use carafe::root::listing::Folders;
+use carafe::root::listing::Listings;
 use carafe::telemetry::Reason;
 use carafe::testing::{Bench, DEAD, READ_CLOSED, Read, Scripted, Write};
 use tempfile::TempDir;
@@ -51,13 +51,13 @@ fn content(length: usize) -> Vec<u8> {
 }
 
 /// A service whose root is taken for one on a file system of this kind.
-fn bare(root: &TempDir, kind: Kind) -> Bare {
+fn bare(root: &TempDir, kind: FsClass) -> Bare {
     let mut opened = Root::open(root.path(), false).unwrap();
     opened.assume(kind);
     Bare::new(opened, Some(NAME_GAP))
 }
 
-fn http(root: &TempDir, kind: Kind) -> Http {
+fn http(root: &TempDir, kind: FsClass) -> Http {
     let index = Some(Box::from(*b"index.html"));
     Http::new(
         bare(root, kind),
@@ -91,9 +91,9 @@ fn assert_parked<S: Protocol>(next: Action, bench: &Bench<Scripted, S>) {
 
 /// A connection that waits for the look-up of its name.
 fn looking_up(root: &TempDir, request: &[u8]) -> Bench<Scripted, Bare> {
-    let mut bench = bench(bare(root, Kind::Foreign), request);
+    let mut bench = bench(bare(root, FsClass::Remote), request);
     assert_parked(bench.step(Event::Start), &bench);
-    assert!(matches!(bench.errand, Some(Errand::Open { .. })));
+    assert!(matches!(bench.errand, Some(DiskTask::Open { .. })));
     bench
 }
 
@@ -108,10 +108,10 @@ fn look_up_fails(bench: &mut Bench<Scripted, Bare>, error: LookupError) -> Actio
 
 /// A connection that waits for the first bytes of its file.
 fn reading(root: &TempDir, request: &[u8]) -> Bench<Scripted, Bare> {
-    let mut bench = bench(bare(root, Kind::Probe), request);
+    let mut bench = bench(bare(root, FsClass::Nowait), request);
     bench.transport.colds = 1;
     assert_parked(bench.step(Event::Start), &bench);
-    assert!(matches!(bench.errand, Some(Errand::Read(_))));
+    assert!(matches!(bench.errand, Some(DiskTask::Read(_))));
     assert!(bench.transport.sent.is_empty());
     bench
 }
@@ -132,7 +132,7 @@ fn a_name_that_may_wait_is_looked_up_by_a_helper_and_so_are_its_bytes() {
     let mut bench = looking_up(&root, b"small\n");
     let next = bench.fetch();
     assert_parked(next, &bench);
-    assert!(matches!(bench.errand, Some(Errand::Read(_))));
+    assert!(matches!(bench.errand, Some(DiskTask::Read(_))));
     then(&mut bench, &[Read::Block], &[ALL]);
     let next = bench.fetch();
     assert_completes(&bench, next, SMALL);
@@ -172,7 +172,7 @@ fn what_a_helper_does_not_find_is_refused_as_ever() {
 fn a_name_that_is_no_name_needs_no_helper() {
     let root = root();
     for name in [&b"\n"[..], b"../small\n", b".hidden\n"] {
-        let mut bench = bench(bare(&root, Kind::Foreign), name);
+        let mut bench = bench(bare(&root, FsClass::Remote), name);
         assert_eq!(bench.step(Event::Start), Action::Close(Reason::Refused));
     }
 }
@@ -275,7 +275,7 @@ fn a_cold_file_is_read_by_a_helper_and_then_sent() {
 #[test]
 fn a_file_may_be_cold_in_the_middle() {
     let root = root();
-    let mut bench = bench(bare(&root, Kind::Probe), b"bulk\n");
+    let mut bench = bench(bare(&root, FsClass::Nowait), b"bulk\n");
     bench.transport.writes.push_back(ALL);
     assert_eq!(bench.step(Event::Start), Action::Yield);
     bench.transport.colds = 1;
@@ -305,7 +305,7 @@ fn what_was_read_is_sent_although_it_is_cold_again() {
 #[test]
 fn the_stall_clock_stands_while_the_disk_is_waited_for() {
     let root = root();
-    let mut bench = bench(bare(&root, Kind::Probe), b"bulk\n");
+    let mut bench = bench(bare(&root, FsClass::Nowait), b"bulk\n");
     bench
         .transport
         .writes
@@ -366,12 +366,12 @@ fn a_file_cut_short_while_it_was_cold_is_a_reset() {
 #[test]
 fn a_file_overwritten_while_it_was_cold_is_a_reset() {
     let root = root();
-    for kind in [Kind::Probe, Kind::Foreign] {
+    for kind in [FsClass::Nowait, FsClass::Remote] {
         fs::write(root.path().join("small"), SMALL).unwrap();
         let mut bench = bench(bare(&root, kind), b"small\n");
         bench.transport.colds = 1;
         let mut next = bench.step(Event::Start);
-        if kind == Kind::Foreign {
+        if kind == FsClass::Remote {
             next = bench.fetch();
         }
         assert_parked(next, &bench);
@@ -396,7 +396,7 @@ fn what_helpers_bring_of_a_foreign_file_is_bounded() {
         next = match next {
             Action::Suspend => match bench.errand.take().unwrap().run(Reach::Anywhere) {
                 Fetched::Read(Ok(portion)) => {
-                    let Portion { range, kept, .. } = &portion;
+                    let Chunk { range, kept, .. } = &portion;
                     let (bytes, _) = kept.as_ref().unwrap();
                     assert_eq!(bytes.len() as u64, range.end - range.start);
                     assert!(bytes.len() as u64 <= FETCHED_BYTES_MAX);
@@ -468,7 +468,7 @@ fn where_all_keep_too_much_nobody_keeps_what_its_client_does_not_take() {
 #[test]
 fn a_file_that_cannot_be_asked_is_read_once() {
     let root = root();
-    let mut bench = bench(bare(&root, Kind::Once), b"bulk\n");
+    let mut bench = bench(bare(&root, FsClass::ReadOnce), b"bulk\n");
     bench.transport.reads.push_back(Read::Block);
     let (mut next, mut read) = (bench.step(Event::Start), Vec::new());
     let end = loop {
@@ -496,7 +496,7 @@ fn a_file_that_cannot_be_asked_is_read_once() {
 fn what_is_in_memory_is_never_asked() {
     let root = root();
     for name in [&b"small\n"[..], b"big\n"] {
-        let mut bench = bench(bare(&root, Kind::Memory), name);
+        let mut bench = bench(bare(&root, FsClass::InMemory), name);
         bench.transport.writes.push_back(ALL);
         assert_eq!(bench.step(Event::Start), Action::Close(Reason::Complete));
     }
@@ -614,13 +614,13 @@ fn while_draining_a_cold_file_is_sent_whole_and_waits_for_the_client() {
 fn a_folder_and_its_index_are_looked_up_one_after_the_other() {
     let root = root();
     let request = b"GET /folder/ HTTP/1.1\r\nHost: h\r\n\r\n";
-    let mut bench = bench(http(&root, Kind::Foreign), request);
+    let mut bench = bench(http(&root, FsClass::Remote), request);
     let mut next = bench.step(Event::Start);
     for name in [&b"folder/"[..], b"folder/index.html"] {
         assert_parked(next, &bench);
         let errand = bench.errand.take().unwrap();
         match &errand {
-            Errand::Open { name: asked, .. } => assert_eq!(**asked, *name),
+            DiskTask::Open { name: asked, .. } => assert_eq!(**asked, *name),
             other => panic!("{other:?}"),
         }
         next = bench.step_with(Event::Woken, Some(errand.run(Reach::Anywhere)));
@@ -648,10 +648,10 @@ fn a_folder_that_a_helper_found_is_read_by_a_helper_too() {
     let request =
         b"GET /folder HTTP/1.1\r\nHost: h\r\n\r\nGET /folder/ HTTP/1.1\r\nHost: h\r\n\r\n";
     let service = Http::new(
-        bare(&root, Kind::Foreign),
+        bare(&root, FsClass::Remote),
         ContentTypes::new([]),
         None,
-        Some(Folders::new()),
+        Some(Listings::new()),
         TagKey::new(b""),
     );
     let mut bench = bench(service, request);
@@ -662,7 +662,7 @@ fn a_folder_that_a_helper_found_is_read_by_a_helper_too() {
     assert_parked(next, &bench);
     let next = bench.fetch();
     assert_parked(next, &bench);
-    assert!(matches!(bench.errand, Some(Errand::List(_))));
+    assert!(matches!(bench.errand, Some(DiskTask::List(_))));
     then(&mut bench, &[Read::Block], &[ALL]);
     assert_eq!(bench.fetch(), Action::Wait);
     let sent = String::from_utf8_lossy(&bench.transport.sent);
@@ -673,9 +673,9 @@ fn a_folder_that_a_helper_found_is_read_by_a_helper_too() {
 fn without_memory_for_a_list_the_client_is_told_to_try_again() {
     let root = root();
     let parked = |request: &[u8]| {
-        let folders = Some(Folders::new());
+        let folders = Some(Listings::new());
         let service = Http::new(
-            bare(&root, Kind::Memory),
+            bare(&root, FsClass::InMemory),
             ContentTypes::new([]),
             None,
             folders,
@@ -684,7 +684,7 @@ fn without_memory_for_a_list_the_client_is_told_to_try_again() {
         let mut bench = bench(service, request);
         let next = bench.step(Event::Start);
         assert_parked(next, &bench);
-        assert!(matches!(bench.errand, Some(Errand::List(_))));
+        assert!(matches!(bench.errand, Some(DiskTask::List(_))));
         bench
     };
     let no_memory = || Some(Fetched::Listed(Err(ListError::NoMemory)));
@@ -705,17 +705,17 @@ fn without_memory_for_a_list_the_client_is_told_to_try_again() {
 #[test]
 fn a_head_is_not_sent_before_its_body_is_there() {
     let root = root();
-    for kind in [Kind::Probe, Kind::Foreign] {
+    for kind in [FsClass::Nowait, FsClass::Remote] {
         let request = b"GET /big HTTP/1.1\r\nHost: h\r\n\r\n";
         let mut bench = bench(http(&root, kind), request);
         bench.transport.colds = 1;
         let mut next = bench.step(Event::Start);
-        if kind == Kind::Foreign {
+        if kind == FsClass::Remote {
             next = bench.fetch();
         }
         assert_parked(next, &bench);
         assert!(bench.transport.sent.is_empty());
-        let writes = if kind == Kind::Probe { 2 } else { 1 };
+        let writes = if kind == FsClass::Nowait { 2 } else { 1 };
         then(&mut bench, &[Read::Block], &vec![ALL; writes]);
         assert_eq!(bench.fetch(), Action::Wait);
         assert!(bench.transport.sent.ends_with(&[7; BIG_BYTES]));

@@ -11,7 +11,7 @@ use std::io::ErrorKind::ConnectionReset;
 use std::rc::Rc;
 use std::time::Duration;
 
-use carafe::file::Kind;
+use carafe::file::FsClass;
 use carafe::limits::{
     KEEP_ALIVE, KEPT_ON_HEAP_BYTES_MAX, PENDING_SHARE_BYTES, REPLIES_PER_STEP_MAX,
     REQUEST_READ_BYTES_MAX, REQUEST_TIMEOUT, STALL_TIMEOUT, TURN_BYTES_MAX,
@@ -445,7 +445,7 @@ fn a_body_of_several_parts_comes_in_order() {
     let mut file = tempfile::tempfile().unwrap();
     std::io::Write::write_all(&mut file, b"0123456789").unwrap();
     let state = carafe::file::version::Snapshot::of(&file).unwrap();
-    let file = Rc::new(OpenFile::new(file, state, Kind::Probe));
+    let file = Rc::new(OpenFile::new(file, state, FsClass::Nowait));
     let part = |start, length| Part::File {
         file: Rc::clone(&file),
         start,
@@ -481,7 +481,7 @@ fn no_short_part_of_a_body_makes_a_packet_of_its_own() {
     let content: Vec<u8> = (0..LONG).map(|at| (at % 251) as u8).collect();
     std::io::Write::write_all(&mut file, &content).unwrap();
     let state = carafe::file::version::Snapshot::of(&file).unwrap();
-    let file = Rc::new(OpenFile::new(file, state, Kind::Probe));
+    let file = Rc::new(OpenFile::new(file, state, FsClass::Nowait));
     let part = |start, length| Part::File {
         file: Rc::clone(&file),
         start,

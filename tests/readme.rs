@@ -50,7 +50,7 @@ struct Step {
 
 /// How a transcript is run.
 #[derive(Debug, PartialEq, Eq)]
-enum Kind {
+enum FsClass {
     /// A server that has a terminal for itself.
     Server,
     /// What that server says later.
@@ -86,21 +86,25 @@ fn blocks() -> Vec<Block> {
 }
 
 impl Block {
-    fn kind(&self) -> Kind {
+    fn kind(&self) -> FsClass {
         let steps = self.steps();
         let types = |what: &str| steps.iter().any(|step| step.command.contains(what));
         if steps.is_empty() {
             let is_later = self.lines.iter().any(|line| line.contains("; replied "));
-            return if is_later { Kind::Later } else { Kind::Other };
+            return if is_later {
+                FsClass::Later
+            } else {
+                FsClass::Other
+            };
         }
         if steps[0].command == "carafe serve files" {
-            Kind::Server
+            FsClass::Server
         } else if types("files &") || types("thank -q &") {
-            Kind::Shell
+            FsClass::Shell
         } else if self.lines.iter().any(|line| line.starts_with("^C")) {
-            Kind::Interrupted
+            FsClass::Interrupted
         } else {
-            Kind::Client
+            FsClass::Client
         }
     }
 
@@ -127,7 +131,7 @@ impl Block {
 }
 
 /// The transcripts of this kind; there is one at least.
-fn transcripts(kind: &Kind) -> Vec<Block> {
+fn transcripts(kind: &FsClass) -> Vec<Block> {
     let found: Vec<_> = blocks()
         .into_iter()
         .filter(|block| block.kind() == *kind)
@@ -302,7 +306,7 @@ fn sorted(mut lines: Vec<String>) -> Vec<String> {
 #[test]
 fn a_minutes_tour_is_as_the_readme_tells_it() {
     let Some(scene) = Scene::set() else { return };
-    let [server] = &transcripts(&Kind::Server)[..] else {
+    let [server] = &transcripts(&FsClass::Server)[..] else {
         panic!("one server has a terminal")
     };
     let [step] = &server.steps()[..] else {
@@ -313,7 +317,7 @@ fn a_minutes_tour_is_as_the_readme_tells_it() {
     );
     let greeting = running.screen.wait_for("twice at once");
     assert_step(step, &greeting.replace(&scene.port.to_string(), "7890"));
-    for block in transcripts(&Kind::Client) {
+    for block in transcripts(&FsClass::Client) {
         if block.section == server.section {
             let steps = block.steps();
             for (step, output) in steps.iter().zip(scene.shell(&steps)) {
@@ -323,7 +327,7 @@ fn a_minutes_tour_is_as_the_readme_tells_it() {
     }
     let screen = running.end();
     let (_, later) = screen.split_once("twice at once").unwrap();
-    let [told] = &transcripts(&Kind::Later)[..] else {
+    let [told] = &transcripts(&FsClass::Later)[..] else {
         panic!("it tells the rest at once")
     };
     // Which of two connections is over first isn't always the same.
@@ -351,7 +355,7 @@ fn every_other_transcript_of_a_client_is_true() {
         let head = exchange(here, b"HEAD /hello.txt HTTP/1.0\r\n\r\n").unwrap();
         String::from_utf8_lossy(&head).contains("Last-Modified: ")
     });
-    for block in transcripts(&Kind::Client) {
+    for block in transcripts(&FsClass::Client) {
         if block.section != "A minute's tour" {
             let steps = block.steps();
             for (step, output) in steps.iter().zip(scene.shell(&steps)) {
@@ -364,7 +368,7 @@ fn every_other_transcript_of_a_client_is_true() {
 
 #[test]
 fn shells_with_servers_of_their_own_print_what_the_readme_says() {
-    for block in transcripts(&Kind::Shell) {
+    for block in transcripts(&FsClass::Shell) {
         let Some(scene) = Scene::set() else { return };
         let mut steps = block.steps();
         for step in &mut steps {
@@ -406,7 +410,7 @@ fn soak_labels() -> Vec<&'static str> {
 #[test]
 fn an_interrupted_download_goes_on_as_the_readme_says() {
     let Some(scene) = Scene::set() else { return };
-    let [block] = &transcripts(&Kind::Interrupted)[..] else {
+    let [block] = &transcripts(&FsClass::Interrupted)[..] else {
         panic!("one download is interrupted")
     };
     let steps = block.steps();

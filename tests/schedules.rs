@@ -17,7 +17,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::rc::Rc;
 
-use carafe::file::Kind;
+use carafe::file::FsClass;
 use carafe::limits::{COPIED_BODY_BYTES_MAX, NAME_GAP, TURN_BYTES_MAX};
 use carafe::protocol::bare::Bare;
 use carafe::protocol::{Decision, Protocol, Request};
@@ -66,7 +66,7 @@ fn cached(folder: &Path, exact: bool) -> Bare {
 }
 
 /// On a file system that is taken for one of this kind.
-fn on(root: &Path, kind: Kind) -> Bare {
+fn on(root: &Path, kind: FsClass) -> Bare {
     let mut root = Root::open(root, false).unwrap();
     root.assume(kind);
     Bare::new(root, Some(NAME_GAP))
@@ -217,7 +217,12 @@ fn chaos_never_makes_a_part_look_whole() {
         0..4usize,
         any::<bool>(),
         0..4u8,
-        select(&[Kind::Memory, Kind::Probe, Kind::Once, Kind::Foreign]),
+        select(&[
+            FsClass::InMemory,
+            FsClass::Nowait,
+            FsClass::ReadOnce,
+            FsClass::Remote,
+        ]),
         prop::collection::vec(any::<u8>(), 0..200),
     );
     chaos(2000, inputs, |(name, end, fin, laters, kind, schedule)| {
@@ -254,7 +259,12 @@ fn chaos_with_a_file_that_shrinks_ends_in_a_reset_or_whole() {
     let inputs = (
         0..whole.len(),
         1..4usize,
-        select(&[Kind::Memory, Kind::Probe, Kind::Once, Kind::Foreign]),
+        select(&[
+            FsClass::InMemory,
+            FsClass::Nowait,
+            FsClass::ReadOnce,
+            FsClass::Remote,
+        ]),
         prop::collection::vec(any::<u8>(), 0..40),
     );
     chaos(200, inputs, |(new_len, steps, kind, schedule)| {

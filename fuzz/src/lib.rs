@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::fs;
 
 use carafe::file::version::TagKey;
-use carafe::file::{Errand, Kind};
+use carafe::file::{DiskTask, FsClass};
 use carafe::http::mime::ContentTypes;
 use carafe::http::request::{Parsed, parse};
 use carafe::protocol::bare::Bare;
@@ -47,7 +47,7 @@ fn root() -> Root {
 }
 
 /// A service, on a file system that is taken for one of this kind.
-fn service(kind: Option<Kind>) -> Http {
+fn service(kind: Option<FsClass>) -> Http {
     let mut root = root();
     if let Some(kind) = kind {
         root.assume(kind);
@@ -93,7 +93,7 @@ pub fn names(data: &[u8]) {
             };
             match service.judge(&request) {
                 Decision::Reply(reply) => assert!(reply.used <= bytes.len()),
-                Decision::NeedMore { .. } | Decision::Suspend(Errand::List(_)) => {}
+                Decision::NeedMore { .. } | Decision::Suspend(DiskTask::List(_)) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -139,7 +139,7 @@ pub fn connection(data: &[u8]) {
     };
     // All at once, and as the schedule says.
     let plain = run(Choices::given([255; 64]), 0, service(None));
-    for kind in [None, Some(Kind::Once), Some(Kind::Foreign)] {
+    for kind in [None, Some(FsClass::ReadOnce), Some(FsClass::Remote)] {
         let choices = Choices::given(schedule.iter().copied());
         assert_eq!(plain, run(choices, 10, service(kind)), "{kind:?}");
     }

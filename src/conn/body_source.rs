@@ -8,7 +8,7 @@ use rustix::fs::Stat;
 
 use super::sending::SendError;
 use crate::conn::transport::Transport;
-use crate::file::{DiskFile, Ends, Lease, Portion, ReadError, Use};
+use crate::file::{Chunk, DiskFile, Lease, Probe, ReadError, ReadMode};
 
 #[derive(Debug)]
 pub(super) enum BodySource {
@@ -33,9 +33,9 @@ pub(super) struct Kept {
     pub(super) stat: Stat,
 }
 
-impl From<Portion> for BodySource {
-    fn from(portion: Portion) -> Self {
-        let Portion { range, kept, lease } = portion;
+impl From<Chunk> for BodySource {
+    fn from(portion: Chunk) -> Self {
+        let Chunk { range, kept, lease } = portion;
         match kept {
             None => Self::Warm(range),
             Some((bytes, stat)) => Self::Fetched(Box::new(Kept {
@@ -56,7 +56,7 @@ impl BodySource {
         &mut self,
         file: &DiskFile,
         wanted: (u64, usize, u64),
-        ends: Ends,
+        ends: Probe,
         cold: u64,
         transport: &mut T,
     ) -> Result<usize, SendError> {
@@ -72,7 +72,7 @@ impl BodySource {
                 start,
                 end,
                 cold,
-                Use::Sendfile,
+                ReadMode::Sendfile,
             ))),
             _ => {
                 *self = Self::Warm(start..start + count as u64);
@@ -109,7 +109,7 @@ impl BodySource {
             _ => transport.read_file(file, into, start),
         };
         read.map_err(|error| match error {
-            ReadError::Cold => SendError::Cold(file.errand(start, end, cold, Use::Copy)),
+            ReadError::Cold => SendError::Cold(file.errand(start, end, cold, ReadMode::Copy)),
             ReadError::Failed(error) => SendError::File(error),
         })
     }

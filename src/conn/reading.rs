@@ -59,7 +59,7 @@ enum Wait {
     /// There was no descriptor to try the bytes.
     Descriptor(Box<Asked>),
     /// A helper is on an errand for the service, since then.
-    Errand(Box<Asked>, Instant),
+    DiskTask(Box<Asked>, Instant),
 }
 
 /// What is kept of a request that is answered in several steps.
@@ -86,7 +86,7 @@ impl Wait {
     fn asked(&self) -> Option<&Asked> {
         match self {
             Self::Bytes => None,
-            Self::Descriptor(asked) | Self::Errand(asked, _) => Some(asked),
+            Self::Descriptor(asked) | Self::DiskTask(asked, _) => Some(asked),
         }
     }
 
@@ -99,7 +99,7 @@ impl Wait {
                 brought: Vec::new(),
                 until: None,
             }),
-            Self::Descriptor(asked) | Self::Errand(asked, _) => asked,
+            Self::Descriptor(asked) | Self::DiskTask(asked, _) => asked,
         }
     }
 }
@@ -162,7 +162,7 @@ impl Reading {
 
     /// Whether it waits for what a helper does.
     pub(super) fn awaits_errand(&self) -> bool {
-        matches!(self.wait, Wait::Errand(..))
+        matches!(self.wait, Wait::DiskTask(..))
     }
 
     /// Since when there has been nothing to do, after a reply.
@@ -185,10 +185,10 @@ impl Reading {
                 },
             ) => None,
             (Wait::Bytes, _) if self.is_large() => Some(Reclaimable::Large),
-            (Wait::Descriptor(_) | Wait::Errand(..), _) if self.is_large() => {
+            (Wait::Descriptor(_) | Wait::DiskTask(..), _) if self.is_large() => {
                 Some(Reclaimable::Suspended)
             }
-            (Wait::Descriptor(_) | Wait::Errand(..), _) => None,
+            (Wait::Descriptor(_) | Wait::DiskTask(..), _) => None,
             (Wait::Bytes, Before::Nothing) if self.pending.is_empty() => Some(Reclaimable::Silent),
             (Wait::Bytes, Before::Reply { .. }) if self.pending.is_empty() => {
                 Some(Reclaimable::Idle)
@@ -228,10 +228,10 @@ impl Reading {
             (Wait::Bytes, _) => self.go_on(env, why),
             (_, Event::Stop(reason)) => Stay(Action::Reset(reason)),
             // Its memory is needed. It is owed an answer.
-            (Wait::Descriptor(_) | Wait::Errand(..), Event::Reclaim) => {
+            (Wait::Descriptor(_) | Wait::DiskTask(..), Event::Reclaim) => {
                 Stay(Action::Reset(Reason::Evicted))
             }
-            (Wait::Descriptor(_) | Wait::Errand(..), Event::Ready(_)) => {
+            (Wait::Descriptor(_) | Wait::DiskTask(..), Event::Ready(_)) => {
                 Stay(Action::Close(Reason::PeerReset))
             }
             (Wait::Descriptor(asked), Event::Evict) if !asked.is_late(env.turn.now) => {
@@ -242,7 +242,7 @@ impl Reading {
                 let moment = asked.moment;
                 self.ask_again(env, moment)
             }
-            (Wait::Errand(..), _) => self.take_fetched(env),
+            (Wait::DiskTask(..), _) => self.take_fetched(env),
         }
     }
 
@@ -264,7 +264,7 @@ impl Reading {
 
     /// A helper has come back, or has not. The client's clock stood meanwhile.
     fn take_fetched<T: Transport, S: Protocol>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step {
-        let Wait::Errand(asked, since) = &mut self.wait else {
+        let Wait::DiskTask(asked, since) = &mut self.wait else {
             return Stay(Action::Suspend);
         };
         let fetched = env.fetched.take();
@@ -463,7 +463,7 @@ impl Reading {
             }
             Decision::WaitForFd => self.park(env, moment),
             Decision::Suspend(errand) => {
-                self.wait = Wait::Errand(self.wait.take(moment, now), now);
+                self.wait = Wait::DiskTask(self.wait.take(moment, now), now);
                 *env.errand = Some(errand);
                 env.turn.deadline = Some(now + env.timeouts.disk.min(SUSPENDED_LOOK));
                 Action::Suspend

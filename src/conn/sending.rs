@@ -11,7 +11,7 @@ use super::reading::{Input, Reading};
 use super::{Response, State, StepIo, await_disk, blame};
 use crate::conn::transport::{SendFileError, Transport};
 use crate::escape::Excerpt;
-use crate::file::{DiskFile, Ends, Errand, Fetched, Kind, Portion, Read};
+use crate::file::{Chunk, DiskFile, DiskTask, Fetched, FsClass, Probe, Read};
 use crate::limits::{
     COLD_BLOCK_BYTES, COLD_READ_BYTES, COPIED_BODY_BYTES_MAX, HTTP_BODY_LINGER_BYTES_MAX,
     SENDFILE_SEGMENT_BYTES, STALL_LOOKS, SUSPENDED_LOOK, TURN_BYTES_MAX,
@@ -255,7 +255,7 @@ impl Sending {
                 self.supply = BodySource::Awaited(now);
                 // Its client takes what it is sent, so it will want more.
                 self.cold_bytes = COLD_READ_BYTES.min(2 * self.cold_bytes);
-                *env.errand = Some(Errand::Read(read));
+                *env.errand = Some(DiskTask::Read(read));
                 Action::Suspend
             }
             SendError::Socket(error) => Action::Reset(blame(&error)),
@@ -296,7 +296,7 @@ impl Sending {
     }
 
     /// A helper has read what comes next.
-    fn resupply(&mut self, portion: Portion) {
+    fn resupply(&mut self, portion: Chunk) {
         if let Piece::File { file, .. } = self.body.piece(self.delivery.offset) {
             file.note_read(&portion.range);
         }
@@ -327,7 +327,7 @@ impl Sending {
                 env.transport.write(bytes, more)?
             }
             Piece::File { file, length, .. }
-                if file.kind() == Kind::Foreign || is_short(length) =>
+                if file.kind() == FsClass::Remote || is_short(length) =>
             {
                 return self.copy(count, env);
             }
@@ -339,8 +339,8 @@ impl Sending {
                 // At most `count`.
                 let most = length.min(count as u64) as usize;
                 let ends = match self.pace {
-                    Progress::FirstTurn => Ends::Both,
-                    Progress::Resumed { .. } => Ends::Last,
+                    Progress::FirstTurn => Probe::Both,
+                    Progress::Resumed { .. } => Probe::Last,
                 };
                 let (wanted, cold) = ((start, most, start + length), self.cold_bytes);
                 let warm = self.supply.warm(file, wanted, ends, cold, env.transport)?;
@@ -479,7 +479,7 @@ impl Sending {
         let is_overwritten = || match (&self.supply, file.disk().map(DiskFile::kind)) {
             (BodySource::Fetched(kept), _) => file.is_overwritten_by(&kept.stat),
             // Asking may wait; a helper will, when it has read those bytes.
-            (_, Some(Kind::Foreign)) => false,
+            (_, Some(FsClass::Remote)) => false,
             _ => file.is_overwritten().unwrap_or_default(),
         };
         let overwritten = until == self.delivery.promised && is_overwritten();

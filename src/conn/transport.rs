@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use socket2::SockRef;
 
-use crate::file::{DiskFile, Ends, ReadError};
+use crate::file::{DiskFile, Probe, ReadError};
 use crate::limits::{SEND_BUFFER_SHARE, SENDFILE_PIECE_BYTES};
 use crate::sockopt;
 
@@ -42,7 +42,7 @@ pub trait Transport {
 
     /// Whether sending so many bytes of the file from `start` on may wait for a disk: see
     /// [`DiskFile::is_cold`].
-    fn is_cold(&mut self, file: &DiskFile, start: u64, count: usize, ends: Ends) -> bool {
+    fn is_cold(&mut self, file: &DiskFile, start: u64, count: usize, ends: Probe) -> bool {
         file.is_cold(start, count, ends)
     }
 

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{AtFlags, StatFs, StatxFlags};
 use rustix::io::Errno;
 
-use super::{Kind, read_if_there};
+use super::{FsClass, read_if_there};
 
 /// Types of file systems (statfs(2)) whose files are in memory: tmpfs, ramfs.
 const MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
@@ -44,17 +44,17 @@ const LOCAL: [u64; 17] = [
 
 /// The kinds of file systems that were met.
 #[derive(Debug, Default)]
-pub struct Kinds {
+pub struct FsClasses {
     /// All are taken for this one.
-    assumed: Option<Kind>,
+    assumed: Option<FsClass>,
     /// By device and type: the numbers of devices that aren't disks are given again.
-    known: Mutex<HashMap<(u64, u64), Kind>>,
+    known: Mutex<HashMap<(u64, u64), FsClass>>,
 }
 
-impl Kinds {
+impl FsClasses {
     /// Takes every file system for one of this kind, so that a test needs no network.
     #[must_use]
-    pub fn assumed(kind: Kind) -> Self {
+    pub fn assumed(kind: FsClass) -> Self {
         Self {
             assumed: Some(kind),
             known: Mutex::default(),
@@ -62,22 +62,22 @@ impl Kinds {
     }
 
     /// The kind that a regular file's file system on this device is of. May wait.
-    pub fn of(&self, file: impl AsFd, device: u64) -> Kind {
+    pub fn of(&self, file: impl AsFd, device: u64) -> FsClass {
         if let Some(kind) = self.assumed {
             return kind;
         }
         let file = file.as_fd();
         let Some(type_) = type_of(file) else {
-            return Kind::Foreign;
+            return FsClass::Remote;
         };
         let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(&kind) = known().get(&(device, type_)) {
             return kind;
         }
         let kind = match place(file, type_) {
-            Place::Memory => Kind::Memory,
+            Place::Memory => FsClass::InMemory,
             Place::Local => by_trial(file),
-            Place::Foreign => Kind::Foreign,
+            Place::Foreign => FsClass::Remote,
         };
         known().insert((device, type_), kind);
         kind
@@ -87,9 +87,9 @@ impl Kinds {
     #[must_use]
     pub fn place_of(&self, folder: impl AsFd) -> Place {
         match self.assumed {
-            Some(Kind::Memory) => Place::Memory,
-            Some(Kind::Probe | Kind::Once) => Place::Local,
-            Some(Kind::Foreign) => Place::Foreign,
+            Some(FsClass::InMemory) => Place::Memory,
+            Some(FsClass::Nowait | FsClass::ReadOnce) => Place::Local,
+            Some(FsClass::Remote) => Place::Foreign,
             None => {
                 let folder = folder.as_fd();
                 type_of(folder).map_or(Place::Foreign, |type_| place(folder, type_))
@@ -136,10 +136,10 @@ fn place_by_type(type_: u64) -> Place {
 }
 
 /// A file system that can't read without waiting says so of any read.
-fn by_trial(file: BorrowedFd<'_>) -> Kind {
+fn by_trial(file: BorrowedFd<'_>) -> FsClass {
     match read_if_there(file, &mut [0], 0) {
-        Ok(_) | Err(Errno::AGAIN) => Kind::Probe,
-        Err(_) => Kind::Once,
+        Ok(_) | Err(Errno::AGAIN) => FsClass::Nowait,
+        Err(_) => FsClass::ReadOnce,
     }
 }
 
@@ -221,13 +221,13 @@ mod tests {
 
     #[test]
     fn a_file_in_memory_is_never_cold_and_proc_is_foreign() {
-        let kinds = Kinds::default();
+        let kinds = FsClasses::default();
         let folder = File::open("/dev/shm");
         if let Ok(folder) = folder {
             assert_eq!(kinds.place_of(&folder), Place::Memory);
         }
         let proc = File::open("/proc/self/stat").unwrap();
-        assert_eq!(kinds.of(&proc, 1), Kind::Foreign);
+        assert_eq!(kinds.of(&proc, 1), FsClass::Remote);
         assert_eq!(kinds.place_of(File::open("/proc").unwrap()), Place::Foreign);
     }
 
@@ -235,19 +235,19 @@ mod tests {
     fn what_is_assumed_is_not_asked() {
         let proc = File::open("/proc/self/stat").unwrap();
         for (kind, place) in [
-            (Kind::Memory, Place::Memory),
-            (Kind::Probe, Place::Local),
-            (Kind::Once, Place::Local),
-            (Kind::Foreign, Place::Foreign),
+            (FsClass::InMemory, Place::Memory),
+            (FsClass::Nowait, Place::Local),
+            (FsClass::ReadOnce, Place::Local),
+            (FsClass::Remote, Place::Foreign),
         ] {
-            let kinds = Kinds::assumed(kind);
+            let kinds = FsClasses::assumed(kind);
             assert_eq!((kinds.of(&proc, 1), kinds.place_of(&proc)), (kind, place));
         }
     }
 
     #[test]
     fn a_kind_is_known_by_device_and_type() {
-        let kinds = Kinds::default();
+        let kinds = FsClasses::default();
         let file = tempfile::tempfile().unwrap();
         let kind = kinds.of(&file, 7);
         assert_eq!(kinds.known.lock().unwrap().len(), 1);
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(kinds.known.lock().unwrap().len(), 1);
         // The number stays, another file system has it now.
         let proc = File::open("/proc/self/stat").unwrap();
-        assert_eq!(kinds.of(&proc, 7), Kind::Foreign);
+        assert_eq!(kinds.of(&proc, 7), FsClass::Remote);
     }
 
     #[test]

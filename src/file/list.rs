@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use super::Mount;
 use super::task::Reach;
-use super::thread_pool::Helpers;
+use super::thread_pool::ThreadPool;
 use crate::limits::LIST_FREED_BYTES_MIN;
 use crate::protocol::LookupError;
 
@@ -36,7 +36,7 @@ pub struct List {
     /// Given back with the bytes.
     memory: Reservation,
     /// Who frees a large one: the kernel takes a millisecond to take back 10 MB.
-    freer: OnceLock<Helpers>,
+    freer: OnceLock<ThreadPool>,
 }
 
 impl List {
@@ -47,7 +47,7 @@ impl List {
     }
 
     /// Leaves it to helpers to free it.
-    pub(super) fn free_by(&self, helpers: &Helpers) {
+    pub(super) fn free_by(&self, helpers: &ThreadPool) {
         self.freer.get_or_init(|| helpers.clone());
     }
 }
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn a_large_list_is_freed_by_a_helper_and_a_small_one_at_once() {
         let memory = ListMemory::new(usize::MAX);
-        let helpers = Helpers::new(1);
+        let helpers = ThreadPool::new(1);
         let held = || memory.0.bytes.load(Ordering::Relaxed);
         for length in [LIST_FREED_BYTES_MIN - 1, LIST_FREED_BYTES_MIN] {
             let (begin, begun) = std::sync::mpsc::channel::<()>();

@@ -14,12 +14,12 @@ use rustix::fs::{Advice, Stat};
 
 use super::budget::Lease;
 use super::list::{ListError, ListTask, Listed};
-use super::thread_pool::Helpers;
+use super::thread_pool::ThreadPool;
 use crate::limits::HELPER_BUFFER_BYTES;
 use crate::protocol::{LookupError, OpenFile};
 
 /// Something that may wait for a disk, for a helper to do. A connection has one at a time.
-pub enum Errand {
+pub enum DiskTask {
     /// Opens a file.
     Open {
         /// Its name, which the answer is known by.
@@ -76,9 +76,9 @@ pub enum Fetched {
     /// A folder was listed, or was not.
     Listed(Listed),
     /// A part of a file was read, or was not.
-    Read(io::Result<Portion>),
+    Read(io::Result<Chunk>),
     /// It leads further than the helper may go: to this mount.
-    Further(Errand, Mount),
+    Further(DiskTask, Mount),
     /// The helper panicked.
     Panicked,
 }
@@ -95,7 +95,7 @@ pub enum Opened {
 
 /// A part of a file that was read.
 #[derive(Debug)]
-pub struct Portion {
+pub struct Chunk {
     /// Where it is. Bytes of it that are missing are beyond the file's end.
     pub range: Range<u64>,
     /// The bytes, if they were to be kept, and the file's state after they were read.
@@ -104,7 +104,7 @@ pub struct Portion {
     pub lease: Option<Lease>,
 }
 
-impl Errand {
+impl DiskTask {
     /// Does it if it goes no further than this. May wait.
     #[must_use]
     pub fn run(self, reach: Reach) -> Fetched {
@@ -153,7 +153,7 @@ impl Errand {
     }
 }
 
-impl fmt::Debug for Errand {
+impl fmt::Debug for DiskTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open { name, .. } => f.debug_tuple("Open").field(name).finish(),
@@ -173,7 +173,7 @@ impl Fetched {
 
     /// Leaves a file whose close may wait to the helpers who go far, and a list to those who make
     /// lists.
-    pub(super) fn close_by(&mut self, far: &Helpers, mount: Mount, lists: &Helpers) {
+    pub(super) fn close_by(&mut self, far: &ThreadPool, mount: Mount, lists: &ThreadPool) {
         match self {
             Self::Opened {
                 found: Ok(Opened::File(file)),
@@ -202,7 +202,7 @@ pub struct Read {
 }
 
 impl Read {
-    fn run(self) -> io::Result<Portion> {
+    fn run(self) -> io::Result<Chunk> {
         // A block or a portion: its length fits.
         let length = (self.range.end - self.range.start) as usize;
         let room = match self.keep {
@@ -238,7 +238,7 @@ impl Read {
             }
             false => None,
         };
-        Ok(Portion {
+        Ok(Chunk {
             range,
             kept,
             lease: None,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use super::budget::Budget;
-use super::task::{Errand, Fetched, Mount, Reach};
+use super::task::{DiskTask, Fetched, Mount, Reach};
 use crate::failure::panic_message;
 use crate::limits::{FETCHED_TOTAL_BYTES_MAX, HELPERS_MAX, REMOTE_HELPERS_MAX};
 
@@ -29,7 +29,7 @@ pub struct Ticket {
 /// The threads, and what they have to do. Each mount has a lane of its own: one that doesn't answer
 /// takes as many threads as a lane may have, and no more.
 #[derive(Clone)]
-pub struct Helpers(Arc<Shared>);
+pub struct ThreadPool(Arc<Shared>);
 
 struct Shared {
     queue: Mutex<Queue>,
@@ -94,7 +94,7 @@ impl Queue {
     }
 }
 
-impl Helpers {
+impl ThreadPool {
     /// None that works yet, and up to so many.
     #[must_use]
     pub fn new(threads_max: usize) -> Self {
@@ -189,7 +189,7 @@ impl Helpers {
     }
 }
 
-impl fmt::Debug for Helpers {
+impl fmt::Debug for ThreadPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let queue = self.queue();
         f.debug_struct("Helpers")
@@ -204,10 +204,10 @@ impl fmt::Debug for Helpers {
 /// folders: each entry of a large one may take a disk's seek. And so have those who open a root anew:
 /// the old one may be what doesn't answer.
 pub struct Pool<K> {
-    near: Helpers,
-    lists: Helpers,
-    far: Helpers,
-    reopeners: Helpers,
+    near: ThreadPool,
+    lists: ThreadPool,
+    far: ThreadPool,
+    reopeners: ThreadPool,
     done: Arc<Done<K>>,
     /// Errands so far.
     sent: u64,
@@ -267,10 +267,10 @@ impl<K: Send + 'static> Pool<K> {
     /// Helpers that call `notify` when there is something to take.
     pub fn new(notify: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
-            near: Helpers::new(HELPERS_MAX),
-            lists: Helpers::new(HELPERS_MAX),
-            far: Helpers::new(REMOTE_HELPERS_MAX),
-            reopeners: Helpers::new(2 * HELPERS_MAX),
+            near: ThreadPool::new(HELPERS_MAX),
+            lists: ThreadPool::new(HELPERS_MAX),
+            far: ThreadPool::new(REMOTE_HELPERS_MAX),
+            reopeners: ThreadPool::new(2 * HELPERS_MAX),
             sent: 0,
             kept: Budget::new(FETCHED_TOTAL_BYTES_MAX),
             done: Arc::new(Done {
@@ -281,12 +281,12 @@ impl<K: Send + 'static> Pool<K> {
     }
 
     /// Sends somebody on an errand, no further than this.
-    pub fn send(&mut self, key: K, errand: Errand, reach: Reach, mount: Mount) -> Ticket {
+    pub fn send(&mut self, key: K, errand: DiskTask, reach: Reach, mount: Mount) -> Ticket {
         self.sent += 1;
         let number = self.sent;
         let (helpers, mount) = match (reach, &errand) {
             (Reach::Anywhere, _) => (&self.far, mount),
-            (_, Errand::List(_)) => (&self.lists, Mount::default()),
+            (_, DiskTask::List(_)) => (&self.lists, Mount::default()),
             _ => (&self.near, Mount::default()),
         };
         let (far, lists) = (self.far.clone(), self.lists.clone());
@@ -313,7 +313,7 @@ impl<K: Send + 'static> Pool<K> {
 
     /// Those who open a root anew, and close the old one.
     #[must_use]
-    pub fn reopeners(&self) -> &Helpers {
+    pub fn reopeners(&self) -> &ThreadPool {
         &self.reopeners
     }
 
@@ -364,9 +364,9 @@ mod tests {
         (Pool::new(notify), is_told)
     }
 
-    fn errand(barrier: &Arc<Barrier>, begun: &Sender<()>) -> Errand {
+    fn errand(barrier: &Arc<Barrier>, begun: &Sender<()>) -> DiskTask {
         let (barrier, begun) = (Arc::clone(barrier), begun.clone());
-        Errand::Open {
+        DiskTask::Open {
             name: Box::default(),
             open: Box::new(move |_| {
                 begun.send(()).unwrap();
@@ -412,7 +412,7 @@ mod tests {
         for key in 0..10 {
             pool.send(
                 key,
-                Errand::Open {
+                DiskTask::Open {
                     name: Box::default(),
                     open: Box::new(|_| Err(LookupError::NoDescriptor)),
                 },
@@ -456,11 +456,11 @@ mod tests {
             );
             has_begun.recv().unwrap();
         }
-        let near = Errand::Open {
+        let near = DiskTask::Open {
             name: Box::default(),
             open: Box::new(|_| Err(LookupError::Refused("it is not there"))),
         };
-        let list = Errand::List(ListTask::new(1, |_, _| Err(ListError::NoMemory)));
+        let list = DiskTask::List(ListTask::new(1, |_, _| Err(ListError::NoMemory)));
         for errand in [near, list] {
             pool.send(99, errand, Reach::Disk, Mount::default());
             is_told.recv().unwrap();
@@ -486,11 +486,11 @@ mod tests {
             Reach::Anywhere => LookupError::Refused("it is not there"),
             _ => LookupError::Elsewhere(Mount::default()),
         };
-        let open = Errand::Open {
+        let open = DiskTask::Open {
             name: b"file".as_slice().into(),
             open: Box::new(move |reach| Err(within(reach))),
         };
-        let list = Errand::List(ListTask::new(1, move |_, reach| Err(within(reach).into())));
+        let list = DiskTask::List(ListTask::new(1, move |_, reach| Err(within(reach).into())));
         for errand in [open, list] {
             let Fetched::Further(errand, _) = take(errand, Reach::Disk) else {
                 panic!("it is not further");
@@ -530,8 +530,8 @@ mod tests {
     }
 
     /// One that comes back at once with nothing.
-    fn quick() -> Errand {
-        Errand::Open {
+    fn quick() -> DiskTask {
+        DiskTask::Open {
             name: Box::default(),
             open: Box::new(|_| Err(LookupError::Refused("it is not there"))),
         }
@@ -576,7 +576,7 @@ mod tests {
         let (mut pool, is_told) = pool();
         // More often than there are helpers.
         for key in 0..2 * HELPERS_MAX as u32 {
-            let fragile = Errand::Open {
+            let fragile = DiskTask::Open {
                 name: Box::default(),
                 open: Box::new(|_| unreachable!("as it was told")),
             };
@@ -603,7 +603,7 @@ mod tests {
 
     #[test]
     fn of_those_who_wait_to_do_the_same_the_latest_remains() {
-        let (helpers, (order, is_done)) = (Helpers::new(1), channel());
+        let (helpers, (order, is_done)) = (ThreadPool::new(1), channel());
         let barrier = Arc::new(Barrier::new(2));
         let until = Arc::clone(&barrier);
         helpers.replace_waiting(move || {

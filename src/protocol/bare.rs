@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::escape::Excerpt;
-use crate::file::thread_pool::Helpers;
+use crate::file::thread_pool::ThreadPool;
 use crate::http::request::{Guess, may_be_http};
 use crate::http::target::remove_dot_segments;
 use crate::limits::{EMPTY_NAME_GAP_SHARE, GUESSES_MAX, NAME_BYTES_MAX, NAME_GAP};
@@ -157,7 +157,7 @@ pub(super) fn readings(name: &[u8]) -> impl Iterator<Item = Cow<'_, [u8]>> {
 }
 
 impl Protocol for Bare {
-    fn reopen(&mut self, helpers: &Helpers, told: Told) {
+    fn reopen(&mut self, helpers: &ThreadPool, told: Told) {
         self.root.reopen(helpers, told);
     }
 

@@ -11,7 +11,7 @@ use ::http::StatusCode;
 
 use crate::escape::Excerpt;
 use crate::file::ListError;
-use crate::file::thread_pool::Helpers;
+use crate::file::thread_pool::ThreadPool;
 use crate::file::version::TagKey;
 use crate::http::accept;
 use crate::http::date::{Clock, Now};
@@ -32,7 +32,7 @@ use crate::protocol::{
     Body, Brought, Decision, Exchange, InputState, OpenFile, Outcome, Part, Protocol, Reply,
     Request, RequestEnd, Then, Told,
 };
-use crate::root::listing::Folders;
+use crate::root::listing::Listings;
 use crate::root::{self, Found, LookupError, Root};
 use crate::telemetry::Reason;
 
@@ -44,7 +44,7 @@ pub struct Http {
     /// The file that stands for a folder.
     index: Option<Box<[u8]>>,
     /// Whether folders are listed, and the lists under way.
-    folders: Option<Folders>,
+    folders: Option<Listings>,
     /// Answers carry what an access log says of them.
     is_logged: bool,
     clock: Clock,
@@ -120,7 +120,7 @@ impl Http {
         bare: Bare,
         types: ContentTypes,
         index: Option<Box<[u8]>>,
-        folders: Option<Folders>,
+        folders: Option<Listings>,
         tags: TagKey,
     ) -> Self {
         Self {
@@ -505,7 +505,7 @@ impl Http {
 }
 
 impl Protocol for Http {
-    fn reopen(&mut self, helpers: &Helpers, told: Told) {
+    fn reopen(&mut self, helpers: &ThreadPool, told: Told) {
         self.bare.reopen(helpers, told);
     }
 

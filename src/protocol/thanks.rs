@@ -8,7 +8,7 @@ use encoding_rs::Encoding;
 use crate::escape::EscapedText;
 use crate::limits::{GUESSES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::protocol::{Body, Decision, InputState, Outcome, Protocol, Reply, Request, RequestEnd};
-use crate::telemetry::log_writer::Outlet;
+use crate::telemetry::log_writer::LineWriter;
 
 /// Prints each client's text and answers `thank you !`.
 #[derive(Debug)]
@@ -19,13 +19,13 @@ pub struct Thanks {
     gap: Duration,
     /// How many more texts are taken.
     texts_left: u64,
-    output: Outlet,
+    output: LineWriter,
 }
 
 impl Thanks {
     /// Texts in `encoding` are printed to `output`, one a line; only the first one if `once`.
     #[must_use]
-    pub fn new(encoding: &'static Encoding, gap: Duration, once: bool, output: Outlet) -> Self {
+    pub fn new(encoding: &'static Encoding, gap: Duration, once: bool, output: LineWriter) -> Self {
         let (reply, _, _) = encoding.encode("thank you !");
         Self {
             encoding,
@@ -96,7 +96,7 @@ mod tests {
     use encoding_rs::GBK;
 
     fn judge(bytes: &[u8], moment: InputState) -> Decision {
-        let output = Outlet::new(std::io::sink()).unwrap();
+        let output = LineWriter::new(std::io::sink()).unwrap();
         let request = Request {
             bytes,
             moment,
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn looks_at_a_cut_text_run_out_and_then_the_gap_counts() {
-        let output = Outlet::new(std::io::sink()).unwrap();
+        let output = LineWriter::new(std::io::sink()).unwrap();
         let mut thanks = Thanks::new(GBK, Duration::from_secs(1), false, output);
         let mut judge = |bytes, guesses| {
             thanks.judge(&Request {
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn once_takes_one_text() {
-        let output = Outlet::new(std::io::sink()).unwrap();
+        let output = LineWriter::new(std::io::sink()).unwrap();
         let mut thanks = Thanks::new(GBK, Duration::from_secs(1), true, output);
         let request = Request {
             bytes: b"hi",

@@ -24,7 +24,7 @@ pub(crate) struct Slot<C, S = TcpStream> {
     pub(crate) registered: bool,
     /// It came by a listener aside.
     pub(crate) aside: bool,
-    pub(crate) run: Run,
+    pub(crate) run: Schedule,
     /// Where it stands among those who make room for others, and between whom.
     pub(crate) line: Option<Line>,
     pub(crate) link: Link,
@@ -33,7 +33,7 @@ pub(crate) struct Slot<C, S = TcpStream> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Run {
+pub(crate) enum Schedule {
     /// Waits for an edge.
     Waiting,
     /// Waits for an edge, in the middle of a lot: those who want little go first then.
@@ -48,7 +48,7 @@ pub(crate) enum Run {
     Ended,
 }
 
-impl Run {
+impl Schedule {
     /// What it is stepped with when its turn in the run queue comes, if it stands there.
     pub(super) fn queued_for(self) -> Option<Event> {
         match self {
@@ -100,7 +100,7 @@ pub(super) const fn entry_bytes<C>() -> usize {
 /// The slab. It gives back what it doesn't need: a while after most connections have left, since a
 /// load that comes and goes must not pay for that.
 #[derive(Debug)]
-pub(super) struct Places<C> {
+pub(super) struct ConnSlab<C> {
     /// The first place is nobody's. With it the slab never frees its memory, but only makes it
     /// smaller: glibc takes the size of a large block that is freed for one that will be wanted
     /// again, and keeps as much of its heap from then on (M_TRIM_THRESHOLD in mallopt(3)).
@@ -111,7 +111,7 @@ pub(super) struct Places<C> {
 /// A key is given to somebody until that one is removed.
 const SOMEBODY: &str = "the key is a connection's";
 
-impl<C> Places<C> {
+impl<C> ConnSlab<C> {
     pub(super) fn new() -> Self {
         let mut slab = Slab::new();
         slab.insert(None);
@@ -164,7 +164,7 @@ impl<C> Places<C> {
         }
     }
 
-    /// When [`Places::shrink`] has something to do.
+    /// When [`ConnSlab::shrink`] has something to do.
     pub(super) fn shrink_at(&self) -> Option<Instant> {
         self.shrink_at
     }
@@ -188,7 +188,7 @@ impl<C> Places<C> {
     }
 }
 
-impl<C> Index<usize> for Places<C> {
+impl<C> Index<usize> for ConnSlab<C> {
     type Output = Slot<C>;
 
     fn index(&self, key: usize) -> &Slot<C> {
@@ -196,7 +196,7 @@ impl<C> Index<usize> for Places<C> {
     }
 }
 
-impl<C> IndexMut<usize> for Places<C> {
+impl<C> IndexMut<usize> for ConnSlab<C> {
     fn index_mut(&mut self, key: usize) -> &mut Slot<C> {
         self.get_mut(key).expect(SOMEBODY)
     }

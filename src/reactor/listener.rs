@@ -7,7 +7,7 @@ use std::time::Instant;
 use mio::net::TcpListener;
 
 use crate::limits::HANDSHAKE_GRACE;
-use crate::reactor::timer_wheel::Seldom;
+use crate::reactor::timer_wheel::RateLimit;
 use crate::sockopt;
 
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl Listener {
     pub(super) fn rest(
         &mut self,
         until: Option<Instant>,
-        shortage: &mut Seldom,
+        shortage: &mut RateLimit,
         now: Instant,
         why: fmt::Arguments<'_>,
     ) {

@@ -3,7 +3,7 @@
 //! cost the same however many there are.
 
 use super::Reactor;
-use super::conn_slab::{End, Places, Run};
+use super::conn_slab::{ConnSlab, End, Schedule};
 use super::handler::{Handler, Token};
 use super::listener::Accepting;
 use crate::limits::{RECLAIMS_PER_CLIENT_MAX, ROOM_KEPT_FREE_SHARE};
@@ -48,10 +48,10 @@ const NOBODY: u32 = 0;
 
 /// The lines: their ends, and how long they are.
 #[derive(Debug, Default)]
-pub(super) struct Lines([Ends; 7]);
+pub(super) struct Lines([Probe; 7]);
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Ends {
+struct Probe {
     first: u32,
     last: u32,
     len: usize,
@@ -68,7 +68,7 @@ impl Lines {
     }
 
     /// Puts a connection that stands nowhere at the end of a line.
-    pub(super) fn push<C>(&mut self, slots: &mut Places<C>, key: u32, line: Line) {
+    pub(super) fn push<C>(&mut self, slots: &mut ConnSlab<C>, key: u32, line: Line) {
         let ends = &mut self.0[line as usize];
         let before = std::mem::replace(&mut ends.last, key);
         ends.len += 1;
@@ -85,7 +85,7 @@ impl Lines {
     }
 
     /// Takes a connection out of its line, if it stands in one.
-    pub(super) fn remove<C>(&mut self, slots: &mut Places<C>, key: u32) {
+    pub(super) fn remove<C>(&mut self, slots: &mut ConnSlab<C>, key: u32) {
         let slot = &mut slots[key as usize];
         let Some(line) = slot.line.take() else { return };
         let Link { before, behind } = slot.link;
@@ -109,7 +109,7 @@ impl<C> Reactor<C> {
     /// once, after it was registered, that an idle socket is writable).
     pub(super) fn line_up<A: Handler<Conn = C>>(&mut self, app: &A, token: Token, moved: u64) {
         let slot = &self.slots[token.key as usize];
-        if slot.aside || slot.run == Run::Ended {
+        if slot.aside || slot.run == Schedule::Ended {
             return;
         }
         let line = app.reclaimable(&slot.conn).map(Line::from);
@@ -164,7 +164,7 @@ impl<C> Reactor<C> {
                 break;
             };
             self.step(app, token, Event::Reclaim);
-            if self.run_of(token) == Some(Run::Ended) {
+            if self.run_of(token) == Some(Schedule::Ended) {
                 self.reap(app);
                 return true;
             }
@@ -209,14 +209,14 @@ impl<C> Reactor<C> {
             let token = self.token_of(key);
             next = Some(self.slots[key as usize].link.behind).filter(|&key| key != NOBODY);
             self.step(app, token, Event::Reclaim);
-            if self.run_of(token) == Some(Run::Ended) {
+            if self.run_of(token) == Some(Schedule::Ended) {
                 self.reap(app);
                 return true;
             }
         }
         let Some(token) = oldest else { return false };
         self.step(app, token, Event::Stop(Reason::Evicted));
-        if self.run_of(token) != Some(Run::Ended) {
+        if self.run_of(token) != Some(Schedule::Ended) {
             self.doom(token, End::Reset(Reason::Evicted));
         }
         self.reap(app);

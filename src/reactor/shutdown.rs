@@ -5,7 +5,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::Reactor;
-use super::conn_slab::{End, Run};
+use super::conn_slab::{End, Schedule};
 use super::handler::{Handler, Life, Token};
 use super::listener::Accepting;
 use crate::limits::PLACES_KEPT;
@@ -93,7 +93,7 @@ impl<C> Reactor<C> {
         self.insert_outgoing(app);
         for token in self.open_tokens() {
             self.step(app, token, Event::Stop(reason));
-            if self.run_of(token) != Some(Run::Ended) {
+            if self.run_of(token) != Some(Schedule::Ended) {
                 self.doom(token, End::Reset(reason));
             }
         }
@@ -101,7 +101,10 @@ impl<C> Reactor<C> {
 
     /// All connections that have not ended.
     fn open_tokens(&self) -> Vec<Token> {
-        let open = self.slots.iter().filter(|(_, slot)| slot.run != Run::Ended);
+        let open = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.run != Schedule::Ended);
         open.map(|(key, slot)| Token {
             key: key as u32,
             generation: slot.generation,

@@ -176,11 +176,11 @@ impl<K: Copy> Timers<K> {
 
 /// Lets something pass once in a while: a shortage is met by every client, and said once.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Seldom {
+pub struct RateLimit {
     passed: Option<Instant>,
 }
 
-impl Seldom {
+impl RateLimit {
     /// Whether the last time is [`WARNING_INTERVAL`] ago; then this is the last time.
     pub fn passes(&mut self, now: Instant) -> bool {
         let passes = self
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn seldom_is_once_an_interval() {
-        let (start, mut seldom) = (Instant::now(), Seldom::default());
+        let (start, mut seldom) = (Instant::now(), RateLimit::default());
         let passes: Vec<_> = (0..5)
             .map(|n| seldom.passes(start + n * WARNING_INTERVAL / 2))
             .collect();

@@ -31,8 +31,8 @@ use lru::LruCache;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader};
 use rustix::io::Errno;
 
-use super::containment::Beneath;
-use crate::file::Kind;
+use super::containment::RootDir;
+use crate::file::FsClass;
 use crate::limits::{
     CACHE_AGAIN, CACHE_EVENTS_MAX, CACHE_FILE_BYTES, CACHE_FORGOTTEN_MAX, CACHE_FRESH,
     CACHE_GHOST_BYTES, CACHE_IDLE, CACHE_NAMES_MAX, CACHE_SPARE_SHARE, CACHED_CONTENTS_BYTES_MAX,
@@ -156,7 +156,7 @@ impl Cache {
     /// just now, and not by a helper some time ago. Returns what is to be sent in its place.
     pub fn found(
         &mut self,
-        root: &Arc<Beneath>,
+        root: &Arc<RootDir>,
         name: &[u8],
         file: &Rc<OpenFile>,
         is_new: bool,
@@ -184,7 +184,7 @@ impl Cache {
     }
 
     fn may_keep(&self, file: &OpenFile) -> bool {
-        let is_local = |kind| kind != Kind::Foreign;
+        let is_local = |kind| kind != FsClass::Remote;
         file.disk().is_some_and(|disk| is_local(disk.kind()))
             && (self.fits(file) || self.bounds.open_max > 0)
     }
@@ -424,7 +424,7 @@ impl Cache {
     // ---- watching ----
 
     /// Has the thread watch a name, if it has time.
-    fn watch(&mut self, root: &Arc<Beneath>, name: &[u8], now: Instant) {
+    fn watch(&mut self, root: &Arc<RootDir>, name: &[u8], now: Instant) {
         let is_recent = |then| now.saturating_duration_since(then) < CACHE_FRESH;
         if self.pending.is_some() || self.lost_at.is_some_and(is_recent) {
             return;

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::path::Arg;
 
 use crate::file::version::Snapshot;
-use crate::file::{Kind, Kinds, Mount, Opened, Place, Reach};
+use crate::file::{FsClass, FsClasses, Mount, Opened, Place, Reach};
 use crate::limits::{LINKS_MAX, OPEN_ATTEMPTS_MAX};
 use crate::protocol::{LookupError, OpenFile};
 
@@ -79,7 +79,7 @@ pub(super) enum Component {
 
 /// The folder. Helpers look beneath it, too.
 #[derive(Debug)]
-pub struct Beneath {
+pub struct RootDir {
     folder: OwnedFd,
     containment: Containment,
     dotfiles: DotFiles,
@@ -87,11 +87,11 @@ pub struct Beneath {
     /// openat2 can be asked to look nowhere but in memory (RESOLVE_CACHED, since Linux 5.12).
     asks_cache: bool,
     /// The kind of the folder's own file system, once a file on it was opened.
-    kind: OnceLock<Kind>,
-    kinds: Kinds,
+    kind: OnceLock<FsClass>,
+    kinds: FsClasses,
 }
 
-impl Beneath {
+impl RootDir {
     /// Opens a folder, and finds out how it can be looked beneath.
     ///
     /// # Errors
@@ -114,7 +114,7 @@ impl Beneath {
         // What is not in memory is EAGAIN; EINVAL is a kernel that doesn't know the flag.
         let asks_cache = containment == Containment::Openat2
             && matches!(probe(&folder, cached), Ok(()) | Err(Errno::AGAIN));
-        let kinds = Kinds::default();
+        let kinds = FsClasses::default();
         Self {
             place: kinds.place_of(&folder),
             folder,
@@ -127,8 +127,8 @@ impl Beneath {
     }
 
     /// Takes all file systems beneath for one of this kind.
-    pub(super) fn assume(&mut self, kind: Kind) {
-        self.kinds = Kinds::assumed(kind);
+    pub(super) fn assume(&mut self, kind: FsClass) {
+        self.kinds = FsClasses::assumed(kind);
         self.kind = OnceLock::new();
         self.place = self.kinds.place_of(&self.folder);
     }
@@ -141,7 +141,7 @@ impl Beneath {
         self.opened(self.open_path(path, OPEN_FLAGS).map_err(classify)?)
     }
 
-    /// As [`Beneath::find`], but goes no further than `reach`.
+    /// As [`RootDir::find`], but goes no further than `reach`.
     ///
     /// # Errors
     /// See [`LookupError`]; what lies further is [`LookupError::Cold`], or, from the disk on,
@@ -289,7 +289,7 @@ impl Beneath {
     /// `name` is the entry's own, beneath this. `None`: it is nothing that is served, or gone.
     ///
     /// # Errors
-    /// What lies further than `reach` is as in [`Beneath::find_within`].
+    /// What lies further than `reach` is as in [`RootDir::find_within`].
     pub fn look_at(
         &self,
         folder: BorrowedFd<'_>,
@@ -434,7 +434,7 @@ fn probe(folder: &OwnedFd, resolve: ResolveFlags) -> Result<(), Errno> {
 fn opened(
     file: OwnedFd,
     state: Snapshot,
-    kind: impl FnOnce(&OwnedFd) -> Kind,
+    kind: impl FnOnce(&OwnedFd) -> FsClass,
 ) -> Result<Opened, LookupError> {
     match FileType::from_raw_mode(state.stat.st_mode) {
         FileType::RegularFile => {

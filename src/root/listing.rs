@@ -11,10 +11,10 @@ use std::sync::{Arc, Weak};
 use rustix::fs::{Access, AtFlags, Dir, FileType, Stat, accessat};
 use rustix::io::Errno;
 
-use super::containment::Beneath;
+use super::containment::RootDir;
 use super::{Root, path_or_top};
 use crate::escape::Excerpt;
-use crate::file::{Errand, ListError, ListMemory, ListTask, Listed, Opened, Reach, Reservation};
+use crate::file::{DiskTask, ListError, ListMemory, ListTask, Listed, Opened, Reach, Reservation};
 use crate::http::date;
 use crate::http::listing::{Entries, Entry, Format, Kind, ListingStyle, Sort, render};
 use crate::limits::{LISTING_ENTRIES_MAX, LISTING_SLICE_ENTRIES, LISTS_BYTES_MAX};
@@ -22,7 +22,7 @@ use crate::protocol::{Brought, LookupError, Request};
 
 /// Lists that wait for their helper, and what lists say of this server.
 #[derive(Debug)]
-pub struct Folders {
+pub struct Listings {
     /// What the root is called.
     top: Arc<[u8]>,
     /// Where menus say that clients find this server, if not where each of them has.
@@ -33,7 +33,7 @@ pub struct Folders {
     count: u64,
 }
 
-impl Default for Folders {
+impl Default for Listings {
     fn default() -> Self {
         Self {
             top: Arc::from(*b"/"),
@@ -48,13 +48,13 @@ impl Default for Folders {
 /// A list that others may wait for, too.
 #[derive(Debug)]
 struct Queued {
-    beneath: Weak<Beneath>,
+    beneath: Weak<RootDir>,
     name: Box<[u8]>,
     style: ListingStyle,
     task: Weak<ListTask>,
 }
 
-impl Folders {
+impl Listings {
     /// No list is under way.
     #[must_use]
     pub fn new() -> Self {
@@ -75,14 +75,14 @@ impl Folders {
     /// addresses get different menus: each is told the one that it can reach.
     ///
     /// # Errors
-    /// As [`Folders::list`].
+    /// As [`Listings::list`].
     pub fn menu(
         &mut self,
         root: &Root,
         name: &[u8],
         plus: bool,
         request: &Request<'_>,
-    ) -> Result<Listed, Errand> {
+    ) -> Result<Listed, DiskTask> {
         if let Some(listed) = listed(request.brought) {
             return Ok(listed);
         }
@@ -96,7 +96,7 @@ impl Folders {
             sort: Sort::default(),
             format: Format::Gopher { host, port, plus },
         };
-        Err(Errand::List(self.task(root.beneath(), name, style)))
+        Err(DiskTask::List(self.task(root.beneath(), name, style)))
     }
 
     /// The list of what has this name when a helper begins it.
@@ -109,12 +109,12 @@ impl Folders {
         name: &[u8],
         style: ListingStyle,
         brought: &[Brought],
-    ) -> Result<Listed, Errand> {
-        listed(brought).ok_or_else(|| Errand::List(self.task(root.beneath(), name, style)))
+    ) -> Result<Listed, DiskTask> {
+        listed(brought).ok_or_else(|| DiskTask::List(self.task(root.beneath(), name, style)))
     }
 
     /// The same list, if it waits to be begun, or a new one.
-    fn task(&mut self, beneath: &Arc<Beneath>, name: &[u8], style: ListingStyle) -> Arc<ListTask> {
+    fn task(&mut self, beneath: &Arc<RootDir>, name: &[u8], style: ListingStyle) -> Arc<ListTask> {
         self.queued.retain(|queued| queued.task.strong_count() > 0);
         let is_same = |queued: &&Queued| {
             std::ptr::eq(queued.beneath.as_ptr(), Arc::as_ptr(beneath))
@@ -155,7 +155,7 @@ fn listed(brought: &[Brought]) -> Option<Listed> {
 
 /// What a helper needs to make a list.
 struct Work {
-    beneath: Arc<Beneath>,
+    beneath: Arc<RootDir>,
     name: Box<[u8]>,
     style: ListingStyle,
     top: Arc<[u8]>,

@@ -15,7 +15,7 @@ use crate::telemetry::Reason;
 /// A connection. Of those that only wait, most have said nothing yet: such a one is a place in the
 /// slab and no more.
 #[derive(Debug)]
-pub enum Client {
+pub enum ConnRecord {
     /// Not a byte has come. Until when one must have come is the deadline in its place; who it is,
     /// the kernel knows.
     Silent,
@@ -45,7 +45,7 @@ pub struct Active {
     pub(crate) conn: Conn,
 }
 
-impl Client {
+impl ConnRecord {
     /// One that was just accepted, and has `patience` to name a file. It may have done so already.
     pub(crate) fn new(peer: Peer, role: Role, accepted_at: Instant, patience: Duration) -> Self {
         let conn = Conn::new(accepted_at + patience);
@@ -241,7 +241,7 @@ mod tests {
     #[cfg(not(debug_assertions))]
     #[test]
     fn a_place_in_the_slab_takes_48_bytes() {
-        assert_eq!(crate::reactor::Reactor::<Client>::slot_bytes(), 48);
+        assert_eq!(crate::reactor::Reactor::<ConnRecord>::slot_bytes(), 48);
     }
 
     /// Wants more, whatever comes.
@@ -261,11 +261,11 @@ mod tests {
     }
 
     /// A client of this role after its first step, in which it read this; and its deadline.
-    fn accepted(role: Role, read: Read) -> (Client, Option<Instant>) {
+    fn accepted(role: Role, read: Read) -> (ConnRecord, Option<Instant>) {
         let mut bench = Bench::new(Scripted::new([read], []), Insatiable);
         assert_eq!(bench.step(Event::Start), Action::Wait);
-        let mut client = Client::new(peer(), role, bench.now, REQUEST_TIMEOUT);
-        if let Client::Active(active) = &mut client {
+        let mut client = ConnRecord::new(peer(), role, bench.now, REQUEST_TIMEOUT);
+        if let ConnRecord::Active(active) = &mut client {
             active.conn = bench.conn;
         }
         client.rest(Action::Wait, bench.deadline);
@@ -277,17 +277,17 @@ mod tests {
     #[test]
     fn one_that_has_said_nothing_is_silent_and_no_other_is() {
         let (client, _) = accepted(CLIENT, Read::Block);
-        assert!(matches!(client, Client::Silent));
+        assert!(matches!(client, ConnRecord::Silent));
         let (client, _) = accepted(CLIENT, Read::Bytes(b"na".to_vec()));
-        assert!(matches!(client, Client::Active(_)));
+        assert!(matches!(client, ConnRecord::Active(_)));
         let (client, _) = accepted(Role::Monitor, Read::Block);
-        assert!(matches!(client, Client::Active(_)));
+        assert!(matches!(client, ConnRecord::Active(_)));
     }
 
     #[test]
     fn one_that_must_be_asked_again_at_another_time_is_not_silent() {
         let (mut client, deadline) = accepted(Role::Monitor, Read::Block);
-        if let Client::Active(active) = &mut client {
+        if let ConnRecord::Active(active) = &mut client {
             active.role = CLIENT;
         }
         for (next, at) in [
@@ -300,7 +300,7 @@ mod tests {
             (Action::Yield, deadline),
         ] {
             client.rest(next, at);
-            assert!(matches!(client, Client::Active(_)), "{next:?} {at:?}");
+            assert!(matches!(client, ConnRecord::Active(_)), "{next:?} {at:?}");
         }
     }
 
@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(active.conn.silent_until(), deadline);
         client.rest(Action::Wait, deadline);
         assert!(
-            matches!(client, Client::Silent),
+            matches!(client, ConnRecord::Silent),
             "it was an alarm for nothing"
         );
     }
@@ -342,7 +342,7 @@ mod tests {
         let woken = client.wake(READABLE, deadline, REQUEST_TIMEOUT, peer);
         let accepted_at = woken.expect("something came").accepted_at;
         client.rest(Action::Close(Reason::ClientLeft), deadline);
-        assert!(matches!(client, Client::Left(_)));
+        assert!(matches!(client, ConnRecord::Left(_)));
         let left = client.into_active(accepted_at + Duration::from_secs(1));
         assert_eq!(left.peer.to_string(), "192.0.2.1:50000");
         assert_eq!(left.accepted_at, accepted_at);

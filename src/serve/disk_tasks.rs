@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::REOPENED;
 use crate::file::thread_pool::{Pool, Ticket};
-use crate::file::{Errand, Fetched, ListTask, Mount, Reach};
+use crate::file::{DiskTask, Fetched, ListTask, Mount, Reach};
 use crate::protocol::Protocol;
 use crate::reactor::{LoopHandle, Remote, SourceId, Token};
 
@@ -74,9 +74,9 @@ impl Errands {
 
     /// Sends a helper on an errand for a connection, unless it is one for a list that was sent
     /// before.
-    pub(super) fn send(&mut self, token: Token, errand: Errand) {
+    pub(super) fn send(&mut self, token: Token, errand: DiskTask) {
         let of = match errand {
-            Errand::List(task) => {
+            DiskTask::List(task) => {
                 let id = task.id();
                 match self.lists.get_mut(&id) {
                     Some(making) => making.waiting.push(token),
@@ -95,7 +95,7 @@ impl Errands {
 
     /// `beyond`: to which mount it leads, if that is known.
     fn send_list(&mut self, task: Arc<ListTask>, beyond: Option<Mount>, waiting: Vec<Token>) {
-        let (id, errand) = (task.id(), Errand::List(Arc::clone(&task)));
+        let (id, errand) = (task.id(), DiskTask::List(Arc::clone(&task)));
         let (reach, mount) = match beyond {
             Some(mount) => (Reach::Anywhere, mount),
             None => (errand.reach(), errand.mount()),
@@ -159,7 +159,7 @@ impl Errands {
             }
             control.wake(token);
         }
-        if let Fetched::Further(Errand::List(task), mount) = fetched {
+        if let Fetched::Further(DiskTask::List(task), mount) = fetched {
             self.send_list(task, Some(mount), waiting);
         }
     }

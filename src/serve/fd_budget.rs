@@ -10,7 +10,7 @@ use crate::root::cache::Bounds;
 
 /// How the descriptors are shared out.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
+pub(super) struct FdBudget {
     /// Of all loops together.
     connections_max: u64,
     /// Descriptors that are left for files, of all loops together.
@@ -18,7 +18,7 @@ pub(super) struct Room {
     loops: u64,
 }
 
-impl Room {
+impl FdBudget {
     /// Raises the descriptor limit as far as it goes, and leaves room for files: `None` for a
     /// service that opens none, else what the flag says. `aside` are for those who look on. There is
     /// room for a connection in each of the loops at least.
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn the_shares_of_the_loops_make_up_the_whole() {
         for (connections_max, loops) in [(7, 1), (7, 7), (8, 3), (1 << 30, 3)] {
-            let room = Room {
+            let room = FdBudget {
                 connections_max,
                 open_files: 0,
                 loops,

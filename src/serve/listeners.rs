@@ -12,7 +12,7 @@ use crate::cli::{Exit, ListenArgs};
 use crate::failure::Failure;
 use crate::limits::DEFER_ACCEPT_SECONDS;
 use crate::sockopt;
-use crate::telemetry::log_writer::Outlet;
+use crate::telemetry::log_writer::LineWriter;
 
 /// Binds what the flags ask for, for each of so many loops: the same addresses and ports, among which
 /// the kernel shares out those who connect (`SO_REUSEPORT`, socket(7)).
@@ -20,7 +20,7 @@ pub(super) fn bind_for(
     loops: u64,
     listen: &ListenArgs,
     port: u16,
-    outlet: &Outlet,
+    outlet: &LineWriter,
 ) -> Result<Vec<Vec<TcpListener>>, Failure> {
     let first = bind_all(listen, port, outlet)?;
     let mut all = Vec::new();
@@ -36,7 +36,7 @@ pub(super) fn bind_for(
 pub(super) fn bind_all(
     listen: &ListenArgs,
     port: u16,
-    outlet: &Outlet,
+    outlet: &LineWriter,
 ) -> Result<Vec<TcpListener>, Failure> {
     let backlog = listen.backlog as i32; // At most 2^30, as the flag says.
     let bind = |address, only_v6| {

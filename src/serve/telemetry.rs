@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use mio::net::{TcpListener, TcpStream};
 
-use super::conn_record::{Active, Client, Peer, Role};
+use super::conn_record::{Active, ConnRecord, Peer, Role};
 use super::listeners::{bind, cannot_bind};
-use super::workers::{Figures, Team};
+use super::workers::{Figures, Workers};
 use crate::cli::ServeArgs;
 use crate::conn::transport::Socket;
 use crate::conn::{Response, Stage, StepIo, Timeouts};
@@ -26,19 +26,19 @@ use crate::reactor::event::{Action, Event};
 use crate::reactor::{Context, ListenerId, Reactor};
 use crate::telemetry::access_log::{self, AccessLog, Entry};
 use crate::telemetry::exposition::{self, Snapshot};
-use crate::telemetry::log_writer::Outlet;
+use crate::telemetry::log_writer::LineWriter;
 use crate::telemetry::{Reason, Stats};
 
 /// Those that the flags ask for, before the server starts.
 #[derive(Debug, Default)]
-pub(super) struct Observers {
+pub(super) struct TelemetryConfig {
     pub(super) access_log: Option<AccessLog>,
     metrics: Option<TcpListener>,
     /// A hangup doesn't end the server: files are opened anew.
     pub(super) hangups: bool,
 }
 
-impl Observers {
+impl TelemetryConfig {
     pub(super) fn open(args: &ServeArgs) -> Result<Self, Failure> {
         let open = |path: &PathBuf| {
             AccessLog::open(path, args.log_format.unwrap_or_default()).map_err(|error| {
@@ -81,18 +81,21 @@ pub(super) const TIMEOUTS: Timeouts = Timeouts {
 
 /// What is noted of every connection and every reply, and who reads it.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(super) struct Telemetry {
     access_log: Option<AccessLog>,
     /// The metrics' listener, and where it listens.
     door: Option<(ListenerId, SocketAddr)>,
     /// Other loops, whose figures are shown too.
-    others: Option<Arc<Team>>,
+    others: Option<Arc<Workers>>,
     /// Open connections, in the order of [`Stage::ALL`].
     stages: [u64; Stage::ALL.len()],
 }
 
-impl Watch {
-    pub(super) fn begin(observers: Observers, reactor: &mut Reactor<Client>) -> io::Result<Self> {
+impl Telemetry {
+    pub(super) fn begin(
+        observers: TelemetryConfig,
+        reactor: &mut Reactor<ConnRecord>,
+    ) -> io::Result<Self> {
         let mut door = None;
         if let Some(listener) = observers.metrics {
             let address = listener.local_addr()?;
@@ -121,7 +124,7 @@ impl Watch {
     }
 
     /// The metrics show the figures of these loops, too.
-    pub(super) fn look_at(&mut self, others: Arc<Team>) {
+    pub(super) fn look_at(&mut self, others: Arc<Workers>) {
         self.others = Some(others);
     }
 
@@ -201,8 +204,8 @@ impl Watch {
         client: &mut Active,
         socket: &mut TcpStream,
         why: Event,
-        cx: &mut Context<'_, Client>,
-        outlet: &Outlet,
+        cx: &mut Context<'_, ConnRecord>,
+        outlet: &LineWriter,
     ) -> Action {
         let stats = &cx.control.stats;
         let mut service = Metrics::new(|| {

@@ -19,19 +19,19 @@ use crate::telemetry::{Stats, add_each};
 
 /// A loop's place among those that serve together.
 #[derive(Clone, Debug, Default)]
-pub(super) enum Place {
+pub(super) enum WorkerRole {
     /// There is no other.
     #[default]
     Alone,
     /// It tells the others what to do, and ends after them.
-    First(Arc<Team>),
+    First(Arc<Workers>),
     /// It does as it is told.
-    Other(Arc<Team>, usize),
+    Other(Arc<Workers>, usize),
 }
 
 /// What the loops share.
 #[derive(Debug)]
-pub(super) struct Team {
+pub(super) struct Workers {
     /// Reach each of the loops; the first of them comes first.
     remotes: Vec<Remote>,
     /// How many have not begun to drain.
@@ -50,7 +50,7 @@ pub(super) struct Figures {
     pub(super) stages: [u64; Stage::ALL.len()],
 }
 
-impl Team {
+impl Workers {
     fn tell(&self, to: usize, id: SourceId) {
         if let Err(error) = self.remotes[to].notify(id) {
             log::error!("loop {to} can't be told: {error}");
@@ -73,7 +73,7 @@ impl Team {
     }
 }
 
-impl Place {
+impl WorkerRole {
     /// Tells the others what the first was told.
     pub(super) fn pass_on(&self, id: SourceId) {
         if let Self::First(team) = self {
@@ -180,7 +180,7 @@ impl<'scope> Others<'scope> {
             Some(_) => seats.iter().map(|_| Mutex::default()).collect(),
             None => Vec::new(),
         };
-        let team = Arc::new(Team {
+        let team = Arc::new(Workers {
             letting_in: AtomicUsize::new(remotes.len()),
             others_running: AtomicUsize::new(seats.len()),
             remotes,
@@ -188,10 +188,10 @@ impl<'scope> Others<'scope> {
         });
         for (index, seat) in (1..).zip(seats) {
             // It waits for this; if it is gone, its end will say why.
-            let _ = seat.send(Place::Other(Arc::clone(&team), index));
+            let _ = seat.send(WorkerRole::Other(Arc::clone(&team), index));
         }
         first.app.watch.look_at(Arc::clone(&team));
-        first.app.place = Place::First(team);
+        first.app.place = WorkerRole::First(team);
         Ok(Self(threads))
     }
 
@@ -211,7 +211,7 @@ impl<'scope> Others<'scope> {
 fn work<S: Protocol>(
     make: impl FnOnce() -> Result<Server<S>, Failure>,
     made: &Sender<Result<Remote, Failure>>,
-    place: &Receiver<Place>,
+    place: &Receiver<WorkerRole>,
 ) -> Option<Ended> {
     let mut server = match make() {
         Ok(server) => server,
@@ -277,7 +277,7 @@ mod tests {
     use crate::limits::MIN_RATE_BYTES;
     use crate::protocol::{Body, Decision, Outcome, Reply, Request, RequestEnd};
     use crate::serve::{STOP, listeners};
-    use crate::telemetry::log_writer::Outlet;
+    use crate::telemetry::log_writer::LineWriter;
 
     /// Longer than any test.
     const LONG: Duration = Duration::from_secs(3600);
@@ -314,7 +314,7 @@ mod tests {
             min_rate: MIN_RATE_BYTES,
             disk: LONG,
         };
-        let outlet = Outlet::new(io::sink()).unwrap();
+        let outlet = LineWriter::new(io::sink()).unwrap();
         let mut server = Server::new(Fragile, timeouts, vec![listener], 10, outlet).unwrap();
         server.set_drain(LONG);
         server

@@ -18,9 +18,9 @@ use serde::Serialize;
 use crate::conn::Response;
 use crate::escape::{Escaped, Excerpt, is_unsafe};
 use crate::limits::{ACCESS_LOG_FIELD_BYTES_MAX, ACCESS_LOG_REQUEST_BYTES_MAX};
-use crate::reactor::timer_wheel::Seldom;
+use crate::reactor::timer_wheel::RateLimit;
 use crate::telemetry::Reason;
-use crate::telemetry::log_writer::{Outlet, Sink};
+use crate::telemetry::log_writer::{LineWriter, Sink};
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl fmt::Display for Format {
 /// A log of replies.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
-    outlet: Outlet,
+    outlet: LineWriter,
     format: Format,
 }
 
@@ -73,11 +73,11 @@ impl AccessLog {
             b"-" => (File::from(io::stdout().as_fd().try_clone_to_owned()?), None),
             _ => (open_for_append(path)?, Some(path.to_owned())),
         };
-        let outlet = Outlet::to(LogFile {
+        let outlet = LineWriter::to(LogFile {
             file,
             path,
             line: Line::Whole,
-            trouble: Seldom::default(),
+            trouble: RateLimit::default(),
         })?;
         Ok(Self { outlet, format })
     }
@@ -296,7 +296,7 @@ struct LogFile {
     /// None for standard output, which can't be opened anew.
     path: Option<PathBuf>,
     line: Line,
-    trouble: Seldom,
+    trouble: RateLimit,
 }
 
 /// What of a line was written last.
@@ -586,7 +586,7 @@ mod tests {
             file: open_for_append(file.path()).unwrap(),
             path: Some(file.path().to_owned()),
             line: Line::Whole,
-            trouble: Seldom::default(),
+            trouble: RateLimit::default(),
         };
         log.write_all(b"one\ntw").unwrap();
         // A descriptor that can't be written stands for a disk that is full.

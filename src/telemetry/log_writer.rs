@@ -17,8 +17,8 @@ use crate::limits::{LOG_FLUSH, LOG_QUEUE_BYTES_MAX, LOG_RESERVE_BYTES};
 ///
 /// # Errors
 /// A thread can't be started, or a logger was installed before.
-pub fn start(level: Option<LevelFilter>) -> io::Result<Outlet> {
-    let outlet = Outlet::new(io::stderr())?;
+pub fn start(level: Option<LevelFilter>) -> io::Result<LineWriter> {
+    let outlet = LineWriter::new(io::stderr())?;
     let mut builder = env_logger::Builder::new();
     match level {
         Some(level) => builder.filter_level(level),
@@ -100,7 +100,7 @@ fn write_for_person(
 
 /// One end of a bounded queue of lines; a thread writes them to the sink.
 #[derive(Clone, Debug)]
-pub struct Outlet {
+pub struct LineWriter {
     shared: Arc<Shared>,
 }
 
@@ -155,7 +155,7 @@ impl<W: Write> Sink for Stream<W> {
     }
 }
 
-impl Outlet {
+impl LineWriter {
     /// Starts the thread that writes to a stream, and says there what was dropped.
     ///
     /// # Errors
@@ -207,7 +207,7 @@ impl Outlet {
         self.shared.filled.notify_one();
     }
 
-    /// Waits as [`Outlet::flush`] does, and gives up on what is left then, and on all that comes.
+    /// Waits as [`LineWriter::flush`] does, and gives up on what is left then, and on all that comes.
     /// Returns how many lines were lost in all.
     #[must_use]
     pub fn finish(&self) -> u64 {
@@ -354,7 +354,7 @@ fn count_lines(bytes: &[u8]) -> u64 {
 }
 
 /// Where env_logger writes: one call is one whole line.
-struct QueueEnd(Outlet);
+struct QueueEnd(LineWriter);
 
 impl Write for QueueEnd {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
@@ -370,7 +370,7 @@ impl Write for QueueEnd {
 /// Formats by env_logger, but not what will be dropped anyway.
 struct QueueLogger {
     inner: env_logger::Logger,
-    outlet: Outlet,
+    outlet: LineWriter,
 }
 
 impl Log for QueueLogger {
@@ -440,7 +440,7 @@ mod tests {
     fn a_stuck_sink_drops_and_counts_and_says_so() {
         let (allow, allowed) = mpsc::channel();
         let (written, output) = mpsc::channel();
-        let outlet = Outlet::new(Gate { allowed, written }).unwrap();
+        let outlet = LineWriter::new(Gate { allowed, written }).unwrap();
         outlet.print(&format_args!("first"));
         while !outlet.shared.lock().writing {
             thread::yield_now();
@@ -494,7 +494,7 @@ mod tests {
 
     #[test]
     fn lines_that_a_failing_sink_did_not_take_are_counted_once() {
-        let outlet = Outlet::new(Failing { bytes_left: 3 }).unwrap();
+        let outlet = LineWriter::new(Failing { bytes_left: 3 }).unwrap();
         outlet.print(&format_args!("a"));
         assert!(outlet.flush());
         for line in ["b", "c", "d"] {
@@ -532,7 +532,7 @@ mod tests {
     #[test]
     fn a_sink_is_opened_anew_between_the_lines_before_and_those_after() {
         let (written, output) = mpsc::channel();
-        let outlet = Outlet::to(Marked(written)).unwrap();
+        let outlet = LineWriter::to(Marked(written)).unwrap();
         let mut expected = String::new();
         for round in 0..1000 {
             for line in 0..round % 3 {
@@ -554,7 +554,7 @@ mod tests {
     fn what_a_stuck_sink_has_not_taken_at_the_end_counts_as_dropped() {
         let (allow, allowed) = mpsc::channel();
         let (written, output) = mpsc::channel();
-        let outlet = Outlet::new(Gate { allowed, written }).unwrap();
+        let outlet = LineWriter::new(Gate { allowed, written }).unwrap();
         allow.send(()).unwrap();
         outlet.print(&format_args!("a"));
         assert!(outlet.flush());
@@ -571,7 +571,7 @@ mod tests {
     fn flush_ends_when_all_is_written_and_when_the_sink_is_stuck() {
         let (allow, allowed) = mpsc::channel();
         let (written, output) = mpsc::channel();
-        let outlet = Outlet::new(Gate { allowed, written }).unwrap();
+        let outlet = LineWriter::new(Gate { allowed, written }).unwrap();
         outlet.print(&format_args!("a"));
         assert!(!outlet.flush());
         assert!(output.try_recv().is_err(), "flush gave up on a stuck sink");

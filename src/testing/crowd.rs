@@ -10,17 +10,17 @@ use super::{Read, Scripted, Turning as _};
 use crate::conn::{Stage, StepIo, Timeouts};
 use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, STALL_TIMEOUT};
 use crate::protocol::{Decision, Protocol, Request};
-use crate::reactor::conn_slab::{Run, Slot};
+use crate::reactor::conn_slab::{Schedule, Slot};
 use crate::reactor::event::{Action, Event, StepContext};
 use crate::reactor::reclaim::Link;
 use crate::reactor::timer_wheel::{Deadline, Timers};
-use crate::serve::{Client, Peer, Role};
+use crate::serve::{ConnRecord, Peer, Role};
 use crate::telemetry::Reason;
 
 /// Clients of `serve` that say nothing.
 #[derive(Debug)]
 pub struct Crowd {
-    slots: Slab<Slot<Client, Nobody>>,
+    slots: Slab<Slot<ConnRecord, Nobody>>,
     timers: Timers<u32>,
     patience: Duration,
     transport: Scripted,
@@ -66,7 +66,7 @@ impl Crowd {
     /// One more is accepted, makes its first step and waits.
     pub fn admit(&mut self, now: Instant) {
         let role = Role::Client(Stage::Reading);
-        let mut client = Client::new(Peer(None), role, now, self.patience);
+        let mut client = ConnRecord::new(Peer(None), role, now, self.patience);
         let mut deadline = None;
         let next = self.step(&mut client, Event::Start, now, &mut deadline);
         assert_eq!(next, Action::Wait);
@@ -77,7 +77,7 @@ impl Crowd {
             generation: key,
             registered: true,
             aside: false,
-            run: Run::Waiting,
+            run: Schedule::Waiting,
             line: None,
             link: Link::default(),
             deadline: Deadline::default(),
@@ -106,7 +106,7 @@ impl Crowd {
 
     fn step(
         &mut self,
-        client: &mut Client,
+        client: &mut ConnRecord,
         why: Event,
         now: Instant,
         deadline: &mut Option<Instant>,

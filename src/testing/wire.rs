@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 
 use super::{Bench, Turning, must_wait, read_unless_cold};
 use crate::conn::transport::{SendFileError, Transport};
-use crate::file::{DiskFile, Ends, ReadError};
+use crate::file::{DiskFile, Probe, ReadError};
 use crate::protocol::Protocol;
 use crate::reactor::event::{Action, Event, Readiness};
 
@@ -253,7 +253,7 @@ impl Transport for Wire {
         Ok(n)
     }
 
-    fn is_cold(&mut self, file: &DiskFile, start: u64, count: usize, ends: Ends) -> bool {
+    fn is_cold(&mut self, file: &DiskFile, start: u64, count: usize, ends: Probe) -> bool {
         self.is_next_cold() || must_wait(file, start, count, ends)
     }
 

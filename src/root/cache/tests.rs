@@ -22,8 +22,8 @@ fn root(folder: &Path) -> Root {
     root
 }
 
-fn beneath(path: &Path) -> Arc<Beneath> {
-    Arc::new(Beneath::open(path, false).unwrap())
+fn beneath(path: &Path) -> Arc<RootDir> {
+    Arc::new(RootDir::open(path, false).unwrap())
 }
 
 impl Cache {
@@ -36,7 +36,7 @@ impl Cache {
     }
 
     /// Asks for a name as often as it takes to keep it, if it can be kept.
-    fn load(&mut self, root: &Arc<Beneath>, name: &[u8], now: Instant) -> Option<Rc<OpenFile>> {
+    fn load(&mut self, root: &Arc<RootDir>, name: &[u8], now: Instant) -> Option<Rc<OpenFile>> {
         for _ in 0..2 {
             if let Some(file) = self.ask(root, name, now) {
                 return Some(file);
@@ -56,7 +56,7 @@ impl Cache {
     }
 
     /// Asks once. Returns what comes from the cache, or is put there.
-    fn ask(&mut self, root: &Arc<Beneath>, name: &[u8], now: Instant) -> Option<Rc<OpenFile>> {
+    fn ask(&mut self, root: &Arc<RootDir>, name: &[u8], now: Instant) -> Option<Rc<OpenFile>> {
         self.get(name, now).or_else(|| {
             let Ok(Opened::File(file)) = root.find(name) else {
                 return None;
@@ -535,8 +535,8 @@ fn what_a_helper_has_brought_counts_once_and_is_not_kept() {
 fn a_file_on_another_machine_is_not_watched() {
     let at = tempfile::tempdir().unwrap();
     fs::write(at.path().join("file"), b"x").unwrap();
-    let mut beneath = Beneath::open(at.path(), false).unwrap();
-    beneath.assume(Kind::Foreign);
+    let mut beneath = RootDir::open(at.path(), false).unwrap();
+    beneath.assume(FsClass::Remote);
     let (root, now) = (Arc::new(beneath), Instant::now());
     let mut cache = Cache::new(BOUNDS).unwrap();
     for _ in 0..3 {

@@ -12,8 +12,8 @@ use std::thread;
 use rustix::fs::inotify::{self, WatchFlags};
 use rustix::io::Errno;
 
-use super::super::containment::{Beneath, Component};
-use crate::file::{Kind, Opened};
+use super::super::containment::{Component, RootDir};
+use crate::file::{FsClass, Opened};
 use crate::limits::{
     CACHE_DISCARDED_READS_MAX, CACHED_CONTENTS_BYTES_MAX, INOTIFY_BUFFER_BYTES, WATCH_STACK_BYTES,
 };
@@ -42,7 +42,7 @@ pub(super) enum Task {
     /// Watches a name and the directories on the way to it.
     Watch {
         /// Beneath this directory.
-        root: Arc<Beneath>,
+        root: Arc<RootDir>,
         /// The name.
         name: Box<[u8]>,
     },
@@ -142,7 +142,7 @@ fn discard_events(inotify: &OwnedFd) {
 
 /// Watches a name, if it can be kept.
 fn watch(
-    root: &Beneath,
+    root: &RootDir,
     name: &[u8],
     inotify: &OwnedFd,
     watches: &mut Vec<(usize, i32)>,
@@ -169,7 +169,7 @@ fn watch(
 
 /// Opens a name component by component, and shows each handle before it looks beneath it.
 fn walk(
-    root: &Beneath,
+    root: &RootDir,
     name: &[u8],
     mut show: impl FnMut(usize, BorrowedFd<'_>, WatchFlags) -> Option<()>,
 ) -> Option<OwnedFd> {
@@ -197,13 +197,15 @@ fn walk(
 
 /// Which regular file this is, if it is one on this machine. Where the loop can't ask whether a read
 /// would wait, it finds what it will read in memory.
-fn is_local_file(root: &Beneath, file: OwnedFd) -> Option<Inode> {
+fn is_local_file(root: &RootDir, file: OwnedFd) -> Option<Inode> {
     let Ok(Opened::File(file)) = root.opened(file) else {
         return None;
     };
     match file.disk()?.kind() {
-        Kind::Foreign => return None,
-        Kind::Once if file.length() <= CACHED_CONTENTS_BYTES_MAX => drop(file.read_contents()),
+        FsClass::Remote => return None,
+        FsClass::ReadOnce if file.length() <= CACHED_CONTENTS_BYTES_MAX => {
+            drop(file.read_contents())
+        }
         _ => {}
     }
     Some(file.inode())
