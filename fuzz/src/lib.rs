@@ -13,7 +13,7 @@ use carafe::protocol::http::Http;
 use carafe::protocol::{Decision, InputState, Protocol as _, Reached, Request};
 use carafe::reactor::event::Action;
 use carafe::root::Root;
-use carafe::root::listing::Folders;
+use carafe::root::listing::Listings;
 use carafe::testing::{Bench, Choices, Wire};
 use tempfile::TempDir;
 
@@ -59,7 +59,7 @@ fn service(kind: Option<FsClass>) -> Http {
         bare,
         ContentTypes::new([]),
         index,
-        Some(Folders::new()),
+        Some(Listings::new()),
         TagKey::new(b""),
     )
 }
