@@ -18,7 +18,7 @@ use carafe::protocol::{Body, Decision, Outcome, Protocol, Reply, Request, Reques
 use carafe::reactor::Reactor;
 use carafe::reactor::event::{Action, Event};
 use carafe::root::Root;
-use carafe::serve::Client;
+use carafe::serve::ConnRecord;
 use carafe::telemetry::Reason;
 use carafe::testing::{Bench, Null};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -49,7 +49,7 @@ fn download<S: Protocol>(bench: &mut Bench<Null, S>, request: &'static [u8]) {
 fn connections(criterion: &mut Criterion) {
     println!(
         "a place in the slab: {} bytes; the state machine of a connection that has spoken: {}",
-        Reactor::<Client>::slot_bytes(),
+        Reactor::<ConnRecord>::slot_bytes(),
         size_of::<Conn>()
     );
     let folder = tempfile::tempdir().unwrap();
