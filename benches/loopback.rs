@@ -21,7 +21,7 @@ use carafe::limits::{
 use carafe::protocol::bare::Bare;
 use carafe::root::Root;
 use carafe::serve::{Server, Stopper};
-use carafe::telemetry::log_writer::Outlet;
+use carafe::telemetry::log_writer::LineWriter;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const SIZES: [usize; 3] = [1024, 64 * 1024, 4 * 1024 * 1024];
@@ -39,7 +39,7 @@ fn start_carafe(root: PathBuf) -> (SocketAddr, Stopper, thread::JoinHandle<()>) 
             min_rate: MIN_RATE_BYTES,
             disk: DISK_TIMEOUT,
         };
-        let outlet = Outlet::new(io::sink()).unwrap();
+        let outlet = LineWriter::new(io::sink()).unwrap();
         let mut server = Server::new(service, timeouts, vec![listener], 1000, outlet).unwrap();
         server.set_drain(Duration::from_secs(5));
         send.send((server.addresses()[0], server.stopper()))
