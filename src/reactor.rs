@@ -31,8 +31,9 @@ use crate::limits::{
     ACCEPT_RETRY, ACCEPTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX, LOOP_BYTES_MAX, SCRATCH_BYTES,
 };
 use crate::reactor::event::{Action, Event, Readiness};
-use crate::reactor::timer_wheel::{Deadline, RateLimit, Timers};
+use crate::reactor::timer_wheel::{Deadline, Timers};
 use crate::sockopt;
+use crate::telemetry::rate_limit::RateLimit;
 use crate::telemetry::{Reason, Stats};
 
 pub use handler::{Context, Handler, ListenerId, LoopHandle, Remote, SourceId, Token};
@@ -561,7 +562,7 @@ impl<C> Reactor<C> {
                     _ => slot.run = Schedule::waiting_after(moved),
                 }
                 if let Err(error) = slot.register(&self.poll, token) {
-                    if self.unwatched.passes(self.control.now) {
+                    if self.unwatched.allows(self.control.now) {
                         log::error!("a socket can't be watched: {error}");
                     }
                     self.doom(token, End::Reset(Reason::PollFailed));

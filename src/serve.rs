@@ -38,11 +38,11 @@ use crate::protocol::bare::Bare;
 use crate::protocol::http::Http;
 use crate::protocol::thanks::Thanks;
 use crate::reactor::event::{Action, Event, Reclaimable};
-use crate::reactor::timer_wheel::RateLimit;
 use crate::reactor::{Context, Handler, ListenerId, LoopHandle, Reactor, Remote, SourceId, Token};
 use crate::root::Root;
 use crate::root::listing::Listings;
 use crate::telemetry::log_writer::{self, LineWriter};
+use crate::telemetry::rate_limit::RateLimit;
 use crate::telemetry::{Reason, Stats};
 
 use conn_record::{Active, log_delivery, log_end};
@@ -485,7 +485,7 @@ impl<S: Protocol> Serving<S> {
         client.in_line = parks;
         if parks {
             self.parked.push_back(token);
-            if self.shortage.passes(control.now()) {
+            if self.shortage.allows(control.now()) {
                 log::warn!("no descriptor is free for a file: clients wait");
             }
         } else {
@@ -567,7 +567,7 @@ impl<S: Protocol> Serving<S> {
         self.held.note(&mut client.held, client.conn.held_bytes());
         if next == Action::Close(Reason::OutOfMemory) {
             self.held.run_out();
-            if self.shortage.passes(now) {
+            if self.shortage.allows(now) {
                 log::warn!("there is no memory for what clients send: some are closed");
             }
         }

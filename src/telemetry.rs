@@ -4,6 +4,7 @@
 pub mod access_log;
 pub mod exposition;
 pub mod log_writer;
+pub mod rate_limit;
 
 use std::fmt;
 use std::ops::AddAssign;

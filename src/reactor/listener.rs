@@ -7,8 +7,8 @@ use std::time::Instant;
 use mio::net::TcpListener;
 
 use crate::limits::HANDSHAKE_GRACE;
-use crate::reactor::timer_wheel::RateLimit;
 use crate::sockopt;
+use crate::telemetry::rate_limit::RateLimit;
 
 #[derive(Debug)]
 pub(super) struct Listener {
@@ -92,7 +92,7 @@ impl Listener {
             return;
         }
         self.state = Accepting::Resting { until };
-        if shortage.passes(now) {
+        if shortage.allows(now) {
             log::warn!("{why}: new clients wait");
         }
     }

@@ -6,8 +6,6 @@
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
-use crate::limits::WARNING_INTERVAL;
-
 /// The wheel's resolution. A deadline is never early, and late by one tick at most.
 const TICK_MS: u64 = 16;
 
@@ -174,25 +172,6 @@ impl<K: Copy> Timers<K> {
     }
 }
 
-/// Lets something pass once in a while: a shortage is met by every client, and said once.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RateLimit {
-    passed: Option<Instant>,
-}
-
-impl RateLimit {
-    /// Whether the last time is [`WARNING_INTERVAL`] ago; then this is the last time.
-    pub fn passes(&mut self, now: Instant) -> bool {
-        let passes = self
-            .passed
-            .is_none_or(|passed| now - passed >= WARNING_INTERVAL);
-        if passes {
-            self.passed = Some(now);
-        }
-        passes
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,15 +283,6 @@ mod tests {
         fill(&mut timers, start + ms(1000));
         timers.clear();
         assert_eq!((held(&timers), timers.next()), (0, None));
-    }
-
-    #[test]
-    fn seldom_is_once_an_interval() {
-        let (start, mut seldom) = (Instant::now(), RateLimit::default());
-        let passes: Vec<_> = (0..5)
-            .map(|n| seldom.passes(start + n * WARNING_INTERVAL / 2))
-            .collect();
-        assert_eq!(passes, [true, false, true, false, true]);
     }
 
     #[test]

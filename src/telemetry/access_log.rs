@@ -18,9 +18,9 @@ use serde::Serialize;
 use crate::conn::Response;
 use crate::escape::{Escaped, Excerpt, is_unsafe};
 use crate::limits::{ACCESS_LOG_FIELD_BYTES_MAX, ACCESS_LOG_REQUEST_BYTES_MAX};
-use crate::reactor::timer_wheel::RateLimit;
 use crate::telemetry::Reason;
 use crate::telemetry::log_writer::{LineWriter, Sink};
+use crate::telemetry::rate_limit::RateLimit;
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -347,7 +347,7 @@ impl LogFile {
                 if self.line == Line::Part {
                     self.line = Line::Cut;
                 }
-                if self.trouble.passes(Instant::now()) {
+                if self.trouble.allows(Instant::now()) {
                     log::warn!("the access log can't be written: {error}");
                 }
             }
@@ -386,7 +386,7 @@ impl Sink for LogFile {
 
     /// A line about it in the file would be no entry, so it goes to the log for people.
     fn confess(&mut self, lines: u64) -> String {
-        if self.trouble.passes(Instant::now()) {
+        if self.trouble.allows(Instant::now()) {
             log::warn!("the access log is too slow: {lines} lines dropped");
         }
         String::new()
