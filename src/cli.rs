@@ -14,6 +14,7 @@ use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Su
 use crate::escape::EscapedText;
 use crate::limits;
 use crate::telemetry::access_log::Format as LogFormat;
+use crate::units;
 
 mod help;
 mod serve;
@@ -465,8 +466,7 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .ok()
+    units::parse_duration(text)
         .filter(|&duration| duration <= limits::DURATION_MAX)
         .ok_or_else(|| "takes a duration of at most a year, such as 10s or 250ms".into())
 }
@@ -479,9 +479,7 @@ fn timeout(text: &str) -> Result<Duration, String> {
 }
 
 fn size(text: &str) -> Result<u64, String> {
-    text.parse::<bytesize::ByteSize>()
-        .ok()
-        .map(|size| size.as_u64())
+    units::parse_bytes(text)
         .filter(|size| (0..=1 << 40).contains(size))
         .ok_or_else(|| "takes a number of bytes, such as 0, 4096, 64kB or 16MiB".into())
 }

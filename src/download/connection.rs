@@ -11,6 +11,7 @@ use super::Failure;
 use super::retry::Trouble;
 use crate::cli::{ClientArgs, Exit, ServerAddress};
 use crate::escape::{Escaped, EscapedText};
+use crate::units;
 
 /// How long things may take: a connect, a silence, and all of a download.
 #[derive(Clone, Copy, Debug)]
@@ -47,9 +48,9 @@ impl Patience {
     fn timed_out(&self) -> io::Error {
         let is_over = self.left() == Some(Duration::ZERO);
         let text = match self.args.max_time.filter(|_| is_over) {
-            Some(time) => format!("it takes longer than {}", humantime::format_duration(time)),
+            Some(time) => format!("it takes longer than {}", units::duration(time)),
             None => {
-                let timeout = humantime::format_duration(self.args.timeout);
+                let timeout = units::duration(self.args.timeout);
                 format!("nothing moved for {timeout}")
             }
         };
@@ -154,7 +155,7 @@ fn resolve(server: &ServerAddress, patience: &Patience) -> io::Result<Vec<Socket
         let _ = sender.send(found.map(Vec::from_iter));
     })?;
     receiver.recv_timeout(limit).unwrap_or_else(|_| {
-        let limit = humantime::format_duration(limit);
+        let limit = units::duration(limit);
         let text = format!("no answer within {limit}");
         Err(io::Error::new(ErrorKind::TimedOut, text))
     })

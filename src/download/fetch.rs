@@ -13,6 +13,7 @@ use super::retry::{Retries, Trouble};
 use super::transfer::{Came, Download};
 use super::url::HttpUrl;
 use crate::cli::Exit;
+use crate::units;
 
 /// Fetches a URL, as often as it takes and may.
 ///
@@ -54,7 +55,7 @@ pub(super) fn fetch(download: &mut Download<'_>, url: &HttpUrl) -> Result<Came, 
             return Err(failure);
         };
         let (line, (nth, count)) = (failure.line, retries.position());
-        let rest_text = humantime::format_duration(rest);
+        let rest_text = units::duration(rest);
         let note = format!("{line}; trying again in {rest_text} ({nth} of {count})");
         fetch.download.note(&note);
         thread::sleep(rest);

@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 use std::time::SystemTime;
 
+use jiff::Timestamp;
+
 use super::accept::prefers_json;
 use crate::limits::LISTING_SLICE_ENTRIES;
 
@@ -360,8 +362,8 @@ fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// A time as RFC 3339 writes it, in UTC, if four digits are enough for its year.
 fn timestamp(time: SystemTime) -> Option<String> {
-    let time = super::date::whole_second(time)?;
-    Some(humantime::format_rfc3339_seconds(time).to_string())
+    let time = Timestamp::try_from(super::date::whole_second(time)?).ok()?;
+    Some(time.to_string())
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! The figures that a condition may be about: their names, units and where a report has them.
 
-use bytesize::ByteSize;
-
 use super::outcome::Class;
 use super::report::{Percentiles, Report, Resource, Server};
+use crate::units::{parse_bytes, parse_duration};
 
 /// A figure that a condition is about.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -297,12 +296,12 @@ impl Unit {
             _ => (text, Per::Minute),
         };
         let value = match self {
-            Self::Time => humantime::parse_duration(text).ok()?.as_nanos() as f64 / 1e3,
+            Self::Time => parse_duration(text)?.as_nanos() as f64 / 1e3,
             Self::Number => text.parse::<u64>().ok()? as f64,
             Self::Percent => number(text.strip_suffix('%')?.trim())?,
             Self::Rate => number(text.strip_suffix("/s").unwrap_or(text).trim())?,
             Self::NumberTrend => number(text)?,
-            Self::Bytes | Self::BytesTrend => text.parse::<ByteSize>().ok()?.as_u64() as f64,
+            Self::Bytes | Self::BytesTrend => parse_bytes(text)? as f64,
         };
         Some((value, per))
     }

@@ -4,8 +4,9 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use rustix::time::ClockId;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
@@ -210,7 +211,7 @@ fn learn(engine: &mut Engine<'_>) -> io::Result<()> {
 /// When load was offered.
 struct Course {
     began: Instant,
-    started_at: SystemTime,
+    started_at: Timestamp,
     ended: Instant,
     /// How long requests were started, without pauses.
     load: Duration,
@@ -231,7 +232,7 @@ fn offer(
     engine.begin_count();
     let mut course = Course {
         began: Instant::now(),
-        started_at: SystemTime::now(),
+        started_at: Timestamp::now(),
         ended: Instant::now(),
         load: Duration::ZERO,
         cpu: Duration::ZERO,
@@ -359,7 +360,7 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Load, course: &Course) 
     Report {
         schema: report::SCHEMA,
         carafe: env!("CARGO_PKG_VERSION"),
-        started_at: humantime::format_rfc3339_seconds(course.started_at).to_string(),
+        started_at: format!("{:.0}", course.started_at),
         target: plan.target.clone(),
         names: plan.names.iter().take(100).map(shown).collect(),
         names_total: plan.names.len(),

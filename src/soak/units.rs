@@ -1,7 +1,8 @@
 //! Figures as a person reads them: times, sizes, counts and rates, with their units.
 
-use bytesize::ByteSize;
 use indicatif::HumanCount;
+
+pub use crate::units::bytes;
 
 /// Stands for a figure that could not be computed.
 const UNKNOWN: &str = "unknown";
@@ -23,11 +24,6 @@ pub fn time(us: u64) -> String {
 pub fn seconds(seconds: f64) -> String {
     // A cast of a float saturates, and no time is negative.
     time((seconds * 1e6) as u64)
-}
-
-/// A number of bytes, in powers of 1024.
-pub fn bytes(bytes: u64) -> String {
-    ByteSize(bytes).display().iec().to_string()
 }
 
 /// A number of bytes that was computed: it may be broken, and negative.

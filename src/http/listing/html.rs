@@ -6,6 +6,7 @@ use super::{Entry, Key, Kind, Sort, Summary, components, cut_note, timestamp, wi
 use crate::escape::EscapedText;
 use crate::http::page;
 use crate::http::target::encode_segment;
+use crate::units::bytes;
 
 /// A name: what isn't UTF-8 is replaced, controls are shown as such, and maud escapes what HTML
 /// takes for its own.
@@ -55,7 +56,7 @@ pub fn entry(entry: &Entry, sort: Sort, out: &mut Vec<u8>) {
             }
             td class="size" {
                 @if entry.kind == Kind::File {
-                    span title=(in_bytes(entry.size)) { (size(entry.size)) }
+                    span title=(in_bytes(entry.size)) { (bytes(entry.size)) }
                 }
             }
             td class="time" { (time(entry)) }
@@ -142,7 +143,7 @@ fn in_words(summary: Summary) -> Option<String> {
     let count = |count: usize, word: &str| counted(count as u64, word);
     let folders = (summary.folders > 0).then(|| count(summary.folders, "folder"));
     let files = (summary.files > 0)
-        .then(|| format!("{}, {}", count(summary.files, "file"), size(summary.bytes)));
+        .then(|| format!("{}, {}", count(summary.files, "file"), bytes(summary.bytes)));
     match (folders, files) {
         (Some(folders), Some(files)) => Some(format!("{folders}, {files}")),
         (one, other) => one.or(other),
@@ -159,11 +160,6 @@ fn counted(count: u64, word: &str) -> String {
 
 fn in_bytes(bytes: u64) -> String {
     counted(bytes, "byte")
-}
-
-/// A length in powers of 1024.
-fn size(bytes: u64) -> String {
-    bytesize::ByteSize(bytes).display().iec().to_string()
 }
 
 fn time(entry: &Entry) -> Markup {
