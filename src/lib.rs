@@ -23,6 +23,7 @@ pub mod serve;
 pub mod soak;
 pub mod sockopt;
 pub mod telemetry;
+#[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod testing;
 pub mod units;
