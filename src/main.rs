@@ -3,9 +3,9 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use carafe::cli::{self, Command, Exit};
+use carafe::cli::{self, Command};
 use carafe::download;
-use carafe::failure::Failure;
+use carafe::failure::{Exit, Failure};
 use carafe::serve;
 
 fn main() -> ExitCode {

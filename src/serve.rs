@@ -25,11 +25,11 @@ use mio::net::{TcpListener, TcpStream};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 
-use crate::cli::{Exit, ListenArgs, ServeArgs, ServerAddress, ThankArgs};
+use crate::cli::{ListenArgs, ServeArgs, ServerAddress, ThankArgs};
 use crate::conn::transport::Socket;
 use crate::conn::{Response, StepIo, Timeouts};
 use crate::escape::Escaped;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::file::version::TagKey;
 use crate::http::mime::ContentTypes;
 use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, PARKED_RETRY, STALL_TIMEOUT};

@@ -156,29 +156,29 @@ Examples:
 Exit codes: 0 pass, 1 a threshold or a byte was wrong, 2 usage, 3 it could not
 run, not offer the load, or not compare.";
 
-/// Gives each command its groups and examples.
-pub(super) fn arrange(cli: Command) -> Command {
-    let commands = [
-        ("serve", SERVE, SERVE_EXAMPLES),
-        ("get", GET, GET_EXAMPLES),
-        ("thank", THANK, THANK_EXAMPLES),
-        ("say", SAY, SAY_EXAMPLES),
-        ("soak", SOAK, SOAK_EXAMPLES),
-    ];
-    let cli = cli.max_term_width(WIDTH).after_help(EXAMPLES);
-    commands
-        .into_iter()
-        .fold(cli, |cli, (name, groups, examples)| {
-            cli.mut_subcommand(name, |command| {
-                grouped(command, groups)
-                    .max_term_width(WIDTH)
-                    .after_help(examples)
-            })
-        })
-}
+/// The name of each command, its groups and examples.
+pub(super) const COMMANDS: &[(&str, &[Group], &str)] = &[
+    ("serve", SERVE, SERVE_EXAMPLES),
+    ("get", GET, GET_EXAMPLES),
+    ("thank", THANK, THANK_EXAMPLES),
+    ("say", SAY, SAY_EXAMPLES),
+    ("soak", SOAK, SOAK_EXAMPLES),
+];
 
 /// Columns. More of them make lines that nobody likes to read.
-const WIDTH: usize = 80;
+pub(super) const WIDTH: usize = 80;
+
+/// Gives each command its groups and examples.
+pub(super) fn arrange(cli: Command) -> Command {
+    let cli = cli.max_term_width(WIDTH).after_help(EXAMPLES);
+    COMMANDS.iter().fold(cli, |cli, &(name, groups, examples)| {
+        cli.mut_subcommand(name, |command| {
+            grouped(command, groups)
+                .max_term_width(WIDTH)
+                .after_help(examples)
+        })
+    })
+}
 
 /// Headings come in the order of their first flags; a flag that is changed becomes the last one.
 fn grouped(mut command: Command, groups: &[Group]) -> Command {
@@ -198,63 +198,4 @@ fn grouped(mut command: Command, groups: &[Group]) -> Command {
         }
     }
     command
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory as _;
-
-    fn cli() -> Command {
-        arrange(crate::cli::Cli::command())
-    }
-
-    #[test]
-    fn every_flag_stands_in_a_group_and_every_group_has_flags() {
-        for (name, groups) in [
-            ("serve", SERVE),
-            ("get", GET),
-            ("thank", THANK),
-            ("say", SAY),
-            ("soak", SOAK),
-        ] {
-            let mut cli = cli();
-            let command = cli.find_subcommand_mut(name).unwrap();
-            let flags = command.get_opts().map(|arg| arg.get_long().unwrap());
-            let flags: Vec<_> = flags.collect();
-            let grouped: Vec<_> = groups.iter().flat_map(|(_, flags)| *flags).collect();
-            for flag in &flags {
-                assert!(grouped.contains(&flag), "{name}: --{flag} has no group");
-            }
-            for &flag in grouped {
-                let arg = command
-                    .get_arguments()
-                    .find(|arg| arg.get_long() == Some(flag));
-                assert!(arg.is_some(), "{name}: there is no --{flag}");
-            }
-        }
-    }
-
-    /// Columns, as far as a terminal shows wide characters in two.
-    fn columns(line: &str) -> usize {
-        line.chars()
-            .map(|c| if c > '\u{1100}' { 2 } else { 1 })
-            .sum()
-    }
-
-    #[test]
-    fn no_line_of_any_help_is_wider_than_a_terminal() {
-        let mut cli = cli();
-        let mut helps = vec![cli.render_long_help().to_string()];
-        let commands = cli.get_subcommands_mut();
-        for command in commands.filter(|command| command.get_name() != "help") {
-            helps.push(command.render_long_help().to_string());
-            helps.push(command.render_help().to_string());
-        }
-        for help in helps {
-            let wide = help.lines().find(|line| columns(line) > WIDTH);
-            assert_eq!(wide, None, "{help}");
-            assert!(help.contains("\nExamples:\n"), "{help}");
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! The flags of `carafe serve`, and those that it shares with `thank`.
+//! The flags of `carafe serve`.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -9,10 +9,8 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 
-use super::{
-    Count, ServerAddress, Verbosity, address, duration, log_format, port, size, socket_address,
-    timeout,
-};
+use super::shared::ListenArgs;
+use super::values::{Count, ServerAddress, log_format, port, size, socket_address, timeout};
 use crate::http::mime::Override;
 use crate::limits;
 use crate::root::DotFiles;
@@ -120,61 +118,7 @@ impl ServeArgs {
             .map(|name| name.as_encoded_bytes().into());
         DotFiles::Allow(names.collect())
     }
-}
 
-/// A name that a folder's index can have.
-fn index_name(name: OsString) -> Result<OsString, &'static str> {
-    let bytes = name.as_encoded_bytes();
-    match bytes.contains(&b'/') || bytes.starts_with(b".") {
-        true => Err("takes a file's name without a slash, and without a dot in front"),
-        false => Ok(name),
-    }
-}
-
-/// A name that is hidden without `--hidden`.
-fn hidden_name(name: OsString) -> Result<OsString, &'static str> {
-    let bytes = name.as_encoded_bytes();
-    let is_dotfile = bytes.starts_with(b".") && !matches!(bytes, b"." | b"..");
-    match name == ALL_DOTFILES || (is_dotfile && !bytes.contains(&b'/')) {
-        true => Ok(name),
-        false => Err("takes a name that begins with a dot, such as .nojekyll, or nothing"),
-    }
-}
-
-/// What `serve` and `thank` share.
-#[derive(Args, Debug)]
-pub struct ListenArgs {
-    /// Address to listen on; may be repeated [default: all, IPv6 and IPv4]
-    #[arg(short, long, value_name = "ADDR", value_parser = address)]
-    pub bind: Vec<SocketAddr>,
-
-    /// Length of the accept queue
-    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = u64::from(limits::BACKLOG),
-          value_parser = Count::new(1, 1 << 30))]
-    pub backlog: u64,
-
-    /// Accept clients before they have said anything
-    #[arg(long)]
-    pub no_defer_accept: bool,
-
-    /// Clients at once; more of them wait in the accept queue [default: by the descriptor limit]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = Count::new(1, 1 << 30))]
-    pub max_connections: Option<u64>,
-
-    /// Time from accept to the end of the request
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "10s", value_parser = timeout)]
-    pub request_timeout: Duration,
-
-    /// Time to finish what is under way after SIGTERM, SIGINT or SIGQUIT
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "30s", value_parser = duration)]
-    pub drain: Duration,
-
-    /// How much is said on stderr.
-    #[command(flatten)]
-    pub verbosity: Verbosity,
-}
-
-impl ServeArgs {
     /// What is wrong with flags that are each right.
     pub(super) fn contradiction(&self) -> Option<String> {
         if let (Some(format), None) = (self.log_format, &self.access_log) {
@@ -197,36 +141,21 @@ impl ServeArgs {
     }
 }
 
-impl ListenArgs {
-    /// Whether a listener for clients and one on this address would get in each other's way.
-    fn covers(&self, mut address: SocketAddr) -> bool {
-        address.set_port(0);
-        let mut bound = self.bind.iter();
-        self.bind.is_empty() || bound.any(|&bound| overlap(bound, address))
+/// A name that a folder's index can have.
+fn index_name(name: OsString) -> Result<OsString, &'static str> {
+    let bytes = name.as_encoded_bytes();
+    if bytes.contains(&b'/') || bytes.starts_with(b".") {
+        return Err("takes a file's name without a slash, and without a dot in front");
     }
-
-    /// An address that another one includes can't be bound: two listeners would want its clients.
-    pub(super) fn contradiction(&self) -> Option<String> {
-        let is_wildcard_pair =
-            |a: SocketAddr, b: SocketAddr| a.ip().is_unspecified() && b.ip().is_unspecified();
-        self.bind.iter().enumerate().find_map(|(index, &second)| {
-            let first = self.bind[..index].iter().copied();
-            let first = first
-                .filter(|&first| overlap(first, second))
-                // These two share the families among them.
-                .find(|&first| first == second || !is_wildcard_pair(first, second))?;
-            let (first, second) = (first.ip(), second.ip());
-            Some(format!(
-                "--bind: '{second}' won't do: it takes what '{first}' has already"
-            ))
-        })
-    }
+    Ok(name)
 }
 
-/// Whether one address includes the other. All of IPv6 includes IPv4, since one socket takes both.
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    let includes = |all: SocketAddr, one: SocketAddr| {
-        all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4())
-    };
-    a == b || includes(a, b) || includes(b, a)
+/// A name that is hidden without `--hidden`.
+fn hidden_name(name: OsString) -> Result<OsString, &'static str> {
+    let bytes = name.as_encoded_bytes();
+    let is_dotfile = bytes.starts_with(b".") && !matches!(bytes, b"." | b"..");
+    if name == ALL_DOTFILES || (is_dotfile && !bytes.contains(&b'/')) {
+        return Ok(name);
+    }
+    Err("takes a name that begins with a dot, such as .nojekyll, or nothing")
 }

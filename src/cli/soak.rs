@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Count, timeout};
+use super::values::{Count, size, timeout};
 use crate::soak::population::Mix;
 use crate::soak::threshold::Conditions;
 
@@ -146,7 +146,7 @@ fn number(text: &str) -> Option<f64> {
 }
 
 fn bytes(text: &str) -> Result<u64, String> {
-    super::size(text)
+    size(text)
         .ok()
         .filter(|&size| size > 0)
         .ok_or_else(|| "takes a number of bytes, such as 4096, 64kB or 16KiB".into())

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::Failure;
 use super::retry::Trouble;
-use crate::cli::{ClientArgs, Exit, ServerAddress};
+use crate::cli::{ClientArgs, ServerAddress};
 use crate::escape::{Escaped, EscapedText};
+use crate::failure::Exit;
 use crate::units;
 
 /// How long things may take: a connect, a silence, and all of a download.

@@ -12,7 +12,7 @@ use super::resume::{self, Record, Rest};
 use super::retry::{Retries, Trouble};
 use super::transfer::{Came, Download};
 use super::url::HttpUrl;
-use crate::cli::Exit;
+use crate::failure::Exit;
 use crate::units;
 
 /// Fetches a URL, as often as it takes and may.

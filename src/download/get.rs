@@ -19,8 +19,9 @@ use super::target::{self, Destination};
 use super::transfer::{Came, Download, Order, Session};
 use super::url::{self, Source};
 use super::{Failure, local_name, pool, prompt, tell};
-use crate::cli::{Exit, First, GetArgs, ServerAddress};
+use crate::cli::{GetArgs, Origin, ServerAddress};
 use crate::escape::Escaped;
+use crate::failure::Exit;
 use crate::limits;
 
 /// Downloads everything asked for, and goes on after one that failed. Ends with the lowest number
@@ -36,7 +37,7 @@ pub fn run(args: &GetArgs) -> Exit {
 fn orders(args: &GetArgs) -> Result<Vec<Order>, Failure> {
     let rest = args.names.iter().map(|name| name.as_bytes());
     let orders = match &args.first {
-        Some(First::Server(server)) => {
+        Some(Origin::Server(server)) => {
             if args.names.is_empty() {
                 let line =
                     "required arguments were not provided: <NAME>; --help shows what there is";
@@ -44,7 +45,7 @@ fn orders(args: &GetArgs) -> Result<Vec<Order>, Failure> {
             }
             rest.map(|name| named(server.clone(), name, args)).collect()
         }
-        Some(First::Url(url)) => std::iter::once(url.as_bytes())
+        Some(Origin::Url(url)) => std::iter::once(url.as_bytes())
             .chain(rest)
             .map(|url| located(url, args))
             .collect(),
@@ -184,7 +185,7 @@ fn download_all(orders: &[Order], args: &GetArgs) -> Exit {
     umask(mask);
     let session = Session {
         args,
-        console: Arc::new(Console::new(args.patience.verbosity, orders.len())),
+        console: Arc::new(Console::new(args.client.verbosity, orders.len())),
         running: Running::default(),
         new_mode: 0o666 & !mask.bits(),
     };

@@ -16,8 +16,8 @@ use super::connection::{self, Connection, Patience};
 use super::resume::Validator;
 use super::retry::{self, Trouble};
 use super::url::{self, HttpUrl};
-use crate::cli::Exit;
 use crate::escape::{Escaped, EscapedText};
+use crate::failure::Exit;
 use crate::http::response::{Chunk, Chunks, Framing, Head, parse_fields};
 use crate::limits;
 

@@ -6,8 +6,9 @@ use encoding_rs::Encoding;
 
 use super::connection::{self, Connection, Patience};
 use super::{Failure, prompt, tell};
-use crate::cli::{Exit, SayArgs};
+use crate::cli::SayArgs;
 use crate::escape::{Escaped, EscapedText};
+use crate::failure::Exit;
 use crate::limits;
 
 /// Sends the text, asking for what is missing, and prints the reply as one line.
@@ -29,7 +30,7 @@ fn say(args: &SayArgs) -> Result<(), Failure> {
         None => ask_for_text(args.encoding)?,
     };
     let request = encode(&text, args.encoding)?;
-    let mut connection = Connection::open(&server, &Patience::starting_now(args.patience))?;
+    let mut connection = Connection::open(&server, &Patience::starting_now(args.client))?;
     connection
         .write_all(&request)
         .map_err(|error| connection::broken("the text could not be sent", &error))?;

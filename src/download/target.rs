@@ -22,8 +22,8 @@ use xxhash_rust::xxh64::xxh64;
 
 use super::Failure;
 use super::resume::Record;
-use crate::cli::Exit;
 use crate::escape::Escaped;
+use crate::failure::Exit;
 use crate::limits;
 
 /// What the command line asks for.

@@ -9,8 +9,9 @@ use super::progress::{Console, Progress};
 use super::target::{Destination, Target};
 use super::url::Source;
 use super::{Failure, bare, fetch};
-use crate::cli::{Exit, GetArgs};
+use crate::cli::GetArgs;
 use crate::escape::Escaped;
+use crate::failure::Exit;
 
 /// One file to fetch.
 #[derive(Debug)]
@@ -65,7 +66,7 @@ impl<'a> Download<'a> {
         let mut download = Self {
             order,
             session,
-            patience: Patience::starting_now(args.patience),
+            patience: Patience::starting_now(args.client),
             target: Target::at(&order.destination, session.new_mode, args.sha256.is_some())?,
             progress: console.bar(&order.label, &order.destination),
             resumed_bytes: 0,

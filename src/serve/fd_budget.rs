@@ -1,8 +1,8 @@
 //! How many descriptors there are, and who may have them.
 
-use crate::cli::{Exit, ListenArgs};
+use crate::cli::ListenArgs;
 use crate::descriptors::raise_descriptor_limit;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::limits::{
     CACHED_OPEN_SHARE, DESCRIPTORS_PER_LOOP, DESCRIPTORS_RESERVED, OPEN_FILES_SHARE,
 };

@@ -10,9 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
 use super::{OTHER_ENDED, STOP_NOW, Server};
-use crate::cli::Exit;
 use crate::conn::Stage;
-use crate::failure::{Failure, panic_message};
+use crate::failure::{Exit, Failure, panic_message};
 use crate::protocol::Protocol;
 use crate::reactor::{Ending, Remote, SourceId};
 use crate::telemetry::{Stats, add_each};

@@ -1,0 +1,105 @@
+//! The flags of `carafe get`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::shared::ClientArgs;
+use super::values::{Count, ServerAddress, duration, sha256};
+use crate::limits;
+
+/// `carafe get`.
+#[derive(Args, Debug)]
+#[command(
+    override_usage = "carafe get [OPTIONS] HOST:PORT NAME...\n       carafe get [OPTIONS] URL..."
+)]
+pub struct GetArgs {
+    /// A server, or a URL.
+    #[arg(
+        value_name = "HOST:PORT|URL",
+        help = "A server, or a URL: http://HOST[:PORT]/PATH, gopher://HOST[:PORT]/9NAME; \
+                without it, carafe asks for ip, port and name"
+    )]
+    pub first: Option<Origin>,
+
+    /// Names of files on the server, or more URLs
+    #[arg(value_name = "NAME|URL")]
+    pub names: Vec<OsString>,
+
+    /// Where to write instead of the default.
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        conflicts_with = "remote_name",
+        help = "Write to this file, or to standard output for - [default: the remote name, with \
+                [接收] before a NAME]"
+    )]
+    pub output: Option<PathBuf>,
+
+    /// Keep the remote name.
+    #[arg(
+        short = 'O',
+        long,
+        help = "Keep the remote name of a NAME, too, without [接收]"
+    )]
+    pub remote_name: bool,
+
+    /// Write files there; it is made if need be
+    #[arg(
+        short = 'P',
+        long = "directory-prefix",
+        value_name = "DIR",
+        conflicts_with = "output"
+    )]
+    pub directory: Option<PathBuf>,
+
+    /// Downloads at once
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 1, value_parser = Count::new(1, limits::JOBS_MAX))]
+    pub jobs: u64,
+
+    /// How often an HTTP download that broke is tried again, from where it broke
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = limits::RETRIES, value_parser = Count::new(0, 1 << 30))]
+    pub retries: u64,
+
+    /// The rest before the first new try; each later one is twice as long, up to 30s
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "1s", value_parser = duration)]
+    pub retry_delay: Duration,
+
+    /// The SHA-256 that the one file must have to get its name
+    #[arg(long, value_name = "HEX", value_parser = sha256)]
+    pub sha256: Option<String>,
+
+    /// Send the name without the LF that ends it
+    #[arg(long)]
+    pub unterminated: bool,
+
+    /// How long to wait and how much to say.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// What `get` is told first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A server of the bare protocol; names follow.
+    Server(ServerAddress),
+    /// A URL, which is looked at later; others follow.
+    Url(String),
+}
+
+impl FromStr for Origin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains("://") {
+            return Ok(Self::Url(text.into()));
+        }
+        text.parse()
+            .map(Self::Server)
+            .map_err(|takes: String| format!("{takes}, or a URL"))
+    }
+}

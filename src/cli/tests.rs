@@ -1,0 +1,292 @@
+//! The flag table, what it refuses and in which words.
+
+use std::net::SocketAddr;
+
+use super::values::address;
+use super::*;
+use crate::limits;
+
+fn parse_words(words: &str) -> Result<Command, (String, Exit)> {
+    parse(words.split_whitespace().map(OsString::from))
+}
+
+#[test]
+fn the_flag_table_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn a_default_in_the_help_is_the_default_in_limits() {
+    let Ok(Command::Serve(args)) = parse_words("carafe serve") else {
+        panic!("serve parses")
+    };
+    assert_eq!(args.name_gap, limits::NAME_GAP);
+    assert_eq!(args.stall_timeout, limits::STALL_TIMEOUT);
+    assert_eq!(args.disk_timeout, limits::DISK_TIMEOUT);
+    assert_eq!(args.keep_alive, limits::KEEP_ALIVE);
+    assert_eq!(args.listen.request_timeout, limits::REQUEST_TIMEOUT);
+    assert_eq!(args.listen.drain, limits::DRAIN);
+    let Ok(Command::Get(args)) = parse_words("carafe get") else {
+        panic!("get parses")
+    };
+    assert_eq!(args.retry_delay, limits::RETRY_DELAY);
+    assert_eq!(args.client.connect_timeout, limits::CONNECT_TIMEOUT);
+    assert_eq!(args.client.timeout, limits::CLIENT_TIMEOUT);
+}
+
+/// A command line, and what its complaint contains.
+const BAD_VALUES: &[(&str, &str)] = &[
+    (
+        "serve -p 70000",
+        "--port: '70000' won't do: it takes a port, 0 to 65535",
+    ),
+    (
+        "serve --bind lo",
+        "--bind: 'lo' won't do: it takes an IP address",
+    ),
+    (
+        "serve --bind fe80::1%nosuch0",
+        "--bind: 'fe80::1%nosuch0' won't do: it takes an interface of this machine, and 'nosuch0' is none",
+    ),
+    (
+        "serve --bind 127.0.0.1%lo",
+        "--bind: '127.0.0.1%lo' won't do: it takes an IP address",
+    ),
+    (
+        "serve --backlog 0",
+        "--backlog: '0' won't do: it takes a whole number from 1 to",
+    ),
+    (
+        "serve --workers 0",
+        "--workers: '0' won't do: it takes a whole number from 1 to 512",
+    ),
+    (
+        "serve --name-gap 0s",
+        "--name-gap: '0s' won't do: it takes a duration from 1ms",
+    ),
+    (
+        "serve --drain 10",
+        "--drain: '10' won't do: it takes a duration",
+    ),
+    (
+        "serve --stall-timeout 900years",
+        "--stall-timeout: '900years' won't do",
+    ),
+    (
+        "serve --metrics localhost:9100",
+        "--metrics: 'localhost:9100' won't do: it takes ADDR:PORT",
+    ),
+    (
+        "serve --mime foo=bar",
+        "--mime: 'foo=bar' won't do: it takes EXT=TYPE with a media type such as text/plain",
+    ),
+    (
+        "serve --mime a/b=text/plain",
+        "--mime: 'a/b=text/plain' won't do: it takes EXT=TYPE with an extension such as log",
+    ),
+    (
+        "serve --mime log",
+        "--mime: 'log' won't do: it takes EXT=TYPE, as in log=text/plain",
+    ),
+    (
+        "serve --index a/b",
+        "--index: 'a/b' won't do: it takes a file's name without a slash",
+    ),
+    (
+        "serve --index ../x",
+        "--index: '../x' won't do: it takes a file's name without a slash, and without a dot in front",
+    ),
+    (
+        "serve --index .x",
+        "--index: '.x' won't do: it takes a file's name",
+    ),
+    (
+        "serve --hidden=x",
+        "--hidden: 'x' won't do: it takes a name that begins with a dot",
+    ),
+    (
+        "serve --hidden=.a/b",
+        "--hidden: '.a/b' won't do: it takes a name that begins with a dot",
+    ),
+    (
+        "serve --log-format xml",
+        "--log-format: 'xml' won't do: it takes combined or json",
+    ),
+    (
+        "thank --encoding klingon",
+        "--encoding: 'klingon' won't do: it takes the label",
+    ),
+    (
+        "get localhost a",
+        "HOST:PORT|URL: 'localhost' won't do: it takes HOST:PORT, such as localhost:7890 \
+             or [::1]:7890, or a URL",
+    ),
+    (
+        "get ::1:80 a",
+        "HOST:PORT|URL: '::1:80' won't do: it takes HOST:PORT",
+    ),
+    (
+        "get h:0 a",
+        "HOST:PORT|URL: 'h:0' won't do: it takes HOST:PORT",
+    ),
+    (
+        "serve -p -1",
+        "--port: '-1' won't do: it takes a port, 0 to 65535",
+    ),
+    (
+        "serve --drain -1s",
+        "--drain: '-1s' won't do: it takes a duration",
+    ),
+    (
+        "serve --no-such",
+        "unexpected argument '--no-such' found; --help shows",
+    ),
+    ("serve -q -v", "cannot be used with"),
+    (
+        "serve --listings",
+        "unexpected argument '--listings' found; did you mean '--listing'?",
+    ),
+    (
+        "pour",
+        "unrecognized subcommand 'pour'; --help shows what there is",
+    ),
+    (
+        "serv",
+        "unrecognized subcommand 'serv'; did you mean 'serve'?",
+    ),
+    (
+        "..",
+        "unrecognized subcommand '..'; did you mean 'serve ..'?",
+    ),
+    (
+        "http://h/x",
+        "unrecognized subcommand 'http://h/x'; did you mean 'get http://h/x'?",
+    ),
+    (
+        "serve --log-format json",
+        "--log-format: 'json' won't do: it takes an --access-log whose lines it is for",
+    ),
+    (
+        "serve --metrics 127.0.0.1:7890",
+        "--metrics: '127.0.0.1:7890' won't do: clients come in there (-p 7890): it takes \
+         another port",
+    ),
+    (
+        "serve -p 80 -b ::1 --metrics [::]:80",
+        "--metrics: '[::]:80' won't do: clients come in there (-p 80)",
+    ),
+    (
+        "serve -b 127.0.0.1 -b 127.0.0.1",
+        "--bind: '127.0.0.1' won't do: it takes what '127.0.0.1' has already",
+    ),
+    (
+        "thank -b :: -b 127.0.0.1",
+        "--bind: '127.0.0.1' won't do: it takes what '::' has already",
+    ),
+];
+
+#[test]
+fn a_bad_value_is_one_line_with_flag_value_and_what_it_takes() {
+    for (words, expected) in BAD_VALUES {
+        let Err((message, exit)) = parse_words(&format!("carafe {words}")) else {
+            panic!("{words} is refused")
+        };
+        assert_eq!(exit, Exit::Usage, "{words}");
+        assert!(message.contains(expected), "{words}: {message}");
+        assert_eq!(message.matches('\n').count(), 1, "{words}: {message}");
+    }
+}
+
+#[test]
+fn flags_that_only_look_alike_are_no_contradiction() {
+    for words in [
+        "serve --log-format json --access-log -",
+        "serve --metrics 127.0.0.1:7891",
+        "serve -p 0 --metrics 127.0.0.1:0",
+        "serve -b ::1 --metrics 127.0.0.1:7890",
+        "serve -b 0.0.0.0 -b :: --metrics 127.0.0.1:7891",
+        "serve -b 0.0.0.0 -b ::1",
+    ] {
+        let parsed = parse_words(&format!("carafe {words}"));
+        assert!(parsed.is_ok(), "{words}: {parsed:?}");
+    }
+}
+
+#[test]
+fn addresses_with_a_zone() {
+    let zone = |text: &str| match address(text) {
+        Ok(SocketAddr::V6(address)) => address.scope_id(),
+        other => panic!("{other:?}"),
+    };
+    // The loopback is the first interface everywhere.
+    assert_eq!(zone("fe80::1%lo"), 1);
+    assert_eq!(zone("[fe80::1%lo]"), 1);
+    assert_eq!(zone("fe80::1%7"), 7);
+    assert_eq!(zone("fe80::1"), 0);
+}
+
+#[test]
+fn addresses_of_servers() {
+    let parse = |text: &str| text.parse::<ServerAddress>().map(|a| (a.host, a.port));
+    assert_eq!(parse("[::1]:7890"), Ok(("::1".into(), 7890)));
+    assert_eq!(parse("localhost:1"), Ok(("localhost".into(), 1)));
+    for bad in [
+        "",
+        ":",
+        "h:",
+        ":1",
+        "h:65536",
+        "[]:1",
+        "http://h:1",
+        "[::1:1",
+    ] {
+        assert!(parse(bad).is_err(), "{bad}");
+    }
+}
+
+fn cli() -> clap::Command {
+    help::arrange(Cli::command())
+}
+
+#[test]
+fn every_flag_stands_in_a_group_and_every_group_has_flags() {
+    for &(name, groups, _) in help::COMMANDS {
+        let mut cli = cli();
+        let command = cli.find_subcommand_mut(name).unwrap();
+        let flags = command.get_opts().map(|arg| arg.get_long().unwrap());
+        let flags: Vec<_> = flags.collect();
+        let grouped: Vec<_> = groups.iter().flat_map(|(_, flags)| *flags).collect();
+        for flag in &flags {
+            assert!(grouped.contains(&flag), "{name}: --{flag} has no group");
+        }
+        for &flag in grouped {
+            let arg = command
+                .get_arguments()
+                .find(|arg| arg.get_long() == Some(flag));
+            assert!(arg.is_some(), "{name}: there is no --{flag}");
+        }
+    }
+}
+
+/// Columns, as far as a terminal shows wide characters in two.
+fn columns(line: &str) -> usize {
+    line.chars()
+        .map(|c| if c > '\u{1100}' { 2 } else { 1 })
+        .sum()
+}
+
+#[test]
+fn no_line_of_any_help_is_wider_than_a_terminal() {
+    let mut cli = cli();
+    let mut helps = vec![cli.render_long_help().to_string()];
+    let commands = cli.get_subcommands_mut();
+    for command in commands.filter(|command| command.get_name() != "help") {
+        helps.push(command.render_long_help().to_string());
+        helps.push(command.render_help().to_string());
+    }
+    for help in helps {
+        let wide = help.lines().find(|line| columns(line) > help::WIDTH);
+        assert_eq!(wide, None, "{help}");
+        assert!(help.contains("\nExamples:\n"), "{help}");
+    }
+}
