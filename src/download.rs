@@ -3,19 +3,19 @@
 pub mod get;
 pub mod say;
 
+mod backoff;
 mod bare;
 mod connection;
-mod fetch;
 mod http;
+mod http_client;
 mod interrupt;
 mod local_name;
+mod output;
+mod part_file;
 mod pool;
 mod progress;
 mod prompt;
 mod resume;
-mod retry;
-mod target;
+mod run;
 mod transfer;
 mod url;
-
-use crate::failure::{Failure, tell};

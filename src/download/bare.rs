@@ -4,20 +4,20 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
 
-use super::Failure;
 use super::connection::{self, Connection};
-use super::transfer::{Came, Download};
+use super::transfer::{Completion, Download};
 use crate::cli::ServerAddress;
 use crate::escape::Escaped;
+use crate::failure::Failure;
 use crate::limits;
 
 /// How a name ends on the wire.
 #[derive(Clone, Copy)]
-enum Ending {
+enum NameTerminator {
     LineFeed,
     HalfClose,
-    /// Not at all, as the source's client has it: the server sees neither LF nor end of file.
-    Open,
+    /// The server sees neither LF nor end of file. The tutorial's client does that.
+    Nothing,
 }
 
 /// Fetches a name. A server that knows no terminator takes the LF for a part of the name, and finds
@@ -29,52 +29,52 @@ pub(super) fn fetch(
     download: &mut Download<'_>,
     server: &ServerAddress,
     name: &[u8],
-) -> Result<Came, Failure> {
+) -> Result<Completion, Failure> {
     if download.session.args.unterminated {
-        return ask_once(download, server, name, Ending::Open);
+        return ask_once(download, server, name, NameTerminator::Nothing);
     }
-    match ask_once(download, server, name, Ending::LineFeed)? {
-        Came::Nothing => {
-            if download.session.console.is_verbose() {
-                let label = Escaped(&download.order.label);
-                download.session.console.tell(&format!(
-                    "{label}: nothing came; trying once more without the LF"
-                ));
-            }
-            ask_once(download, server, name, Ending::HalfClose)
-        }
-        came => Ok(came),
+    let completion = ask_once(download, server, name, NameTerminator::LineFeed)?;
+    if !matches!(completion, Completion::Empty) {
+        return Ok(completion);
     }
+    let console = &download.session.console;
+    if console.is_verbose() {
+        let label = Escaped(&download.spec.label);
+        console.tell(&format!(
+            "{label}: nothing came; trying once more without the LF"
+        ));
+    }
+    ask_once(download, server, name, NameTerminator::HalfClose)
 }
 
 fn ask_once(
     download: &mut Download<'_>,
     server: &ServerAddress,
     name: &[u8],
-    ending: Ending,
-) -> Result<Came, Failure> {
-    let mut connection = Connection::open(server, &download.patience)?;
-    send_name(&mut connection, name, ending)
+    terminator: NameTerminator,
+) -> Result<Completion, Failure> {
+    let mut connection = Connection::open(server, &download.time_limits)?;
+    send_name(&mut connection, name, terminator)
         .map_err(|error| connection::broken("the name could not be sent", &error))?;
     receive(download, connection)
 }
 
-fn receive(download: &mut Download<'_>, mut connection: Connection) -> Result<Came, Failure> {
+fn receive(download: &mut Download<'_>, mut connection: Connection) -> Result<Completion, Failure> {
     let mut buffer = vec![0; limits::CLIENT_BUFFER_BYTES];
-    let mut came = 0;
+    let mut received = 0;
     loop {
         match connection.read(&mut buffer) {
-            Ok(0) if came == 0 => return Ok(Came::Nothing),
-            Ok(0) => return Ok(Came::Whole(came)),
+            Ok(0) if received == 0 => return Ok(Completion::Empty),
+            Ok(0) => return Ok(Completion::Whole(received)),
             Ok(count) => {
-                came += count as u64;
-                if download.target.write(&buffer[..count])?.is_break() {
-                    return Ok(Came::Enough);
+                received += count as u64;
+                if download.output.write(&buffer[..count])?.is_break() {
+                    return Ok(Completion::ReaderClosed);
                 }
-                download.progress.reach(came);
+                download.bar.reach(received);
             }
             Err(error) => {
-                let what = format!("the download broke off after {came} bytes");
+                let what = format!("the download broke off after {received} bytes");
                 return Err(connection::broken(&what, &error));
             }
         }
@@ -83,14 +83,18 @@ fn receive(download: &mut Download<'_>, mut connection: Connection) -> Result<Ca
 
 /// Sends the name and what ends it in one write: a name that arrives in pieces may be taken for
 /// another. The protocol drops one CR before the LF, so a name that ends in CR gets a second one.
-fn send_name(connection: &mut Connection, name: &[u8], ending: Ending) -> io::Result<()> {
-    let terminator: &[u8] = match ending {
-        Ending::LineFeed if name.ends_with(b"\r") => b"\r\n",
-        Ending::LineFeed => b"\n",
-        Ending::HalfClose | Ending::Open => b"",
+fn send_name(
+    connection: &mut Connection,
+    name: &[u8],
+    terminator: NameTerminator,
+) -> io::Result<()> {
+    let ending: &[u8] = match terminator {
+        NameTerminator::LineFeed if name.ends_with(b"\r") => b"\r\n",
+        NameTerminator::LineFeed => b"\n",
+        NameTerminator::HalfClose | NameTerminator::Nothing => b"",
     };
-    connection.write_all(&[name, terminator].concat())?;
-    if let Ending::HalfClose = ending {
+    connection.write_all(&[name, ending].concat())?;
+    if let NameTerminator::HalfClose = terminator {
         // A connection that has gone says so at the read, where bytes may have come before.
         let _ = connection.stream().shutdown(Shutdown::Write);
     }

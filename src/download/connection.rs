@@ -1,5 +1,4 @@
-//! From a server's address to a connection whose silence has a limit, and what to say when it
-//! fails.
+//! A TCP connection whose every wait has a limit, and what is said when it fails.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
@@ -7,22 +6,21 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Failure;
-use super::retry::Trouble;
+use super::backoff::FetchError;
 use crate::cli::{ClientArgs, ServerAddress};
 use crate::escape::{Escaped, EscapedText};
-use crate::failure::Exit;
+use crate::failure::{Exit, Failure};
 use crate::units;
 
-/// How long things may take: a connect, a silence, and all of a download.
+/// How long a connect, a silence and the whole download may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct TimeLimits {
     args: ClientArgs,
     deadline: Option<Instant>,
 }
 
-impl Patience {
-    /// The time for all of it begins now.
+impl TimeLimits {
+    /// The time for the whole download begins now.
     pub(super) fn starting_now(args: ClientArgs) -> Self {
         let deadline = args
             .max_time
@@ -30,13 +28,13 @@ impl Patience {
         Self { args, deadline }
     }
 
-    /// The time that is left in all, if it has a limit.
+    /// The time that is left for the whole download, if it has a limit.
     pub(super) fn left(&self) -> Option<Duration> {
         self.deadline
             .map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// This limit, or what is left in all if that is less.
+    /// This limit, or what is left for the whole download if that is less.
     fn at_most(&self, limit: Duration) -> io::Result<Duration> {
         match self.left() {
             Some(Duration::ZERO) => Err(self.timed_out()),
@@ -63,7 +61,7 @@ impl Patience {
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
-    patience: Patience,
+    time_limits: TimeLimits,
 }
 
 impl Connection {
@@ -71,27 +69,36 @@ impl Connection {
     /// itself, and so has the search for them.
     ///
     /// # Errors
-    /// [`Exit::Network`], with what came of every address. A host that can't be found today won't be
+    /// [`Exit::Network`], with the error of every address. A host that can't be found today won't be
     /// found in a second either.
-    pub(super) fn open(server: &ServerAddress, patience: &Patience) -> Result<Self, Trouble> {
-        let lasting = |why: &dyn std::fmt::Display| {
+    pub(super) fn open(
+        server: &ServerAddress,
+        time_limits: &TimeLimits,
+    ) -> Result<Self, FetchError> {
+        let permanent = |why: &dyn std::fmt::Display| {
             let host = Escaped(server.host.as_bytes());
             let why = EscapedText(&why.to_string()).to_string();
             Failure::new(Exit::Network, format!("cannot resolve {host}: {why}"))
         };
-        let addresses = resolve(server, patience).map_err(|error| lasting(&error))?;
+        let addresses = resolve(server, time_limits).map_err(|error| permanent(&error))?;
         let mut refusals = Vec::new();
         for address in addresses {
-            match connect(address, patience) {
+            match connect(address, time_limits) {
                 Ok(stream) => {
-                    let patience = *patience;
-                    return Ok(Self { stream, patience });
+                    let time_limits = *time_limits;
+                    return Ok(Self {
+                        stream,
+                        time_limits,
+                    });
                 }
                 Err(error) => refusals.push(format!("{address}: {error}")),
             }
         }
         let line = format!("cannot connect: {}", refusals.join("; "));
-        Err(Trouble::Passing(Failure::new(Exit::Network, line), None))
+        Err(FetchError::Transient(
+            Failure::new(Exit::Network, line),
+            None,
+        ))
     }
 
     /// The socket.
@@ -99,19 +106,19 @@ impl Connection {
         &self.stream
     }
 
-    /// With a limit for all of it, each wait may be shorter than the one before.
+    /// With a limit for the whole download, each wait may be shorter than the one before.
     fn limit_wait(&self) -> io::Result<()> {
-        if self.patience.deadline.is_none() {
+        if self.time_limits.deadline.is_none() {
             return Ok(());
         }
-        let limit = self.patience.at_most(self.patience.args.timeout)?;
+        let limit = self.time_limits.at_most(self.time_limits.args.timeout)?;
         limit_silence(&self.stream, limit)
     }
 
     /// The kernel reports our own timeout as `EAGAIN`.
-    fn in_words(&self, error: io::Error) -> io::Error {
+    fn map_timeout(&self, error: io::Error) -> io::Error {
         match error.kind() {
-            ErrorKind::WouldBlock => self.patience.timed_out(),
+            ErrorKind::WouldBlock => self.time_limits.timed_out(),
             _ => error,
         }
     }
@@ -123,7 +130,7 @@ impl Read for Connection {
             self.limit_wait()?;
             match self.stream.read(buffer) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                result => return result.map_err(|error| self.in_words(error)),
+                result => return result.map_err(|error| self.map_timeout(error)),
             }
         }
     }
@@ -133,7 +140,7 @@ impl Write for Connection {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.limit_wait()?;
         let written = self.stream.write(bytes);
-        written.map_err(|error| self.in_words(error))
+        written.map_err(|error| self.map_timeout(error))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -143,11 +150,11 @@ impl Write for Connection {
 
 /// The addresses of a host. The resolver knows no limit; a thread of its own waits for it, and is
 /// left behind if that takes too long.
-fn resolve(server: &ServerAddress, patience: &Patience) -> io::Result<Vec<SocketAddr>> {
+fn resolve(server: &ServerAddress, time_limits: &TimeLimits) -> io::Result<Vec<SocketAddr>> {
     if let Ok(ip) = server.host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, server.port)]);
     }
-    let limit = patience.at_most(patience.args.connect_timeout)?;
+    let limit = time_limits.at_most(time_limits.args.connect_timeout)?;
     let (host, port) = (server.host.clone(), server.port);
     let (sender, receiver) = mpsc::channel();
     thread::Builder::new().spawn(move || {
@@ -162,10 +169,10 @@ fn resolve(server: &ServerAddress, patience: &Patience) -> io::Result<Vec<Socket
     })
 }
 
-fn connect(address: SocketAddr, patience: &Patience) -> io::Result<TcpStream> {
-    let limit = patience.at_most(patience.args.connect_timeout)?;
+fn connect(address: SocketAddr, time_limits: &TimeLimits) -> io::Result<TcpStream> {
+    let limit = time_limits.at_most(time_limits.args.connect_timeout)?;
     let stream = TcpStream::connect_timeout(&address, limit)?;
-    limit_silence(&stream, patience.args.timeout)?;
+    limit_silence(&stream, time_limits.args.timeout)?;
     Ok(stream)
 }
 

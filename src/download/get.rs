@@ -13,64 +13,66 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::Mode;
 use rustix::process::umask;
 
-use super::interrupt::{self, Running};
+use super::interrupt::{self, ActiveDownloads};
+use super::output::{self, Destination};
 use super::progress::Console;
-use super::target::{self, Destination};
-use super::transfer::{Came, Download, Order, Session};
+use super::transfer::{Completion, DownloadSpec, Session};
 use super::url::{self, Source};
-use super::{Failure, local_name, pool, prompt, tell};
+use super::{local_name, part_file, pool, prompt, run};
 use crate::cli::{GetArgs, Origin, ServerAddress};
 use crate::escape::Escaped;
-use crate::failure::Exit;
+use crate::failure::{Exit, Failure, tell};
 use crate::limits;
 
 /// Downloads everything asked for, and goes on after one that failed. Ends with the lowest number
 /// of those that failed, as wget does.
 #[must_use]
 pub fn run(args: &GetArgs) -> Exit {
-    match orders(args).and_then(|orders| make_directory(args).map(|()| orders)) {
-        Ok(orders) => download_all(&orders, args),
+    match download_specs(args).and_then(|specs| make_directory(args).map(|()| specs)) {
+        Ok(specs) => download_all(&specs, args),
         Err(failure) => failure.report(),
     }
 }
 
-fn orders(args: &GetArgs) -> Result<Vec<Order>, Failure> {
-    let rest = args.names.iter().map(|name| name.as_bytes());
-    let orders = match &args.first {
+fn download_specs(args: &GetArgs) -> Result<Vec<DownloadSpec>, Failure> {
+    let others = args.names.iter().map(|name| name.as_bytes());
+    let specs = match &args.first {
         Some(Origin::Server(server)) => {
             if args.names.is_empty() {
                 let line =
                     "required arguments were not provided: <NAME>; --help shows what there is";
                 return Err(Failure::usage(line));
             }
-            rest.map(|name| named(server.clone(), name, args)).collect()
+            others
+                .map(|name| named(server.clone(), name, args))
+                .collect()
         }
         Some(Origin::Url(url)) => std::iter::once(url.as_bytes())
-            .chain(rest)
+            .chain(others)
             .map(|url| located(url, args))
             .collect(),
         None => {
             let server = prompt::server()?;
             let name = prompt::line("file name: ")?;
-            named(server, &name, args).map(|order| vec![order])
+            named(server, &name, args).map(|spec| vec![spec])
         }
     };
-    let orders: Vec<Order> = orders?;
-    check_apart(&orders)?;
-    if args.sha256.is_some() && orders.len() > 1 {
+    let specs: Vec<DownloadSpec> = specs?;
+    check_apart(&specs)?;
+    if args.sha256.is_some() && specs.len() > 1 {
         return Err(Failure::usage("--sha256 is for one file"));
     }
-    Ok(orders)
+    Ok(specs)
 }
 
 /// A name on a server of the bare protocol.
-fn named(server: ServerAddress, name: &[u8], args: &GetArgs) -> Result<Order, Failure> {
+fn named(server: ServerAddress, name: &[u8], args: &GetArgs) -> Result<DownloadSpec, Failure> {
     check_name(name)?;
     let mut local = last_component(name).map(local_name::escaped);
     if !args.remote_name {
         local = local.map(local_name::received);
     }
-    Ok(Order {
+    Ok(DownloadSpec {
         label: name.to_vec(),
         destination: destination(name, local, args)?,
         source: Source::Bare {
@@ -81,7 +83,7 @@ fn named(server: ServerAddress, name: &[u8], args: &GetArgs) -> Result<Order, Fa
 }
 
 /// What a URL leads to.
-fn located(url: &[u8], args: &GetArgs) -> Result<Order, Failure> {
+fn located(url: &[u8], args: &GetArgs) -> Result<DownloadSpec, Failure> {
     let wont_do = |why| Failure::usage(format!("'{}' won't do: {why}", Escaped(url)));
     let source = url::parse(url).map_err(wont_do)?;
     let last = match &source {
@@ -95,7 +97,7 @@ fn located(url: &[u8], args: &GetArgs) -> Result<Order, Failure> {
         Source::Http(http_url) => http_url.file_name(),
     };
     let local = last.as_deref().map(local_name::escaped);
-    Ok(Order {
+    Ok(DownloadSpec {
         label: url.to_vec(),
         destination: destination(url, local, args)?,
         source,
@@ -110,16 +112,16 @@ fn last_component(name: &[u8]) -> Option<&[u8]> {
 }
 
 /// Two downloads must not write one file.
-fn check_apart(orders: &[Order]) -> Result<(), Failure> {
-    let mut paths = HashSet::with_capacity(3 * orders.len());
-    for order in orders {
-        let Destination::File(file) = &order.destination else {
+fn check_apart(specs: &[DownloadSpec]) -> Result<(), Failure> {
+    let mut paths = HashSet::with_capacity(3 * specs.len());
+    for spec in specs {
+        let Destination::File(file) = &spec.destination else {
             continue;
         };
         for path in [
             file.clone(),
-            target::part_of(file, 0),
-            target::meta_of(file, 0),
+            part_file::part_of(file, 0),
+            part_file::meta_of(file, 0),
         ] {
             if let Some(path) = paths.replace(path) {
                 let path = Escaped(path.as_os_str().as_bytes());
@@ -153,7 +155,7 @@ fn destination(
     args: &GetArgs,
 ) -> Result<Destination, Failure> {
     match &args.output {
-        Some(file) if target::is_stdout(file) => return Ok(Destination::Stdout),
+        Some(file) if output::is_stdout(file) => return Ok(Destination::Stdout),
         Some(file) => return Ok(Destination::File(file.clone())),
         None => {}
     }
@@ -179,18 +181,18 @@ fn make_directory(args: &GetArgs) -> Result<(), Failure> {
     })
 }
 
-fn download_all(orders: &[Order], args: &GetArgs) -> Exit {
+fn download_all(specs: &[DownloadSpec], args: &GetArgs) -> Exit {
     // Asking for the mask sets it; there is only this thread yet.
     let mask = umask(Mode::empty());
     umask(mask);
     let session = Session {
         args,
-        console: Arc::new(Console::new(args.client.verbosity, orders.len())),
-        running: Running::default(),
+        console: Arc::new(Console::new(args.client.verbosity, specs.len())),
+        active: ActiveDownloads::default(),
         new_mode: 0o666 & !mask.bits(),
     };
     let console = &session.console;
-    if let Err(error) = interrupt::listen(Arc::clone(console), session.running.clone()) {
+    if let Err(error) = interrupt::listen(Arc::clone(console), session.active.clone()) {
         tell(&format!("no signal can be caught: {error}"));
     }
     let exit = Mutex::new(Exit::Done);
@@ -199,16 +201,16 @@ fn download_all(orders: &[Order], args: &GetArgs) -> Exit {
         let mut exit = exit.lock().unwrap_or_else(PoisonError::into_inner);
         *exit = worse(*exit, failure);
     };
-    pool::each(orders, workers(orders, args), |order| {
-        match Download::run(order, &session) {
+    pool::each(specs, workers(specs, args), |spec| {
+        match run::run(spec, &session) {
             // Nobody reads what else would come, nor a complaint.
-            Ok(Came::Enough) => {
+            Ok(Completion::ReaderClosed) => {
                 note(Exit::FileIo);
                 return ControlFlow::Break(());
             }
             Ok(_) => {}
             Err(Failure { exit, line }) => {
-                console.tell(&format!("{}: {line}", Escaped(&order.label)));
+                console.tell(&format!("{}: {line}", Escaped(&spec.label)));
                 note(exit);
             }
         }
@@ -220,9 +222,9 @@ fn download_all(orders: &[Order], args: &GetArgs) -> Exit {
 }
 
 /// How many downloads go on at once. What goes into one pipe goes one after the other.
-fn workers(orders: &[Order], args: &GetArgs) -> NonZeroUsize {
-    let into_one = |order: &Order| order.destination == Destination::Stdout;
-    let jobs = if orders.iter().any(into_one) {
+fn workers(specs: &[DownloadSpec], args: &GetArgs) -> NonZeroUsize {
+    let into_one = |spec: &DownloadSpec| spec.destination == Destination::Stdout;
+    let jobs = if specs.iter().any(into_one) {
         1
     } else {
         args.jobs

@@ -1,336 +1,221 @@
-//! One request over HTTP/1.1, redirects followed, and what its failures mean: worth another try or
-//! not. An answer's bytes are understood by `crate::http::response`.
-//!
-//! Everything goes through `Read + Write`: TLS would stand between here and the connection.
+//! A download over HTTP: continued where an earlier one stopped if the file is still the same, and
+//! tried again when something broke.
 
-use std::fmt::Write as _;
-use std::io::{self, Read, Write as _};
-use std::ops::Range;
-use std::time::SystemTime;
+use std::ops::ControlFlow;
+use std::thread;
+use std::time::Duration;
 
-use http::header::LOCATION;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 
-use super::Failure;
-use super::connection::{self, Connection, Patience};
-use super::resume::Validator;
-use super::retry::{self, Trouble};
-use super::url::{self, HttpUrl};
-use crate::escape::{Escaped, EscapedText};
-use crate::failure::Exit;
-use crate::http::response::{Chunk, Chunks, Framing, Head, parse_fields};
-use crate::limits;
+use super::backoff::{Backoff, FetchError};
+use super::http_client::{HttpClient, HttpResponse, refusal};
+use super::resume::{self, Continuation, Record};
+use super::transfer::{Completion, Download};
+use super::url::HttpUrl;
+use crate::failure::{Exit, Failure};
+use crate::units;
 
-const USER_AGENT: &str = concat!("carafe/", env!("CARGO_PKG_VERSION"));
-
-/// Asks servers, each time on a connection of its own.
-#[derive(Debug)]
-pub(super) struct Client {
-    patience: Patience,
-}
-
-/// What a server answers: the head, and what brings the body.
-pub(super) struct Response {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Body,
-}
-
-impl Client {
-    pub(super) fn new(patience: Patience) -> Self {
-        Self { patience }
-    }
-
-    /// Asks for a URL, or for what follows its first bytes if they are still of this version. The
-    /// answer's status is not looked at, except for redirects, which are followed.
-    ///
-    /// # Errors
-    /// No connection, no answer in time, one that is no HTTP, or a redirect that leads nowhere.
-    pub(super) fn ask(
-        &self,
-        method: &Method,
-        url: &HttpUrl,
-        after: Option<(u64, &Validator)>,
-    ) -> Result<Response, Trouble> {
-        let mut url = url.clone();
-        for _ in 0..=limits::REDIRECTS_MAX {
-            let response = self.ask_once(method, &url, after)?;
-            let Some(location) = location(&response) else {
-                return Ok(response);
-            };
-            url = url::follow(&url, location).map_err(|why| {
-                let location = Escaped(location);
-                let why = EscapedText(&why).to_string();
-                let line = format!("the server redirects to '{location}', which won't do: {why}");
-                Failure::new(Exit::Protocol, line)
-            })?;
-        }
-        let max = limits::REDIRECTS_MAX;
-        let line = format!("the server redirects more than {max} times");
-        Err(Failure::new(Exit::Protocol, line).into())
-    }
-
-    fn ask_once(
-        &self,
-        method: &Method,
-        url: &HttpUrl,
-        after: Option<(u64, &Validator)>,
-    ) -> Result<Response, Trouble> {
-        let mut connection = Connection::open(url.server(), &self.patience)?;
-        let request = request(method, url, after);
-        connection
-            .write_all(request.as_bytes())
-            .map_err(|error| Fault::from(error).trouble("the request could not be sent"))?;
-        receive(connection, method).map_err(|fault| fault.trouble("no answer came"))
-    }
-}
-
-/// A request's bytes. A connection carries one: its end is one more sign of the body's.
-fn request(method: &Method, url: &HttpUrl, after: Option<(u64, &Validator)>) -> String {
-    let (target, host) = (url.target(), url.host_field());
-    let mut text = format!(
-        "{method} {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {USER_AGENT}\r\n\
-         Accept: */*\r\nAccept-Encoding: identity\r\nConnection: close\r\n"
-    );
-    let if_range = after.and_then(|(bytes, validator)| Some((bytes, validator.if_range()?)));
-    if let Some((bytes, if_range)) = if_range {
-        // Writing to memory doesn't fail.
-        let _ = write!(text, "Range: bytes={bytes}-\r\nIf-Range: {if_range}\r\n");
-    }
-    text + "\r\n"
-}
-
-/// Reads an answer's head.
-fn receive(mut stream: impl Read + 'static, method: &Method) -> Result<Response, Fault> {
-    let mut buffer = vec![0; limits::CLIENT_BUFFER_BYTES];
-    let mut head = Vec::new();
+/// Fetches a URL, as often as it takes and may.
+///
+/// # Errors
+/// The last try's.
+pub(super) fn fetch(download: &mut Download<'_>, url: &HttpUrl) -> Result<Completion, Failure> {
+    let record = download.output.resume(&url.identity())?;
+    download.tell_notes();
+    let args = download.session.args;
+    let mut backoff = Backoff::new(args.retries, args.retry_delay);
+    let mut fetch = HttpDownload {
+        client: HttpClient::new(download.time_limits),
+        download,
+        url,
+        record,
+    };
+    let mut most_bytes = fetch.download.output.bytes();
+    fetch.download.resumed_bytes = most_bytes;
     loop {
-        let count = stream.read(&mut buffer)?;
-        if count == 0 {
-            return Err(Fault::CutOff);
+        let (failure, retry_after) = match fetch.attempt() {
+            Ok(completion) => return Ok(completion),
+            Err(FetchError::Permanent(failure)) => return Err(failure),
+            Err(FetchError::Transient(failure, retry_after)) => (failure, retry_after),
+        };
+        if fetch.is_stuck() {
+            return Err(failure);
         }
-        head.extend_from_slice(&buffer[..count]);
-        let mut headers = HeaderMap::new();
-        let mut is_sound = true;
-        let parsed = parse_fields(&head, |name, value| {
-            is_sound &= add_field(&mut headers, name, value).is_some();
-        });
-        let (used, status, framing) = match parsed {
-            Head::Partial => continue,
-            Head::Bad(why) => return Err(Fault::NoHttp(why)),
-            Head::Whole { .. } if !is_sound => return Err(Fault::NoHttp("a field is none")),
-            Head::Whole {
-                used,
-                status,
-                framing,
-                ..
-            } => (used, status, framing),
+        // Bytes that came for the second time are no progress.
+        let bytes = fetch.download.output.bytes();
+        if bytes > most_bytes {
+            most_bytes = bytes;
+            backoff.reset();
+        }
+        let left = fetch.download.time_limits.left();
+        let is_in_time = |delay: &Duration| left.is_none_or(|left| *delay < left);
+        let Some(delay) = backoff.next(retry_after).filter(is_in_time) else {
+            return Err(failure);
         };
-        let status = StatusCode::from_u16(status).map_err(|_| Fault::NoHttp("it has no status"))?;
-        let left = match framing {
-            _ if *method == Method::HEAD => Left::Length(0),
-            Framing::Length(length) => Left::Length(length),
-            Framing::Chunked => Left::Chunks(Chunks::default()),
-            Framing::UntilClose => Left::UntilClose,
-        };
-        // What follows the head came with its last bytes.
-        let unread = count - (head.len() - used)..count;
-        let body = Body {
-            stream: Box::new(stream),
-            buffer,
-            unread,
-            left,
-        };
-        return Ok(Response {
-            status,
-            headers,
-            body,
-        });
+        let (line, (nth, count)) = (failure.line, backoff.position());
+        let time = units::duration(delay);
+        fetch.download.note(&format!(
+            "{line}; trying again in {time} ({nth} of {count})"
+        ));
+        thread::sleep(delay);
     }
 }
 
-fn add_field(headers: &mut HeaderMap, name: &str, value: &[u8]) -> Option<()> {
-    let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-    let value = HeaderValue::from_bytes(value).ok()?;
-    headers.try_append(name, value).ok().map(|_| ())
+/// One URL's download.
+struct HttpDownload<'a, 'b> {
+    client: HttpClient,
+    download: &'a mut Download<'b>,
+    url: &'a HttpUrl,
+    /// The version that the output's bytes are of, if it is known well enough to continue them.
+    record: Option<Record>,
 }
 
-/// A body on its way.
-pub(super) struct Body {
-    stream: Box<dyn Read>,
-    buffer: Vec<u8>,
-    /// What of the buffer has come and is not taken.
-    unread: Range<usize>,
-    left: Left,
-}
-
-/// What is missing of a body.
-enum Left {
-    Length(u64),
-    Chunks(Chunks),
-    UntilClose,
-}
-
-impl Body {
-    /// The next bytes; `None` when all have come. Only the end that the head announced is one: a
-    /// connection that ends a body of no known length must be closed, not broken.
-    ///
-    /// # Errors
-    /// Why there is no more, though there should be.
-    pub(super) fn next(&mut self) -> Result<Option<&[u8]>, Fault> {
+impl HttpDownload<'_, '_> {
+    /// Asks for what is missing until the file is whole.
+    fn attempt(&mut self) -> Result<Completion, FetchError> {
         loop {
-            let Range { start, end } = self.unread;
-            let bytes = match &mut self.left {
-                Left::Length(0) => return Ok(None),
-                Left::Length(left) => {
-                    // No more than the buffer's length.
-                    let count = (*left).min((end - start) as u64) as usize;
-                    *left -= count as u64;
-                    start..start + count
-                }
-                Left::UntilClose => start..end,
-                Left::Chunks(chunks) => match chunks.next(&self.buffer[..end], start) {
-                    Chunk::Data(range) => range,
-                    Chunk::NeedMore => end..end,
-                    Chunk::End(_) => {
-                        self.left = Left::Length(0);
-                        return Ok(None);
-                    }
-                    Chunk::Bad(why) => return Err(Fault::NoHttp(why)),
-                },
+            let from = self.download.output.bytes();
+            let Some(record) = self.record.clone().filter(|_| from > 0) else {
+                return self.request_whole();
             };
-            self.unread.start = bytes.end;
-            if !bytes.is_empty() {
-                return Ok(Some(&self.buffer[bytes]));
-            }
-            let count = self.stream.read(&mut self.buffer)?;
-            if count == 0 {
-                return match self.left {
-                    Left::UntilClose => Ok(None),
-                    _ => Err(Fault::CutOff),
-                };
-            }
-            self.unread = 0..count;
-        }
-    }
-}
-
-/// Why an answer, or the rest of one, didn't come.
-#[derive(Debug)]
-pub(super) enum Fault {
-    /// The connection failed: a reset, a silence.
-    Broken(io::Error),
-    /// It was closed before the end.
-    CutOff,
-    /// These bytes are no HTTP, for this reason.
-    NoHttp(&'static str),
-}
-
-impl From<io::Error> for Fault {
-    fn from(error: io::Error) -> Self {
-        Self::Broken(error)
-    }
-}
-
-impl Fault {
-    /// The same, in words that begin so.
-    pub(super) fn trouble(self, what: &str) -> Trouble {
-        match self {
-            Self::Broken(error) => Trouble::Passing(connection::broken(what, &error), None),
-            Self::CutOff => {
-                let line = format!("{what}: the server closed the connection too early");
-                Trouble::Passing(Failure::new(Exit::Network, line), None)
-            }
-            Self::NoHttp(why) => Failure::new(Exit::Protocol, format!("{what}: {why}")).into(),
-        }
-    }
-}
-
-/// Where to ask instead: RFC 9110, 15.4. The other 3xx are for other requests than ours.
-fn location(response: &Response) -> Option<&[u8]> {
-    let is_redirect = matches!(response.status.as_u16(), 301 | 302 | 303 | 307 | 308);
-    let location = response.headers.get(LOCATION).filter(|_| is_redirect);
-    location.map(HeaderValue::as_bytes)
-}
-
-/// The failure of an answer that holds no file. Those are tried again that curl and wget try again:
-/// the server, or one before it, has trouble of its own, or too much to do.
-pub(super) fn refusal(status: StatusCode, headers: &HeaderMap) -> Trouble {
-    let failure = Failure::new(Exit::NoFile, format!("the server says {status}"));
-    match status.as_u16() {
-        408 | 429 | 500 | 502..=504 => {
-            Trouble::Passing(failure, retry::retry_after(headers, SystemTime::now()))
-        }
-        _ => Trouble::Lasting(failure),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::VecDeque;
-
-    /// What a connection brings: bytes, then an end.
-    struct Script(VecDeque<io::Result<Vec<u8>>>);
-
-    impl Read for Script {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let bytes = self.0.pop_front().unwrap_or(Ok(Vec::new()))?;
-            buffer[..bytes.len()].copy_from_slice(&bytes);
-            Ok(bytes.len())
-        }
-    }
-
-    fn body(pieces: impl IntoIterator<Item = io::Result<Vec<u8>>>) -> Result<Vec<u8>, Fault> {
-        let script = Script(pieces.into_iter().collect());
-        let mut body = receive(script, &Method::GET)?.body;
-        let mut all = Vec::new();
-        while let Some(bytes) = body.next()? {
-            all.extend_from_slice(bytes);
-        }
-        Ok(all)
-    }
-
-    const LENGTH: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwine";
-    const CHUNKS: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nw\r\n3\r\nine\r\n0\r\nA: b\r\n\r\n";
-    const CLOSE: &str = "HTTP/1.1 200 OK\r\n\r\nwine";
-
-    fn pieces(text: &str, size: usize) -> impl Iterator<Item = io::Result<Vec<u8>>> {
-        text.as_bytes().chunks(size).map(|piece| Ok(piece.to_vec()))
-    }
-
-    #[test]
-    fn a_body_is_the_same_however_it_is_cut() {
-        for text in [LENGTH, CHUNKS, CLOSE] {
-            for size in 1..=text.len() {
-                assert_eq!(body(pieces(text, size)).unwrap(), b"wine", "{text} {size}");
+            let after = Some((from, record.validator()));
+            let response = self.client.ask(&Method::GET, self.url, after)?;
+            let headers = &response.headers;
+            match response.status {
+                StatusCode::PARTIAL_CONTENT => {
+                    let Some(part) = record.continued_by(headers, from) else {
+                        return self.restart("the server sends another part than it was asked for");
+                    };
+                    self.download
+                        .output
+                        .set_modified(resume::last_modified(headers));
+                    if let Some(completion) = self.receive_part(response, from, part)? {
+                        return Ok(completion);
+                    }
+                }
+                StatusCode::RANGE_NOT_SATISFIABLE => {
+                    let is_length = resume::unsatisfied_length(headers) == Some(from);
+                    if is_length && self.is_unchanged(&record, from)? {
+                        return Ok(Completion::Whole(from));
+                    }
+                    return self.restart("the server has no such part");
+                }
+                StatusCode::OK => {
+                    self.discard("the file has changed, or the server can't continue it");
+                    return self.receive_whole(response);
+                }
+                status => return Err(refusal(status, headers)),
             }
         }
     }
 
-    #[test]
-    fn no_end_but_the_announced_one_is_an_end() {
-        let reset = || Err(io::Error::from(io::ErrorKind::ConnectionReset));
-        for text in [LENGTH, CHUNKS, CLOSE] {
-            for end in 0..text.len() {
-                let cut = &text[..end];
-                let broken = body(pieces(cut, 7).chain([reset()]));
-                assert!(matches!(broken, Err(Fault::Broken(_))), "{cut}: {broken:?}");
-                if text != CLOSE || end < CLOSE.len() - 4 {
-                    let closed = body(pieces(cut, 7));
-                    assert!(matches!(closed, Err(Fault::CutOff)), "{cut}: {closed:?}");
+    fn restart(&mut self, reason: &str) -> Result<Completion, FetchError> {
+        self.discard(reason);
+        self.request_whole()
+    }
+
+    /// The bytes that are here can't be continued.
+    fn discard(&mut self, reason: &str) {
+        self.record = None;
+        self.download.resumed_bytes = 0;
+        self.download
+            .note(&format!("{reason}; starting again from zero"));
+    }
+
+    fn request_whole(&mut self) -> Result<Completion, FetchError> {
+        let response = self.client.ask(&Method::GET, self.url, None)?;
+        self.receive_whole(response)
+    }
+
+    fn receive_whole(&mut self, response: HttpResponse) -> Result<Completion, FetchError> {
+        let headers = &response.headers;
+        match response.status {
+            StatusCode::OK => {}
+            StatusCode::PARTIAL_CONTENT => {
+                let line = "the server sends a part when it was asked for the whole";
+                return Err(Failure::new(Exit::Protocol, line).into());
+            }
+            status => return Err(refusal(status, headers)),
+        }
+        let record = Record::of(&self.url.identity(), headers);
+        let length = resume::content_length(headers);
+        self.download
+            .output
+            .set_modified(resume::last_modified(headers));
+        self.download.output.begin(record.as_ref())?;
+        self.download.tell_notes();
+        self.record = record;
+        self.download.bar.begin(0, length);
+        if self.receive(response, u64::MAX)?.is_break() {
+            return Ok(Completion::ReaderClosed);
+        }
+        Ok(Completion::Whole(self.download.output.bytes()))
+    }
+
+    /// Appends what is missing, or a part of it: then there is more to ask for.
+    fn receive_part(
+        &mut self,
+        response: HttpResponse,
+        from: u64,
+        part: Continuation,
+    ) -> Result<Option<Completion>, FetchError> {
+        self.download.bar.begin(from, part.total);
+        if self.receive(response, part.end)?.is_break() {
+            return Ok(Some(Completion::ReaderClosed));
+        }
+        let bytes = self.download.output.bytes();
+        if bytes < part.end {
+            let line = format!("the download broke off after {bytes} bytes: the part was shorter");
+            return Err(FetchError::Transient(
+                Failure::new(Exit::Network, line),
+                None,
+            ));
+        }
+        Ok((part.total == Some(bytes)).then_some(Completion::Whole(bytes)))
+    }
+
+    /// Writes a body, up to where the file may end. `Break` says that whoever reads our output has
+    /// closed it.
+    fn receive(
+        &mut self,
+        mut response: HttpResponse,
+        end: u64,
+    ) -> Result<ControlFlow<()>, FetchError> {
+        let output = &mut self.download.output;
+        loop {
+            match response.body.next() {
+                Ok(None) => return Ok(ControlFlow::Continue(())),
+                Ok(Some(bytes)) if bytes.len() as u64 > end - output.bytes() => {
+                    // Nobody can tell whose these bytes are, nor those before them.
+                    output.forbid_resuming()?;
+                    let line = "the server sends more than the part it announced";
+                    return Err(Failure::new(Exit::Protocol, line).into());
+                }
+                Ok(Some(bytes)) => {
+                    if output.write(bytes)?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                    self.download.bar.reach(output.bytes());
+                }
+                Err(error) => {
+                    let what = format!("the download broke off after {} bytes", output.bytes());
+                    return Err(error.into_fetch_error(&what));
                 }
             }
-            let broken_after_all = body(pieces(text, 7).chain([reset()]));
-            assert_eq!(broken_after_all.is_ok(), text != CLOSE, "{text}");
         }
     }
 
-    #[test]
-    fn the_answer_to_a_head_has_no_body() {
-        let script = Script(pieces("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", 99).collect());
-        let mut response = receive(script, &Method::HEAD).unwrap();
-        assert!(response.body.next().unwrap().is_none());
-        assert_eq!(response.headers.len(), 1);
+    /// Whether the server still has the version of which every byte is here.
+    fn is_unchanged(&mut self, record: &Record, bytes: u64) -> Result<bool, FetchError> {
+        let response = self.client.ask(&Method::HEAD, self.url, None)?;
+        let modified = resume::last_modified(&response.headers);
+        self.download.output.set_modified(modified);
+        let is_ok = response.status == StatusCode::OK;
+        Ok(is_ok && record.is_whole_by(&response.headers, bytes))
+    }
+
+    /// Whether another try would send again what can't be taken back.
+    fn is_stuck(&self) -> bool {
+        self.record.is_none() && self.download.output.is_irrevocable()
     }
 }

@@ -1,4 +1,4 @@
-//! ^C and SIGTERM: what is kept is told, then the signal does what it always does.
+//! SIGINT (^C) and SIGTERM: the program says what it keeps, then the signal ends it as it always does.
 
 use std::fs;
 use std::io;
@@ -11,35 +11,35 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
+use super::part_file::SharedPart;
 use super::progress::Console;
-use super::target::Left;
 use crate::escape::Escaped;
 
-/// What a download is called, and what would be left of it.
-type Labelled = (Vec<u8>, Left);
+/// A download's name as it was asked for, and its `.part`.
+type Labelled = (Vec<u8>, SharedPart);
 
 /// The downloads that are under way.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Running(Arc<Mutex<Vec<Labelled>>>);
+pub(super) struct ActiveDownloads(Arc<Mutex<Vec<Labelled>>>);
 
-impl Running {
+impl ActiveDownloads {
     fn lock(&self) -> MutexGuard<'_, Vec<Labelled>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more is under way, until what is returned is dropped.
-    pub(super) fn enter(&self, label: &[u8], left: &Left) -> Entered {
-        self.lock().push((label.to_vec(), left.clone()));
-        Entered {
-            running: self.clone(),
-            left: left.clone(),
+    /// Adds a download, until the guard is dropped.
+    pub(super) fn enter(&self, label: &[u8], part: &SharedPart) -> ActiveGuard {
+        self.lock().push((label.to_vec(), part.clone()));
+        ActiveGuard {
+            active: self.clone(),
+            part: part.clone(),
         }
     }
 
-    /// Says of each what is left of it.
+    /// Says of each download what is kept of it.
     fn tell(&self, console: &Console) {
-        for (label, left) in self.lock().iter() {
-            let kept = left
+        for (label, part) in self.lock().iter() {
+            let kept = part
                 .kept()
                 .map_or(String::new(), |kept| format!("; {kept}"));
             console.tell(&format!("{}: interrupted{kept}", Escaped(label)));
@@ -47,25 +47,25 @@ impl Running {
     }
 }
 
-/// A download that is under way.
+/// Removes its download from the active ones when it is dropped.
 #[derive(Debug)]
-pub(super) struct Entered {
-    running: Running,
-    left: Left,
+pub(super) struct ActiveGuard {
+    active: ActiveDownloads,
+    part: SharedPart,
 }
 
-impl Drop for Entered {
+impl Drop for ActiveGuard {
     fn drop(&mut self) {
-        self.running.lock().retain(|(_, left)| !left.is(&self.left));
+        self.active.lock().retain(|(_, part)| !part.is(&self.part));
     }
 }
 
-/// From now on the first signal is answered before it ends the program. A second one ends it at once,
-/// whatever the first one's answer waits for.
+/// Starts a thread that answers the first signal, which then ends the program. A second signal ends it
+/// at once, whatever that thread waits for.
 ///
 /// # Errors
 /// No signal can be caught, or no thread started: then a signal ends it without a word.
-pub(super) fn listen(console: Arc<Console>, running: Running) -> io::Result<()> {
+pub(super) fn listen(console: Arc<Console>, active: ActiveDownloads) -> io::Result<()> {
     let ignored = ignored_signals();
     let is_heard = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
     let heard: Vec<i32> = [SIGINT, SIGTERM].into_iter().filter(is_heard).collect();
@@ -78,7 +78,7 @@ pub(super) fn listen(console: Arc<Console>, running: Running) -> io::Result<()> 
     thread::Builder::new().spawn(move || {
         for signal in signals.forever() {
             console.clear();
-            running.tell(&console);
+            active.tell(&console);
             // If it doesn't end us, the next one will.
             let _ = emulate_default_handler(signal);
         }

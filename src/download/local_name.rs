@@ -3,7 +3,7 @@
 use crate::escape::is_unsafe;
 use crate::limits;
 
-/// Goes before the name of what came over the bare protocol, as the source's client has it.
+/// Goes before the name of what came over the bare protocol, as the tutorial's client does.
 const RECEIVED: &[u8] = "[接收]".as_bytes();
 
 /// A file's name that steers no terminal and is one line: controls, and what reorders text, become
@@ -31,7 +31,7 @@ fn put(safe: &mut Vec<u8>, bytes: &[u8], escapes: bool) {
     }
 }
 
-/// The name with the source's prefix, where both together are a name.
+/// The name with that prefix, unless both together are too long.
 pub(super) fn received(name: Vec<u8>) -> Vec<u8> {
     if RECEIVED.len() + name.len() > limits::FILE_NAME_BYTES_MAX {
         return name;

@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::target::Destination;
-use super::tell;
+use super::output::Destination;
 use crate::cli::Verbosity;
 use crate::escape::Escaped;
+use crate::failure::tell;
 
 /// Standard error, shared by all downloads.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Console {
 
 /// How far one download is.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct DownloadBar {
     bar: ProgressBar,
     total: ProgressBar,
     /// Bytes that are in the total.
@@ -87,8 +87,8 @@ impl Console {
     }
 
     /// A bar for a download into this destination; one that shows nothing if nobody looks on.
-    pub(super) fn bar(&self, label: &[u8], destination: &Destination) -> Progress {
-        let hidden = |bar| Progress {
+    pub(super) fn bar(&self, label: &[u8], destination: &Destination) -> DownloadBar {
+        let hidden = |bar| DownloadBar {
             bar,
             total: ProgressBar::hidden(),
             counted: 0,
@@ -110,16 +110,16 @@ impl Console {
         } else {
             self.bars.add(bar)
         };
-        Progress {
+        DownloadBar {
             total: self.total.clone(),
             ..hidden(bar)
         }
     }
 
     /// Takes a bar away.
-    pub(super) fn finish(&self, progress: &Progress) {
-        progress.bar.finish_and_clear();
-        self.bars.remove(&progress.bar);
+    pub(super) fn finish(&self, bar: &DownloadBar) {
+        bar.bar.finish_and_clear();
+        self.bars.remove(&bar.bar);
     }
 
     /// Nothing more is under way.
@@ -128,7 +128,7 @@ impl Console {
     }
 }
 
-impl Progress {
+impl DownloadBar {
     /// Where a download stands when bytes begin to come, and where it ends if that is known. Speed and
     /// the time that is left count what comes from now on.
     pub(super) fn begin(&mut self, at: u64, length: Option<u64>) {

@@ -128,8 +128,8 @@ impl Record {
     }
 
     /// Where a 206 leads that continues this version right at `from`; `None` if it does not.
-    pub(super) fn continued_by(&self, headers: &HeaderMap, from: u64) -> Option<Rest> {
-        let Range::Of { start, end, total } = content_range(headers)? else {
+    pub(super) fn continued_by(&self, headers: &HeaderMap, from: u64) -> Option<Continuation> {
+        let ContentRange::Of { start, end, total } = content_range(headers)? else {
             return None;
         };
         let is_same_total = match (total, self.length) {
@@ -143,7 +143,7 @@ impl Record {
             && total.is_none_or(|total| end <= total)
             && content_length(headers).is_none_or(|length| length == end - start)
             && self.validator.allows(headers);
-        is_fit.then_some(Rest { end, total })
+        is_fit.then_some(Continuation { end, total })
     }
 
     /// Whether the answer to a HEAD says that the file is this version, so many bytes long.
@@ -164,7 +164,7 @@ fn is_plain(headers: &HeaderMap) -> bool {
 
 /// What a 206 adds to the bytes that are here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Rest {
+pub(super) struct Continuation {
     /// One past the last byte it holds.
     pub(super) end: u64,
     /// The length of the whole file, if that is known.
@@ -173,7 +173,7 @@ pub(super) struct Rest {
 
 /// `Content-Range`: RFC 9110, 14.4. `end` is one past the last byte.
 #[derive(Debug, PartialEq, Eq)]
-enum Range {
+enum ContentRange {
     Of {
         start: u64,
         end: u64,
@@ -187,8 +187,8 @@ enum Range {
 /// The file's length by a 416.
 pub(super) fn unsatisfied_length(headers: &HeaderMap) -> Option<u64> {
     match content_range(headers)? {
-        Range::Unsatisfied { total } => Some(total),
-        Range::Of { .. } => None,
+        ContentRange::Unsatisfied { total } => Some(total),
+        ContentRange::Of { .. } => None,
     }
 }
 
@@ -205,7 +205,7 @@ pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     number(only(headers, CONTENT_LENGTH)?)
 }
 
-fn content_range(headers: &HeaderMap) -> Option<Range> {
+fn content_range(headers: &HeaderMap) -> Option<ContentRange> {
     let (unit, range) = only(headers, CONTENT_RANGE)?.split_once(' ')?;
     let (range, total) = range.split_once('/')?;
     if !unit.eq_ignore_ascii_case("bytes") {
@@ -213,7 +213,7 @@ fn content_range(headers: &HeaderMap) -> Option<Range> {
     }
     if range == "*" {
         let total = number(total)?;
-        return Some(Range::Unsatisfied { total });
+        return Some(ContentRange::Unsatisfied { total });
     }
     let total = match total {
         "*" => None,
@@ -222,7 +222,7 @@ fn content_range(headers: &HeaderMap) -> Option<Range> {
     let (start, last) = range.split_once('-')?;
     let (start, end) = (number(start)?, number(last)?.checked_add(1)?);
     let is_sound = start < end && total.is_none_or(|total| end <= total);
-    is_sound.then_some(Range::Of { start, end, total })
+    is_sound.then_some(ContentRange::Of { start, end, total })
 }
 
 /// Digits alone: no sign.
@@ -304,9 +304,9 @@ mod tests {
 
     #[test]
     fn a_206_continues_only_the_same_version_at_the_right_place() {
-        let rest = |end, total| Some(Rest { end, total });
+        let rest = |end, total| Some(Continuation { end, total });
         let etag = "etag: \"a\"";
-        let cases: [(&[&str], Option<u64>, Option<Rest>); 18] = [
+        let cases: [(&[&str], Option<u64>, Option<Continuation>); 18] = [
             (
                 &[
                     "content-range: bytes 4-9/10",

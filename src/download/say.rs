@@ -4,11 +4,11 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 
 use encoding_rs::Encoding;
 
-use super::connection::{self, Connection, Patience};
-use super::{Failure, prompt, tell};
+use super::connection::{self, Connection, TimeLimits};
+use super::prompt;
 use crate::cli::SayArgs;
 use crate::escape::{Escaped, EscapedText};
-use crate::failure::Exit;
+use crate::failure::{Exit, Failure, tell};
 use crate::limits;
 
 /// Sends the text, asking for what is missing, and prints the reply as one line.
@@ -30,7 +30,7 @@ fn say(args: &SayArgs) -> Result<(), Failure> {
         None => ask_for_text(args.encoding)?,
     };
     let request = encode(&text, args.encoding)?;
-    let mut connection = Connection::open(&server, &Patience::starting_now(args.client))?;
+    let mut connection = Connection::open(&server, &TimeLimits::starting_now(args.client))?;
     connection
         .write_all(&request)
         .map_err(|error| connection::broken("the text could not be sent", &error))?;
@@ -38,13 +38,13 @@ fn say(args: &SayArgs) -> Result<(), Failure> {
     let end = connection
         .take(limits::REPLY_BYTES_MAX as u64 + 1)
         .read_to_end(&mut reply);
-    let came = reply.len();
-    if came > 0 {
+    let received = reply.len();
+    if received > 0 {
         print(&reply, args.encoding)?;
     }
     match end {
         Err(error) => {
-            let what = format!("the reply broke off after {came} bytes");
+            let what = format!("the reply broke off after {received} bytes");
             Err(connection::broken(&what, &error))
         }
         Ok(0) => Err(Failure::new(

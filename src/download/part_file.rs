@@ -1,16 +1,13 @@
-//! Where a download goes. A regular file is written as a locked `.part` beside it and takes its
-//! name only when whole; anything else (standard output, a device, a FIFO) is written into.
+//! A regular file on its way: written as a locked `.part` beside it, which takes the file's name only
+//! when it is whole.
 //!
 //! Beside a `.part` that can be continued lies a `.part.meta`, which says of what version it is.
 //! Whoever empties a `.part` removes the meta first, and writes a new one before the first byte: at
 //! no moment does a meta lie beside bytes of another version.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::fs::{self, File, FileTimes, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
-use std::ops::ControlFlow;
-use std::os::fd::AsFd as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -20,78 +17,35 @@ use std::time::SystemTime;
 use sha2::{Digest as _, Sha256};
 use xxhash_rust::xxh64::xxh64;
 
-use super::Failure;
 use super::resume::Record;
 use crate::escape::Escaped;
-use crate::failure::Exit;
+use crate::failure::{Exit, Failure};
 use crate::limits;
-
-/// What the command line asks for.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) enum Destination {
-    Stdout,
-    File(PathBuf),
-}
-
-impl fmt::Display for Destination {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stdout => f.write_str("standard output"),
-            Self::File(path) => Escaped(path.as_os_str().as_bytes()).fmt(f),
-        }
-    }
-}
-
-/// One download's target. Nothing is created before the answer begins.
-#[derive(Debug)]
-pub(super) struct Target {
-    place: Place,
-    file: Option<Arc<File>>,
-    /// How many bytes of the file are in it.
-    bytes: u64,
-    /// Of these bytes, if somebody wants to know.
-    digest: Option<Sha256>,
-    /// When the file was last modified where it comes from.
-    modified: Option<SystemTime>,
-    left: Left,
-    /// What was found on the way, for the person who looks on.
-    notes: Vec<String>,
-    /// How many of them were taken.
-    notes_taken: usize,
-}
-
-#[derive(Debug)]
-enum Place {
-    Stdout,
-    /// A device, a FIFO, a terminal, an open descriptor: never replaced.
-    Stream(PathBuf),
-    Regular(Regular),
-}
 
 /// A regular file, or one that does not exist yet.
 #[derive(Debug)]
-struct Regular {
-    path: PathBuf,
-    part: PathBuf,
-    meta: PathBuf,
+pub(super) struct RegularFile {
+    pub(super) path: PathBuf,
+    pub(super) part: PathBuf,
+    pub(super) meta: PathBuf,
     /// The permission bits that it will have: those of the file that is replaced, or a new one's.
     mode: u32,
 }
 
 /// A `.part` that is open, and ours.
 #[derive(Debug)]
-struct PartFile {
-    file: Arc<File>,
-    path: PathBuf,
-    meta: PathBuf,
+pub(super) struct PartFile {
+    pub(super) file: Arc<File>,
+    pub(super) path: PathBuf,
+    pub(super) meta: PathBuf,
 }
 
-/// What would be left of a download if it ended now; shared with who tells it after a signal.
+/// The `.part` of a download, shared with the thread that says after a signal what is kept.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Left(Arc<Mutex<Option<PartFile>>>);
+pub(super) struct SharedPart(Arc<Mutex<Option<PartFile>>>);
 
-impl Left {
-    fn lock(&self) -> MutexGuard<'_, Option<PartFile>> {
+impl SharedPart {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Option<PartFile>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -100,17 +54,17 @@ impl Left {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Says what is left. A `.part` without a byte is removed.
+    /// Says what is kept. A `.part` without a byte is removed.
     pub(super) fn kept(&self) -> Option<String> {
-        let left = self.lock();
-        let PartFile { file, path, meta } = left.as_ref()?;
+        let part = self.lock();
+        let PartFile { file, path, meta } = part.as_ref()?;
         let bytes = file.metadata().map_or(0, |metadata| metadata.len());
         let shown = Escaped(path.as_os_str().as_bytes());
         match (bytes, names(path, file).unwrap_or(false)) {
             (0, false) => None,
             (_, false) => Some(format!("{shown} was moved or removed meanwhile")),
             (0, true) => {
-                // What can't be removed is in nobody's way: the next download takes it over.
+                // If that fails the next download takes the empty `.part` over.
                 let _ = fs::remove_file(meta);
                 let _ = fs::remove_file(path);
                 None
@@ -120,227 +74,32 @@ impl Left {
     }
 }
 
-impl Target {
-    /// Finds out what the destination is. A symbolic link stays: what it leads to is written. A new
-    /// file gets this mode.
-    ///
-    /// # Errors
-    /// [`Exit::FileIo`]: a directory, a link that leads nowhere, or a path that can't be looked up.
-    pub(super) fn at(
-        destination: &Destination,
-        new_mode: u32,
-        digests: bool,
-    ) -> Result<Self, Failure> {
-        let place = match destination {
-            Destination::Stdout => Place::Stdout,
-            Destination::File(path) => {
-                place(path, new_mode).map_err(|error| cannot_write(path, &error))?
-            }
-        };
-        Ok(Self {
-            place,
-            file: None,
-            bytes: 0,
-            digest: digests.then(Sha256::new),
-            modified: None,
-            left: Left::default(),
-            notes: Vec::new(),
-            notes_taken: 0,
-        })
-    }
-
-    /// Takes over what an earlier download of this URL has left, if that can be continued, and gives
-    /// what is known of it.
-    ///
-    /// # Errors
-    /// [`Exit::FileIo`]: the `.part` can't be opened or read, or is another download's.
-    pub(super) fn earlier(&mut self, url: &str) -> Result<Option<Record>, Failure> {
-        let Place::Regular(regular) = &mut self.place else {
-            return Ok(None);
-        };
-        let Some(file) = regular.open_part(false, &mut self.notes)? else {
-            return Ok(None);
-        };
-        let bytes = file.metadata().map(|metadata| metadata.len());
-        let bytes = bytes.map_err(|error| cannot_write(&regular.part, &error))?;
-        let record = regular.read_meta().and_then(|meta| Record::parse(&meta));
-        let record = match record {
-            Some(record) if bytes > 0 && !record.is_of(url) => {
-                let part = Escaped(regular.part.as_os_str().as_bytes());
-                let line = format!("{part} is another URL's; starting again from zero");
-                self.notes.push(line);
-                None
-            }
-            record => record.filter(|record| bytes > 0 && record.may_have(bytes)),
-        };
-        if record.is_some() {
-            self.bytes = absorb(&file, self.digest.as_mut())
-                .map_err(|error| cannot_write(&regular.part, &error))?;
-            self.file = Some(Arc::new(file));
-            self.share();
-        }
-        Ok(record)
-    }
-
-    /// From now on this is what is left.
-    fn share(&self) {
-        if let (Place::Regular(regular), Some(file)) = (&self.place, &self.file) {
-            *self.left.lock() = Some(PartFile {
-                file: Arc::clone(file),
-                path: regular.part.clone(),
-                meta: regular.meta.clone(),
-            });
-        }
-    }
-
-    /// Begins at zero. The record, if there is one, is on disk before the first byte.
-    ///
-    /// # Errors
-    /// [`Exit::FileIo`], with the path and the reason. Into a pipe nobody writes twice.
-    pub(super) fn begin(&mut self, record: Option<&Record>) -> Result<(), Failure> {
-        if self.is_past_recall() {
-            let line = "what was written already can't be taken back";
-            return Err(Failure::new(Exit::FileIo, line));
-        }
-        if self.file.is_none() {
-            let opened = match &mut self.place {
-                Place::Regular(regular) => regular.open_part(true, &mut self.notes)?,
-                stream => {
-                    let opened = stream.open_stream();
-                    let path = stream.written_path();
-                    Some(opened.map_err(|error| cannot_write(path, &error))?)
-                }
-            };
-            self.file = opened.map(Arc::new);
-            self.share();
-        }
-        if let (Place::Regular(regular), Some(file)) = (&self.place, &self.file) {
-            regular.empty(file, record)?;
-        }
-        self.bytes = 0;
-        if let Some(digest) = &mut self.digest {
-            digest.reset();
-        }
-        Ok(())
-    }
-
-    /// Whether bytes have gone where they can't be overwritten.
-    pub(super) fn is_past_recall(&self) -> bool {
-        self.bytes > 0 && !matches!(self.place, Place::Regular(_))
-    }
-
-    /// How many bytes of the file are in the target.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// What was found on the way since this was last asked.
-    pub(super) fn take_notes(&mut self) -> Vec<String> {
-        let notes = self.notes[self.notes_taken..].to_vec();
-        self.notes_taken = self.notes.len();
-        notes
-    }
-
-    /// What would be left if the program ended.
-    pub(super) fn left(&self) -> &Left {
-        &self.left
-    }
-
-    /// The time that the file will have; none, if it is the time of its download.
-    pub(super) fn set_modified(&mut self, time: Option<SystemTime>) {
-        self.modified = time;
-    }
-
-    /// Writes all of `bytes`. `Break` says that the other end of a pipe has closed: whoever reads
-    /// has had enough.
-    ///
-    /// # Errors
-    /// [`Exit::FileIo`], with the path and the reason.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<ControlFlow<()>, Failure> {
-        if self.file.is_none() {
-            self.begin(None)?;
-        }
-        let mut file = &**self.file.as_ref().expect("it has begun");
-        match file.write_all(bytes) {
-            Ok(()) => {
-                self.bytes += bytes.len() as u64;
-                if let Some(digest) = &mut self.digest {
-                    digest.update(bytes);
-                }
-                Ok(ControlFlow::Continue(()))
-            }
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
-            Err(error) => Err(cannot_write(self.place.written_path(), &error)),
-        }
-    }
-
-    /// The SHA-256 of all bytes, in lower-case hexadecimal digits, if it was asked for at first.
-    pub(super) fn sha256(&self) -> Option<String> {
-        let digest = self.digest.clone()?.finalize();
-        Some(digest.iter().map(|byte| format!("{byte:02x}")).collect())
-    }
-
-    /// Sees to it that nobody continues what is here.
-    ///
-    /// # Errors
-    /// [`Exit::FileIo`], with the path and the reason.
-    pub(super) fn forget(&self) -> Result<(), Failure> {
-        match &self.place {
-            Place::Regular(regular) => regular.remove_meta(),
-            _ => Ok(()),
-        }
-    }
-
-    /// Gives a whole file its name, in one step.
-    ///
-    /// # Errors
-    /// [`Exit::FileIo`]; an existing file is as it was.
-    pub(super) fn finish(&self) -> Result<(), Failure> {
-        let (Place::Regular(regular), Some(file)) = (&self.place, &self.file) else {
-            return Ok(());
-        };
-        let prepared = regular.prepare(file, self.modified);
-        prepared.map_err(|error| cannot_write(&regular.part, &error))?;
-        // Who tells what is left waits until the `.part` has its name, or has not.
-        let mut left = self.left.lock();
-        let named = regular.replace(file, self.bytes);
-        named.map_err(|error| cannot_write(&regular.path, &error))?;
-        *left = None;
-        Ok(())
-    }
-}
-
-impl Place {
-    fn open_stream(&self) -> io::Result<File> {
-        match self {
-            Self::Stream(path) => OpenOptions::new().write(true).open(path),
-            // The descriptor itself: the standard library's handle would flush at every LF.
-            _ => Ok(io::stdout().as_fd().try_clone_to_owned()?.into()),
-        }
-    }
-
-    fn written_path(&self) -> &Path {
-        match self {
-            Self::Stdout => Path::new("standard output"),
-            Self::Stream(path) => path,
-            Self::Regular(regular) => &regular.part,
-        }
-    }
-}
-
 /// What stands where a `.part` would.
-enum Found {
+enum PartLookup {
     /// A file of ours alone, locked.
     Ours(File),
     /// A regular file that others may write into, or who wrote it; the reason.
-    Theirs(&'static str),
-    Nothing,
+    Foreign(&'static str),
+    Missing,
 }
 
-impl Regular {
+impl RegularFile {
+    /// A path that ends in `/` or `..` has no file's name.
+    pub(super) fn at(path: PathBuf, mode: u32) -> io::Result<Self> {
+        if path.file_name().is_none() || path.as_os_str().as_bytes().ends_with(b"/") {
+            return Err(io::Error::other("there is no such directory"));
+        }
+        Ok(Self {
+            part: part_of(&path, 0),
+            meta: meta_of(&path, 0),
+            path,
+            mode,
+        })
+    }
+
     /// Opens and locks a `.part`, so that it is ours alone; `None` if there is none and it is not to
     /// be created. One that others have, or could have written, is left alone: another name is taken.
-    fn open_part(
+    pub(super) fn open_part(
         &mut self,
         creates: bool,
         notes: &mut Vec<String>,
@@ -349,9 +108,9 @@ impl Regular {
             (self.part, self.meta) = (part_of(&self.path, nth), meta_of(&self.path, nth));
             let found = self.open_this(creates);
             match found.map_err(|error| cannot_write(&self.part, &error))? {
-                Found::Ours(file) => return Ok(Some(file)),
-                Found::Nothing => return Ok(None),
-                Found::Theirs(why) => {
+                PartLookup::Ours(file) => return Ok(Some(file)),
+                PartLookup::Missing => return Ok(None),
+                PartLookup::Foreign(why) => {
                     let part = Escaped(self.part.as_os_str().as_bytes());
                     let line = format!("{part} is left alone: {why}");
                     if !notes.contains(&line) {
@@ -364,7 +123,7 @@ impl Regular {
         Err(cannot_write(&self.part, &error))
     }
 
-    fn open_this(&self, creates: bool) -> io::Result<Found> {
+    fn open_this(&self, creates: bool) -> io::Result<PartLookup> {
         let busy = || io::Error::new(ErrorKind::ResourceBusy, "another download is writing it");
         for _ in 0..limits::PART_ATTEMPTS_MAX {
             let created = if creates { self.create()? } else { None };
@@ -373,15 +132,15 @@ impl Regular {
                 Ok(file) => file,
                 Err(error) => match error.kind() {
                     ErrorKind::NotFound if creates => continue,
-                    ErrorKind::NotFound => return Ok(Found::Nothing),
+                    ErrorKind::NotFound => return Ok(PartLookup::Missing),
                     ErrorKind::PermissionDenied => {
-                        return Ok(Found::Theirs("it can't be opened"));
+                        return Ok(PartLookup::Foreign("it can't be opened"));
                     }
                     _ => return Err(error),
                 },
             };
             if !is_new && let Some(why) = self.why_not_ours(&file)? {
-                return Ok(Found::Theirs(why));
+                return Ok(PartLookup::Foreign(why));
             }
             match file.try_lock() {
                 Ok(()) => {}
@@ -389,7 +148,7 @@ impl Regular {
                 Err(TryLockError::Error(error)) => return Err(error),
             }
             if names(&self.part, &file)? {
-                return Ok(Found::Ours(file));
+                return Ok(PartLookup::Ours(file));
             }
         }
         Err(busy())
@@ -428,8 +187,8 @@ impl Regular {
         })
     }
 
-    /// The meta's bytes; `None` if there is none that can be read, and that we wrote.
-    fn read_meta(&self) -> Option<Vec<u8>> {
+    /// Reads the meta; `None` if there is none, or one that another user may have written.
+    pub(super) fn read_meta(&self) -> Option<Vec<u8>> {
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
@@ -444,9 +203,9 @@ impl Regular {
         read.ok().map(|_| bytes)
     }
 
-    /// Empties the locked `.part` and says of what version it will be. A meta that can't be written
-    /// only means that nobody will continue this download.
-    fn empty(&self, mut part: &File, record: Option<&Record>) -> Result<(), Failure> {
+    /// Empties the locked `.part` and writes of what version it will be. Without a meta this download
+    /// can't be continued later, which is no failure.
+    pub(super) fn empty(&self, mut part: &File, record: Option<&Record>) -> Result<(), Failure> {
         self.remove_meta()?;
         part.set_len(0)
             .and_then(|()| part.rewind())
@@ -470,7 +229,7 @@ impl Regular {
     }
 
     /// A removal is on disk when this returns: a meta must not come back beside other bytes.
-    fn remove_meta(&self) -> Result<(), Failure> {
+    pub(super) fn remove_meta(&self) -> Result<(), Failure> {
         let removed = match fs::remove_file(&self.meta) {
             Ok(()) => {
                 let folder = self.meta.parent().filter(|path| *path != Path::new(""));
@@ -484,7 +243,7 @@ impl Regular {
 
     /// Syncs: a file system may report a full disk only then, and what has the target's name must be
     /// whole. A time that can't be set is no failure.
-    fn prepare(&self, part: &File, modified: Option<SystemTime>) -> io::Result<()> {
+    pub(super) fn prepare(&self, part: &File, modified: Option<SystemTime>) -> io::Result<()> {
         part.set_permissions(Permissions::from_mode(self.mode))?;
         if let Some(modified) = modified {
             let _ = part.set_times(FileTimes::new().set_modified(modified));
@@ -495,7 +254,7 @@ impl Regular {
     /// What was written is what is named. No call renames what a descriptor holds, so the name is
     /// looked at before and after: who puts another file in its place between the two gives that file
     /// the name, but not unnoticed.
-    fn replace(&self, part: &File, bytes: u64) -> io::Result<()> {
+    pub(super) fn replace(&self, part: &File, bytes: u64) -> io::Result<()> {
         let shown = Escaped(self.part.as_os_str().as_bytes());
         if !names(&self.part, part)? {
             let line = format!("{shown} was moved, removed or replaced meanwhile");
@@ -528,40 +287,6 @@ fn is_own(metadata: &Metadata) -> bool {
     metadata.uid() == rustix::process::geteuid().as_raw()
 }
 
-fn place(path: &Path, new_mode: u32) -> io::Result<Place> {
-    let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => Err(io::Error::other("it is a directory")),
-        Ok(metadata) if metadata.is_file() && !is_descriptor(path) => {
-            let path = if is_link {
-                fs::canonicalize(path)?
-            } else {
-                path.to_owned()
-            };
-            regular(path, metadata.mode() & 0o777)
-        }
-        Ok(_) => Ok(Place::Stream(path.to_owned())),
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        Err(_) if is_link => Err(io::Error::other("it is a link that leads nowhere")),
-        Err(_) => regular(path.to_owned(), new_mode),
-    }
-}
-
-/// Whether the path names our own standard output: `-`, or a way to its descriptor.
-pub(super) fn is_stdout(path: &Path) -> bool {
-    ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]
-        .iter()
-        .any(|name| path == Path::new(name))
-}
-
-/// Whether the path names a file that is open already. A rename would take that file's name from
-/// under whoever opened it.
-fn is_descriptor(path: &Path) -> bool {
-    path == Path::new("/dev/stderr")
-        || path.starts_with("/dev/fd")
-        || path.starts_with("/proc/self/fd")
-}
-
 /// Where a download waits until it is whole: the file's name with `.part` after it, or, where such
 /// names are others', `.part.1` and so on.
 pub(super) fn part_of(file: &Path, nth: u32) -> PathBuf {
@@ -586,14 +311,14 @@ const SUFFIX_BYTES_MAX: usize = ".part.9.meta".len();
 /// hash.
 fn beside(file: &Path, suffix: &str) -> PathBuf {
     let name = file.file_name().unwrap_or_default().as_bytes();
-    let room = limits::FILE_NAME_BYTES_MAX - SUFFIX_BYTES_MAX;
-    if name.len() <= room || name.len() > limits::FILE_NAME_BYTES_MAX {
+    let length_max = limits::FILE_NAME_BYTES_MAX - SUFFIX_BYTES_MAX;
+    if name.len() <= length_max || name.len() > limits::FILE_NAME_BYTES_MAX {
         let mut path = OsString::from(file);
         path.push(suffix);
         return path.into();
     }
     let hash = format!("~{:016x}", xxh64(name, 0));
-    let cut = room - hash.len();
+    let cut = length_max - hash.len();
     // Not in the middle of a character.
     let is_boundary = |at: &usize| name[*at] & 0xc0 != 0x80;
     let cut = (0..=cut).rev().find(is_boundary).unwrap_or(cut);
@@ -601,8 +326,8 @@ fn beside(file: &Path, suffix: &str) -> PathBuf {
     file.with_file_name(OsString::from_vec(short))
 }
 
-/// Goes to the end of what is there, and gives its length. The digest takes it in on the way.
-fn absorb(mut file: &File, digest: Option<&mut Sha256>) -> io::Result<u64> {
+/// Seeks to the end of the file, and returns its length; the digest takes in all bytes before it.
+pub(super) fn seek_to_end(mut file: &File, digest: Option<&mut Sha256>) -> io::Result<u64> {
     let Some(digest) = digest else {
         return file.seek(io::SeekFrom::End(0));
     };
@@ -621,20 +346,6 @@ fn absorb(mut file: &File, digest: Option<&mut Sha256>) -> io::Result<u64> {
     }
 }
 
-/// A path that ends in `/` or `..` has no file's name.
-fn regular(path: PathBuf, mode: u32) -> io::Result<Place> {
-    if path.file_name().is_none() || path.as_os_str().as_bytes().ends_with(b"/") {
-        return Err(io::Error::other("there is no such directory"));
-    }
-    let (part, meta) = (part_of(&path, 0), meta_of(&path, 0));
-    Ok(Place::Regular(Regular {
-        path,
-        part,
-        meta,
-        mode,
-    }))
-}
-
 /// Whether the path is still this file's name. Between open and lock, the download that held the
 /// lock may have renamed or removed it; what we locked then is its file, not ours to empty.
 fn names(path: &Path, file: &File) -> io::Result<bool> {
@@ -646,7 +357,7 @@ fn names(path: &Path, file: &File) -> io::Result<bool> {
     }
 }
 
-fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+pub(super) fn cannot_write(path: &Path, error: &io::Error) -> Failure {
     let path = Escaped(path.as_os_str().as_bytes());
     Failure::new(Exit::FileIo, format!("cannot write {path}: {error}"))
 }

@@ -1,0 +1,137 @@
+//! When a failed try is worth another: a delay that doubles, and what the server asks for.
+
+use std::time::{Duration, SystemTime};
+
+use http::HeaderMap;
+use http::header::RETRY_AFTER;
+
+use crate::failure::Failure;
+use crate::limits;
+
+/// Why a try failed, and whether another is worth it.
+#[derive(Debug)]
+pub(super) enum FetchError {
+    /// It would be the same again.
+    Permanent(Failure),
+    /// It may be better later; the server may have said after how long.
+    Transient(Failure, Option<Duration>),
+}
+
+impl From<Failure> for FetchError {
+    fn from(failure: Failure) -> Self {
+        Self::Permanent(failure)
+    }
+}
+
+impl From<FetchError> for Failure {
+    fn from(trouble: FetchError) -> Self {
+        let (FetchError::Permanent(failure) | FetchError::Transient(failure, _)) = trouble;
+        failure
+    }
+}
+
+/// How many new tries there may be without progress, and the delay before the next.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    retries_max: u64,
+    retries: u64,
+    first_delay: Duration,
+    delay: Duration,
+    delay_max: Duration,
+}
+
+impl Backoff {
+    pub(super) fn new(retries_max: u64, first_delay: Duration) -> Self {
+        Self {
+            retries_max,
+            retries: 0,
+            first_delay,
+            delay: first_delay,
+            delay_max: first_delay.max(limits::RETRY_DELAY_MAX),
+        }
+    }
+
+    /// How long to wait before the next try, at least as long as the server asked for; `None` if
+    /// there is none left.
+    pub(super) fn next(&mut self, retry_after: Option<Duration>) -> Option<Duration> {
+        if self.retries == self.retries_max {
+            return None;
+        }
+        self.retries += 1;
+        let delay = self.delay;
+        self.delay = (2 * delay).min(self.delay_max);
+        let retry_after = retry_after.unwrap_or_default().min(limits::RETRY_AFTER_MAX);
+        Some(delay.max(retry_after))
+    }
+
+    /// Bytes came: what failed before says nothing about the next try.
+    pub(super) fn reset(&mut self) {
+        self.retries = 0;
+        self.delay = self.first_delay;
+    }
+
+    /// Which of the new tries is the next, of how many.
+    pub(super) fn position(&self) -> (u64, u64) {
+        (self.retries, self.retries_max)
+    }
+}
+
+/// What `Retry-After` asks for, seconds or a date: RFC 9110, 10.2.3.
+pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // A number that no integer holds is longer than any limit.
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    let wait = date.duration_since(now).unwrap_or_default();
+    // A date is in whole seconds.
+    Some(Duration::from_secs(wait.as_millis().div_ceil(1000) as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_delay_doubles_up_to_its_limit() {
+        let mut backoff = Backoff::new(7, Duration::from_secs(1));
+        let delays: Vec<_> = std::iter::from_fn(|| backoff.next(None)).collect();
+        assert_eq!(delays, [1, 2, 4, 8, 16, 30, 30].map(Duration::from_secs));
+        let mut slow = Backoff::new(2, Duration::from_secs(3600));
+        assert_eq!(slow.next(None), slow.next(None));
+        assert_eq!(slow.next(None), None);
+        backoff.reset();
+        assert_eq!(backoff.next(None), Some(Duration::from_secs(1)));
+        assert_eq!(backoff.position(), (1, 7));
+    }
+
+    #[test]
+    fn a_server_may_ask_for_more_within_limits() {
+        let mut backoff = Backoff::new(9, Duration::from_secs(8));
+        for (asked, delay) in [(1, 8), (60, 60), (u64::MAX, 120)] {
+            let next = backoff.next(Some(Duration::from_secs(asked)));
+            assert_eq!(next, Some(Duration::from_secs(delay)));
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        let now = now - Duration::from_millis(1);
+        for (value, expected) in [
+            ("7", Some(7)),
+            ("99999999999999999999999", Some(u64::MAX)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(61)),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
+            ("-1", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, value.parse().unwrap());
+            let expected = expected.map(Duration::from_secs);
+            assert_eq!(retry_after(&headers, now), expected, "{value}");
+        }
+    }
+}

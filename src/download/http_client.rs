@@ -1,0 +1,349 @@
+//! One request over HTTP/1.1, redirects followed, and what its failures mean: worth another try or
+//! not. An answer's bytes are understood by `crate::http::response`.
+//!
+//! Everything goes through `Read + Write`: TLS would stand between here and the connection.
+
+use std::fmt::Write as _;
+use std::io::{self, Read, Write as _};
+use std::ops::Range;
+use std::time::SystemTime;
+
+use http::header::LOCATION;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use super::backoff::{self, FetchError};
+use super::connection::{self, Connection, TimeLimits};
+use super::resume::Validator;
+use super::url::{self, HttpUrl};
+use crate::escape::{Escaped, EscapedText};
+use crate::failure::{Exit, Failure};
+use crate::http::response::{Chunk, Chunks, Framing, Head, parse_fields};
+use crate::limits;
+
+const USER_AGENT: &str = concat!("carafe/", env!("CARGO_PKG_VERSION"));
+
+/// Asks servers, each time on a connection of its own.
+#[derive(Debug)]
+pub(super) struct HttpClient {
+    time_limits: TimeLimits,
+}
+
+/// A server's answer: the head, and a reader for the body.
+pub(super) struct HttpResponse {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: BodyReader,
+}
+
+impl HttpClient {
+    pub(super) fn new(time_limits: TimeLimits) -> Self {
+        Self { time_limits }
+    }
+
+    /// Asks for a URL, or for what follows its first bytes if they are still of this version. The
+    /// answer's status is not looked at, except for redirects, which are followed.
+    ///
+    /// # Errors
+    /// No connection, no answer in time, one that is no HTTP, or a redirect that leads nowhere.
+    pub(super) fn ask(
+        &self,
+        method: &Method,
+        url: &HttpUrl,
+        after: Option<(u64, &Validator)>,
+    ) -> Result<HttpResponse, FetchError> {
+        let mut url = url.clone();
+        for _ in 0..=limits::REDIRECTS_MAX {
+            let response = self.ask_once(method, &url, after)?;
+            let Some(location) = location(&response) else {
+                return Ok(response);
+            };
+            url = url::follow(&url, location).map_err(|why| {
+                let location = Escaped(location);
+                let why = EscapedText(&why).to_string();
+                let line = format!("the server redirects to '{location}', which won't do: {why}");
+                Failure::new(Exit::Protocol, line)
+            })?;
+        }
+        let max = limits::REDIRECTS_MAX;
+        let line = format!("the server redirects more than {max} times");
+        Err(Failure::new(Exit::Protocol, line).into())
+    }
+
+    fn ask_once(
+        &self,
+        method: &Method,
+        url: &HttpUrl,
+        after: Option<(u64, &Validator)>,
+    ) -> Result<HttpResponse, FetchError> {
+        let mut connection = Connection::open(url.server(), &self.time_limits)?;
+        let request = request(method, url, after);
+        connection.write_all(request.as_bytes()).map_err(|error| {
+            ResponseError::from(error).into_fetch_error("the request could not be sent")
+        })?;
+        receive(connection, method).map_err(|error| error.into_fetch_error("no answer came"))
+    }
+}
+
+/// A request's bytes. A connection carries one: its end is one more sign of the body's.
+fn request(method: &Method, url: &HttpUrl, after: Option<(u64, &Validator)>) -> String {
+    let (target, host) = (url.target(), url.host_field());
+    let mut text = format!(
+        "{method} {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {USER_AGENT}\r\n\
+         Accept: */*\r\nAccept-Encoding: identity\r\nConnection: close\r\n"
+    );
+    let if_range = after.and_then(|(bytes, validator)| Some((bytes, validator.if_range()?)));
+    if let Some((bytes, if_range)) = if_range {
+        // Writing to memory doesn't fail.
+        let _ = write!(text, "Range: bytes={bytes}-\r\nIf-Range: {if_range}\r\n");
+    }
+    text + "\r\n"
+}
+
+/// Reads an answer's head.
+fn receive(
+    mut stream: impl Read + 'static,
+    method: &Method,
+) -> Result<HttpResponse, ResponseError> {
+    let mut buffer = vec![0; limits::CLIENT_BUFFER_BYTES];
+    let mut head = Vec::new();
+    loop {
+        let count = stream.read(&mut buffer)?;
+        if count == 0 {
+            return Err(ResponseError::CutOff);
+        }
+        head.extend_from_slice(&buffer[..count]);
+        let mut headers = HeaderMap::new();
+        let mut is_sound = true;
+        let parsed = parse_fields(&head, |name, value| {
+            is_sound &= add_field(&mut headers, name, value).is_some();
+        });
+        let (used, status, framing) = match parsed {
+            Head::Partial => continue,
+            Head::Bad(why) => return Err(ResponseError::NoHttp(why)),
+            Head::Whole { .. } if !is_sound => {
+                return Err(ResponseError::NoHttp("a field is none"));
+            }
+            Head::Whole {
+                used,
+                status,
+                framing,
+                ..
+            } => (used, status, framing),
+        };
+        let status =
+            StatusCode::from_u16(status).map_err(|_| ResponseError::NoHttp("it has no status"))?;
+        let remaining = match framing {
+            _ if *method == Method::HEAD => Remaining::Length(0),
+            Framing::Length(length) => Remaining::Length(length),
+            Framing::Chunked => Remaining::Chunks(Chunks::default()),
+            Framing::UntilClose => Remaining::UntilClose,
+        };
+        // What follows the head came with its last bytes.
+        let unread = count - (head.len() - used)..count;
+        let body = BodyReader {
+            stream: Box::new(stream),
+            buffer,
+            unread,
+            remaining,
+        };
+        return Ok(HttpResponse {
+            status,
+            headers,
+            body,
+        });
+    }
+}
+
+fn add_field(headers: &mut HeaderMap, name: &str, value: &[u8]) -> Option<()> {
+    let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+    let value = HeaderValue::from_bytes(value).ok()?;
+    headers.try_append(name, value).ok().map(|_| ())
+}
+
+/// Reads a body.
+pub(super) struct BodyReader {
+    stream: Box<dyn Read>,
+    buffer: Vec<u8>,
+    /// Which bytes of the buffer were read from the stream and not handed out.
+    unread: Range<usize>,
+    remaining: Remaining,
+}
+
+/// How much of a body is still to come.
+enum Remaining {
+    Length(u64),
+    Chunks(Chunks),
+    UntilClose,
+}
+
+impl BodyReader {
+    /// The next bytes; `None` when all have come. Only the end that the head announced is one: a
+    /// connection that ends a body of no known length must be closed, not broken.
+    ///
+    /// # Errors
+    /// Why there is no more, though there should be.
+    pub(super) fn next(&mut self) -> Result<Option<&[u8]>, ResponseError> {
+        loop {
+            let Range { start, end } = self.unread;
+            let bytes = match &mut self.remaining {
+                Remaining::Length(0) => return Ok(None),
+                Remaining::Length(left) => {
+                    // No more than the buffer's length.
+                    let count = (*left).min((end - start) as u64) as usize;
+                    *left -= count as u64;
+                    start..start + count
+                }
+                Remaining::UntilClose => start..end,
+                Remaining::Chunks(chunks) => match chunks.next(&self.buffer[..end], start) {
+                    Chunk::Data(range) => range,
+                    Chunk::NeedMore => end..end,
+                    Chunk::End(_) => {
+                        self.remaining = Remaining::Length(0);
+                        return Ok(None);
+                    }
+                    Chunk::Bad(why) => return Err(ResponseError::NoHttp(why)),
+                },
+            };
+            self.unread.start = bytes.end;
+            if !bytes.is_empty() {
+                return Ok(Some(&self.buffer[bytes]));
+            }
+            let count = self.stream.read(&mut self.buffer)?;
+            if count == 0 {
+                return match self.remaining {
+                    Remaining::UntilClose => Ok(None),
+                    _ => Err(ResponseError::CutOff),
+                };
+            }
+            self.unread = 0..count;
+        }
+    }
+}
+
+/// Why an answer did not come, or not to its end.
+#[derive(Debug)]
+pub(super) enum ResponseError {
+    /// The connection failed: a reset, a silence.
+    Broken(io::Error),
+    /// It was closed before the end.
+    CutOff,
+    /// These bytes are no HTTP, for this reason.
+    NoHttp(&'static str),
+}
+
+impl From<io::Error> for ResponseError {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl ResponseError {
+    /// Adds what failed, and whether another try may help.
+    pub(super) fn into_fetch_error(self, what: &str) -> FetchError {
+        match self {
+            Self::Broken(error) => FetchError::Transient(connection::broken(what, &error), None),
+            Self::CutOff => {
+                let line = format!("{what}: the server closed the connection too early");
+                FetchError::Transient(Failure::new(Exit::Network, line), None)
+            }
+            Self::NoHttp(why) => Failure::new(Exit::Protocol, format!("{what}: {why}")).into(),
+        }
+    }
+}
+
+/// Where to ask instead: RFC 9110, 15.4. The other 3xx are for other requests than ours.
+fn location(response: &HttpResponse) -> Option<&[u8]> {
+    let is_redirect = matches!(response.status.as_u16(), 301 | 302 | 303 | 307 | 308);
+    let location = response.headers.get(LOCATION).filter(|_| is_redirect);
+    location.map(HeaderValue::as_bytes)
+}
+
+/// The failure of an answer that holds no file. Those are tried again that curl and wget try again:
+/// the server, or one before it, has trouble of its own, or too much to do.
+pub(super) fn refusal(status: StatusCode, headers: &HeaderMap) -> FetchError {
+    let failure = Failure::new(Exit::NoFile, format!("the server says {status}"));
+    match status.as_u16() {
+        408 | 429 | 500 | 502..=504 => {
+            FetchError::Transient(failure, backoff::retry_after(headers, SystemTime::now()))
+        }
+        _ => FetchError::Permanent(failure),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    /// What a connection brings: bytes, then an end.
+    struct Script(VecDeque<io::Result<Vec<u8>>>);
+
+    impl Read for Script {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let bytes = self.0.pop_front().unwrap_or(Ok(Vec::new()))?;
+            buffer[..bytes.len()].copy_from_slice(&bytes);
+            Ok(bytes.len())
+        }
+    }
+
+    fn body(
+        pieces: impl IntoIterator<Item = io::Result<Vec<u8>>>,
+    ) -> Result<Vec<u8>, ResponseError> {
+        let script = Script(pieces.into_iter().collect());
+        let mut body = receive(script, &Method::GET)?.body;
+        let mut all = Vec::new();
+        while let Some(bytes) = body.next()? {
+            all.extend_from_slice(bytes);
+        }
+        Ok(all)
+    }
+
+    const LENGTH: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwine";
+    const CHUNKS: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nw\r\n3\r\nine\r\n0\r\nA: b\r\n\r\n";
+    const CLOSE: &str = "HTTP/1.1 200 OK\r\n\r\nwine";
+
+    fn pieces(text: &str, size: usize) -> impl Iterator<Item = io::Result<Vec<u8>>> {
+        text.as_bytes().chunks(size).map(|piece| Ok(piece.to_vec()))
+    }
+
+    #[test]
+    fn a_body_is_the_same_however_it_is_cut() {
+        for text in [LENGTH, CHUNKS, CLOSE] {
+            for size in 1..=text.len() {
+                assert_eq!(body(pieces(text, size)).unwrap(), b"wine", "{text} {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_end_but_the_announced_one_is_an_end() {
+        let reset = || Err(io::Error::from(io::ErrorKind::ConnectionReset));
+        for text in [LENGTH, CHUNKS, CLOSE] {
+            for end in 0..text.len() {
+                let cut = &text[..end];
+                let broken = body(pieces(cut, 7).chain([reset()]));
+                assert!(
+                    matches!(broken, Err(ResponseError::Broken(_))),
+                    "{cut}: {broken:?}"
+                );
+                if text != CLOSE || end < CLOSE.len() - 4 {
+                    let closed = body(pieces(cut, 7));
+                    assert!(
+                        matches!(closed, Err(ResponseError::CutOff)),
+                        "{cut}: {closed:?}"
+                    );
+                }
+            }
+            let broken_after_all = body(pieces(text, 7).chain([reset()]));
+            assert_eq!(broken_after_all.is_ok(), text != CLOSE, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_answer_to_a_head_has_no_body() {
+        let script = Script(pieces("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", 99).collect());
+        let mut response = receive(script, &Method::HEAD).unwrap();
+        assert!(response.body.next().unwrap().is_none());
+        assert_eq!(response.headers.len(), 1);
+    }
+}
