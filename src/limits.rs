@@ -493,7 +493,7 @@ pub const LIST_RETRY_SECONDS: u64 = 5;
 
 /// The bounds of the histograms of times, each a share of the loop's or of a client's patience:
 /// below 100 microseconds a turn is idle, above 50 ms clients feel it.
-pub const TIMES_BOUNDS: [Duration; 13] = [
+pub const HISTOGRAM_BOUNDS: [Duration; 13] = [
     Duration::from_micros(10),
     Duration::from_micros(50),
     Duration::from_micros(100),

@@ -41,7 +41,8 @@ use crate::reactor::event::{Action, Event, Reclaimable};
 use crate::reactor::{Context, Handler, ListenerId, LoopHandle, Reactor, Remote, SourceId, Token};
 use crate::root::Root;
 use crate::root::listing::Listings;
-use crate::telemetry::log_writer::{self, LineWriter};
+use crate::telemetry::log_writer::LineWriter;
+use crate::telemetry::logger;
 use crate::telemetry::rate_limit::RateLimit;
 use crate::telemetry::{Reason, Stats};
 
@@ -97,7 +98,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
         // ROOT's file system is asked before a client comes: later it may keep silent.
         let serves_everything = is_top(&args.root);
         server.announce();
-        if log_writer::is_watched() {
+        if logger::is_watched() {
             let greeting = greeting::of_files(&server.addresses, &args.root, args.listing);
             server.outlet.announce(&format_args!("{greeting}"));
         } else {
@@ -132,7 +133,7 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
     let mut server = Server::start(service, timeouts, listen, listeners, room, outlet, nobody)?;
     server.app.once = args.once;
     server.announce();
-    if log_writer::is_watched() {
+    if logger::is_watched() {
         let greeting = greeting::of_texts(&server.addresses);
         server.outlet.announce(&format_args!("{greeting}"));
     }
@@ -221,7 +222,7 @@ fn set_bounds(service: &mut Http, bytes: u64, room: &FdBudget, warned: &Once) {
 }
 
 fn start_log(listen: &ListenArgs) -> Result<LineWriter, Failure> {
-    log_writer::start(listen.verbosity.level())
+    logger::start(listen.verbosity.level())
         .map_err(|error| Failure::new(Exit::Failed, format!("the log can't be started: {error}")))
 }
 

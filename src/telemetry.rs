@@ -4,13 +4,14 @@
 pub mod access_log;
 pub mod exposition;
 pub mod log_writer;
+pub mod logger;
 pub mod rate_limit;
 
 use std::fmt;
 use std::ops::AddAssign;
 use std::time::Duration;
 
-use crate::limits::TIMES_BOUNDS;
+use crate::limits::HISTOGRAM_BOUNDS;
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
@@ -106,36 +107,35 @@ impl fmt::Display for Reason {
     }
 }
 
-/// How often something took how long.
+/// A histogram of durations.
 #[derive(Clone, Debug, Default)]
-pub struct Times {
-    /// One for each of [`TIMES_BOUNDS`], and one for what took longer.
-    counts: [u64; TIMES_BOUNDS.len() + 1],
+pub struct Histogram {
+    /// A bucket for each of [`HISTOGRAM_BOUNDS`], and one for what took longer.
+    counts: [u64; HISTOGRAM_BOUNDS.len() + 1],
     total: Duration,
 }
 
-impl Times {
-    /// Counts one that took so long.
-    pub fn count(&mut self, took: Duration) {
-        self.counts[TIMES_BOUNDS.partition_point(|&bound| bound < took)] += 1;
+impl Histogram {
+    /// Counts one duration.
+    pub fn record(&mut self, took: Duration) {
+        self.counts[HISTOGRAM_BOUNDS.partition_point(|&bound| bound < took)] += 1;
         self.total += took;
     }
 
-    /// How many took at most the first of [`TIMES_BOUNDS`], how many more at most the second and so
-    /// on; the last ones took longer than all.
+    /// The counts of the buckets that end at each of [`HISTOGRAM_BOUNDS`], and of what took longer.
     #[must_use]
     pub fn counts(&self) -> &[u64] {
         &self.counts
     }
 
-    /// What all of them took together.
+    /// The sum of all durations.
     #[must_use]
     pub fn total(&self) -> Duration {
         self.total
     }
 }
 
-impl AddAssign<&Self> for Times {
+impl AddAssign<&Self> for Histogram {
     fn add_assign(&mut self, other: &Self) {
         add_each(&mut self.counts, &other.counts);
         self.total += other.total;
@@ -152,17 +152,22 @@ pub(crate) fn add_each(sums: &mut [u64], counts: &[u64]) {
 /// The counters of one loop, or of several together.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
-    accepted: u64,
+    /// Connections accepted so far.
+    pub accepted: u64,
+    /// Connections by the reason for which they ended.
     ended: [u64; Reason::ALL.len()],
     /// Replies by how they ended.
     outcomes: [u64; Reason::ALL.len()],
-    /// Replies by the first digit of their status, from 1 to 5.
-    classes: [u64; 5],
-    bytes_sent: u64,
-    requests: Times,
-    turns: Times,
+    /// Replies by the first digit of their status: 1xx first, 5xx last.
+    pub replies_by_class: [u64; 5],
+    /// Bytes of bodies that the kernel has accepted.
+    pub bytes_sent: u64,
+    /// From a request's arrival to the last byte of its reply.
+    pub requests: Histogram,
+    /// From the end of the loop's wait to its next wait.
+    pub turns: Histogram,
     /// Clients that had connected and were never accepted, because the drain was over.
-    pub left_in_queue: u64,
+    pub never_accepted: u64,
     /// Helpers that panicked while a client waited.
     pub helper_panics: u64,
 }
@@ -183,32 +188,14 @@ impl Stats {
     pub fn count_reply(&mut self, status: u16, outcome: Reason, bytes: u64, took: Duration) {
         self.outcomes[outcome as usize] += 1;
         self.bytes_sent += bytes;
-        self.requests.count(took);
-        let class = usize::from(status / 100).clamp(1, self.classes.len());
-        self.classes[class - 1] += 1;
+        self.requests.record(took);
+        let class = usize::from(status / 100).clamp(1, self.replies_by_class.len());
+        self.replies_by_class[class - 1] += 1;
     }
 
     /// Counts a turn of the loop that took so long, without its wait.
     pub fn count_turn(&mut self, took: Duration) {
-        self.turns.count(took);
-    }
-
-    /// Replies by the first digit of their status: 1xx first, 5xx last.
-    #[must_use]
-    pub fn replies_by_class(&self) -> &[u64; 5] {
-        &self.classes
-    }
-
-    /// From a request's arrival to the last byte of its reply.
-    #[must_use]
-    pub fn requests(&self) -> &Times {
-        &self.requests
-    }
-
-    /// From what the loop waited for to its next wait.
-    #[must_use]
-    pub fn turns(&self) -> &Times {
-        &self.turns
+        self.turns.record(took);
     }
 
     /// Replies so far: one for a connection, or more for one that was kept alive.
@@ -223,18 +210,6 @@ impl Stats {
         self.outcomes[outcome as usize]
     }
 
-    /// Bytes of bodies that the kernel has accepted.
-    #[must_use]
-    pub fn bytes_sent(&self) -> u64 {
-        self.bytes_sent
-    }
-
-    /// Connections accepted so far.
-    #[must_use]
-    pub fn accepted(&self) -> u64 {
-        self.accepted
-    }
-
     /// Connections that ended for this reason, or another with the same word.
     #[must_use]
     pub fn ended(&self, reason: Reason) -> u64 {
@@ -244,7 +219,7 @@ impl Stats {
     /// Clients whose connection was reset because the drain was over.
     #[must_use]
     pub fn cut_by_drain(&self) -> u64 {
-        self.ended(Reason::DrainDeadline) + self.left_in_queue
+        self.ended(Reason::DrainDeadline) + self.never_accepted
     }
 
     /// Connections accepted and not yet ended.
@@ -261,21 +236,21 @@ impl AddAssign<&Self> for Stats {
             accepted,
             ended,
             outcomes,
-            classes,
+            replies_by_class,
             bytes_sent,
             requests,
             turns,
-            left_in_queue,
+            never_accepted,
             helper_panics,
         } = other;
         self.accepted += accepted;
         add_each(&mut self.ended, ended);
         add_each(&mut self.outcomes, outcomes);
-        add_each(&mut self.classes, classes);
+        add_each(&mut self.replies_by_class, replies_by_class);
         self.bytes_sent += bytes_sent;
         self.requests += requests;
         self.turns += turns;
-        self.left_in_queue += left_in_queue;
+        self.never_accepted += never_accepted;
         self.helper_panics += helper_panics;
     }
 }
@@ -296,8 +271,8 @@ impl fmt::Display for Stats {
             write!(f, ", {outcome} {}", self.replied(outcome))?;
         }
         write!(f, "; {} bytes sent", self.bytes_sent)?;
-        if self.left_in_queue > 0 {
-            write!(f, "; {} never accepted", self.left_in_queue)?;
+        if self.never_accepted > 0 {
+            write!(f, "; {} never accepted", self.never_accepted)?;
         }
         Ok(())
     }
@@ -327,12 +302,15 @@ mod tests {
 
     #[test]
     fn a_time_on_the_bound_is_within_it() {
-        let mut times = Times::default();
-        let (first, last) = (TIMES_BOUNDS[0], TIMES_BOUNDS[TIMES_BOUNDS.len() - 1]);
+        let mut times = Histogram::default();
+        let (first, last) = (
+            HISTOGRAM_BOUNDS[0],
+            HISTOGRAM_BOUNDS[HISTOGRAM_BOUNDS.len() - 1],
+        );
         for took in [Duration::ZERO, first, first + Duration::from_nanos(1)] {
-            times.count(took);
+            times.record(took);
         }
-        times.count(last + Duration::from_nanos(1));
+        times.record(last + Duration::from_nanos(1));
         assert_eq!(times.counts()[..2], [2, 1]);
         assert_eq!(times.counts().last(), Some(&1));
         assert_eq!(times.total(), 2 * first + last + Duration::from_nanos(2));
@@ -344,7 +322,7 @@ mod tests {
         for status in [200, 206, 304, 404, 499, 500, 999] {
             stats.count_reply(status, Reason::Complete, 0, Duration::ZERO);
         }
-        assert_eq!(stats.replies_by_class(), &[0, 2, 1, 2, 2]);
+        assert_eq!(stats.replies_by_class, [0, 2, 1, 2, 2]);
     }
 
     #[test]
@@ -356,7 +334,7 @@ mod tests {
             stats.count_accepted();
             stats.count_reply(404, Reason::Refused, 7, Duration::from_secs(seconds));
             stats.count_turn(Duration::from_secs(seconds));
-            stats.left_in_queue = seconds;
+            stats.never_accepted = seconds;
             stats
         };
         let mut sum = counted(1);
@@ -366,8 +344,8 @@ mod tests {
             "accepted 4, stalled 2, open 2; replied 2, refused 2; 14 bytes sent; 3 never accepted"
         );
         assert_eq!(sum.replies(), 2);
-        assert_eq!(sum.replies_by_class(), &[0, 0, 0, 2, 0]);
-        for times in [sum.requests(), sum.turns()] {
+        assert_eq!(sum.replies_by_class, [0, 0, 0, 2, 0]);
+        for times in [&sum.requests, &sum.turns] {
             assert_eq!(times.counts().iter().sum::<u64>(), 2);
             assert_eq!(times.total(), Duration::from_secs(3));
         }

@@ -96,8 +96,8 @@ fn those_aside_are_let_in_uncounted_and_hold_up_no_end() {
         result
     });
     assert_eq!(ending, Ending::Drained);
-    assert_eq!((stats.accepted(), stats.open()), (1, 0));
-    assert!(stats.turns().counts().iter().sum::<u64>() > 0);
+    assert_eq!((stats.accepted, stats.open()), (1, 0));
+    assert!(stats.turns.counts().iter().sum::<u64>() > 0);
     let mut ended = host.ended;
     ended.sort_by_key(|&(aside, _)| aside);
     // The client met the drain's deadline; they had to go with the loop.

@@ -123,7 +123,7 @@ fn run(
     assert!(started.elapsed() < DRAIN, "the drain's deadline ended it");
     // Whatever happened, each connection ended for one reason and none is left.
     assert_eq!(outcome.stats.open(), 0);
-    assert_eq!(outcome.stats.accepted(), outcome.probe.ended.len() as u64);
+    assert_eq!(outcome.stats.accepted, outcome.probe.ended.len() as u64);
     outcome
 }
 
@@ -319,7 +319,7 @@ fn who_wants_a_lot_has_a_step_a_turn_however_much_newcomers_move() {
                 released.recv().unwrap();
             }
             waited = 0;
-            match cx.control.stats.accepted() > NEWCOMERS as u64 {
+            match cx.control.stats.accepted > NEWCOMERS as u64 {
                 true => {
                     assert!(most_waited <= 2, "{most_waited} went before it");
                     Action::Close(Reason::Complete)
@@ -440,7 +440,7 @@ fn parked_means_until_it_is_woken_and_a_stale_token_wakes_nobody() {
     let outcome = run(
         3,
         10,
-        |socket, steps, why, cx| match (why, cx.control.stats.accepted()) {
+        |socket, steps, why, cx| match (why, cx.control.stats.accepted) {
             (Event::Start, 1) => Action::Suspend,
             (Event::Start, _) => Action::Close(Reason::Complete),
             (Event::Woken, _) => {
@@ -630,7 +630,7 @@ fn room_is_made_by_one_step_however_many_are_there_and_in_order() {
         remote.notify(SourceId(0)).unwrap();
         server.join().unwrap()
     });
-    assert_eq!((stats.accepted(), stats.open()), (500, 0));
+    assert_eq!((stats.accepted, stats.open()), (500, 0));
     assert_eq!(stats.ended(Reason::Evicted), NEWCOMERS as u64);
     let evicted = app.ended.iter().filter(|end| end.1 == Reason::Evicted);
     let evicted: Vec<_> = evicted.map(|end| end.0).collect();

@@ -14,7 +14,7 @@ use super::values::{Count, ServerAddress, log_format, port, size, socket_address
 use crate::http::mime::Override;
 use crate::limits;
 use crate::root::DotFiles;
-use crate::telemetry::access_log::Format as LogFormat;
+use crate::telemetry::access_log::LogFormat;
 
 /// `carafe serve`.
 #[derive(Args, Debug)]

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::limits;
-use crate::telemetry::access_log::Format as LogFormat;
+use crate::telemetry::access_log::LogFormat;
 use crate::units;
 
 /// A server to connect to: a host name or an address, and a port.

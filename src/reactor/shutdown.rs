@@ -83,7 +83,7 @@ impl<C> Reactor<C> {
             .filter_map(|listener| listener.socket.take())
         {
             let left = sockopt::accept_queue_len(&socket).unwrap_or(0);
-            self.control.stats.left_in_queue += u64::from(left);
+            self.control.stats.never_accepted += u64::from(left);
         }
         self.end_all(app, Reason::DrainDeadline);
     }

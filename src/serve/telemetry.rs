@@ -24,7 +24,7 @@ use crate::limits::{
 use crate::protocol::metrics::Metrics;
 use crate::reactor::event::{Action, Event};
 use crate::reactor::{Context, ListenerId, Reactor};
-use crate::telemetry::access_log::{self, AccessLog, Entry};
+use crate::telemetry::access_log::{self, AccessLog, LogEntry};
 use crate::telemetry::exposition::{self, Snapshot};
 use crate::telemetry::log_writer::LineWriter;
 use crate::telemetry::{Reason, Stats};
@@ -186,11 +186,11 @@ impl Telemetry {
         let status = access_log::status(delivery, reason);
         stats.count_reply(status, reason, delivery.offset, took);
         if let Some(log) = &self.access_log {
-            log.record(&Entry {
+            log.record(&LogEntry {
                 peer: peer.0,
                 at: access_log::arrival(delivery),
                 took,
-                delivery,
+                response: delivery,
                 reason,
             });
         }

@@ -383,7 +383,7 @@ mod tests {
             });
             assert_eq!(exit, Exit::Failed);
             // The one that panicked has not been ended.
-            assert_eq!([stats.accepted(), stats.open()], [6, 1]);
+            assert_eq!([stats.accepted, stats.open()], [6, 1]);
         }
     }
 

@@ -24,7 +24,7 @@ use crate::telemetry::rate_limit::RateLimit;
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
+pub enum LogFormat {
     /// Apache's and nginx's "combined".
     #[default]
     Combined,
@@ -32,7 +32,7 @@ pub enum Format {
     Json,
 }
 
-impl fmt::Display for Format {
+impl fmt::Display for LogFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Combined => "combined",
@@ -44,13 +44,13 @@ impl fmt::Display for Format {
 /// A log of replies.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
-    outlet: LineWriter,
-    format: Format,
+    writer: LineWriter,
+    format: LogFormat,
 }
 
 /// One reply, as the log tells of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
+pub struct LogEntry<'a> {
     /// Who asked, unless it was gone before the kernel was asked for its address.
     pub peer: Option<SocketAddr>,
     /// When the request had come.
@@ -58,7 +58,7 @@ pub struct Entry<'a> {
     /// From then until the last byte was accepted, or until it was clear that it won't be.
     pub took: Duration,
     /// What was sent.
-    pub delivery: &'a Response,
+    pub response: &'a Response,
     /// How it ended.
     pub reason: Reason,
 }
@@ -68,61 +68,61 @@ impl AccessLog {
     ///
     /// # Errors
     /// The file can't be opened for writing, or no thread can be started.
-    pub fn open(path: &Path, format: Format) -> io::Result<Self> {
+    pub fn open(path: &Path, format: LogFormat) -> io::Result<Self> {
         let (file, path) = match path.as_os_str().as_encoded_bytes() {
             b"-" => (File::from(io::stdout().as_fd().try_clone_to_owned()?), None),
             _ => (open_for_append(path)?, Some(path.to_owned())),
         };
-        let outlet = LineWriter::to(LogFile {
+        let writer = LineWriter::to(LogFile {
             file,
             path,
-            line: Line::Whole,
-            trouble: RateLimit::default(),
+            line: LineState::Whole,
+            warning_limit: RateLimit::default(),
         })?;
-        Ok(Self { outlet, format })
+        Ok(Self { writer, format })
     }
 
     /// Queues the line of one reply. It is dropped and counted if the log doesn't take them fast
     /// enough.
-    pub fn record(&self, entry: &Entry<'_>) {
+    pub fn record(&self, entry: &LogEntry<'_>) {
         match self.format {
-            Format::Combined => self.outlet.print(&format_args!("{}", Combined(entry))),
-            Format::Json => self.outlet.print(&format_args!("{}", json(entry))),
+            LogFormat::Combined => self.writer.print(&format_args!("{}", Combined(entry))),
+            LogFormat::Json => self.writer.print(&format_args!("{}", json(entry))),
         }
     }
 
     /// Opens the file anew by its path. What was recorded before goes to the old one.
     pub fn reopen(&self) {
-        self.outlet.reopen();
+        self.writer.reopen();
     }
 
     /// Lines lost so far.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.outlet.dropped()
+        self.writer.dropped()
     }
 
     /// Waits for what is queued, but not longer than [`crate::limits::LOG_FLUSH`]. Returns how many
     /// lines were lost in all.
     #[must_use]
     pub fn finish(&self) -> u64 {
-        self.outlet.finish()
+        self.writer.finish()
     }
 }
 
-/// When the request of a delivery had come.
+/// When the request of this response arrived.
 #[must_use]
-pub fn arrival(delivery: &Response) -> Timestamp {
+pub fn arrival(response: &Response) -> Timestamp {
     let now = Timestamp::now();
-    now.checked_sub(delivery.asked_at.elapsed()).unwrap_or(now)
+    now.checked_sub(response.asked_at.elapsed()).unwrap_or(now)
 }
 
 /// The status of a reply. Over HTTP it is the one that was sent, whatever came after it. The bare
 /// protocol has none: a file is 200 and a refusal 404; a reply that was cut short is 499 if the
 /// peer or the network cut it, and 500 if we did.
 #[must_use]
-pub fn status(delivery: &Response, reason: Reason) -> u16 {
-    if let Some(status) = delivery.status {
+pub fn status(response: &Response, reason: Reason) -> u16 {
+    if let Some(status) = response.status {
         return status.as_u16();
     }
     match reason {
@@ -160,14 +160,14 @@ fn field_text(field: &[u8]) -> Excerpt<'_> {
 // ---- combined ----
 
 /// A line of `%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i"`.
-struct Combined<'a>(&'a Entry<'a>);
+struct Combined<'a>(&'a LogEntry<'a>);
 
 impl fmt::Display for Combined<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Entry {
+        let LogEntry {
             peer,
             at,
-            delivery,
+            response,
             reason,
             ..
         } = self.0;
@@ -177,13 +177,13 @@ impl fmt::Display for Combined<'_> {
             None => f.write_str("-")?,
         }
         write!(f, " - - [{time}] \"")?;
-        let exchange = delivery.exchange.as_deref();
+        let exchange = response.exchange.as_deref();
         match exchange {
             Some(exchange) => write!(f, "{}", request_text(&exchange.line))?,
-            None => write!(f, "{BARE_METHOD} {}", request_text(&delivery.subject))?,
+            None => write!(f, "{BARE_METHOD} {}", request_text(&response.subject))?,
         }
-        write!(f, "\" {} ", status(delivery, *reason))?;
-        match delivery.offset {
+        write!(f, "\" {} ", status(response, *reason))?;
+        match response.offset {
             0 => f.write_str("-")?,
             bytes => write!(f, "{bytes}")?,
         }
@@ -218,15 +218,15 @@ struct JsonLine<'a> {
     agent: Option<Cow<'a, str>>,
 }
 
-fn json(entry: &Entry<'_>) -> String {
-    let delivery = entry.delivery;
-    let exchange = delivery.exchange.as_deref();
+fn json(entry: &LogEntry<'_>) -> String {
+    let response = entry.response;
+    let exchange = response.exchange.as_deref();
     let (protocol, method, target) = match exchange {
         Some(exchange) => {
             let (method, target) = method_and_target(&exchange.line);
             ("http", request_text(method).to_text(), target)
         }
-        None => ("bare", BARE_METHOD.into(), &*delivery.subject),
+        None => ("bare", BARE_METHOD.into(), &*response.subject),
     };
     let line = JsonLine {
         time: format!("{:.3}", entry.at),
@@ -235,11 +235,11 @@ fn json(entry: &Entry<'_>) -> String {
         protocol,
         method,
         target: request_text(target).to_text(),
-        status: status(delivery, entry.reason),
-        bytes_sent: delivery.offset,
-        bytes_promised: delivery.promised,
+        status: status(response, entry.reason),
+        bytes_sent: response.offset,
+        bytes_promised: response.promised,
         duration_seconds: (entry.took.as_secs_f64() * 1e6).round() / 1e6,
-        reason: delivery.end(entry.reason).to_string(),
+        reason: response.end(entry.reason).to_string(),
         referer: exchange.and_then(|exchange| text(exchange.referer.as_deref())),
         agent: exchange.and_then(|exchange| text(exchange.agent.as_deref())),
     };
@@ -295,13 +295,13 @@ struct LogFile {
     file: File,
     /// None for standard output, which can't be opened anew.
     path: Option<PathBuf>,
-    line: Line,
-    trouble: RateLimit,
+    line: LineState,
+    warning_limit: RateLimit,
 }
 
 /// What of a line was written last.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Line {
+enum LineState {
     Whole,
     Part,
     /// A part, and the rest won't come: what follows must begin on a line of its own.
@@ -324,7 +324,7 @@ fn open_for_append(path: &Path) -> io::Result<File> {
 
 impl Write for LogFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.line == Line::Cut {
+        if self.line == LineState::Cut {
             self.write_raw(b"\n")?;
         }
         self.write_raw(bytes)
@@ -340,14 +340,14 @@ impl LogFile {
         let result = self.file.write(bytes);
         match &result {
             Ok(0) => {}
-            Ok(count) if bytes[count - 1] == b'\n' => self.line = Line::Whole,
-            Ok(_) => self.line = Line::Part,
+            Ok(count) if bytes[count - 1] == b'\n' => self.line = LineState::Whole,
+            Ok(_) => self.line = LineState::Part,
             Err(error) if is_temporary(error) => {}
             Err(error) => {
-                if self.line == Line::Part {
-                    self.line = Line::Cut;
+                if self.line == LineState::Part {
+                    self.line = LineState::Cut;
                 }
-                if self.trouble.allows(Instant::now()) {
+                if self.warning_limit.allows(Instant::now()) {
                     log::warn!("the access log can't be written: {error}");
                 }
             }
@@ -374,7 +374,7 @@ impl Sink for LogFile {
         match open_for_append(path) {
             Ok(file) => {
                 self.file = file;
-                self.line = Line::Whole;
+                self.line = LineState::Whole;
                 log::info!("the access log \"{}\" was opened anew", self.name());
             }
             Err(error) => {
@@ -385,8 +385,8 @@ impl Sink for LogFile {
     }
 
     /// A line about it in the file would be no entry, so it goes to the log for people.
-    fn confess(&mut self, lines: u64) -> String {
-        if self.trouble.allows(Instant::now()) {
+    fn report_dropped(&mut self, lines: u64) -> String {
+        if self.warning_limit.allows(Instant::now()) {
             log::warn!("the access log is too slow: {lines} lines dropped");
         }
         String::new()
@@ -423,34 +423,34 @@ mod tests {
             referer: referer.map(Into::into),
             agent: agent.map(Into::into),
         };
-        let mut delivery = bare(b"subject", 1234, 1234, Outcome::Complete);
-        delivery.status = StatusCode::from_u16(status).ok();
-        delivery.exchange = Some(Box::new(exchange));
-        delivery
+        let mut response = bare(b"subject", 1234, 1234, Outcome::Complete);
+        response.status = StatusCode::from_u16(status).ok();
+        response.exchange = Some(Box::new(exchange));
+        response
     }
 
-    fn entry(delivery: &Response, reason: Reason) -> Entry<'_> {
-        Entry {
+    fn entry(response: &Response, reason: Reason) -> LogEntry<'_> {
+        LogEntry {
             peer: Some("192.0.2.1:50000".parse().unwrap()),
             at: "2026-11-23T07:31:02.0459Z".parse().unwrap(),
             took: Duration::from_nanos(1_234_567),
-            delivery,
+            response,
             reason,
         }
     }
 
-    fn combined_line(delivery: &Response, reason: Reason) -> String {
-        Combined(&entry(delivery, reason)).to_string()
+    fn combined_line(response: &Response, reason: Reason) -> String {
+        Combined(&entry(response, reason)).to_string()
     }
 
     #[test]
     fn a_request_over_http_is_a_combined_line() {
-        let delivery = over_http(b"GET /x HTTP/1.1", 200, Some(b"http://a/"), Some(b"curl/8"));
+        let response = over_http(b"GET /x HTTP/1.1", 200, Some(b"http://a/"), Some(b"curl/8"));
         let expected = "192.0.2.1 - - [23/Nov/2026:07:31:02 +0000] \"GET /x HTTP/1.1\" 200 1234 \
                         \"http://a/\" \"curl/8\"";
-        assert_eq!(combined_line(&delivery, Reason::Complete), expected);
+        assert_eq!(combined_line(&response, Reason::Complete), expected);
         // The status is what was sent, however the reply ended.
-        let cut = combined_line(&delivery, Reason::PeerReset);
+        let cut = combined_line(&response, Reason::PeerReset);
         assert_eq!(cut, expected);
     }
 
@@ -467,11 +467,11 @@ mod tests {
             (Outcome::Complete, 9, Reason::DrainDeadline, "500 9"),
         ];
         for (outcome, offset, reason, shown) in cases {
-            let delivery = bare(b"hello.txt", offset, 17, outcome);
+            let response = bare(b"hello.txt", offset, 17, outcome);
             let expected = format!(
                 "192.0.2.1 - - [23/Nov/2026:07:31:02 +0000] \"NAME hello.txt\" {shown} \"-\" \"-\""
             );
-            assert_eq!(combined_line(&delivery, reason), expected);
+            assert_eq!(combined_line(&response, reason), expected);
         }
     }
 
@@ -484,8 +484,8 @@ mod tests {
             over_http(FORGED, 400, Some(FORGED), Some(FORGED)),
             bare(FORGED, 0, 0, Outcome::Refused("no such file")),
         ];
-        for delivery in lines {
-            let line = combined_line(&delivery, Reason::Complete);
+        for response in lines {
+            let line = combined_line(&response, Reason::Complete);
             assert_eq!(line.matches('"').count(), 6, "{line}");
             assert!(!line.contains(is_unsafe), "{line}");
             let escaped = r"a\x22 200 1\x0a192.0.2.9 - - \x5c\x1b[2J\xff\xc2\x9b\xe2\x80\xa8{\x22b";
@@ -496,12 +496,12 @@ mod tests {
     #[test]
     fn no_line_is_longer_than_its_bound_whatever_a_peer_sends() {
         let long = [0xff; 1024];
-        let deliveries = [
+        let responses = [
             over_http(&long, 400, Some(&long), Some(&long)),
             bare(&long, 0, 0, Outcome::Refused("no such file")),
         ];
-        for delivery in deliveries {
-            let entry = entry(&delivery, Reason::Complete);
+        for response in responses {
+            let entry = entry(&response, Reason::Complete);
             let bound = ACCESS_LOG_REQUEST_BYTES_MAX + 2 * ACCESS_LOG_FIELD_BYTES_MAX + 500;
             assert!(Combined(&entry).to_string().len() < bound);
             assert!(json(&entry).len() < bound);
@@ -511,8 +511,8 @@ mod tests {
 
     #[test]
     fn json_tells_everything() {
-        let delivery = over_http(b"GET /a b HTTP/1.1", 206, None, Some(b"curl/8"));
-        let line = json(&entry(&delivery, Reason::Stalled));
+        let response = over_http(b"GET /a b HTTP/1.1", 206, None, Some(b"curl/8"));
+        let line = json(&entry(&response, Reason::Stalled));
         let value: Value = serde_json::from_str(&line).unwrap();
         let expected = serde_json::json!({
             "time": "2026-11-23T07:31:02.045Z",
@@ -541,8 +541,8 @@ mod tests {
 
     #[test]
     fn one_that_was_gone_has_no_address() {
-        let delivery = bare(b"x", 0, 1, Outcome::Complete);
-        let mut entry = entry(&delivery, Reason::PeerReset);
+        let response = bare(b"x", 0, 1, Outcome::Complete);
+        let mut entry = entry(&response, Reason::PeerReset);
         entry.peer = None;
         let line = Combined(&entry).to_string();
         assert!(line.starts_with("- - - [23/Nov/2026"), "{line}");
@@ -555,8 +555,8 @@ mod tests {
 
     #[test]
     fn whatever_a_peer_sends_is_valid_json_on_one_line() {
-        let delivery = over_http(FORGED, 400, Some(FORGED), Some(b"\x7f\""));
-        let line = json(&entry(&delivery, Reason::Complete));
+        let response = over_http(FORGED, 400, Some(FORGED), Some(b"\x7f\""));
+        let line = json(&entry(&response, Reason::Complete));
         assert!(!line.contains(is_unsafe), "{line}");
         let value: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["agent"], "\x7f\"");
@@ -585,8 +585,8 @@ mod tests {
         let mut log = LogFile {
             file: open_for_append(file.path()).unwrap(),
             path: Some(file.path().to_owned()),
-            line: Line::Whole,
-            trouble: RateLimit::default(),
+            line: LineState::Whole,
+            warning_limit: RateLimit::default(),
         };
         log.write_all(b"one\ntw").unwrap();
         // A descriptor that can't be written stands for a disk that is full.

@@ -10,8 +10,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::conn::Stage;
-use crate::limits::TIMES_BOUNDS;
-use crate::telemetry::{Reason, Stats, Times};
+use crate::limits::HISTOGRAM_BOUNDS;
+use crate::telemetry::{Histogram, Reason, Stats};
 
 /// What [`render`] writes.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -53,7 +53,7 @@ impl Collector for Snapshot {
             "carafe_connections_accepted",
             "Connections accepted",
             None,
-            iter::once((None, self.stats.accepted())),
+            iter::once((None, self.stats.accepted)),
         )?;
         let reasons = Reason::of_connections();
         page.counters(
@@ -70,17 +70,17 @@ impl Collector for Snapshot {
             "carafe_body_sent",
             "Bytes of bodies that the kernel has accepted, of replies that are over",
             Some(&Unit::Bytes),
-            iter::once((None, self.stats.bytes_sent())),
+            iter::once((None, self.stats.bytes_sent)),
         )?;
-        page.times(
+        page.histogram(
             "carafe_request_duration",
             "From a request's arrival to the last byte of its reply",
-            self.stats.requests(),
+            &self.stats.requests,
         )?;
-        page.times(
+        page.histogram(
             "carafe_loop_turn_duration",
             "From the end of the loop's wait to its next one",
-            self.stats.turns(),
+            &self.stats.turns,
         )?;
         self.encode_process(&mut page)
     }
@@ -133,7 +133,7 @@ impl Page<'_> {
             "carafe_replies",
             "Replies that are over, by the class of their status",
             None,
-            classes.into_iter().zip(*stats.replies_by_class()),
+            classes.into_iter().zip(stats.replies_by_class),
         )
     }
 
@@ -144,8 +144,9 @@ impl Page<'_> {
         unit: Option<&Unit>,
         values: impl IntoIterator<Item = (Option<Label>, u64)>,
     ) -> fmt::Result {
-        let kind = MetricType::Counter;
-        let mut metric = self.0.encode_descriptor(name, help, unit, kind)?;
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, unit, MetricType::Counter)?;
         for (label, value) in values {
             match label {
                 Some(label) => metric
@@ -180,11 +181,11 @@ impl Page<'_> {
         metric.encode_gauge(&value)
     }
 
-    fn times(&mut self, name: &str, help: &str, times: &Times) -> fmt::Result {
+    fn histogram(&mut self, name: &str, help: &str, times: &Histogram) -> fmt::Result {
         let kind = MetricType::Histogram;
         let unit = Some(&Unit::Seconds);
         let mut metric = self.0.encode_descriptor(name, help, unit, kind)?;
-        let bounds = TIMES_BOUNDS.iter().map(|bound| bound.as_secs_f64());
+        let bounds = HISTOGRAM_BOUNDS.iter().map(|bound| bound.as_secs_f64());
         let bounds = bounds.chain(iter::once(f64::INFINITY));
         let buckets: Vec<_> = bounds.zip(times.counts().iter().copied()).collect();
         let (sum, count) = (times.total().as_secs_f64(), times.counts().iter().sum());
