@@ -12,6 +12,9 @@ const CALENDAR: Date = date(2001, 1, 1);
 /// Reads a duration such as `10s`, `250ms` or `1h 30m`.
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO); // Nothing needs no unit.
+    }
     let span = SpanParser::new().parse_span(text).ok()?;
     span.to_duration(CALENDAR).ok()?.try_into().ok()
 }
@@ -44,6 +47,7 @@ mod tests {
     fn a_duration_is_numbers_with_units() {
         let cases = [
             ("0s", Duration::ZERO),
+            ("0", Duration::ZERO),
             ("250ms", Duration::from_millis(250)),
             ("50us", Duration::from_micros(50)),
             ("1500ns", Duration::from_nanos(1500)),
