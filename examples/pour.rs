@@ -23,7 +23,7 @@ use slab::Slab;
 const LISTENER: Token = Token(usize::MAX);
 const NAME_BYTES_MAX: usize = 1024;
 const LOOKUPS_MAX: u8 = 16;
-const TURN_BYTES_MAX: u64 = 1024 * 1024;
+const CONN_TURN_BYTES_MAX: u64 = 1024 * 1024;
 const LINGER_BYTES_MAX: u64 = 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -165,7 +165,7 @@ impl Sending {
             return Action::Reset("stalled");
         }
         *io.deadline = io.now + STALL_TIMEOUT;
-        let budget_ends = self.offset + TURN_BYTES_MAX;
+        let budget_ends = self.offset + CONN_TURN_BYTES_MAX;
         while let Some((file, len)) = self.file.as_ref().filter(|file| self.offset < file.1) {
             if self.offset >= budget_ends {
                 return Action::Yield;

@@ -22,7 +22,7 @@ use http::StatusCode;
 use crate::conn::transport::Transport;
 use crate::escape::Excerpt;
 use crate::file::{DiskTask, Fetched};
-use crate::limits::{REPLIES_PER_STEP_MAX, SUSPENDED_LOOK};
+use crate::limits::{REPLIES_PER_STEP_MAX, SUSPENDED_CHECK_INTERVAL};
 use crate::protocol::{Exchange, Outcome, Protocol};
 use crate::reactor::event::{Action, Event, Reclaimable, StepContext};
 use crate::telemetry::Reason;
@@ -420,11 +420,11 @@ fn go_on_waiting<T: Transport, S>(
 ) -> Action {
     let now = env.turn.now;
     let others_come_first =
-        env.turn.is_crowded && !env.turn.draining && now >= since + SUSPENDED_LOOK;
+        env.turn.is_crowded && !env.turn.draining && now >= since + SUSPENDED_CHECK_INTERVAL;
     if others_come_first && env.transport.peer_has_finished() {
         return Action::Reset(Reason::ClientLeft);
     }
-    env.turn.deadline = Some(until.min(now + SUSPENDED_LOOK));
+    env.turn.deadline = Some(until.min(now + SUSPENDED_CHECK_INTERVAL));
     Action::Suspend
 }
 

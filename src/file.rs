@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use rustix::io::ReadWriteFlags;
 
-use crate::limits::{COLD_BLOCK_BYTES, FETCHED_BYTES_MAX};
+use crate::limits::{COLD_BLOCK_BYTES, TASK_RESULT_BYTES_MAX};
 
 pub use budget::{Budget, Lease};
 pub use fs_class::{FsClasses, Place};
@@ -198,9 +198,10 @@ impl DiskFile {
         };
         let (range, keep) = match (self.kind, usage) {
             (FsClass::ReadOnce, _) => (first(), false),
-            (FsClass::Remote, _) | (_, ReadMode::Copy) => {
-                (start..end.min(start + most.min(FETCHED_BYTES_MAX)), true)
-            }
+            (FsClass::Remote, _) | (_, ReadMode::Copy) => (
+                start..end.min(start + most.min(TASK_RESULT_BYTES_MAX)),
+                true,
+            ),
             (_, ReadMode::Sendfile) => (start..end.min(start + most), false),
         };
         Read {
@@ -325,20 +326,20 @@ mod tests {
 
     #[test]
     fn a_foreign_file_is_fetched_in_portions_with_its_state() {
-        let length = FETCHED_BYTES_MAX + 5;
+        let length = TASK_RESULT_BYTES_MAX + 5;
         let (named, file) = file(FsClass::Remote, length);
         assert!(matches!(file.read(&mut [0], 0), Err(ReadError::Cold)));
         for usage in [ReadMode::Copy, ReadMode::Sendfile] {
-            let portion = run(file.errand(3, length, FETCHED_BYTES_MAX, usage)).unwrap();
-            assert_eq!(portion.range, 3..FETCHED_BYTES_MAX + 3);
+            let portion = run(file.errand(3, length, TASK_RESULT_BYTES_MAX, usage)).unwrap();
+            assert_eq!(portion.range, 3..TASK_RESULT_BYTES_MAX + 3);
             let (bytes, stat) = portion.kept.unwrap();
-            assert_eq!(bytes.len() as u64, FETCHED_BYTES_MAX);
+            assert_eq!(bytes.len() as u64, TASK_RESULT_BYTES_MAX);
             assert_eq!((bytes[0], stat.st_size as u64), (3, length));
         }
         // What is missing is beyond the end.
         named.as_file().set_len(10).unwrap();
-        let portion = run(file.errand(3, length, FETCHED_BYTES_MAX, ReadMode::Copy)).unwrap();
-        assert_eq!(portion.range, 3..FETCHED_BYTES_MAX + 3);
+        let portion = run(file.errand(3, length, TASK_RESULT_BYTES_MAX, ReadMode::Copy)).unwrap();
+        assert_eq!(portion.range, 3..TASK_RESULT_BYTES_MAX + 3);
         assert_eq!(portion.kept.unwrap().0.len(), 7);
     }
 

@@ -12,7 +12,7 @@ pub const TEXT_BYTES_MAX: usize = 64 * 1024;
 
 /// How often one connection may ask whether the bytes in hand already name a file. A client that
 /// sends one byte a segment must not buy a thousand `open` calls.
-pub const GUESSES_MAX: u8 = 16;
+pub const SPECULATIVE_LOOKUPS_MAX: u8 = 16;
 
 /// The loop's one scratch buffer, in bytes: what one read takes at most, and what a copied body
 /// is sent through. 64 KiB is the largest segment that loopback carries.
@@ -25,17 +25,17 @@ pub const REQUEST_READ_BYTES_MAX: usize = 4 * 1024;
 
 /// A connection's share of the memory for requests that have come in part, in bytes: longer than
 /// most heads. All connections together hold no more than one share for each that there may be.
-pub const PENDING_SHARE_BYTES: usize = 2 * 1024;
+pub const REQUEST_MEMORY_SHARE_BYTES: usize = 2 * 1024;
 
 /// What all of them may hold however few connections there may be, in bytes: some longest heads.
-pub const PENDING_BYTES_MIN: usize = 1024 * 1024;
+pub const REQUEST_MEMORY_BYTES_MIN: usize = 1024 * 1024;
 
 /// What is kept of a request on the heap, in bytes. More takes pages of its own: a heap gives nothing
 /// back while anything lives above it.
-pub const KEPT_ON_HEAP_BYTES_MAX: usize = 512;
+pub const INPUT_ON_HEAP_BYTES_MAX: usize = 512;
 
 /// These pages come by so many bytes at once.
-pub const KEPT_PAGE_BYTES: usize = 4096;
+pub const INPUT_PAGE_BYTES: usize = 4096;
 
 /// Memory that must be free when more is kept of what a peer sends, in bytes: allocations of other kinds
 /// are small, and can't be refused. Less than what the allocator asks the kernel for by itself (128 KiB).
@@ -47,7 +47,7 @@ pub const COPIED_BODY_BYTES_MAX: u64 = 32 * 1024;
 
 /// The most that sendfile moves without looking for a signal, in bytes: the 16 pages of the pipe
 /// inside it. A process killed between two of them has sent a part.
-pub const SENDFILE_PIECE_BYTES: u64 = 64 * 1024;
+pub const SENDFILE_CHUNK_BYTES: u64 = 64 * 1024;
 
 /// The part of the largest send buffer that a body takes at most that is sent without a guard: one in so
 /// many. The kernel counts what it adds to the bytes, and begins with a smaller buffer.
@@ -62,12 +62,12 @@ pub const SENDFILE_SEGMENT_BYTES: usize = 60 * 1024;
 /// What one connection may send or discard in one turn, in bytes, before the others have theirs. With
 /// a quarter of it a MiB costs a tenth more CPU (64 clients), and no percentile of a small client
 /// beside bulk readers gets better: what all together move in a turn decides that.
-pub const TURN_BYTES_MAX: u64 = 1024 * 1024;
+pub const CONN_TURN_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What all connections together may move in one turn, in bytes, before the poll is asked who else
 /// wants something: some 100 us of work over loopback. Who wants little waits about as long for those
 /// who want a lot.
-pub const LOOP_BYTES_MAX: u64 = 1024 * 1024;
+pub const LOOP_TURN_BYTES_MAX: u64 = 1024 * 1024;
 
 /// From so many bytes in one step on a connection wants a lot: more than an answer that is sent at
 /// once.
@@ -88,7 +88,7 @@ pub const WARNING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the first of those who wait for a descriptor waits before it tries again, unless a
 /// connection ends first.
-pub const PARKED_RETRY: Duration = Duration::from_millis(500);
+pub const FD_WAIT_RETRY: Duration = Duration::from_millis(500);
 
 /// How long the listeners stay open after the first signal, for clients whose handshake is under
 /// way: the last ACK may still be in flight. 200 ms is TCP's shortest retransmission time on Linux.
@@ -106,7 +106,7 @@ pub const LINGER_BYTES_MAX: u64 = 1024 * 1024;
 pub const REPLIES_PER_STEP_MAX: u32 = 16;
 
 /// The part of the room for connections that is kept free by keeping nobody alive: one in so many.
-pub const ROOM_KEPT_FREE_SHARE: usize = 10;
+pub const CONNECTIONS_KEPT_FREE_SHARE: usize = 10;
 
 /// Connections that are asked to make room for one newcomer in one turn. One is enough, unless a
 /// request has just come on it.
@@ -114,7 +114,7 @@ pub const RECLAIMS_PER_CLIENT_MAX: usize = 16;
 
 /// The size up to which what grows with the number of connections is left as it is, in
 /// connections: a slab of 40 KiB.
-pub const PLACES_KEPT: usize = 1024;
+pub const SLAB_SLOTS_KEPT: usize = 1024;
 
 /// How long after most connections have left their memory is given back. Those who come back at
 /// once find it.
@@ -138,7 +138,7 @@ pub const CACHE_FRESH: Duration = Duration::from_secs(1);
 
 /// What is asked for again within this is worth keeping. Where it can't be asked whether a read would
 /// wait, pages that were read so long ago are taken for still in memory.
-pub const CACHE_AGAIN: Duration = Duration::from_secs(10);
+pub const CACHE_REUSE_WINDOW: Duration = Duration::from_secs(10);
 
 /// How long nobody asks for anything before the cache closes what it keeps open.
 pub const CACHE_IDLE: Duration = Duration::from_secs(5);
@@ -168,7 +168,7 @@ pub const CACHE_IDLE_DIRECTORIES_MAX: usize = 256;
 /// Names that are forgotten one by one when something has changed, a few microseconds each: those of a
 /// file with many hard links, or those beneath a directory. If there are more everything is forgotten,
 /// which takes less.
-pub const CACHE_FORGOTTEN_MAX: usize = 512;
+pub const CACHE_INVALIDATIONS_MAX: usize = 512;
 
 /// Events that one look-up takes in, some 0.3 ms of work. If there are more the cache is cleared,
 /// and begins again when CACHE_FRESH has passed.
@@ -195,11 +195,11 @@ pub const INOTIFY_BUFFER_BYTES: usize = 4096;
 
 /// Threads of one loop that wait for disks, and that wait for one mount that may be further away.
 /// They sleep nearly all of the time; a disk gains little by more than a few requests at once.
-pub const HELPERS_MAX: usize = 4;
+pub const POOL_THREADS_MAX: usize = 4;
 
 /// Threads of one loop that wait for what may be further away: eight mounts that don't answer keep
 /// everybody from the ninth. One that waits for ever costs some 20 KiB.
-pub const REMOTE_HELPERS_MAX: usize = 8 * HELPERS_MAX;
+pub const REMOTE_POOL_THREADS_MAX: usize = 8 * POOL_THREADS_MAX;
 
 /// Links that are followed to find out which mount a path leads to. The kernel itself follows as many
 /// (path_resolution(7)).
@@ -212,20 +212,20 @@ pub const COLD_BLOCK_BYTES: u64 = 64 * 1024;
 
 /// What a helper reads of a cold file at most before the sender goes on, in bytes, and tells the
 /// kernel to read after that, while the sender sends: a disk's seek takes as long as reading about so
-/// much. A multiple of [`COLD_BLOCK_BYTES`] and of [`TURN_BYTES_MAX`].
+/// much. A multiple of [`COLD_BLOCK_BYTES`] and of [`CONN_TURN_BYTES_MAX`].
 pub const COLD_READ_BYTES: u64 = 1024 * 1024;
 
 /// What a helper hands over to a connection at one time, in bytes: what each of those who ask for
 /// foreign files may hold.
-pub const FETCHED_BYTES_MAX: u64 = 256 * 1024;
+pub const TASK_RESULT_BYTES_MAX: u64 = 256 * 1024;
 
 /// What helpers have handed over to the connections of one loop, and those don't have sent yet, in
 /// bytes. From half of it on a connection whose peer takes no more now keeps nothing, and has it read
 /// again; a helper waits for its part of the other half.
-pub const FETCHED_TOTAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub const TASK_RESULTS_TOTAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// What a helper reads through when the bytes shall be in memory and no more, in bytes.
-pub const HELPER_BUFFER_BYTES: usize = 128 * 1024;
+pub const READ_AHEAD_BUFFER_BYTES: usize = 128 * 1024;
 
 /// Dead entries that the table of open files keeps before it is swept for the first time.
 pub const OPEN_FILES_SWEEP_MIN: usize = 64;
@@ -260,11 +260,11 @@ pub const DISK_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often those who wait for a disk, or for a descriptor, are looked at while the room for
 /// connections runs out: whoever has shut its side gives its place to others. A disk that works has
 /// answered by then.
-pub const SUSPENDED_LOOK: Duration = Duration::from_secs(1);
+pub const SUSPENDED_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often a peer to which something is sent is looked at within the stall timeout. So late, at most, it
 /// is seen that it has stopped taking: a twentieth of the timeout.
-pub const STALL_LOOKS: u32 = 20;
+pub const STALL_CHECKS: u32 = 20;
 
 /// What a peer must take over the stall timeout, in bytes a second, or it loses its place: 3,840 bytes
 /// within the default of 60 s, three segments. A modem of 1,200 baud takes twice as much.
@@ -470,26 +470,26 @@ pub const SLOPE_EFFECTIVE_POINTS_MIN: f64 = 5.0;
 pub const REPORT_SAMPLES: usize = 2000;
 
 /// How often the server is looked at, at least, while a run waits for it to come to rest.
-pub const SETTLE_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+pub const SETTLE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Entries of a folder that a helper reads, or renders, before it looks whether somebody still waits for
 /// the list, and whether there is memory for it: some 100 us of work.
 pub const LISTING_SLICE_ENTRIES: usize = 64;
 
 /// Entries that a list shows at most: those that come first in its order. It says so, and how many
-/// there are. With the longest names that is a page of 200 MB, which [`LISTS_BYTES_MAX`] has room for.
+/// there are. With the longest names that is a page of 200 MB, which [`LISTINGS_BYTES_MAX`] has room for.
 pub const LISTING_ENTRIES_MAX: usize = 100_000;
 
 /// What all lists of a loop may take in memory, in bytes, finished or under way. Whoever asks for one
 /// when it is used up is told to try again.
-pub const LISTS_BYTES_MAX: usize = 256 * 1024 * 1024;
+pub const LISTINGS_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// A list of so many bytes is freed by a helper: it is some 50 us of work.
-pub const LIST_FREED_BYTES_MIN: usize = 1024 * 1024;
+pub const LISTING_FREED_BYTES_MIN: usize = 1024 * 1024;
 
 /// When who found no memory for a list is told to try again, in seconds. A large one takes that long to
 /// be sent.
-pub const LIST_RETRY_SECONDS: u64 = 5;
+pub const LISTING_RETRY_SECONDS: u64 = 5;
 
 /// The bounds of the histograms of times, each a share of the loop's or of a client's patience:
 /// below 100 microseconds a turn is idle, above 50 ms clients feel it.

@@ -28,7 +28,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Waker};
 
 use crate::limits::{
-    ACCEPT_RETRY, ACCEPTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX, LOOP_BYTES_MAX, SCRATCH_BYTES,
+    ACCEPT_RETRY, ACCEPTS_PER_TURN_MAX, EVENTS_PER_TURN_MAX, LOOP_TURN_BYTES_MAX, SCRATCH_BYTES,
 };
 use crate::reactor::event::{Action, Event, Readiness};
 use crate::reactor::timer_wheel::{Deadline, Timers};
@@ -364,7 +364,7 @@ impl<C> Reactor<C> {
             self.listeners[index].state = Accepting::Ready;
         }
         for _ in 0..ACCEPTS_PER_TURN_MAX {
-            if self.moved >= LOOP_BYTES_MAX {
+            if self.moved >= LOOP_TURN_BYTES_MAX {
                 break;
             }
             let is_accepting = self.is_accepting(&self.listeners[index]);
@@ -484,7 +484,7 @@ impl<C> Reactor<C> {
         for (token, edge) in ready.drain(..) {
             match self.run_of(token) {
                 Some(Schedule::Waiting | Schedule::WaitingForMore)
-                    if self.moved >= LOOP_BYTES_MAX =>
+                    if self.moved >= LOOP_TURN_BYTES_MAX =>
                 {
                     self.set_run(token, Schedule::Again);
                     self.run_queue.push_back(token);
@@ -504,7 +504,7 @@ impl<C> Reactor<C> {
         let mut has_stepped = false;
         for _ in 0..stood {
             // One at least: however much the others move in each turn, the queue must go on.
-            if has_stepped && self.moved >= LOOP_BYTES_MAX {
+            if has_stepped && self.moved >= LOOP_TURN_BYTES_MAX {
                 break;
             }
             if let Some(token) = self.run_queue.pop_front()

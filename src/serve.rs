@@ -32,7 +32,7 @@ use crate::escape::Escaped;
 use crate::failure::{Exit, Failure};
 use crate::file::version::TagKey;
 use crate::http::mime::ContentTypes;
-use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, PARKED_RETRY, STALL_TIMEOUT};
+use crate::limits::{DISK_TIMEOUT, FD_WAIT_RETRY, KEEP_ALIVE, MIN_RATE_BYTES, STALL_TIMEOUT};
 use crate::protocol::Protocol;
 use crate::protocol::bare::Bare;
 use crate::protocol::http::Http;
@@ -554,7 +554,7 @@ impl<S: Protocol> Serving<S> {
         self.line_up(client, next == Action::Suspend && stands, token, cx.control);
         if self.parked.front() == Some(&token) {
             // Who is first looks again now and then: other processes free descriptors, too.
-            let again = cx.turn.now + PARKED_RETRY;
+            let again = cx.turn.now + FD_WAIT_RETRY;
             cx.turn.deadline = cx.turn.deadline.map(|deadline| deadline.min(again));
         }
         if self.once && client.conn.delivery().is_some() {

@@ -15,9 +15,9 @@ use carafe::file::version::TagKey;
 use carafe::file::{Budget, Chunk, DiskTask, Fetched, FsClass, ListError, Reach};
 use carafe::http::mime::ContentTypes;
 use carafe::limits::{
-    COLD_BLOCK_BYTES, COLD_READ_BYTES, COPIED_BODY_BYTES_MAX, DISK_TIMEOUT, FETCHED_BYTES_MAX,
-    KEEP_ALIVE, NAME_GAP, REQUEST_TIMEOUT, STALL_LOOKS, STALL_TIMEOUT, SUSPENDED_LOOK,
-    TURN_BYTES_MAX,
+    COLD_BLOCK_BYTES, COLD_READ_BYTES, CONN_TURN_BYTES_MAX, COPIED_BODY_BYTES_MAX, DISK_TIMEOUT,
+    KEEP_ALIVE, NAME_GAP, REQUEST_TIMEOUT, STALL_CHECKS, STALL_TIMEOUT, SUSPENDED_CHECK_INTERVAL,
+    TASK_RESULT_BYTES_MAX,
 };
 use carafe::protocol::bare::Bare;
 use carafe::protocol::http::Http;
@@ -31,7 +31,7 @@ use tempfile::TempDir;
 
 const SMALL: &[u8] = b"twelve bytes";
 const BIG_BYTES: usize = COPIED_BODY_BYTES_MAX as usize + 1000;
-const BULK_BYTES: usize = 2 * TURN_BYTES_MAX as usize + 5;
+const BULK_BYTES: usize = 2 * CONN_TURN_BYTES_MAX as usize + 5;
 const ALL: Write = Write::Take(usize::MAX);
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -85,7 +85,11 @@ fn then<S>(bench: &mut Bench<Scripted, S>, reads: &[Read], writes: &[Write]) {
 fn assert_parked<S: Protocol>(next: Action, bench: &Bench<Scripted, S>) {
     assert_eq!(next, Action::Suspend);
     assert!(bench.errand.is_some() && bench.conn.awaits_errand());
-    assert_eq!(bench.patience(), Some(SUSPENDED_LOOK), "not the client's");
+    assert_eq!(
+        bench.patience(),
+        Some(SUSPENDED_CHECK_INTERVAL),
+        "not the client's"
+    );
     bench.transport.assert_done();
 }
 
@@ -231,7 +235,7 @@ fn a_helper_without_a_descriptor_makes_the_connection_stand_in_line() {
         Action::Suspend
     );
     assert!(!bench.conn.awaits_errand() && bench.errand.is_none());
-    assert_eq!(bench.patience(), Some(SUSPENDED_LOOK));
+    assert_eq!(bench.patience(), Some(SUSPENDED_CHECK_INTERVAL));
     // It is looked for anew, and what is waited for then isn't a descriptor.
     bench.now += STALL_TIMEOUT / 2;
     let next = bench.step(Event::Woken);
@@ -241,9 +245,9 @@ fn a_helper_without_a_descriptor_makes_the_connection_stand_in_line() {
         look_up_fails(&mut bench, LookupError::NoDescriptor),
         Action::Suspend
     );
-    bench.now += STALL_TIMEOUT / 2 - SUSPENDED_LOOK / 2;
+    bench.now += STALL_TIMEOUT / 2 - SUSPENDED_CHECK_INTERVAL / 2;
     assert_eq!(bench.step(Event::Evict), Action::Suspend);
-    assert_eq!(bench.patience(), Some(SUSPENDED_LOOK / 2));
+    assert_eq!(bench.patience(), Some(SUSPENDED_CHECK_INTERVAL / 2));
     assert_eq!(bench.expire(), Action::Suspend, "the last look");
     let next = look_up_fails(&mut bench, LookupError::NoDescriptor);
     assert_eq!(next, Action::Reset(Reason::NoDescriptor));
@@ -283,7 +287,7 @@ fn a_file_may_be_cold_in_the_middle() {
     assert_parked(next, &bench);
     then(&mut bench, &[], &[Write::Take(5), Write::Block]);
     assert_eq!(bench.fetch(), Action::Wait);
-    assert_eq!(bench.patience(), Some(STALL_TIMEOUT / STALL_LOOKS));
+    assert_eq!(bench.patience(), Some(STALL_TIMEOUT / STALL_CHECKS));
     // What was in memory may have left it.
     bench.transport.colds = 1;
     let next = bench.step(carafe::testing::WRITABLE);
@@ -399,7 +403,7 @@ fn what_helpers_bring_of_a_foreign_file_is_bounded() {
                     let Chunk { range, kept, .. } = &portion;
                     let (bytes, _) = kept.as_ref().unwrap();
                     assert_eq!(bytes.len() as u64, range.end - range.start);
-                    assert!(bytes.len() as u64 <= FETCHED_BYTES_MAX);
+                    assert!(bytes.len() as u64 <= TASK_RESULT_BYTES_MAX);
                     brought.push(bytes.len());
                     let writes = bytes.len().div_ceil(carafe::limits::SCRATCH_BYTES);
                     bench.transport.writes.extend(vec![ALL; writes]);
@@ -439,12 +443,12 @@ fn where_all_keep_too_much_nobody_keeps_what_its_client_does_not_take() {
     while taken < BIG_BYTES {
         assert_parked(next, &bench);
         reads += 1;
-        let budget = Budget::new(FETCHED_BYTES_MAX);
+        let budget = Budget::new(TASK_RESULT_BYTES_MAX);
         let Fetched::Read(Ok(mut portion)) = bench.errand.take().unwrap().run(Reach::Anywhere)
         else {
             panic!("it is a read");
         };
-        portion.lease = budget.lease(FETCHED_BYTES_MAX);
+        portion.lease = budget.lease(TASK_RESULT_BYTES_MAX);
         then(&mut bench, &[], &[Write::Take(10_000), Write::Block]);
         taken += 10_000;
         if taken >= BIG_BYTES {
@@ -455,7 +459,7 @@ fn where_all_keep_too_much_nobody_keeps_what_its_client_does_not_take() {
         if taken < BIG_BYTES {
             assert_eq!(next, Action::Wait);
             assert!(
-                budget.lease(FETCHED_BYTES_MAX).is_some(),
+                budget.lease(TASK_RESULT_BYTES_MAX).is_some(),
                 "it was given back"
             );
             next = bench.step(carafe::testing::WRITABLE);

@@ -178,7 +178,7 @@ fn a_file_system_that_does_not_answer_keeps_nobody_from_this_machines_disk() {
     let carafe = Carafe::serve(root.path(), &[]);
     gated.gates.shut(Asked::Open);
     // More than there are helpers.
-    let slow: Vec<_> = (0..3 * carafe::limits::HELPERS_MAX)
+    let slow: Vec<_> = (0..3 * carafe::limits::POOL_THREADS_MAX)
         .map(|_| ask(&carafe, &format!("slow/{NAME}")))
         .collect();
     gated.gates.wait_for(Asked::Open);
@@ -594,7 +594,7 @@ fn those_who_leave_take_their_errands_along() {
     };
     let carafe = Carafe::serve(root.path(), &[]);
     gated.gates.shut(Asked::Lookup);
-    let stuck: Vec<_> = (0..carafe::limits::HELPERS_MAX)
+    let stuck: Vec<_> = (0..carafe::limits::POOL_THREADS_MAX)
         .map(|_| ask(&carafe, &format!("slow/{NAME}")))
         .collect();
     gated.gates.wait_for(Asked::Lookup);
@@ -631,7 +631,7 @@ fn a_folder_on_this_machines_disk_is_listed_whoever_waits_for_ever() {
     };
     let carafe = Carafe::serve(&root, &["--listing"]);
     gated.gates.shut(Asked::Open);
-    let slow: Vec<_> = (0..carafe::limits::HELPERS_MAX)
+    let slow: Vec<_> = (0..carafe::limits::POOL_THREADS_MAX)
         .map(|_| ask(&carafe, &format!("slow/{NAME}")))
         .collect();
     gated.gates.wait_for(Asked::Open);

@@ -12,9 +12,9 @@ use std::io::ErrorKind::{BrokenPipe, ConnectionReset, OutOfMemory};
 use std::time::Duration;
 
 use carafe::limits::{
-    COPIED_BODY_BYTES_MAX, LINGER_BYTES_MAX, LINGER_IDLE, LINGER_TOTAL, MIN_RATE_BYTES, NAME_GAP,
-    REQUEST_TIMEOUT, SCRATCH_BYTES, SENDFILE_SEGMENT_BYTES, STALL_LOOKS, STALL_TIMEOUT,
-    SUSPENDED_LOOK, TURN_BYTES_MAX,
+    CONN_TURN_BYTES_MAX, COPIED_BODY_BYTES_MAX, LINGER_BYTES_MAX, LINGER_IDLE, LINGER_TOTAL,
+    MIN_RATE_BYTES, NAME_GAP, REQUEST_TIMEOUT, SCRATCH_BYTES, SENDFILE_SEGMENT_BYTES, STALL_CHECKS,
+    STALL_TIMEOUT, SUSPENDED_CHECK_INTERVAL,
 };
 use carafe::protocol::bare::Bare;
 use carafe::protocol::{Decision, Protocol, Request};
@@ -37,7 +37,7 @@ fn root() -> TempDir {
     fs::write(root.path().join("big"), vec![7; BIG_LEN]).unwrap();
     fs::write(
         root.path().join("bulk"),
-        vec![7; 2 * TURN_BYTES_MAX as usize + 5],
+        vec![7; 2 * CONN_TURN_BYTES_MAX as usize + 5],
     )
     .unwrap();
     fs::write(root.path().join("empty"), b"").unwrap();
@@ -273,7 +273,7 @@ fn parked(root: &TempDir, name: &[u8], times: u32) -> Bench<Scripted, NoDescript
     let service = NoDescriptor { times, then };
     let mut bench = Bench::new(Scripted::new([bytes(name)], []), service);
     assert_eq!(bench.step(Event::Start), Action::Suspend);
-    assert_eq!(bench.patience(), Some(SUSPENDED_LOOK));
+    assert_eq!(bench.patience(), Some(SUSPENDED_CHECK_INTERVAL));
     bench
 }
 
@@ -323,7 +323,7 @@ fn a_parked_connection_whose_client_said_its_last_gives_its_place_to_others() {
     let root = root();
     let mut bench = parked(&root, b"small\n", 1);
     bench.transport.peer_has_finished = true;
-    bench.now += SUSPENDED_LOOK;
+    bench.now += SUSPENDED_CHECK_INTERVAL;
     assert_eq!(
         bench.step(Event::Evict),
         Action::Suspend,
@@ -346,10 +346,10 @@ fn a_parked_connection_whose_client_may_say_more_keeps_its_place() {
     let mut bench = parked(&root, b"small\n", 1);
     bench.is_crowded = true;
     let start = bench.now;
-    while bench.now + SUSPENDED_LOOK < start + STALL_TIMEOUT {
-        bench.now += SUSPENDED_LOOK;
+    while bench.now + SUSPENDED_CHECK_INTERVAL < start + STALL_TIMEOUT {
+        bench.now += SUSPENDED_CHECK_INTERVAL;
         assert_eq!(bench.step(Event::Evict), Action::Suspend);
-        assert_eq!(bench.patience(), Some(SUSPENDED_LOOK));
+        assert_eq!(bench.patience(), Some(SUSPENDED_CHECK_INTERVAL));
     }
     bench.now = start + STALL_TIMEOUT;
     then(&mut bench, &[Read::Block], &[ALL]);
@@ -395,7 +395,7 @@ fn a_failure_of_ours_is_a_reset_and_never_no_such_file() {
 fn sending(root: &TempDir, name: &[u8], taken: usize) -> Bench<Scripted, Bare> {
     let mut bench = bench(root, [bytes(name)], [Write::Take(taken), Write::Block]);
     assert_eq!(bench.step(Event::Start), Action::Wait);
-    assert_eq!(bench.patience(), Some(STALL_TIMEOUT / STALL_LOOKS));
+    assert_eq!(bench.patience(), Some(STALL_TIMEOUT / STALL_CHECKS));
     assert!(
         bench.transport.resets_on_close,
         "a sudden death must not look like a good end"
@@ -438,7 +438,7 @@ fn input_is_left_alone_while_sending() {
 fn keeps_its_place(acked: impl Fn(Duration) -> u64) -> Duration {
     const HOUR: Duration = Duration::from_secs(3600);
     let root = root();
-    let mut bench = sending(&root, b"bulk\n", TURN_BYTES_MAX as usize - 1);
+    let mut bench = sending(&root, b"bulk\n", CONN_TURN_BYTES_MAX as usize - 1);
     let began = bench.now;
     while bench.now - began < HOUR {
         let at = bench.deadline.unwrap() - began;
@@ -458,7 +458,7 @@ fn keeps_its_place(acked: impl Fn(Duration) -> u64) -> Duration {
 fn a_peer_that_takes_nothing_or_too_little_is_reset_after_the_stall_timeout() {
     const ENOUGH: u64 = MIN_RATE_BYTES * STALL_TIMEOUT.as_secs();
     let seconds = Duration::from_secs;
-    let latest = STALL_TIMEOUT + STALL_TIMEOUT / STALL_LOOKS;
+    let latest = STALL_TIMEOUT + STALL_TIMEOUT / STALL_CHECKS;
     type Acked = fn(Duration) -> u64;
     let gone: [(&str, Acked); 5] = [
         ("nothing", |_| 0),
@@ -485,7 +485,7 @@ fn a_peer_that_takes_nothing_or_too_little_is_reset_after_the_stall_timeout() {
             at.as_secs().div_ceil(57) * ENOUGH
         }),
         ("a segment now and then", |at| at.as_secs() / 15 * 1448),
-        ("all that was sent", |_| TURN_BYTES_MAX - 1),
+        ("all that was sent", |_| CONN_TURN_BYTES_MAX - 1),
     ];
     for (what, acked) in stay {
         assert_eq!(keeps_its_place(acked), hour, "{what}");
@@ -536,13 +536,16 @@ fn a_turn_has_a_budget() {
     let root = root();
     let mut bench = bench(&root, [bytes(b"bulk\n")], [ALL]);
     assert_eq!(bench.step(Event::Start), Action::Yield);
-    assert_eq!(bench.transport.sent.len() as u64, TURN_BYTES_MAX);
-    let calls = TURN_BYTES_MAX.div_ceil(SENDFILE_SEGMENT_BYTES as u64);
+    assert_eq!(bench.transport.sent.len() as u64, CONN_TURN_BYTES_MAX);
+    let calls = CONN_TURN_BYTES_MAX.div_ceil(SENDFILE_SEGMENT_BYTES as u64);
     then(&mut bench, &[], &vec![ALL; calls as usize]);
     assert_eq!(bench.step(Event::Resume), Action::Yield);
     then(&mut bench, &[Read::Block], &[ALL]);
     assert_eq!(bench.step(Event::Resume), Action::Close(Reason::Complete));
-    assert_eq!(bench.transport.sent.len() as u64, 2 * TURN_BYTES_MAX + 5);
+    assert_eq!(
+        bench.transport.sent.len() as u64,
+        2 * CONN_TURN_BYTES_MAX + 5
+    );
     bench.transport.assert_done();
 }
 
@@ -555,7 +558,7 @@ fn only_who_keeps_up_is_sent_single_segments() {
     assert_eq!(bench.step(WRITABLE), Action::Yield);
     then(&mut bench, &[], &[ALL, Write::Block]);
     assert_eq!(bench.step(Event::Resume), Action::Wait);
-    let sent = 5 + TURN_BYTES_MAX + SENDFILE_SEGMENT_BYTES as u64;
+    let sent = 5 + CONN_TURN_BYTES_MAX + SENDFILE_SEGMENT_BYTES as u64;
     assert_eq!(bench.transport.sent.len() as u64, sent);
     then(&mut bench, &[Read::Block], &[ALL]);
     assert_eq!(bench.step(WRITABLE), Action::Close(Reason::Complete));
@@ -726,7 +729,7 @@ fn lingering_discards_so_much_and_no_more() {
     assert_eq!(next, Action::Close(Reason::Complete));
     assert_eq!(
         turns,
-        LINGER_BYTES_MAX / TURN_BYTES_MAX + 1,
+        LINGER_BYTES_MAX / CONN_TURN_BYTES_MAX + 1,
         "a turn's budget holds here too"
     );
     bench.transport.assert_done();

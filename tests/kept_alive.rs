@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use carafe::file::FsClass;
 use carafe::limits::{
-    KEEP_ALIVE, KEPT_ON_HEAP_BYTES_MAX, PENDING_SHARE_BYTES, REPLIES_PER_STEP_MAX,
-    REQUEST_READ_BYTES_MAX, REQUEST_TIMEOUT, STALL_TIMEOUT, TURN_BYTES_MAX,
+    CONN_TURN_BYTES_MAX, INPUT_ON_HEAP_BYTES_MAX, KEEP_ALIVE, REPLIES_PER_STEP_MAX,
+    REQUEST_MEMORY_SHARE_BYTES, REQUEST_READ_BYTES_MAX, REQUEST_TIMEOUT, STALL_TIMEOUT,
 };
 use carafe::protocol::{
     Body, Decision, InputState, Outcome, Protocol, Reply, Request, RequestEnd, Then,
@@ -24,7 +24,7 @@ use carafe::telemetry::Reason;
 use carafe::testing::{Bench, READABLE, Read, Scripted, WRITABLE, Write};
 
 const ALL: Write = Write::Take(usize::MAX);
-const LONG: usize = 3 * TURN_BYTES_MAX as usize;
+const LONG: usize = 3 * CONN_TURN_BYTES_MAX as usize;
 
 /// Answers a line `NAME` with `(NAME)`, as a head and a body, and reads on; `close` is the last
 /// one, `long` has a long body.
@@ -359,15 +359,15 @@ fn while_a_reply_waits_little_is_kept_of_what_follows() {
 
 #[test]
 fn a_part_of_a_request_beyond_its_share_of_memory_goes_first() {
-    let part = "x".repeat(KEPT_ON_HEAP_BYTES_MAX);
+    let part = "x".repeat(INPUT_ON_HEAP_BYTES_MAX);
     let mut bench = bench([bytes(&part)], []);
     assert_eq!(bench.step(Event::Start), Action::Wait);
     assert_eq!(bench.conn.reclaimable(), Some(Reclaimable::Partial));
-    assert_eq!(bench.conn.held_bytes(), KEPT_ON_HEAP_BYTES_MAX);
+    assert_eq!(bench.conn.held_bytes(), INPUT_ON_HEAP_BYTES_MAX);
     then(&mut bench, &[bytes("x")], &[]);
     assert_eq!(bench.step(READABLE), Action::Wait);
     assert_eq!(bench.conn.reclaimable(), Some(Reclaimable::Large));
-    assert!(bench.conn.held_bytes() > PENDING_SHARE_BYTES);
+    assert!(bench.conn.held_bytes() > REQUEST_MEMORY_SHARE_BYTES);
     then(&mut bench, &[bytes("\n")], &[ALL]);
     assert_eq!(bench.step(READABLE), Action::Wait);
     assert_eq!(bench.conn.reclaimable(), Some(Reclaimable::Idle));

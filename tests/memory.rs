@@ -15,7 +15,7 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::process::Command;
 
-use carafe::limits::{PENDING_SHARE_BYTES, REQUEST_READ_BYTES_MAX};
+use carafe::limits::{REQUEST_MEMORY_SHARE_BYTES, REQUEST_READ_BYTES_MAX};
 use common::{
     Carafe, LARGE_BYTES, connect, connect_narrow, raise_own_limit, reason_count, resident_bytes,
     root_with, sparse_file, until,
@@ -83,7 +83,7 @@ fn parts_of_requests_hold_no_more_than_their_share_all_together() {
     let long = format!("X: {}\r\n", "x".repeat(10_000));
     assert_eq!(newcomer.ask(&get("/small", &long)).status, 200);
     let taken = resident_bytes(&carafe).saturating_sub(before);
-    let most = count * (PENDING_SHARE_BYTES as u64 + CONNECTION_BYTES) + REST_BYTES;
+    let most = count * (REQUEST_MEMORY_SHARE_BYTES as u64 + CONNECTION_BYTES) + REST_BYTES;
     assert!(taken <= most, "{taken} bytes for {count}");
     drop(flood);
     until("they are gone", || carafe.sockets() < idle + 10);

@@ -16,7 +16,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use carafe::limits::{LARGE_STEP_BYTES, LOOP_BYTES_MAX, PLACES_KEPT, SHRINK_DELAY};
+use carafe::limits::{LARGE_STEP_BYTES, LOOP_TURN_BYTES_MAX, SHRINK_DELAY, SLAB_SLOTS_KEPT};
 use carafe::reactor::event::{Action, Event, Reclaimable};
 use carafe::reactor::{
     Context, Ending, Handler, ListenerId, LoopHandle, Reactor, Remote, SourceId, Token,
@@ -218,7 +218,7 @@ fn a_turn_is_over_when_all_together_have_moved_its_bytes() {
         10,
         move |_, steps, _, cx| {
             started += usize::from(steps == 0);
-            cx.turn.moved = LOOP_BYTES_MAX / 2;
+            cx.turn.moved = LOOP_TURN_BYTES_MAX / 2;
             if started == CONNECTIONS {
                 turns.push(cx.turn.now);
             }
@@ -262,7 +262,7 @@ fn a_turn_is_over_for_those_with_news_too_and_none_of_it_is_lost() {
                     released.recv().unwrap();
                 }
                 name => {
-                    cx.turn.moved = LOOP_BYTES_MAX / 2;
+                    cx.turn.moved = LOOP_TURN_BYTES_MAX / 2;
                     orders.send((cx.turn.now, name, why)).unwrap();
                 }
             }
@@ -306,7 +306,7 @@ fn who_wants_a_lot_has_a_step_a_turn_however_much_newcomers_move() {
         NEWCOMERS + 1,
         2 * NEWCOMERS,
         move |_, steps, why, cx| {
-            cx.turn.moved = LOOP_BYTES_MAX;
+            cx.turn.moved = LOOP_TURN_BYTES_MAX;
             if *bulk.get_or_insert(cx.token()) != cx.token() {
                 assert_eq!(why, Event::Start);
                 waited += 1;
@@ -529,7 +529,7 @@ fn a_remote_reaches_the_loop_and_a_drain_resets_what_is_left() {
 
 #[test]
 fn the_slab_is_given_back_when_most_have_left() {
-    const MANY: usize = PLACES_KEPT + 100;
+    const MANY: usize = SLAB_SLOTS_KEPT + 100;
     common::raise_own_limit();
     let outcome = run(
         MANY + 1,
@@ -553,7 +553,11 @@ fn the_slab_is_given_back_when_most_have_left() {
         },
     );
     assert_eq!(outcome.stats.ended(Reason::ClientLeft), MANY as u64);
-    assert!(outcome.places < PLACES_KEPT, "{} places", outcome.places);
+    assert!(
+        outcome.places < SLAB_SLOTS_KEPT,
+        "{} places",
+        outcome.places
+    );
 }
 
 // ---- who makes room ----

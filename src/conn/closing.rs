@@ -8,8 +8,8 @@ use super::Step::{self, Stay};
 use super::{Response, StepIo, blame};
 use crate::conn::transport::Transport;
 use crate::limits::{
-    HTTP_BODY_LINGER_BYTES_MAX, HTTP_BODY_LINGER_TOTAL, LINGER_BYTES_MAX, LINGER_IDLE,
-    LINGER_TOTAL, TURN_BYTES_MAX,
+    CONN_TURN_BYTES_MAX, HTTP_BODY_LINGER_BYTES_MAX, HTTP_BODY_LINGER_TOTAL, LINGER_BYTES_MAX,
+    LINGER_IDLE, LINGER_TOTAL,
 };
 use crate::reactor::event::{Action, Event};
 
@@ -89,7 +89,7 @@ impl Closing {
             Event::Ready(edge) if !(edge.readable || edge.dead) => return Stay(Action::Wait),
             _ => {}
         }
-        let budget_ends = self.discarded + TURN_BYTES_MAX;
+        let budget_ends = self.discarded + CONN_TURN_BYTES_MAX;
         while self.discarded < budget_ends {
             match env.transport.read(env.turn.scratch) {
                 Ok(0) => return close,

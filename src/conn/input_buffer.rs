@@ -6,7 +6,7 @@ use std::io;
 
 use memmap2::MmapMut;
 
-use crate::limits::{KEPT_ON_HEAP_BYTES_MAX, KEPT_PAGE_BYTES, MEMORY_MARGIN_BYTES};
+use crate::limits::{INPUT_ON_HEAP_BYTES_MAX, INPUT_PAGE_BYTES, MEMORY_MARGIN_BYTES};
 
 #[derive(Debug)]
 pub(super) enum Kept {
@@ -55,14 +55,14 @@ impl Kept {
         drop(std::hint::black_box(margin));
         let end = self.as_slice().len() + more.len();
         match self {
-            Self::Few(bytes) if end <= KEPT_ON_HEAP_BYTES_MAX => {
+            Self::Few(bytes) if end <= INPUT_ON_HEAP_BYTES_MAX => {
                 bytes.try_reserve(more.len())?;
                 bytes.extend_from_slice(more);
                 return Ok(());
             }
             Self::Many { pages, .. } if end <= pages.len() => {}
             Self::Few(_) | Self::Many { .. } => {
-                let mut pages = MmapMut::map_anon(end.next_multiple_of(KEPT_PAGE_BYTES))?;
+                let mut pages = MmapMut::map_anon(end.next_multiple_of(INPUT_PAGE_BYTES))?;
                 let len = self.as_slice().len();
                 pages[..len].copy_from_slice(self.as_slice());
                 *self = Self::Many { pages, len };
@@ -87,9 +87,9 @@ mod tests {
             1,
             7,
             100,
-            KEPT_ON_HEAP_BYTES_MAX,
+            INPUT_ON_HEAP_BYTES_MAX,
             3000,
-            KEPT_PAGE_BYTES,
+            INPUT_PAGE_BYTES,
             20_000,
         ] {
             let mut kept = Kept::default();
@@ -99,7 +99,7 @@ mod tests {
             }
             assert_eq!(kept.as_slice(), all, "{step}");
             assert!(kept.held_bytes() >= all.len());
-            assert!(kept.held_bytes() < all.len() + KEPT_PAGE_BYTES);
+            assert!(kept.held_bytes() < all.len() + INPUT_PAGE_BYTES);
         }
     }
 
@@ -108,10 +108,10 @@ mod tests {
         let mut kept = Kept::default();
         kept.append(&[]).unwrap();
         assert!(kept.is_empty() && kept.held_bytes() == 0);
-        kept.append(&[b'x'; KEPT_ON_HEAP_BYTES_MAX]).unwrap();
-        assert_eq!(kept.held_bytes(), KEPT_ON_HEAP_BYTES_MAX);
+        kept.append(&[b'x'; INPUT_ON_HEAP_BYTES_MAX]).unwrap();
+        assert_eq!(kept.held_bytes(), INPUT_ON_HEAP_BYTES_MAX);
         kept.append(b"x").unwrap();
-        assert_eq!(kept.held_bytes(), KEPT_PAGE_BYTES);
-        assert_eq!(kept.as_slice(), [b'x'; KEPT_ON_HEAP_BYTES_MAX + 1]);
+        assert_eq!(kept.held_bytes(), INPUT_PAGE_BYTES);
+        assert_eq!(kept.as_slice(), [b'x'; INPUT_ON_HEAP_BYTES_MAX + 1]);
     }
 }

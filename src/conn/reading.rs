@@ -11,7 +11,7 @@ use super::{State, StepIo, await_disk, blame, go_on_waiting};
 use crate::conn::transport::Transport;
 use crate::escape::Excerpt;
 use crate::file::{Fetched, Opened};
-use crate::limits::{PENDING_SHARE_BYTES, REQUEST_READ_BYTES_MAX, SUSPENDED_LOOK};
+use crate::limits::{REQUEST_MEMORY_SHARE_BYTES, REQUEST_READ_BYTES_MAX, SUSPENDED_CHECK_INTERVAL};
 use crate::protocol::{Brought, Decision, Found, InputState, Protocol, Reached, Request, Then};
 use crate::reactor::event::{Action, Event, Reclaimable};
 use crate::telemetry::Reason;
@@ -198,7 +198,7 @@ impl Reading {
     }
 
     fn is_large(&self) -> bool {
-        self.held_bytes() > PENDING_SHARE_BYTES
+        self.held_bytes() > REQUEST_MEMORY_SHARE_BYTES
     }
 
     /// The memory that holds what has come, in bytes.
@@ -465,7 +465,7 @@ impl Reading {
             Decision::Suspend(errand) => {
                 self.wait = Wait::DiskTask(self.wait.take(moment, now), now);
                 *env.errand = Some(errand);
-                env.turn.deadline = Some(now + env.timeouts.disk.min(SUSPENDED_LOOK));
+                env.turn.deadline = Some(now + env.timeouts.disk.min(SUSPENDED_CHECK_INTERVAL));
                 Action::Suspend
             }
             Decision::Abort(reason) => Action::Reset(reason),
@@ -489,7 +489,7 @@ impl Reading {
             return Action::Reset(Reason::NoDescriptor);
         }
         self.wait = Wait::Descriptor(asked);
-        env.turn.deadline = Some(until.min(now + SUSPENDED_LOOK));
+        env.turn.deadline = Some(until.min(now + SUSPENDED_CHECK_INTERVAL));
         Action::Suspend
     }
 }

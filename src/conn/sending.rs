@@ -13,8 +13,8 @@ use crate::conn::transport::{SendFileError, Transport};
 use crate::escape::Excerpt;
 use crate::file::{Chunk, DiskFile, DiskTask, Fetched, FsClass, Probe, Read};
 use crate::limits::{
-    COLD_BLOCK_BYTES, COLD_READ_BYTES, COPIED_BODY_BYTES_MAX, HTTP_BODY_LINGER_BYTES_MAX,
-    SENDFILE_SEGMENT_BYTES, STALL_LOOKS, SUSPENDED_LOOK, TURN_BYTES_MAX,
+    COLD_BLOCK_BYTES, COLD_READ_BYTES, CONN_TURN_BYTES_MAX, COPIED_BODY_BYTES_MAX,
+    HTTP_BODY_LINGER_BYTES_MAX, SENDFILE_SEGMENT_BYTES, STALL_CHECKS, SUSPENDED_CHECK_INTERVAL,
 };
 use crate::protocol::{Body, Piece, Reply, RequestEnd, Then};
 use crate::reactor::event::{Action, Event, StepContext};
@@ -210,7 +210,7 @@ impl Sending {
 
     /// Sends until it has to wait, or its budget is used up, or all is sent.
     fn send<T: Transport, S>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step {
-        let budget_ends = self.delivery.offset + TURN_BYTES_MAX;
+        let budget_ends = self.delivery.offset + CONN_TURN_BYTES_MAX;
         while self.has_head_left() || self.delivery.offset < self.delivery.promised {
             if self.delivery.offset >= budget_ends {
                 self.pause(true, env);
@@ -251,7 +251,7 @@ impl Sending {
                 self.pause(false, env);
                 // The client's clock doesn't run while our disk is waited for; the disk's does.
                 let now = env.turn.now;
-                env.turn.deadline = Some(now + env.timeouts.disk.min(SUSPENDED_LOOK));
+                env.turn.deadline = Some(now + env.timeouts.disk.min(SUSPENDED_CHECK_INTERVAL));
                 self.supply = BodySource::Awaited(now);
                 // Its client takes what it is sent, so it will want more.
                 self.cold_bytes = COLD_READ_BYTES.min(2 * self.cold_bytes);
@@ -277,7 +277,7 @@ impl Sending {
         if self.ended_by != RequestEnd::Unread {
             return Action::Wait;
         }
-        let budget_ends = self.discarded + TURN_BYTES_MAX;
+        let budget_ends = self.discarded + CONN_TURN_BYTES_MAX;
         while self.discarded < HTTP_BODY_LINGER_BYTES_MAX {
             if self.discarded >= budget_ends {
                 return Action::Yield;
@@ -497,7 +497,7 @@ impl Sending {
                 at: now,
                 // The first look finds what it has acknowledged so far.
                 acked: 0,
-                next_look: now + stall / STALL_LOOKS,
+                next_look: now + stall / STALL_CHECKS,
             },
             Progress::Resumed { mark, .. } if keeps_up => Mark { at: now, ..mark },
             Progress::Resumed { mark, .. } => mark,
@@ -532,7 +532,7 @@ impl Sending {
             false if now >= mark.at + stall => return Stay(Action::Reset(Reason::Stalled)),
             false => mark,
         };
-        mark.next_look = (now + stall / STALL_LOOKS).min(mark.at + stall);
+        mark.next_look = (now + stall / STALL_CHECKS).min(mark.at + stall);
         self.pace = Progress::Resumed { mark, keeps_up };
         env.turn.deadline = Some(mark.next_look);
         match keeps_up {

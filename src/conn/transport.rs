@@ -13,7 +13,7 @@ use rustix::net::SendFlags;
 use socket2::SockRef;
 
 use crate::file::{DiskFile, Probe, ReadError};
-use crate::limits::{SEND_BUFFER_SHARE, SENDFILE_PIECE_BYTES};
+use crate::limits::{SEND_BUFFER_SHARE, SENDFILE_CHUNK_BYTES};
 use crate::sockopt;
 
 /// A non-blocking byte stream. Calls that would block fail with [`io::ErrorKind::WouldBlock`];
@@ -72,7 +72,7 @@ pub trait Transport {
     /// The longest body, in bytes, that one call takes whole or not at all, as long as the peer has
     /// taken what came before: only the end of the process between two calls can cut one.
     fn takes_at_once(&self) -> u64 {
-        SENDFILE_PIECE_BYTES
+        SENDFILE_CHUNK_BYTES
     }
 
     /// How many bytes the peer has acknowledged.
@@ -156,7 +156,7 @@ impl Transport for Socket<'_> {
     }
 
     fn takes_at_once(&self) -> u64 {
-        SENDFILE_PIECE_BYTES.min(sockopt::send_buffer_max() / SEND_BUFFER_SHARE)
+        SENDFILE_CHUNK_BYTES.min(sockopt::send_buffer_max() / SEND_BUFFER_SHARE)
     }
 
     fn acked_bytes(&mut self) -> u64 {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use super::Mount;
 use super::task::Reach;
 use super::thread_pool::ThreadPool;
-use crate::limits::LIST_FREED_BYTES_MIN;
+use crate::limits::LISTING_FREED_BYTES_MIN;
 use crate::protocol::LookupError;
 
 /// Why there is no list.
@@ -55,7 +55,7 @@ impl List {
 impl Drop for List {
     fn drop(&mut self) {
         if let Some(helpers) = self.freer.take()
-            && self.bytes.len() >= LIST_FREED_BYTES_MIN
+            && self.bytes.len() >= LISTING_FREED_BYTES_MIN
         {
             let none = self.memory.memory.reserve();
             let memory = std::mem::replace(&mut self.memory, none);
@@ -259,7 +259,7 @@ mod tests {
         let memory = ListMemory::new(usize::MAX);
         let helpers = ThreadPool::new(1);
         let held = || memory.0.bytes.load(Ordering::Relaxed);
-        for length in [LIST_FREED_BYTES_MIN - 1, LIST_FREED_BYTES_MIN] {
+        for length in [LISTING_FREED_BYTES_MIN - 1, LISTING_FREED_BYTES_MIN] {
             let (begin, begun) = std::sync::mpsc::channel::<()>();
             // The only thread has something else to do.
             helpers.run(Mount::default(), move || begun.recv().unwrap());
@@ -268,7 +268,7 @@ mod tests {
             let list = memory.share(vec![0; length], reservation);
             list.free_by(&helpers);
             drop(list);
-            let is_freed = length < LIST_FREED_BYTES_MIN;
+            let is_freed = length < LISTING_FREED_BYTES_MIN;
             assert_eq!(held(), if is_freed { 0 } else { length });
             begin.send(()).unwrap();
             while held() > 0 {

@@ -15,7 +15,7 @@ use rustix::fs::{Advice, Stat};
 use super::budget::Lease;
 use super::list::{ListError, ListTask, Listed};
 use super::thread_pool::ThreadPool;
-use crate::limits::HELPER_BUFFER_BYTES;
+use crate::limits::READ_AHEAD_BUFFER_BYTES;
 use crate::protocol::{LookupError, OpenFile};
 
 /// Something that may wait for a disk, for a helper to do. A connection has one at a time.
@@ -207,7 +207,7 @@ impl Read {
         let length = (self.range.end - self.range.start) as usize;
         let room = match self.keep {
             true => length,
-            false => length.min(HELPER_BUFFER_BYTES),
+            false => length.min(READ_AHEAD_BUFFER_BYTES),
         };
         let mut buffer = vec![0; room];
         let mut at = self.range.start;

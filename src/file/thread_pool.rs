@@ -10,7 +10,7 @@ use std::thread;
 use super::budget::Budget;
 use super::task::{DiskTask, Fetched, Mount, Reach};
 use crate::failure::panic_message;
-use crate::limits::{FETCHED_TOTAL_BYTES_MAX, HELPERS_MAX, REMOTE_HELPERS_MAX};
+use crate::limits::{POOL_THREADS_MAX, REMOTE_POOL_THREADS_MAX, TASK_RESULTS_TOTAL_BYTES_MAX};
 
 /// Something to do.
 struct Job {
@@ -59,7 +59,7 @@ struct Lane {
 impl Lane {
     /// How many of its jobs could begin at once.
     fn startable(&self) -> usize {
-        self.jobs.len().min(HELPERS_MAX - self.running)
+        self.jobs.len().min(POOL_THREADS_MAX - self.running)
     }
 }
 
@@ -267,12 +267,12 @@ impl<K: Send + 'static> Pool<K> {
     /// Helpers that call `notify` when there is something to take.
     pub fn new(notify: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
-            near: ThreadPool::new(HELPERS_MAX),
-            lists: ThreadPool::new(HELPERS_MAX),
-            far: ThreadPool::new(REMOTE_HELPERS_MAX),
-            reopeners: ThreadPool::new(2 * HELPERS_MAX),
+            near: ThreadPool::new(POOL_THREADS_MAX),
+            lists: ThreadPool::new(POOL_THREADS_MAX),
+            far: ThreadPool::new(REMOTE_POOL_THREADS_MAX),
+            reopeners: ThreadPool::new(2 * POOL_THREADS_MAX),
             sent: 0,
-            kept: Budget::new(FETCHED_TOTAL_BYTES_MAX),
+            kept: Budget::new(TASK_RESULTS_TOTAL_BYTES_MAX),
             done: Arc::new(Done {
                 fetched: Mutex::default(),
                 notify: Box::new(notify),
@@ -380,16 +380,16 @@ mod tests {
     fn helpers_are_few_and_begin_with_the_first_errand() {
         let (mut pool, is_told) = pool();
         assert_eq!(pool.near.queue().threads, 0);
-        let barrier = Arc::new(Barrier::new(HELPERS_MAX + 1));
+        let barrier = Arc::new(Barrier::new(POOL_THREADS_MAX + 1));
         let (begun, has_begun) = channel();
-        let count = 2 * HELPERS_MAX as u32;
+        let count = 2 * POOL_THREADS_MAX as u32;
         for key in 0..count {
             pool.send(key, errand(&barrier, &begun), Reach::Disk, Mount::default());
         }
-        for _ in 0..HELPERS_MAX {
+        for _ in 0..POOL_THREADS_MAX {
             has_begun.recv().unwrap();
         }
-        assert_eq!(pool.near.queue().threads, HELPERS_MAX);
+        assert_eq!(pool.near.queue().threads, POOL_THREADS_MAX);
         assert!(
             has_begun.try_recv().is_err(),
             "the others wait for a thread"
@@ -446,8 +446,9 @@ mod tests {
     #[test]
     fn those_who_wait_for_ever_keep_nobody_from_a_disk() {
         let (mut pool, is_told) = pool();
-        let (barrier, (begun, has_begun)) = (Arc::new(Barrier::new(HELPERS_MAX + 1)), channel());
-        for key in 0..HELPERS_MAX as u32 {
+        let (barrier, (begun, has_begun)) =
+            (Arc::new(Barrier::new(POOL_THREADS_MAX + 1)), channel());
+        for key in 0..POOL_THREADS_MAX as u32 {
             pool.send(
                 key,
                 errand(&barrier, &begun),
@@ -468,7 +469,7 @@ mod tests {
         }
         barrier.wait();
         let mut count = 0;
-        while count < HELPERS_MAX {
+        while count < POOL_THREADS_MAX {
             is_told.recv().unwrap();
             count += pool.take().len();
         }
@@ -508,12 +509,13 @@ mod tests {
     #[test]
     fn an_errand_that_is_forgotten_is_done_only_if_it_was_begun() {
         let (mut pool, is_told) = pool();
-        let (barrier, (begun, has_begun)) = (Arc::new(Barrier::new(HELPERS_MAX + 1)), channel());
-        let count = 2 * HELPERS_MAX as u32;
+        let (barrier, (begun, has_begun)) =
+            (Arc::new(Barrier::new(POOL_THREADS_MAX + 1)), channel());
+        let count = 2 * POOL_THREADS_MAX as u32;
         let tickets: Vec<_> = (0..count)
             .map(|key| pool.send(key, errand(&barrier, &begun), Reach::Disk, Mount::default()))
             .collect();
-        for _ in 0..HELPERS_MAX {
+        for _ in 0..POOL_THREADS_MAX {
             has_begun.recv().unwrap();
         }
         for ticket in tickets {
@@ -522,7 +524,7 @@ mod tests {
         assert!(pool.near.queue().ready.is_empty());
         barrier.wait();
         let mut keys = Vec::new();
-        while keys.len() < HELPERS_MAX {
+        while keys.len() < POOL_THREADS_MAX {
             is_told.recv().unwrap();
             keys.extend(pool.take().into_iter().map(|(key, _)| key));
         }
@@ -540,17 +542,18 @@ mod tests {
     #[test]
     fn a_mount_that_does_not_answer_takes_its_own_lane_and_no_more() {
         let (mut pool, is_told) = pool();
-        let (barrier, (begun, has_begun)) = (Arc::new(Barrier::new(HELPERS_MAX + 1)), channel());
+        let (barrier, (begun, has_begun)) =
+            (Arc::new(Barrier::new(POOL_THREADS_MAX + 1)), channel());
         let [hung, sound] = [Mount::at(1, 2, b"hung"), Mount::at(1, 2, b"sound")];
-        let count = 3 * HELPERS_MAX as u32;
+        let count = 3 * POOL_THREADS_MAX as u32;
         for key in 0..count {
             pool.send(key, errand(&barrier, &begun), Reach::Anywhere, hung);
         }
-        for _ in 0..HELPERS_MAX {
+        for _ in 0..POOL_THREADS_MAX {
             has_begun.recv().unwrap();
         }
         for mount in [sound, Mount::default()] {
-            for _ in 0..2 * HELPERS_MAX {
+            for _ in 0..2 * POOL_THREADS_MAX {
                 pool.send(99, quick(), Reach::Anywhere, mount);
                 is_told.recv().unwrap();
                 assert!(matches!(pool.take()[..], [(99, _)]));
@@ -575,7 +578,7 @@ mod tests {
     fn a_helper_that_panics_says_so_and_goes_on() {
         let (mut pool, is_told) = pool();
         // More often than there are helpers.
-        for key in 0..2 * HELPERS_MAX as u32 {
+        for key in 0..2 * POOL_THREADS_MAX as u32 {
             let fragile = DiskTask::Open {
                 name: Box::default(),
                 open: Box::new(|_| unreachable!("as it was told")),
@@ -587,7 +590,7 @@ mod tests {
         pool.send(99, quick(), Reach::Disk, Mount::default());
         is_told.recv().unwrap();
         assert!(matches!(pool.take()[..], [(99, Fetched::Opened { .. })]));
-        assert!(pool.near.queue().threads <= HELPERS_MAX);
+        assert!(pool.near.queue().threads <= POOL_THREADS_MAX);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::escape::Excerpt;
 use crate::file::thread_pool::ThreadPool;
 use crate::http::request::{Guess, may_be_http};
 use crate::http::target::remove_dot_segments;
-use crate::limits::{EMPTY_NAME_GAP_SHARE, GUESSES_MAX, NAME_BYTES_MAX, NAME_GAP};
+use crate::limits::{EMPTY_NAME_GAP_SHARE, NAME_BYTES_MAX, NAME_GAP, SPECULATIVE_LOOKUPS_MAX};
 use crate::protocol::{
     Body, Brought, Decision, InputState, OpenFile, Outcome, Protocol, Reply, Request, RequestEnd,
     Told,
@@ -68,7 +68,7 @@ impl Bare {
             ) => None,
             (gap, _) => gap,
         };
-        if request.guesses >= GUESSES_MAX || request.bytes.len() > NAME_BYTES_MAX {
+        if request.guesses >= SPECULATIVE_LOOKUPS_MAX || request.bytes.len() > NAME_BYTES_MAX {
             return Decision::NeedMore {
                 guessed: false,
                 quiet,
@@ -338,8 +338,8 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        assert!(guess(GUESSES_MAX - 1));
-        assert!(!guess(GUESSES_MAX));
+        assert!(guess(SPECULATIVE_LOOKUPS_MAX - 1));
+        assert!(!guess(SPECULATIVE_LOOKUPS_MAX));
         assert_eq!(judge(&mut bare, b"name", InputState::IdleTimeout), "served");
     }
 }

@@ -26,7 +26,9 @@ use crate::http::request::{
 };
 use crate::http::target::{self, Target};
 use crate::http::validators::{Evaluation, Validators, evaluate};
-use crate::limits::{HTTP_BODY_GAP, HTTP_SHORT_BODY_BYTES_MAX, LIST_RETRY_SECONDS, NAME_BYTES_MAX};
+use crate::limits::{
+    HTTP_BODY_GAP, HTTP_SHORT_BODY_BYTES_MAX, LISTING_RETRY_SECONDS, NAME_BYTES_MAX,
+};
 use crate::protocol::bare::{Bare, readings};
 use crate::protocol::{
     Body, Brought, Decision, Exchange, InputState, OpenFile, Outcome, Part, Protocol, Reply,
@@ -396,7 +398,7 @@ impl Http {
             Ok(Err(ListError::NoMemory)) => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 let answer = Answer::error(status, "no memory for a list", now);
-                let retry = LIST_RETRY_SECONDS.to_string();
+                let retry = LISTING_RETRY_SECONDS.to_string();
                 Ok(Answer {
                     head: answer.head.field("Retry-After", retry),
                     ..answer

@@ -6,7 +6,7 @@ use std::time::Duration;
 use encoding_rs::Encoding;
 
 use crate::escape::EscapedText;
-use crate::limits::{GUESSES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::limits::{NAME_BYTES_MAX, SPECULATIVE_LOOKUPS_MAX, TEXT_BYTES_MAX};
 use crate::protocol::{Body, Decision, InputState, Outcome, Protocol, Reply, Request, RequestEnd};
 use crate::telemetry::log_writer::LineWriter;
 
@@ -57,7 +57,7 @@ impl Protocol for Thanks {
         match request.moment {
             InputState::Arrived if may_grow => return waits(false, None),
             // Every look at a text that is still cut costs as much as the whole.
-            InputState::WouldBlock if may_grow && request.guesses >= GUESSES_MAX => {
+            InputState::WouldBlock if may_grow && request.guesses >= SPECULATIVE_LOOKUPS_MAX => {
                 return waits(false, Some(self.gap));
             }
             _ => {}
@@ -169,13 +169,13 @@ mod tests {
             Decision::NeedMore { guessed: true, .. }
         ));
         assert!(matches!(
-            judge(b"whole", GUESSES_MAX - 1),
+            judge(b"whole", SPECULATIVE_LOOKUPS_MAX - 1),
             Decision::Reply(_)
         ));
         let Decision::NeedMore {
             guessed: false,
             quiet,
-        } = judge(b"whole", GUESSES_MAX)
+        } = judge(b"whole", SPECULATIVE_LOOKUPS_MAX)
         else {
             panic!("it waits")
         };

@@ -11,7 +11,7 @@ use slab::Slab;
 
 use super::handler::Token;
 use super::reclaim::{Line, Link};
-use crate::limits::{LARGE_STEP_BYTES, PLACES_KEPT, SHRINK_DELAY};
+use crate::limits::{LARGE_STEP_BYTES, SHRINK_DELAY, SLAB_SLOTS_KEPT};
 use crate::reactor::event::Event;
 use crate::reactor::timer_wheel::Deadline;
 use crate::telemetry::Reason;
@@ -184,7 +184,7 @@ impl<C> ConnSlab<C> {
 
     /// Three quarters of it are vacant. (A slab doubles: right after it grew, half of it is.)
     fn is_far_too_large(&self) -> bool {
-        self.capacity() > PLACES_KEPT && self.len() <= self.capacity() / 4
+        self.capacity() > SLAB_SLOTS_KEPT && self.len() <= self.capacity() / 4
     }
 }
 

@@ -6,7 +6,7 @@ use super::Reactor;
 use super::conn_slab::{ConnSlab, End, Schedule};
 use super::handler::{Handler, Token};
 use super::listener::Accepting;
-use crate::limits::{RECLAIMS_PER_CLIENT_MAX, ROOM_KEPT_FREE_SHARE};
+use crate::limits::{CONNECTIONS_KEPT_FREE_SHARE, RECLAIMS_PER_CLIENT_MAX};
 use crate::reactor::event::{Event, Reclaimable};
 use crate::telemetry::Reason;
 
@@ -128,7 +128,7 @@ impl<C> Reactor<C> {
         let open = self.slots.len() - self.ending.len() - self.aside_open;
         let waiting = [Line::Silent, Line::Partial, Line::Large].map(|line| self.lines.len(line));
         let asking = open - waiting.iter().sum::<usize>();
-        asking > self.connections_max - self.connections_max.div_ceil(ROOM_KEPT_FREE_SHARE)
+        asking > self.connections_max - self.connections_max.div_ceil(CONNECTIONS_KEPT_FREE_SHARE)
     }
 
     /// Makes a place for whoever waits at the door of a listener whose connections are as many as

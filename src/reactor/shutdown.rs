@@ -8,7 +8,7 @@ use super::Reactor;
 use super::conn_slab::{End, Schedule};
 use super::handler::{Handler, Life, Token};
 use super::listener::Accepting;
-use crate::limits::PLACES_KEPT;
+use crate::limits::SLAB_SLOTS_KEPT;
 use crate::reactor::event::Event;
 use crate::sockopt;
 use crate::telemetry::Reason;
@@ -50,8 +50,8 @@ impl<C> Reactor<C> {
         if !self.slots.shrink(self.control.now) {
             return;
         }
-        self.run_queue.shrink_to(PLACES_KEPT);
-        self.ending.shrink_to(PLACES_KEPT);
+        self.run_queue.shrink_to(SLAB_SLOTS_KEPT);
+        self.ending.shrink_to(SLAB_SLOTS_KEPT);
         if self.slots.len() == 0 {
             // What the wheel holds still belongs to those who are gone.
             self.timers.clear();

@@ -34,9 +34,9 @@ use rustix::io::Errno;
 use super::containment::RootDir;
 use crate::file::FsClass;
 use crate::limits::{
-    CACHE_AGAIN, CACHE_EVENTS_MAX, CACHE_FILE_BYTES, CACHE_FORGOTTEN_MAX, CACHE_FRESH,
-    CACHE_GHOST_BYTES, CACHE_IDLE, CACHE_NAMES_MAX, CACHE_SPARE_SHARE, CACHED_CONTENTS_BYTES_MAX,
-    INOTIFY_BUFFER_BYTES, NAME_BYTES_MAX,
+    CACHE_EVENTS_MAX, CACHE_FILE_BYTES, CACHE_FRESH, CACHE_GHOST_BYTES, CACHE_IDLE,
+    CACHE_INVALIDATIONS_MAX, CACHE_NAMES_MAX, CACHE_REUSE_WINDOW, CACHE_SPARE_SHARE,
+    CACHED_CONTENTS_BYTES_MAX, INOTIFY_BUFFER_BYTES, NAME_BYTES_MAX,
 };
 use crate::protocol::{Inode, OpenFile};
 
@@ -146,7 +146,7 @@ impl Cache {
             let file = watched.file.as_ref();
             return file.filter(|file| !file.gains_by_a_look()).cloned();
         }
-        if age >= CACHE_AGAIN {
+        if age >= CACHE_REUSE_WINDOW {
             self.release(name);
         }
         None
@@ -173,7 +173,9 @@ impl Cache {
         }
         let since = |then| now.saturating_duration_since(then);
         match self.ghosts.get(name).copied() {
-            Some(Ghost::Asked { at }) if since(at) < CACHE_AGAIN => self.watch(root, name, now),
+            Some(Ghost::Asked { at }) if since(at) < CACHE_REUSE_WINDOW => {
+                self.watch(root, name, now)
+            }
             Some(Ghost::Unfit { found }) if since(found) < CACHE_FRESH => {}
             _ if self.may_keep(file) && is_canonical(name) => {
                 self.add_ghost(name, Ghost::Asked { at: now });
@@ -338,8 +340,10 @@ impl Cache {
 
     /// Forgets a path and everything beneath it; if that is much, everything.
     fn forget(&mut self, path: &[u8]) {
-        let watched = self.watches.at_or_beneath(path, CACHE_FORGOTTEN_MAX + 1);
-        if watched.len() > CACHE_FORGOTTEN_MAX {
+        let watched = self
+            .watches
+            .at_or_beneath(path, CACHE_INVALIDATIONS_MAX + 1);
+        if watched.len() > CACHE_INVALIDATIONS_MAX {
             self.clear();
             return;
         }
@@ -407,8 +411,8 @@ impl Cache {
     /// Forgets what an event means: what is watched itself, or its entry. A watch that the kernel
     /// has removed is told as an event of what it watched, too.
     fn take_event(&mut self, event: &Event) {
-        let paths = self.watches.paths(event.watch, CACHE_FORGOTTEN_MAX + 1);
-        if paths.len() > CACHE_FORGOTTEN_MAX {
+        let paths = self.watches.paths(event.watch, CACHE_INVALIDATIONS_MAX + 1);
+        if paths.len() > CACHE_INVALIDATIONS_MAX {
             self.clear();
             return;
         }

@@ -17,7 +17,7 @@ use crate::escape::Excerpt;
 use crate::file::{DiskTask, ListError, ListMemory, ListTask, Listed, Opened, Reach, Reservation};
 use crate::http::date;
 use crate::http::listing::{Entries, Entry, Format, Kind, ListingStyle, Sort, render};
-use crate::limits::{LISTING_ENTRIES_MAX, LISTING_SLICE_ENTRIES, LISTS_BYTES_MAX};
+use crate::limits::{LISTING_ENTRIES_MAX, LISTING_SLICE_ENTRIES, LISTINGS_BYTES_MAX};
 use crate::protocol::{Brought, LookupError, Request};
 
 /// Lists that wait for their helper, and what lists say of this server.
@@ -38,7 +38,7 @@ impl Default for Listings {
         Self {
             top: Arc::from(*b"/"),
             address: None,
-            memory: ListMemory::new(LISTS_BYTES_MAX),
+            memory: ListMemory::new(LISTINGS_BYTES_MAX),
             queued: Vec::new(),
             count: 0,
         }

@@ -1,6 +1,6 @@
 //! What all connections together hold of requests that have come in part.
 
-use crate::limits::{PENDING_BYTES_MIN, PENDING_SHARE_BYTES};
+use crate::limits::{REQUEST_MEMORY_BYTES_MIN, REQUEST_MEMORY_SHARE_BYTES};
 
 /// A sum in bytes, and how high it may be.
 #[derive(Debug)]
@@ -14,8 +14,8 @@ pub(super) struct Held {
 impl Held {
     /// For so many connections at most.
     pub(super) fn new(connections_max: usize) -> Self {
-        let share_of_all = connections_max.saturating_mul(PENDING_SHARE_BYTES);
-        let max = share_of_all.max(PENDING_BYTES_MIN);
+        let share_of_all = connections_max.saturating_mul(REQUEST_MEMORY_SHARE_BYTES);
+        let max = share_of_all.max(REQUEST_MEMORY_BYTES_MIN);
         Self {
             bytes: 0,
             max,
@@ -52,9 +52,9 @@ mod tests {
     fn each_has_a_share_and_few_have_enough() {
         let mut held = Held::new(2);
         let mut one = 0;
-        held.note(&mut one, PENDING_BYTES_MIN);
+        held.note(&mut one, REQUEST_MEMORY_BYTES_MIN);
         assert!(!held.is_too_much());
-        held.note(&mut one, PENDING_BYTES_MIN + 1);
+        held.note(&mut one, REQUEST_MEMORY_BYTES_MIN + 1);
         assert!(held.is_too_much());
         held.note(&mut one, 0);
         assert!(!held.is_too_much());
@@ -62,10 +62,10 @@ mod tests {
         let mut held = Held::new(10_000);
         let mut each = [0; 10_000];
         for one in &mut each {
-            held.note(one, PENDING_SHARE_BYTES);
+            held.note(one, REQUEST_MEMORY_SHARE_BYTES);
         }
         assert!(!held.is_too_much());
-        held.note(&mut each[0], PENDING_SHARE_BYTES + 1);
+        held.note(&mut each[0], REQUEST_MEMORY_SHARE_BYTES + 1);
         assert!(held.is_too_much());
     }
 
@@ -84,7 +84,7 @@ mod tests {
         held.note(&mut one, 0);
         // The bound is what it was: there is memory again.
         held.note(&mut other, 875);
-        held.note(&mut other, PENDING_BYTES_MIN);
+        held.note(&mut other, REQUEST_MEMORY_BYTES_MIN);
         assert!(!held.is_too_much());
     }
 }

@@ -12,7 +12,7 @@ use log::debug;
 use super::process::{Process, Usage, is_end};
 use super::report::{Resource, Sample, Server};
 use super::slope;
-use crate::limits::{REPORT_SAMPLES, SETTLE_LOOK_INTERVAL, SLOPE_POINTS_MIN};
+use crate::limits::{REPORT_SAMPLES, SETTLE_CHECK_INTERVAL, SLOPE_POINTS_MIN};
 
 /// A process that is looked at until [`finish`](Watch::finish), or until it ends.
 #[derive(Debug)]
@@ -231,7 +231,7 @@ impl Shared {
         let mut state = self.lock();
         while !state.is_over {
             let pause = if state.is_settling {
-                every.min(SETTLE_LOOK_INTERVAL)
+                every.min(SETTLE_CHECK_INTERVAL)
             } else {
                 every
             };

@@ -402,7 +402,7 @@ fn what_is_asked_for_again_long_after_is_not_kept() {
     fs::write(at.path().join("file"), b"x").unwrap();
     let (root, start) = (beneath(at.path()), Instant::now());
     let mut cache = Cache::new(BOUNDS).unwrap();
-    let (loaded, again) = (start + CACHE_AGAIN, start + 2 * CACHE_AGAIN);
+    let (loaded, again) = (start + CACHE_REUSE_WINDOW, start + 2 * CACHE_REUSE_WINDOW);
     for at in [start, loaded] {
         assert!(cache.ask(&root, b"file", at).is_none() && cache.pending.is_none());
     }
@@ -613,8 +613,8 @@ fn one_change_forgets_so_many_names_one_by_one_and_beyond_that_all_at_once() {
         let mode = fs::Permissions::from_mode(0o755);
         fs::set_permissions(at, mode).unwrap();
     };
-    let few = CACHE_FORGOTTEN_MAX / 2;
-    let many = CACHE_FORGOTTEN_MAX + 1;
+    let few = CACHE_INVALIDATIONS_MAX / 2;
+    let many = CACHE_INVALIDATIONS_MAX + 1;
     for (count, change, still_watched) in [
         (few, touch_file, 1),
         (many, touch_file, 0),
