@@ -1,6 +1,6 @@
-//! User-space instructions of a warm 1 KiB download, by valgrind's callgrind: the same on a busy
-//! machine as on a quiet one. Two runs of the real binary are compared, one with more downloads than
-//! the other, so that what starting and stopping costs falls out.
+//! User-space instructions of a warm 1 KiB download: the same on a busy machine as on a quiet one. The
+//! real binary's loop is single-stepped by ptrace(2), and each step counted, while a
+//! few clients ask at once. (An instruction that repeats itself, as `rep movsb`, counts once for each time.)
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -13,108 +13,134 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use nix::sys::ptrace;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 
-const CLIENTS: usize = 64;
+/// Asked in one turn. A step of ptrace takes some 30 µs, and what took a second would be looked at anew.
+const CLIENTS: usize = 4;
 const FILE_BYTES: usize = 1024;
 
-/// Asks so many times, in rounds of [`CLIENTS`] at once: a turn of the loop serves several.
-type Load = fn(SocketAddr, rounds: usize);
+/// Asks once for each of [`CLIENTS`], all at once.
+type Load = fn(&mut Vec<BufReader<TcpStream>>, SocketAddr);
 
 fn main() {
     let measures = std::env::args().any(|argument| argument == "--bench");
-    let has_valgrind = Command::new("valgrind").arg("--version").output().is_ok();
-    if !has_valgrind {
-        println!("valgrind is not on this machine: left out");
-        return;
-    }
-    let (few, many) = if measures { (10, 110) } else { (1, 2) };
+    let rounds = if measures { 15 } else { 1 };
     let loads: [(&str, Load); 2] = [
         ("a connection each, by name", one_each),
         ("a request on a kept connection", kept),
     ];
     for (what, load) in loads {
-        let (less, more) = (count(load, few), count(load, many));
-        let each = (more - less) / ((many - few) * CLIENTS) as u64;
-        println!("{what}: {each} instructions");
+        match count(load, rounds) {
+            Ok(each) => println!("{what}: {each} instructions"),
+            Err(error) => println!("{what}: left out, since the server can't be traced: {error}"),
+        }
     }
 }
 
-/// Instructions of a server's life with so many rounds.
-fn count(load: Load, rounds: usize) -> u64 {
+/// Instructions of the loop's thread for one request of a round, the median of so many.
+fn count(load: Load, rounds: usize) -> nix::Result<u64> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
     fs::write(&path, [7; FILE_BYTES]).unwrap();
     // Old enough for both validators: what every answer has is kept.
-    std::thread::sleep(Duration::from_millis(1_100));
-    let profile = folder.path().join("profile");
-    let (mut server, address) = start(folder.path(), &profile);
-    load(address, rounds);
-    let pid = Pid::from_raw(server.id() as i32).unwrap();
-    kill_process(pid, Signal::TERM).unwrap();
-    assert!(server.wait().unwrap().success());
-    let text = fs::read_to_string(&profile).unwrap();
-    let total = text.lines().find_map(|line| line.strip_prefix("totals: "));
-    total.unwrap().trim().parse().unwrap()
+    thread::sleep(Duration::from_millis(1_100));
+    let (mut server, address) = start(folder.path());
+    let loop_thread = Pid::from_raw(server.id() as i32);
+    let mut clients = Vec::new();
+    let mut counts = Vec::new();
+    for _ in 0..rounds {
+        // The cache has the file then, and has looked at it a moment ago.
+        for _ in 0..4 {
+            load(&mut clients, address);
+            thread::sleep(Duration::from_millis(100));
+        }
+        let steps = thread::scope(|scope| {
+            let tracer = scope.spawn(|| single_step(loop_thread));
+            load(&mut clients, address);
+            while !is_waiting(loop_thread) {
+                thread::sleep(Duration::from_millis(10));
+            }
+            kill(loop_thread, Signal::SIGSTOP)?;
+            tracer.join().unwrap()
+        });
+        counts.push(steps? / CLIENTS as u64);
+    }
+    server.kill().unwrap();
+    let _ = server.wait();
+    counts.sort_unstable();
+    Ok(counts[counts.len() / 2])
 }
 
-fn start(root: &Path, profile: &Path) -> (Child, SocketAddr) {
-    let mut command = Command::new("valgrind");
-    command.args(["--quiet", "--tool=callgrind"]);
-    command.arg(format!("--callgrind-out-file={}", profile.display()));
-    command
-        .arg(env!("CARGO_BIN_EXE_carafe"))
-        .arg("serve")
-        .arg(root);
+/// Whether the thread is in a system call that waits, as epoll_wait(2): proc(5), the field `State`.
+fn is_waiting(thread: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{thread}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.starts_with('S')
+}
+
+/// Steps a thread, and counts, until it is sent SIGSTOP. In a system call a step lasts as long as the
+/// call.
+fn single_step(thread: Pid) -> nix::Result<u64> {
+    ptrace::attach(thread)?;
+    waitpid(thread, Some(WaitPidFlag::__WALL))?;
+    let mut steps = 0;
+    loop {
+        ptrace::step(thread, None)?;
+        match waitpid(thread, Some(WaitPidFlag::__WALL))? {
+            WaitStatus::Stopped(_, Signal::SIGTRAP) => steps += 1,
+            _ => break,
+        }
+    }
+    ptrace::detach(thread, None)?;
+    Ok(steps)
+}
+
+fn start(root: &Path) -> (Child, SocketAddr) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_carafe"));
+    command.arg("serve").arg(root);
     command.args(["-p", "0", "-b", "127.0.0.1", "-q"]);
     let mut server = command.stderr(Stdio::piped()).spawn().unwrap();
-    let lines = BufReader::new(server.stderr.take().unwrap()).lines();
-    let mut addresses = lines.map_while(|line| {
-        let line = line.ok()?;
-        Some(
-            line.strip_prefix("listening on ")
-                .map(|at| at.parse().unwrap()),
-        )
-    });
-    let address = addresses.find_map(|address| address);
+    let mut lines = BufReader::new(server.stderr.take().unwrap()).lines();
+    let address =
+        lines.find_map(|line| Some(line.ok()?.strip_prefix("listening on ")?.parse().unwrap()));
+    // The pipe stays open for whatever else there is to say.
+    thread::spawn(move || lines.for_each(drop));
     (server, address.unwrap())
 }
 
-fn one_each(address: SocketAddr, rounds: usize) {
-    for _ in 0..rounds {
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|_| {
-                let mut client = TcpStream::connect(address).unwrap();
-                client.write_all(b"file\n").unwrap();
-                client
-            })
-            .collect();
-        for mut client in clients {
-            let mut bytes = Vec::new();
-            client.read_to_end(&mut bytes).unwrap();
-            assert_eq!(bytes.len(), FILE_BYTES);
-        }
+fn one_each(_: &mut Vec<BufReader<TcpStream>>, address: SocketAddr) {
+    let connect = || {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(b"file\n").unwrap();
+        client
+    };
+    let clients: Vec<_> = (0..CLIENTS).map(|_| connect()).collect();
+    for mut client in clients {
+        let mut bytes = Vec::new();
+        client.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes.len(), FILE_BYTES);
     }
 }
 
-fn kept(address: SocketAddr, rounds: usize) {
-    let mut clients: Vec<_> = (0..CLIENTS)
-        .map(|_| BufReader::new(TcpStream::connect(address).unwrap()))
-        .collect();
-    for _ in 0..rounds {
-        for client in &mut clients {
-            let request = b"GET /file HTTP/1.1\r\nHost: localhost\r\n\r\n";
-            client.get_mut().write_all(request).unwrap();
+fn kept(clients: &mut Vec<BufReader<TcpStream>>, address: SocketAddr) {
+    clients.resize_with(CLIENTS, || {
+        BufReader::new(TcpStream::connect(address).unwrap())
+    });
+    for client in &mut *clients {
+        let request = b"GET /file HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        client.get_mut().write_all(request).unwrap();
+    }
+    for client in clients {
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            assert_ne!(client.read_line(&mut line).unwrap(), 0);
         }
-        for client in &mut clients {
-            let mut line = String::new();
-            while line != "\r\n" {
-                line.clear();
-                assert_ne!(client.read_line(&mut line).unwrap(), 0);
-            }
-            client.read_exact(&mut [0; FILE_BYTES]).unwrap();
-        }
+        client.read_exact(&mut [0; FILE_BYTES]).unwrap();
     }
 }
