@@ -53,40 +53,40 @@ pub const SENDFILE_CHUNK_BYTES: u64 = 64 * 1024;
 /// many. The kernel counts what it adds to the bytes, and begins with a smaller buffer.
 pub const SEND_BUFFER_SHARE: u64 = 4;
 
-/// What one sendfile moves for a peer that takes all it is given, in bytes: whole pages that fit one
-/// segment as Linux hands it to a device (64 KiB with its headers). Left to itself sendfile goes on by
-/// 64 KiB, which is a segment and a bit; the peer wakes for each, and 1 GiB costs twice the CPU. Many
-/// peers, or slow ones, leave no room for the difference, and longer calls are cheaper.
+/// What one sendfile moves for a peer that takes all it is given, in bytes: whole pages that fit
+/// one segment as Linux hands it to a device (64 KiB with its headers). Left to itself sendfile
+/// goes on by 64 KiB, which is a segment and a bit; the peer wakes for each, and 1 GiB costs twice
+/// the CPU. With many peers, or slow ones, the difference vanishes, and longer calls are cheaper.
 pub const SENDFILE_SEGMENT_BYTES: usize = 60 * 1024;
 
-/// What one connection may send or discard in one turn, in bytes, before the others have theirs. With
-/// a quarter of it a MiB costs a tenth more CPU (64 clients), and no percentile of a small client
-/// beside bulk readers gets better: what all together move in a turn decides that.
+/// What one connection may send or discard in one turn, in bytes, before the others have theirs.
+/// With a quarter of it a MiB costs a tenth more CPU (64 clients), and no percentile of a small
+/// client beside bulk readers gets better: [`LOOP_TURN_BYTES_MAX`] decides that.
 pub const CONN_TURN_BYTES_MAX: u64 = 1024 * 1024;
 
-/// What all connections together may move in one turn, in bytes, before the poll is asked who else
-/// wants something: some 100 us of work over loopback. Who wants little waits about as long for those
-/// who want a lot.
+/// What all connections together may move in one turn, in bytes, before the loop polls again: some
+/// 100 us of work over loopback. A small request waits about as long for the bulk senders before
+/// it.
 pub const LOOP_TURN_BYTES_MAX: u64 = 1024 * 1024;
 
-/// From so many bytes in one step on a connection wants a lot: more than an answer that is sent at
-/// once.
+/// A connection that moves so many bytes in one step counts as a bulk sender: more than an answer
+/// that is sent at once.
 pub const LARGE_STEP_BYTES: u64 = 64 * 1024;
 
-/// New clients that one listener may let in during one turn.
+/// Clients that one listener may accept in one turn.
 pub const ACCEPTS_PER_TURN_MAX: usize = 128;
 
 /// Readiness events that one wait may report. The rest stays with the kernel until the next turn.
 pub const EVENTS_PER_TURN_MAX: usize = 1024;
 
-/// How long a listener that ran out of descriptors rests before it tries again, unless a
+/// How long a listener that ran out of descriptors waits before it accepts again, unless a
 /// connection ends first. nginx waits as long (`accept_mutex_delay`).
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(500);
 
 /// How often a warning about a shortage may come.
 pub const WARNING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the first of those who wait for a descriptor waits before it tries again, unless a
+/// How long the first connection in the queue for descriptors waits before it tries again, unless a
 /// connection ends first.
 pub const FD_WAIT_RETRY: Duration = Duration::from_millis(500);
 
@@ -105,10 +105,11 @@ pub const LINGER_BYTES_MAX: u64 = 1024 * 1024;
 /// their turn.
 pub const REPLIES_PER_STEP_MAX: u32 = 16;
 
-/// The part of the room for connections that is kept free by keeping nobody alive: one in so many.
+/// The share of the connections that stays free: when fewer are free none is kept alive. One in so
+/// many.
 pub const CONNECTIONS_KEPT_FREE_SHARE: usize = 10;
 
-/// Connections that are asked to make room for one newcomer in one turn. One is enough, unless a
+/// Connections that are asked to make way for one newcomer in one turn. One is enough, unless a
 /// request has just come on it.
 pub const RECLAIMS_PER_CLIENT_MAX: usize = 16;
 
@@ -116,7 +117,7 @@ pub const RECLAIMS_PER_CLIENT_MAX: usize = 16;
 /// connections: a slab of 40 KiB.
 pub const SLAB_SLOTS_KEPT: usize = 1024;
 
-/// How long after most connections have left their memory is given back. Those who come back at
+/// How long after most connections have ended their memory is given back. Clients that come back at
 /// once find it.
 pub const SHRINK_DELAY: Duration = Duration::from_secs(1);
 
@@ -140,7 +141,7 @@ pub const CACHE_FRESH: Duration = Duration::from_secs(1);
 /// wait, pages that were read so long ago are taken for still in memory.
 pub const CACHE_REUSE_WINDOW: Duration = Duration::from_secs(10);
 
-/// How long nobody asks for anything before the cache closes what it keeps open.
+/// How long nothing is asked for before the cache closes what it keeps open.
 pub const CACHE_IDLE: Duration = Duration::from_secs(5);
 
 /// Files that the cache keeps, and names that it remembers without their files.
@@ -178,8 +179,8 @@ pub const CACHE_EVENTS_MAX: usize = 1024;
 /// 2 MiB would be given a huge page.
 pub const WATCH_STACK_BYTES: usize = 128 * 1024;
 
-/// Reads of events that concern nobody any more, before the thread that watches goes on: the kernel
-/// queues 16,384 events if it isn't told otherwise, and a read takes a dozen of the longest.
+/// Reads of inotify events for watches that are gone, before the watching thread goes on: the
+/// kernel queues 16,384 events if it isn't told otherwise, and a read takes a dozen of the longest.
 pub const CACHE_DISCARDED_READS_MAX: usize = 2048;
 
 /// A file up to this many bytes is kept with its contents, and no descriptor; a longer one is kept
@@ -193,11 +194,12 @@ pub const CACHED_OPEN_SHARE: u64 = 2;
 /// What one read of inotify takes, in bytes. The longest event has 272.
 pub const INOTIFY_BUFFER_BYTES: usize = 4096;
 
-/// Threads of one loop that wait for disks, and that wait for one mount that may be further away.
-/// They sleep nearly all of the time; a disk gains little by more than a few requests at once.
+/// Threads of one loop's pool that wait for local disks, and threads that wait for one remote
+/// mount. They sleep nearly all of the time; a disk gains little by more than a few requests at
+/// once.
 pub const POOL_THREADS_MAX: usize = 4;
 
-/// Threads of one loop that wait for what may be further away: eight mounts that don't answer keep
+/// Threads of one loop's pool that wait for remote mounts: eight mounts that don't answer keep
 /// everybody from the ninth. One that waits for ever costs some 20 KiB.
 pub const REMOTE_POOL_THREADS_MAX: usize = 8 * POOL_THREADS_MAX;
 
@@ -205,26 +207,27 @@ pub const REMOTE_POOL_THREADS_MAX: usize = 8 * POOL_THREADS_MAX;
 /// (path_resolution(7)).
 pub const LINKS_MAX: u32 = 40;
 
-/// What a helper reads of a cold file at first, in bytes, and tells the kernel to read after that: who
-/// breaks off soon shall not have cost much. Each further read of one body is twice as long. What
-/// was read of files that can't be asked is known by blocks of this size.
+/// What a pool thread reads of a cold file at first, in bytes, and tells the kernel to read after
+/// that: a client that breaks off soon shall not have cost much. Each further read of one body is
+/// twice as long. Where the kernel can't tell which pages are in memory, what was read is
+/// remembered by blocks of this size.
 pub const COLD_BLOCK_BYTES: u64 = 64 * 1024;
 
-/// What a helper reads of a cold file at most before the sender goes on, in bytes, and tells the
-/// kernel to read after that, while the sender sends: a disk's seek takes as long as reading about so
-/// much. A multiple of [`COLD_BLOCK_BYTES`] and of [`CONN_TURN_BYTES_MAX`].
+/// What a pool thread reads of a cold file at most before the sender goes on, in bytes, and tells
+/// the kernel to read after that, while the sender sends: a disk's seek takes as long as reading
+/// about so much. A multiple of [`COLD_BLOCK_BYTES`] and of [`CONN_TURN_BYTES_MAX`].
 pub const COLD_READ_BYTES: u64 = 1024 * 1024;
 
-/// What a helper hands over to a connection at one time, in bytes: what each of those who ask for
-/// foreign files may hold.
+/// What a pool thread hands over to a connection at one time, in bytes: what each client of a
+/// remote file may hold.
 pub const TASK_RESULT_BYTES_MAX: u64 = 256 * 1024;
 
-/// What helpers have handed over to the connections of one loop, and those don't have sent yet, in
-/// bytes. From half of it on a connection whose peer takes no more now keeps nothing, and has it read
-/// again; a helper waits for its part of the other half.
+/// What pool threads have handed over to the connections of one loop and those have not sent yet,
+/// in bytes. From half of it on a connection whose peer takes no more now keeps nothing, and has it
+/// read again; the threads wait for their part of the other half.
 pub const TASK_RESULTS_TOTAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// What a helper reads through when the bytes shall be in memory and no more, in bytes.
+/// The buffer through which a pool thread reads what only has to be in memory afterwards, in bytes.
 pub const READ_AHEAD_BUFFER_BYTES: usize = 128 * 1024;
 
 /// Dead entries that the table of open files keeps before it is swept for the first time.
@@ -257,13 +260,12 @@ pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a client waits for a disk that doesn't answer, a network's or FUSE's for instance.
 pub const DISK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often those who wait for a disk, or for a descriptor, are looked at while the room for
-/// connections runs out: whoever has shut its side gives its place to others. A disk that works has
-/// answered by then.
+/// How often the connections that wait for a disk or a descriptor are checked while few connections
+/// are free: one whose peer has shut its side is ended. A disk that works has answered by then.
 pub const SUSPENDED_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often a peer to which something is sent is looked at within the stall timeout. So late, at most, it
-/// is seen that it has stopped taking: a twentieth of the timeout.
+/// How often a peer that is sent something is checked within the stall timeout. That it has stopped
+/// taking is seen late by a twentieth of the timeout at most.
 pub const STALL_CHECKS: u32 = 20;
 
 /// What a peer must take over the stall timeout, in bytes a second, or it loses its place: 3,840 bytes
@@ -274,9 +276,9 @@ pub const MIN_RATE_BYTES: u64 = 64;
 /// retransmission, so that one lost segment does not cut a name in two.
 pub const NAME_GAP: Duration = Duration::from_secs(1);
 
-/// The part of the name gap after which an empty line is taken for an empty name, the root of a
-/// Gopher client who waits for its menu, rather than for what an HTTP client sends in front of its
-/// request: one in so many. The two come together; 200 ms is TCP's shortest retransmission time.
+/// The share of the name gap after which an empty line is taken for an empty name: the root, asked
+/// for by a Gopher client that waits for its menu. An HTTP client sends its request right after
+/// such a line; 200 ms is TCP's shortest retransmission time. One in so many.
 pub const EMPTY_NAME_GAP_SHARE: u32 = 5;
 
 /// How long the server goes on for the clients it has after the first signal.
@@ -301,8 +303,8 @@ pub const ACCESS_LOG_REQUEST_BYTES_MAX: usize = 1000;
 /// times what browsers send.
 pub const ACCESS_LOG_FIELD_BYTES_MAX: usize = 500;
 
-/// How many addresses a server names to a person who starts it. Machines that run containers have
-/// dozens.
+/// How many addresses a server lists when it is started at a terminal. Machines that run containers
+/// have dozens.
 pub const GREETING_ADDRESSES_MAX: usize = 6;
 
 /// Room beyond LOG_QUEUE_BYTES_MAX that only warnings, errors and announcements may use.
@@ -410,8 +412,8 @@ pub const TYPED_TEXT_BYTES_MAX: u64 = 3 * TEXT_BYTES_MAX as u64 + 3;
 /// the rule; more means that others keep taking the same name.
 pub const PART_ATTEMPTS_MAX: u32 = 8;
 
-/// How many names beside a file are looked at for a `.part`: others may have taken the first ones, but
-/// who takes all of them means to.
+/// How many names beside a file are tried for a `.part`: the first ones may be other users', and if
+/// all of them are somebody means it.
 pub const PART_NAMES_MAX: u32 = 8;
 
 /// The longest name of a file, in bytes: `NAME_MAX` of Linux.
@@ -469,11 +471,11 @@ pub const SLOPE_EFFECTIVE_POINTS_MIN: f64 = 5.0;
 /// Samples of the server that a report holds, about. A plot is not finer than that.
 pub const REPORT_SAMPLES: usize = 2000;
 
-/// How often the server is looked at, at least, while a run waits for it to come to rest.
+/// How often the server is sampled, at least, while a run waits for it to come to rest.
 pub const SETTLE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Entries of a folder that a helper reads, or renders, before it looks whether somebody still waits for
-/// the list, and whether there is memory for it: some 100 us of work.
+/// Entries of a directory that a pool thread reads, or renders, before it checks whether the list
+/// is still wanted, and whether there is memory for it: some 100 us of work.
 pub const LISTING_SLICE_ENTRIES: usize = 64;
 
 /// Entries that a list shows at most: those that come first in its order. It says so, and how many
@@ -484,15 +486,15 @@ pub const LISTING_ENTRIES_MAX: usize = 100_000;
 /// when it is used up is told to try again.
 pub const LISTINGS_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// A list of so many bytes is freed by a helper: it is some 50 us of work.
+/// A list of so many bytes is freed by a pool thread: it is some 50 us of work.
 pub const LISTING_FREED_BYTES_MIN: usize = 1024 * 1024;
 
-/// When who found no memory for a list is told to try again, in seconds. A large one takes that long to
-/// be sent.
+/// What Retry-After says to a client whose list found no memory, in seconds. A large one takes that
+/// long to be sent.
 pub const LISTING_RETRY_SECONDS: u64 = 5;
 
-/// The bounds of the histograms of times, each a share of the loop's or of a client's patience:
-/// below 100 microseconds a turn is idle, above 50 ms clients feel it.
+/// The bounds of the histograms of durations, for turns of the loop and for requests: below 100
+/// microseconds a turn is idle, above 50 ms clients feel it.
 pub const HISTOGRAM_BOUNDS: [Duration; 13] = [
     Duration::from_micros(10),
     Duration::from_micros(50),
