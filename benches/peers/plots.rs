@@ -1,6 +1,6 @@
 //! How the servers compare as something grows: the file, the clients, the crowd.
 
-use carafe::soak::plot::{Axis, Mark, Plot};
+use carafe::soak::plot::{Axis, Plot, Shape};
 
 use crate::Result;
 use crate::bench::{Bench, Contestant};
@@ -75,10 +75,10 @@ fn range(lines: &[Points]) -> (f64, f64) {
     (least, values().fold(least, f64::max))
 }
 
-fn marks(lines: Vec<Points>) -> Vec<(&'static str, &'static str, Mark)> {
+fn marks(lines: Vec<Points>) -> Vec<(&'static str, &'static str, Shape)> {
     let drawn = lines.into_iter().zip(DRAWN);
     drawn
-        .map(|(line, &(_, class, label))| (class, label, Mark::Line(line)))
+        .map(|(line, &(_, class, label))| (class, label, Shape::Line(line)))
         .collect()
 }
 

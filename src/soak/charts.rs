@@ -1,7 +1,7 @@
 //! What the page plots: which figures of a report, over which axes.
 
-use super::plot::{Axis, Mark, Plot};
-use super::report::{Report, Sample, Second, Server};
+use super::plot::{Axis, Plot, Shape};
+use super::report::{Report, Sample, Second, ServerUsage};
 use super::units;
 
 /// The most points of a line: as many as a desk's screen can tell apart, and a run may last days.
@@ -120,9 +120,9 @@ fn latency(buckets: &[Bucket], width: usize, x: Axis) -> Option<Plot> {
         x,
         y,
         marks: vec![
-            ("third", "max", Mark::Line(max)),
-            ("second", "p99", Mark::Line(p99)),
-            ("first", "p50", Mark::Line(p50)),
+            ("third", "max", Shape::Line(max)),
+            ("second", "p99", Shape::Line(p99)),
+            ("first", "p50", Shape::Line(p50)),
         ],
     })
 }
@@ -132,8 +132,8 @@ fn requests(buckets: &[Bucket], width: usize, x: Axis) -> Plot {
     let started = means(buckets, |second| second.started);
     let max = highest(buckets, |second| second.started.max(second.completed));
     let lines = [
-        ("third", "started", Mark::Line(started)),
-        ("first", "completed", Mark::Line(means(buckets, completed))),
+        ("third", "started", Shape::Line(started)),
+        ("first", "completed", Shape::Line(means(buckets, completed))),
     ];
     Plot {
         title: "Requests a second",
@@ -150,7 +150,7 @@ fn requests(buckets: &[Bucket], width: usize, x: Axis) -> Plot {
 fn bytes(buckets: &[Bucket], width: usize, x: Axis) -> Plot {
     let received = |second: &Second| second.body_bytes;
     let label = if width == 1 { "" } else { "mean" };
-    let line = ("first", label, Mark::Line(means(buckets, received)));
+    let line = ("first", label, Shape::Line(means(buckets, received)));
     Plot {
         title: "Bytes received a second",
         note: each_point(width, "the mean, and the lowest second"),
@@ -168,8 +168,8 @@ fn errors(buckets: &[Bucket], width: usize, x: Axis) -> Option<Plot> {
     let bars = buckets.iter().filter(|bucket| bucket.sum(failed) > 0);
     let bars = bars.map(|bucket| {
         let count = bucket.sum(failed);
-        let told = format!("{} at {} s", units::count(count), bucket.from);
-        (bucket.from, bucket.to, count as f64, told)
+        let tooltip = format!("{} at {} s", units::count(count), bucket.from);
+        (bucket.from, bucket.to, count as f64, tooltip)
     });
     let bars: Vec<_> = bars.collect();
     let max = bars.iter().map(|bar| bar.2).reduce(f64::max)?;
@@ -181,7 +181,7 @@ fn errors(buckets: &[Bucket], width: usize, x: Axis) -> Option<Plot> {
         },
         x,
         y: Axis::whole(max, tick_count),
-        marks: vec![("bad", "", Mark::Bars(bars))],
+        marks: vec![("bad", "", Shape::Bars(bars))],
     })
 }
 
@@ -202,10 +202,10 @@ fn lowest(
     buckets: &[Bucket],
     width: usize,
     of: fn(&Second) -> u64,
-) -> Option<(&'static str, &'static str, Mark)> {
+) -> Option<(&'static str, &'static str, Shape)> {
     let points = buckets.iter();
     let points = points.map(|bucket| (bucket.middle(), Some(bucket.least(of))));
-    (width > 1).then(|| ("second", "lowest second", Mark::Line(points.collect())))
+    (width > 1).then(|| ("second", "lowest second", Shape::Line(points.collect())))
 }
 
 /// The histogram of corrected latency. Both scales are logarithmic: one request that took a second
@@ -226,8 +226,8 @@ pub fn histogram(report: &Report) -> Option<Plot> {
         .map(|(bin, count)| {
             let (from, to) = (edge(bin), edge(bin + 1));
             let [short, long] = [from, to].map(|us| units::time(us.round() as u64));
-            let told = format!("{short} to {long}: {}", units::count(count));
-            (from, to, count as f64, told)
+            let tooltip = format!("{short} to {long}: {}", units::count(count));
+            (from, to, count as f64, tooltip)
         })
         .collect();
     let most = bars.iter().map(|bar| bar.2).reduce(f64::max)?;
@@ -239,7 +239,7 @@ pub fn histogram(report: &Report) -> Option<Plot> {
     ];
     let guides = guides.map(|(name, us)| {
         let label = format!("{name} {}", units::time(us));
-        ("", "", Mark::Guide(us as f64, label))
+        ("", "", Shape::Guide(us as f64, label))
     });
     Some(Plot {
         title: "Corrected latency",
@@ -247,14 +247,14 @@ pub fn histogram(report: &Report) -> Option<Plot> {
         x: Axis::log(edge(first), edge(last + 1), tick_time),
         // A bar of one must be seen.
         y: Axis::log(0.5, most, tick_count),
-        marks: std::iter::once(("first", "", Mark::Bars(bars)))
+        marks: std::iter::once(("first", "", Shape::Bars(bars)))
             .chain(guides)
             .collect(),
     })
 }
 
 /// The server's memory and descriptors.
-pub fn of_server(server: &Server) -> Vec<Plot> {
+pub fn of_server(server: &ServerUsage) -> Vec<Plot> {
     let samples = &server.samples;
     let Some((first, last)) = samples.first().zip(samples.last()) else {
         return Vec::new();
@@ -272,7 +272,7 @@ pub fn of_server(server: &Server) -> Vec<Plot> {
             x: Axis::time(from, to),
             y: axis(max),
             marks: quiet(samples)
-                .chain([("first", "", Mark::Line(points))])
+                .chain([("first", "", Shape::Line(points))])
                 .collect(),
         }
     };
@@ -303,13 +303,13 @@ fn highest_samples(samples: &[Sample], of: fn(&Sample) -> u64) -> Vec<(f64, Opti
 }
 
 /// The stretches in which no client was there.
-fn quiet(samples: &[Sample]) -> impl Iterator<Item = (&'static str, &'static str, Mark)> {
+fn quiet(samples: &[Sample]) -> impl Iterator<Item = (&'static str, &'static str, Shape)> {
     let stretches = samples.chunk_by(|a, b| a.is_quiet == b.is_quiet);
     let quiet = stretches.filter(|stretch| stretch[0].is_quiet);
     let bands = quiet.filter_map(|stretch| Some((at(stretch.first()?), at(stretch.last()?))));
     bands.enumerate().map(|(index, (from, to))| {
         let label = if index == 0 { "no client" } else { "" };
-        ("quiet", label, Mark::Band(from, to))
+        ("quiet", label, Shape::Band(from, to))
     })
 }
 

@@ -73,7 +73,7 @@ pub enum Checker {
 
 /// The first byte that was wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wrong {
+pub struct Mismatch {
     /// Its offset in the body; that of its block where only blocks are known.
     pub offset: u64,
     /// How many bytes it is one of: 1, or a block.
@@ -86,14 +86,14 @@ impl Checker {
     ///
     /// # Errors
     /// The first byte that differs.
-    pub fn take(&mut self, offset: u64, bytes: &[u8], buffer: &mut [u8]) -> Result<(), Wrong> {
+    pub fn take(&mut self, offset: u64, bytes: &[u8], buffer: &mut [u8]) -> Result<(), Mismatch> {
         match self {
             Self::Nothing => Ok(()),
             Self::File(file) => compare(file, offset, bytes, buffer),
             Self::Blocks(blocks, hasher) => each_block(offset, bytes, hasher, |index, hash| {
                 match blocks.hashes.get(index) {
                     Some(&right) if right == hash => Ok(()),
-                    _ => Err(wrong_block(index)),
+                    _ => Err(block_mismatch(index)),
                 }
             }),
             Self::Learn(blocks, hasher) => each_block(offset, bytes, hasher, |_, hash| {
@@ -107,12 +107,12 @@ impl Checker {
     ///
     /// # Errors
     /// It is wrong.
-    pub fn finish(&mut self, length: u64) -> Result<(), Wrong> {
+    pub fn finish(&mut self, length: u64) -> Result<(), Mismatch> {
         match self {
             Self::Blocks(blocks, hasher) if !length.is_multiple_of(SOAK_BLOCK_BYTES) => {
                 match blocks.hashes.last() {
                     Some(&right) if right == hasher.digest() => Ok(()),
-                    _ => Err(wrong_block((length / SOAK_BLOCK_BYTES) as usize)),
+                    _ => Err(block_mismatch((length / SOAK_BLOCK_BYTES) as usize)),
                 }
             }
             Self::Learn(blocks, hasher) => {
@@ -128,7 +128,7 @@ impl Checker {
 
     /// What was learnt, if that was what it was for.
     #[must_use]
-    pub fn learnt(self) -> Option<Reference> {
+    pub fn into_reference(self) -> Option<Reference> {
         match self {
             Self::Learn(blocks, _) => Some(Reference::Blocks(Rc::new(blocks))),
             _ => None,
@@ -136,15 +136,20 @@ impl Checker {
     }
 }
 
-fn wrong_block(index: usize) -> Wrong {
-    Wrong {
+fn block_mismatch(index: usize) -> Mismatch {
+    Mismatch {
         offset: index as u64 * SOAK_BLOCK_BYTES,
         among: SOAK_BLOCK_BYTES,
     }
 }
 
 /// A file that is shorter than it was, or can't be read, differs where it ends.
-fn compare(file: &File, mut offset: u64, mut bytes: &[u8], buffer: &mut [u8]) -> Result<(), Wrong> {
+fn compare(
+    file: &File,
+    mut offset: u64,
+    mut bytes: &[u8],
+    buffer: &mut [u8],
+) -> Result<(), Mismatch> {
     while !bytes.is_empty() {
         let most = bytes.len().min(buffer.len());
         let count = file.read_at(&mut buffer[..most], offset).unwrap_or(0);
@@ -156,7 +161,7 @@ fn compare(file: &File, mut offset: u64, mut bytes: &[u8], buffer: &mut [u8]) ->
         // Slices compare faster than bytes one by one, and nearly all are equal.
         if count == 0 || came != &buffer[..count] {
             let offset = offset + same.count() as u64;
-            return Err(Wrong { offset, among: 1 });
+            return Err(Mismatch { offset, among: 1 });
         }
         offset += count as u64;
         bytes = rest;
@@ -169,8 +174,8 @@ fn each_block(
     mut offset: u64,
     mut bytes: &[u8],
     hasher: &mut Xxh64,
-    mut whole: impl FnMut(usize, u64) -> Result<(), Wrong>,
-) -> Result<(), Wrong> {
+    mut whole: impl FnMut(usize, u64) -> Result<(), Mismatch>,
+) -> Result<(), Mismatch> {
     while !bytes.is_empty() {
         let room = SOAK_BLOCK_BYTES - offset % SOAK_BLOCK_BYTES;
         let (now, rest) = bytes.split_at(bytes.len().min(room as usize));
@@ -194,7 +199,7 @@ mod tests {
         (0..length).map(|index| (index * 7 % 251) as u8).collect()
     }
 
-    fn run(checker: &mut Checker, body: &[u8], piece: usize) -> Result<(), Wrong> {
+    fn run(checker: &mut Checker, body: &[u8], piece: usize) -> Result<(), Mismatch> {
         let (mut offset, mut buffer) = (0, vec![0; 1000]);
         for piece in body.chunks(piece) {
             checker.take(offset, piece, &mut buffer)?;
@@ -216,7 +221,7 @@ mod tests {
             );
         }
         body.push(b'x');
-        let extra = Wrong {
+        let extra = Mismatch {
             offset: 40_000,
             among: 1,
         };
@@ -225,7 +230,7 @@ mod tests {
             Err(extra)
         );
         body[12_345] ^= 1;
-        let wrong = Wrong {
+        let wrong = Mismatch {
             offset: 12_345,
             among: 1,
         };
@@ -239,7 +244,7 @@ mod tests {
             let right = body(length);
             let mut learning = Checker::Learn(Blocks::default(), Box::default());
             run(&mut learning, &right, 777).expect("it learns");
-            let reference = learning.learnt().expect("it has learnt");
+            let reference = learning.into_reference().expect("it has learnt");
             assert_eq!(reference.length(), length as u64);
             for piece in [100, block, 65_536] {
                 let mut checker = reference.checker().expect("a checker");
@@ -251,7 +256,7 @@ mod tests {
                 let mut flipped = right.clone();
                 flipped[length - 1] ^= 1;
                 let mut checker = reference.checker().expect("a checker");
-                let wrong = wrong_block((length - 1) / block);
+                let wrong = block_mismatch((length - 1) / block);
                 assert_eq!(
                     run(&mut checker, &flipped, piece),
                     Err(wrong),

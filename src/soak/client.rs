@@ -1,6 +1,6 @@
 //! One client: connects, sends its request in the manner of its kind, and checks what comes.
 
-mod order;
+mod in_flight;
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
@@ -10,30 +10,30 @@ use mio::net::TcpStream;
 
 use super::engine::{Context, Engine};
 use super::outcome::Class;
-use super::plan::Protocol;
-use super::population::Kind;
+use super::plan::TargetProtocol;
+use super::population::ClientKind;
 use crate::http::response::{Chunk, Chunks, Framing, Head, parse_head};
 use crate::limits::{SOAK_PACE, SOAK_READS_MAX};
 use crate::reactor::event::{Action, Event};
 use crate::telemetry::Reason;
 
-use order::End;
-pub(super) use order::Order;
+pub(super) use in_flight::InFlight;
+use in_flight::RequestEnd;
 
 /// A connection and the request on it.
 #[allow(missing_debug_implementations, reason = "a checker has none")]
 pub struct Client {
     /// Which of the closed model's clients it is.
-    pub(super) user: u32,
+    pub(super) client_id: u32,
     /// It could not connect.
-    pub(super) was_turned_away: bool,
-    state: State,
-    order: Option<Order>,
+    pub(super) connect_failed: bool,
+    state: ClientState,
+    order: Option<InFlight>,
     /// When something last moved.
-    moved: Instant,
+    last_progress: Instant,
 }
 
-enum State {
+enum ClientState {
     Connecting,
     /// So many bytes of the request are sent; the next piece follows then.
     Sending {
@@ -42,15 +42,15 @@ enum State {
     },
     /// An HTTP answer's head, as far as it came.
     Head(Vec<u8>),
-    Body(Body),
+    BodyReader(BodyReader),
     /// Says nothing, and waits for the server to close.
     Silent,
     /// Kept alive, without a request.
-    Free,
+    Idle,
 }
 
 /// Where a body ends.
-enum Body {
+enum BodyReader {
     UntilClose,
     Length {
         left: u64,
@@ -75,33 +75,33 @@ pub enum Phase {
     Idle,
 }
 
-impl State {
+impl ClientState {
     fn phase(&self) -> Phase {
         match self {
             Self::Connecting => Phase::Connecting,
             Self::Sending { .. } | Self::Head(_) => Phase::Waiting,
-            Self::Body(_) => Phase::Receiving,
-            Self::Silent | Self::Free => Phase::Idle,
+            Self::BodyReader(_) => Phase::Receiving,
+            Self::Silent | Self::Idle => Phase::Idle,
         }
     }
 }
 
 impl Client {
     /// A client whose connect has begun.
-    pub(super) fn new(user: u32, order: Order, engine: &mut Engine<'_>) -> Self {
+    pub(super) fn new(client_id: u32, order: InFlight, engine: &mut Engine<'_>) -> Self {
         engine.enter(None, Some(Phase::Connecting));
-        let moved = order.started;
+        let last_progress = order.started;
         Self {
-            user,
-            was_turned_away: false,
-            state: State::Connecting,
+            client_id,
+            connect_failed: false,
+            state: ClientState::Connecting,
             order: Some(order),
-            moved,
+            last_progress,
         }
     }
 
     /// The request that another connection must carry, of one that has ended.
-    pub(super) fn order_left(&mut self) -> Option<Order> {
+    pub(super) fn take_in_flight(&mut self) -> Option<InFlight> {
         self.order.take()
     }
 
@@ -110,7 +110,7 @@ impl Client {
         engine.enter(Some(self.state.phase()), None);
     }
 
-    fn enter(&mut self, state: State, engine: &mut Engine<'_>) {
+    fn enter(&mut self, state: ClientState, engine: &mut Engine<'_>) {
         engine.enter(Some(self.state.phase()), Some(state.phase()));
         self.state = state;
     }
@@ -119,22 +119,22 @@ impl Client {
     pub(super) fn step(
         &mut self,
         socket: &mut TcpStream,
-        why: Event,
+        event: Event,
         engine: &mut Engine<'_>,
         cx: &mut Context<'_>,
     ) -> Action {
-        if let Event::Stop(reason) = why {
+        if let Event::Stop(reason) = event {
             if let Some(order) = self.order.take() {
                 engine.finish(order, Class::Unfinished, String::new);
             }
             return Action::Reset(reason);
         }
         if self.order.is_none() {
-            if let Event::Ready(_) = why {
+            if let Event::Ready(_) = event {
                 // The server closes a connection that is kept alive. What was left for it goes to
                 // another one.
-                engine.forget_free(cx.token());
-                self.order = engine.order_for_free(self.user);
+                engine.forget_idle(cx.token());
+                self.order = engine.next_for_idle(self.client_id);
                 return Action::Close(Reason::ClientLeft);
             }
             if let Some(next) = self.take_order(socket, engine, cx) {
@@ -142,11 +142,11 @@ impl Client {
             }
         }
         loop {
-            let before = self.moved;
+            let before = self.last_progress;
             let end = match self.advance(socket, engine, cx) {
-                Ok(Action::Wait) if self.is_late(why, before, engine) => {
+                Ok(Action::Wait) if self.is_late(event, before, engine) => {
                     let silence = engine.plan.timeout;
-                    End::new(
+                    RequestEnd::new(
                         Class::Timeout,
                         format!("nothing came for {silence:?}{}", self.progress()),
                     )
@@ -171,7 +171,7 @@ impl Client {
         engine: &mut Engine<'_>,
         cx: &mut Context<'_>,
     ) -> Option<Action> {
-        let Some(order) = engine.order_for_free(self.user) else {
+        let Some(order) = engine.next_for_idle(self.client_id) else {
             return Some(engine.keep(cx));
         };
         let waits = socket.peek(&mut [0]).map_err(|error| error.kind());
@@ -179,10 +179,10 @@ impl Client {
             self.order = Some(order);
             return Some(Action::Close(Reason::ClientLeft));
         }
-        self.moved = Instant::now();
+        self.last_progress = Instant::now();
         self.order = Some(order);
         self.enter(
-            State::Sending {
+            ClientState::Sending {
                 at: 0,
                 resume: None,
             },
@@ -191,27 +191,32 @@ impl Client {
         None
     }
 
-    fn is_late(&self, why: Event, before: Instant, engine: &Engine<'_>) -> bool {
-        let waits = !matches!(self.state, State::Silent | State::Free);
-        why == Event::Deadline
+    fn is_late(&self, event: Event, before: Instant, engine: &Engine<'_>) -> bool {
+        let waits = !matches!(self.state, ClientState::Silent | ClientState::Idle);
+        event == Event::Deadline
             && waits
-            && self.moved == before
+            && self.last_progress == before
             && before.elapsed() >= engine.plan.timeout
     }
 
     fn progress(&self) -> String {
         match (&self.state, &self.order) {
-            (State::Connecting, _) => " while connecting".into(),
-            (State::Body(_), Some(order)) => format!(" after {} bytes", order.received),
+            (ClientState::Connecting, _) => " while connecting".into(),
+            (ClientState::BodyReader(_), Some(order)) => format!(" after {} bytes", order.received),
             _ => " before the first byte".into(),
         }
     }
 
     /// Counts the end of a request, and says what becomes of the connection; `None` if it carries
     /// the next one.
-    fn end(&mut self, end: End, socket: &TcpStream, engine: &mut Engine<'_>) -> Option<Action> {
+    fn end(
+        &mut self,
+        end: RequestEnd,
+        socket: &TcpStream,
+        engine: &mut Engine<'_>,
+    ) -> Option<Action> {
         let order = self.order.take()?;
-        self.was_turned_away = matches!(self.state, State::Connecting);
+        self.connect_failed = matches!(self.state, ClientState::Connecting);
         let by_reset = order.abort_at().is_some_and(|(_, by_reset)| by_reset);
         let kind = order.choice.kind;
         let peer = socket.local_addr();
@@ -221,7 +226,7 @@ impl Client {
         });
         match end.class {
             _ if end.reusable && self.may_be_kept(kind) => {
-                self.enter(State::Free, engine);
+                self.enter(ClientState::Idle, engine);
                 None
             }
             Class::Complete | Class::IdleClosed => Some(Action::Close(Reason::Complete)),
@@ -232,10 +237,10 @@ impl Client {
 
     /// Whether the next request may use the connection: not after a half-close, and others than a
     /// slow client would have to do with its buffer.
-    fn may_be_kept(&self, kind: Kind) -> bool {
+    fn may_be_kept(&self, kind: ClientKind) -> bool {
         match kind {
-            Kind::HalfClose => false,
-            Kind::Slow => self.user != Engine::NOBODY,
+            ClientKind::HalfClose => false,
+            ClientKind::Slow => self.client_id != Engine::NO_CLIENT,
             _ => true,
         }
     }
@@ -246,21 +251,21 @@ impl Client {
         socket: &mut TcpStream,
         engine: &mut Engine<'_>,
         cx: &mut Context<'_>,
-    ) -> Result<Action, End> {
+    ) -> Result<Action, RequestEnd> {
         loop {
             let step = match &mut self.state {
-                State::Connecting => self.connect(socket, engine)?,
-                State::Sending { .. } => self.send(socket, engine, cx)?,
-                State::Head(_) | State::Body(_) | State::Silent => {
+                ClientState::Connecting => self.connect(socket, engine)?,
+                ClientState::Sending { .. } => self.send(socket, engine, cx)?,
+                ClientState::Head(_) | ClientState::BodyReader(_) | ClientState::Silent => {
                     Some(self.receive(socket, engine, cx)?)
                 }
-                State::Free => Some(Action::Wait),
+                ClientState::Idle => Some(Action::Wait),
             };
             let Some(next) = step else { continue };
             if next == Action::Wait && cx.turn.deadline.is_none_or(|at| at <= cx.turn.now) {
                 cx.turn.deadline = match self.state {
-                    State::Silent | State::Free => None,
-                    _ => Some(self.moved + engine.plan.timeout),
+                    ClientState::Silent | ClientState::Idle => None,
+                    _ => Some(self.last_progress + engine.plan.timeout),
                 };
             }
             return Ok(next);
@@ -271,28 +276,28 @@ impl Client {
         &mut self,
         socket: &TcpStream,
         engine: &mut Engine<'_>,
-    ) -> Result<Option<Action>, End> {
+    ) -> Result<Option<Action>, RequestEnd> {
         match socket.peer_addr() {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::NotConnected => {
                 return match socket.take_error() {
                     Ok(None) => Ok(Some(Action::Wait)),
                     Ok(Some(error)) | Err(error) => {
-                        Err(End::new(connect_class(&error), error.to_string()))
+                        Err(RequestEnd::new(connect_class(&error), error.to_string()))
                     }
                 };
             }
-            Err(error) => return Err(End::new(connect_class(&error), error.to_string())),
+            Err(error) => return Err(RequestEnd::new(connect_class(&error), error.to_string())),
         }
-        self.moved = Instant::now();
+        self.last_progress = Instant::now();
         let order = self.order.as_ref();
-        let (kind, started) = order.map_or((Kind::Fast, self.moved), |order| {
+        let (kind, started) = order.map_or((ClientKind::Fast, self.last_progress), |order| {
             (order.choice.kind, order.started)
         });
-        engine.tally.connect.record(self.moved - started);
+        engine.tally.connect.record(self.last_progress - started);
         let state = match kind {
-            Kind::Idle => State::Silent,
-            _ => State::Sending {
+            ClientKind::Idle => ClientState::Silent,
+            _ => ClientState::Sending {
                 at: 0,
                 resume: None,
             },
@@ -306,8 +311,8 @@ impl Client {
         socket: &mut TcpStream,
         engine: &mut Engine<'_>,
         cx: &mut Context<'_>,
-    ) -> Result<Option<Action>, End> {
-        let (State::Sending { at, resume }, Some(order)) = (&mut self.state, &mut self.order)
+    ) -> Result<Option<Action>, RequestEnd> {
+        let (ClientState::Sending { at, resume }, Some(order)) = (&mut self.state, &mut self.order)
         else {
             return Ok(Some(Action::Wait));
         };
@@ -318,14 +323,14 @@ impl Client {
             return Ok(Some(Action::Wait));
         }
         let plan = engine.plan;
-        let request = &plan.names[order.choice.name as usize].request;
+        let request = &plan.names[order.choice.name as usize].bytes;
         while *at < request.len() {
             let piece_ends = match order.choice.kind {
-                Kind::Split => piece_ends(*at, request.len(), order.choice.whim),
+                ClientKind::Split => piece_ends(*at, request.len(), order.choice.variate),
                 _ => request.len(),
             };
             // Before the write: its answer may be there when it returns.
-            self.moved = Instant::now();
+            self.last_progress = Instant::now();
             match socket.write(&request[*at..piece_ends]) {
                 Ok(count) => *at += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -333,7 +338,10 @@ impl Client {
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => {
-                    return Err(End::new(Class::ResetBefore, format!("sending: {error}")));
+                    return Err(RequestEnd::new(
+                        Class::ResetBefore,
+                        format!("sending: {error}"),
+                    ));
                 }
             }
             if *at == piece_ends && *at < request.len() {
@@ -343,20 +351,20 @@ impl Client {
                 return Ok(Some(Action::Wait));
             }
         }
-        if order.choice.kind == Kind::HalfClose {
+        if order.choice.kind == ClientKind::HalfClose {
             // If the connection has broken, the read says so.
             let _ = socket.shutdown(Shutdown::Write);
         }
-        order.sent = Some(self.moved);
+        order.sent = Some(self.last_progress);
         if order.counts_time() {
-            engine.tally.wait_begins(self.moved);
+            engine.tally.wait_begins(self.last_progress);
         }
         if let Some((0, _)) = order.abort_at() {
-            return Err(End::new(Class::Aborted, ""));
+            return Err(RequestEnd::new(Class::Aborted, ""));
         }
         let state = match plan.protocol {
-            Protocol::Bare => State::Body(Body::UntilClose),
-            Protocol::Http { .. } => State::Head(Vec::new()),
+            TargetProtocol::Bare => ClientState::BodyReader(BodyReader::UntilClose),
+            TargetProtocol::Http { .. } => ClientState::Head(Vec::new()),
         };
         cx.turn.deadline = None;
         self.enter(state, engine);
@@ -368,25 +376,25 @@ impl Client {
         socket: &mut TcpStream,
         engine: &mut Engine<'_>,
         cx: &mut Context<'_>,
-    ) -> Result<Action, End> {
+    ) -> Result<Action, RequestEnd> {
         for _ in 0..SOAK_READS_MAX {
-            let room = self.room(engine, cx);
-            if room == 0 {
+            let read_budget = self.read_budget(engine, cx);
+            if read_budget == 0 {
                 // This pause is ours, not the server's.
-                self.moved = cx.turn.now;
+                self.last_progress = cx.turn.now;
                 cx.turn.deadline = Some(cx.turn.now + SOAK_PACE);
                 return Ok(Action::Wait);
             }
-            match socket.read(&mut cx.turn.scratch[..room]) {
+            match socket.read(&mut cx.turn.scratch[..read_budget]) {
                 Ok(0) => return Err(self.peer_closed(engine)),
                 Ok(count) => {
-                    self.moved = Instant::now();
+                    self.last_progress = Instant::now();
                     self.heard(engine);
                     self.take(&cx.turn.scratch[..count], engine)?;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    cx.turn.deadline =
-                        Some(self.moved + engine.plan.timeout).filter(|_| !self.is_silent());
+                    cx.turn.deadline = Some(self.last_progress + engine.plan.timeout)
+                        .filter(|_| !self.is_silent());
                     return Ok(Action::Wait);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -395,7 +403,10 @@ impl Client {
                         Some(order) if order.has_answer => Class::ResetAfter,
                         _ => Class::ResetBefore,
                     };
-                    return Err(End::new(class, format!("{error}{}", self.progress())));
+                    return Err(RequestEnd::new(
+                        class,
+                        format!("{error}{}", self.progress()),
+                    ));
                 }
             }
         }
@@ -403,19 +414,19 @@ impl Client {
     }
 
     fn is_silent(&self) -> bool {
-        matches!(self.state, State::Silent)
+        matches!(self.state, ClientState::Silent)
     }
 
     /// How many bytes may be read now: a slow client keeps to its rate.
-    fn room(&self, engine: &Engine<'_>, cx: &Context<'_>) -> usize {
+    fn read_budget(&self, engine: &Engine<'_>, cx: &Context<'_>) -> usize {
         let most = cx.turn.scratch.len();
         match &self.order {
-            Some(Order {
+            Some(InFlight {
                 choice,
                 sent: Some(sent),
                 received,
                 ..
-            }) if choice.kind == Kind::Slow => {
+            }) if choice.kind == ClientKind::Slow => {
                 let rate = engine.plan.slow_rate as f64;
                 let time = cx.turn.now.saturating_duration_since(*sent) + SOAK_PACE;
                 let allowed = (time.as_secs_f64() * rate) as u64;
@@ -431,24 +442,24 @@ impl Client {
         let Some(order) = &mut self.order else { return };
         if let Some(sent) = order.sent {
             if !order.has_answer && order.counts_time() {
-                engine.tally.first_byte.record(self.moved - sent);
+                engine.tally.first_byte.record(self.last_progress - sent);
             }
             if order.counts_time() {
-                engine.tally.heard(self.moved);
+                engine.tally.heard(self.last_progress);
             }
         }
         order.has_answer = true;
     }
 
     /// Takes what one read brought.
-    fn take(&mut self, bytes: &[u8], engine: &mut Engine<'_>) -> Result<(), End> {
-        let State::Head(head) = &mut self.state else {
+    fn take(&mut self, bytes: &[u8], engine: &mut Engine<'_>) -> Result<(), RequestEnd> {
+        let ClientState::Head(head) = &mut self.state else {
             return self.take_body(bytes, engine);
         };
         head.extend_from_slice(bytes);
         match parse_head(head) {
             Head::Partial => Ok(()),
-            Head::Bad(why) => Err(End::new(Class::BadAnswer, why)),
+            Head::Bad(event) => Err(RequestEnd::new(Class::BadAnswer, event)),
             Head::Whole {
                 used,
                 status,
@@ -462,7 +473,7 @@ impl Client {
                 }
                 if let (
                     Framing::Length(length),
-                    Some(Order {
+                    Some(InFlight {
                         expected: Some(expected),
                         ..
                     }),
@@ -475,24 +486,28 @@ impl Client {
                         Class::Corrupt
                     };
                     let what = format!("Content-Length is {length} instead of {expected}");
-                    return Err(End::new(class, what));
+                    return Err(RequestEnd::new(class, what));
                 }
                 // Who has shut its side can't ask again.
-                let has_shut = |order: &Order| order.choice.kind == Kind::HalfClose;
+                let has_shut = |order: &InFlight| order.choice.kind == ClientKind::HalfClose;
                 let keep_alive = keep_alive && !self.order.as_ref().is_some_and(has_shut);
-                self.enter(State::Body(Body::new(framing, keep_alive)), engine);
+                self.enter(
+                    ClientState::BodyReader(BodyReader::new(framing, keep_alive)),
+                    engine,
+                );
                 self.take_body(&rest, engine)
             }
         }
     }
 
-    fn take_body(&mut self, mut bytes: &[u8], engine: &mut Engine<'_>) -> Result<(), End> {
-        let (State::Body(body), Some(order)) = (&mut self.state, &mut self.order) else {
+    fn take_body(&mut self, mut bytes: &[u8], engine: &mut Engine<'_>) -> Result<(), RequestEnd> {
+        let (ClientState::BodyReader(body), Some(order)) = (&mut self.state, &mut self.order)
+        else {
             return Ok(()); // A silent client doesn't listen either.
         };
         match body {
-            Body::UntilClose => order.take(bytes, engine),
-            Body::Length { left, keep_alive } => {
+            BodyReader::UntilClose => order.take(bytes, engine),
+            BodyReader::Length { left, keep_alive } => {
                 let surplus = (bytes.len() as u64).saturating_sub(*left);
                 if surplus > 0 {
                     // No more than `bytes`.
@@ -502,11 +517,11 @@ impl Client {
                 order.take(bytes, engine)?;
                 match (*left, surplus, *keep_alive) {
                     (0, 0, keep_alive) => Err(order.whole(keep_alive)),
-                    (0, _, _) => Err(End::new(Class::BadAnswer, "bytes follow the body")),
+                    (0, _, _) => Err(RequestEnd::new(Class::BadAnswer, "bytes follow the body")),
                     _ => Ok(()),
                 }
             }
-            Body::Chunked { chunks, keep_alive } => {
+            BodyReader::Chunked { chunks, keep_alive } => {
                 let mut at = 0;
                 loop {
                     match chunks.next(bytes, at) {
@@ -519,9 +534,9 @@ impl Client {
                             return Err(order.whole(*keep_alive));
                         }
                         Chunk::End(_) => {
-                            return Err(End::new(Class::BadAnswer, "bytes follow the body"));
+                            return Err(RequestEnd::new(Class::BadAnswer, "bytes follow the body"));
                         }
-                        Chunk::Bad(why) => return Err(End::new(Class::BadAnswer, why)),
+                        Chunk::Bad(event) => return Err(RequestEnd::new(Class::BadAnswer, event)),
                     }
                 }
             }
@@ -529,37 +544,37 @@ impl Client {
     }
 
     /// The server has shut its side.
-    fn peer_closed(&mut self, engine: &Engine<'_>) -> End {
+    fn peer_closed(&mut self, engine: &Engine<'_>) -> RequestEnd {
         let Some(order) = &mut self.order else {
-            return End::complete(false);
+            return RequestEnd::complete(false);
         };
         let received = order.received;
         match &self.state {
-            State::Silent => End::new(Class::IdleClosed, ""),
-            State::Body(Body::UntilClose)
+            ClientState::Silent => RequestEnd::new(Class::IdleClosed, ""),
+            ClientState::BodyReader(BodyReader::UntilClose)
                 if received == 0
                     && order.expected != Some(0)
-                    && engine.plan.protocol == Protocol::Bare =>
+                    && engine.plan.protocol == TargetProtocol::Bare =>
             {
-                End::new(Class::Empty, "closed without a byte")
+                RequestEnd::new(Class::Empty, "closed without a byte")
             }
-            State::Body(Body::UntilClose) => order.whole(false),
-            State::Body(Body::Length { left, .. }) => End::new(
+            ClientState::BodyReader(BodyReader::UntilClose) => order.whole(false),
+            ClientState::BodyReader(BodyReader::Length { left, .. }) => RequestEnd::new(
                 Class::Short,
                 format!("{received} bytes of {}", received + left),
             ),
-            State::Body(Body::Chunked { .. }) => {
-                End::new(Class::Short, format!("{received} bytes, and no last chunk"))
+            ClientState::BodyReader(BodyReader::Chunked { .. }) => {
+                RequestEnd::new(Class::Short, format!("{received} bytes, and no last chunk"))
             }
-            State::Head(head) if !head.is_empty() => {
-                End::new(Class::BadAnswer, "its head is cut short")
+            ClientState::Head(head) if !head.is_empty() => {
+                RequestEnd::new(Class::BadAnswer, "its head is cut short")
             }
-            _ => End::new(Class::Empty, "closed without a byte"),
+            _ => RequestEnd::new(Class::Empty, "closed without a byte"),
         }
     }
 }
 
-impl Body {
+impl BodyReader {
     fn new(framing: Framing, keep_alive: bool) -> Self {
         match framing {
             Framing::UntilClose => Self::UntilClose,
@@ -574,8 +589,8 @@ impl Body {
 
 /// Where the next piece of a split request ends: the first anywhere, the second in the middle of
 /// what is left.
-fn piece_ends(at: usize, length: usize, whim: f64) -> usize {
-    let first = 1 + (whim * (length.saturating_sub(1)) as f64) as usize;
+fn piece_ends(at: usize, length: usize, variate: f64) -> usize {
+    let first = 1 + (variate * (length.saturating_sub(1)) as f64) as usize;
     let second = first + (length.saturating_sub(first)).div_ceil(2);
     let ends = [first, second, length];
     ends.into_iter()

@@ -17,10 +17,10 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use signal_hook_mio::v1_0::Signals;
 
 use super::check::{Checker, Reference};
-use super::client::{Client, Order, Phase, connect_class};
+use super::client::{Client, InFlight, Phase, connect_class};
 use super::outcome::Class;
 use super::plan::{Choice, Plan};
-use super::population::Kind;
+use super::population::ClientKind;
 use super::tally::Tally;
 use crate::escape::Escaped;
 use crate::limits::{SCRATCH_BYTES, SOAK_BACK_OFF, SOAK_STARTS_MAX, SOAK_TICK};
@@ -39,9 +39,9 @@ const SIGNALS: SourceId = SourceId(1);
 
 /// How requests are started.
 #[derive(Clone, Debug)]
-pub enum Load {
+pub enum Workload {
     /// So many clients, each of which waits for its answer.
-    Closed(Vec<Kind>),
+    Closed(Vec<ClientKind>),
     /// Arrivals a second; so many connections at most.
     Open {
         /// Arrivals a second.
@@ -55,7 +55,7 @@ pub enum Load {
 
 /// How far a stage goes.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Bounds {
+pub struct StageLimits {
     /// How long requests are started.
     pub time: Option<Duration>,
     /// How many requests are started.
@@ -65,9 +65,9 @@ pub struct Bounds {
 }
 
 /// Who looks on while a stage goes on.
-pub trait Onlooker {
+pub trait Observer {
     /// Called a few times a second. It must not block.
-    fn look(&mut self, engine: &Engine<'_>);
+    fn observe(&mut self, engine: &Engine<'_>);
 }
 
 /// One stage of a run, and what it has in common with the others.
@@ -78,9 +78,9 @@ pub struct Engine<'a> {
     pub(super) buffer: Box<[u8]>,
     /// What each name must bring.
     pub references: Vec<Option<Reference>>,
-    load: Load,
-    bounds: Bounds,
-    onlooker: Option<&'a mut dyn Onlooker>,
+    workload: Workload,
+    limits: StageLimits,
+    observer: Option<&'a mut dyn Observer>,
     /// When the stage began.
     began: Instant,
     /// Requests started in this stage.
@@ -94,11 +94,11 @@ pub struct Engine<'a> {
     numbers: Vec<u64>,
     arrival_number: u64,
     /// When a client of the closed model starts again.
-    resting: BinaryHeap<Reverse<(Instant, u32)>>,
+    restarts: BinaryHeap<Reverse<(Instant, u32)>>,
     /// Connections kept alive for the next arrival.
-    free: Vec<Token>,
+    idle: Vec<Token>,
     /// What was left for them.
-    for_free: VecDeque<Order>,
+    queued_for_idle: VecDeque<InFlight>,
     /// When a request was last started.
     last_start: Instant,
     in_flight: u64,
@@ -106,9 +106,9 @@ pub struct Engine<'a> {
     /// Sockets that are open: those of requests, and those kept alive.
     sockets: u64,
     /// So many connections that are kept alive must make room.
-    dismissed: u64,
+    evictions: u64,
     /// An arrival waits for room: whoever makes some starts the clock.
-    is_full: bool,
+    arrival_waits: bool,
     /// Of these, by clients that say nothing: they hold up no end.
     silent: u64,
     phases: [u64; 4],
@@ -124,7 +124,7 @@ pub struct Engine<'a> {
 
 impl<'a> Engine<'a> {
     /// Belongs to no client of the closed model.
-    pub(super) const NOBODY: u32 = u32::MAX;
+    pub(super) const NO_CLIENT: u32 = u32::MAX;
 
     /// An engine that has not begun. Signals that arrive from now on end it early.
     ///
@@ -142,24 +142,24 @@ impl<'a> Engine<'a> {
             tally: Tally::new(now),
             buffer: vec![0; SCRATCH_BYTES].into(),
             references,
-            load: Load::Learn(0..0),
-            bounds: Bounds::default(),
-            onlooker: None,
+            workload: Workload::Learn(0..0),
+            limits: StageLimits::default(),
+            observer: None,
             began: now,
             stage_started: 0,
             arrivals: 0,
             never_started: 0,
             numbers: Vec::new(),
             arrival_number: 0,
-            resting: BinaryHeap::new(),
-            free: Vec::new(),
-            for_free: VecDeque::new(),
+            restarts: BinaryHeap::new(),
+            idle: Vec::new(),
+            queued_for_idle: VecDeque::new(),
             last_start: now,
             in_flight: 0,
             in_flight_max: 0,
             sockets: 0,
-            dismissed: 0,
-            is_full: false,
+            evictions: 0,
+            arrival_waits: false,
             silent: 0,
             phases: [0; 4],
             clock: rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?,
@@ -178,8 +178,8 @@ impl<'a> Engine<'a> {
     }
 
     /// Whoever looks on from now on.
-    pub fn set_onlooker(&mut self, onlooker: &'a mut dyn Onlooker) {
-        self.onlooker = Some(onlooker);
+    pub fn set_observer(&mut self, observer: &'a mut dyn Observer) {
+        self.observer = Some(observer);
     }
 
     /// Forgets what was counted: what follows is the load.
@@ -193,32 +193,34 @@ impl<'a> Engine<'a> {
     ///
     /// # Errors
     /// The loop can't be made, or fails.
-    pub fn run_stage(&mut self, load: Load, bounds: Bounds) -> io::Result<()> {
+    pub fn run_stage(&mut self, workload: Workload, limits: StageLimits) -> io::Result<()> {
         let mut reactor = Reactor::new(Vec::new(), 0)?;
         reactor.add_source(&mut SourceFd(&self.clock.as_raw_fd()), CLOCK)?;
         reactor.add_source(&mut self.signals, SIGNALS)?;
-        (self.load, self.bounds) = (load, bounds);
+        (self.workload, self.limits) = (workload, limits);
         self.began = Instant::now();
         self.next_tick = self.began;
         (self.stage_started, self.arrivals, self.is_over) = (0, 0, false);
         (self.last_start, self.over_at) = (self.began, self.began);
-        (self.dismissed, self.is_full) = (0, false);
-        self.resting.clear();
+        (self.evictions, self.arrival_waits) = (0, false);
+        self.restarts.clear();
         let clients = self.clients();
         self.numbers
             .resize(self.numbers.len().max(clients as usize), 0);
-        for user in 0..clients {
-            let share = f64::from(user) / f64::from(clients);
-            self.resting
-                .push(Reverse((self.began + bounds.ramp.mul_f64(share), user)));
+        for client_id in 0..clients {
+            let share = f64::from(client_id) / f64::from(clients);
+            self.restarts.push(Reverse((
+                self.began + limits.ramp.mul_f64(share),
+                client_id,
+            )));
         }
         self.arm(self.began)?;
         let ran = reactor.run(self);
         reactor.remove_source(&mut self.signals)?;
         ran?;
-        self.free.clear();
-        while let Some(order) = self.for_free.pop_front() {
-            self.finish(order, Class::Unfinished, String::new);
+        self.idle.clear();
+        while let Some(request) = self.queued_for_idle.pop_front() {
+            self.finish(request, Class::Unfinished, String::new);
         }
         self.never_started += self.were_due().saturating_sub(self.arrivals);
         Ok(())
@@ -228,22 +230,22 @@ impl<'a> Engine<'a> {
     #[must_use]
     pub fn offered(&self) -> Duration {
         let took = self.began.elapsed();
-        let offered = match self.load {
-            Load::Open { rate, .. } => {
+        let offered = match self.workload {
+            Workload::Open { rate, .. } => {
                 let last = self.last_start.saturating_duration_since(self.began);
-                last.max(arrival(self.arrivals, rate, self.bounds.ramp))
+                last.max(arrival(self.arrivals, rate, self.limits.ramp))
             }
             _ => took,
         };
-        offered.min(self.bounds.time.unwrap_or(took)).min(took)
+        offered.min(self.limits.time.unwrap_or(took)).min(took)
     }
 
     /// The closed model's clients. There are fewer than 2^21.
     fn clients(&self) -> u32 {
-        match &self.load {
-            Load::Closed(kinds) => kinds.len() as u32,
-            Load::Learn(_) => 8,
-            Load::Open { .. } => 0,
+        match &self.workload {
+            Workload::Closed(kinds) => kinds.len() as u32,
+            Workload::Learn(_) => 8,
+            Workload::Open { .. } => 0,
         }
     }
 
@@ -294,55 +296,60 @@ impl<'a> Engine<'a> {
     }
 
     /// Counts the end of a request.
-    pub(super) fn finish(&mut self, order: Order, class: Class, what: impl FnOnce() -> String) {
+    pub(super) fn finish(
+        &mut self,
+        request: InFlight,
+        class: Class,
+        what: impl FnOnce() -> String,
+    ) {
         let now = Instant::now();
         self.in_flight -= 1;
-        self.silent -= u64::from(order.choice.kind == Kind::Idle);
-        self.make_room();
-        if order.waits() {
+        self.silent -= u64::from(request.choice.kind == ClientKind::Idle);
+        self.rearm();
+        if request.waits() {
             self.tally
                 .wait_ends(now, class == Class::Timeout || class == Class::Unfinished);
         }
-        let name = &self.plan.names[order.choice.name as usize].shown;
+        let name = &self.plan.names[request.choice.name as usize].shown;
         self.tally
             .end(class, || format!("{}: {}", Escaped(name), what()));
         if class != Class::Complete {
             return;
         }
         self.tally.count_completed();
-        if order.counts_time() {
-            let since_due = order.due.map(|due| now.saturating_duration_since(due));
+        if request.counts_time() {
+            let since_due = request.due.map(|due| now.saturating_duration_since(due));
             self.tally
-                .complete(now - order.started, since_due, order.received);
+                .complete(now - request.started, since_due, request.received);
         }
-        if !matches!(order.checker, Checker::Nothing | Checker::Learn(..)) {
+        if !matches!(request.checker, Checker::Nothing | Checker::Learn(..)) {
             self.tally.checked.0 += 1;
-            self.tally.checked.1 += order.received;
+            self.tally.checked.1 += request.received;
         }
-        if let Some(reference) = order.checker.learnt() {
-            self.references[order.choice.name as usize] = Some(reference);
+        if let Some(reference) = request.checker.into_reference() {
+            self.references[request.choice.name as usize] = Some(reference);
         }
     }
 
     /// The next request of a connection that is free.
-    pub(super) fn order_for_free(&mut self, user: u32) -> Option<Order> {
-        if user == Self::NOBODY {
-            return self.for_free.pop_front();
+    pub(super) fn next_for_idle(&mut self, client_id: u32) -> Option<InFlight> {
+        if client_id == Self::NO_CLIENT {
+            return self.queued_for_idle.pop_front();
         }
         let may = self.may_start(Instant::now());
-        may.then(|| self.next_order(user)).flatten()
+        may.then(|| self.next_request(client_id)).flatten()
     }
 
     /// What becomes of a connection that has nothing to do.
     pub(super) fn keep(&mut self, cx: &mut Context<'_>) -> Action {
-        match self.load {
-            Load::Open { .. } if self.dismissed > 0 => {
-                self.dismissed -= 1;
+        match self.workload {
+            Workload::Open { .. } if self.evictions > 0 => {
+                self.evictions -= 1;
                 Action::Close(Reason::ClientLeft)
             }
-            Load::Open { .. } if self.may_start(cx.turn.now) => {
+            Workload::Open { .. } if self.may_start(cx.turn.now) => {
                 cx.turn.deadline = None;
-                self.free.push(cx.token());
+                self.idle.push(cx.token());
                 Action::Suspend
             }
             _ => Action::Close(Reason::ClientLeft),
@@ -350,51 +357,53 @@ impl<'a> Engine<'a> {
     }
 
     /// A connection that was kept alive is no more.
-    pub(super) fn forget_free(&mut self, token: Token) {
-        self.free.retain(|&free| free != token);
+    pub(super) fn forget_idle(&mut self, token: Token) {
+        self.idle.retain(|&idle| idle != token);
     }
 
     // ---- starting ----
 
     fn may_start(&self, now: Instant) -> bool {
-        let in_time = self.bounds.time.is_none_or(|time| now < self.began + time);
+        let in_time = self.limits.time.is_none_or(|time| now < self.began + time);
         let in_number = self
-            .bounds
+            .limits
             .requests
             .is_none_or(|most| self.stage_started < most);
-        let has_more = !matches!(&self.load, Load::Learn(names) if names.is_empty());
+        let has_more = !matches!(&self.workload, Workload::Learn(names) if names.is_empty());
         in_time && in_number && has_more && !self.is_over
     }
 
     /// A client's next request, by the closed model.
-    fn next_order(&mut self, user: u32) -> Option<Order> {
-        let choice = match &mut self.load {
-            Load::Learn(names) => Choice {
-                kind: Kind::Fast,
+    fn next_request(&mut self, client_id: u32) -> Option<InFlight> {
+        let choice = match &mut self.workload {
+            Workload::Learn(names) => Choice {
+                kind: ClientKind::Fast,
                 name: names.next()?,
-                whim: 0.0,
+                variate: 0.0,
             },
-            Load::Closed(kinds) => {
+            Workload::Closed(kinds) => {
                 // Each client has its own sequence, so that a run is replayed client by client.
-                let number = &mut self.numbers[user as usize];
+                let number = &mut self.numbers[client_id as usize];
                 *number += 1;
-                self.plan
-                    .choose(u64::from(user) << 40 | *number, Some(kinds[user as usize]))
+                self.plan.choose(
+                    u64::from(client_id) << 40 | *number,
+                    Some(kinds[client_id as usize]),
+                )
             }
-            Load::Open { .. } => return None,
+            Workload::Open { .. } => return None,
         };
-        Some(self.order(choice, None))
+        Some(self.request(choice, None))
     }
 
     /// Counts a request's start.
-    fn order(&mut self, choice: Choice, due: Option<Instant>) -> Order {
+    fn request(&mut self, choice: Choice, due: Option<Instant>) -> InFlight {
         let reference = &self.references[choice.name as usize];
         let expected = reference.as_ref().map(Reference::length);
         let checker = match reference {
-            _ if matches!(self.load, Load::Learn(_)) => {
+            _ if matches!(self.workload, Workload::Learn(_)) => {
                 Checker::Learn(Default::default(), Box::default())
             }
-            Some(reference) if choice.kind != Kind::Idle => {
+            Some(reference) if choice.kind != ClientKind::Idle => {
                 // A file that can't be opened any more brings an unchecked body; the report counts
                 // those that were checked.
                 reference.checker().unwrap_or(Checker::Nothing)
@@ -405,43 +414,44 @@ impl<'a> Engine<'a> {
         self.stage_started += 1;
         self.in_flight += 1;
         self.in_flight_max = self.in_flight_max.max(self.in_flight);
-        self.silent += u64::from(choice.kind == Kind::Idle);
-        let order = Order::new(choice, due, checker, expected);
-        self.last_start = order.started;
+        self.silent += u64::from(choice.kind == ClientKind::Idle);
+        let request = InFlight::new(choice, due, checker, expected);
+        self.last_start = request.started;
         if let Some(due) = due {
             self.tally
-                .late_by(order.started.saturating_duration_since(due));
+                .record_lateness(request.started.saturating_duration_since(due));
         }
-        order
+        request
     }
 
     /// Opens a connection for a request.
-    pub(super) fn connect(&mut self, user: u32, order: Order, control: &mut LoopHandle) {
-        match self.open_socket(order.choice.kind) {
+    pub(super) fn connect(&mut self, client_id: u32, request: InFlight, control: &mut LoopHandle) {
+        match self.open_socket(request.choice.kind) {
             Ok(socket) => {
                 self.sockets += 1;
-                let client = Client::new(user, order, self);
+                let client = Client::new(client_id, request, self);
                 control.connect(socket, client);
             }
             Err(error) => {
-                self.finish(order, connect_class(&error), || {
+                self.finish(request, connect_class(&error), || {
                     format!("connecting: {error}")
                 });
-                self.rest(user, true);
+                self.restart(client_id, true);
             }
         }
     }
 
     /// A client of the closed model starts again: at once, or a little later if it could not
     /// connect.
-    fn rest(&mut self, user: u32, was_turned_away: bool) {
-        if user != Self::NOBODY {
-            let pause = if was_turned_away {
+    fn restart(&mut self, client_id: u32, connect_failed: bool) {
+        if client_id != Self::NO_CLIENT {
+            let pause = if connect_failed {
                 SOAK_BACK_OFF
             } else {
                 Duration::ZERO
             };
-            self.resting.push(Reverse((Instant::now() + pause, user)));
+            self.restarts
+                .push(Reverse((Instant::now() + pause, client_id)));
         }
     }
 
@@ -449,13 +459,13 @@ impl<'a> Engine<'a> {
     fn start_due(&mut self, now: Instant, control: &mut LoopHandle) {
         for _ in 0..SOAK_STARTS_MAX {
             let is_due = |&Reverse((at, _)): &Reverse<(Instant, u32)>| at <= now;
-            if !self.resting.peek().is_some_and(is_due) || !self.may_start(now) {
+            if !self.restarts.peek().is_some_and(is_due) || !self.may_start(now) {
                 break;
             }
-            if let Some(Reverse((_, user))) = self.resting.pop()
-                && let Some(order) = self.next_order(user)
+            if let Some(Reverse((_, client_id))) = self.restarts.pop()
+                && let Some(request) = self.next_request(client_id)
             {
-                self.connect(user, order, control);
+                self.connect(client_id, request, control);
             }
         }
         for _ in 0..SOAK_STARTS_MAX {
@@ -470,21 +480,21 @@ impl<'a> Engine<'a> {
     // ---- the clock ----
 
     /// What happens at any moment at which the clock has run, or a connection has ended.
-    fn go_on(&mut self, control: &mut LoopHandle) {
+    fn advance(&mut self, control: &mut LoopHandle) {
         let now = Instant::now();
         if self.cut_short {
             self.is_over = true;
         }
         self.start_due(now, control);
         let starts = self.next_arrival(now).is_some() || self.may_start(now) && self.clients() > 0;
-        let silence_ends = match self.bounds.time {
+        let silence_ends = match self.limits.time {
             Some(time) => self.began + time,
             None => self.last_start + self.plan.timeout,
         };
         let is_silent = self.silent > 0 && now < silence_ends;
         let goes_on = self.in_flight > self.silent || starts || is_silent;
         let over = self
-            .bounds
+            .limits
             .time
             .map(|time| self.began + time + self.plan.timeout);
         if !goes_on || self.is_over || over.is_some_and(|over| over <= now) {
@@ -504,17 +514,17 @@ impl<'a> Engine<'a> {
             self.next_tick = now + SOAK_TICK - Duration::from_nanos(into as u64);
             let clients = self.phases.iter().sum();
             self.tally.roll(now, clients);
-            if let Some(onlooker) = self.onlooker.take() {
-                onlooker.look(self);
-                self.onlooker = Some(onlooker);
+            if let Some(observer) = self.observer.take() {
+                observer.observe(self);
+                self.observer = Some(observer);
             }
         }
-        self.go_on(control);
-        let resting = self.resting.peek().map(|Reverse((at, _))| *at);
+        self.advance(control);
+        let restarts = self.restarts.peek().map(|Reverse((at, _))| *at);
         let arrival = self.next_arrival(now);
-        self.is_full = arrival.is_some() && !self.has_room();
-        let arrival = arrival.filter(|_| !self.is_full);
-        let next = [resting.filter(|_| self.may_start(now)), arrival];
+        self.arrival_waits = arrival.is_some() && !self.may_begin();
+        let arrival = arrival.filter(|_| !self.arrival_waits);
+        let next = [restarts.filter(|_| self.may_start(now)), arrival];
         self.arm(
             next.into_iter()
                 .flatten()
@@ -551,10 +561,10 @@ impl Handler for Engine<'_> {
         &mut self,
         client: &mut Client,
         socket: &mut TcpStream,
-        why: Event,
+        event: Event,
         cx: &mut Context<'_>,
     ) -> Action {
-        client.step(socket, why, self, cx)
+        client.step(socket, event, self, cx)
     }
 
     fn source(&mut self, id: SourceId, control: &mut LoopHandle) {
@@ -576,14 +586,14 @@ impl Handler for Engine<'_> {
 
     fn ended(&mut self, mut client: Client, token: Token, _: Reason, control: &mut LoopHandle) {
         client.leave(self);
-        self.forget_free(token);
+        self.forget_idle(token);
         self.sockets -= 1;
-        self.make_room();
-        match client.order_left() {
-            Some(order) if self.is_over => self.finish(order, Class::Unfinished, String::new),
-            Some(order) => self.connect(client.user, order, control),
-            None => self.rest(client.user, client.was_turned_away),
+        self.rearm();
+        match client.take_in_flight() {
+            Some(request) if self.is_over => self.finish(request, Class::Unfinished, String::new),
+            Some(request) => self.connect(client.client_id, request, control),
+            None => self.restart(client.client_id, client.connect_failed),
         }
-        self.go_on(control);
+        self.advance(control);
     }
 }

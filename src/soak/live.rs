@@ -18,7 +18,7 @@ const STEPS: u64 = 1000;
 
 /// What a run looks like now.
 #[derive(Clone, Debug, Default)]
-pub struct Progress {
+pub struct LiveFigures {
     /// Since the load began.
     pub elapsed: Duration,
     /// How long load is offered, if that is limited.
@@ -59,7 +59,7 @@ pub struct Live {
 
 #[derive(Debug)]
 struct Drawing {
-    progress: SyncSender<Progress>,
+    progress: SyncSender<LiveFigures>,
     cleared: Receiver<()>,
 }
 
@@ -73,7 +73,7 @@ impl Live {
     }
 
     /// Shows how the run stands. Never blocks: while the terminal is busy, it is dropped.
-    pub fn show(&self, progress: Progress) {
+    pub fn show(&self, progress: LiveFigures) {
         if let Some(drawing) = &self.drawing {
             // The next one is a quarter of a second away.
             let _ = drawing.progress.try_send(progress);
@@ -93,7 +93,7 @@ impl Live {
 
 impl Drawing {
     /// None if there is no thread to be had: the run goes on unseen.
-    fn start(draw: fn(&Receiver<Progress>)) -> Option<Self> {
+    fn start(draw: fn(&Receiver<LiveFigures>)) -> Option<Self> {
         let (progress, shown) = mpsc::sync_channel(1);
         let (done, cleared) = mpsc::sync_channel(1);
         let thread = thread::Builder::new().name("soak-live".into());
@@ -107,7 +107,7 @@ impl Drawing {
     }
 }
 
-fn draw(shown: &Receiver<Progress>) {
+fn draw(shown: &Receiver<LiveFigures>) {
     let bar = ProgressBar::new(STEPS);
     for progress in shown {
         bar.set_style(style(part(&progress).is_some()));
@@ -131,7 +131,7 @@ fn style(has_end: bool) -> ProgressStyle {
 }
 
 /// How much of the run is over; whichever limit is nearer ends it.
-fn part(progress: &Progress) -> Option<f64> {
+fn part(progress: &LiveFigures) -> Option<f64> {
     let of_time = progress
         .duration
         .map(|duration| progress.elapsed.as_secs_f64() / duration.as_secs_f64().max(1e-6));
@@ -142,7 +142,7 @@ fn part(progress: &Progress) -> Option<f64> {
     part.reduce(f64::max).map(|part| part.clamp(0.0, 1.0))
 }
 
-fn clock(progress: &Progress) -> String {
+fn clock(progress: &LiveFigures) -> String {
     let elapsed = FormattedDuration(progress.elapsed);
     match progress.duration.map(FormattedDuration) {
         Some(duration) => format!("{elapsed} of {duration}"),
@@ -150,7 +150,7 @@ fn clock(progress: &Progress) -> String {
     }
 }
 
-fn lines(progress: &Progress) -> String {
+fn lines(progress: &LiveFigures) -> String {
     let latency = |us: Option<u64>| us.map_or_else(|| "-".into(), units::time);
     let limit = progress.requests_limit;
     let limit = limit.map_or_else(String::new, |limit| format!(" of {}", units::count(limit)));
@@ -196,13 +196,13 @@ mod tests {
 
     #[test]
     fn a_stuck_terminal_stops_neither_the_load_nor_the_end() {
-        let stuck = |_: &Receiver<Progress>| thread::sleep(Duration::from_secs(3600));
+        let stuck = |_: &Receiver<LiveFigures>| thread::sleep(Duration::from_secs(3600));
         let live = Live {
             drawing: Drawing::start(stuck),
         };
         let started = Instant::now();
         for _ in 0..1000 {
-            live.show(Progress::default());
+            live.show(LiveFigures::default());
         }
         live.finish();
         assert!(started.elapsed() < Duration::from_secs(60));
@@ -213,19 +213,19 @@ mod tests {
         let live = Live {
             drawing: Drawing::start(draw),
         };
-        live.show(Progress::default());
+        live.show(LiveFigures::default());
         live.finish();
         let unwanted = Live::start(false);
         assert!(unwanted.drawing.is_none());
-        unwanted.show(Progress::default());
+        unwanted.show(LiveFigures::default());
         unwanted.finish();
     }
 
     #[test]
     fn whichever_limit_is_nearer_ends_the_run() {
-        let mut progress = Progress {
+        let mut progress = LiveFigures {
             elapsed: Duration::from_secs(30),
-            ..Progress::default()
+            ..LiveFigures::default()
         };
         assert_eq!(part(&progress), None);
         assert_eq!(clock(&progress), "00:00:30");
@@ -240,14 +240,14 @@ mod tests {
 
     #[test]
     fn all_that_is_known_is_shown() {
-        let progress = Progress {
+        let progress = LiveFigures {
             started: 1_234,
             requests_limit: Some(10_000),
             receiving: 7,
             failed: 2,
             p50_us: Some(1_500),
             server_descriptors: Some(74),
-            ..Progress::default()
+            ..LiveFigures::default()
         };
         let text = lines(&progress);
         for part in [
@@ -259,7 +259,7 @@ mod tests {
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }
-        let unwatched = lines(&Progress::default());
+        let unwatched = lines(&LiveFigures::default());
         assert!(!unwatched.contains("server"), "{unwatched}");
     }
 }

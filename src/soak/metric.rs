@@ -1,28 +1,28 @@
 //! The figures that a condition may be about: their names, units and where a report has them.
 
 use super::outcome::Class;
-use super::report::{Percentiles, Report, Resource, Server};
+use super::report::{Percentiles, Report, Resource, ServerUsage};
 use crate::units::{parse_bytes, parse_duration};
 
 /// A figure that a condition is about.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Metric {
-    Time(Span, Rank),
-    Silence,
+    Time(Timing, Quantile),
+    Stall,
     Class(Class),
     Errors,
     ErrorRate,
     RateEnded,
     RateStarted,
     Cpu,
-    Max(Thing),
-    Left(Thing),
-    Trend(Thing),
+    Max(ServerResource),
+    Left(ServerResource),
+    Trend(ServerResource),
 }
 
 /// What a time is of.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Span {
+pub(super) enum Timing {
     Corrected,
     Total,
     FirstByte,
@@ -32,7 +32,7 @@ pub(super) enum Span {
 
 /// Which time of many.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Rank {
+pub(super) enum Quantile {
     P50,
     P90,
     P99,
@@ -42,7 +42,7 @@ pub(super) enum Rank {
 
 /// What the server's process uses.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Thing {
+pub(super) enum ServerResource {
     Memory,
     Descriptors,
 }
@@ -67,35 +67,35 @@ pub(super) enum Unit {
     BytesTrend,
 }
 
-const SPANS: [(&str, Span); 5] = [
-    ("", Span::Corrected),
-    ("raw_", Span::Total),
-    ("ttfb_", Span::FirstByte),
-    ("connect_", Span::Connect),
-    ("lateness_", Span::Lateness),
+const SPANS: [(&str, Timing); 5] = [
+    ("", Timing::Corrected),
+    ("raw_", Timing::Total),
+    ("ttfb_", Timing::FirstByte),
+    ("connect_", Timing::Connect),
+    ("lateness_", Timing::Lateness),
 ];
 
-const RANKS: [(&str, Rank); 5] = [
-    ("p50", Rank::P50),
-    ("p90", Rank::P90),
-    ("p99", Rank::P99),
-    ("p99.9", Rank::P999),
-    ("max", Rank::Max),
+const RANKS: [(&str, Quantile); 5] = [
+    ("p50", Quantile::P50),
+    ("p90", Quantile::P90),
+    ("p99", Quantile::P99),
+    ("p99.9", Quantile::P999),
+    ("max", Quantile::Max),
 ];
 
 const OTHERS: [(&str, Metric); 12] = [
-    ("silence", Metric::Silence),
+    ("silence", Metric::Stall),
     ("errors", Metric::Errors),
     ("error_rate", Metric::ErrorRate),
     ("rate", Metric::RateEnded),
     ("rate_started", Metric::RateStarted),
     ("cpu", Metric::Cpu),
-    ("rss_max", Metric::Max(Thing::Memory)),
-    ("rss_left", Metric::Left(Thing::Memory)),
-    ("rss_slope", Metric::Trend(Thing::Memory)),
-    ("fd_max", Metric::Max(Thing::Descriptors)),
-    ("fd_left", Metric::Left(Thing::Descriptors)),
-    ("fd_slope", Metric::Trend(Thing::Descriptors)),
+    ("rss_max", Metric::Max(ServerResource::Memory)),
+    ("rss_left", Metric::Left(ServerResource::Memory)),
+    ("rss_slope", Metric::Trend(ServerResource::Memory)),
+    ("fd_max", Metric::Max(ServerResource::Descriptors)),
+    ("fd_left", Metric::Left(ServerResource::Descriptors)),
+    ("fd_slope", Metric::Trend(ServerResource::Descriptors)),
 ];
 
 const TIME_UNITS: &[(f64, &str)] = &[(1.0, " µs"), (1e3, " ms"), (1e6, " s")];
@@ -117,14 +117,16 @@ impl Metric {
 
     pub(super) fn unit(self) -> Unit {
         match self {
-            Self::Time(..) | Self::Silence => Unit::Time,
+            Self::Time(..) | Self::Stall => Unit::Time,
             Self::Class(_) | Self::Errors => Unit::Number,
-            Self::Max(Thing::Descriptors) | Self::Left(Thing::Descriptors) => Unit::Number,
+            Self::Max(ServerResource::Descriptors) | Self::Left(ServerResource::Descriptors) => {
+                Unit::Number
+            }
             Self::ErrorRate | Self::Cpu => Unit::Percent,
             Self::RateEnded | Self::RateStarted => Unit::Rate,
-            Self::Max(Thing::Memory) | Self::Left(Thing::Memory) => Unit::Bytes,
-            Self::Trend(Thing::Memory) => Unit::BytesTrend,
-            Self::Trend(Thing::Descriptors) => Unit::NumberTrend,
+            Self::Max(ServerResource::Memory) | Self::Left(ServerResource::Memory) => Unit::Bytes,
+            Self::Trend(ServerResource::Memory) => Unit::BytesTrend,
+            Self::Trend(ServerResource::Descriptors) => Unit::NumberTrend,
         }
     }
 
@@ -144,7 +146,7 @@ impl Metric {
                 let times = span.of(report);
                 (times.count > 0).then(|| rank.of(times) as f64)
             }
-            Self::Silence => Some(report.latency.longest_silence_us as f64),
+            Self::Stall => Some(report.latency.longest_silence_us as f64),
             Self::Class(class) => Some(class_count(report, class) as f64),
             Self::Errors => Some(errors(report) as f64),
             Self::ErrorRate => {
@@ -156,7 +158,7 @@ impl Metric {
             Self::Cpu => server.map(|server| server.cpu_percent),
             Self::Max(thing) => server.map(|server| thing.of(server).max),
             Self::Left(thing) => server
-                .filter(|server| came_to_rest(server))
+                .filter(|server| has_settled(server))
                 .map(|server| thing.of(server).after - thing.of(server).before),
             Self::Trend(_) => None,
         }
@@ -202,12 +204,12 @@ fn errors(report: &Report) -> u64 {
 }
 
 /// Whether it was seen without clients after the load began: only then is something "left".
-fn came_to_rest(server: &Server) -> bool {
+fn has_settled(server: &ServerUsage) -> bool {
     let mut samples = server.samples.iter();
     !server.died && samples.any(|sample| sample.is_quiet && sample.at_us > 0)
 }
 
-impl Span {
+impl Timing {
     fn of(self, report: &Report) -> &Percentiles {
         match self {
             Self::Corrected => &report.latency.corrected,
@@ -219,7 +221,7 @@ impl Span {
     }
 }
 
-impl Rank {
+impl Quantile {
     fn of(self, times: &Percentiles) -> u64 {
         match self {
             Self::P50 => times.p50,
@@ -231,8 +233,8 @@ impl Rank {
     }
 }
 
-impl Thing {
-    pub(super) fn of(self, server: &Server) -> &Resource {
+impl ServerResource {
+    pub(super) fn of(self, server: &ServerUsage) -> &Resource {
         match self {
             Self::Memory => &server.rss,
             Self::Descriptors => &server.descriptors,

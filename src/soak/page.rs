@@ -4,7 +4,7 @@
 use maud::{Markup, PreEscaped, Render, html};
 
 use super::plot::Plot;
-use super::report::{ClassCount, Model, Report, Server, Threshold, ThresholdOutcome, Word};
+use super::report::{ClassCount, Model, Report, ServerUsage, Status, Threshold, ThresholdOutcome};
 use super::{charts, units, wording};
 use crate::escape::EscapedText;
 
@@ -24,9 +24,9 @@ const HEAD: &str = concat!(
 );
 
 /// A text from outside: controls are shown as such, and maud escapes what HTML takes for its own.
-struct Foreign<'a>(&'a str);
+struct Untrusted<'a>(&'a str);
 
-impl Render for Foreign<'_> {
+impl Render for Untrusted<'_> {
     fn render_to(&self, buffer: &mut String) {
         EscapedText(self.0).to_string().render_to(buffer);
     }
@@ -40,7 +40,7 @@ pub fn render(report: &Report) -> String {
         html lang="en" {
             head {
                 (PreEscaped(HEAD))
-                title { (wording::word(report.verdict.word)) ": carafe soak of " (Foreign(&report.target)) }
+                title { (wording::status(report.verdict.status)) ": carafe soak of " (Untrusted(&report.target)) }
             }
             body {
                 (banner(report))
@@ -62,19 +62,19 @@ pub fn render(report: &Report) -> String {
 
 fn banner(report: &Report) -> Markup {
     let verdict = &report.verdict;
-    let class = match verdict.word {
-        Word::Pass => "pass",
-        Word::Fail => "fail",
-        Word::NotOffered => "unsaid",
+    let class = match verdict.status {
+        Status::Pass => "pass",
+        Status::Fail => "fail",
+        Status::NotOffered => "unsaid",
     };
     html! {
         header class={ "banner " (class) } {
             h1 { (wording::verdict(verdict)) }
-            @if !verdict.because.is_empty() {
-                ul { @for reason in &verdict.because { li { (Foreign(reason)) } } }
+            @if !verdict.reasons.is_empty() {
+                ul { @for reason in &verdict.reasons { li { (Untrusted(reason)) } } }
             }
             p {
-                (Foreign(&report.target)) ", "
+                (Untrusted(&report.target)) ", "
                 (units::seconds(report.load.seconds)) ", began " (report.started_at)
             }
         }
@@ -174,7 +174,7 @@ fn outcomes(report: &Report) -> Markup {
             tr {
                 th {
                     span class=[class.is_failure.then_some("failed")] { (class.class) }
-                    @if let Some(sample) = &class.sample { p class="soft" { (Foreign(sample)) } }
+                    @if let Some(sample) = &class.sample { p class="soft" { (Untrusted(sample)) } }
                 }
                 td class="figure" { (units::count(class.count)) }
             }
@@ -201,8 +201,8 @@ fn thresholds(thresholds: &[Threshold]) -> Markup {
         let failed = threshold.outcome == ThresholdOutcome::Failed;
         html! {
             tr {
-                th { code { (Foreign(&threshold.text)) } }
-                td { (Foreign(&threshold.measured)) }
+                th { code { (Untrusted(&threshold.text)) } }
+                td { (Untrusted(&threshold.measured)) }
                 td class={ "outcome" @if failed { " failed" } } { (wording::outcome(threshold.outcome)) }
             }
         }
@@ -250,7 +250,7 @@ fn load(report: &Report) -> Markup {
     }
 }
 
-fn server(server: Option<&Server>) -> Markup {
+fn server(server: Option<&ServerUsage>) -> Markup {
     let Some(server) = server else {
         return html! {
             section { h2 { "Server" } p { "Its process was not watched; " code { "--pid" } " watches it." } }
@@ -260,7 +260,7 @@ fn server(server: Option<&Server>) -> Markup {
     html! {
         section {
             h2 { "Server" }
-            p { (Foreign(&wording::server(server))) }
+            p { (Untrusted(&wording::server(server))) }
             (grid(&charts::of_server(server)))
             div class="card" {
                 table class="figures slopes" {
@@ -284,7 +284,7 @@ fn verification_and_generator(report: &Report) -> Markup {
     html! {
         section {
             h2 { "Verification" }
-            p { (Foreign(&verification)) }
+            p { (Untrusted(&verification)) }
             h2 { "Load generator" }
             p {
                 "CPU " (units::number(generator.cpu_percent)) " % of one core, memory "
@@ -302,7 +302,7 @@ fn notes(report: &Report) -> Markup {
         @if !report.notes.is_empty() {
             section {
                 h2 { "Notes" }
-                ul class="notes" { @for note in &report.notes { li { (Foreign(note)) } } }
+                ul class="notes" { @for note in &report.notes { li { (Untrusted(note)) } } }
             }
         }
     }
@@ -318,7 +318,7 @@ fn footer(report: &Report) -> Markup {
                     (units::count(report.names_total as u64)) " names were asked for"
                     @if names.len() < report.names_total { "; the first " (names.len()) " of them" }
                 }
-                ul class="notes" { @for name in names { li { (Foreign(name)) } } }
+                ul class="notes" { @for name in names { li { (Untrusted(name)) } } }
             }
         }
     }
@@ -326,9 +326,9 @@ fn footer(report: &Report) -> Markup {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plot::Mark;
+    use super::super::fixtures;
+    use super::super::plot::Shape;
     use super::super::report::{Report, Second};
-    use super::super::sample;
     use super::*;
 
     /// Reads the page strictly, and gives its text.
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn the_page_is_well_formed_and_holds_the_figures() {
-        let text = text_of(&sample::report());
+        let text = text_of(&fixtures::report());
         for part in [
             "FAIL",
             "errors>0: there were 63",
@@ -389,7 +389,7 @@ mod tests {
 
     #[test]
     fn nothing_is_a_page_as_well() {
-        let text = text_of(&sample::empty());
+        let text = text_of(&fixtures::empty());
         assert!(
             text.contains("NOT OFFERED (cut short by a signal)"),
             "{text}"
@@ -400,9 +400,9 @@ mod tests {
 
     #[test]
     fn markup_from_outside_is_text() {
-        let page = render(&sample::hostile());
+        let page = render(&fixtures::hostile());
         assert!(!page.contains("<script") && !page.contains("http://"));
-        let text = text_of(&sample::hostile());
+        let text = text_of(&fixtures::hostile());
         assert!(
             text.contains(r#""<script>alert('&')</script>\x1b[2J\x0a"#),
             "{text}"
@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn odd_runs_are_pages_too() {
-        let mut report = sample::report();
+        let mut report = fixtures::report();
         report.seconds = vec![Second::default()];
         report.latency.histogram = vec![(0, 0, 1), (u64::MAX / 2, u64::MAX, 1)];
         report.load.seconds = f64::MIN_POSITIVE;
@@ -428,7 +428,7 @@ mod tests {
 
     #[test]
     fn a_part_of_a_second_is_no_point() {
-        let mut report = sample::report();
+        let mut report = fixtures::report();
         let second = report.seconds[0];
         report.seconds = (0..4).map(|at| Second { at, ..second }).collect();
         let points = |report: &Report| {
@@ -438,7 +438,7 @@ mod tests {
                 .find(|plot| plot.title == "Requests a second");
             let marks = plot.map(|plot| plot.marks).unwrap_or_default();
             let lines = marks.iter().filter_map(|mark| match &mark.2 {
-                Mark::Line(points) => Some(points.len()),
+                Shape::Line(points) => Some(points.len()),
                 _ => None,
             });
             lines.max()
@@ -453,7 +453,7 @@ mod tests {
 
     #[test]
     fn a_day_makes_no_larger_page_than_ten_minutes() {
-        let mut report = sample::report();
+        let mut report = fixtures::report();
         let second = report.seconds[0];
         report.seconds = (0..86_400).map(|at| Second { at, ..second }).collect();
         let size = render(&report).len();

@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, Zipf};
 
 use super::check::Reference;
-use super::population::{Kind, Mix};
+use super::population::{ClientKind, Mix};
 use crate::cli::{ServerAddress, SoakArgs};
 use crate::escape::Escaped;
 use crate::limits::{CONNECT_TIMEOUT, NAME_BYTES_MAX, SOAK_ABORT_BYTES_MAX, SOAK_OPEN_FILES_MAX};
@@ -28,9 +28,9 @@ pub struct Plan {
     /// Its address.
     pub address: SocketAddr,
     /// How it is spoken to.
-    pub protocol: Protocol,
+    pub protocol: TargetProtocol,
     /// What may be asked for.
-    pub names: Vec<Name>,
+    pub names: Vec<RequestTemplate>,
     /// The names that a split client may ask for: no beginning of one is a file's name.
     pub split_names: Option<Vec<u32>>,
     /// Favours the first names; each is as likely as the others without it.
@@ -53,7 +53,7 @@ pub struct Plan {
 
 /// How a server is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
+pub enum TargetProtocol {
     /// A name, and the bytes until the end of file.
     Bare,
     /// HTTP/1.1; whether a connection carries more than one request.
@@ -65,22 +65,22 @@ pub enum Protocol {
 
 /// Something to ask for.
 #[derive(Debug)]
-pub struct Name {
+pub struct RequestTemplate {
     /// The name, or the path.
     pub shown: Box<[u8]>,
     /// What is sent for it.
-    pub request: Rc<[u8]>,
+    pub bytes: Rc<[u8]>,
 }
 
 /// One request's choices.
 #[derive(Clone, Copy, Debug)]
 pub struct Choice {
     /// Who asks.
-    pub kind: Kind,
+    pub kind: ClientKind,
     /// For what.
     pub name: u32,
     /// Between 0 and 1: where a client that breaks off does so, and by what.
-    pub whim: f64,
+    pub variate: f64,
 }
 
 impl Plan {
@@ -108,11 +108,11 @@ impl Plan {
             target,
             address: resolve(&server)?,
             protocol: if is_http {
-                Protocol::Http {
+                TargetProtocol::Http {
                     keep_alive: !args.no_keep_alive,
                 }
             } else {
-                Protocol::Bare
+                TargetProtocol::Bare
             },
             names,
             split_names: None,
@@ -137,7 +137,7 @@ impl Plan {
 
     /// The choices of one request, by its number. A kind that is given already is kept.
     #[must_use]
-    pub fn choose(&self, number: u64, kind: Option<Kind>) -> Choice {
+    pub fn choose(&self, number: u64, kind: Option<ClientKind>) -> Choice {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_stream(number);
         let at: f64 = rng.random();
@@ -149,23 +149,23 @@ impl Plan {
             None => rng.random_range(0..names),
         };
         let name = match (&self.split_names, kind) {
-            (Some(fit), Kind::Split) => fit[name % fit.len()],
+            (Some(fit), ClientKind::Split) => fit[name % fit.len()],
             // Names are fewer than 2^32: each takes memory.
             _ => name as u32,
         };
         Choice {
             kind,
             name,
-            whim: rng.random(),
+            variate: rng.random(),
         }
     }
 
     /// Where a client that breaks off does so, in bytes of a body of this length, and whether it
     /// does so by a reset.
     #[must_use]
-    pub fn abort_at(whim: f64, length: Option<u64>) -> (u64, bool) {
-        let by_reset = whim < 0.5;
-        let point = (whim * 2.0).fract();
+    pub fn abort_at(variate: f64, length: Option<u64>) -> (u64, bool) {
+        let by_reset = variate < 0.5;
+        let point = (variate * 2.0).fract();
         let length = length.unwrap_or(SOAK_ABORT_BYTES_MAX);
         ((point * length as f64) as u64, by_reset)
     }
@@ -176,7 +176,7 @@ impl Plan {
     /// One line: a file is missing.
     pub fn references(&self, folder: &Path) -> Result<Vec<Option<Reference>>, String> {
         let are_few = self.names.len() <= SOAK_OPEN_FILES_MAX;
-        let find = |name: &Name| {
+        let find = |name: &RequestTemplate| {
             let path = folder.join(std::ffi::OsStr::from_bytes(&local_name(
                 &name.shown,
                 self.protocol,
@@ -206,7 +206,7 @@ impl Plan {
     /// # Errors
     /// One line: no name is left.
     pub fn keep_split_names_apart(&mut self, folder: &Path) -> Result<(), String> {
-        let begins_with_a_file = |name: &Name| {
+        let begins_with_a_file = |name: &RequestTemplate| {
             (1..name.shown.len()).any(|end| {
                 let beginning = std::ffi::OsStr::from_bytes(&name.shown[..end]);
                 let path = folder.join(beginning.to_string_lossy().trim_start_matches('/'));
@@ -231,7 +231,7 @@ impl Plan {
 /// Local addresses that are used in turn at most.
 const SOURCES_MAX: usize = 1 << 16;
 
-type Understood = (ServerAddress, String, Vec<Name>);
+type Understood = (ServerAddress, String, Vec<RequestTemplate>);
 
 fn bare_names(
     targets: &[&[u8]],
@@ -252,23 +252,23 @@ fn bare_names(
         return Err(format!("'{}': names and http:// don't mix", Escaped(url)));
     }
     names.splice(0..0, targets[1..].iter().map(|name| name.to_vec()));
-    let request = |shown: Vec<u8>| {
+    let bytes = |shown: Vec<u8>| {
         if shown.is_empty() || shown.len() > NAME_BYTES_MAX || shown.contains(&b'\n') {
             let name = Escaped(&shown);
             return Err(format!(
                 "'{name}': a name takes 1 to {NAME_BYTES_MAX} bytes and no LF"
             ));
         }
-        let mut request = shown.clone();
+        let mut bytes = shown.clone();
         if !args.unterminated {
-            request.push(b'\n');
+            bytes.push(b'\n');
         }
-        Ok(Name {
+        Ok(RequestTemplate {
             shown: shown.into(),
-            request: request.into(),
+            bytes: bytes.into(),
         })
     };
-    let names = names.into_iter().map(request).collect::<Result<_, _>>()?;
+    let names = names.into_iter().map(bytes).collect::<Result<_, _>>()?;
     Ok((server, text.into_owned(), names))
 }
 
@@ -342,10 +342,10 @@ fn http_names(
     let host_field = authority.as_str().replacen(zone, "", 1);
     let tail = format!(" HTTP/1.1\r\nHost: {host_field}\r\nUser-Agent: carafe-soak\r\n{close}\r\n");
     let name = |path: Vec<u8>| {
-        let request = [b"GET ", &path[..], tail.as_bytes()].concat().into();
-        Name {
+        let bytes = [b"GET ", &path[..], tail.as_bytes()].concat().into();
+        RequestTemplate {
             shown: path.into(),
-            request,
+            bytes,
         }
     };
     let server = ServerAddress {
@@ -388,10 +388,10 @@ fn resolve(server: &ServerAddress) -> Result<SocketAddr, String> {
 }
 
 /// The file that a name or a path means. A path is percent-encoded and may have a query.
-fn local_name(shown: &[u8], protocol: Protocol) -> Vec<u8> {
+fn local_name(shown: &[u8], protocol: TargetProtocol) -> Vec<u8> {
     let shown = match protocol {
-        Protocol::Bare => shown.to_vec(),
-        Protocol::Http { .. } => {
+        TargetProtocol::Bare => shown.to_vec(),
+        TargetProtocol::Http { .. } => {
             let path = shown.split(|&byte| byte == b'?').next().unwrap_or(shown);
             percent_encoding::percent_decode(path).collect()
         }
@@ -422,20 +422,20 @@ mod tests {
             .collect()
     }
 
-    fn request(words: &str) -> String {
+    fn bytes(words: &str) -> String {
         let plan = plan(words).expect("a plan");
-        String::from_utf8_lossy(&plan.names[0].request).into_owned()
+        String::from_utf8_lossy(&plan.names[0].bytes).into_owned()
     }
 
     #[test]
     fn names_and_urls_become_requests() {
-        assert_eq!(request("127.0.0.1:1 a"), "a\n");
-        assert_eq!(request("127.0.0.1:1 a --unterminated"), "a");
+        assert_eq!(bytes("127.0.0.1:1 a"), "a\n");
+        assert_eq!(bytes("127.0.0.1:1 a --unterminated"), "a");
         let url = "http://127.0.0.1:1/a%20b?c";
         let head = "GET /a%20b?c HTTP/1.1\r\nHost: 127.0.0.1:1\r\nUser-Agent: carafe-soak\r\n";
-        assert_eq!(request(url), format!("{head}\r\n"));
+        assert_eq!(bytes(url), format!("{head}\r\n"));
         let closing = format!("{head}Connection: close\r\n\r\n");
-        assert_eq!(request(&format!("{url} --no-keep-alive")), closing);
+        assert_eq!(bytes(&format!("{url} --no-keep-alive")), closing);
         let whole = plan("http://127.0.0.1 http://127.0.0.1/b").expect("a plan");
         assert_eq!(shown(&whole), ["/", "/b"]);
         assert_eq!(whole.address.port(), 80);
@@ -446,8 +446,8 @@ mod tests {
         );
         for zone in ["%25lo", "%lo"] {
             let local = plan(&format!("http://[fe80::1{zone}]:7/a")).expect("a plan");
-            let request = String::from_utf8_lossy(&local.names[0].request);
-            assert!(request.contains("\r\nHost: [fe80::1]:7\r\n"), "{request}");
+            let bytes = String::from_utf8_lossy(&local.names[0].bytes);
+            assert!(bytes.contains("\r\nHost: [fe80::1]:7\r\n"), "{bytes}");
         }
         let v6 = plan("http://[::1]:7/a").expect("a plan");
         assert_eq!(v6.address.to_string(), "[::1]:7");
@@ -495,15 +495,18 @@ mod tests {
             let plan = plan(&format!("{words} --seed {seed}")).expect("a plan");
             let choices = (0..200).map(|number| plan.choose(number, None));
             choices
-                .map(|choice| (choice.kind, choice.name, choice.whim.to_bits()))
+                .map(|choice| (choice.kind, choice.name, choice.variate.to_bits()))
                 .collect()
         };
         assert_eq!(choices("7"), choices("7"));
         assert_ne!(choices("7"), choices("8"));
         let plan = plan(words).expect("a plan");
-        assert_eq!(plan.choose(3, Some(Kind::Idle)).kind, Kind::Idle);
         assert_eq!(
-            plan.choose(3, Some(Kind::Idle)).name,
+            plan.choose(3, Some(ClientKind::Idle)).kind,
+            ClientKind::Idle
+        );
+        assert_eq!(
+            plan.choose(3, Some(ClientKind::Idle)).name,
             plan.choose(3, None).name
         );
     }
@@ -540,9 +543,9 @@ mod tests {
         both.keep_split_names_apart(folder.path()).expect("two fit");
         assert_eq!(both.split_names, Some(vec![1, 2]));
         for number in 0..100 {
-            assert_ne!(both.choose(number, Some(Kind::Split)).name, 0);
+            assert_ne!(both.choose(number, Some(ClientKind::Split)).name, 0);
         }
-        let others = (0..100).map(|number| both.choose(number, Some(Kind::Fast)).name);
+        let others = (0..100).map(|number| both.choose(number, Some(ClientKind::Fast)).name);
         assert_eq!(others.min(), Some(0));
         let mut none = plan("127.0.0.1:1 ab").expect("a plan");
         let error = none
@@ -553,10 +556,10 @@ mod tests {
 
     #[test]
     fn an_abort_is_within_the_body() {
-        for whim in [0.0, 0.1, 0.499, 0.5, 0.999] {
-            let (at, by_reset) = Plan::abort_at(whim, Some(1000));
-            assert!(at < 1000, "{whim}");
-            assert_eq!(by_reset, whim < 0.5);
+        for variate in [0.0, 0.1, 0.499, 0.5, 0.999] {
+            let (at, by_reset) = Plan::abort_at(variate, Some(1000));
+            assert!(at < 1000, "{variate}");
+            assert_eq!(by_reset, variate < 0.5);
         }
         assert_eq!(Plan::abort_at(0.7, Some(0)).0, 0);
     }

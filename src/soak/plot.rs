@@ -21,7 +21,7 @@ pub struct Axis {
 
 /// What is drawn, in this order.
 #[derive(Debug)]
-pub enum Mark {
+pub enum Shape {
     /// A stretch of x that is set apart.
     Band(f64, f64),
     /// Bars from the bottom: from, to and height, and what a pointer on it is told.
@@ -44,7 +44,7 @@ pub struct Plot {
     /// The vertical axis.
     pub y: Axis,
     /// What is drawn: the style's class, a label for the legend if it needs one, and the mark.
-    pub marks: Vec<(&'static str, &'static str, Mark)>,
+    pub marks: Vec<(&'static str, &'static str, Shape)>,
 }
 
 impl Axis {
@@ -195,10 +195,10 @@ impl Plot {
                 path class="grid" d=(self.grid()) {}
                 @for (class, _, mark) in &self.marks {
                     @match mark {
-                        Mark::Band(from, to) => (self.band(class, *from, *to)),
-                        Mark::Bars(bars) => g class=(class) { (self.bars(bars)) },
-                        Mark::Line(points) => path class={ "line " (class) } d=(self.line(points)) {},
-                        Mark::Guide(at, _) => {
+                        Shape::Band(from, to) => (self.band(class, *from, *to)),
+                        Shape::Bars(bars) => g class=(class) { (self.bars(bars)) },
+                        Shape::Line(points) => path class={ "line " (class) } d=(self.line(points)) {},
+                        Shape::Guide(at, _) => {
                             path class={ "guide " (class) } d={ "M" (self.left(*at)) " 0V" (SIZE) } {}
                         }
                     }
@@ -210,7 +210,7 @@ impl Plot {
     /// The labels of upright lines: one below the other, on the side that has room.
     fn guides(&self) -> Markup {
         let guides = self.marks.iter().filter_map(|(_, _, mark)| match mark {
-            Mark::Guide(at, label) => Some((self.x.place(*at), label)),
+            Shape::Guide(at, label) => Some((self.x.place(*at), label)),
             _ => None,
         });
         html! {
@@ -239,12 +239,12 @@ impl Plot {
 
     fn bars(&self, bars: &[(f64, f64, f64, String)]) -> Markup {
         html! {
-            @for (from, to, height, told) in bars {
+            @for (from, to, height, tooltip) in bars {
                 @let (from, to) = (self.x.place(*from), self.x.place(*to));
                 @let height = self.y.place(*height);
                 rect x=(round(from * SIZE)) y=(round((1.0 - height) * SIZE))
                     width=(round((to - from) * SIZE)) height=(round(height * SIZE)) {
-                    title { (told) }
+                    title { (tooltip) }
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 /// What a client is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum ClientKind {
     /// Asks and reads as fast as it can.
     Fast,
     /// Has a small receive buffer and reads at a byte rate.
@@ -19,7 +19,7 @@ pub enum Kind {
     Idle,
 }
 
-impl Kind {
+impl ClientKind {
     /// All kinds, in the order in which reports name them.
     pub const ALL: [Self; 6] = [
         Self::Fast,
@@ -47,22 +47,24 @@ impl Kind {
 /// Kinds and their shares, which are 100 % in all.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mix {
-    shares: [f64; Kind::ALL.len()],
+    shares: [f64; ClientKind::ALL.len()],
 }
 
 impl Mix {
     /// The share of one kind, in percent.
     #[must_use]
-    pub fn share(&self, kind: Kind) -> f64 {
+    pub fn share(&self, kind: ClientKind) -> f64 {
         self.shares[kind as usize]
     }
 
     /// The kind at a point of the whole, from 0 to 1: kinds stand side by side in their order.
     #[must_use]
-    pub fn at(&self, point: f64) -> Kind {
+    pub fn at(&self, point: f64) -> ClientKind {
         let mut left = point * 100.0;
-        let present = Kind::ALL.into_iter().filter(|&kind| self.share(kind) > 0.0);
-        let mut last = Kind::Fast;
+        let present = ClientKind::ALL
+            .into_iter()
+            .filter(|&kind| self.share(kind) > 0.0);
+        let mut last = ClientKind::Fast;
         for kind in present {
             last = kind;
             left -= self.share(kind);
@@ -76,7 +78,7 @@ impl Mix {
     /// The kinds of so many clients that are there at once: each kind has its share, rounded so
     /// that the sum is right (largest remainders).
     #[must_use]
-    pub fn spread(&self, clients: usize) -> Vec<Kind> {
+    pub fn spread(&self, clients: usize) -> Vec<ClientKind> {
         let exact = self.shares.map(|share| share * clients as f64 / 100.0);
         let mut counts = exact.map(|count| count as usize);
         let mut order: Vec<_> = (0..exact.len()).collect();
@@ -85,7 +87,7 @@ impl Mix {
         for &kind in order.iter().take(missing) {
             counts[kind] += 1;
         }
-        let kinds = Kind::ALL.into_iter().zip(counts);
+        let kinds = ClientKind::ALL.into_iter().zip(counts);
         kinds
             .flat_map(|(kind, count)| std::iter::repeat_n(kind, count))
             .collect()
@@ -98,10 +100,10 @@ impl FromStr for Mix {
     fn from_str(text: &str) -> Result<Self, String> {
         const TAKES: &str = "takes shares of fast, slow, abort, halfclose, split and idle that are \
              100 % in all, such as fast=90%,slow=10%";
-        let mut shares = [0.0; Kind::ALL.len()];
+        let mut shares = [0.0; ClientKind::ALL.len()];
         for part in text.split(',') {
             let (name, share) = part.split_once('=').ok_or(TAKES)?;
-            let kind = Kind::ALL
+            let kind = ClientKind::ALL
                 .into_iter()
                 .find(|kind| kind.as_str() == name.trim());
             let share = share.trim().trim_end_matches('%').parse::<f64>();
@@ -154,13 +156,17 @@ mod tests {
         let kinds = mix.spread(7);
         let count = |kind| kinds.iter().filter(|&&other| other == kind).count();
         assert_eq!(
-            (kinds.len(), count(Kind::Fast), count(Kind::Slow)),
+            (
+                kinds.len(),
+                count(ClientKind::Fast),
+                count(ClientKind::Slow)
+            ),
             (7, 6, 1)
         );
-        assert_eq!(mix.at(0.0), Kind::Fast);
-        assert_eq!(mix.at(0.799), Kind::Fast);
-        assert_eq!(mix.at(0.8), Kind::Slow);
-        assert_eq!(mix.at(0.999_999_9), Kind::Idle);
-        assert_eq!(mix.at(1.0), Kind::Idle);
+        assert_eq!(mix.at(0.0), ClientKind::Fast);
+        assert_eq!(mix.at(0.799), ClientKind::Fast);
+        assert_eq!(mix.at(0.8), ClientKind::Slow);
+        assert_eq!(mix.at(0.999_999_9), ClientKind::Idle);
+        assert_eq!(mix.at(1.0), ClientKind::Idle);
     }
 }

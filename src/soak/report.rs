@@ -36,7 +36,7 @@ pub struct Report {
     /// The load generator's own part.
     pub generator: Generator,
     /// The server's resources, with `--pid`.
-    pub server: Option<Server>,
+    pub server: Option<ServerUsage>,
     /// The thresholds and how they came out.
     pub thresholds: Vec<Threshold>,
     /// One entry a second of the run, for plots.
@@ -49,9 +49,11 @@ pub struct Report {
 #[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
     /// The word.
-    pub word: Word,
+    #[serde(rename = "word")]
+    pub status: Status,
     /// Why, a sentence each; empty after a pass.
-    pub because: Vec<String>,
+    #[serde(rename = "because")]
+    pub reasons: Vec<String>,
     /// The run was ended early by a signal.
     pub cut_short: bool,
 }
@@ -59,7 +61,7 @@ pub struct Verdict {
 /// What a verdict may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Word {
+pub enum Status {
     /// All thresholds held and all bytes checked were right. Exit code 0.
     Pass,
     /// A threshold failed or a byte was wrong. Exit code 1.
@@ -206,7 +208,7 @@ pub struct Generator {
 
 /// The server's resources.
 #[derive(Clone, Debug, Serialize)]
-pub struct Server {
+pub struct ServerUsage {
     /// Its process.
     pub pid: u32,
     /// Its name, as /proc has it.

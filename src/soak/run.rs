@@ -13,12 +13,12 @@ use signal_hook_mio::v1_0::Signals;
 
 use super::check::Reference;
 use super::client::Phase;
-use super::engine::{Bounds, Engine, Load, Onlooker};
-use super::live::{Live, Progress};
+use super::engine::{Engine, Observer, StageLimits, Workload};
+use super::live::{Live, LiveFigures};
 use super::outcome::Class;
-use super::plan::{Plan, Protocol};
-use super::population::Kind;
-use super::report::{self, Against, Generator, Model, Report, Verdict, Verification, Word};
+use super::plan::{Plan, TargetProtocol};
+use super::population::ClientKind;
+use super::report::{self, Against, Generator, Model, Report, Status, Verdict, Verification};
 use super::threshold::Conditions;
 use super::verdict::judge;
 use super::watch::Watch;
@@ -59,20 +59,20 @@ fn soak(args: &SoakArgs) -> Result<Exit, Failure> {
     }
     settle(args, watch.as_ref());
     view.began = Instant::now();
-    engine.set_onlooker(&mut view);
-    let course = offer(&mut engine, args, &load, watch.as_ref()).map_err(failed)?;
+    engine.set_observer(&mut view);
+    let period = offer(&mut engine, args, &load, watch.as_ref()).map_err(failed)?;
     settle(args, watch.as_ref());
-    let mut report = assemble(args, &engine, &load, &course);
+    let mut report = assemble(args, &engine, &load, &period);
     drop(engine);
     view.live.finish();
     report.server =
-        watch.map(|watch| watch.finish(course.began, course.ended, warm_up(args, &course)));
+        watch.map(|watch| watch.finish(period.began, period.ended, warm_up(args, &period)));
     judge(&mut report, &conditions);
     write_out(args, &report)?;
-    Ok(match report.verdict.word {
-        Word::Pass => Exit::Done,
-        Word::Fail => Exit::Failed,
-        Word::NotOffered => Exit::NotOffered,
+    Ok(match report.verdict.status {
+        Status::Pass => Exit::Done,
+        Status::Fail => Exit::Failed,
+        Status::NotOffered => Exit::NotOffered,
     })
 }
 
@@ -133,14 +133,14 @@ fn references(args: &SoakArgs, plan: &mut Plan) -> Result<Vec<Option<Reference>>
             "--against: '{folder}' won't do: it takes a folder"
         )));
     }
-    if plan.protocol == Protocol::Bare && plan.mix.share(Kind::Split) > 0.0 {
+    if plan.protocol == TargetProtocol::Bare && plan.mix.share(ClientKind::Split) > 0.0 {
         plan.keep_split_names_apart(folder)
             .map_err(Failure::usage)?;
     }
     plan.references(folder).map_err(Failure::usage)
 }
 
-fn load(args: &SoakArgs, plan: &Plan) -> Result<Load, Failure> {
+fn load(args: &SoakArgs, plan: &Plan) -> Result<Workload, Failure> {
     let limit = raise_descriptor_limit();
     let files = match args.against {
         Some(_) => plan.names.len().min(SOAK_OPEN_FILES_MAX) as u64,
@@ -158,12 +158,12 @@ fn load(args: &SoakArgs, plan: &Plan) -> Result<Load, Failure> {
         )));
     }
     Ok(match args.rate {
-        Some(rate) => Load::Open {
+        Some(rate) => Workload::Open {
             rate,
             clients_max: clients,
         },
         // It is no more than the descriptors.
-        None => Load::Closed(plan.mix.spread(clients as usize)),
+        None => Workload::Closed(plan.mix.spread(clients as usize)),
     })
 }
 
@@ -203,13 +203,13 @@ fn settle(args: &SoakArgs, watch: Option<&Watch>) {
 /// Downloads every name once, for what follows to be compared with.
 fn learn(engine: &mut Engine<'_>) -> io::Result<()> {
     let names = engine.references.len() as u32;
-    engine.run_stage(Load::Learn(0..names), Bounds::default())
+    engine.run_stage(Workload::Learn(0..names), StageLimits::default())
 }
 
 // ---- the load ----
 
 /// When load was offered.
-struct Course {
+struct LoadPeriod {
     began: Instant,
     started_at: Timestamp,
     ended: Instant,
@@ -223,14 +223,14 @@ struct Course {
 fn offer(
     engine: &mut Engine<'_>,
     args: &SoakArgs,
-    load: &Load,
+    load: &Workload,
     watch: Option<&Watch>,
-) -> io::Result<Course> {
+) -> io::Result<LoadPeriod> {
     let mut time_left = duration(args);
     let mut ramp = args.ramp.unwrap_or_default();
     let stage_max = watch.map(|_| args.quiet_every);
     engine.begin_count();
-    let mut course = Course {
+    let mut period = LoadPeriod {
         began: Instant::now(),
         started_at: Timestamp::now(),
         ended: Instant::now(),
@@ -246,14 +246,14 @@ fn offer(
         }
         engine.run_stage(
             load.clone(),
-            Bounds {
+            StageLimits {
                 time,
                 requests,
                 ramp,
             },
         )?;
-        course.ended = Instant::now();
-        course.load += engine.offered();
+        period.ended = Instant::now();
+        period.load += engine.offered();
         time_left = time_left.map(|left| left.saturating_sub(time.unwrap_or_default()));
         ramp = Duration::ZERO;
         let is_over = engine.was_cut_short()
@@ -266,9 +266,9 @@ fn offer(
         }
         settle(args, watch);
     }
-    course.cpu = cpu_time().saturating_sub(cpu_before);
-    engine.tally_mut().close(course.ended);
-    Ok(course)
+    period.cpu = cpu_time().saturating_sub(cpu_before);
+    engine.tally_mut().close(period.ended);
+    Ok(period)
 }
 
 /// How long load is offered, if that is limited.
@@ -283,9 +283,9 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-fn warm_up(args: &SoakArgs, course: &Course) -> Duration {
+fn warm_up(args: &SoakArgs, period: &LoadPeriod) -> Duration {
     args.warm_up
-        .unwrap_or((course.load / 5).min(SOAK_WARM_UP_MAX))
+        .unwrap_or((period.load / 5).min(SOAK_WARM_UP_MAX))
 }
 
 // ---- the live view ----
@@ -309,12 +309,12 @@ impl<'a> View<'a> {
     }
 }
 
-impl Onlooker for View<'_> {
-    fn look(&mut self, engine: &Engine<'_>) {
+impl Observer for View<'_> {
+    fn observe(&mut self, engine: &Engine<'_>) {
         let tally = engine.tally();
         let last = tally.seconds().last();
         let server = self.watch.and_then(Watch::latest);
-        self.live.show(Progress {
+        self.live.show(LiveFigures {
             elapsed: self.began.elapsed(),
             duration: duration(self.args),
             requests_limit: self.args.requests,
@@ -340,34 +340,35 @@ impl Onlooker for View<'_> {
 
 // ---- after it ----
 
-fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Load, course: &Course) -> Report {
+fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Workload, period: &LoadPeriod) -> Report {
     let (plan, tally) = (engine.plan(), engine.tally());
-    let seconds = course.load.as_secs_f64().max(1e-9);
-    let shown = |name: &super::plan::Name| String::from_utf8_lossy(&name.shown).into_owned();
+    let seconds = period.load.as_secs_f64().max(1e-9);
+    let shown =
+        |name: &super::plan::RequestTemplate| String::from_utf8_lossy(&name.shown).into_owned();
     let against = match &args.against {
         Some(folder) => Against::Folder(folder.to_string_lossy().into_owned()),
         None if args.verify => Against::FirstDownload,
         None => Against::Nothing,
     };
     let (model, rate_asked, clients) = match load {
-        Load::Open { rate, clients_max } => (Model::Open, Some(*rate), *clients_max),
-        Load::Closed(kinds) => (Model::Closed, None, kinds.len() as u64),
-        Load::Learn(_) => (Model::Closed, None, 0),
+        Workload::Open { rate, clients_max } => (Model::Open, Some(*rate), *clients_max),
+        Workload::Closed(kinds) => (Model::Closed, None, kinds.len() as u64),
+        Workload::Learn(_) => (Model::Closed, None, 0),
     };
-    let kinds = Kind::ALL
+    let kinds = ClientKind::ALL
         .into_iter()
         .filter(|&kind| plan.mix.share(kind) > 0.0);
     Report {
         schema: report::SCHEMA,
         carafe: env!("CARGO_PKG_VERSION"),
-        started_at: format!("{:.0}", course.started_at),
+        started_at: format!("{:.0}", period.started_at),
         target: plan.target.clone(),
         names: plan.names.iter().take(100).map(shown).collect(),
         names_total: plan.names.len(),
         seed: plan.seed,
         verdict: Verdict {
-            word: Word::Pass,
-            because: Vec::new(),
+            status: Status::Pass,
+            reasons: Vec::new(),
             cut_short: engine.was_cut_short(),
         },
         load: report::Load {
@@ -379,7 +380,7 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Load, course: &Course) 
             rate_ended: tally.ended() as f64 / seconds,
             never_started: engine.never_started(),
             started_late: tally.late(),
-            seconds: course.load.as_secs_f64(),
+            seconds: period.load.as_secs_f64(),
             mix: kinds
                 .map(|kind| (kind.as_str().to_owned(), plan.mix.share(kind)))
                 .collect(),
@@ -396,8 +397,8 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Load, course: &Course) 
         },
         generator: Generator {
             lateness: tally.lateness(),
-            cpu_percent: 100.0 * course.cpu.as_secs_f64()
-                / (course.ended - course.began).as_secs_f64().max(1e-9),
+            cpu_percent: 100.0 * period.cpu.as_secs_f64()
+                / (period.ended - period.began).as_secs_f64().max(1e-9),
             rss_max_bytes: rss_max_bytes(),
         },
         server: None,

@@ -16,16 +16,16 @@ const LONGEST_US: u64 = 24 * 3600 * 1_000_000;
 
 /// One distribution of times.
 #[derive(Clone, Debug)]
-pub struct Times(Histogram<u64>);
+pub struct LatencyHistogram(Histogram<u64>);
 
-impl Default for Times {
+impl Default for LatencyHistogram {
     fn default() -> Self {
         // The bounds and the digits are constants that it takes.
         Self(Histogram::new_with_bounds(1, LONGEST_US, DIGITS).expect("the bounds are sound"))
     }
 }
 
-impl Times {
+impl LatencyHistogram {
     /// Counts one.
     pub fn record(&mut self, time: Duration) {
         self.0.saturating_record(micros(time));
@@ -83,32 +83,32 @@ pub struct Tally {
     counts: [u64; Class::ALL.len()],
     samples: [Option<String>; Class::ALL.len()],
     /// From connect to the handshake's end.
-    pub connect: Times,
+    pub connect: LatencyHistogram,
     /// From the request to the answer's first byte.
-    pub first_byte: Times,
+    pub first_byte: LatencyHistogram,
     /// Sent minus due.
-    lateness: Times,
+    lateness: LatencyHistogram,
     /// Arrivals that were sent later than counts as offered.
     late: u64,
-    total: Times,
+    total: LatencyHistogram,
     /// From the moment a request was due: open model.
-    since_due: Times,
+    since_due: LatencyHistogram,
     /// Total times by the body's length, a class for each power of four: what a client that waits
     /// would have sent meanwhile depends on how long such a body takes.
-    by_length: Vec<Times>,
+    by_length: Vec<LatencyHistogram>,
     /// Bytes of bodies.
     pub body_bytes: u64,
     /// Bodies that were compared to their end, and their bytes.
     pub checked: (u64, u64),
     seconds: Vec<Second>,
     second: Second,
-    second_times: Times,
-    silence: Silence,
+    second_times: LatencyHistogram,
+    silence: Stall,
 }
 
 /// The longest time in which clients waited and nobody received a byte.
 #[derive(Debug)]
-struct Silence {
+struct Stall {
     waiting: u64,
     since: Instant,
     longest: Duration,
@@ -124,19 +124,19 @@ impl Tally {
             started: 0,
             counts: Default::default(),
             samples: Default::default(),
-            connect: Times::default(),
-            first_byte: Times::default(),
-            lateness: Times::default(),
+            connect: LatencyHistogram::default(),
+            first_byte: LatencyHistogram::default(),
+            lateness: LatencyHistogram::default(),
             late: 0,
-            total: Times::default(),
-            since_due: Times::default(),
+            total: LatencyHistogram::default(),
+            since_due: LatencyHistogram::default(),
             by_length: Vec::new(),
             body_bytes: 0,
             checked: (0, 0),
             seconds: Vec::new(),
             second: Second::default(),
-            second_times: Times::default(),
-            silence: Silence {
+            second_times: LatencyHistogram::default(),
+            silence: Stall {
                 waiting: 0,
                 since: began,
                 longest: Duration::ZERO,
@@ -152,7 +152,7 @@ impl Tally {
     }
 
     /// An arrival was sent so long after it was due.
-    pub fn late_by(&mut self, time: Duration) {
+    pub fn record_lateness(&mut self, time: Duration) {
         self.lateness.record(time);
         self.late += u64::from(time > SOAK_LATE_MAX);
     }
@@ -192,7 +192,8 @@ impl Tally {
             None => {
                 let class = length.checked_ilog(4).unwrap_or(0) as usize;
                 if self.by_length.len() <= class {
-                    self.by_length.resize_with(class + 1, Times::default);
+                    self.by_length
+                        .resize_with(class + 1, LatencyHistogram::default);
                 }
                 self.by_length[class].record(total);
             }
@@ -336,7 +337,7 @@ impl Tally {
     /// In the open model, times since due. In the closed one, what a client that doesn't wait
     /// would have seen: each time that is longer than the median of its length's class stands for
     /// the requests that were not sent meanwhile, too.
-    fn corrected(&self) -> Times {
+    fn corrected(&self) -> LatencyHistogram {
         let mut corrected = self.since_due.clone();
         for times in self.by_length.iter().filter(|times| !times.0.is_empty()) {
             let interval = times.0.value_at_quantile(0.5).max(1);
@@ -412,7 +413,7 @@ mod tests {
     fn lateness_is_counted_beyond_what_is_allowed() {
         let mut tally = Tally::new(Instant::now());
         for late in [ms(0), SOAK_LATE_MAX, SOAK_LATE_MAX + ms(1), ms(9_000)] {
-            tally.late_by(late);
+            tally.record_lateness(late);
         }
         assert_eq!((tally.late(), tally.lateness().count), (2, 4));
     }

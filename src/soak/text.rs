@@ -1,6 +1,6 @@
 //! The report as plain text, for a terminal or a pipe: the verdict first, then what it rests on.
 
-use super::report::{ClassCount, Load, Model, Percentiles, Report, Server};
+use super::report::{ClassCount, Load, Model, Percentiles, Report, ServerUsage};
 use super::{units, wording};
 use crate::escape::EscapedText;
 
@@ -80,7 +80,7 @@ fn listed(items: &[String]) -> Lines {
 }
 
 fn verdict(report: &Report) -> Lines {
-    let reasons = listed(&report.verdict.because);
+    let reasons = listed(&report.verdict.reasons);
     let mut lines = vec![wording::verdict(&report.verdict)];
     lines.extend(reasons.iter().map(|reason| format!("  {reason}")));
     lines
@@ -183,7 +183,7 @@ fn lateness(lateness: &Percentiles) -> String {
     format!("sent late by: p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p999}, max {max}")
 }
 
-fn server(server: Option<&Server>) -> Lines {
+fn server(server: Option<&ServerUsage>) -> Lines {
     let Some(server) = server else {
         return vec!["not watched; --pid watches it".into()];
     };
@@ -203,14 +203,14 @@ fn thresholds(report: &Report) -> Lines {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixtures;
     use super::super::outcome::Class;
-    use super::super::report::{Against, Word};
-    use super::super::sample;
+    use super::super::report::{Against, Status};
     use super::*;
 
     #[test]
     fn the_verdict_is_first_and_the_figures_follow() {
-        let text = render(&sample::report());
+        let text = render(&fixtures::report());
         assert!(
             text.starts_with("FAIL\n  errors>0: there were 63\n"),
             "{text}"
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn nothing_is_said_to_be_nothing() {
-        let text = render(&sample::empty());
+        let text = render(&fixtures::empty());
         assert!(
             text.starts_with("NOT OFFERED (cut short by a signal)\n"),
             "{text}"
@@ -255,8 +255,8 @@ mod tests {
 
     #[test]
     fn nothing_steers_a_terminal() {
-        let text = render(&sample::hostile());
-        let lines = render(&sample::report()).lines().count();
+        let text = render(&fixtures::hostile());
+        let lines = render(&fixtures::report()).lines().count();
         assert_eq!(text.lines().count(), lines, "{text}");
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text}");
         assert!(!text.contains('\u{202e}'), "{text}");
@@ -264,9 +264,9 @@ mod tests {
 
     #[test]
     fn the_worst_run_still_fits_on_a_screen() {
-        let mut report = sample::report();
-        report.verdict.word = Word::NotOffered;
-        report.verdict.because = vec!["a reason".into(); 20];
+        let mut report = fixtures::report();
+        report.verdict.status = Status::NotOffered;
+        report.verdict.reasons = vec!["a reason".into(); 20];
         report.notes = vec!["a note".into(); 20];
         report.verification.against = Against::Folder("files".into());
         let sample = Some("a long sample ".repeat(100));

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::metric::{self, Metric, Per, Thing};
+use super::metric::{self, Metric, Per, ServerResource};
 use super::outcome::Class;
 use super::report::{Against, Report, Slope, Threshold, ThresholdOutcome};
 
@@ -35,7 +35,7 @@ impl Conditions {
     pub fn default_for(has_pid: bool) -> Self {
         let mut conditions = vec![Condition::none("errors>0", Metric::Errors)];
         if has_pid {
-            let left = Metric::Left(Thing::Descriptors);
+            let left = Metric::Left(ServerResource::Descriptors);
             conditions.push(Condition::none("fd_left>0", left));
         }
         Self(conditions)
@@ -151,7 +151,7 @@ impl Condition {
     }
 
     /// A trend fails only where its whole interval does.
-    fn judge_trend(&self, report: &Report, thing: Thing) -> (String, ThresholdOutcome) {
+    fn judge_trend(&self, report: &Report, thing: ServerResource) -> (String, ThresholdOutcome) {
         let slope = report.server.as_ref().map(|server| thing.of(server).slope);
         let Some(Slope::Fitted {
             per_minute,
@@ -224,7 +224,7 @@ mod tests {
         }
     }
 
-    fn server() -> Server {
+    fn server() -> ServerUsage {
         let resource = |unit: f64, slope| Resource {
             before: 4.0 * unit,
             max: 10.0 * unit,
@@ -245,7 +245,7 @@ mod tests {
             tcp_in_use: 0,
             tcp_time_wait: 0,
         };
-        Server {
+        ServerUsage {
             pid: 1,
             name: "server".into(),
             died: false,
@@ -273,8 +273,8 @@ mod tests {
             names_total: 0,
             seed: 0,
             verdict: Verdict {
-                word: Word::Pass,
-                because: Vec::new(),
+                status: Status::Pass,
+                reasons: Vec::new(),
                 cut_short: false,
             },
             load: Load {
@@ -430,11 +430,11 @@ mod tests {
         nothing("rss_slope>0/min", &report);
 
         // What is left can't be told of the dead, nor before the load has paused.
-        let dead = Server {
+        let dead = ServerUsage {
             died: true,
             ..server()
         };
-        let restless = Server {
+        let restless = ServerUsage {
             samples: Vec::new(),
             ..server()
         };

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::outcome::Class;
-use super::report::{Against, Model, Report, ThresholdOutcome, Word};
+use super::report::{Against, Model, Report, Status, ThresholdOutcome};
 use super::threshold::Conditions;
 use crate::limits::{SOAK_LATE_MAX, SOAK_MISSING_SHARE_MAX};
 
@@ -25,20 +25,20 @@ pub fn judge(report: &mut Report, conditions: &Conditions) {
         .thresholds
         .iter()
         .filter(|threshold| threshold.outcome == ThresholdOutcome::Failed);
-    let mut because: Vec<String> = failed
+    let mut reasons: Vec<String> = failed
         .map(|threshold| format!("{}: {}", threshold.text, threshold.measured))
         .collect();
     if report.server.as_ref().is_some_and(|server| server.died) {
-        because.push("the server's process ended during the run".into());
+        reasons.push("the server's process ended during the run".into());
     }
     let not_offered = not_offered(report);
-    report.verdict.word = match (because.is_empty(), &not_offered) {
-        (false, _) => Word::Fail,
-        (true, Some(_)) => Word::NotOffered,
-        (true, None) => Word::Pass,
+    report.verdict.status = match (reasons.is_empty(), &not_offered) {
+        (false, _) => Status::Fail,
+        (true, Some(_)) => Status::NotOffered,
+        (true, None) => Status::Pass,
     };
-    because.extend(not_offered);
-    report.verdict.because = because;
+    reasons.extend(not_offered);
+    report.verdict.reasons = reasons;
 }
 
 /// Failures that are not the server's.

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use log::debug;
 
 use super::process::{Process, Usage, is_end};
-use super::report::{Resource, Sample, Server};
+use super::report::{Resource, Sample, ServerUsage};
 use super::slope;
 use crate::limits::{REPORT_SAMPLES, SETTLE_CHECK_INTERVAL, SLOPE_POINTS_MIN};
 
 /// A process that is looked at until [`finish`](Watch::finish), or until it ends.
 #[derive(Debug)]
 pub struct Watch {
-    shared: Arc<Shared>,
+    sampler: Arc<Sampler>,
     pid: u32,
     name: String,
     began: Instant,
@@ -25,16 +25,16 @@ pub struct Watch {
 }
 
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
+struct Sampler {
+    state: Mutex<SamplerState>,
     changed: Condvar,
     /// Odd while no client is there; each change adds one, so it also numbers the quiet runs.
     phase: AtomicU64,
 }
 
 #[derive(Debug)]
-struct State {
-    looks: Vec<Look>,
+struct SamplerState {
+    samples: Vec<RawSample>,
     has_died: bool,
     is_settling: bool,
     is_over: bool,
@@ -42,10 +42,10 @@ struct State {
 
 /// One look at the process.
 #[derive(Clone, Copy, Debug)]
-struct Look {
+struct RawSample {
     at: Instant,
     /// The stretch without clients in which all of it was taken.
-    quiet_run: Option<u64>,
+    quiet_phase: Option<u64>,
     usage: Usage,
 }
 
@@ -57,9 +57,9 @@ impl Watch {
     /// `NotFound` if there is no such process, and what /proc or the start of a thread says.
     pub fn start(pid: u32, every: Duration) -> io::Result<Self> {
         let (process, name) = Process::open(pid)?;
-        let shared = Arc::new(Shared {
-            state: Mutex::new(State {
-                looks: Vec::new(),
+        let sampler = Arc::new(Sampler {
+            state: Mutex::new(SamplerState {
+                samples: Vec::new(),
                 has_died: false,
                 is_settling: false,
                 is_over: false,
@@ -67,14 +67,14 @@ impl Watch {
             changed: Condvar::new(),
             phase: AtomicU64::new(1),
         });
-        let first = shared.look(&process)?;
-        shared.lock().looks.push(first);
+        let first = sampler.sample(&process)?;
+        sampler.lock().samples.push(first);
         let thread = thread::Builder::new().name("watch".into()).spawn({
-            let shared = Arc::clone(&shared);
-            move || shared.go_on(&process, every)
+            let sampler = Arc::clone(&sampler);
+            move || sampler.run(&process, every)
         })?;
         Ok(Self {
-            shared,
+            sampler,
             pid,
             name,
             began: first.at,
@@ -86,7 +86,7 @@ impl Watch {
     pub fn set_quiet(&self, is_quiet: bool) {
         // An error stands for "is so already".
         let _ = self
-            .shared
+            .sampler
             .phase
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |phase| {
                 ((phase % 2 == 1) != is_quiet).then_some(phase + 1)
@@ -96,36 +96,38 @@ impl Watch {
     /// The last look, in time since the watch began; none after the process's end.
     #[must_use]
     pub fn latest(&self) -> Option<Sample> {
-        let state = self.shared.lock();
-        let look = state.looks.last().filter(|_| !state.has_died);
-        look.map(|look| look.sample(self.began))
+        let state = self.sampler.lock();
+        let sample = state.samples.last().filter(|_| !state.has_died);
+        sample.map(|sample| sample.sample(self.began))
     }
 
     /// Waits for the process to come to rest, after the last client has gone: until it was looked
     /// at twice and has no more descriptors than at the first quiet point, for so long at most.
     /// Says whether it did.
-    pub fn settle(&self, patience: Duration) -> bool {
+    pub fn settle(&self, timeout: Duration) -> bool {
         self.set_quiet(true);
-        let run = self.shared.phase.load(Ordering::SeqCst);
-        let deadline = Instant::now() + patience;
-        let mut state = self.shared.lock();
+        let run = self.sampler.phase.load(Ordering::SeqCst);
+        let deadline = Instant::now() + timeout;
+        let mut state = self.sampler.lock();
         state.is_settling = true;
-        self.shared.changed.notify_all();
-        let seen = state.looks.len();
+        self.sampler.changed.notify_all();
+        let seen = state.samples.len();
         let is_settled = loop {
             if state.has_died {
                 break false;
             }
-            let fresh = state.looks[seen..].iter();
-            let looks = fresh.filter(|look| look.quiet_run == Some(run)).count();
-            if looks >= 2 && is_at_rest(&state.looks) {
+            let fresh = state.samples[seen..].iter();
+            let samples = fresh
+                .filter(|sample| sample.quiet_phase == Some(run))
+                .count();
+            if samples >= 2 && is_at_rest(&state.samples) {
                 break true;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break false;
             }
-            let waited = self.shared.changed.wait_timeout(state, left);
+            let waited = self.sampler.changed.wait_timeout(state, left);
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         };
         state.is_settling = false;
@@ -138,22 +140,27 @@ impl Watch {
     /// the server still winding down. Trends leave out the warm-up. They are fitted to the quiet
     /// points where those are enough, to the looks under load otherwise.
     #[must_use]
-    pub fn finish(mut self, load_began: Instant, load_ended: Instant, warm_up: Duration) -> Server {
+    pub fn finish(
+        mut self,
+        load_began: Instant,
+        load_ended: Instant,
+        warm_up: Duration,
+    ) -> ServerUsage {
         self.stop();
-        let state = self.shared.lock();
-        let looks = &state.looks;
+        let state = self.sampler.lock();
+        let samples = &state.samples;
         let from = load_began + warm_up;
-        let trend = trend(looks, from, load_ended);
+        let trend = trend(samples, from, load_ended);
         let resource = |value: fn(&Usage) -> u64| {
-            let mut rests = quiet_points(looks);
-            let before = rests.next().map_or(0, |look| value(&look.usage));
-            let after = rests.last().map_or(before, |look| value(&look.usage));
-            let max = looks.iter().map(|look| value(&look.usage)).max();
+            let mut quiet = quiet_points(samples);
+            let before = quiet.next().map_or(0, |sample| value(&sample.usage));
+            let after = quiet.last().map_or(before, |sample| value(&sample.usage));
+            let max = samples.iter().map(|sample| value(&sample.usage)).max();
             let points: Vec<_> = trend
                 .iter()
-                .map(|look| {
-                    let time = look.at.saturating_duration_since(load_began);
-                    (time.as_secs_f64(), value(&look.usage) as f64)
+                .map(|sample| {
+                    let time = sample.at.saturating_duration_since(load_began);
+                    (time.as_secs_f64(), value(&sample.usage) as f64)
                 })
                 .collect();
             Resource {
@@ -163,20 +170,20 @@ impl Watch {
                 slope: slope::fit(&points),
             }
         };
-        Server {
+        ServerUsage {
             pid: self.pid,
             name: self.name.clone(),
             died: state.has_died,
-            samples: samples(looks, load_began),
-            cpu_percent: cpu_percent(looks, load_began, load_ended),
+            samples: thinned(samples, load_began),
+            cpu_percent: cpu_percent(samples, load_began, load_ended),
             rss: resource(|usage| usage.rss_bytes),
             descriptors: resource(|usage| usage.descriptors),
         }
     }
 
     fn stop(&mut self) {
-        self.shared.lock().is_over = true;
-        self.shared.changed.notify_all();
+        self.sampler.lock().is_over = true;
+        self.sampler.changed.notify_all();
         if let Some(thread) = self.thread.take() {
             // A panic there has printed itself; what was seen before it still counts.
             let _ = thread.join();
@@ -190,30 +197,30 @@ impl Drop for Watch {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl Sampler {
+    fn lock(&self) -> MutexGuard<'_, SamplerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn look(&self, process: &Process) -> io::Result<Look> {
+    fn sample(&self, process: &Process) -> io::Result<RawSample> {
         let phase = self.phase.load(Ordering::SeqCst);
         let at = Instant::now();
         let usage = process.usage()?;
         let is_quiet = phase % 2 == 1 && phase == self.phase.load(Ordering::SeqCst);
-        Ok(Look {
+        Ok(RawSample {
             at,
-            quiet_run: is_quiet.then_some(phase),
+            quiet_phase: is_quiet.then_some(phase),
             usage,
         })
     }
 
     /// The thread: looks until the watch is over or the process has ended.
-    fn go_on(&self, process: &Process, every: Duration) {
-        while self.wait(every) {
-            let look = self.look(process);
+    fn run(&self, process: &Process, every: Duration) {
+        while self.wait_until_due(every) {
+            let sample = self.sample(process);
             let mut state = self.lock();
-            match look {
-                Ok(look) => state.looks.push(look),
+            match sample {
+                Ok(sample) => state.samples.push(sample),
                 Err(error) if is_end(&error) => state.has_died = true,
                 // Such as no free descriptor to count theirs with: this look is lost.
                 Err(error) => debug!("the server can't be looked at: {error}"),
@@ -226,7 +233,7 @@ impl Shared {
     }
 
     /// Waits until the next look is due; false when the watch is over.
-    fn wait(&self, every: Duration) -> bool {
+    fn wait_until_due(&self, every: Duration) -> bool {
         let began = Instant::now();
         let mut state = self.lock();
         while !state.is_over {
@@ -246,14 +253,14 @@ impl Shared {
     }
 }
 
-impl Look {
+impl RawSample {
     fn sample(&self, origin: Instant) -> Sample {
         let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
         let after = self.at.saturating_duration_since(origin);
         let before = origin.saturating_duration_since(self.at);
         Sample {
             at_us: micros(after) - micros(before),
-            is_quiet: self.quiet_run.is_some(),
+            is_quiet: self.quiet_phase.is_some(),
             cpu_us: self.usage.cpu_us,
             rss_bytes: self.usage.rss_bytes,
             descriptors: self.usage.descriptors,
@@ -264,41 +271,44 @@ impl Look {
 }
 
 /// The last look of each stretch without clients.
-fn quiet_points(looks: &[Look]) -> impl Iterator<Item = &Look> {
-    looks
-        .chunk_by(|one, next| one.quiet_run == next.quiet_run)
-        .filter_map(|run| run.last().filter(|look| look.quiet_run.is_some()))
+fn quiet_points(samples: &[RawSample]) -> impl Iterator<Item = &RawSample> {
+    samples
+        .chunk_by(|one, next| one.quiet_phase == next.quiet_phase)
+        .filter_map(|run| run.last().filter(|sample| sample.quiet_phase.is_some()))
 }
 
 /// Whether the last look found no more descriptors than the first quiet point, if that is of an
 /// earlier stretch.
-fn is_at_rest(looks: &[Look]) -> bool {
-    match (quiet_points(looks).next(), looks.last()) {
+fn is_at_rest(samples: &[RawSample]) -> bool {
+    match (quiet_points(samples).next(), samples.last()) {
         (Some(first), Some(last)) => {
-            first.quiet_run == last.quiet_run || last.usage.descriptors <= first.usage.descriptors
+            first.quiet_phase == last.quiet_phase
+                || last.usage.descriptors <= first.usage.descriptors
         }
         _ => true,
     }
 }
 
 /// The looks that a trend is fitted to.
-fn trend(looks: &[Look], from: Instant, to: Instant) -> Vec<&Look> {
-    let quiet: Vec<_> = quiet_points(looks).filter(|look| look.at >= from).collect();
+fn trend(samples: &[RawSample], from: Instant, to: Instant) -> Vec<&RawSample> {
+    let quiet: Vec<_> = quiet_points(samples)
+        .filter(|sample| sample.at >= from)
+        .collect();
     if quiet.len() >= SLOPE_POINTS_MIN {
         return quiet;
     }
-    looks
+    samples
         .iter()
-        .filter(|look| look.quiet_run.is_none() && (from..=to).contains(&look.at))
+        .filter(|sample| sample.quiet_phase.is_none() && (from..=to).contains(&sample.at))
         .collect()
 }
 
 /// CPU time over the load, in percent of one core. It is taken between the looks around the load,
 /// as the server rests outside of it.
-fn cpu_percent(looks: &[Look], began: Instant, ended: Instant) -> f64 {
-    let from = looks.iter().rfind(|look| look.at <= began);
-    let to = looks.iter().find(|look| look.at >= ended);
-    let (Some(from), Some(to)) = (from.or(looks.first()), to.or(looks.last())) else {
+fn cpu_percent(samples: &[RawSample], began: Instant, ended: Instant) -> f64 {
+    let from = samples.iter().rfind(|sample| sample.at <= began);
+    let to = samples.iter().find(|sample| sample.at >= ended);
+    let (Some(from), Some(to)) = (from.or(samples.first()), to.or(samples.last())) else {
         return 0.0;
     };
     let time = to
@@ -314,21 +324,22 @@ fn cpu_percent(looks: &[Look], began: Instant, ended: Instant) -> f64 {
 
 /// What the report holds: of a long watch every so many looks, so that about [`REPORT_SAMPLES`]
 /// are left, and beside them every quiet point and the highest memory and descriptors.
-fn samples(looks: &[Look], origin: Instant) -> Vec<Sample> {
-    let step = looks.len().div_ceil(REPORT_SAMPLES);
-    let highest =
-        |value: fn(&Usage) -> u64| (0..looks.len()).max_by_key(|&index| value(&looks[index].usage));
+fn thinned(samples: &[RawSample], origin: Instant) -> Vec<Sample> {
+    let step = samples.len().div_ceil(REPORT_SAMPLES);
+    let highest = |value: fn(&Usage) -> u64| {
+        (0..samples.len()).max_by_key(|&index| value(&samples[index].usage))
+    };
     let highest = [
         highest(|usage| usage.rss_bytes),
         highest(|usage| usage.descriptors),
     ];
     let is_kept = |&index: &usize| {
-        let run = looks[index].quiet_run;
-        let next = looks.get(index + 1).and_then(|look| look.quiet_run);
+        let run = samples[index].quiet_phase;
+        let next = samples.get(index + 1).and_then(|sample| sample.quiet_phase);
         index % step == 0 || highest.contains(&Some(index)) || (run.is_some() && run != next)
     };
-    let kept = (0..looks.len()).filter(is_kept);
-    kept.map(|index| looks[index].sample(origin)).collect()
+    let kept = (0..samples.len()).filter(is_kept);
+    kept.map(|index| samples[index].sample(origin)).collect()
 }
 
 #[cfg(test)]
@@ -458,12 +469,16 @@ mod tests {
     }
 
     /// Looks a second apart, so many before the load.
-    fn looks(origin: Instant, count: u64, at: impl Fn(u64) -> (Option<u64>, u64)) -> Vec<Look> {
+    fn samples(
+        origin: Instant,
+        count: u64,
+        at: impl Fn(u64) -> (Option<u64>, u64),
+    ) -> Vec<RawSample> {
         let second = |number| {
-            let (quiet_run, descriptors) = at(number);
-            Look {
+            let (quiet_phase, descriptors) = at(number);
+            RawSample {
                 at: origin + Duration::from_secs(number),
-                quiet_run,
+                quiet_phase,
                 usage: Usage {
                     descriptors,
                     cpu_us: number * 250_000,
@@ -478,9 +493,9 @@ mod tests {
     fn quiet_points_are_the_last_of_their_stretches() {
         // Two stretches may meet, when the load between them was too short for a look.
         let runs = [Some(1), Some(1), None, Some(3), Some(3), Some(5), None];
-        let looks = looks(Instant::now(), 7, |number| (runs[number as usize], number));
-        let points: Vec<_> = quiet_points(&looks)
-            .map(|look| look.usage.descriptors)
+        let samples = samples(Instant::now(), 7, |number| (runs[number as usize], number));
+        let points: Vec<_> = quiet_points(&samples)
+            .map(|sample| sample.usage.descriptors)
             .collect();
         assert_eq!(points, [1, 4, 5]);
     }
@@ -490,42 +505,42 @@ mod tests {
         let origin = Instant::now();
         let after = |seconds| origin + Duration::from_secs(seconds);
         // A pause of one look in every ten, from the first look on.
-        let looks = looks(origin, 300, |number| {
+        let samples = samples(origin, 300, |number| {
             ((number % 10 == 0).then_some(number), number)
         });
-        let under_load = trend(&looks[..200], after(5), after(104));
+        let under_load = trend(&samples[..200], after(5), after(104));
         assert_eq!(under_load.len(), 90);
-        assert!(under_load.iter().all(|look| look.quiet_run.is_none()));
-        let quiet = trend(&looks, after(95), after(299));
+        assert!(under_load.iter().all(|sample| sample.quiet_phase.is_none()));
+        let quiet = trend(&samples, after(95), after(299));
         assert_eq!(quiet.len(), 20);
-        assert!(quiet.iter().all(|look| look.quiet_run.is_some()));
+        assert!(quiet.iter().all(|sample| sample.quiet_phase.is_some()));
     }
 
     #[test]
     fn cpu_time_is_of_the_load() {
         let origin = Instant::now();
         let at = |millis| origin + Duration::from_millis(millis);
-        let looks = looks(origin, 20, |_| (None, 0));
+        let samples = samples(origin, 20, |_| (None, 0));
         let close = |found: f64, known: f64| assert!((found - known).abs() < 1e-9, "{found}");
-        close(cpu_percent(&looks, at(4000), at(12_000)), 25.0);
+        close(cpu_percent(&samples, at(4000), at(12_000)), 25.0);
         // Two seconds' work around a load of one and a half.
-        close(cpu_percent(&looks, at(4250), at(5750)), 100.0 / 3.0);
+        close(cpu_percent(&samples, at(4250), at(5750)), 100.0 / 3.0);
         // It ended, and was no longer looked at.
-        close(cpu_percent(&looks, at(9000), at(99_000)), 25.0);
-        close(cpu_percent(&looks, at(9000), at(9000)), 0.0);
+        close(cpu_percent(&samples, at(9000), at(99_000)), 25.0);
+        close(cpu_percent(&samples, at(9000), at(9000)), 0.0);
         close(cpu_percent(&[], at(0), at(9000)), 0.0);
     }
 
     #[test]
     fn a_long_watch_is_thinned() {
         let origin = Instant::now();
-        let looks = looks(origin, 86_400, |number| match number {
+        let samples = samples(origin, 86_400, |number| match number {
             0..3 => (Some(1), 0),
             43_217..43_219 => (Some(3), 1),
             77_777 => (None, 99),
             _ => (None, 5),
         });
-        let kept = samples(&looks, origin + Duration::from_secs(10));
+        let kept = thinned(&samples, origin + Duration::from_secs(10));
         assert!((REPORT_SAMPLES / 2..REPORT_SAMPLES + 10).contains(&kept.len()));
         assert_eq!(kept[0].at_us, -10_000_000);
         assert!(kept.is_sorted_by_key(|sample| sample.at_us));
@@ -534,7 +549,7 @@ mod tests {
             all.any(|sample| sample.at_us == (number - 10) * 1_000_000)
         };
         assert!(has(2) && has(43_218) && has(77_777));
-        assert_eq!(samples(&looks[..50], origin).len(), 50);
-        assert!(samples(&[], origin).is_empty());
+        assert_eq!(thinned(&samples[..50], origin).len(), 50);
+        assert!(thinned(&[], origin).is_empty());
     }
 }

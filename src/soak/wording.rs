@@ -1,8 +1,8 @@
 //! What the text and the page say in the same words.
 
 use super::report::{
-    Against, ClassCount, Latency, Load, Model, Outcomes, Percentiles, Report, Resource, Server,
-    Slope, ThresholdOutcome, Verdict, Verification, Word,
+    Against, ClassCount, Latency, Load, Model, Outcomes, Percentiles, Report, Resource,
+    ServerUsage, Slope, Status, ThresholdOutcome, Verdict, Verification,
 };
 use super::units;
 
@@ -10,11 +10,11 @@ use super::units;
 const NAMES_SHOWN: usize = 3;
 
 /// The verdict's word.
-pub fn word(word: Word) -> &'static str {
-    match word {
-        Word::Pass => "PASS",
-        Word::Fail => "FAIL",
-        Word::NotOffered => "NOT OFFERED",
+pub fn status(status: Status) -> &'static str {
+    match status {
+        Status::Pass => "PASS",
+        Status::Fail => "FAIL",
+        Status::NotOffered => "NOT OFFERED",
     }
 }
 
@@ -25,7 +25,7 @@ pub fn verdict(verdict: &Verdict) -> String {
     } else {
         ""
     };
-    format!("{}{cut_short}", word(verdict.word))
+    format!("{}{cut_short}", status(verdict.status))
 }
 
 /// What was asked for, by name.
@@ -169,7 +169,7 @@ pub fn percentiles(of: &Percentiles) -> [String; 5] {
 }
 
 /// The server in a line.
-pub fn server(server: &Server) -> String {
+pub fn server(server: &ServerUsage) -> String {
     let (name, pid) = (&server.name, server.pid);
     let cpu = units::number(server.cpu_percent);
     let died = if server.died {
@@ -181,7 +181,7 @@ pub fn server(server: &Server) -> String {
 }
 
 /// What the server's resources did, with a heading.
-pub fn resources(server: &Server) -> [[String; 5]; 3] {
+pub fn resources(server: &ServerUsage) -> [[String; 5]; 3] {
     let heading = [
         "",
         "before",

@@ -2,48 +2,48 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Engine, Load, LoopHandle};
+use super::{Engine, LoopHandle, Workload};
 use crate::limits::SOAK_LATE_MAX;
-use crate::soak::population::Kind;
+use crate::soak::population::ClientKind;
 
 impl Engine<'_> {
     /// Begins the next arrival, if there is room for it.
     pub(super) fn begin_arrival(&mut self, due: Instant, control: &mut LoopHandle) -> bool {
-        if !self.has_room() {
+        if !self.may_begin() {
             return false;
         }
         let choice = self.plan.choose(self.arrival_number, None);
-        let kept = self.free.pop();
+        let kept = self.idle.pop();
         if let Some(token) = kept
-            && choice.kind != Kind::Fast
+            && choice.kind != ClientKind::Fast
             && !self.may_open()
         {
             // Its place is needed: the next try finds it.
-            self.dismissed += 1;
+            self.evictions += 1;
             control.wake(token);
             return false;
         }
         self.arrival_number += 1;
         self.arrivals += 1;
-        let order = self.order(choice, Some(due));
+        let request = self.request(choice, Some(due));
         match kept {
-            Some(token) if choice.kind == Kind::Fast => {
-                self.for_free.push_back(order);
+            Some(token) if choice.kind == ClientKind::Fast => {
+                self.queued_for_idle.push_back(request);
                 control.wake(token);
             }
             unused => {
-                self.free.extend(unused);
-                self.connect(Self::NOBODY, order, control);
+                self.idle.extend(unused);
+                self.connect(Self::NO_CLIENT, request, control);
             }
         }
         true
     }
 
     /// Whether another request may be under way.
-    pub(super) fn has_room(&self) -> bool {
-        match self.load {
-            Load::Open { clients_max, .. } => {
-                self.in_flight < clients_max && (self.may_open() || !self.free.is_empty())
+    pub(super) fn may_begin(&self) -> bool {
+        match self.workload {
+            Workload::Open { clients_max, .. } => {
+                self.in_flight < clients_max && (self.may_open() || !self.idle.is_empty())
             }
             _ => true,
         }
@@ -51,16 +51,16 @@ impl Engine<'_> {
 
     /// Whether another socket may be open.
     pub(super) fn may_open(&self) -> bool {
-        match self.load {
-            Load::Open { clients_max, .. } => self.sockets < clients_max,
+        match self.workload {
+            Workload::Open { clients_max, .. } => self.sockets < clients_max,
             _ => true,
         }
     }
 
     /// A request or a connection has ended. Whoever waits for its place doesn't wait for the next
     /// tick.
-    pub(super) fn make_room(&mut self) {
-        if std::mem::take(&mut self.is_full)
+    pub(super) fn rearm(&mut self) {
+        if std::mem::take(&mut self.arrival_waits)
             && let Err(error) = self.arm(Instant::now())
         {
             log::error!("the clock can't be set: {error}");
@@ -70,28 +70,28 @@ impl Engine<'_> {
     /// When the next arrival of the open model is due. What is still to be begun a while after
     /// the end never is.
     pub(super) fn next_arrival(&self, now: Instant) -> Option<Instant> {
-        let Load::Open { rate, .. } = self.load else {
+        let Workload::Open { rate, .. } = self.workload else {
             return None;
         };
-        let at = self.began + arrival(self.arrivals, rate, self.bounds.ramp);
-        let in_time = self.bounds.time.is_none_or(|time| {
+        let at = self.began + arrival(self.arrivals, rate, self.limits.ramp);
+        let in_time = self.limits.time.is_none_or(|time| {
             let end = self.began + time;
             at < end && now < end + SOAK_LATE_MAX
         });
-        let in_number = self.bounds.requests.is_none_or(|most| self.arrivals < most);
+        let in_number = self.limits.requests.is_none_or(|most| self.arrivals < most);
         (in_time && in_number && !self.is_over).then_some(at)
     }
 
     /// How many arrivals were due when the stage ended, and for long enough to have been begun.
     pub(super) fn were_due(&self) -> u64 {
-        let Load::Open { rate, .. } = self.load else {
+        let Workload::Open { rate, .. } = self.workload else {
             return 0;
         };
         let passed = self.over_at.saturating_duration_since(self.began);
         let passed = passed.saturating_sub(SOAK_LATE_MAX);
-        let time = self.bounds.time.map_or(passed, |time| time.min(passed));
-        let due = arrivals_by(time, rate, self.bounds.ramp);
-        self.bounds.requests.map_or(due, |most| due.min(most))
+        let time = self.limits.time.map_or(passed, |time| time.min(passed));
+        let due = arrivals_by(time, rate, self.limits.ramp);
+        self.limits.requests.map_or(due, |most| due.min(most))
     }
 }
 

@@ -7,12 +7,12 @@ use mio::net::TcpStream;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Engine;
-use crate::soak::population::Kind;
+use crate::soak::population::ClientKind;
 use crate::sockopt;
 
 impl Engine<'_> {
     /// Opens a socket as a kind of client has it, and begins to connect it.
-    pub(super) fn open_socket(&self, kind: Kind) -> io::Result<TcpStream> {
+    pub(super) fn open_socket(&self, kind: ClientKind) -> io::Result<TcpStream> {
         let plan = self.plan;
         let family = Domain::for_address(plan.address);
         let socket = Socket::new(
@@ -20,11 +20,11 @@ impl Engine<'_> {
             Type::STREAM.nonblocking().cloexec(),
             Some(Protocol::TCP),
         )?;
-        if kind == Kind::Slow {
+        if kind == ClientKind::Slow {
             // Before connect: the window is announced with the SYN.
             socket.set_recv_buffer_size(plan.slow_buffer)?;
         }
-        if kind == Kind::Split {
+        if kind == ClientKind::Split {
             socket.set_tcp_nodelay(true)?;
         }
         if let Some(source) = self.source(plan.sources.len()) {

@@ -3,7 +3,7 @@
 
 use maud::{Markup, PreEscaped, html};
 
-use super::{Mark, Plot};
+use super::{Plot, Shape};
 
 /// The picture's size, in its own units: pixels, where nobody scales it.
 const SIZE: (f64, f64) = (720.0, 420.0);
@@ -68,7 +68,7 @@ impl Plot {
         let mut x = 16.0;
         let mut entries = Vec::new();
         for (class, label, mark) in &self.marks {
-            if label.is_empty() || !matches!(mark, Mark::Line(_)) {
+            if label.is_empty() || !matches!(mark, Shape::Line(_)) {
                 continue;
             }
             entries.push((x, class, label));
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn a_picture_is_sound_xml_and_holds_every_label() {
         let plain = |at: f64| format!("{at}");
-        let points = |last| Mark::Line(vec![(1.0, Some(1.0)), (10.0, Some(last))]);
+        let points = |last| Shape::Line(vec![(1.0, Some(1.0)), (10.0, Some(last))]);
         let plot = Plot {
             title: "This & that",
             note: "a < b".into(),

@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
-use crate::soak::check::{Checker, Wrong};
+use crate::soak::check::{Checker, Mismatch};
 use crate::soak::engine::Engine;
 use crate::soak::outcome::Class;
 use crate::soak::plan::{Choice, Plan};
-use crate::soak::population::Kind;
+use crate::soak::population::ClientKind;
 
 /// One request under way.
-pub(in crate::soak) struct Order {
+pub(in crate::soak) struct InFlight {
     pub(in crate::soak) choice: Choice,
     /// When it should have been started, in the open model.
     pub(in crate::soak) due: Option<Instant>,
@@ -27,7 +27,7 @@ pub(in crate::soak) struct Order {
     pub(in crate::soak) received: u64,
 }
 
-impl Order {
+impl InFlight {
     pub(in crate::soak) fn new(
         choice: Choice,
         due: Option<Instant>,
@@ -49,7 +49,7 @@ impl Order {
 
     /// Whether its times count: those of the other kinds are of their own making.
     pub(in crate::soak) fn counts_time(&self) -> bool {
-        matches!(self.choice.kind, Kind::Fast | Kind::HalfClose)
+        matches!(self.choice.kind, ClientKind::Fast | ClientKind::HalfClose)
     }
 
     /// Whether it is among those whose waiting is watched.
@@ -58,20 +58,20 @@ impl Order {
     }
 
     pub(super) fn abort_at(&self) -> Option<(u64, bool)> {
-        let aborts = self.choice.kind == Kind::Abort;
-        aborts.then(|| Plan::abort_at(self.choice.whim, self.expected))
+        let aborts = self.choice.kind == ClientKind::Abort;
+        aborts.then(|| Plan::abort_at(self.choice.variate, self.expected))
     }
 }
 
 /// How a request ends, and in a failure's case what happened.
-pub(super) struct End {
+pub(super) struct RequestEnd {
     pub(super) class: Class,
     pub(super) what: Cow<'static, str>,
     /// The connection may carry another request.
     pub(super) reusable: bool,
 }
 
-impl End {
+impl RequestEnd {
     pub(super) fn new(class: Class, what: impl Into<Cow<'static, str>>) -> Self {
         Self {
             class,
@@ -88,7 +88,7 @@ impl End {
     }
 }
 
-impl Order {
+impl InFlight {
     /// The answer is a status, and not what was asked for.
     pub(super) fn refuse(&mut self, status: u16) {
         self.bad_status = Some(status);
@@ -97,45 +97,45 @@ impl Order {
     }
 
     /// Checks bytes of the body.
-    pub(super) fn take(&mut self, bytes: &[u8], engine: &mut Engine<'_>) -> Result<(), End> {
+    pub(super) fn take(&mut self, bytes: &[u8], engine: &mut Engine<'_>) -> Result<(), RequestEnd> {
         engine.tally.count_bytes(bytes.len());
         if let Err(wrong) = self.checker.take(self.received, bytes, &mut engine.buffer) {
             return Err(corrupt(wrong));
         }
         self.received += bytes.len() as u64;
         match self.abort_at() {
-            Some((at, _)) if self.received >= at => Err(End::new(Class::Aborted, "")),
+            Some((at, _)) if self.received >= at => Err(RequestEnd::new(Class::Aborted, "")),
             _ => Ok(()),
         }
     }
 
     /// The body has ended in order: is it whole?
-    pub(super) fn whole(&mut self, reusable: bool) -> End {
+    pub(super) fn whole(&mut self, reusable: bool) -> RequestEnd {
         let received = self.received;
         if let Some(status) = self.bad_status {
             let what = format!("status {status}");
-            return End {
+            return RequestEnd {
                 reusable,
-                ..End::new(Class::Status, what)
+                ..RequestEnd::new(Class::Status, what)
             };
         }
         match self.expected {
             Some(expected) if received < expected => {
-                End::new(Class::Short, format!("{received} bytes of {expected}"))
+                RequestEnd::new(Class::Short, format!("{received} bytes of {expected}"))
             }
             _ => match self.checker.finish(received) {
-                Ok(()) => End::complete(reusable),
+                Ok(()) => RequestEnd::complete(reusable),
                 Err(wrong) => corrupt(wrong),
             },
         }
     }
 }
 
-fn corrupt(wrong: Wrong) -> End {
-    let Wrong { offset, among } = wrong;
+fn corrupt(wrong: Mismatch) -> RequestEnd {
+    let Mismatch { offset, among } = wrong;
     let where_ = match among {
         1 => format!("wrong at offset {offset}"),
         _ => format!("wrong in the block of {among} bytes at offset {offset}"),
     };
-    End::new(Class::Corrupt, where_)
+    RequestEnd::new(Class::Corrupt, where_)
 }

@@ -5,6 +5,8 @@ mod charts;
 pub mod check;
 pub mod client;
 pub mod engine;
+#[cfg(test)]
+mod fixtures;
 pub mod live;
 mod metric;
 pub mod outcome;
@@ -15,8 +17,6 @@ pub mod population;
 pub mod process;
 pub mod report;
 pub mod run;
-#[cfg(test)]
-mod sample;
 pub mod slope;
 pub mod tally;
 pub mod text;

@@ -3,8 +3,8 @@
 use super::outcome::Class;
 use super::report::{
     Against, ClassCount, Generator, Latency, Load, Model, Outcomes, Percentiles, Report, Resource,
-    SCHEMA, Sample, Second, Server, Slope, Threshold, ThresholdOutcome, Verdict, Verification,
-    Word,
+    SCHEMA, Sample, Second, ServerUsage, Slope, Status, Threshold, ThresholdOutcome, Verdict,
+    Verification,
 };
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -23,8 +23,8 @@ pub fn report() -> Report {
         names_total: 250,
         seed: 10_177_104_022_274_072_153,
         verdict: Verdict {
-            word: Word::Fail,
-            because: vec![
+            status: Status::Fail,
+            reasons: vec![
                 "errors>0: there were 63".into(),
                 "p99>50ms: it was 61.2 ms".into(),
             ],
@@ -67,8 +67,8 @@ pub fn empty() -> Report {
         names: Vec::new(),
         names_total: 0,
         verdict: Verdict {
-            word: Word::NotOffered,
-            because: vec!["no request was started".into()],
+            status: Status::NotOffered,
+            reasons: vec!["no request was started".into()],
             cut_short: true,
         },
         load: Load {
@@ -118,7 +118,7 @@ pub fn hostile() -> Report {
     let mut report = report();
     report.target = hostile();
     report.names = vec![hostile(); 3];
-    report.verdict.because = vec![hostile(); 2];
+    report.verdict.reasons = vec![hostile(); 2];
     report.notes = vec![hostile(); 2];
     report.verification.against = Against::Folder(hostile());
     for class in &mut report.outcomes.classes {
@@ -260,7 +260,7 @@ fn latency() -> Latency {
     }
 }
 
-fn server() -> Server {
+fn server() -> ServerUsage {
     let sample = |index: i64| {
         let is_quiet = !(0..=120).contains(&index);
         let grown = index.clamp(0, 120) as f64;
@@ -280,7 +280,7 @@ fn server() -> Server {
             tcp_time_wait: (grown * 200.0) as u64,
         }
     };
-    Server {
+    ServerUsage {
         pid: 4711,
         name: "carafe".into(),
         died: false,
