@@ -21,7 +21,7 @@ use http::StatusCode;
 
 use crate::conn::transport::Transport;
 use crate::escape::Excerpt;
-use crate::file::{DiskTask, Fetched};
+use crate::file::{DiskTask, TaskResult};
 use crate::limits::{REPLIES_PER_STEP_MAX, SUSPENDED_CHECK_INTERVAL};
 use crate::protocol::{Exchange, Outcome, Protocol};
 use crate::reactor::event::{Action, Event, Reclaimable, StepContext};
@@ -69,8 +69,8 @@ pub struct StepIo<'a, 't, T, S> {
     pub delivered: &'a mut Vec<Response>,
     /// Takes what a helper shall do. The connection is parked until it has what that brings.
     pub errand: &'a mut Option<DiskTask>,
-    /// What the connection's last errand has brought, if it has.
-    pub fetched: Option<Fetched>,
+    /// What the connection's last disk task came to, if it is done.
+    pub fetched: Option<TaskResult>,
 }
 
 /// One client.

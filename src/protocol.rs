@@ -6,23 +6,17 @@ pub mod http;
 pub mod metrics;
 pub mod thanks;
 
-use std::cell::{Cell, OnceCell};
 use std::fmt;
-use std::fs::File;
-use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::http::StatusCode;
-use rustix::fs::Stat;
-use rustix::io::Errno;
 
 use crate::file::thread_pool::ThreadPool;
-use crate::file::version::{self, Facts, FileVersion, Snapshot, Trust};
-use crate::file::{DiskFile, DiskTask, FsClass, List, Listed, Mount};
+use crate::file::{DiskTask, List, OpenFile, Segment, TaskResult};
 use crate::telemetry::Reason;
 
 /// Decides what the bytes of a client ask for.
@@ -63,8 +57,8 @@ pub struct Request<'a> {
     pub draining: bool,
     /// Places for connections are short: this reply is the connection's last.
     pub is_crowded: bool,
-    /// What helpers have found for this request (see [`Decision::Suspend`]).
-    pub brought: &'a [Brought],
+    /// What tasks for this request came to (see [`Decision::Suspend`]).
+    pub results: &'a [TaskResult],
     /// Where the client found this server.
     pub reached: Reached<'a>,
 }
@@ -101,45 +95,6 @@ impl fmt::Debug for Reached<'_> {
     }
 }
 
-/// What a helper has brought for a request.
-#[derive(Debug)]
-pub enum Brought {
-    /// What is under a name.
-    Found {
-        /// The name, as it was looked up.
-        name: Box<[u8]>,
-        /// What it brings.
-        found: Result<Found, LookupError>,
-    },
-    /// The list that was asked for.
-    Listed(Listed),
-}
-
-/// What a name brings.
-#[derive(Debug)]
-pub enum Found {
-    /// A regular file.
-    File(Rc<OpenFile>),
-    /// A folder, open for reading.
-    Folder(OwnedFd),
-}
-
-/// Why a name brings no file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LookupError {
-    /// It names nothing that is served; the text says why. To the client all are the same.
-    Refused(&'static str),
-    /// No descriptor is free, in this process or in the system.
-    NoDescriptor,
-    /// The look-up may have to wait for a disk: a helper must do it.
-    Cold,
-    /// It leads away from the root's own file system, to this mount: a helper must do it who may wait
-    /// for ever. Only helpers find that out.
-    Elsewhere(Mount),
-    /// Anything else is a failure of ours.
-    Failed(Errno),
-}
-
 /// What the connection knows when it asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InputState {
@@ -166,7 +121,7 @@ pub enum Decision {
     },
     /// There is no descriptor to look for a file now. Ask again.
     WaitForFd,
-    /// Something must be looked up that may wait for a disk. Ask again when a helper has brought it.
+    /// Something must be looked up that may wait for a disk. Ask again when the task is done.
     Suspend(DiskTask),
     /// Here is the answer.
     Reply(Reply),
@@ -284,51 +239,13 @@ pub enum Body {
     /// A folder's list, shared likewise.
     List(Arc<List>),
     /// A file, shared by all who are sent the same, whether it is open or in memory.
-    File(Rc<OpenFile>),
-    /// Several pieces, one after the other.
-    Parts(Rc<[Part]>),
+    File(Arc<OpenFile>),
+    /// Several pieces of a file, each after some bytes, either of which may be empty.
+    Parts(Arc<OpenFile>, Rc<[Part]>),
 }
 
-/// One of several pieces of a body.
-#[derive(Clone, Debug)]
-pub enum Part {
-    /// Bytes in memory.
-    Bytes(Box<[u8]>),
-    /// A part of a file.
-    File {
-        /// The file.
-        file: Rc<OpenFile>,
-        /// Where the part begins, in bytes.
-        start: u64,
-        /// How long it is, in bytes.
-        length: u64,
-    },
-}
-
-impl Part {
-    fn length(&self) -> u64 {
-        match self {
-            Self::Bytes(bytes) => bytes.len() as u64,
-            Self::File { length, .. } => *length,
-        }
-    }
-}
-
-/// What of a body comes next.
-#[derive(Clone, Copy, Debug)]
-pub enum Piece<'a> {
-    /// These bytes.
-    Bytes(&'a [u8]),
-    /// So many bytes of an open file, from an offset on.
-    File {
-        /// The file.
-        file: &'a DiskFile,
-        /// Where they begin.
-        start: u64,
-        /// How many they are.
-        length: u64,
-    },
-}
+/// Some bytes, and the part of a file that follows them.
+pub type Part = (Box<[u8]>, Range<u64>);
 
 impl Body {
     /// A body without a byte.
@@ -344,27 +261,35 @@ impl Body {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::List(list) => list.bytes().len() as u64,
             Self::File(file) => file.length(),
-            Self::Parts(parts) => parts.iter().map(Part::length).sum(),
+            Self::Parts(_, parts) => {
+                let length = |(bytes, range): &Part| bytes.len() as u64 + range.end - range.start;
+                parts.iter().map(length).sum()
+            }
         }
     }
 
-    /// What comes at an offset, as far as it is of one piece. Empty at the end.
+    /// What comes at an offset, as far as it is sent in the same way. Empty at the end.
     #[must_use]
-    pub fn piece(&self, offset: u64) -> Piece<'_> {
+    pub fn segment(&self, offset: u64) -> Segment<'_> {
         // What is in memory is no longer than an address.
         match self {
-            Self::Bytes(bytes) => Piece::Bytes(&bytes[offset as usize..]),
-            Self::List(list) => Piece::Bytes(&list.bytes()[offset as usize..]),
-            Self::File(file) => file.piece(offset, file.length() - offset),
-            Self::Parts(parts) => {
+            Self::Bytes(bytes) => Segment::Bytes(&bytes[offset as usize..]),
+            Self::List(list) => Segment::Bytes(&list.bytes()[offset as usize..]),
+            Self::File(file) => file.segment(offset, file.length() - offset),
+            Self::Parts(file, parts) => {
                 let mut within = offset;
-                for part in parts.iter() {
-                    if within < part.length() {
-                        return part.piece(within);
+                for (bytes, range) in parts.iter() {
+                    let length = bytes.len() as u64;
+                    if within < length {
+                        return Segment::Bytes(&bytes[within as usize..]);
                     }
-                    within -= part.length();
+                    let start = range.start + within - length;
+                    if start < range.end {
+                        return file.segment(start, range.end - start);
+                    }
+                    within = start - range.end;
                 }
-                Piece::Bytes(&[])
+                Segment::Bytes(&[])
             }
         }
     }
@@ -374,208 +299,8 @@ impl Body {
     pub fn file(&self) -> Option<&OpenFile> {
         match self {
             Self::Bytes(_) | Self::List(_) => None,
-            Self::File(file) => Some(file),
-            Self::Parts(parts) => parts.iter().find_map(|part| match part {
-                Part::Bytes(_) => None,
-                Part::File { file, .. } => Some(&**file),
-            }),
+            Self::File(file) | Self::Parts(file, _) => Some(file),
         }
-    }
-}
-
-impl Part {
-    fn piece(&self, within: u64) -> Piece<'_> {
-        match self {
-            Self::Bytes(bytes) => Piece::Bytes(&bytes[within as usize..]),
-            Self::File {
-                file,
-                start,
-                length,
-            } => file.piece(start + within, length - within),
-        }
-    }
-}
-
-/// A regular file, with what fstat said when it was opened.
-#[derive(Debug)]
-pub struct OpenFile {
-    bytes: FileBytes,
-    stat: Stat,
-    /// Another machine, or a process, answers for its file system.
-    is_foreign: bool,
-    /// The same file may be given another inode number later.
-    is_numbered_anew: bool,
-    /// How far its state tells this version from later ones.
-    trust: Cell<Trust>,
-}
-
-/// Where a file's bytes are.
-#[derive(Debug)]
-enum FileBytes {
-    /// On the disk or in the page cache: it is open for reading.
-    Open(DiskFile),
-    /// In memory, all of them. It was closed.
-    Contents {
-        contents: Box<[u8]>,
-        fields: OnceCell<Box<[u8]>>,
-    },
-}
-
-/// A file, whatever its names and its state are: device and inode number.
-pub type Inode = (u64, u64);
-
-impl OpenFile {
-    /// Takes a file, its state, and what its file system is like.
-    #[must_use]
-    pub fn new(file: File, state: Snapshot, kind: FsClass) -> Self {
-        let Snapshot { stat, clock } = state;
-        let (changed, is_foreign) = (version::changed(&stat), kind == FsClass::Remote);
-        // FAT and most of FUSE number a file when they meet it.
-        let is_numbered_anew =
-            is_foreign || (kind == FsClass::ReadOnce && !version::is_fine(changed));
-        Self {
-            bytes: FileBytes::Open(DiskFile::new(file, kind)),
-            stat,
-            is_foreign,
-            is_numbered_anew,
-            trust: Cell::new(version::trust(changed, clock, !is_foreign)),
-        }
-    }
-
-    /// The same version of the file with all its bytes in memory; nothing if reading them would wait
-    /// for a disk. A file that can't be asked is read all the same: it was read a moment ago.
-    #[must_use]
-    pub fn read_contents(&self) -> Option<Self> {
-        let length = self.length() as usize; // Whoever calls knows that it is short.
-        let disk = self.disk()?;
-        let mut contents = vec![0; length].into_boxed_slice();
-        let read = match disk.kind() {
-            FsClass::ReadOnce => disk.read_anyhow(&mut contents, 0),
-            _ => disk.read(&mut contents, 0),
-        };
-        let is_whole = matches!(read, Ok(count) if count == length);
-        is_whole.then(|| Self {
-            bytes: FileBytes::Contents {
-                contents,
-                fields: OnceCell::new(),
-            },
-            trust: self.trust.clone(),
-            ..*self
-        })
-    }
-
-    /// The bytes, if they are in memory.
-    #[must_use]
-    pub fn contents(&self) -> Option<&[u8]> {
-        match &self.bytes {
-            FileBytes::Open(_) => None,
-            FileBytes::Contents { contents, .. } => Some(contents),
-        }
-    }
-
-    /// Where the header fields that every answer with this file has may be kept. Only a file in
-    /// memory has the place: it belongs to one name.
-    #[must_use]
-    pub fn fields(&self) -> Option<&OnceCell<Box<[u8]>>> {
-        match &self.bytes {
-            FileBytes::Open(_) => None,
-            FileBytes::Contents { fields, .. } => Some(fields),
-        }
-    }
-
-    /// The open file, if its bytes are not in memory.
-    #[must_use]
-    pub fn disk(&self) -> Option<&DiskFile> {
-        match &self.bytes {
-            FileBytes::Open(disk) => Some(disk),
-            FileBytes::Contents { .. } => None,
-        }
-    }
-
-    /// Lets helpers close it, if the close may wait.
-    pub(crate) fn close_by(&mut self, helpers: &ThreadPool, mount: Mount) {
-        if let FileBytes::Open(disk) = &mut self.bytes {
-            disk.close_by(helpers, mount);
-        }
-    }
-
-    /// A part of it, which must not reach beyond its length.
-    fn piece(&self, start: u64, length: u64) -> Piece<'_> {
-        match &self.bytes {
-            FileBytes::Open(file) => Piece::File {
-                file,
-                start,
-                length,
-            },
-            // What is in memory is no longer than an address.
-            FileBytes::Contents { contents, .. } => {
-                Piece::Bytes(&contents[start as usize..][..length as usize])
-            }
-        }
-    }
-
-    /// The length at open, in bytes: what was promised, whatever happens to the file.
-    #[must_use]
-    pub fn length(&self) -> u64 {
-        version::length(&self.stat)
-    }
-
-    /// The file that was opened.
-    #[must_use]
-    pub fn inode(&self) -> Inode {
-        (self.stat.st_dev, self.stat.st_ino)
-    }
-
-    /// The version that was opened.
-    #[must_use]
-    pub fn version(&self) -> FileVersion {
-        version::version(&self.stat)
-    }
-
-    /// What its validators are made of.
-    #[must_use]
-    pub fn facts(&self) -> Facts {
-        Facts {
-            inode: (!self.is_numbered_anew).then_some(self.stat.st_ino),
-            length: self.length(),
-            modified: version::modified(&self.stat),
-            changed: version::changed(&self.stat),
-            trust: self.trust.get(),
-        }
-    }
-
-    /// The same version was seen again later, by `other`.
-    pub fn note_seen_again(&self, other: &Self) {
-        self.trust.set(self.trust.get().max(other.trust.get()));
-    }
-
-    /// Whether another look would find that its state can be trusted further: the clock has moved on.
-    #[must_use]
-    pub fn gains_by_a_look(&self) -> bool {
-        let trusted = self.trust.get();
-        trusted < Trust::Second && {
-            let changed = version::changed(&self.stat);
-            version::trust(changed, version::stamp_clock(), !self.is_foreign) > trusted
-        }
-    }
-
-    /// Whether the bytes that were promised may have been overwritten since: see
-    /// [`version::is_overwritten`].
-    ///
-    /// # Errors
-    /// As fstat(2).
-    pub fn is_overwritten(&self) -> io::Result<bool> {
-        let Some(disk) = self.disk() else {
-            return Ok(false);
-        };
-        let now = rustix::fs::fstat(disk.file().as_fd())?;
-        Ok(self.is_overwritten_by(&now))
-    }
-
-    /// As [`OpenFile::is_overwritten`], given what fstat said later.
-    #[must_use]
-    pub fn is_overwritten_by(&self, now: &Stat) -> bool {
-        version::is_overwritten(&self.stat, now)
     }
 }
 

@@ -12,20 +12,20 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::rc::{Rc, Weak};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use crate::escape::Escaped;
 use crate::file::thread_pool::ThreadPool;
 use crate::file::version::FileVersion;
-use crate::file::{Budget, DiskFile, DiskTask, FsClass, Mount, Opened, Reach};
+use crate::file::{
+    Budget, DiskTask, FsClass, Lookup, LookupError, MayBlock, Mount, OpenFile, TaskResult,
+};
 use crate::limits::OPEN_FILES_SWEEP_MIN;
-use crate::protocol::{Brought, OpenFile, Told};
+use crate::protocol::Told;
 use cache::{Bounds, Cache};
 use containment::{RootDir, WELL_KNOWN, is_well_known, path_of};
 
-pub use crate::protocol::{Found, LookupError};
 pub use containment::{Containment, DotFiles};
 
 use containment::classify;
@@ -155,7 +155,7 @@ impl Root {
         self.open_files.descriptors = Budget::new(most);
     }
 
-    /// Leaves to helpers what may wait for a disk: it is [`LookupError::Cold`] from now on.
+    /// Leaves to helpers what may wait for a disk: it is [`LookupError::WouldBlock`] from now on.
     pub fn use_helpers(&mut self) {
         self.has_helpers = true;
     }
@@ -169,18 +169,18 @@ impl Root {
         }
     }
 
-    /// Opens the regular file that `name` names. `brought` is what helpers have found.
+    /// Opens the regular file that `name` names. `results` are those of the tasks that were done for it.
     ///
     /// # Errors
     /// See [`LookupError`].
     pub fn lookup(
         &mut self,
         name: &[u8],
-        brought: &[Brought],
-    ) -> Result<Rc<OpenFile>, LookupError> {
-        match self.find(name, brought)? {
-            Found::File(file) => Ok(file),
-            Found::Folder(_) => Err(LookupError::Refused(NOT_REGULAR)),
+        results: &[TaskResult],
+    ) -> Result<Arc<OpenFile>, LookupError> {
+        match self.find(name, results)? {
+            Lookup::File(file) => Ok(file),
+            Lookup::Directory(_) => Err(LookupError::Refused(NOT_REGULAR)),
         }
     }
 
@@ -188,68 +188,72 @@ impl Root {
     ///
     /// # Errors
     /// See [`LookupError`].
-    pub fn find_or_top(&mut self, name: &[u8], brought: &[Brought]) -> Result<Found, LookupError> {
+    pub fn find_or_top(
+        &mut self,
+        name: &[u8],
+        results: &[TaskResult],
+    ) -> Result<Lookup, LookupError> {
         match path_of(name) {
-            b"" => self.open_path(TOP, brought),
-            _ => self.find(name, brought),
+            b"" => self.open_path(TOP, results),
+            _ => self.find(name, results),
         }
     }
 
-    /// Opens the regular file or the folder that `name` names. `brought` is what helpers have
-    /// found.
+    /// Opens the regular file or the folder that `name` names. `results` are those of the tasks that were
+    /// done for it.
     ///
     /// # Errors
     /// See [`LookupError`].
-    pub fn find(&mut self, name: &[u8], brought: &[Brought]) -> Result<Found, LookupError> {
+    pub fn find(&mut self, name: &[u8], results: &[TaskResult]) -> Result<Lookup, LookupError> {
         let path = self.beneath.checked(name).map_err(LookupError::Refused)?;
         let now = self.cache.is_some().then(Instant::now);
         if let (Some(cache), Some(now)) = (&mut self.cache, now)
             && let Some(file) = cache.get(path, now)
         {
-            return Ok(Found::File(file));
+            return Ok(Lookup::File(file));
         }
-        let found = match self.open_path(path, brought) {
+        let found = match self.open_path(path, results) {
             Err(LookupError::NoDescriptor)
                 if self.cache.as_mut().is_some_and(Cache::close_files) =>
             {
-                self.open_path(path, brought)
+                self.open_path(path, results)
             }
             found => found,
         }?;
-        if let (Found::File(file), Some(cache), Some(now)) = (&found, &mut self.cache, now) {
-            let is_new = known(path, brought).is_none();
+        if let (Lookup::File(file), Some(cache), Some(now)) = (&found, &mut self.cache, now) {
+            let is_new = known(path, results).is_none();
             if let Some(kept) = cache.found(&self.beneath, path, file, is_new, now) {
-                return Ok(Found::File(kept));
+                return Ok(Lookup::File(kept));
             }
         }
         Ok(found)
     }
 
-    fn open_path(&mut self, path: &[u8], brought: &[Brought]) -> Result<Found, LookupError> {
-        if let Some(found) = known(path, brought) {
+    fn open_path(&mut self, path: &[u8], results: &[TaskResult]) -> Result<Lookup, LookupError> {
+        if let Some(found) = known(path, results) {
             return match found {
-                Ok(Found::File(file)) => self.open_files.share(Rc::clone(file)).map(Found::File),
-                Ok(Found::Folder(folder)) => {
+                Ok(Lookup::File(file)) => self.open_files.share(Arc::clone(file)).map(Lookup::File),
+                Ok(Lookup::Directory(folder)) => {
                     let again = rustix::io::fcntl_dupfd_cloexec(folder, 0);
-                    again.map(Found::Folder).map_err(classify)
+                    again.map(Lookup::Directory).map_err(classify)
                 }
                 Err(error) => Err(*error),
             };
         }
-        match self.beneath.find_within(path, self.reach())? {
-            Opened::File(file) => self.open_files.share(Rc::new(file)).map(Found::File),
-            Opened::Folder(folder) => Ok(Found::Folder(folder)),
+        match self.beneath.find_within(path, self.may_block())? {
+            Lookup::File(file) => self.open_files.share(file).map(Lookup::File),
+            directory @ Lookup::Directory(_) => Ok(directory),
         }
     }
 
-    /// What a helper has to do for a name whose look-up was [`LookupError::Cold`].
+    /// What a helper has to do for a name whose look-up was [`LookupError::WouldBlock`].
     #[must_use]
     pub fn errand(&self, name: &[u8]) -> DiskTask {
         let path: Box<[u8]> = path_or_top(name).into();
         let beneath = Arc::clone(&self.beneath);
         DiskTask::Open {
             name: path.clone(),
-            open: Box::new(move |reach| beneath.find_within(&path, reach)),
+            open: Box::new(move |may_block| beneath.find_within(&path, may_block)),
         }
     }
 
@@ -258,11 +262,12 @@ impl Root {
         is_well_known(name) && !self.beneath.shows(WELL_KNOWN)
     }
 
-    /// How far the loop itself may go.
-    fn reach(&self) -> Reach {
-        match self.has_helpers {
-            true => Reach::Memory,
-            false => Reach::Anywhere,
+    /// How long the loop itself may wait.
+    fn may_block(&self) -> MayBlock {
+        if self.has_helpers {
+            MayBlock::Never
+        } else {
+            MayBlock::Forever
         }
     }
 
@@ -309,21 +314,20 @@ impl Default for OpenFiles {
 impl OpenFiles {
     /// The handle that others already have on the same version, or this one, if it may keep its
     /// descriptor.
-    fn share(&mut self, opened: Rc<OpenFile>) -> Result<Rc<OpenFile>, LookupError> {
+    fn share(&mut self, opened: Arc<OpenFile>) -> Result<Arc<OpenFile>, LookupError> {
         let version = opened.version();
         if let Some(shared) = self.by_version.get(&version).and_then(Weak::upgrade) {
             shared.note_seen_again(&opened);
             return Ok(shared);
         }
-        let may_stay = |disk: &DiskFile| disk.take_lease(&self.descriptors);
-        if !opened.disk().is_none_or(may_stay) {
+        if !opened.take_lease(&self.descriptors) {
             return Err(LookupError::NoDescriptor);
         }
         if self.by_version.len() >= self.sweep_at {
             self.by_version.retain(|_, file| file.strong_count() > 0);
             self.sweep_at = OPEN_FILES_SWEEP_MIN.max(2 * self.by_version.len());
         }
-        self.by_version.insert(version, Rc::downgrade(&opened));
+        self.by_version.insert(version, Arc::downgrade(&opened));
         Ok(opened)
     }
 }
@@ -340,9 +344,9 @@ pub(super) fn path_or_top(name: &[u8]) -> &[u8] {
 }
 
 /// What a helper has found under a path.
-fn known<'b>(path: &[u8], brought: &'b [Brought]) -> Option<&'b Result<Found, LookupError>> {
-    brought.iter().find_map(|brought| match brought {
-        Brought::Found { name, found } if **name == *path => Some(found),
+fn known<'r>(path: &[u8], results: &'r [TaskResult]) -> Option<&'r Result<Lookup, LookupError>> {
+    results.iter().find_map(|result| match result {
+        TaskResult::Opened { name, lookup } if **name == *path => Some(lookup),
         _ => None,
     })
 }
@@ -351,7 +355,7 @@ fn known<'b>(path: &[u8], brought: &'b [Brought]) -> Option<&'b Result<Found, Lo
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
     use std::os::unix::net::UnixListener;
     use std::sync::mpsc;
 
@@ -369,8 +373,8 @@ mod tests {
 
     fn content(file: &OpenFile) -> Vec<u8> {
         let mut bytes = vec![0; file.length() as usize];
-        let disk = file.disk().expect("nothing is kept in memory here");
-        assert_eq!(disk.file().read_at(&mut bytes, 0).unwrap(), bytes.len());
+        assert!(file.contents().is_none(), "nothing is kept in memory here");
+        assert_eq!(file.read_blocking(&mut bytes, 0).unwrap(), bytes.len());
         bytes
     }
 
@@ -404,7 +408,10 @@ mod tests {
         for mut root in both(folder.path(), false) {
             for name in ["a", "a/", "/a//", "a/b", "/a/b/"] {
                 let found = root.find(name.as_bytes(), &[]);
-                assert!(matches!(found, Ok(Found::Folder(_))), "{name}: {found:?}");
+                assert!(
+                    matches!(found, Ok(Lookup::Directory(_))),
+                    "{name}: {found:?}"
+                );
             }
             for name in ["file/", "a/b/c/", "file/x"] {
                 let found = root.find(name.as_bytes(), &[]);
@@ -554,10 +561,10 @@ mod tests {
         let mut root = Root::open(folder.path(), false).unwrap();
         let first = root.lookup(b"file", &[]).unwrap();
         let again = root.lookup(b"file", &[]).unwrap();
-        assert!(Rc::ptr_eq(&first, &again));
+        assert!(Arc::ptr_eq(&first, &again));
         fs::write(&path, b"two!").unwrap();
         let changed = root.lookup(b"file", &[]).unwrap();
-        assert!(!Rc::ptr_eq(&first, &changed));
+        assert!(!Arc::ptr_eq(&first, &changed));
         assert_eq!(content(&changed), b"two!");
     }
 

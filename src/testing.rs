@@ -5,15 +5,13 @@ mod crowd;
 mod wire;
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use crate::conn::transport::{SendFileError, Transport};
 use crate::conn::{Conn, Response, StepIo, Timeouts};
-use crate::file::{DiskFile, DiskTask, Fetched, FsClass, Probe, Reach, ReadError};
+use crate::file::{DiskTask, FsClass, MayBlock, OpenFile, Probe, ReadError, TaskResult};
 use crate::limits::{
     DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, REQUEST_TIMEOUT, SCRATCH_BYTES, STALL_TIMEOUT,
 };
@@ -107,11 +105,11 @@ impl<T: Transport + Turning, S: Protocol> Bench<T, S> {
     /// Does the errand that the connection waits for, and wakes it. There must be one.
     pub fn fetch(&mut self) -> Action {
         let errand = self.errand.take().expect("there is an errand");
-        self.step_with(Event::Woken, Some(errand.run(Reach::Anywhere)))
+        self.step_with(Event::Woken, Some(errand.run(MayBlock::Forever)))
     }
 
     /// One turn with one step, in which an errand is over.
-    pub fn step_with(&mut self, why: Event, fetched: Option<Fetched>) -> Action {
+    pub fn step_with(&mut self, why: Event, fetched: Option<TaskResult>) -> Action {
         self.transport.begin_turn();
         let mut turn = StepContext {
             now: self.now,
@@ -310,7 +308,7 @@ impl Transport for Scripted {
 
     fn send_file(
         &mut self,
-        file: &File,
+        file: &OpenFile,
         offset: u64,
         count: usize,
     ) -> Result<usize, SendFileError> {
@@ -318,7 +316,7 @@ impl Transport for Scripted {
             Write::Take(max) => {
                 let mut bytes = vec![0; max.min(count)];
                 let n = file
-                    .read_at(&mut bytes, offset)
+                    .read_blocking(&mut bytes, offset)
                     .expect("a test's own file is readable");
                 self.sent.extend_from_slice(&bytes[..n]);
                 Ok(n)
@@ -330,13 +328,13 @@ impl Transport for Scripted {
         }
     }
 
-    fn is_cold(&mut self, file: &DiskFile, start: u64, count: usize, ends: Probe) -> bool {
-        self.is_next_cold() || must_wait(file, start, count, ends)
+    fn would_block(&mut self, file: &OpenFile, start: u64, count: usize, probe: Probe) -> bool {
+        self.is_next_cold() || must_wait(file, start, count, probe)
     }
 
     fn read_file(
         &mut self,
-        file: &DiskFile,
+        file: &OpenFile,
         buf: &mut [u8],
         start: u64,
     ) -> Result<usize, ReadError> {
@@ -368,23 +366,23 @@ impl Transport for Scripted {
 
 /// Whether a file is one that the loop must not read. Whether a local one is cold is the script's
 /// to say.
-fn must_wait(file: &DiskFile, start: u64, count: usize, ends: Probe) -> bool {
-    match file.kind() {
+fn must_wait(file: &OpenFile, start: u64, count: usize, probe: Probe) -> bool {
+    match file.fs_class() {
         FsClass::InMemory | FsClass::Nowait => false,
-        FsClass::ReadOnce | FsClass::Remote => file.is_cold(start, count, ends),
+        FsClass::ReadOnce | FsClass::Remote => file.would_block(start, count, probe),
     }
 }
 
 /// Reads what the transport doesn't take for cold.
 fn read_unless_cold(
     transport: &mut impl Transport,
-    file: &DiskFile,
+    file: &OpenFile,
     buf: &mut [u8],
     start: u64,
 ) -> Result<usize, ReadError> {
-    match transport.is_cold(file, start, buf.len(), Probe::Last) {
-        true => Err(ReadError::Cold),
-        false => file.read_anyhow(buf, start),
+    match transport.would_block(file, start, buf.len(), Probe::Last) {
+        true => Err(ReadError::WouldBlock),
+        false => file.read_blocking(buf, start).map_err(ReadError::Failed),
     }
 }
 
@@ -415,7 +413,7 @@ impl Transport for Null {
         Ok(bytes.len())
     }
 
-    fn send_file(&mut self, _: &File, _: u64, count: usize) -> Result<usize, SendFileError> {
+    fn send_file(&mut self, _: &OpenFile, _: u64, count: usize) -> Result<usize, SendFileError> {
         self.sent += count as u64;
         Ok(count)
     }

@@ -12,16 +12,18 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use carafe::file::version::TagKey;
-use carafe::file::{Budget, Chunk, DiskTask, Fetched, FsClass, ListError, Reach};
+use carafe::file::{
+    Budget, Chunk, DiskTask, FsClass, ListError, LookupError, MayBlock, TaskResult,
+};
 use carafe::http::mime::ContentTypes;
 use carafe::limits::{
     COLD_BLOCK_BYTES, COLD_READ_BYTES, CONN_TURN_BYTES_MAX, COPIED_BODY_BYTES_MAX, DISK_TIMEOUT,
     KEEP_ALIVE, NAME_GAP, REQUEST_TIMEOUT, STALL_CHECKS, STALL_TIMEOUT, SUSPENDED_CHECK_INTERVAL,
     TASK_RESULT_BYTES_MAX,
 };
+use carafe::protocol::Protocol;
 use carafe::protocol::bare::Bare;
 use carafe::protocol::http::Http;
-use carafe::protocol::{LookupError, Protocol};
 use carafe::reactor::event::{Action, Event};
 use carafe::root::Root;
 use carafe::root::listing::Listings;
@@ -103,9 +105,9 @@ fn looking_up(root: &TempDir, request: &[u8]) -> Bench<Scripted, Bare> {
 
 /// The look-up of `small` fails.
 fn look_up_fails(bench: &mut Bench<Scripted, Bare>, error: LookupError) -> Action {
-    let fetched = Fetched::Opened {
+    let fetched = TaskResult::Opened {
         name: Box::from(*b"small"),
-        found: Err(error),
+        lookup: Err(error),
     };
     bench.step_with(Event::Woken, Some(fetched))
 }
@@ -333,7 +335,7 @@ fn a_file_that_a_helper_cannot_read_is_a_reset() {
     let root = root();
     for name in [&b"small\n"[..], b"big\n"] {
         let mut bench = reading(&root, name);
-        let failed = Fetched::Read(Err(ErrorKind::Other.into()));
+        let failed = TaskResult::Read(Err(ErrorKind::Other.into()));
         assert_eq!(
             bench.step_with(Event::Woken, Some(failed)),
             Action::Reset(Reason::ReadFailed)
@@ -346,10 +348,10 @@ fn a_file_that_a_helper_cannot_read_is_a_reset() {
 fn a_helper_that_panics_is_a_reset() {
     let root = root();
     let mut bench = looking_up(&root, b"small\n");
-    let next = bench.step_with(Event::Woken, Some(Fetched::Panicked));
+    let next = bench.step_with(Event::Woken, Some(TaskResult::Panicked));
     assert_eq!(next, Action::Reset(Reason::OpenFailed));
     let mut bench = reading(&root, b"small\n");
-    let next = bench.step_with(Event::Woken, Some(Fetched::Panicked));
+    let next = bench.step_with(Event::Woken, Some(TaskResult::Panicked));
     assert_eq!(next, Action::Reset(Reason::ReadFailed));
 }
 
@@ -398,8 +400,8 @@ fn what_helpers_bring_of_a_foreign_file_is_bounded() {
     let mut brought = Vec::new();
     loop {
         next = match next {
-            Action::Suspend => match bench.errand.take().unwrap().run(Reach::Anywhere) {
-                Fetched::Read(Ok(portion)) => {
+            Action::Suspend => match bench.errand.take().unwrap().run(MayBlock::Forever) {
+                TaskResult::Read(Ok(portion)) => {
                     let Chunk { range, kept, .. } = &portion;
                     let (bytes, _) = kept.as_ref().unwrap();
                     assert_eq!(bytes.len() as u64, range.end - range.start);
@@ -408,7 +410,7 @@ fn what_helpers_bring_of_a_foreign_file_is_bounded() {
                     let writes = bytes.len().div_ceil(carafe::limits::SCRATCH_BYTES);
                     bench.transport.writes.extend(vec![ALL; writes]);
                     bench.transport.reads.push_back(Read::Block);
-                    bench.step_with(Event::Woken, Some(Fetched::Read(Ok(portion))))
+                    bench.step_with(Event::Woken, Some(TaskResult::Read(Ok(portion))))
                 }
                 other => panic!("{other:?}"),
             },
@@ -444,7 +446,7 @@ fn where_all_keep_too_much_nobody_keeps_what_its_client_does_not_take() {
         assert_parked(next, &bench);
         reads += 1;
         let budget = Budget::new(TASK_RESULT_BYTES_MAX);
-        let Fetched::Read(Ok(mut portion)) = bench.errand.take().unwrap().run(Reach::Anywhere)
+        let TaskResult::Read(Ok(mut portion)) = bench.errand.take().unwrap().run(MayBlock::Forever)
         else {
             panic!("it is a read");
         };
@@ -455,7 +457,7 @@ fn where_all_keep_too_much_nobody_keeps_what_its_client_does_not_take() {
             bench.transport.writes.pop_back();
             bench.transport.reads.push_back(Read::Block);
         }
-        next = bench.step_with(Event::Woken, Some(Fetched::Read(Ok(portion))));
+        next = bench.step_with(Event::Woken, Some(TaskResult::Read(Ok(portion))));
         if taken < BIG_BYTES {
             assert_eq!(next, Action::Wait);
             assert!(
@@ -478,8 +480,8 @@ fn a_file_that_cannot_be_asked_is_read_once() {
     let end = loop {
         next = match next {
             Action::Suspend => {
-                let fetched = bench.errand.take().unwrap().run(Reach::Anywhere);
-                if let Fetched::Read(Ok(portion)) = &fetched {
+                let fetched = bench.errand.take().unwrap().run(MayBlock::Forever);
+                if let TaskResult::Read(Ok(portion)) = &fetched {
                     read.push(portion.range.end - portion.range.start);
                 }
                 bench.transport.writes.push_back(ALL);
@@ -541,7 +543,7 @@ fn what_was_brought_in_the_last_moment_counts() {
     let root = root();
     let mut bench = reading(&root, b"small\n");
     bench.now += HOUR;
-    let fetched = bench.errand.take().unwrap().run(Reach::Anywhere);
+    let fetched = bench.errand.take().unwrap().run(MayBlock::Forever);
     then(&mut bench, &[Read::Block], &[ALL]);
     let next = bench.step_with(Event::Deadline, Some(fetched));
     assert_completes(&bench, next, SMALL);
@@ -574,7 +576,7 @@ fn one_whose_client_said_its_last_gives_its_place_to_others() {
 fn what_was_brought_counts_whatever_the_step_is_for() {
     let root = root();
     let mut bench = reading(&root, b"small\n");
-    let fetched = bench.errand.take().unwrap().run(Reach::Anywhere);
+    let fetched = bench.errand.take().unwrap().run(MayBlock::Forever);
     then(&mut bench, &[Read::Block], &[ALL]);
     let next = bench.step_with(Event::Evict, Some(fetched));
     assert_completes(&bench, next, SMALL);
@@ -627,7 +629,7 @@ fn a_folder_and_its_index_are_looked_up_one_after_the_other() {
             DiskTask::Open { name: asked, .. } => assert_eq!(**asked, *name),
             other => panic!("{other:?}"),
         }
-        next = bench.step_with(Event::Woken, Some(errand.run(Reach::Anywhere)));
+        next = bench.step_with(Event::Woken, Some(errand.run(MayBlock::Forever)));
     }
     assert_parked(next, &bench);
     assert!(bench.transport.sent.is_empty());
@@ -691,7 +693,7 @@ fn without_memory_for_a_list_the_client_is_told_to_try_again() {
         assert!(matches!(bench.errand, Some(DiskTask::List(_))));
         bench
     };
-    let no_memory = || Some(Fetched::Listed(Err(ListError::NoMemory)));
+    let no_memory = || Some(TaskResult::Listed(Err(ListError::NoMemory)));
     let mut bench = parked(b"GET /folder/ HTTP/1.1\r\nHost: h\r\n\r\n");
     then(&mut bench, &[Read::Block], &[ALL]);
     assert_eq!(bench.step_with(Event::Woken, no_memory()), Action::Wait);

@@ -8,7 +8,7 @@
 )]
 
 use std::io::ErrorKind::ConnectionReset;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use carafe::file::FsClass;
@@ -441,19 +441,14 @@ fn a_stopping_server_waits_until_the_peer_has_all_of_the_last_reply() {
 
 #[test]
 fn a_body_of_several_parts_comes_in_order() {
-    use carafe::protocol::{OpenFile, Part};
+    use carafe::file::OpenFile;
     let mut file = tempfile::tempfile().unwrap();
     std::io::Write::write_all(&mut file, b"0123456789").unwrap();
     let state = carafe::file::version::Snapshot::of(&file).unwrap();
-    let file = Rc::new(OpenFile::new(file, state, FsClass::Nowait));
-    let part = |start, length| Part::File {
-        file: Rc::clone(&file),
-        start,
-        length,
-    };
-    let text = |text: &str| Part::Bytes(text.as_bytes().into());
-    let parts = [text("<"), part(2, 3), text("|"), part(9, 1), text(">")];
-    let body = Body::Parts(parts.into());
+    let file = Arc::new(OpenFile::new(file, state, FsClass::Nowait));
+    let parts = [("<", 2..5), ("|", 9..10), (">", 0..0)];
+    let parts = parts.map(|(text, range)| (text.as_bytes().into(), range));
+    let body = Body::Parts(file, parts.into());
     struct Once(Option<Body>);
     impl Protocol for Once {
         fn judge(&mut self, request: &Request<'_>) -> Decision {
@@ -475,19 +470,13 @@ fn a_body_of_several_parts_comes_in_order() {
 /// Short parts go out together, and with what is before or after them, as far as a buffer reaches.
 #[test]
 fn no_short_part_of_a_body_makes_a_packet_of_its_own() {
-    use carafe::protocol::{OpenFile, Part};
+    use carafe::file::OpenFile;
     const LONG: usize = 200_000;
     let mut file = tempfile::tempfile().unwrap();
     let content: Vec<u8> = (0..LONG).map(|at| (at % 251) as u8).collect();
     std::io::Write::write_all(&mut file, &content).unwrap();
     let state = carafe::file::version::Snapshot::of(&file).unwrap();
-    let file = Rc::new(OpenFile::new(file, state, FsClass::Nowait));
-    let part = |start, length| Part::File {
-        file: Rc::clone(&file),
-        start,
-        length,
-    };
-    let text = |text: &str| Part::Bytes(text.as_bytes().into());
+    let file = Arc::new(OpenFile::new(file, state, FsClass::Nowait));
     struct Once(Option<Body>);
     impl Protocol for Once {
         fn judge(&mut self, request: &Request<'_>) -> Decision {
@@ -501,17 +490,14 @@ fn no_short_part_of_a_body_makes_a_packet_of_its_own() {
     }
     let parts = [
         // One call for what is before the long one, which goes by sendfile.
-        text("a"),
-        part(5, 3),
-        text("b"),
-        part(7, 100_000),
+        ("a", 5..8),
+        ("b", 7..100_007),
         // And one for all that is after it.
-        text("c"),
-        part(1, 20_000),
-        text("d"),
-        part(9, 20_000),
-        text("e"),
+        ("c", 1..20_001),
+        ("d", 9..20_009),
+        ("e", 0..0),
     ];
+    let parts = parts.map(|(text, range)| (text.as_bytes().into(), range));
     let mut expected = b"head a".to_vec();
     for (text, start, length) in [
         ("b", 5, 3),
@@ -523,7 +509,7 @@ fn no_short_part_of_a_body_makes_a_packet_of_its_own() {
         expected.extend_from_slice(text.as_bytes());
     }
     let script = Scripted::new([bytes("a\n")], vec![ALL; 3]);
-    let mut bench = Bench::new(script, Once(Some(Body::Parts(parts.into()))));
+    let mut bench = Bench::new(script, Once(Some(Body::Parts(file, parts.into()))));
     assert_eq!(bench.step(Event::Start), Action::Close(Reason::Complete));
     assert!(bench.transport.sent == expected);
     // What is last rides with the end of the connection.

@@ -88,7 +88,7 @@ pub fn names(data: &[u8]) {
                 is_later,
                 draining: false,
                 is_crowded: false,
-                brought: &[],
+                results: &[],
                 reached: Reached::default(),
             };
             match service.judge(&request) {

@@ -2,13 +2,14 @@
 //! not to wait, else from a helper. A part of Sending.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::fs::Stat;
 
 use super::sending::SendError;
 use crate::conn::transport::Transport;
-use crate::file::{Chunk, DiskFile, Lease, Probe, ReadError, ReadMode};
+use crate::file::{Chunk, Lease, OpenFile, Probe, ReadError, ReadMode, ReadTask};
 
 #[derive(Debug)]
 pub(super) enum BodySource {
@@ -34,8 +35,8 @@ pub(super) struct Kept {
 }
 
 impl From<Chunk> for BodySource {
-    fn from(portion: Chunk) -> Self {
-        let Chunk { range, kept, lease } = portion;
+    fn from(chunk: Chunk) -> Self {
+        let Chunk { range, kept, lease } = chunk;
         match kept {
             None => Self::Warm(range),
             Some((bytes, stat)) => Self::Fetched(Box::new(Kept {
@@ -54,7 +55,7 @@ impl BodySource {
     /// memory is read by a helper, `cold` bytes of it.
     pub(super) fn warm<T: Transport>(
         &mut self,
-        file: &DiskFile,
+        file: &Arc<OpenFile>,
         wanted: (u64, usize, u64),
         ends: Probe,
         cold: u64,
@@ -68,12 +69,9 @@ impl BodySource {
                 // At most `count`.
                 Ok(left.min(count as u64) as usize)
             }
-            _ if transport.is_cold(file, start, count, ends) => Err(SendError::Cold(file.errand(
-                start,
-                end,
-                cold,
-                ReadMode::Sendfile,
-            ))),
+            _ if transport.would_block(file, start, count, ends) => Err(SendError::Cold(
+                ReadTask::new(file, start, end, cold, ReadMode::Sendfile),
+            )),
             _ => {
                 *self = Self::Warm(start..start + count as u64);
                 Ok(count)
@@ -84,7 +82,7 @@ impl BodySource {
     /// Copies what comes at `start`. Zero means that the file ends there.
     pub(super) fn read<T: Transport>(
         &self,
-        file: &DiskFile,
+        file: &Arc<OpenFile>,
         into: &mut [u8],
         (start, end): (u64, u64),
         cold: u64,
@@ -104,12 +102,15 @@ impl BodySource {
             Self::Warm(range) if range.contains(&start) => {
                 // At most the buffer's length.
                 let most = (range.end - start).min(into.len() as u64) as usize;
-                file.read_anyhow(&mut into[..most], start)
+                file.read_blocking(&mut into[..most], start)
+                    .map_err(ReadError::Failed)
             }
             _ => transport.read_file(file, into, start),
         };
         read.map_err(|error| match error {
-            ReadError::Cold => SendError::Cold(file.errand(start, end, cold, ReadMode::Copy)),
+            ReadError::WouldBlock => {
+                SendError::Cold(ReadTask::new(file, start, end, cold, ReadMode::Copy))
+            }
             ReadError::Failed(error) => SendError::File(error),
         })
     }

@@ -1,7 +1,6 @@
 //! ReadingName: collects bytes until the service has heard a whole request.
 
 use std::io::ErrorKind;
-use std::rc::Rc;
 use std::time::Instant;
 
 use super::Step::{self, Enter, Stay};
@@ -10,9 +9,9 @@ use super::sending::{Leftover, Rest, Sending};
 use super::{State, StepIo, await_disk, blame, go_on_waiting};
 use crate::conn::transport::Transport;
 use crate::escape::Excerpt;
-use crate::file::{Fetched, Opened};
+use crate::file::TaskResult;
 use crate::limits::{REQUEST_MEMORY_SHARE_BYTES, REQUEST_READ_BYTES_MAX, SUSPENDED_CHECK_INTERVAL};
-use crate::protocol::{Brought, Decision, Found, InputState, Protocol, Reached, Request, Then};
+use crate::protocol::{Decision, InputState, Protocol, Reached, Request, Then};
 use crate::reactor::event::{Action, Event, Reclaimable};
 use crate::telemetry::Reason;
 
@@ -69,8 +68,8 @@ struct Asked {
     moment: InputState,
     /// When the request had come.
     at: Instant,
-    /// What errands for it have brought.
-    brought: Vec<Brought>,
+    /// What tasks for it came to.
+    results: Vec<TaskResult>,
     /// How long it may wait for a descriptor, if it did.
     until: Option<Instant>,
 }
@@ -96,7 +95,7 @@ impl Wait {
             Self::Bytes => Box::new(Asked {
                 moment,
                 at: now,
-                brought: Vec::new(),
+                results: Vec::new(),
                 until: None,
             }),
             Self::Descriptor(asked) | Self::DiskTask(asked, _) => asked,
@@ -267,14 +266,13 @@ impl Reading {
         let Wait::DiskTask(asked, since) = &mut self.wait else {
             return Stay(Action::Suspend);
         };
-        let fetched = env.fetched.take();
-        if let Some(Fetched::Panicked) = fetched {
-            return Stay(Action::Reset(Reason::OpenFailed));
+        match env.fetched.take() {
+            Some(TaskResult::Panicked) => return Stay(Action::Reset(Reason::OpenFailed)),
+            Some(result @ (TaskResult::Opened { .. } | TaskResult::Listed(_))) => {
+                asked.results.push(result);
+            }
+            _ => return Stay(await_disk(env, *since, self.pending.as_slice())),
         }
-        let Some(brought) = fetched.and_then(brought) else {
-            return Stay(await_disk(env, *since, self.pending.as_slice()));
-        };
-        asked.brought.push(brought);
         let waited = env.turn.now - *since;
         self.expires += waited;
         asked.until = asked.until.map(|until| until + waited);
@@ -402,7 +400,7 @@ impl Reading {
             is_later: self.is_later(),
             draining: env.turn.draining,
             is_crowded: env.turn.is_crowded,
-            brought: self.wait.asked().map_or(&[], |asked| &asked.brought),
+            results: self.wait.asked().map_or(&[], |asked| &asked.results),
             reached: Reached::new(&reached),
         };
         let verdict = env.service.judge(&request);
@@ -478,7 +476,7 @@ impl Reading {
         let now = env.turn.now;
         let mut asked = self.wait.take(moment, now);
         // It is looked up anew: for a part of it there was no descriptor.
-        asked.brought.clear();
+        asked.results.clear();
         let until = *asked.until.get_or_insert(now + env.timeouts.stall);
         if now >= until {
             let (name, stall) = (
@@ -492,19 +490,4 @@ impl Reading {
         env.turn.deadline = Some(until.min(now + SUSPENDED_CHECK_INTERVAL));
         Action::Suspend
     }
-}
-
-/// What a service is told of an errand, if it was its own.
-fn brought(fetched: Fetched) -> Option<Brought> {
-    Some(match fetched {
-        Fetched::Opened { name, found } => Brought::Found {
-            name,
-            found: found.map(|opened| match opened {
-                Opened::File(file) => Found::File(Rc::new(file)),
-                Opened::Folder(folder) => Found::Folder(folder),
-            }),
-        },
-        Fetched::Listed(listed) => Brought::Listed(listed),
-        Fetched::Read(_) | Fetched::Further(..) | Fetched::Panicked => return None,
-    })
 }

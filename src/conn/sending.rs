@@ -11,12 +11,12 @@ use super::reading::{Input, Reading};
 use super::{Response, State, StepIo, await_disk, blame};
 use crate::conn::transport::{SendFileError, Transport};
 use crate::escape::Excerpt;
-use crate::file::{Chunk, DiskFile, DiskTask, Fetched, FsClass, Probe, Read};
+use crate::file::{DiskTask, FsClass, Probe, ReadTask, Segment, TaskResult};
 use crate::limits::{
     COLD_BLOCK_BYTES, COLD_READ_BYTES, CONN_TURN_BYTES_MAX, COPIED_BODY_BYTES_MAX,
     HTTP_BODY_LINGER_BYTES_MAX, SENDFILE_SEGMENT_BYTES, STALL_CHECKS, SUSPENDED_CHECK_INTERVAL,
 };
-use crate::protocol::{Body, Piece, Reply, RequestEnd, Then};
+use crate::protocol::{Body, Reply, RequestEnd, Then};
 use crate::reactor::event::{Action, Event, StepContext};
 use crate::telemetry::Reason;
 
@@ -102,7 +102,7 @@ pub(super) enum SendError {
     File(io::Error),
     FileEnded,
     /// A helper has to read first.
-    Cold(Read),
+    Cold(ReadTask),
 }
 
 impl From<io::Error> for SendError {
@@ -188,14 +188,14 @@ impl Sending {
         }
         if let BodySource::Awaited(since) = self.supply {
             match env.fetched.take() {
-                Some(Fetched::Read(Ok(portion))) => {
+                Some(TaskResult::Read(Ok(chunk))) => {
                     self.excuse(env.turn.now - since);
-                    self.resupply(portion);
+                    self.supply = BodySource::from(chunk);
                 }
-                Some(Fetched::Read(Err(error))) => {
+                Some(TaskResult::Read(Err(error))) => {
                     return Stay(self.fail(SendError::File(error), env));
                 }
-                Some(Fetched::Panicked) => return Stay(Action::Reset(Reason::ReadFailed)),
+                Some(TaskResult::Panicked) => return Stay(Action::Reset(Reason::ReadFailed)),
                 _ => return Stay(await_disk(env, since, &self.delivery.subject)),
             }
             return self.send(env);
@@ -295,14 +295,6 @@ impl Sending {
         Action::Wait
     }
 
-    /// A helper has read what comes next.
-    fn resupply(&mut self, portion: Chunk) {
-        if let Piece::File { file, .. } = self.body.piece(self.delivery.offset) {
-            file.note_read(&portion.range);
-        }
-        self.supply = BodySource::from(portion);
-    }
-
     /// Sends what it can of the head, and of the body's bytes from the offset to `until`. Returns
     /// how many of the body's were accepted.
     fn send_until<T: Transport, S>(
@@ -316,22 +308,22 @@ impl Sending {
         if self.delivery.promised <= COPIED_BODY_BYTES_MAX {
             return self.copy(count, env);
         }
-        let is_one_of_several = matches!(self.body, Body::Parts(_));
+        let is_one_of_several = matches!(self.body, Body::Parts(..));
         let is_short = |length: u64| is_one_of_several && length <= COPIED_BODY_BYTES_MAX;
-        let sent = match self.body.piece(offset) {
-            Piece::Bytes(bytes) if is_short(bytes.len() as u64) => return self.copy(count, env),
-            Piece::Bytes(_) if self.has_head_left() => return self.send_head(env),
-            Piece::Bytes(bytes) => {
+        let sent = match self.body.segment(offset) {
+            Segment::Bytes(bytes) if is_short(bytes.len() as u64) => return self.copy(count, env),
+            Segment::Bytes(_) if self.has_head_left() => return self.send_head(env),
+            Segment::Bytes(bytes) => {
                 let bytes = &bytes[..count.min(bytes.len())];
                 let more = self.more_follows(bytes.len(), env.turn);
                 env.transport.write(bytes, more)?
             }
-            Piece::File { file, length, .. }
-                if file.kind() == FsClass::Remote || is_short(length) =>
+            Segment::File { file, length, .. }
+                if file.fs_class() == FsClass::Remote || is_short(length) =>
             {
                 return self.copy(count, env);
             }
-            Piece::File {
+            Segment::File {
                 file,
                 start,
                 length,
@@ -348,7 +340,7 @@ impl Sending {
                 if self.has_head_left() {
                     return self.send_head(env);
                 }
-                match env.transport.send_file(file.file(), start, count) {
+                match env.transport.send_file(file, start, count) {
                     Ok(0) => return Err(SendError::FileEnded),
                     Ok(sent) => sent,
                     Err(SendFileError::Unsupported) => return self.copy(count, env),
@@ -406,15 +398,17 @@ impl Sending {
         let mut filled = 0;
         while filled < into.len() {
             let into = &mut into[filled..];
-            let (piece, copied) = match self.body.piece(self.delivery.offset + filled as u64) {
-                Piece::Bytes([]) => break,
-                Piece::Bytes(bytes) => {
+            let (segment, copied) = match self.body.segment(self.delivery.offset + filled as u64) {
+                Segment::Bytes([]) => break,
+                Segment::Bytes(bytes) => {
                     let count = bytes.len().min(into.len());
                     into[..count].copy_from_slice(&bytes[..count]);
                     (bytes.len() as u64, count)
                 }
-                Piece::File { length, .. } if filled > 0 && length > COPIED_BODY_BYTES_MAX => break,
-                Piece::File {
+                Segment::File { length, .. } if filled > 0 && length > COPIED_BODY_BYTES_MAX => {
+                    break;
+                }
+                Segment::File {
                     file,
                     start,
                     length,
@@ -438,7 +432,7 @@ impl Sending {
                 }
             };
             filled += copied;
-            if (copied as u64) < piece {
+            if (copied as u64) < segment {
                 break;
             }
         }
@@ -451,7 +445,7 @@ impl Sending {
         let is_last = self.delivery.offset + bytes as u64 == self.delivery.promised;
         match is_last {
             true => self.closes_at_once(turn),
-            false => matches!(self.body, Body::Parts(_)),
+            false => matches!(self.body, Body::Parts(..)),
         }
     }
 
@@ -476,10 +470,10 @@ impl Sending {
         let (Some(file), Progress::Resumed { .. }) = (self.body.file(), &self.pace) else {
             return false;
         };
-        let is_overwritten = || match (&self.supply, file.disk().map(DiskFile::kind)) {
+        let is_overwritten = || match (&self.supply, file.fs_class()) {
             (BodySource::Fetched(kept), _) => file.is_overwritten_by(&kept.stat),
             // Asking may wait; a helper will, when it has read those bytes.
-            (_, Some(FsClass::Remote)) => false,
+            (_, FsClass::Remote) => false,
             _ => file.is_overwritten().unwrap_or_default(),
         };
         let overwritten = until == self.delivery.promised && is_overwritten();
@@ -503,9 +497,9 @@ impl Sending {
             Progress::Resumed { mark, .. } => mark,
         };
         self.pace = Progress::Resumed { mark, keeps_up };
-        let next = match self.body.piece(self.delivery.offset) {
-            Piece::File { start, .. } => Some(start),
-            Piece::Bytes(_) => None,
+        let next = match self.body.segment(self.delivery.offset) {
+            Segment::File { start, .. } => Some(start),
+            Segment::Bytes(_) => None,
         };
         self.supply.rest(next);
         env.turn.deadline = Some(mark.next_look);

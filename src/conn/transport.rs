@@ -1,10 +1,8 @@
 //! What a connection may do to its socket and with a file, and the socket that does it. Tests put a
 //! scripted one in its place.
 
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::{Shutdown, SocketAddr};
-use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -12,7 +10,7 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use socket2::SockRef;
 
-use crate::file::{DiskFile, Probe, ReadError};
+use crate::file::{OpenFile, Probe, ReadError};
 use crate::limits::{SEND_BUFFER_SHARE, SENDFILE_CHUNK_BYTES};
 use crate::sockopt;
 
@@ -37,26 +35,30 @@ pub trait Transport {
     ///
     /// # Errors
     /// Whose fault it was.
-    fn send_file(&mut self, file: &File, offset: u64, count: usize)
-    -> Result<usize, SendFileError>;
+    fn send_file(
+        &mut self,
+        file: &OpenFile,
+        offset: u64,
+        count: usize,
+    ) -> Result<usize, SendFileError>;
 
     /// Whether sending so many bytes of the file from `start` on may wait for a disk: see
-    /// [`DiskFile::is_cold`].
-    fn is_cold(&mut self, file: &DiskFile, start: u64, count: usize, ends: Probe) -> bool {
-        file.is_cold(start, count, ends)
+    /// [`OpenFile::would_block`].
+    fn would_block(&mut self, file: &OpenFile, start: u64, count: usize, probe: Probe) -> bool {
+        file.would_block(start, count, probe)
     }
 
-    /// Reads from the file: see [`DiskFile::read`].
+    /// Reads from the file: see [`OpenFile::read_nowait`].
     ///
     /// # Errors
     /// The read would have to wait for a disk, or failed.
     fn read_file(
         &mut self,
-        file: &DiskFile,
+        file: &OpenFile,
         buf: &mut [u8],
         start: u64,
     ) -> Result<usize, ReadError> {
-        file.read(buf, start)
+        file.read_nowait(buf, start)
     }
 
     /// Says that no more will be written: a FIN after what was accepted.
@@ -120,13 +122,16 @@ impl Transport for Socket<'_> {
 
     fn send_file(
         &mut self,
-        file: &File,
+        file: &OpenFile,
         mut offset: u64,
         count: usize,
     ) -> Result<usize, SendFileError> {
+        let Some(handle) = file.handle() else {
+            return Err(SendFileError::Unsupported);
+        };
         let probe = offset;
         loop {
-            return match rustix::fs::sendfile(&*self.0, file, Some(&mut offset), count) {
+            return match rustix::fs::sendfile(&*self.0, handle, Some(&mut offset), count) {
                 Ok(sent) => Ok(sent),
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => Err(SendFileError::WouldBlock),
@@ -136,7 +141,7 @@ impl Transport for Socket<'_> {
                     Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS,
                 ) => Err(SendFileError::Unsupported),
                 // sendfile doesn't say which end failed, so the file is asked.
-                Err(errno) => Err(match file.read_at(&mut [0], probe) {
+                Err(errno) => Err(match file.read_blocking(&mut [0], probe) {
                     Ok(_) => SendFileError::Socket(errno.into()),
                     Err(error) => SendFileError::File(error),
                 }),

@@ -1,22 +1,21 @@
-//! The list of a folder as a helper makes it: for all who asked before it was begun, in memory of
+//! The list of a directory as a thread makes it: for all who asked before it was begun, in memory of
 //! which all lists together have so much.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-use super::Mount;
-use super::task::Reach;
+use super::fs_class::{MayBlock, Mount};
+use super::open_file::LookupError;
 use super::thread_pool::ThreadPool;
 use crate::limits::LISTING_FREED_BYTES_MIN;
-use crate::protocol::LookupError;
 
 /// Why there is no list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListError {
     /// The lists that are held take all the memory that they may.
     NoMemory,
-    /// The folder can't be read.
+    /// The directory can't be read.
     Failed(LookupError),
 }
 
@@ -46,21 +45,21 @@ impl List {
         &self.bytes
     }
 
-    /// Leaves it to helpers to free it.
-    pub(super) fn free_by(&self, helpers: &ThreadPool) {
-        self.freer.get_or_init(|| helpers.clone());
+    /// Has threads free it, if that takes long.
+    pub(super) fn defer_free_to(&self, pool: &ThreadPool) {
+        self.freer.get_or_init(|| pool.clone());
     }
 }
 
 impl Drop for List {
     fn drop(&mut self) {
-        if let Some(helpers) = self.freer.take()
+        if let Some(pool) = self.freer.take()
             && self.bytes.len() >= LISTING_FREED_BYTES_MIN
         {
             let none = self.memory.memory.reserve();
             let memory = std::mem::replace(&mut self.memory, none);
             let content = (std::mem::take(&mut self.bytes), memory);
-            helpers.run(Mount::default(), move || drop(content));
+            pool.run(Mount::default(), move || drop(content));
         }
     }
 }
@@ -74,14 +73,14 @@ pub struct ListTask {
     make: Box<Make>,
 }
 
-type Make = dyn Fn(&ListTask, Reach) -> Listed + Send + Sync;
+type Make = dyn Fn(&ListTask, MayBlock) -> Listed + Send + Sync;
 
 impl ListTask {
     /// `id` is no other's of this loop. What is found to lie further than it may go is
-    /// [`LookupError::Elsewhere`].
+    /// [`LookupError::OtherMount`].
     pub fn new(
         id: u64,
-        make: impl Fn(&Self, Reach) -> Listed + Send + Sync + 'static,
+        make: impl Fn(&Self, MayBlock) -> Listed + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
@@ -115,10 +114,10 @@ impl ListTask {
     }
 
     /// Makes it. If it leads further, it will be begun anew.
-    pub(super) fn run(&self, reach: Reach) -> Listed {
+    pub(super) fn run(&self, may_block: MayBlock) -> Listed {
         self.is_begun.store(true, Ordering::SeqCst);
-        let listed = (self.make)(self, reach);
-        if let Err(ListError::Failed(LookupError::Elsewhere(_))) = listed {
+        let listed = (self.make)(self, may_block);
+        if let Err(ListError::Failed(LookupError::OtherMount(_))) = listed {
             self.is_begun.store(false, Ordering::SeqCst);
         }
         listed
@@ -164,7 +163,7 @@ impl ListMemory {
     }
 
     /// A finished list. If somebody has the very same one, it is that one: however many ask for a
-    /// folder that doesn't change, and don't read, its list is in memory once.
+    /// directory that doesn't change, and don't read, its list is in memory once.
     #[must_use]
     pub fn share(&self, bytes: Vec<u8>, memory: Reservation) -> Arc<List> {
         let lists = || self.0.lists.lock().unwrap_or_else(PoisonError::into_inner);
@@ -202,10 +201,10 @@ impl Reservation {
         let others = held.bytes.fetch_add(bytes, Ordering::Relaxed);
         let before = std::mem::replace(&mut self.bytes, bytes);
         held.bytes.fetch_sub(before, Ordering::Relaxed);
-        match others - before + bytes > held.bytes_max && bytes > before {
-            true => Err(ListError::NoMemory),
-            false => Ok(()),
+        if others - before + bytes > held.bytes_max && bytes > before {
+            return Err(ListError::NoMemory);
         }
+        Ok(())
     }
 }
 
@@ -255,18 +254,18 @@ mod tests {
     }
 
     #[test]
-    fn a_large_list_is_freed_by_a_helper_and_a_small_one_at_once() {
+    fn a_large_list_is_freed_by_a_thread_and_a_small_one_at_once() {
         let memory = ListMemory::new(usize::MAX);
-        let helpers = ThreadPool::new(1);
+        let pool = ThreadPool::new(1);
         let held = || memory.0.bytes.load(Ordering::Relaxed);
         for length in [LISTING_FREED_BYTES_MIN - 1, LISTING_FREED_BYTES_MIN] {
             let (begin, begun) = std::sync::mpsc::channel::<()>();
             // The only thread has something else to do.
-            helpers.run(Mount::default(), move || begun.recv().unwrap());
+            pool.run(Mount::default(), move || begun.recv().unwrap());
             let mut reservation = memory.reserve();
             reservation.set(length).unwrap();
             let list = memory.share(vec![0; length], reservation);
-            list.free_by(&helpers);
+            list.defer_free_to(&pool);
             drop(list);
             let is_freed = length < LISTING_FREED_BYTES_MIN;
             assert_eq!(held(), if is_freed { 0 } else { length });
@@ -279,17 +278,20 @@ mod tests {
 
     #[test]
     fn a_list_is_joined_until_it_is_begun_or_nobody_waits() {
-        let task = ListTask::new(1, |task, reach| {
+        let task = ListTask::new(1, |task, may_block| {
             assert!(!task.can_be_joined());
-            match reach {
-                Reach::Anywhere => Err(ListError::NoMemory),
-                _ => Err(LookupError::Elsewhere(Mount::default()).into()),
+            match may_block {
+                MayBlock::Forever => Err(ListError::NoMemory),
+                _ => Err(LookupError::OtherMount(Mount::default()).into()),
             }
         });
         assert!(task.can_be_joined());
-        assert!(task.run(Reach::Disk).is_err());
+        assert!(task.run(MayBlock::OnDisk).is_err());
         assert!(task.can_be_joined(), "it will be begun anew");
-        assert_eq!(task.run(Reach::Anywhere).unwrap_err(), ListError::NoMemory);
+        assert_eq!(
+            task.run(MayBlock::Forever).unwrap_err(),
+            ListError::NoMemory
+        );
         assert!(!task.can_be_joined());
         let task = ListTask::new(2, |_, _| Err(ListError::NoMemory));
         task.cancel();

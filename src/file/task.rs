@@ -1,96 +1,52 @@
-//! What the loop asks of a helper: to open a file, to read a part of one, or to list a folder.
+//! What the loop leaves to threads: to open a file, to read a part of one, or to list a directory.
 
 use std::fmt;
-use std::fs::File;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use rustix::fs::{Advice, Stat};
 
 use super::budget::Lease;
+use super::fs_class::{FsClass, MayBlock, Mount};
 use super::list::{ListError, ListTask, Listed};
-use super::thread_pool::ThreadPool;
-use crate::limits::READ_AHEAD_BUFFER_BYTES;
-use crate::protocol::{LookupError, OpenFile};
+use super::open_file::{Lookup, LookupError, OpenFile, ReadMode};
+use crate::limits::{COLD_BLOCK_BYTES, READ_AHEAD_BUFFER_BYTES, TASK_RESULT_BYTES_MAX};
 
-/// Something that may wait for a disk, for a helper to do. A connection has one at a time.
+/// Something that may wait for a disk. A connection has one at a time.
 pub enum DiskTask {
     /// Opens a file.
     Open {
-        /// Its name, which the answer is known by.
+        /// Its name, which the result is known by.
         name: Box<[u8]>,
-        /// Opens it. What is found to lie further than this is [`LookupError::Elsewhere`].
-        open: Box<dyn Fn(Reach) -> Result<Opened, LookupError> + Send>,
+        /// Opens it. What is found to lie further than this is [`LookupError::OtherMount`].
+        open: Box<dyn Fn(MayBlock) -> Result<Lookup, LookupError> + Send>,
     },
-    /// Makes the list of a folder, perhaps for several connections.
+    /// Makes the list of a directory, perhaps for several connections.
     List(Arc<ListTask>),
     /// Reads a part of a file.
-    Read(Read),
+    Read(ReadTask),
 }
 
-/// How far somebody goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// To what is in memory, as the loop does: nothing is waited for.
-    Memory,
-    /// To a disk of this machine, which answers sooner or later.
-    Disk,
-    /// Wherever it leads. It may be for ever.
-    Anywhere,
-}
-
-/// A mount beneath the root, as far as it must be told from others: those that wait for one shall
-/// not hold up those that wait for another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Mount(u32);
-
-impl Mount {
-    /// The lane of those of whom only the latest counts.
-    pub(super) const LATEST: Self = Self(1);
-
-    /// What is mounted on this entry of a folder, of which the device and the inode are given.
-    #[must_use]
-    pub fn at(device: u64, inode: u64, entry: &[u8]) -> Self {
-        let mut hasher = DefaultHasher::new();
-        (device, inode, entry).hash(&mut hasher);
-        // Two that share a number share a lane.
-        Self(hasher.finish() as u32)
-    }
-}
-
-/// What an errand came to.
+/// What a task came to.
 #[derive(Debug)]
-pub enum Fetched {
+pub enum TaskResult {
     /// A file was opened, or was not.
     Opened {
         /// Its name.
         name: Box<[u8]>,
-        /// What was found.
-        found: Result<Opened, LookupError>,
+        /// What the name leads to.
+        lookup: Result<Lookup, LookupError>,
     },
-    /// A folder was listed, or was not.
+    /// A directory was listed, or was not.
     Listed(Listed),
     /// A part of a file was read, or was not.
     Read(io::Result<Chunk>),
-    /// It leads further than the helper may go: to this mount.
-    Further(DiskTask, Mount),
-    /// The helper panicked.
+    /// The task leads further than its thread may go: to this mount.
+    NeedsRemoteLane(DiskTask, Mount),
+    /// The thread panicked.
     Panicked,
-}
-
-/// What a helper has opened.
-#[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "nearly all are files")]
-pub enum Opened {
-    /// A regular file.
-    File(OpenFile),
-    /// A folder, open for reading.
-    Folder(OwnedFd),
 }
 
 /// A part of a file that was read.
@@ -105,50 +61,41 @@ pub struct Chunk {
 }
 
 impl DiskTask {
-    /// Does it if it goes no further than this. May wait.
+    /// Does it if it waits for no more than this.
     #[must_use]
-    pub fn run(self, reach: Reach) -> Fetched {
+    pub fn run(self, may_block: MayBlock) -> TaskResult {
         match self {
-            Self::Open { name, open } => match open(reach) {
-                Err(LookupError::Elsewhere(mount)) => {
-                    Fetched::Further(Self::Open { name, open }, mount)
+            Self::Open { name, open } => match open(may_block) {
+                Err(LookupError::OtherMount(mount)) => {
+                    TaskResult::NeedsRemoteLane(Self::Open { name, open }, mount)
                 }
-                found => Fetched::Opened { name, found },
+                lookup => TaskResult::Opened { name, lookup },
             },
-            Self::List(task) => match task.run(reach) {
-                Err(ListError::Failed(LookupError::Elsewhere(mount))) => {
-                    Fetched::Further(Self::List(task), mount)
+            Self::List(task) => match task.run(may_block) {
+                Err(ListError::Failed(LookupError::OtherMount(mount))) => {
+                    TaskResult::NeedsRemoteLane(Self::List(task), mount)
                 }
-                listed => Fetched::Listed(listed),
+                listed => TaskResult::Listed(listed),
             },
-            Self::Read(read) => Fetched::Read(read.run()),
+            Self::Read(read) => TaskResult::Read(read.run()),
         }
     }
 
     /// How many bytes it may bring that are then kept.
     pub(super) fn kept_bytes(&self) -> Option<u64> {
         match self {
-            Self::Read(read) if read.keep => Some(read.range.end - read.range.start),
+            Self::Read(read) if read.keeps => Some(read.range.end - read.range.start),
             _ => None,
         }
     }
 
-    /// Which mount it is known to wait for, if it goes far.
+    /// The mount that it is known to wait for, perhaps for ever, before it is begun: an open and a list
+    /// find that out.
     #[must_use]
-    pub fn mount(&self) -> Mount {
+    pub fn mount(&self) -> Option<Mount> {
         match self {
-            Self::Open { .. } | Self::List(_) => Mount::default(),
-            Self::Read(read) => read.mount,
-        }
-    }
-
-    /// How far it is known to go.
-    #[must_use]
-    pub fn reach(&self) -> Reach {
-        match self {
-            // It finds out.
-            Self::Open { .. } | Self::List(_) => Reach::Disk,
-            Self::Read(read) => read.reach,
+            Self::Read(read) if read.file.fs_class() == FsClass::Remote => Some(read.file.mount()),
+            _ => None,
         }
     }
 }
@@ -163,67 +110,72 @@ impl fmt::Debug for DiskTask {
     }
 }
 
-impl Fetched {
-    /// What was read is kept on this lease.
-    pub(super) fn keep_on(&mut self, lease: Option<Lease>) {
-        if let Self::Read(Ok(portion)) = self {
-            portion.lease = lease;
-        }
-    }
-
-    /// Leaves a file whose close may wait to the helpers who go far, and a list to those who make
-    /// lists.
-    pub(super) fn close_by(&mut self, far: &ThreadPool, mount: Mount, lists: &ThreadPool) {
-        match self {
-            Self::Opened {
-                found: Ok(Opened::File(file)),
-                ..
-            } => file.close_by(far, mount),
-            Self::Listed(Ok(list)) => list.free_by(lists),
-            _ => {}
-        }
-    }
-}
-
-/// A read for a helper.
+/// A read that the loop can't do itself.
 #[derive(Debug)]
-pub struct Read {
-    pub(super) file: Arc<File>,
+pub struct ReadTask {
+    file: Arc<OpenFile>,
     /// The byte that is wanted first.
-    pub(super) wanted: u64,
-    pub(super) range: Range<u64>,
+    wanted: u64,
+    range: Range<u64>,
     /// What the kernel shall read next.
-    pub(super) ahead: Range<u64>,
+    ahead: Range<u64>,
     /// The bytes are wanted; else it is enough that they are in memory.
-    pub(super) keep: bool,
-    pub(super) reach: Reach,
-    /// Which one it waits for, if it goes far.
-    pub(super) mount: Mount,
+    keeps: bool,
 }
 
-impl Read {
-    fn run(self) -> io::Result<Chunk> {
-        // A block or a portion: its length fits.
-        let length = (self.range.end - self.range.start) as usize;
-        let room = match self.keep {
-            true => length,
-            false => length.min(READ_AHEAD_BUFFER_BYTES),
+impl ReadTask {
+    /// The read that lets the loop have a file's bytes from `start` on; nothing is needed beyond
+    /// `end`. It reads `most`, a multiple of [`COLD_BLOCK_BYTES`], and as much ahead. Where the loop
+    /// can't know that they will be in memory when it wants to copy them, they are handed over.
+    #[must_use]
+    pub fn new(file: &Arc<OpenFile>, start: u64, end: u64, most: u64, mode: ReadMode) -> Self {
+        let (range, keeps) = match (file.fs_class(), mode) {
+            (FsClass::ReadOnce, _) => {
+                // From the next block on that was not read yet, whole ones: they are read once.
+                let mut first = start - start % COLD_BLOCK_BYTES;
+                while file.was_read(first..first + COLD_BLOCK_BYTES) {
+                    first += COLD_BLOCK_BYTES;
+                }
+                (first..first + most, false)
+            }
+            (FsClass::Remote, _) | (_, ReadMode::Copy) => (
+                start..end.min(start + most.min(TASK_RESULT_BYTES_MAX)),
+                true,
+            ),
+            (_, ReadMode::Sendfile) => (start..end.min(start + most), false),
         };
-        let mut buffer = vec![0; room];
+        Self {
+            file: Arc::clone(file),
+            wanted: start.max(range.start),
+            ahead: range.end..end.min(range.end + most),
+            range,
+            keeps,
+        }
+    }
+
+    fn run(self) -> io::Result<Chunk> {
+        // A few blocks: the length fits.
+        let length = (self.range.end - self.range.start) as usize;
+        let buffer_bytes = if self.keeps {
+            length
+        } else {
+            length.min(READ_AHEAD_BUFFER_BYTES)
+        };
+        let mut buffer = vec![0; buffer_bytes];
         let mut at = self.range.start;
         let end = loop {
             let done = (at - self.range.start) as usize;
             if done == length {
                 break at;
             }
-            let into = match self.keep {
-                true => &mut buffer[done..],
-                false => &mut buffer[..room.min(length - done)],
+            let into = if self.keeps {
+                &mut buffer[done..]
+            } else {
+                &mut buffer[..buffer_bytes.min(length - done)]
             };
-            match self.file.read_at(into, at) {
+            match self.file.read_blocking(into, at) {
                 Ok(0) => break self.range.end,
                 Ok(count) => at += count as u64,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // What was read before it is good.
                 Err(_) if at > self.wanted => break at,
                 Err(error) => return Err(error),
@@ -231,12 +183,12 @@ impl Read {
         };
         self.read_ahead();
         let range = self.range.start..end;
-        let kept = match self.keep {
-            true => {
-                buffer.truncate((at - self.range.start) as usize);
-                Some((buffer, rustix::fs::fstat(self.file.as_fd())?))
-            }
-            false => None,
+        self.file.note_read(&range);
+        let kept = if self.keeps {
+            buffer.truncate((at - self.range.start) as usize);
+            Some((buffer, self.file.stat_now()?))
+        } else {
+            None
         };
         Ok(Chunk {
             range,
@@ -247,15 +199,107 @@ impl Read {
 
     /// The sender will want what comes next.
     fn read_ahead(&self) {
-        let length = self.ahead.end.saturating_sub(self.ahead.start);
-        if let Some(length) = NonZeroU64::new(length) {
+        let Range { start, end } = self.ahead;
+        if let Some(file) = self.file.handle()
+            && let Some(length) = NonZeroU64::new(end.saturating_sub(start))
+        {
             // Only a hint.
-            let _ = rustix::fs::fadvise(
-                self.file.as_fd(),
-                self.ahead.start,
-                Some(length),
-                Advice::WillNeed,
-            );
+            let _ = rustix::fs::fadvise(file, start, Some(length), Advice::WillNeed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::open_file::{Probe, ReadError};
+    use super::super::version::Snapshot;
+    use super::*;
+    use std::fs::{self, File};
+
+    const BLOCK: u64 = COLD_BLOCK_BYTES;
+
+    fn file(class: FsClass, length: u64) -> (tempfile::NamedTempFile, Arc<OpenFile>) {
+        let named = tempfile::NamedTempFile::new().unwrap();
+        let bytes: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+        fs::write(named.path(), bytes).unwrap();
+        let file = open(File::open(named.path()).unwrap(), class);
+        (named, file)
+    }
+
+    fn open(file: File, class: FsClass) -> Arc<OpenFile> {
+        let state = Snapshot::of(&file).unwrap();
+        Arc::new(OpenFile::new(file, state, class))
+    }
+
+    fn run(read: ReadTask) -> io::Result<Chunk> {
+        match DiskTask::Read(read).run(MayBlock::Forever) {
+            TaskResult::Read(chunk) => chunk,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_block_of_a_file_that_cannot_be_asked_is_read_once() {
+        let length = 2 * BLOCK + 5;
+        let (_named, file) = file(FsClass::ReadOnce, length);
+        let is_cold = |start, count| file.would_block(start, count, Probe::Last);
+        assert!(is_cold(0, 1) && is_cold(BLOCK, 1) && is_cold(2 * BLOCK, 5));
+        for (wanted, range) in [
+            (BLOCK + 7, BLOCK..2 * BLOCK),
+            (2 * BLOCK, 2 * BLOCK..3 * BLOCK),
+        ] {
+            let chunk = run(ReadTask::new(&file, wanted, length, BLOCK, ReadMode::Copy)).unwrap();
+            assert_eq!(chunk.range, range);
+            assert!(chunk.kept.is_none());
+        }
+        assert!(!is_cold(BLOCK, BLOCK as usize + 5) && is_cold(BLOCK - 1, 2));
+        // The next block that was not read.
+        file.note_read(&(0..BLOCK - 1));
+        assert!(is_cold(0, 1), "a part of a block is none");
+        let read = ReadTask::new(&file, 0, length, BLOCK, ReadMode::Sendfile);
+        assert_eq!(run(read).unwrap().range, 0..BLOCK);
+        assert!(!is_cold(0, length as usize));
+        let mut bytes = [0; 3];
+        assert_eq!(file.read_nowait(&mut bytes, 2 * BLOCK + 4).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_remote_file_is_fetched_in_chunks_with_its_state() {
+        let length = TASK_RESULT_BYTES_MAX + 5;
+        let (named, file) = file(FsClass::Remote, length);
+        let read = file.read_nowait(&mut [0], 0);
+        assert!(matches!(read, Err(ReadError::WouldBlock)));
+        let read =
+            |mode| run(ReadTask::new(&file, 3, length, TASK_RESULT_BYTES_MAX, mode)).unwrap();
+        for mode in [ReadMode::Copy, ReadMode::Sendfile] {
+            let chunk = read(mode);
+            assert_eq!(chunk.range, 3..TASK_RESULT_BYTES_MAX + 3);
+            let (bytes, stat) = chunk.kept.unwrap();
+            assert_eq!(bytes.len() as u64, TASK_RESULT_BYTES_MAX);
+            assert_eq!((bytes[0], stat.st_size as u64), (3, length));
+        }
+        // What is missing is beyond the end.
+        named.as_file().set_len(10).unwrap();
+        let chunk = read(ReadMode::Copy);
+        assert_eq!(chunk.range, 3..TASK_RESULT_BYTES_MAX + 3);
+        assert_eq!(chunk.kept.unwrap().0.len(), 7);
+    }
+
+    #[test]
+    fn a_short_read_without_waiting_has_a_reason_that_a_blocking_one_finds() {
+        let (_named, file) = file(FsClass::Nowait, 10);
+        let read = file.read_nowait(&mut [0; 11], 0);
+        assert!(matches!(read, Err(ReadError::WouldBlock)));
+        let chunk = run(ReadTask::new(&file, 0, 11, BLOCK, ReadMode::Copy)).unwrap();
+        assert_eq!(chunk.kept.unwrap().0.len(), 10);
+    }
+
+    #[test]
+    fn a_read_that_fails_at_once_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        for class in [FsClass::Nowait, FsClass::ReadOnce, FsClass::Remote] {
+            let file = open(File::open(directory.path()).unwrap(), class);
+            assert!(run(ReadTask::new(&file, 0, 10, BLOCK, ReadMode::Copy)).is_err());
         }
     }
 }

@@ -121,40 +121,15 @@ pub fn unsatisfied_range(length: u64) -> String {
     format!("bytes */{length}")
 }
 
-/// A piece of an answer's content.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// These bytes.
-    Bytes(Vec<u8>),
-    /// These bytes of the file.
-    File {
-        /// Where they begin.
-        offset: u64,
-        /// How many they are.
-        length: u64,
-    },
-}
-
-impl Part {
-    /// The part's length in bytes.
-    #[must_use]
-    pub fn length(&self) -> u64 {
-        match self {
-            Self::Bytes(bytes) => bytes.len() as u64,
-            Self::File { length, .. } => *length,
-        }
-    }
-}
-
 /// Several ranges in one content (RFC 9110, section 14.6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Multipart {
     /// The Content-Type field's value.
     pub content_type: String,
-    /// The content's length in bytes: the sum of the parts'.
+    /// The content's length in bytes.
     pub length: u64,
-    /// What is sent, in order.
-    pub parts: Vec<Part>,
+    /// What is sent, in order: some bytes, and a part of the file, each of which may be empty.
+    pub parts: Vec<(Box<[u8]>, Range<u64>)>,
 }
 
 impl Multipart {
@@ -167,24 +142,24 @@ impl Multipart {
     #[must_use]
     pub fn new(ranges: &[Range<u64>], length: u64, content_type: &str, nonce: u128) -> Self {
         let boundary = format!("carafe-{nonce:032x}");
-        let mut parts = Vec::with_capacity(2 * ranges.len() + 1);
+        let mut parts = Vec::with_capacity(ranges.len() + 1);
+        let mut push = |head: String, range| parts.push((head.into_bytes().into(), range));
         for range in ranges {
             let head = format!(
                 "\r\n--{boundary}\r\nContent-Type: {content_type}\r\n\
                  Content-Range: {}\r\n\r\n",
                 content_range(range, length)
             );
-            parts.push(Part::Bytes(head.into_bytes()));
-            parts.push(Part::File {
-                offset: range.start,
-                length: range.end.saturating_sub(range.start),
-            });
+            push(head, range.clone());
         }
-        parts.push(Part::Bytes(format!("\r\n--{boundary}--\r\n").into_bytes()));
+        push(format!("\r\n--{boundary}--\r\n"), 0..0);
+        let length_of = |(head, range): &(Box<[u8]>, Range<u64>)| {
+            head.len() as u64 + range.end.saturating_sub(range.start)
+        };
         Self {
             content_type: format!("multipart/byteranges; boundary={boundary}"),
             // The ranges are at most the file, and no file comes near the end of 64 bits.
-            length: parts.iter().map(Part::length).fold(0, u64::saturating_add),
+            length: parts.iter().map(length_of).fold(0, u64::saturating_add),
             parts,
         }
     }
@@ -301,13 +276,9 @@ mod tests {
         let boundary = "carafe-00000000000000000000000000c0ffee";
         let file: &[u8] = b"0123456789";
         let mut content = Vec::new();
-        for part in &multipart.parts {
-            match part {
-                Part::Bytes(bytes) => content.extend_from_slice(bytes),
-                &Part::File { offset, length } => {
-                    content.extend_from_slice(&file[offset as usize..][..length as usize]);
-                }
-            }
+        for (bytes, range) in &multipart.parts {
+            content.extend_from_slice(bytes);
+            content.extend_from_slice(&file[range.start as usize..range.end as usize]);
         }
         let expected = format!(
             "\r\n--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes 0-1/10\r\n\r\n01\r\n\

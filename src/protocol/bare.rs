@@ -3,19 +3,19 @@
 
 use std::borrow::Cow;
 use std::iter;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::escape::Excerpt;
 use crate::file::thread_pool::ThreadPool;
+use crate::file::{LookupError, OpenFile, TaskResult};
 use crate::http::request::{Guess, may_be_http};
 use crate::http::target::remove_dot_segments;
 use crate::limits::{EMPTY_NAME_GAP_SHARE, NAME_BYTES_MAX, NAME_GAP, SPECULATIVE_LOOKUPS_MAX};
 use crate::protocol::{
-    Body, Brought, Decision, InputState, OpenFile, Outcome, Protocol, Reply, Request, RequestEnd,
-    Told,
+    Body, Decision, InputState, Outcome, Protocol, Reply, Request, RequestEnd, Told,
 };
-use crate::root::{self, LookupError, Root};
+use crate::root::{self, Root};
 use crate::telemetry::Reason;
 
 /// Serves a root's files by name.
@@ -97,8 +97,8 @@ impl Bare {
     fn look_up<'n>(
         &mut self,
         name: &'n [u8],
-        brought: &[Brought],
-    ) -> (Cow<'n, [u8]>, Result<Rc<OpenFile>, LookupError>) {
+        results: &[TaskResult],
+    ) -> (Cow<'n, [u8]>, Result<Arc<OpenFile>, LookupError>) {
         if name.len() > NAME_BYTES_MAX {
             return (
                 name.into(),
@@ -109,7 +109,7 @@ impl Bare {
         for reading in readings(name) {
             let found = match self.root.is_for_http(&reading) {
                 true => Err(LookupError::Refused(root::HIDDEN)),
-                false => self.root.lookup(&reading, brought),
+                false => self.root.lookup(&reading, results),
             };
             let is_nothing =
                 matches!(found, Err(LookupError::Refused(why)) if why != root::NOT_REGULAR);
@@ -129,12 +129,12 @@ impl Bare {
         used: usize,
         ended_by: RequestEnd,
     ) -> Decision {
-        let (tried, found) = self.look_up(name, request.brought);
+        let (tried, found) = self.look_up(name, request.results);
         let (body, outcome) = match found {
             Ok(file) => (Body::File(file), Outcome::Complete),
             Err(LookupError::Refused(why)) => (Body::empty(), Outcome::Refused(why)),
             Err(LookupError::NoDescriptor) => return Decision::WaitForFd,
-            Err(LookupError::Cold | LookupError::Elsewhere(_)) => {
+            Err(LookupError::WouldBlock | LookupError::OtherMount(_)) => {
                 return Decision::Suspend(self.root.errand(&tried));
             }
             Err(LookupError::Failed(errno)) => {
@@ -222,7 +222,7 @@ mod tests {
             is_later: false,
             draining: false,
             is_crowded: false,
-            brought: &[],
+            results: &[],
             reached: Reached::default(),
         }) {
             Decision::Reply(Reply {
@@ -327,7 +327,7 @@ mod tests {
                 is_later: false,
                 draining: false,
                 is_crowded: false,
-                brought: &[],
+                results: &[],
                 reached: Reached::default(),
             }) {
                 Decision::Reply(_) => true,

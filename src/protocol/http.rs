@@ -3,16 +3,15 @@
 //! [`crate::http`].
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
-use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use ::http::StatusCode;
 
 use crate::escape::Excerpt;
-use crate::file::ListError;
 use crate::file::thread_pool::ThreadPool;
 use crate::file::version::TagKey;
+use crate::file::{ListError, Lookup, LookupError, OpenFile, TaskResult};
 use crate::http::accept;
 use crate::http::date::{Clock, Now};
 use crate::http::head::{Head, TEXT};
@@ -31,11 +30,10 @@ use crate::limits::{
 };
 use crate::protocol::bare::{Bare, readings};
 use crate::protocol::{
-    Body, Brought, Decision, Exchange, InputState, OpenFile, Outcome, Part, Protocol, Reply,
-    Request, RequestEnd, Then, Told,
+    Body, Decision, Exchange, InputState, Outcome, Protocol, Reply, Request, RequestEnd, Then, Told,
 };
 use crate::root::listing::Listings;
-use crate::root::{self, Found, LookupError, Root};
+use crate::root::{self, Root};
 use crate::telemetry::Reason;
 
 /// Serves a root's files to clients of either protocol.
@@ -67,7 +65,7 @@ struct Answer {
 enum Index {
     /// There is none.
     None,
-    File(Vec<u8>, Rc<OpenFile>),
+    File(Vec<u8>, Arc<OpenFile>),
     Failed(Vec<u8>, LookupError),
 }
 
@@ -174,9 +172,9 @@ impl Http {
         let Some(folders) = &mut self.folders else {
             return Decision::Reply(reply);
         };
-        let name = match folder(&mut self.bare, &reply.subject, request.brought) {
+        let name = match folder(&mut self.bare, &reply.subject, request.results) {
             (name, Ok(())) => name,
-            (name, Err(LookupError::Cold | LookupError::Elsewhere(_))) => {
+            (name, Err(LookupError::WouldBlock | LookupError::OtherMount(_))) => {
                 return Decision::Suspend(self.bare.root().errand(&name));
             }
             (_, Err(_)) => return Decision::Reply(reply),
@@ -229,7 +227,7 @@ impl Http {
                 }
                 let answer = match message.problem() {
                     Some(problem) => Ok(Answer::error(problem.status(), why(problem), now)),
-                    None => self.answer(&message, request.brought, now),
+                    None => self.answer(&message, request.results, now),
                 };
                 match answer {
                     Ok(answer) => self.reply(request, &message, used, answer),
@@ -319,7 +317,7 @@ impl Http {
     fn answer(
         &mut self,
         message: &Message<'_>,
-        brought: &[Brought],
+        results: &[TaskResult],
         now: Now,
     ) -> Result<Answer, Decision> {
         if message.method == Method::Options {
@@ -334,15 +332,15 @@ impl Http {
         };
         // Where relative references lead from, to whoever asks.
         let path = &*target::remove_dot_segments(path);
-        match self.bare.root_mut().find_or_top(&name.bytes, brought) {
-            Ok(Found::File(file)) => Ok(self.file(&file, &name.bytes, message, now)),
-            Ok(Found::Folder(_)) if name.is_folder => {
-                self.folder(&name, (path, query), message, brought, now)
+        match self.bare.root_mut().find_or_top(&name.bytes, results) {
+            Ok(Lookup::File(file)) => Ok(self.file(&file, &name.bytes, message, now)),
+            Ok(Lookup::Directory(_)) if name.is_folder => {
+                self.folder(&name, (path, query), message, results, now)
             }
             // What would not be shown isn't told.
-            Ok(Found::Folder(_)) => {
+            Ok(Lookup::Directory(_)) => {
                 let folder = [&name.bytes, &b"/"[..]].concat();
-                match self.index(&folder, brought) {
+                match self.index(&folder, results) {
                     Index::Failed(index, error) => return self.failed(error, &index, now),
                     Index::None if self.folders.is_none() => {
                         return Ok(Answer::error(StatusCode::NOT_FOUND, "a folder", now));
@@ -360,11 +358,11 @@ impl Http {
         folder: &target::Name<'_>,
         (path, query): (&[u8], Option<&[u8]>),
         message: &Message<'_>,
-        brought: &[Brought],
+        results: &[TaskResult],
         now: Now,
     ) -> Result<Answer, Decision> {
         let name = &*folder.bytes;
-        match self.index(name, brought) {
+        match self.index(name, results) {
             Index::File(index, file) => return Ok(self.file(&file, &index, message, now)),
             Index::Failed(index, error) => return self.failed(error, &index, now),
             Index::None => {}
@@ -385,7 +383,7 @@ impl Http {
         }
         let style = ListingStyle::new(query, message.fields.all("accept"));
         let format = style.format.clone();
-        match folders.list(self.bare.root(), name, style, brought) {
+        match folders.list(self.bare.root(), name, style, results) {
             Err(errand) => Err(Decision::Suspend(errand)),
             Ok(Ok(list)) => {
                 let status = StatusCode::OK;
@@ -410,14 +408,14 @@ impl Http {
 
     /// The index of a folder whose name ends in a slash. One that is there and can't be served is
     /// answered like any such file; a list in its place would show what it was to cover.
-    fn index(&mut self, folder: &[u8], brought: &[Brought]) -> Index {
+    fn index(&mut self, folder: &[u8], results: &[TaskResult]) -> Index {
         let Some(index) = &self.index else {
             return Index::None;
         };
         let name = [folder, index].concat();
-        match self.bare.root_mut().find(&name, brought) {
-            Ok(Found::File(file)) => Index::File(name, file),
-            Ok(Found::Folder(_)) | Err(LookupError::Refused(root::NO_SUCH_FILE)) => Index::None,
+        match self.bare.root_mut().find(&name, results) {
+            Ok(Lookup::File(file)) => Index::File(name, file),
+            Ok(Lookup::Directory(_)) | Err(LookupError::Refused(root::NO_SUCH_FILE)) => Index::None,
             Err(error) => Index::Failed(name, error),
         }
     }
@@ -427,7 +425,7 @@ impl Http {
         match error {
             LookupError::Refused(why) => Ok(Answer::error(StatusCode::NOT_FOUND, why, now)),
             LookupError::NoDescriptor => Err(Decision::WaitForFd),
-            LookupError::Cold | LookupError::Elsewhere(_) => {
+            LookupError::WouldBlock | LookupError::OtherMount(_) => {
                 Err(Decision::Suspend(self.bare.root().errand(name)))
             }
             LookupError::Failed(errno) => {
@@ -438,10 +436,10 @@ impl Http {
         }
     }
 
-    fn file(&self, file: &Rc<OpenFile>, name: &[u8], message: &Message<'_>, now: Now) -> Answer {
+    fn file(&self, file: &Arc<OpenFile>, name: &[u8], message: &Message<'_>, now: Now) -> Answer {
         let is_plain = !message.fields.has_condition_or_range();
-        let kept = file.fields().filter(|_| is_plain);
-        if let Some(fields) = kept.and_then(OnceCell::get) {
+        let kept = file.header_fields().filter(|_| is_plain);
+        if let Some(fields) = kept.and_then(OnceLock::get) {
             return whole(file, fields, now);
         }
         let validators = Validators::new(&file.facts(), &self.tags, now.time);
@@ -478,19 +476,14 @@ impl Http {
             }
             Ranges::One(range) => {
                 let part_length = range.end - range.start;
-                let part = part_of(file, range.start, part_length);
                 let head = partial(&content_type, part_length).content_range(&range, length);
-                let body = Body::Parts([part].into());
+                let body = Body::Parts(Arc::clone(file), [(Box::default(), range)].into());
                 Answer::new(StatusCode::PARTIAL_CONTENT, head, body)
             }
             Ranges::Many(ranges) => {
                 let nonce = rand::random();
                 let multipart = Multipart::new(&ranges, length, &content_type, nonce);
-                let parts = multipart.parts.into_iter().map(|part| match part {
-                    range::Part::Bytes(bytes) => Part::Bytes(bytes.into()),
-                    range::Part::File { offset, length } => part_of(file, offset, length),
-                });
-                let body = Body::Parts(parts.collect());
+                let body = Body::Parts(Arc::clone(file), multipart.parts.into());
                 let head = partial(&multipart.content_type, multipart.length);
                 Answer::new(StatusCode::PARTIAL_CONTENT, head, body)
             }
@@ -584,10 +577,10 @@ fn refuse_tls(request: &Request<'_>) -> Decision {
 }
 
 /// An answer with all of a file.
-fn whole(file: &Rc<OpenFile>, fields: &[u8], now: Now) -> Answer {
+fn whole(file: &Arc<OpenFile>, fields: &[u8], now: Now) -> Answer {
     let status = StatusCode::OK;
     let head = Head::new(status, now).fields(fields);
-    Answer::new(status, head, Body::File(Rc::clone(file)))
+    Answer::new(status, head, Body::File(Arc::clone(file)))
 }
 
 /// What was asked for is found under another path.
@@ -600,26 +593,18 @@ fn moved(location: &str, now: Now) -> Answer {
     }
 }
 
-fn part_of(file: &Rc<OpenFile>, start: u64, length: u64) -> Part {
-    Part::File {
-        file: Rc::clone(file),
-        start,
-        length,
-    }
-}
-
 /// Whether a name that the bare protocol refused is a folder's, and the reading of the name that was
 /// tried last.
 fn folder<'n>(
     bare: &mut Bare,
     name: &'n [u8],
-    brought: &[Brought],
+    results: &[TaskResult],
 ) -> (Cow<'n, [u8]>, Result<(), LookupError>) {
     let mut last = (name.into(), Err(LookupError::Refused(root::EMPTY_NAME)));
     for reading in readings(name) {
-        let found = match bare.root_mut().find_or_top(&reading, brought) {
-            Ok(Found::Folder(_)) => Ok(()),
-            Ok(Found::File(_)) => Err(LookupError::Refused("not a folder")),
+        let found = match bare.root_mut().find_or_top(&reading, results) {
+            Ok(Lookup::Directory(_)) => Ok(()),
+            Ok(Lookup::File(_)) => Err(LookupError::Refused("not a folder")),
             Err(error) => Err(error),
         };
         let is_nothing = matches!(found, Err(LookupError::Refused(_)));

@@ -131,7 +131,7 @@ mod tests {
             is_later: false,
             draining,
             is_crowded: false,
-            brought: &[],
+            results: &[],
             reached: Reached::default(),
         }) {
             Decision::Reply(Reply {

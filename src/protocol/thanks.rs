@@ -104,7 +104,7 @@ mod tests {
             is_later: false,
             draining: false,
             is_crowded: false,
-            brought: &[],
+            results: &[],
             reached: Reached::default(),
         };
         Thanks::new(GBK, Duration::from_secs(1), false, output).judge(&request)
@@ -160,7 +160,7 @@ mod tests {
                 is_later: false,
                 draining: false,
                 is_crowded: false,
-                brought: &[],
+                results: &[],
                 reached: Reached::default(),
             })
         };
@@ -193,7 +193,7 @@ mod tests {
             is_later: false,
             draining: false,
             is_crowded: false,
-            brought: &[],
+            results: &[],
             reached: Reached::default(),
         };
         let outcomes = [(); 2].map(|()| match thanks.judge(&request) {

@@ -32,13 +32,12 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader};
 use rustix::io::Errno;
 
 use super::containment::RootDir;
-use crate::file::FsClass;
+use crate::file::{FsClass, Inode, OpenFile};
 use crate::limits::{
     CACHE_EVENTS_MAX, CACHE_FILE_BYTES, CACHE_FRESH, CACHE_GHOST_BYTES, CACHE_IDLE,
     CACHE_INVALIDATIONS_MAX, CACHE_NAMES_MAX, CACHE_REUSE_WINDOW, CACHE_SPARE_SHARE,
     CACHED_CONTENTS_BYTES_MAX, INOTIFY_BUFFER_BYTES, NAME_BYTES_MAX,
 };
-use crate::protocol::{Inode, OpenFile};
 
 use watch_thread::{Task, WatchThread, Way};
 use watches::Watches;
@@ -81,7 +80,7 @@ struct Watched {
     /// What is watched under this name.
     inode: Inode,
     /// It, once it was looked at.
-    file: Option<Rc<OpenFile>>,
+    file: Option<Arc<OpenFile>>,
     looked_at: Instant,
 }
 
@@ -136,7 +135,7 @@ impl Cache {
     }
 
     /// The file of a name, after every change so far was taken in.
-    pub fn get(&mut self, name: &[u8], now: Instant) -> Option<Rc<OpenFile>> {
+    pub fn get(&mut self, name: &[u8], now: Instant) -> Option<Arc<OpenFile>> {
         self.asked_at = Some(now);
         self.take_way();
         self.take_events(now);
@@ -158,10 +157,10 @@ impl Cache {
         &mut self,
         root: &Arc<RootDir>,
         name: &[u8],
-        file: &Rc<OpenFile>,
+        file: &Arc<OpenFile>,
         is_new: bool,
         now: Instant,
-    ) -> Option<Rc<OpenFile>> {
+    ) -> Option<Arc<OpenFile>> {
         if let Some(watched) = self.files.peek(name) {
             if !is_new {
                 return None;
@@ -186,8 +185,8 @@ impl Cache {
     }
 
     fn may_keep(&self, file: &OpenFile) -> bool {
-        let is_local = |kind| kind != FsClass::Remote;
-        file.disk().is_some_and(|disk| is_local(disk.kind()))
+        file.handle().is_some()
+            && file.fs_class() != FsClass::Remote
             && (self.fits(file) || self.bounds.open_max > 0)
     }
 
@@ -198,15 +197,15 @@ impl Cache {
     }
 
     /// Keeps a file that is watched, if that takes no wait for a disk.
-    fn keep(&mut self, name: &[u8], file: &Rc<OpenFile>, now: Instant) -> Option<Rc<OpenFile>> {
+    fn keep(&mut self, name: &[u8], file: &Arc<OpenFile>, now: Instant) -> Option<Arc<OpenFile>> {
         let file = if self.fits(file) {
-            Rc::new(file.read_contents()?)
+            Arc::new(file.read_contents()?)
         } else {
-            Rc::clone(file)
+            Arc::clone(file)
         };
         let watched = self.files.get_mut(name)?;
         watched.looked_at = now;
-        let before = watched.file.replace(Rc::clone(&file));
+        let before = watched.file.replace(Arc::clone(&file));
         self.discount(before.as_deref());
         match file.contents() {
             Some(contents) => self.file_bytes += contents.len(),

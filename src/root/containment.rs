@@ -13,9 +13,8 @@ use rustix::io::Errno;
 use rustix::path::Arg;
 
 use crate::file::version::Snapshot;
-use crate::file::{FsClass, FsClasses, Mount, Opened, Place, Reach};
+use crate::file::{FsClass, FsClasses, Lookup, LookupError, MayBlock, Mount, OpenFile};
 use crate::limits::{LINKS_MAX, OPEN_ATTEMPTS_MAX};
-use crate::protocol::{LookupError, OpenFile};
 
 /// Opens what is found: for reading, never as a controlling terminal, and without waiting for a
 /// FIFO's writer.
@@ -83,7 +82,8 @@ pub struct RootDir {
     folder: OwnedFd,
     containment: Containment,
     dotfiles: DotFiles,
-    place: Place,
+    /// The class of the folder's own file system, as far as it is known without a try.
+    own_class: FsClass,
     /// openat2 can be asked to look nowhere but in memory (RESOLVE_CACHED, since Linux 5.12).
     asks_cache: bool,
     /// The kind of the folder's own file system, once a file on it was opened.
@@ -116,7 +116,7 @@ impl RootDir {
             && matches!(probe(&folder, cached), Ok(()) | Err(Errno::AGAIN));
         let kinds = FsClasses::default();
         Self {
-            place: kinds.place_of(&folder),
+            own_class: kinds.of_directory(&folder),
             folder,
             containment,
             dotfiles,
@@ -130,55 +130,60 @@ impl RootDir {
     pub(super) fn assume(&mut self, kind: FsClass) {
         self.kinds = FsClasses::assumed(kind);
         self.kind = OnceLock::new();
-        self.place = self.kinds.place_of(&self.folder);
+        self.own_class = self.kinds.of_directory(&self.folder);
     }
 
     /// Opens a regular file or a folder. May wait for a disk.
     ///
     /// # Errors
-    /// See [`LookupError`]; never [`LookupError::Cold`].
-    pub fn find(&self, path: &[u8]) -> Result<Opened, LookupError> {
+    /// See [`LookupError`]; never [`LookupError::WouldBlock`].
+    pub fn find(&self, path: &[u8]) -> Result<Lookup, LookupError> {
         self.opened(self.open_path(path, OPEN_FLAGS).map_err(classify)?)
     }
 
-    /// As [`RootDir::find`], but goes no further than `reach`.
+    /// As [`RootDir::find`], but goes no further than `may_block`.
     ///
     /// # Errors
-    /// See [`LookupError`]; what lies further is [`LookupError::Cold`], or, from the disk on,
-    /// [`LookupError::Elsewhere`].
-    pub fn find_within(&self, path: &[u8], reach: Reach) -> Result<Opened, LookupError> {
-        match self.bounds(reach)? {
-            Some(bounds) => self.find_here(path, bounds, reach),
+    /// See [`LookupError`]; what lies further is [`LookupError::WouldBlock`], or, from the disk on,
+    /// [`LookupError::OtherMount`].
+    pub fn find_within(&self, path: &[u8], may_block: MayBlock) -> Result<Lookup, LookupError> {
+        match self.bounds(may_block)? {
+            Some(bounds) => self.find_here(path, bounds, may_block),
             None => self.find(path),
         }
     }
 
-    /// What keeps openat2 within `reach`. `None`: nothing need.
-    fn bounds(&self, reach: Reach) -> Result<Option<Bounds>, LookupError> {
+    /// What keeps openat2 within `may_block`. `None`: nothing need.
+    fn bounds(&self, may_block: MayBlock) -> Result<Option<Bounds>, LookupError> {
         // Who walks doesn't see where a file system ends.
-        let is_further = self.place == Place::Foreign || self.containment == Containment::Walk;
-        let (flags, attempts) = match (reach, self.place) {
-            (Reach::Anywhere, _) => return Ok(None),
-            (Reach::Memory, _) if is_further => return Err(LookupError::Cold),
-            (Reach::Disk, _) if is_further => {
-                return Err(LookupError::Elsewhere(Mount::default()));
+        let is_further = self.own_class == FsClass::Remote || self.containment == Containment::Walk;
+        let (flags, attempts) = match (may_block, self.own_class) {
+            (MayBlock::Forever, _) => return Ok(None),
+            (MayBlock::Never, _) if is_further => return Err(LookupError::WouldBlock),
+            (MayBlock::OnDisk, _) if is_further => {
+                return Err(LookupError::OtherMount(Mount::default()));
             }
-            (Reach::Memory, Place::Memory) => (ResolveFlags::empty(), 0),
-            (Reach::Memory, _) if !self.asks_cache => return Err(LookupError::Cold),
-            (Reach::Memory, _) => (ResolveFlags::CACHED, 0),
-            (Reach::Disk, _) => (ResolveFlags::empty(), OPEN_ATTEMPTS_MAX),
+            (MayBlock::Never, FsClass::InMemory) => (ResolveFlags::empty(), 0),
+            (MayBlock::Never, _) if !self.asks_cache => return Err(LookupError::WouldBlock),
+            (MayBlock::Never, _) => (ResolveFlags::CACHED, 0),
+            (MayBlock::OnDisk, _) => (ResolveFlags::empty(), OPEN_ATTEMPTS_MAX),
         };
         let resolve = RESOLVE | ResolveFlags::NO_XDEV | flags;
         Ok(Some(Bounds { resolve, attempts }))
     }
 
     /// Looks on the folder's own file system.
-    fn find_here(&self, path: &[u8], bounds: Bounds, reach: Reach) -> Result<Opened, LookupError> {
+    fn find_here(
+        &self,
+        path: &[u8],
+        bounds: Bounds,
+        may_block: MayBlock,
+    ) -> Result<Lookup, LookupError> {
         let file =
             bounds
                 .open(&self.folder, path, OPEN_FLAGS)
                 .map_err(|errno| match is_further(errno) {
-                    true => self.further(path, reach),
+                    true => self.further(path, may_block),
                     false => classify(errno),
                 })?;
         let state = Snapshot::of(&file).map_err(LookupError::Failed)?;
@@ -190,10 +195,12 @@ impl RootDir {
     }
 
     /// A path leads further than this.
-    fn further(&self, path: &[u8], reach: Reach) -> LookupError {
-        match reach {
-            Reach::Memory => LookupError::Cold,
-            Reach::Disk | Reach::Anywhere => LookupError::Elsewhere(self.mount_on_the_way(path)),
+    fn further(&self, path: &[u8], may_block: MayBlock) -> LookupError {
+        match may_block {
+            MayBlock::Never => LookupError::WouldBlock,
+            MayBlock::OnDisk | MayBlock::Forever => {
+                LookupError::OtherMount(self.mount_on_the_way(path))
+            }
         }
     }
 
@@ -242,7 +249,7 @@ impl RootDir {
 
     /// Whether anything beneath may wait for another machine or process.
     pub(super) fn is_foreign(&self) -> bool {
-        self.place == Place::Foreign
+        self.own_class == FsClass::Remote
     }
 
     /// Opens one component of a path in a folder on the way, without following a link or leaving the
@@ -268,7 +275,7 @@ impl RootDir {
     }
 
     /// What was opened, with the kind of its file system.
-    pub(super) fn opened(&self, file: OwnedFd) -> Result<Opened, LookupError> {
+    pub(super) fn opened(&self, file: OwnedFd) -> Result<Lookup, LookupError> {
         let state = Snapshot::of(&file).map_err(LookupError::Failed)?;
         opened(file, state, |file| self.kinds.of(file, state.stat.st_dev))
     }
@@ -289,15 +296,15 @@ impl RootDir {
     /// `name` is the entry's own, beneath this. `None`: it is nothing that is served, or gone.
     ///
     /// # Errors
-    /// What lies further than `reach` is as in [`RootDir::find_within`].
+    /// What lies further than `may_block` is as in [`RootDir::find_within`].
     pub fn look_at(
         &self,
         folder: BorrowedFd<'_>,
         entry: &CStr,
         name: &[u8],
-        reach: Reach,
+        may_block: MayBlock,
     ) -> Result<Option<Stat>, LookupError> {
-        let bounds = self.bounds(reach)?;
+        let bounds = self.bounds(may_block)?;
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let found = match bounds {
             Some(bounds) => bounds
@@ -320,7 +327,7 @@ impl RootDir {
         match found {
             Ok(stat) => Ok(Some(stat)),
             Err(errno) if bounds.is_some() && is_further(errno) => {
-                Err(self.further(path_of(name), reach))
+                Err(self.further(path_of(name), may_block))
             }
             Err(_) => Ok(None),
         }
@@ -435,13 +442,14 @@ fn opened(
     file: OwnedFd,
     state: Snapshot,
     kind: impl FnOnce(&OwnedFd) -> FsClass,
-) -> Result<Opened, LookupError> {
+) -> Result<Lookup, LookupError> {
     match FileType::from_raw_mode(state.stat.st_mode) {
         FileType::RegularFile => {
             let kind = kind(&file);
-            Ok(Opened::File(OpenFile::new(File::from(file), state, kind)))
+            let file = OpenFile::new(File::from(file), state, kind);
+            Ok(Lookup::File(Arc::new(file)))
         }
-        FileType::Directory => Ok(Opened::Folder(file)),
+        FileType::Directory => Ok(Lookup::Directory(file)),
         _ => Err(LookupError::Refused(NOT_REGULAR)),
     }
 }

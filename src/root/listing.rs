@@ -14,11 +14,14 @@ use rustix::io::Errno;
 use super::containment::RootDir;
 use super::{Root, path_or_top};
 use crate::escape::Excerpt;
-use crate::file::{DiskTask, ListError, ListMemory, ListTask, Listed, Opened, Reach, Reservation};
+use crate::file::{
+    DiskTask, ListError, ListMemory, ListTask, Listed, Lookup, LookupError, MayBlock, Reservation,
+    TaskResult,
+};
 use crate::http::date;
 use crate::http::listing::{Entries, Entry, Format, Kind, ListingStyle, Sort, render};
 use crate::limits::{LISTING_ENTRIES_MAX, LISTING_SLICE_ENTRIES, LISTINGS_BYTES_MAX};
-use crate::protocol::{Brought, LookupError, Request};
+use crate::protocol::Request;
 
 /// Lists that wait for their helper, and what lists say of this server.
 #[derive(Debug)]
@@ -72,7 +75,7 @@ impl Listings {
     }
 
     /// A list as a Gopher menu (RFC 1436), or as Gopher+ has it. Those who have connected to different
-    /// addresses get different menus: each is told the one that it can reach.
+    /// addresses get different menus: each is told the one that it can may_block.
     ///
     /// # Errors
     /// As [`Listings::list`].
@@ -83,7 +86,7 @@ impl Listings {
         plus: bool,
         request: &Request<'_>,
     ) -> Result<Listed, DiskTask> {
-        if let Some(listed) = listed(request.brought) {
+        if let Some(listed) = listed(request.results) {
             return Ok(listed);
         }
         let reached = || {
@@ -108,9 +111,9 @@ impl Listings {
         root: &Root,
         name: &[u8],
         style: ListingStyle,
-        brought: &[Brought],
+        results: &[TaskResult],
     ) -> Result<Listed, DiskTask> {
-        listed(brought).ok_or_else(|| DiskTask::List(self.task(root.beneath(), name, style)))
+        listed(results).ok_or_else(|| DiskTask::List(self.task(root.beneath(), name, style)))
     }
 
     /// The same list, if it waits to be begun, or a new one.
@@ -134,7 +137,9 @@ impl Listings {
             top: Arc::clone(&self.top),
             memory: self.memory.clone(),
         };
-        let task = ListTask::new(self.count, move |task, reach| work.make(task, reach));
+        let task = ListTask::new(self.count, move |task, may_block| {
+            work.make(task, may_block)
+        });
         self.queued.push(Queued {
             beneath: Arc::downgrade(beneath),
             name: name.into(),
@@ -146,10 +151,10 @@ impl Listings {
 }
 
 /// The list, if a helper has brought it.
-fn listed(brought: &[Brought]) -> Option<Listed> {
-    brought.iter().find_map(|brought| match brought {
-        Brought::Listed(listed) => Some(listed.clone()),
-        Brought::Found { .. } => None,
+fn listed(results: &[TaskResult]) -> Option<Listed> {
+    results.iter().find_map(|result| match result {
+        TaskResult::Listed(listed) => Some(listed.clone()),
+        _ => None,
     })
 }
 
@@ -163,9 +168,9 @@ struct Work {
 }
 
 impl Work {
-    fn make(&self, task: &ListTask, reach: Reach) -> Listed {
+    fn make(&self, task: &ListTask, may_block: MayBlock) -> Listed {
         let mut memory = self.memory.reserve();
-        let entries = self.read(task, reach, &mut memory)?;
+        let entries = self.read(task, may_block, &mut memory)?;
         let (total, shown) = entries.total_and_shown();
         if shown < total {
             let name = Excerpt::of_request(&self.name);
@@ -185,11 +190,13 @@ impl Work {
     fn read(
         &self,
         task: &ListTask,
-        reach: Reach,
+        may_block: MayBlock,
         memory: &mut Reservation,
     ) -> Result<Entries, ListError> {
-        let found = self.beneath.find_within(path_or_top(&self.name), reach)?;
-        let Opened::Folder(folder) = found else {
+        let found = self
+            .beneath
+            .find_within(path_or_top(&self.name), may_block)?;
+        let Lookup::Directory(folder) = found else {
             return Err(LookupError::Refused("not a folder").into());
         };
         let mut folder = Dir::new(folder).map_err(LookupError::Failed)?;
@@ -207,7 +214,7 @@ impl Work {
             }
             let within = folder.fd().map_err(LookupError::Failed)?;
             let path = [&self.name, &b"/"[..], name.to_bytes()].concat();
-            let stat = self.beneath.look_at(within, name, &path, reach)?;
+            let stat = self.beneath.look_at(within, name, &path, may_block)?;
             if let Some(entry) = stat.and_then(|stat| shown(name, &stat))
                 && is_readable(within, name)
             {

@@ -5,15 +5,14 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::REOPENED;
-use crate::file::thread_pool::{Pool, Ticket};
-use crate::file::{DiskTask, Fetched, ListTask, Mount, Reach};
+use crate::file::{DiskTask, ListTask, Mount, TaskId, TaskPool, TaskResult};
 use crate::protocol::Protocol;
 use crate::reactor::{LoopHandle, Remote, SourceId, Token};
 
 /// The errands of one loop's connections.
 #[derive(Debug)]
 pub(super) struct Errands {
-    pool: Pool<Whose>,
+    pool: TaskPool<Whose>,
     out: HashMap<Token, Out>,
     /// Lists that are being made, by their ids.
     lists: HashMap<u64, Making>,
@@ -34,13 +33,13 @@ enum Whose {
 struct Out {
     of: Of,
     /// Once a helper is back.
-    brought: Option<Fetched>,
+    brought: Option<TaskResult>,
 }
 
 #[derive(Debug)]
 enum Of {
     /// Its own.
-    Own { ticket: Ticket, reach: Reach },
+    Own(TaskId),
     /// A list, others' too.
     List(u64),
 }
@@ -49,8 +48,7 @@ enum Of {
 #[derive(Debug)]
 struct Making {
     task: Arc<ListTask>,
-    ticket: Ticket,
-    reach: Reach,
+    id: TaskId,
     waiting: Vec<Token>,
 }
 
@@ -65,7 +63,7 @@ impl Errands {
     pub(super) fn new(remote: Remote, source: SourceId) -> Self {
         let for_pool = remote.clone();
         Self {
-            pool: Pool::new(move || notify(&for_pool, source)),
+            pool: TaskPool::new(move || notify(&for_pool, source)),
             out: HashMap::new(),
             lists: HashMap::new(),
             remote,
@@ -85,9 +83,8 @@ impl Errands {
                 Of::List(id)
             }
             errand => {
-                let (reach, mount) = (errand.reach(), errand.mount());
-                let ticket = self.pool.send(Whose::One(token), errand, reach, mount);
-                Of::Own { ticket, reach }
+                let remote = errand.mount();
+                Of::Own(self.pool.send(Whose::One(token), errand, remote))
             }
         };
         self.out.insert(token, Out { of, brought: None });
@@ -96,14 +93,9 @@ impl Errands {
     /// `beyond`: to which mount it leads, if that is known.
     fn send_list(&mut self, task: Arc<ListTask>, beyond: Option<Mount>, waiting: Vec<Token>) {
         let (id, errand) = (task.id(), DiskTask::List(Arc::clone(&task)));
-        let (reach, mount) = match beyond {
-            Some(mount) => (Reach::Anywhere, mount),
-            None => (errand.reach(), errand.mount()),
-        };
         let making = Making {
-            ticket: self.pool.send(Whose::List(id), errand, reach, mount),
+            id: self.pool.send(Whose::List(id), errand, beyond),
             task,
-            reach,
             waiting,
         };
         self.lists.insert(id, making);
@@ -120,7 +112,7 @@ impl Errands {
     /// connection that has ended it is dropped.
     pub(super) fn collect<C>(&mut self, control: &mut LoopHandle<C>) {
         for (whose, fetched) in self.pool.take() {
-            if let Fetched::Panicked = fetched {
+            if let TaskResult::Panicked = fetched {
                 control.stats.helper_panics += 1;
             }
             match whose {
@@ -130,42 +122,40 @@ impl Errands {
         }
     }
 
-    fn bring<C>(&mut self, token: Token, fetched: Fetched, control: &mut LoopHandle<C>) {
+    fn bring<C>(&mut self, token: Token, fetched: TaskResult, control: &mut LoopHandle<C>) {
         let Some(out) = self.out.get_mut(&token) else {
             return;
         };
         match fetched {
-            Fetched::Further(errand, mount) => {
-                let reach = Reach::Anywhere;
-                let ticket = self.pool.send(Whose::One(token), errand, reach, mount);
-                out.of = Of::Own { ticket, reach };
+            TaskResult::NeedsRemoteLane(errand, mount) => {
+                out.of = Of::Own(self.pool.send(Whose::One(token), errand, Some(mount)));
             }
             fetched => out.brought = Some(fetched),
         }
         control.wake(token);
     }
 
-    fn bring_list<C>(&mut self, id: u64, fetched: Fetched, control: &mut LoopHandle<C>) {
+    fn bring_list<C>(&mut self, id: u64, fetched: TaskResult, control: &mut LoopHandle<C>) {
         let Some(Making { waiting, .. }) = self.lists.remove(&id) else {
             return;
         };
         for &token in &waiting {
             if let Some(out) = self.out.get_mut(&token) {
                 out.brought = match &fetched {
-                    Fetched::Listed(listed) => Some(Fetched::Listed(listed.clone())),
-                    Fetched::Panicked => Some(Fetched::Panicked),
+                    TaskResult::Listed(listed) => Some(TaskResult::Listed(listed.clone())),
+                    TaskResult::Panicked => Some(TaskResult::Panicked),
                     _ => None,
                 };
             }
             control.wake(token);
         }
-        if let Fetched::Further(DiskTask::List(task), mount) = fetched {
+        if let TaskResult::NeedsRemoteLane(DiskTask::List(task), mount) = fetched {
             self.send_list(task, Some(mount), waiting);
         }
     }
 
     /// What was brought for a connection, if it was.
-    pub(super) fn take(&mut self, token: Token) -> Option<Fetched> {
+    pub(super) fn take(&mut self, token: Token) -> Option<TaskResult> {
         match self.out.entry(token) {
             Entry::Occupied(out) if out.get().brought.is_some() => out.remove().brought,
             _ => None,
@@ -177,11 +167,11 @@ impl Errands {
         let Some(out) = self.out.get(&token) else {
             return false;
         };
-        let reach = match out.of {
-            Of::Own { reach, .. } => Some(reach),
-            Of::List(id) => self.lists.get(&id).map(|making| making.reach),
+        let task = match out.of {
+            Of::Own(task) => Some(task),
+            Of::List(id) => self.lists.get(&id).map(|making| making.id),
         };
-        out.brought.is_none() && reach == Some(Reach::Anywhere)
+        out.brought.is_none() && task.is_some_and(|task| task.is_remote())
     }
 
     /// A connection ends. A list that nobody waits for any more is left undone, or unfinished.
@@ -190,7 +180,7 @@ impl Errands {
             return;
         };
         let id = match of {
-            Of::Own { ticket, .. } => return self.pool.forget(ticket),
+            Of::Own(task) => return self.pool.cancel(task),
             Of::List(id) => id,
         };
         let Entry::Occupied(mut making) = self.lists.entry(id) else {
@@ -200,7 +190,7 @@ impl Errands {
         if making.get().waiting.is_empty() {
             let making = making.remove();
             making.task.cancel();
-            self.pool.forget(making.ticket);
+            self.pool.cancel(making.id);
         }
     }
 }

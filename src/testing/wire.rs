@@ -1,14 +1,12 @@
 //! An edge-triggered socket under a schedule, and schedules that can be enumerated.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::unix::fs::FileExt as _;
 
 use super::{Bench, Turning, must_wait, read_unless_cold};
 use crate::conn::transport::{SendFileError, Transport};
-use crate::file::{DiskFile, Probe, ReadError};
+use crate::file::{OpenFile, Probe, ReadError};
 use crate::protocol::Protocol;
 use crate::reactor::event::{Action, Event, Readiness};
 
@@ -237,7 +235,7 @@ impl Transport for Wire {
 
     fn send_file(
         &mut self,
-        file: &File,
+        file: &OpenFile,
         offset: u64,
         count: usize,
     ) -> Result<usize, SendFileError> {
@@ -247,19 +245,19 @@ impl Transport for Wire {
         })?;
         let mut bytes = vec![0; room];
         let n = file
-            .read_at(&mut bytes, offset)
+            .read_blocking(&mut bytes, offset)
             .map_err(SendFileError::File)?;
         self.sent.extend_from_slice(&bytes[..n]);
         Ok(n)
     }
 
-    fn is_cold(&mut self, file: &DiskFile, start: u64, count: usize, ends: Probe) -> bool {
-        self.is_next_cold() || must_wait(file, start, count, ends)
+    fn would_block(&mut self, file: &OpenFile, start: u64, count: usize, probe: Probe) -> bool {
+        self.is_next_cold() || must_wait(file, start, count, probe)
     }
 
     fn read_file(
         &mut self,
-        file: &DiskFile,
+        file: &OpenFile,
         buf: &mut [u8],
         start: u64,
     ) -> Result<usize, ReadError> {

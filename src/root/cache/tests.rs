@@ -3,13 +3,13 @@
 use super::*;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-use crate::file::Opened;
+use crate::file::{Lookup, LookupError, Segment, TaskResult};
 use crate::limits::{CACHE_IDLE_DIRECTORIES_MAX, CACHE_WATCH_BYTES};
-use crate::protocol::{Body, Brought, Piece};
-use crate::root::{Found, LookupError, Root};
+use crate::protocol::Body;
+use crate::root::Root;
 
 const BOUNDS: Bounds = Bounds {
     bytes_max: 1024 * 1024,
@@ -36,7 +36,7 @@ impl Cache {
     }
 
     /// Asks for a name as often as it takes to keep it, if it can be kept.
-    fn load(&mut self, root: &Arc<RootDir>, name: &[u8], now: Instant) -> Option<Rc<OpenFile>> {
+    fn load(&mut self, root: &Arc<RootDir>, name: &[u8], now: Instant) -> Option<Arc<OpenFile>> {
         for _ in 0..2 {
             if let Some(file) = self.ask(root, name, now) {
                 return Some(file);
@@ -56,18 +56,18 @@ impl Cache {
     }
 
     /// Asks once. Returns what comes from the cache, or is put there.
-    fn ask(&mut self, root: &Arc<RootDir>, name: &[u8], now: Instant) -> Option<Rc<OpenFile>> {
+    fn ask(&mut self, root: &Arc<RootDir>, name: &[u8], now: Instant) -> Option<Arc<OpenFile>> {
         self.get(name, now).or_else(|| {
-            let Ok(Opened::File(file)) = root.find(name) else {
+            let Ok(Lookup::File(file)) = root.find(name) else {
                 return None;
             };
-            self.found(root, name, &Rc::new(file), true, now)
+            self.found(root, name, &file, true, now)
         })
     }
 }
 
 /// Looks a name up; what that begins is over then.
-fn look(root: &mut Root, name: &str) -> Result<Rc<OpenFile>, LookupError> {
+fn look(root: &mut Root, name: &str) -> Result<Arc<OpenFile>, LookupError> {
     let found = root.lookup(name.as_bytes(), &[]);
     root.cache().settle();
     found
@@ -76,11 +76,11 @@ fn look(root: &mut Root, name: &str) -> Result<Rc<OpenFile>, LookupError> {
 /// What a look-up brings.
 fn served(root: &mut Root, name: &str) -> Option<Vec<u8>> {
     match look(root, name) {
-        Ok(file) => Some(match Body::File(file).piece(0) {
-            Piece::Bytes(bytes) => bytes.to_vec(),
-            Piece::File { file, length, .. } => {
+        Ok(file) => Some(match Body::File(file).segment(0) {
+            Segment::Bytes(bytes) => bytes.to_vec(),
+            Segment::File { file, length, .. } => {
                 let mut bytes = vec![0; length as usize];
-                file.file().read_exact_at(&mut bytes, 0).unwrap();
+                assert_eq!(file.read_blocking(&mut bytes, 0).unwrap() as u64, length);
                 bytes
             }
         }),
@@ -95,7 +95,7 @@ fn is_kept(root: &mut Root, name: &str) -> bool {
     let mut look = || look(root, name).unwrap();
     (0..3).any(|_| {
         let (_, first, second) = (look(), look(), look());
-        first.contents().is_some() && Rc::ptr_eq(&first, &second)
+        first.contents().is_some() && Arc::ptr_eq(&first, &second)
     })
 }
 
@@ -234,7 +234,7 @@ fn a_mode_that_changes_shows_at_once() {
         let mode = fs::Permissions::from_mode(0o755);
         fs::set_permissions(at.path().join(path), mode).unwrap();
         let after = look(&mut root, "folder/file").unwrap();
-        assert!(!Rc::ptr_eq(&before, &after), "{path}");
+        assert!(!Arc::ptr_eq(&before, &after), "{path}");
     }
 }
 
@@ -511,22 +511,22 @@ fn what_a_helper_has_brought_counts_once_and_is_not_kept() {
     let at = tempfile::tempdir().unwrap();
     fs::write(at.path().join("file"), b"x").unwrap();
     let (beneath, mut root) = (beneath(at.path()), root(at.path()));
-    let brought = || {
-        let Ok(Opened::File(file)) = beneath.find(b"file") else {
+    let results = || {
+        let Ok(Lookup::File(file)) = beneath.find(b"file") else {
             panic!("it is there");
         };
-        [Brought::Found {
+        [TaskResult::Opened {
             name: b"file"[..].into(),
-            found: Ok(Found::File(Rc::new(file))),
+            lookup: Ok(Lookup::File(file)),
         }]
     };
-    assert!(root.lookup(b"file", &brought()).is_ok());
+    assert!(root.lookup(b"file", &results()).is_ok());
     assert!(root.cache().pending.is_none(), "asked for once");
-    assert!(root.lookup(b"file", &brought()).is_ok());
+    assert!(root.lookup(b"file", &results()).is_ok());
     assert!(root.cache().pending.is_some());
     root.cache().settle();
     // A helper opened it some time ago.
-    let file = root.lookup(b"file", &brought()).unwrap();
+    let file = root.lookup(b"file", &results()).unwrap();
     assert!(file.contents().is_none());
     assert!(look(&mut root, "file").unwrap().contents().is_some());
 }

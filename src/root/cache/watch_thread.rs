@@ -13,11 +13,10 @@ use rustix::fs::inotify::{self, WatchFlags};
 use rustix::io::Errno;
 
 use super::super::containment::{Component, RootDir};
-use crate::file::{FsClass, Opened};
+use crate::file::{FsClass, Inode, Lookup};
 use crate::limits::{
     CACHE_DISCARDED_READS_MAX, CACHED_CONTENTS_BYTES_MAX, INOTIFY_BUFFER_BYTES, WATCH_STACK_BYTES,
 };
-use crate::protocol::Inode;
 
 /// Events that may make another file of a name: in a directory, and of the directory itself.
 const DIRECTORY_EVENTS: WatchFlags = WatchFlags::CREATE
@@ -198,10 +197,10 @@ fn walk(
 /// Which regular file this is, if it is one on this machine. Where the loop can't ask whether a read
 /// would wait, it finds what it will read in memory.
 fn is_local_file(root: &RootDir, file: OwnedFd) -> Option<Inode> {
-    let Ok(Opened::File(file)) = root.opened(file) else {
+    let Ok(Lookup::File(file)) = root.opened(file) else {
         return None;
     };
-    match file.disk()?.kind() {
+    match file.fs_class() {
         FsClass::Remote => return None,
         FsClass::ReadOnce if file.length() <= CACHED_CONTENTS_BYTES_MAX => {
             drop(file.read_contents())

@@ -1,0 +1,483 @@
+//! A regular file: how its bytes are had without waiting for a disk, and what fstat(2) said of it when
+//! it was opened.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use rustix::fs::Stat;
+use rustix::io::Errno;
+
+use super::budget::{Budget, Lease};
+use super::fs_class::{FsClass, Mount, preadv2_nowait};
+use super::thread_pool::ThreadPool;
+use super::version::{self, Facts, FileVersion, Snapshot, Trust};
+use crate::limits::COLD_BLOCK_BYTES;
+
+/// What a name leads to.
+#[derive(Debug)]
+pub enum Lookup {
+    /// A regular file.
+    File(Arc<OpenFile>),
+    /// A directory, open for reading.
+    Directory(OwnedFd),
+}
+
+/// Why a name leads to no file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookupError {
+    /// It names nothing that is served; the text says why. To the client all are the same.
+    Refused(&'static str),
+    /// No descriptor is free, in this process or in the system.
+    NoDescriptor,
+    /// The look-up may have to wait for a disk: a thread of the pool must do it.
+    WouldBlock,
+    /// It leads away from the root's own file system, to this mount: a thread must do it that may wait
+    /// for ever. Only threads of the pool find that out.
+    OtherMount(Mount),
+    /// Anything else is a failure of ours.
+    Failed(Errno),
+}
+
+/// Why a file was not read.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The read would have to wait for a disk, or may have to.
+    WouldBlock,
+    /// It failed.
+    Failed(io::Error),
+}
+
+/// What the loop wants to do with bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadMode {
+    /// Copy them.
+    Copy,
+    /// Let sendfile send them.
+    Sendfile,
+}
+
+/// Which pages of a range are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// The last one.
+    Last,
+    /// The first one, too.
+    Both,
+}
+
+/// Consecutive bytes of a body that are sent in the same way.
+#[derive(Clone, Copy, Debug)]
+pub enum Segment<'a> {
+    /// Bytes in memory.
+    Bytes(&'a [u8]),
+    /// A part of an open file.
+    File {
+        /// The file.
+        file: &'a Arc<OpenFile>,
+        /// Where the part begins, in bytes.
+        start: u64,
+        /// How long it is, in bytes.
+        length: u64,
+    },
+}
+
+/// A file, whatever its names and its state are: device and inode number.
+pub type Inode = (u64, u64);
+
+/// A regular file, with what fstat said when it was opened. Threads of the pool open and read it,
+/// too.
+#[derive(Debug)]
+pub struct OpenFile {
+    source: Source,
+    stat: Stat,
+    fs_class: FsClass,
+    /// How far its state tells this version from later ones: a [`Trust`].
+    trust: AtomicU8,
+}
+
+/// Where a file's bytes are.
+#[derive(Debug)]
+enum Source {
+    /// On the disk or in the page cache: it is open for reading.
+    Open {
+        file: File,
+        /// The descriptor's part of those that files may have, given back after the close.
+        lease: OnceLock<Lease>,
+        /// Of [`FsClass::ReadOnce`]: what was read.
+        read_blocks: Mutex<ReadBlocks>,
+        /// Who closes the file, if the loop must not, and on which mount it is.
+        closer: OnceLock<(ThreadPool, Mount)>,
+    },
+    /// In memory, all of them. The file was closed.
+    InMemory {
+        contents: Box<[u8]>,
+        header_fields: OnceLock<Box<[u8]>>,
+    },
+}
+
+impl OpenFile {
+    /// Takes a file, its state, and what its file system is like.
+    #[must_use]
+    pub fn new(file: File, state: Snapshot, fs_class: FsClass) -> Self {
+        let Snapshot { stat, clock } = state;
+        let is_local = fs_class != FsClass::Remote;
+        Self {
+            source: Source::Open {
+                file,
+                lease: OnceLock::new(),
+                read_blocks: Mutex::default(),
+                closer: OnceLock::new(),
+            },
+            stat,
+            fs_class,
+            trust: AtomicU8::new(version::trust(version::changed(&stat), clock, is_local) as u8),
+        }
+    }
+
+    /// The same version of the file with all its bytes in memory; nothing if reading them would wait
+    /// for a disk. A file that can't be asked is read all the same: it was read a moment ago.
+    #[must_use]
+    pub fn read_contents(&self) -> Option<Self> {
+        let length = self.length() as usize; // Whoever calls knows that it is short.
+        let mut contents = vec![0; length].into_boxed_slice();
+        let count = match self.fs_class {
+            FsClass::ReadOnce => self.read_blocking(&mut contents, 0).ok()?,
+            _ => self.read_nowait(&mut contents, 0).ok()?,
+        };
+        (count == length).then(|| Self {
+            source: Source::InMemory {
+                contents,
+                header_fields: OnceLock::new(),
+            },
+            stat: self.stat,
+            fs_class: self.fs_class,
+            trust: AtomicU8::new(self.trust() as u8),
+        })
+    }
+
+    /// The bytes, if they are in memory.
+    #[must_use]
+    pub fn contents(&self) -> Option<&[u8]> {
+        match &self.source {
+            Source::Open { .. } => None,
+            Source::InMemory { contents, .. } => Some(contents),
+        }
+    }
+
+    /// Where the header fields that every response with this file has may be kept. Only a file in
+    /// memory has the place: it belongs to one name.
+    #[must_use]
+    pub fn header_fields(&self) -> Option<&OnceLock<Box<[u8]>>> {
+        match &self.source {
+            Source::Open { .. } => None,
+            Source::InMemory { header_fields, .. } => Some(header_fields),
+        }
+    }
+
+    /// The open file, if its bytes are not in memory.
+    #[must_use]
+    pub fn handle(&self) -> Option<&File> {
+        match &self.source {
+            Source::Open { file, .. } => Some(file),
+            Source::InMemory { .. } => None,
+        }
+    }
+
+    /// What reading it may cost.
+    #[must_use]
+    pub fn fs_class(&self) -> FsClass {
+        self.fs_class
+    }
+
+    /// A part of it, which must not reach beyond its length.
+    #[must_use]
+    pub fn segment(self: &Arc<Self>, start: u64, length: u64) -> Segment<'_> {
+        match &self.source {
+            Source::Open { .. } => Segment::File {
+                file: self,
+                start,
+                length,
+            },
+            // What is in memory is no longer than an address.
+            Source::InMemory { contents, .. } => {
+                Segment::Bytes(&contents[start as usize..][..length as usize])
+            }
+        }
+    }
+
+    // ---- reading ----
+
+    /// Whether reading so many bytes from `start` on may wait for a disk. Of a file that can be
+    /// asked, the last page is: the kernel reads in order, so those before it came earlier. `probe`
+    /// asks for the first one, too: it tells a file of which somebody wanted the end alone.
+    #[must_use]
+    pub fn would_block(&self, start: u64, count: usize, probe: Probe) -> bool {
+        let last = start + (count as u64).saturating_sub(1);
+        match (&self.source, self.fs_class) {
+            (Source::InMemory { .. }, _) | (_, FsClass::InMemory) => false,
+            (_, FsClass::Nowait) => {
+                !self.is_resident(last) || (probe == Probe::Both && !self.is_resident(start))
+            }
+            (_, FsClass::ReadOnce) => !self.was_read(start..last + 1),
+            (_, FsClass::Remote) => true,
+        }
+    }
+
+    /// Whether the page of a byte is in memory.
+    fn is_resident(&self, at: u64) -> bool {
+        let handle = self.handle();
+        handle.is_none_or(|file| preadv2_nowait(file, &mut [0], at).is_ok())
+    }
+
+    /// Reads without waiting. Zero means that the file ends there.
+    ///
+    /// # Errors
+    /// It would have to wait, or it failed.
+    pub fn read_nowait(&self, buf: &mut [u8], at: u64) -> Result<usize, ReadError> {
+        match (self.handle(), self.fs_class) {
+            (Some(file), FsClass::Nowait) => match preadv2_nowait(file, buf, at) {
+                Ok(count) if count == buf.len() => Ok(count),
+                // A blocking read tells the rest's reason: a page that isn't there, the file's end,
+                // or a failure.
+                _ => Err(ReadError::WouldBlock),
+            },
+            _ if self.would_block(at, buf.len(), Probe::Last) => Err(ReadError::WouldBlock),
+            _ => self.read_blocking(buf, at).map_err(ReadError::Failed),
+        }
+    }
+
+    /// Reads, even if that waits. Zero means that the file ends there.
+    ///
+    /// # Errors
+    /// As read(2).
+    pub fn read_blocking(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        match &self.source {
+            Source::Open { file, .. } => loop {
+                match file.read_at(buf, at) {
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    result => return result,
+                }
+            },
+            Source::InMemory { contents, .. } => {
+                let start = usize::try_from(at).unwrap_or(usize::MAX);
+                let left = contents.get(start..).unwrap_or_default();
+                let count = left.len().min(buf.len());
+                buf[..count].copy_from_slice(&left[..count]);
+                Ok(count)
+            }
+        }
+    }
+
+    fn read_blocks(&self) -> Option<MutexGuard<'_, ReadBlocks>> {
+        match &self.source {
+            Source::Open { read_blocks, .. } => {
+                Some(read_blocks.lock().unwrap_or_else(PoisonError::into_inner))
+            }
+            Source::InMemory { .. } => None,
+        }
+    }
+
+    /// Whether all blocks of a range were read; only [`FsClass::ReadOnce`] notes that.
+    pub(super) fn was_read(&self, range: Range<u64>) -> bool {
+        self.read_blocks().is_some_and(|read| read.covers(range))
+    }
+
+    /// A blocking read has brought this into memory.
+    pub(super) fn note_read(&self, range: &Range<u64>) {
+        if self.fs_class == FsClass::ReadOnce
+            && let Some(mut read) = self.read_blocks()
+        {
+            read.add(range);
+        }
+    }
+
+    // ---- closing ----
+
+    /// Takes a descriptor's part of the budget, unless it has one. Says whether it has one now.
+    pub(crate) fn take_lease(&self, budget: &Budget) -> bool {
+        let Source::Open { lease, .. } = &self.source else {
+            return true;
+        };
+        if lease.get().is_none()
+            && let Some(taken) = budget.lease(1)
+        {
+            lease.get_or_init(|| taken);
+        }
+        lease.get().is_some()
+    }
+
+    /// Has threads close it, if the close may wait for this mount.
+    pub(super) fn defer_close_to(&self, pool: &ThreadPool, on: Mount) {
+        if let (Source::Open { closer, .. }, FsClass::Remote) = (&self.source, self.fs_class) {
+            closer.get_or_init(|| (pool.clone(), on));
+        }
+    }
+
+    /// The mount that it is on, if that may not answer.
+    pub(super) fn mount(&self) -> Mount {
+        match &self.source {
+            Source::Open { closer, .. } => closer.get().map_or(Mount::default(), |closer| closer.1),
+            Source::InMemory { .. } => Mount::default(),
+        }
+    }
+
+    // ---- its state ----
+
+    /// The length at open, in bytes: what was promised, whatever happens to the file.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        version::length(&self.stat)
+    }
+
+    /// The file that was opened.
+    #[must_use]
+    pub fn inode(&self) -> Inode {
+        (self.stat.st_dev, self.stat.st_ino)
+    }
+
+    /// The version that was opened.
+    #[must_use]
+    pub fn version(&self) -> FileVersion {
+        version::version(&self.stat)
+    }
+
+    /// What its validators are made of.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        let changed = version::changed(&self.stat);
+        // FAT and most of FUSE give a file a number when they meet it, and another one later.
+        let keeps_inode = match self.fs_class {
+            FsClass::InMemory | FsClass::Nowait => true,
+            FsClass::ReadOnce => version::is_fine(changed),
+            FsClass::Remote => false,
+        };
+        Facts {
+            inode: keeps_inode.then_some(self.stat.st_ino),
+            length: self.length(),
+            modified: version::modified(&self.stat),
+            changed,
+            trust: self.trust(),
+        }
+    }
+
+    fn trust(&self) -> Trust {
+        let known = self.trust.load(Ordering::Relaxed);
+        let all = [Trust::Nothing, Trust::Stamp, Trust::Second];
+        all[usize::from(known)]
+    }
+
+    /// The same version was seen again later, by `other`.
+    pub fn note_seen_again(&self, other: &Self) {
+        self.trust.fetch_max(other.trust() as u8, Ordering::Relaxed);
+    }
+
+    /// Whether another look would find that its state can be trusted further: the clock has moved on.
+    #[must_use]
+    pub fn gains_by_a_look(&self) -> bool {
+        let trusted = self.trust();
+        trusted < Trust::Second && {
+            let (changed, clock) = (version::changed(&self.stat), version::stamp_clock());
+            version::trust(changed, clock, self.fs_class != FsClass::Remote) > trusted
+        }
+    }
+
+    /// Its state now. May wait.
+    pub(super) fn stat_now(&self) -> io::Result<Stat> {
+        self.handle()
+            .map_or(Ok(self.stat), |file| Ok(rustix::fs::fstat(file)?))
+    }
+
+    /// Whether the bytes that were promised may have been overwritten since: see
+    /// [`version::is_overwritten`].
+    ///
+    /// # Errors
+    /// As fstat(2).
+    pub fn is_overwritten(&self) -> io::Result<bool> {
+        Ok(self.is_overwritten_by(&self.stat_now()?))
+    }
+
+    /// As [`OpenFile::is_overwritten`], given what fstat said later.
+    #[must_use]
+    pub fn is_overwritten_by(&self, now: &Stat) -> bool {
+        version::is_overwritten(&self.stat, now)
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        if let Source::Open { closer, .. } = &mut self.source
+            && let Some((pool, mount)) = closer.take()
+        {
+            let nothing = Source::InMemory {
+                contents: Box::default(),
+                header_fields: OnceLock::new(),
+            };
+            let source = std::mem::replace(&mut self.source, nothing);
+            pool.run(mount, move || drop(source));
+        }
+    }
+}
+
+/// Which blocks of a file were read, a bit for each.
+#[derive(Debug, Default)]
+struct ReadBlocks(Vec<u64>);
+
+impl ReadBlocks {
+    fn covers(&self, range: Range<u64>) -> bool {
+        let mut blocks = range.start / COLD_BLOCK_BYTES..range.end.div_ceil(COLD_BLOCK_BYTES);
+        blocks.all(|block| {
+            let (word, bit) = bit_of(block);
+            self.0.get(word).is_some_and(|bits| bits & bit != 0)
+        })
+    }
+
+    /// Adds the blocks that are whole.
+    fn add(&mut self, range: &Range<u64>) {
+        for block in range.start.div_ceil(COLD_BLOCK_BYTES)..range.end / COLD_BLOCK_BYTES {
+            let (word, bit) = bit_of(block);
+            if self.0.len() <= word {
+                self.0.resize(word + 1, 0);
+            }
+            self.0[word] |= bit;
+        }
+    }
+}
+
+/// Where a block has its bit. Files are shorter than 2^63 bytes, so that the word's index fits.
+fn bit_of(block: u64) -> (usize, u64) {
+    ((block / 64) as usize, 1 << (block % 64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(fs_class: FsClass, length: u64) -> OpenFile {
+        let file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+        file.write_all_at(&bytes, 0).unwrap();
+        let state = Snapshot::of(&file).unwrap();
+        OpenFile::new(file, state, fs_class)
+    }
+
+    #[test]
+    fn what_is_in_memory_is_warm_and_read_at_once() {
+        for kind in [FsClass::InMemory, FsClass::Nowait] {
+            let file = file(kind, 10_000);
+            let copy = file.read_contents().unwrap();
+            assert!(copy.handle().is_none() && copy.contents().is_some());
+            for file in [file, copy] {
+                assert!(!file.would_block(0, 10_000, Probe::Both), "{kind:?}");
+                let mut bytes = [0; 100];
+                assert_eq!(file.read_nowait(&mut bytes, 9_900).unwrap(), 100);
+                assert_eq!(bytes[0], (9_900 % 251) as u8);
+                assert_eq!(file.read_blocking(&mut bytes, 10_000).unwrap(), 0);
+            }
+        }
+    }
+}
