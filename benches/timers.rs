@@ -61,9 +61,10 @@ impl World {
 
 /// A test run shows that it works, not how fast it is.
 fn sizes() -> &'static [u32] {
-    match std::env::args().any(|arg| arg == "--bench") {
-        true => &[1_000, 10_000, 100_000, 1_000_000],
-        false => &[100],
+    if std::env::args().any(|arg| arg == "--bench") {
+        &[1_000, 10_000, 100_000, 1_000_000]
+    } else {
+        &[100]
     }
 }
 

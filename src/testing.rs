@@ -380,10 +380,11 @@ fn read_unless_cold(
     buf: &mut [u8],
     start: u64,
 ) -> Result<usize, ReadError> {
-    match transport.would_block(file, start, buf.len(), Probe::Last) {
-        true => Err(ReadError::WouldBlock),
-        false => file.read_blocking(buf, start).map_err(ReadError::Failed),
-    }
+    if transport.would_block(file, start, buf.len(), Probe::Last) {
+Err(ReadError::WouldBlock)
+} else {
+file.read_blocking(buf, start).map_err(ReadError::Failed)
+}
 }
 
 // ---- nothing ----

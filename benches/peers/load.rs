@@ -254,9 +254,10 @@ impl<'a> Load<'a> {
         }
         self.reads += 1;
         let is_sample = self.reads.is_multiple_of(SAMPLE);
-        let how = match is_sample {
-            true => RecvFlags::empty(),
-            false => self.flags,
+        let how = if is_sample {
+            RecvFlags::empty()
+        } else {
+            self.flags
         };
         let count = match recv(socket, &mut self.buffer[..], how) {
             Ok((_, count)) => count,

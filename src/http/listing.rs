@@ -106,9 +106,10 @@ impl Sort {
             Key::Size => a.size.cmp(&b.size),
             Key::Time => a.mtime.cmp(&b.mtime),
         };
-        let by_key = match self.is_descending {
-            true => by_key.reverse(),
-            false => by_key,
+        let by_key = if self.is_descending {
+            by_key.reverse()
+        } else {
+            by_key
         };
         a.kind.cmp(&b.kind).then(by_key).then_with(|| by_name(a, b))
     }
@@ -187,9 +188,10 @@ pub struct ListingStyle {
 impl ListingStyle {
     /// What a request's query and Accept fields ask for.
     pub fn new<'a>(query: Option<&[u8]>, mut accept: impl Iterator<Item = &'a [u8]>) -> Self {
-        let format = match accept.any(prefers_json) {
-            true => Format::Json,
-            false => Format::Html,
+        let format = if accept.any(prefers_json) {
+            Format::Json
+        } else {
+            Format::Html
         };
         let sort = Sort::from_query(query);
         Self { sort, format }

@@ -289,9 +289,10 @@ fn first_line(bytes: &[u8]) -> FirstLine<'_> {
             ..=HTTP_LINE_BYTES_MAX => false,
             len => len > HTTP_LINE_BYTES_MAX + 1 || !bytes.ends_with(b"\r"),
         };
-        return match is_too_long {
-            true => FirstLine::TooLong,
-            false => FirstLine::Partial,
+        return if is_too_long {
+            FirstLine::TooLong
+        } else {
+            FirstLine::Partial
         };
     };
     let line = &within[..line_feed];

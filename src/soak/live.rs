@@ -123,9 +123,10 @@ fn draw(shown: &Receiver<LiveFigures>) {
 
 /// With a bar if the run's end is known.
 fn style(has_end: bool) -> ProgressStyle {
-    let template = match has_end {
-        true => "{prefix} {wide_bar}\n{msg}",
-        false => "{prefix}\n{msg}",
+    let template = if has_end {
+        "{prefix} {wide_bar}\n{msg}"
+    } else {
+        "{prefix}\n{msg}"
     };
     ProgressStyle::with_template(template).expect("the templates are well-formed")
 }

@@ -100,9 +100,10 @@ fn breadcrumbs(top: &[u8], folder: &[u8], sort: Sort) -> Markup {
 
 /// The query by which a link to a folder keeps the order.
 fn kept(sort: Sort) -> String {
-    match sort == Sort::default() {
-        true => String::new(),
-        false => sort.query(),
+    if sort == Sort::default() {
+        String::new()
+    } else {
+        sort.query()
     }
 }
 
@@ -120,10 +121,11 @@ fn column(key: Key, sort: Sort) -> Markup {
         (true, false) => Some("ascending"),
         (true, true) => Some("descending"),
     };
-    let is_descending = match is_sorted {
-        true => !sort.is_descending,
+    let is_descending = if is_sorted {
+        !sort.is_descending
+    } else {
         // Who asks for times wants to see what is new.
-        false => key == Key::Time,
+        key == Key::Time
     };
     let order = Sort { key, is_descending }.order();
     html! {
