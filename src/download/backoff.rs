@@ -86,7 +86,8 @@ pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
     let date = httpdate::parse_http_date(text).ok()?;
     let wait = date.duration_since(now).unwrap_or_default();
     // A date is in whole seconds.
-    Some(Duration::from_secs(wait.as_millis().div_ceil(1000) as u64))
+    let whole_second = u64::from(wait.subsec_millis() > 0);
+    Some(Duration::from_secs(wait.as_secs() + whole_second))
 }
 
 #[cfg(test)]

@@ -188,8 +188,8 @@ impl BodyReader {
             let bytes = match &mut self.remaining {
                 Remaining::Length(0) => return Ok(None),
                 Remaining::Length(left) => {
-                    // No more than the buffer's length.
-                    let count = (*left).min((end - start) as u64) as usize;
+                    let count =
+                        usize::try_from(*left).map_or(end - start, |left| left.min(end - start));
                     *left -= count as u64;
                     start..start + count
                 }
