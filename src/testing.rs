@@ -381,10 +381,10 @@ fn read_unless_cold(
     start: u64,
 ) -> Result<usize, ReadError> {
     if transport.would_block(file, start, buf.len(), Probe::Last) {
-Err(ReadError::WouldBlock)
-} else {
-file.read_blocking(buf, start).map_err(ReadError::Failed)
-}
+        Err(ReadError::WouldBlock)
+    } else {
+        file.read_blocking(buf, start).map_err(ReadError::Failed)
+    }
 }
 
 // ---- nothing ----
