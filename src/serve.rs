@@ -61,6 +61,9 @@ pub(crate) use conn_record::{Peer, Role};
 ///
 /// # Errors
 /// It can't start.
+///
+/// # Panics
+/// Never: there is one loop at least.
 pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let tags = &TagKey::of_this_machine();
     let mut service = open_root(args, tags)?;

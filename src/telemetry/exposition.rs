@@ -30,6 +30,9 @@ pub struct Snapshot {
 }
 
 /// The page.
+///
+/// # Panics
+/// Never: a `String` takes everything that is written.
 #[must_use]
 pub fn render(snapshot: Snapshot) -> String {
     let mut registry = Registry::default();
