@@ -73,7 +73,7 @@ impl AccessLog {
             b"-" => (File::from(io::stdout().as_fd().try_clone_to_owned()?), None),
             _ => (open_for_append(path)?, Some(path.to_owned())),
         };
-        let writer = LineWriter::to(LogFile {
+        let writer = LineWriter::new(LogFile {
             file,
             path,
             line: LineState::Whole,

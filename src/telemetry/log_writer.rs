@@ -38,48 +38,28 @@ struct Queue {
     reported: u64,
 }
 
-/// Where lines are written.
+/// Where lines are written. By default, a stream that a person reads.
 pub trait Sink: Write {
     /// Opens itself anew: what is written from now on goes where its path leads now.
     fn reopen(&mut self) {}
 
     /// Reports dropped lines. Returns the line that the sink is to hold about it, or nothing.
-    fn report_dropped(&mut self, lines: u64) -> String;
-}
-
-/// A stream that a person reads.
-struct Stream<W>(W);
-
-impl<W: Write> Write for Stream<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl<W: Write> Sink for Stream<W> {
     fn report_dropped(&mut self, lines: u64) -> String {
         format!("carafe: {lines} lines dropped: the output didn't take them\n")
     }
 }
 
-impl LineWriter {
-    /// Starts the thread that writes to a stream, and says there what was dropped.
-    ///
-    /// # Errors
-    /// The thread can't be started.
-    pub fn new(stream: impl Write + Send + 'static) -> io::Result<Self> {
-        Self::to(Stream(stream))
-    }
+impl Sink for io::Stdout {}
+impl Sink for io::Stderr {}
+/// For tests: nothing is written anywhere.
+impl Sink for io::Sink {}
 
+impl LineWriter {
     /// Starts the thread that writes to `sink`.
     ///
     /// # Errors
     /// The thread can't be started.
-    pub fn to(sink: impl Sink + Send + 'static) -> io::Result<Self> {
+    pub fn new(sink: impl Sink + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let thread_shared = Arc::clone(&shared);
         thread::Builder::new()
@@ -289,6 +269,8 @@ mod tests {
         }
     }
 
+    impl Sink for Gate {}
+
     #[test]
     fn a_stuck_sink_drops_and_counts_and_says_so() {
         let (allow, allowed) = mpsc::channel();
@@ -345,6 +327,8 @@ mod tests {
         }
     }
 
+    impl Sink for Failing {}
+
     #[test]
     fn lines_that_a_failing_sink_did_not_take_are_counted_once() {
         let writer = LineWriter::new(Failing { bytes_left: 3 }).unwrap();
@@ -385,7 +369,7 @@ mod tests {
     #[test]
     fn a_sink_is_opened_anew_between_the_lines_before_and_those_after() {
         let (written, output) = mpsc::channel();
-        let writer = LineWriter::to(Marked(written)).unwrap();
+        let writer = LineWriter::new(Marked(written)).unwrap();
         let mut expected = String::new();
         for round in 0..1000 {
             for line in 0..round % 3 {
