@@ -433,6 +433,9 @@ pub const SOAK_DESCRIPTORS_RESERVED: u64 = 32;
 /// not to be asked a hundred thousand times a second.
 pub const SOAK_BACK_OFF: Duration = Duration::from_millis(100);
 
+/// Downloads at once by which a soak learns what names bring.
+pub const SOAK_LEARNERS: u32 = 8;
+
 /// How many requests a soak starts before those under way have their turn.
 pub const SOAK_STARTS_MAX: u32 = 128;
 

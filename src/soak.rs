@@ -2,28 +2,30 @@
 //! reactor: its connections are clients.
 
 mod charts;
-pub mod check;
-pub mod client;
-pub mod engine;
+mod check;
+mod client;
+mod engine;
 #[cfg(test)]
 mod fixtures;
-pub mod live;
+mod in_flight;
+mod ledger;
+mod live;
 mod metric;
-pub mod outcome;
-pub mod page;
-pub mod plan;
+mod outcome;
+mod page;
+mod plan;
 pub mod plot;
-pub mod population;
+pub(crate) mod population;
 pub mod process;
-pub mod report;
-pub mod run;
-pub mod slope;
-pub mod tally;
-pub mod text;
-pub mod threshold;
+mod report;
+mod run;
+mod slope;
+mod tally;
+mod text;
+pub(crate) mod threshold;
 mod units;
-pub mod verdict;
-pub mod watch;
+mod verdict;
+mod watch;
 mod wording;
 
 pub use run::run;

@@ -12,8 +12,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 use super::check::Reference;
-use super::client::Phase;
 use super::engine::{Engine, Observer, StageLimits, Workload};
+use super::ledger::{Ledger, Phase};
 use super::live::{Live, LiveFigures};
 use super::outcome::Class;
 use super::plan::{Plan, TargetProtocol};
@@ -202,7 +202,7 @@ fn settle(args: &SoakArgs, watch: Option<&Watch>) {
 
 /// Downloads every name once, for what follows to be compared with.
 fn learn(engine: &mut Engine<'_>) -> io::Result<()> {
-    let names = engine.references.len() as u32;
+    let names = engine.ledger.references.len() as u32;
     engine.run_stage(Workload::Learn(0..names), StageLimits::default())
 }
 
@@ -240,7 +240,7 @@ fn offer(
     let cpu_before = cpu_time();
     loop {
         let time = [time_left, stage_max].into_iter().flatten().min();
-        let requests = args.requests.map(|all| all - engine.tally().started());
+        let requests = args.requests.map(|all| all - engine.ledger.tally.started());
         if let Some(watch) = watch {
             watch.set_quiet(false);
         }
@@ -256,18 +256,18 @@ fn offer(
         period.load += engine.offered();
         time_left = time_left.map(|left| left.saturating_sub(time.unwrap_or_default()));
         ramp = Duration::ZERO;
-        let is_over = engine.was_cut_short()
+        let is_over = engine.cut_short
             || time_left == Some(Duration::ZERO)
             || args
                 .requests
-                .is_some_and(|all| engine.tally().started() >= all);
+                .is_some_and(|all| engine.ledger.tally.started() >= all);
         if is_over {
             break;
         }
         settle(args, watch);
     }
     period.cpu = cpu_time().saturating_sub(cpu_before);
-    engine.tally_mut().close(period.ended);
+    engine.ledger.tally.close(period.ended);
     Ok(period)
 }
 
@@ -310,8 +310,8 @@ impl<'a> View<'a> {
 }
 
 impl Observer for View<'_> {
-    fn observe(&mut self, engine: &Engine<'_>) {
-        let tally = engine.tally();
+    fn observe(&mut self, ledger: &Ledger<'_>) {
+        let tally = &ledger.tally;
         let last = tally.seconds().last();
         let server = self.watch.and_then(Watch::latest);
         self.live.show(LiveFigures {
@@ -320,10 +320,10 @@ impl Observer for View<'_> {
             requests_limit: self.args.requests,
             started: tally.started(),
             rate: last.map_or(0.0, |second| (second.completed + second.failed) as f64),
-            connecting: engine.phase(Phase::Connecting),
-            waiting: engine.phase(Phase::Waiting),
-            receiving: engine.phase(Phase::Receiving),
-            idle: engine.phase(Phase::Idle),
+            connecting: ledger.phase(Phase::Connecting),
+            waiting: ledger.phase(Phase::Waiting),
+            receiving: ledger.phase(Phase::Receiving),
+            idle: ledger.phase(Phase::Idle),
             completed: tally.count(Class::Complete),
             failed: tally.failed(),
             p50_us: last
@@ -341,7 +341,7 @@ impl Observer for View<'_> {
 // ---- after it ----
 
 fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Workload, period: &LoadPeriod) -> Report {
-    let (plan, tally) = (engine.plan(), engine.tally());
+    let (plan, tally) = (engine.ledger.plan, &engine.ledger.tally);
     let seconds = period.load.as_secs_f64().max(1e-9);
     let shown =
         |name: &super::plan::RequestTemplate| String::from_utf8_lossy(&name.shown).into_owned();
@@ -369,16 +369,16 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Workload, period: &Load
         verdict: Verdict {
             status: Status::Pass,
             reasons: Vec::new(),
-            cut_short: engine.was_cut_short(),
+            cut_short: engine.cut_short,
         },
         load: report::Load {
             model,
             clients,
-            clients_max: engine.in_flight_max(),
+            clients_max: engine.ledger.in_flight_max,
             rate_asked,
             rate_started: tally.started() as f64 / seconds,
             rate_ended: tally.ended() as f64 / seconds,
-            never_started: engine.never_started(),
+            never_started: engine.never_started,
             started_late: tally.late(),
             seconds: period.load.as_secs_f64(),
             mix: kinds

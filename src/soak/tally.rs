@@ -103,7 +103,7 @@ pub struct Tally {
     seconds: Vec<Second>,
     second: Second,
     second_times: LatencyHistogram,
-    silence: Stall,
+    stall: Stall,
 }
 
 /// The longest time in which clients waited and nobody received a byte.
@@ -136,7 +136,7 @@ impl Tally {
             seconds: Vec::new(),
             second: Second::default(),
             second_times: LatencyHistogram::default(),
-            silence: Stall {
+            stall: Stall {
                 waiting: 0,
                 since: began,
                 longest: Duration::ZERO,
@@ -178,6 +178,7 @@ impl Tally {
     /// A request has ended. The sample is made for the first failure of its class only.
     pub fn end(&mut self, class: Class, sample: impl FnOnce() -> String) {
         self.counts[class as usize] += 1;
+        self.second.completed += u64::from(class == Class::Complete);
         if class.is_failure() {
             self.second.failed += 1;
             self.samples[class as usize].get_or_insert_with(sample);
@@ -201,11 +202,6 @@ impl Tally {
         self.second_times.record(since_due.unwrap_or(total));
     }
 
-    /// Any download was completed.
-    pub fn count_completed(&mut self) {
-        self.second.completed += 1;
-    }
-
     /// Bytes of a body have come.
     pub fn count_bytes(&mut self, bytes: usize) {
         self.body_bytes += bytes as u64;
@@ -214,28 +210,28 @@ impl Tally {
 
     /// A client begins to wait for its answer.
     pub fn wait_begins(&mut self, now: Instant) {
-        if self.silence.waiting == 0 {
-            self.silence.since = now;
+        if self.stall.waiting == 0 {
+            self.stall.since = now;
         }
-        self.silence.waiting += 1;
+        self.stall.waiting += 1;
     }
 
     /// Such a client received something.
     pub fn heard(&mut self, now: Instant) {
-        let silence = &mut self.silence;
-        let took = now.saturating_duration_since(silence.since);
-        if took > silence.longest {
-            (silence.longest, silence.longest_at) = (took, silence.since);
+        let stall = &mut self.stall;
+        let took = now.saturating_duration_since(stall.since);
+        if took > stall.longest {
+            (stall.longest, stall.longest_at) = (took, stall.since);
         }
-        silence.since = now;
+        stall.since = now;
     }
 
-    /// Such a client waits no more. `silently`: it gave up.
-    pub fn wait_ends(&mut self, now: Instant, silently: bool) {
-        if !silently || self.silence.waiting == 1 {
+    /// Such a client waits no more. It may have given up, without having heard anything.
+    pub fn wait_ends(&mut self, now: Instant, gave_up: bool) {
+        if !gave_up || self.stall.waiting == 1 {
             self.heard(now);
         }
-        self.silence.waiting -= 1;
+        self.stall.waiting -= 1;
     }
 
     /// Closes the seconds that are over.
@@ -325,11 +321,9 @@ impl Tally {
             total: self.total.percentiles(),
             corrected: corrected.percentiles(),
             histogram: corrected.steps(),
-            longest_silence_us: micros(self.silence.longest),
+            longest_silence_us: micros(self.stall.longest),
             longest_silence_at_us: micros(
-                self.silence
-                    .longest_at
-                    .saturating_duration_since(self.began),
+                self.stall.longest_at.saturating_duration_since(self.began),
             ),
         }
     }
@@ -453,7 +447,6 @@ mod tests {
                 0 => tally.end(Class::Short, || "short".into()),
                 _ => {
                     tally.end(Class::Complete, String::new);
-                    tally.count_completed();
                     tally.complete(ms(1), None, 7);
                 }
             }

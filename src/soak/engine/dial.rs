@@ -1,45 +1,37 @@
 //! The sockets of a soak's clients.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use mio::net::TcpStream;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::Engine;
+use crate::soak::plan::Plan;
 use crate::soak::population::ClientKind;
 use crate::sockopt;
 
-impl Engine<'_> {
-    /// Opens a socket as a kind of client has it, and begins to connect it.
-    pub(super) fn open_socket(&self, kind: ClientKind) -> io::Result<TcpStream> {
-        let plan = self.plan;
-        let family = Domain::for_address(plan.address);
-        let socket = Socket::new(
-            family,
-            Type::STREAM.nonblocking().cloexec(),
-            Some(Protocol::TCP),
-        )?;
-        if kind == ClientKind::Slow {
-            // Before connect: the window is announced with the SYN.
-            socket.set_recv_buffer_size(plan.slow_buffer)?;
-        }
-        if kind == ClientKind::Split {
-            socket.set_tcp_nodelay(true)?;
-        }
-        if let Some(source) = self.source(plan.sources.len()) {
-            sockopt::bind_without_port(&socket)?;
-            socket.bind(&SocketAddr::new(source, 0).into())?;
-        }
-        match socket.connect(&plan.address.into()) {
-            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
-            _ => Ok(TcpStream::from_std(socket.into())),
-        }
+/// Opens a socket as a kind of client has it, and begins to connect it. The number of the request
+/// chooses among the local addresses, which are taken in turn.
+pub(super) fn connect(plan: &Plan, kind: ClientKind, number: u64) -> io::Result<TcpStream> {
+    let socket = Socket::new(
+        Domain::for_address(plan.address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    if kind == ClientKind::Slow {
+        // Before connect: the window is announced with the SYN.
+        socket.set_recv_buffer_size(plan.slow_buffer)?;
     }
-
-    /// Local addresses are taken in turn.
-    fn source(&self, count: usize) -> Option<IpAddr> {
-        let turn = self.tally.started().checked_rem(count as u64)?;
-        Some(self.plan.sources[turn as usize])
+    if kind == ClientKind::Split {
+        socket.set_tcp_nodelay(true)?;
+    }
+    if let Some(turn) = number.checked_rem(plan.sources.len() as u64) {
+        sockopt::bind_without_port(&socket)?;
+        let source = SocketAddr::new(plan.sources[turn as usize], 0);
+        socket.bind(&source.into())?;
+    }
+    match socket.connect(&plan.address.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(TcpStream::from_std(socket.into())),
     }
 }
