@@ -154,11 +154,16 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
 fn open_root(args: &ServeArgs, tags: &TagKey) -> Result<Http, Failure> {
     let mut root = Root::open(&args.root, args.dotfiles()).map_err(|error| {
         let shown = Escaped(args.root.as_os_str().as_encoded_bytes());
-        Failure::usage(format!(
-            "ROOT: '{shown}' won't do: it takes a folder ({error})"
-        ))
+        match error.kind() {
+            io::ErrorKind::Unsupported => {
+                Failure::new(Exit::Failed, format!("'{shown}' can't be served: {error}"))
+            }
+            _ => Failure::usage(format!(
+                "ROOT: '{shown}' won't do: it takes a folder ({error})"
+            )),
+        }
     })?;
-    root.use_helpers();
+    root.never_block();
     let bare = Bare::new(root, (!args.exact_names).then_some(args.name_gap));
     let index = args.index.as_encoded_bytes();
     let index = (!index.is_empty()).then(|| index.into());

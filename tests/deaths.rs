@@ -58,6 +58,46 @@ fn a_server_killed_between_two_pieces_leaves_a_reset_or_less_than_was_announced(
     }
 }
 
+#[test]
+fn a_kernel_or_a_sandbox_without_openat2_is_said_at_the_start() {
+    if !has_tool("strace") {
+        return;
+    }
+    let root = root_with(&[("file", "bytes")]);
+    for error in ["ENOSYS", "EPERM", "EINVAL"] {
+        let inject = format!("inject=openat2:error={error}");
+        let run = Command::new("strace")
+            .args([
+                "-D",
+                "-qq",
+                "-o",
+                NO_CALLS,
+                "-e",
+                "trace=openat2",
+                "-e",
+                &inject,
+            ])
+            .args([env!("CARGO_BIN_EXE_carafe"), "serve", "-p", "0"])
+            .arg(root.path())
+            .output()
+            .unwrap();
+        assert_eq!(run.status.code(), Some(1), "{error}");
+        let text = String::from_utf8(run.stderr).unwrap();
+        let begin = format!(
+            "carafe: '{}' can't be served: openat2(2)",
+            root.path().display()
+        );
+        assert!(
+            text.starts_with(&begin) && text.lines().count() == 1,
+            "{text}"
+        );
+        assert!(
+            text.contains("Linux 5.12") && text.contains("seccomp"),
+            "{text}"
+        );
+    }
+}
+
 /// A client that says how its download ended: `fin` or `rst`, and after how many bytes.
 const CLIENT: &str = "\
 import socket, sys, time

@@ -135,7 +135,7 @@ impl Bare {
             Err(LookupError::Refused(why)) => (Body::empty(), Outcome::Refused(why)),
             Err(LookupError::NoDescriptor) => return Decision::WaitForFd,
             Err(LookupError::WouldBlock | LookupError::OtherMount(_)) => {
-                return Decision::Suspend(self.root.errand(&tried));
+                return Decision::Suspend(self.root.open_task(&tried));
             }
             Err(LookupError::Failed(errno)) => {
                 log::warn!("\"{}\" can't be opened: {errno}", Excerpt::of_request(name));
@@ -166,7 +166,7 @@ impl Protocol for Bare {
     }
 
     fn rest(&mut self, now: Instant) -> Option<Instant> {
-        self.root.rest(now)
+        self.root.release_idle(now)
     }
 
     fn judge(&mut self, request: &Request<'_>) -> Decision {

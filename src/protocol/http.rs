@@ -175,14 +175,20 @@ impl Http {
         let name = match folder(&mut self.bare, &reply.subject, request.results) {
             (name, Ok(())) => name,
             (name, Err(LookupError::WouldBlock | LookupError::OtherMount(_))) => {
-                return Decision::Suspend(self.bare.root().errand(&name));
+                return Decision::Suspend(self.bare.root().open_task(&name));
             }
             (_, Err(_)) => return Decision::Reply(reply),
         };
         // Gopher+ asks so for information on all items, and one of its clients takes nothing else.
         let plus = reply.subject.strip_prefix(&*name);
         let plus = plus.is_some_and(|rest| rest.starts_with(b"\t$"));
-        match folders.menu(self.bare.root(), &name, plus, request) {
+        match folders.menu(
+            self.bare.root(),
+            &name,
+            plus,
+            || request.reached.address(),
+            request.results,
+        ) {
             Err(errand) => Decision::Suspend(errand),
             Ok(Ok(list)) => Decision::Reply(Reply {
                 body: Body::List(list),
@@ -332,7 +338,7 @@ impl Http {
         };
         // Where relative references lead from, to whoever asks.
         let path = &*target::remove_dot_segments(path);
-        match self.bare.root_mut().find_or_top(&name.bytes, results) {
+        match self.bare.root_mut().find_or_root(&name.bytes, results) {
             Ok(Lookup::File(file)) => Ok(self.file(&file, &name.bytes, message, now)),
             Ok(Lookup::Directory(_)) if name.is_folder => {
                 self.folder(&name, (path, query), message, results, now)
@@ -426,7 +432,7 @@ impl Http {
             LookupError::Refused(why) => Ok(Answer::error(StatusCode::NOT_FOUND, why, now)),
             LookupError::NoDescriptor => Err(Decision::WaitForFd),
             LookupError::WouldBlock | LookupError::OtherMount(_) => {
-                Err(Decision::Suspend(self.bare.root().errand(name)))
+                Err(Decision::Suspend(self.bare.root().open_task(name)))
             }
             LookupError::Failed(errno) => {
                 log::warn!("\"{}\" can't be opened: {errno}", Excerpt::of_request(name));
@@ -602,7 +608,7 @@ fn folder<'n>(
 ) -> (Cow<'n, [u8]>, Result<(), LookupError>) {
     let mut last = (name.into(), Err(LookupError::Refused(root::EMPTY_NAME)));
     for reading in readings(name) {
-        let found = match bare.root_mut().find_or_top(&reading, results) {
+        let found = match bare.root_mut().find_or_root(&reading, results) {
             Ok(Lookup::Directory(_)) => Ok(()),
             Ok(Lookup::File(_)) => Err(LookupError::Refused("not a folder")),
             Err(error) => Err(error),

@@ -237,7 +237,7 @@ impl Cache {
     /// Closes what is kept open when nobody has asked for anything for a while: a file that was
     /// removed keeps its place on the disk as long as it is open, and nobody looks for events.
     /// Returns when that will be.
-    pub fn rest(&mut self, now: Instant) -> Option<Instant> {
+    pub fn release_idle(&mut self, now: Instant) -> Option<Instant> {
         if self.open == 0 {
             return None;
         }

@@ -1,5 +1,6 @@
-//! A folder, and how what lies beneath it is opened: so that nothing outside is reached, and, on
-//! the loop, so that no disk is waited for.
+//! A directory, and how what lies beneath it is opened: so that nothing outside is reached, and, on
+//! the loop, so that no disk is waited for. openat2(2) does both. RESOLVE_BENEATH lets no `..`, link or
+//! absolute path lead out; RESOLVE_CACHED, since Linux 5.12, finds only what is in memory.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -8,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, statat};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
@@ -18,26 +19,23 @@ use crate::limits::{LINKS_MAX, OPEN_ATTEMPTS_MAX};
 
 /// Opens what is found: for reading, never as a controlling terminal, and without waiting for a
 /// FIFO's writer.
-const OPEN_FLAGS: OFlags = OFlags::RDONLY
+pub(super) const FILE_FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 
-/// A handle to look beneath.
-pub(super) const FOLDER_FLAGS: OFlags =
+/// Opens a directory to look beneath.
+pub(super) const DIRECTORY_FLAGS: OFlags =
     OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// How the kernel resolves a whole name, relative links included.
-const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
+/// Opens whatever has a name, to see what it is.
+const PATH_FLAGS: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
-/// How look-ups are kept beneath the root.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Containment {
-    /// openat2(2), since Linux 5.6: the kernel resolves the whole name, relative links included.
-    Openat2,
-    /// Component by component with O_NOFOLLOW, where openat2 is missing. No link is followed.
-    Walk,
-}
+/// How the kernel resolves a whole name, relative links included.
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
+
+/// The same, on the directory's own file system alone.
+const BENEATH_HERE: ResolveFlags = BENEATH.union(ResolveFlags::NO_XDEV);
 
 /// Which names with components that begin with a dot are served.
 #[derive(Clone, Debug)]
@@ -60,147 +58,117 @@ impl DotFiles {
 impl From<bool> for DotFiles {
     /// All or none.
     fn from(all: bool) -> Self {
-        match all {
-            true => Self::AllowAll,
-            false => Self::Allow(Arc::default()),
+        if all {
+            Self::AllowAll
+        } else {
+            Self::Allow(Arc::default())
         }
     }
 }
 
-/// What a component of a path names.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Component {
-    /// A folder on the way, to look in.
-    Folder,
-    /// The file.
-    File,
-}
-
-/// The folder. Helpers look beneath it, too.
+/// The directory that is served. Threads of the pool look beneath it, too.
 #[derive(Debug)]
 pub struct RootDir {
-    folder: OwnedFd,
-    containment: Containment,
+    directory: OwnedFd,
     dotfiles: DotFiles,
-    /// The class of the folder's own file system, as far as it is known without a try.
+    /// The class of the directory's own file system, as far as it is known without a try.
     own_class: FsClass,
-    /// openat2 can be asked to look nowhere but in memory (RESOLVE_CACHED, since Linux 5.12).
-    asks_cache: bool,
-    /// The kind of the folder's own file system, once a file on it was opened.
-    kind: OnceLock<FsClass>,
-    kinds: FsClasses,
+    /// The class of the files there, once one was opened.
+    file_class: OnceLock<FsClass>,
+    classes: FsClasses,
 }
 
 impl RootDir {
-    /// Opens a folder, and finds out how it can be looked beneath.
+    /// Opens a directory.
     ///
     /// # Errors
-    /// The folder can't be opened or searched, or is none.
+    /// It can't be opened or searched, or is none. The kernel doesn't offer what is needed to look
+    /// beneath it: [`io::ErrorKind::Unsupported`].
     pub fn open(path: &Path, dotfiles: impl Into<DotFiles>) -> io::Result<Self> {
-        let dotfiles = dotfiles.into();
-        let folder = rustix::fs::open(path, FOLDER_FLAGS, Mode::empty())?;
-        // Some sandboxes answer EPERM for a system call that they don't know.
-        match probe(&folder, ResolveFlags::BENEATH) {
-            Err(Errno::NOSYS | Errno::PERM) => Ok(Self::new(folder, Containment::Walk, dotfiles)),
-            Err(error) => Err(error.into()),
-            Ok(()) => Ok(Self::new(folder, Containment::Openat2, dotfiles)),
-        }
-    }
-
-    /// An open folder, contained in a given way.
-    #[must_use]
-    pub fn new(folder: OwnedFd, containment: Containment, dotfiles: DotFiles) -> Self {
-        let cached = ResolveFlags::BENEATH | ResolveFlags::CACHED;
-        // What is not in memory is EAGAIN; EINVAL is a kernel that doesn't know the flag.
-        let asks_cache = containment == Containment::Openat2
-            && matches!(probe(&folder, cached), Ok(()) | Err(Errno::AGAIN));
-        let kinds = FsClasses::default();
-        Self {
-            own_class: kinds.of_directory(&folder),
-            folder,
-            containment,
-            dotfiles,
-            asks_cache,
-            kind: OnceLock::new(),
-            kinds,
-        }
-    }
-
-    /// Takes all file systems beneath for one of this kind.
-    pub(super) fn assume(&mut self, kind: FsClass) {
-        self.kinds = FsClasses::assumed(kind);
-        self.kind = OnceLock::new();
-        self.own_class = self.kinds.of_directory(&self.folder);
-    }
-
-    /// Opens a regular file or a folder. May wait for a disk.
-    ///
-    /// # Errors
-    /// See [`LookupError`]; never [`LookupError::WouldBlock`].
-    pub fn find(&self, path: &[u8]) -> Result<Lookup, LookupError> {
-        self.opened(self.open_path(path, OPEN_FLAGS).map_err(classify)?)
-    }
-
-    /// As [`RootDir::find`], but goes no further than `may_block`.
-    ///
-    /// # Errors
-    /// See [`LookupError`]; what lies further is [`LookupError::WouldBlock`], or, from the disk on,
-    /// [`LookupError::OtherMount`].
-    pub fn find_within(&self, path: &[u8], may_block: MayBlock) -> Result<Lookup, LookupError> {
-        match self.bounds(may_block)? {
-            Some(bounds) => self.find_here(path, bounds, may_block),
-            None => self.find(path),
-        }
-    }
-
-    /// What keeps openat2 within `may_block`. `None`: nothing need.
-    fn bounds(&self, may_block: MayBlock) -> Result<Option<Bounds>, LookupError> {
-        // Who walks doesn't see where a file system ends.
-        let is_further = self.own_class == FsClass::Remote || self.containment == Containment::Walk;
-        let (flags, attempts) = match (may_block, self.own_class) {
-            (MayBlock::Forever, _) => return Ok(None),
-            (MayBlock::Never, _) if is_further => return Err(LookupError::WouldBlock),
-            (MayBlock::OnDisk, _) if is_further => {
-                return Err(LookupError::OtherMount(Mount::default()));
+        let directory = rustix::fs::open(path, DIRECTORY_FLAGS, Mode::empty())?;
+        let probe = BENEATH_HERE | ResolveFlags::CACHED;
+        match rustix::fs::openat2(&directory, c".", PATH_FLAGS, Mode::empty(), probe) {
+            // EAGAIN: it is not in memory.
+            Ok(_) | Err(Errno::AGAIN) => {}
+            // EINVAL: Linux 5.6 to 5.11. Some sandboxes answer EPERM for a call that they don't know.
+            Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => {
+                return Err(io::Error::new(io::ErrorKind::Unsupported, NO_OPENAT2));
             }
-            (MayBlock::Never, FsClass::InMemory) => (ResolveFlags::empty(), 0),
-            (MayBlock::Never, _) if !self.asks_cache => return Err(LookupError::WouldBlock),
-            (MayBlock::Never, _) => (ResolveFlags::CACHED, 0),
-            (MayBlock::OnDisk, _) => (ResolveFlags::empty(), OPEN_ATTEMPTS_MAX),
-        };
-        let resolve = RESOLVE | ResolveFlags::NO_XDEV | flags;
-        Ok(Some(Bounds { resolve, attempts }))
-    }
-
-    /// Looks on the folder's own file system.
-    fn find_here(
-        &self,
-        path: &[u8],
-        bounds: Bounds,
-        may_block: MayBlock,
-    ) -> Result<Lookup, LookupError> {
-        let file =
-            bounds
-                .open(&self.folder, path, OPEN_FLAGS)
-                .map_err(|errno| match is_further(errno) {
-                    true => self.further(path, may_block),
-                    false => classify(errno),
-                })?;
-        let state = Snapshot::of(&file).map_err(LookupError::Failed)?;
-        opened(file, state, |file| {
-            *self
-                .kind
-                .get_or_init(|| self.kinds.of(file, state.stat.st_dev))
+            Err(error) => return Err(error.into()),
+        }
+        let classes = FsClasses::default();
+        Ok(Self {
+            own_class: classes.of_directory(&directory),
+            directory,
+            dotfiles: dotfiles.into(),
+            file_class: OnceLock::new(),
+            classes,
         })
     }
 
-    /// A path leads further than this.
-    fn further(&self, path: &[u8], may_block: MayBlock) -> LookupError {
+    /// Takes all file systems beneath for one of this class.
+    pub(super) fn assume(&mut self, class: FsClass) {
+        self.classes = FsClasses::assumed(class);
+        self.file_class = OnceLock::new();
+        self.own_class = self.classes.of_directory(&self.directory);
+    }
+
+    /// Opens a regular file or a directory, if that waits for no more than this.
+    ///
+    /// # Errors
+    /// See [`LookupError`]. What leads further is [`LookupError::WouldBlock`] where nothing may be
+    /// waited for, and [`LookupError::OtherMount`] where a disk may.
+    pub fn find(&self, path: &[u8], may_block: MayBlock) -> Result<Lookup, LookupError> {
+        let resolve = self.resolve_flags(may_block)?;
+        let file = open_beneath(&self.directory, path, FILE_FLAGS, resolve);
+        self.lookup_of(
+            file.map_err(|errno| self.error(errno, path, may_block))?,
+            may_block,
+        )
+    }
+
+    /// What keeps openat2 from waiting longer.
+    fn resolve_flags(&self, may_block: MayBlock) -> Result<ResolveFlags, LookupError> {
+        match (may_block, self.own_class) {
+            (MayBlock::Forever, _) => Ok(BENEATH),
+            (MayBlock::Never, FsClass::Remote) => Err(LookupError::WouldBlock),
+            (MayBlock::OnDisk, FsClass::Remote) => Err(LookupError::OtherMount(Mount::default())),
+            // tmpfs doesn't remember which names there are not: RESOLVE_CACHED wouldn't say so.
+            (MayBlock::OnDisk, _) | (MayBlock::Never, FsClass::InMemory) => Ok(BENEATH_HERE),
+            (MayBlock::Never, _) => Ok(BENEATH_HERE | ResolveFlags::CACHED),
+        }
+    }
+
+    /// What an errno of openat2 means for a look-up of this path.
+    fn error(&self, errno: Errno, path: &[u8], may_block: MayBlock) -> LookupError {
         match may_block {
-            MayBlock::Never => LookupError::WouldBlock,
-            MayBlock::OnDisk | MayBlock::Forever => {
+            MayBlock::Never if needs_blocking(errno) => LookupError::WouldBlock,
+            MayBlock::OnDisk if needs_blocking(errno) => {
                 LookupError::OtherMount(self.mount_on_the_way(path))
             }
+            _ => classify(errno),
+        }
+    }
+
+    /// What was opened so, if it is served.
+    pub(super) fn lookup_of(
+        &self,
+        file: OwnedFd,
+        may_block: MayBlock,
+    ) -> Result<Lookup, LookupError> {
+        let state = Snapshot::of(&file).map_err(LookupError::Failed)?;
+        match FileType::from_raw_mode(state.stat.st_mode) {
+            FileType::RegularFile => {
+                let class = || self.classes.of(&file, state.stat.st_dev);
+                let class = match may_block {
+                    MayBlock::Forever => class(),
+                    MayBlock::Never | MayBlock::OnDisk => *self.file_class.get_or_init(class),
+                };
+                let file = OpenFile::new(File::from(file), state, class);
+                Ok(Lookup::File(Arc::new(file)))
+            }
+            FileType::Directory => Ok(Lookup::Directory(file)),
+            _ => Err(LookupError::Refused(NOT_REGULAR)),
         }
     }
 
@@ -208,7 +176,7 @@ impl RootDir {
     /// it is mounted: nothing of it is touched, since it may not answer. Whatever else keeps a path
     /// from its end is for the look-up itself to find.
     fn mount_on_the_way(&self, path: &[u8]) -> Mount {
-        let mut folder = None::<OwnedFd>;
+        let mut directory = None::<OwnedFd>;
         let (mut ahead, mut at, mut links) = (Vec::from(path), 0, 0);
         while at < ahead.len() {
             let length = ahead[at..].iter().position(|&byte| byte == b'/');
@@ -217,15 +185,17 @@ impl RootDir {
             if component.is_empty() {
                 continue;
             }
-            let base = folder.as_ref().unwrap_or(&self.folder);
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let found = match HERE.open(base, component, flags) {
+            let base = directory.as_ref().unwrap_or(&self.directory);
+            let flags = PATH_FLAGS | OFlags::NOFOLLOW;
+            // Where `..` leads out of the root that is no harm: nothing of it is served.
+            let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+            let found = match open_beneath(base, component, flags, resolve) {
                 Ok(found) => found,
                 Err(Errno::XDEV) => return mount_on(base, component),
                 Err(_) => break,
             };
             match rustix::fs::fstat(&found).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
-                Ok(FileType::Directory) => folder = Some(found),
+                Ok(FileType::Directory) => directory = Some(found),
                 Ok(FileType::Symlink) if links < LINKS_MAX => {
                     links += 1;
                     let target = rustix::fs::readlinkat(&found, c"", Vec::new());
@@ -242,42 +212,25 @@ impl RootDir {
         Mount::default()
     }
 
-    /// The folder itself.
-    pub(super) fn folder(&self) -> &OwnedFd {
-        &self.folder
+    /// The directory itself.
+    pub(super) fn directory(&self) -> &OwnedFd {
+        &self.directory
     }
 
     /// Whether anything beneath may wait for another machine or process.
-    pub(super) fn is_foreign(&self) -> bool {
+    pub(super) fn is_remote(&self) -> bool {
         self.own_class == FsClass::Remote
     }
 
-    /// Opens one component of a path in a folder on the way, without following a link or leaving the
-    /// file system. May wait for a disk.
+    /// Opens one component of a path in a directory on the way, without following a link or leaving
+    /// the file system. May wait for a disk.
     pub(super) fn open_component(
         &self,
-        folder: &OwnedFd,
-        name: &[u8],
-        component: Component,
+        directory: &OwnedFd,
+        component: &[u8],
+        flags: OFlags,
     ) -> Result<OwnedFd, Errno> {
-        let flags = OFlags::NOFOLLOW
-            | match component {
-                Component::Folder => FOLDER_FLAGS,
-                Component::File => OPEN_FLAGS,
-            };
-        match self.containment {
-            Containment::Walk => rustix::fs::openat(folder, name, flags, Mode::empty()),
-            Containment::Openat2 => {
-                let resolve = RESOLVE | ResolveFlags::NO_XDEV;
-                rustix::fs::openat2(folder, name, flags, Mode::empty(), resolve)
-            }
-        }
-    }
-
-    /// What was opened, with the kind of its file system.
-    pub(super) fn opened(&self, file: OwnedFd) -> Result<Lookup, LookupError> {
-        let state = Snapshot::of(&file).map_err(LookupError::Failed)?;
-        opened(file, state, |file| self.kinds.of(file, state.stat.st_dev))
+        open_beneath(directory, component, flags | OFlags::NOFOLLOW, BENEATH_HERE)
     }
 
     /// Which names that begin with a dot are served.
@@ -292,50 +245,39 @@ impl RootDir {
         !component.starts_with(b".") || self.dotfiles.allows(component)
     }
 
-    /// What an entry of an open folder is; of a link, what it leads to, if the root follows it.
+    /// What an entry of an open directory is; of a link, what it leads to, if the root follows it.
     /// `name` is the entry's own, beneath this. `None`: it is nothing that is served, or gone.
     ///
     /// # Errors
-    /// What lies further than `may_block` is as in [`RootDir::find_within`].
+    /// What leads further than `may_block` is as in [`RootDir::find`].
     pub fn look_at(
         &self,
-        folder: BorrowedFd<'_>,
+        directory: BorrowedFd<'_>,
         entry: &CStr,
         name: &[u8],
         may_block: MayBlock,
     ) -> Result<Option<Stat>, LookupError> {
-        let bounds = self.bounds(may_block)?;
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let found = match bounds {
-            Some(bounds) => bounds
-                .open(folder, entry, flags | OFlags::NOFOLLOW)
-                .and_then(rustix::fs::fstat),
-            None => statat(folder, entry, AtFlags::SYMLINK_NOFOLLOW),
+        let resolve = self.resolve_flags(may_block)?;
+        let stat = |directory, path: &[u8], flags| {
+            open_beneath(directory, path, flags, resolve).and_then(rustix::fs::fstat)
         };
-        let target = || {
-            let path = self.checked(name).map_err(|_| Errno::NOENT)?;
-            match bounds {
-                Some(bounds) => bounds.open(&self.folder, path, flags),
-                None => self.open_path(path, flags),
-            }
-            .and_then(rustix::fs::fstat)
-        };
-        let found = found.and_then(|stat| match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Symlink => target(),
-            _ => Ok(stat),
-        });
-        match found {
+        let mut found = stat(directory, entry.to_bytes(), PATH_FLAGS | OFlags::NOFOLLOW);
+        if found.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink) {
+            found = match self.validate(name) {
+                Ok(path) => stat(self.directory.as_fd(), path, PATH_FLAGS),
+                Err(_) => return Ok(None),
+            };
+        }
+        match found.map_err(|errno| self.error(errno, path_of(name), may_block)) {
             Ok(stat) => Ok(Some(stat)),
-            Err(errno) if bounds.is_some() && is_further(errno) => {
-                Err(self.further(path_of(name), may_block))
-            }
+            Err(error @ (LookupError::WouldBlock | LookupError::OtherMount(_))) => Err(error),
             Err(_) => Ok(None),
         }
     }
 
     /// The rules that concern the name alone, from which dot segments were removed. Leading slashes
     /// are ignored. What lies beneath [`WELL_KNOWN`] may be looked up.
-    pub(super) fn checked<'n>(&self, name: &'n [u8]) -> Result<&'n [u8], &'static str> {
+    pub(super) fn validate<'n>(&self, name: &'n [u8]) -> Result<&'n [u8], &'static str> {
         let path = path_of(name);
         if path.is_empty() {
             return Err(EMPTY_NAME);
@@ -353,108 +295,45 @@ impl RootDir {
         }
         Ok(path)
     }
-
-    fn open_path(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-        match self.containment {
-            Containment::Openat2 => UNBOUND.open(&self.folder, path, flags),
-            Containment::Walk => self.open_by_walking(path, flags),
-        }
-    }
-
-    fn open_by_walking(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-        let mut components = path
-            .split(|&byte| byte == b'/')
-            .filter(|part| !part.is_empty());
-        let last = components.next_back().ok_or(Errno::NOTDIR)?;
-        let mut folder = None::<OwnedFd>;
-        for component in components {
-            let base = folder.as_ref().unwrap_or(&self.folder);
-            let flags = FOLDER_FLAGS | OFlags::NOFOLLOW;
-            folder = Some(rustix::fs::openat(base, component, flags, Mode::empty())?);
-        }
-        let base = folder.as_ref().unwrap_or(&self.folder);
-        let mut flags = flags | OFlags::NOFOLLOW;
-        // A name that ends in a slash can only mean a folder.
-        flags.set(OFlags::DIRECTORY, path.ends_with(b"/"));
-        rustix::fs::openat(base, last, flags, Mode::empty())
-    }
 }
 
-/// How openat2 is kept where it shall look.
-#[derive(Clone, Copy, Debug)]
-struct Bounds {
-    resolve: ResolveFlags,
-    /// How often it is asked again when it isn't sure.
-    attempts: u32,
-}
-
-/// Everywhere beneath.
-const UNBOUND: Bounds = Bounds {
-    resolve: RESOLVE,
-    attempts: OPEN_ATTEMPTS_MAX,
-};
-
-/// On one file system. Where `..` leads out of the folder that is no harm: nothing is served of what
-/// is found so.
-const HERE: Bounds = Bounds {
-    resolve: ResolveFlags::NO_XDEV.union(ResolveFlags::NO_MAGICLINKS),
-    attempts: OPEN_ATTEMPTS_MAX,
-};
-
-/// What is mounted on an entry of a folder.
-fn mount_on(folder: &OwnedFd, entry: &[u8]) -> Mount {
-    let stat = rustix::fs::fstat(folder);
+/// What is mounted on an entry of a directory.
+fn mount_on(directory: &OwnedFd, entry: &[u8]) -> Mount {
+    let stat = rustix::fs::fstat(directory);
     stat.map_or(Mount::default(), |stat| {
         Mount::at(stat.st_dev, stat.st_ino, entry)
     })
 }
 
-impl Bounds {
-    fn open(
-        self,
-        folder: impl AsFd,
-        path: impl Arg + Copy,
-        flags: OFlags,
-    ) -> Result<OwnedFd, Errno> {
-        let mut attempts = self.attempts;
-        loop {
-            match rustix::fs::openat2(&folder, path, flags, Mode::empty(), self.resolve) {
-                // The tree was changed during the look-up and the kernel couldn't be sure.
-                Err(Errno::AGAIN | Errno::INTR) if attempts > 0 => attempts -= 1,
-                result => return result,
-            }
+/// Asks openat2, several times if it isn't sure: the tree was changed meanwhile. What isn't in memory
+/// looks the same, and so is asked for once.
+fn open_beneath(
+    directory: impl AsFd,
+    path: impl Arg + Copy,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    let is_cached = resolve.contains(ResolveFlags::CACHED);
+    let mut attempts = if is_cached { 0 } else { OPEN_ATTEMPTS_MAX };
+    loop {
+        match rustix::fs::openat2(&directory, path, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) if attempts > 0 => attempts -= 1,
+            result => return result,
         }
     }
 }
 
-/// Whether openat2 has come to its bounds: to another file system or the way out of the folder, or to
-/// what isn't in memory or isn't sure.
-fn is_further(errno: Errno) -> bool {
+/// Whether openat2 has come to where it was told to stop: another file system or the way out of the
+/// root, what isn't in memory, what it isn't sure of.
+fn needs_blocking(errno: Errno) -> bool {
     matches!(errno, Errno::AGAIN | Errno::INTR | Errno::XDEV)
 }
 
-fn probe(folder: &OwnedFd, resolve: ResolveFlags) -> Result<(), Errno> {
-    rustix::fs::openat2(folder, c".", FOLDER_FLAGS, Mode::empty(), resolve).map(drop)
-}
+/// What is missing where a root can't be served.
+const NO_OPENAT2: &str = "openat2(2) with RESOLVE_CACHED is not offered by this kernel, or a \
+    sandbox's seccomp filter forbids it: use Linux 5.12 or later, and allow openat2 in the sandbox";
 
-/// What was opened, if it is served.
-fn opened(
-    file: OwnedFd,
-    state: Snapshot,
-    kind: impl FnOnce(&OwnedFd) -> FsClass,
-) -> Result<Lookup, LookupError> {
-    match FileType::from_raw_mode(state.stat.st_mode) {
-        FileType::RegularFile => {
-            let kind = kind(&file);
-            let file = OpenFile::new(File::from(file), state, kind);
-            Ok(Lookup::File(Arc::new(file)))
-        }
-        FileType::Directory => Ok(Lookup::Directory(file)),
-        _ => Err(LookupError::Refused(NOT_REGULAR)),
-    }
-}
-
-/// Why what is found under a name is refused; it may be a folder.
+/// Why what is found under a name is refused; it may be a directory.
 pub(crate) const NOT_REGULAR: &str = "not a regular file";
 
 /// Why a name is refused under which nothing is.
@@ -463,7 +342,7 @@ pub(crate) const NO_SUCH_FILE: &str = "no such file";
 /// Why a name is refused that would show what is hidden.
 pub(crate) const HIDDEN: &str = "a component begins with a dot";
 
-/// The folder at the top that HTTP has a meaning for (RFC 8615). It is not hidden there.
+/// The directory at the top that HTTP has a meaning for (RFC 8615). It is not hidden there.
 pub(super) const WELL_KNOWN: &[u8] = b".well-known";
 
 /// Whether a name lies beneath [`WELL_KNOWN`], or is that.

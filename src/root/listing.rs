@@ -1,10 +1,11 @@
-//! Lists of folders. A helper reads, sorts and renders: the loop is handed the finished bytes.
+//! Lists of directories. A thread of the pool reads, sorts and renders: the loop is handed the finished bytes.
 //!
 //! What is asked for now is listed now: whoever asks gets a list that was begun after that. Those who
 //! ask while one waits for its helper share it, and a list that is the same as one that somebody still
 //! has is that one.
 
 use std::ffi::CStr;
+use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Weak};
 
@@ -12,7 +13,7 @@ use rustix::fs::{Access, AtFlags, Dir, FileType, Stat, accessat};
 use rustix::io::Errno;
 
 use super::containment::RootDir;
-use super::{Root, path_or_top};
+use super::{Root, path_or_root};
 use crate::escape::Excerpt;
 use crate::file::{
     DiskTask, ListError, ListMemory, ListTask, Listed, Lookup, LookupError, MayBlock, Reservation,
@@ -21,7 +22,6 @@ use crate::file::{
 use crate::http::date;
 use crate::http::listing::{Entries, Entry, Format, Kind, ListingStyle, Sort, render};
 use crate::limits::{LISTING_ENTRIES_MAX, LISTING_SLICE_ENTRIES, LISTINGS_BYTES_MAX};
-use crate::protocol::Request;
 
 /// Lists that wait for their helper, and what lists say of this server.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Default for Listings {
 /// A list that others may wait for, too.
 #[derive(Debug)]
 struct Queued {
-    beneath: Weak<RootDir>,
+    root: Weak<RootDir>,
     name: Box<[u8]>,
     style: ListingStyle,
     task: Weak<ListTask>,
@@ -75,7 +75,7 @@ impl Listings {
     }
 
     /// A list as a Gopher menu (RFC 1436), or as Gopher+ has it. Those who have connected to different
-    /// addresses get different menus: each is told the one that it can may_block.
+    /// addresses get different menus: each is told the one that it has `reached`.
     ///
     /// # Errors
     /// As [`Listings::list`].
@@ -84,22 +84,20 @@ impl Listings {
         root: &Root,
         name: &[u8],
         plus: bool,
-        request: &Request<'_>,
+        reached: impl Fn() -> Option<SocketAddr>,
+        results: &[TaskResult],
     ) -> Result<Listed, DiskTask> {
-        if let Some(listed) = listed(request.results) {
+        if let Some(listed) = listed(results) {
             return Ok(listed);
         }
-        let reached = || {
-            let reached = request.reached.address()?;
-            Some((reached.ip().to_string(), reached.port()))
-        };
+        let reached = || reached().map(|reached| (reached.ip().to_string(), reached.port()));
         // If there is none, the connection broke, and nobody reads the menu.
         let (host, port) = self.address.clone().or_else(reached).unwrap_or_default();
         let style = ListingStyle {
             sort: Sort::default(),
             format: Format::Gopher { host, port, plus },
         };
-        Err(DiskTask::List(self.task(root.beneath(), name, style)))
+        Err(DiskTask::List(self.task(root.directory(), name, style)))
     }
 
     /// The list of what has this name when a helper begins it.
@@ -113,14 +111,14 @@ impl Listings {
         style: ListingStyle,
         results: &[TaskResult],
     ) -> Result<Listed, DiskTask> {
-        listed(results).ok_or_else(|| DiskTask::List(self.task(root.beneath(), name, style)))
+        listed(results).ok_or_else(|| DiskTask::List(self.task(root.directory(), name, style)))
     }
 
     /// The same list, if it waits to be begun, or a new one.
-    fn task(&mut self, beneath: &Arc<RootDir>, name: &[u8], style: ListingStyle) -> Arc<ListTask> {
+    fn task(&mut self, root: &Arc<RootDir>, name: &[u8], style: ListingStyle) -> Arc<ListTask> {
         self.queued.retain(|queued| queued.task.strong_count() > 0);
         let is_same = |queued: &&Queued| {
-            std::ptr::eq(queued.beneath.as_ptr(), Arc::as_ptr(beneath))
+            std::ptr::eq(queued.root.as_ptr(), Arc::as_ptr(root))
                 && *queued.name == *name
                 && queued.style == style
         };
@@ -131,7 +129,7 @@ impl Listings {
         }
         self.count += 1;
         let work = Work {
-            beneath: Arc::clone(beneath),
+            root: Arc::clone(root),
             name: name.into(),
             style: style.clone(),
             top: Arc::clone(&self.top),
@@ -141,7 +139,7 @@ impl Listings {
             work.make(task, may_block)
         });
         self.queued.push(Queued {
-            beneath: Arc::downgrade(beneath),
+            root: Arc::downgrade(root),
             name: name.into(),
             style,
             task: Arc::downgrade(&task),
@@ -160,7 +158,7 @@ fn listed(results: &[TaskResult]) -> Option<Listed> {
 
 /// What a helper needs to make a list.
 struct Work {
-    beneath: Arc<RootDir>,
+    root: Arc<RootDir>,
     name: Box<[u8]>,
     style: ListingStyle,
     top: Arc<[u8]>,
@@ -185,7 +183,7 @@ impl Work {
         Ok(self.memory.share(bytes, memory))
     }
 
-    /// Reads the folder. What vanishes meanwhile, what is neither file nor folder, and what can't be
+    /// Reads the directory. What vanishes meanwhile, what is neither file nor folder, and what can't be
     /// read is left out, as the root would refuse it.
     fn read(
         &self,
@@ -193,28 +191,26 @@ impl Work {
         may_block: MayBlock,
         memory: &mut Reservation,
     ) -> Result<Entries, ListError> {
-        let found = self
-            .beneath
-            .find_within(path_or_top(&self.name), may_block)?;
-        let Lookup::Directory(folder) = found else {
+        let found = self.root.find(path_or_root(&self.name), may_block)?;
+        let Lookup::Directory(directory) = found else {
             return Err(LookupError::Refused("not a folder").into());
         };
-        let mut folder = Dir::new(folder).map_err(LookupError::Failed)?;
+        let mut directory = Dir::new(directory).map_err(LookupError::Failed)?;
         let mut entries = Entries::new(self.style.sort, LISTING_ENTRIES_MAX);
         let mut read = 0;
-        while let Some(entry) = folder.read() {
+        while let Some(entry) = directory.read() {
             let entry = entry.map_err(LookupError::Failed)?;
             let name = entry.file_name();
             if read % LISTING_SLICE_ENTRIES == 0 {
                 goes_on(task, memory, entries.bytes())?;
             }
             read += 1;
-            if matches!(name.to_bytes(), b"." | b"..") || !self.beneath.shows(name.to_bytes()) {
+            if matches!(name.to_bytes(), b"." | b"..") || !self.root.shows(name.to_bytes()) {
                 continue;
             }
-            let within = folder.fd().map_err(LookupError::Failed)?;
+            let within = directory.fd().map_err(LookupError::Failed)?;
             let path = [&self.name, &b"/"[..], name.to_bytes()].concat();
-            let stat = self.beneath.look_at(within, name, &path, may_block)?;
+            let stat = self.root.look_at(within, name, &path, may_block)?;
             if let Some(entry) = stat.and_then(|stat| shown(name, &stat))
                 && is_readable(within, name)
             {
@@ -234,7 +230,7 @@ fn goes_on(task: &ListTask, memory: &mut Reservation, bytes: usize) -> Result<()
     memory.set(bytes)
 }
 
-/// Whether the server may read what was found to be in a folder. A link leads to where it was found to
+/// Whether the server may read what was found to be in a directory. A link leads to where it was found to
 /// lead.
 fn is_readable(folder: BorrowedFd<'_>, name: &CStr) -> bool {
     let denied = accessat(folder, name, Access::READ_OK, AtFlags::EACCESS);

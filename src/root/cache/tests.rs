@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-use crate::file::{Lookup, LookupError, Segment, TaskResult};
+use crate::file::{Lookup, LookupError, MayBlock, Segment, TaskResult};
 use crate::limits::{CACHE_IDLE_DIRECTORIES_MAX, CACHE_WATCH_BYTES};
 use crate::protocol::Body;
 use crate::root::Root;
@@ -58,7 +58,7 @@ impl Cache {
     /// Asks once. Returns what comes from the cache, or is put there.
     fn ask(&mut self, root: &Arc<RootDir>, name: &[u8], now: Instant) -> Option<Arc<OpenFile>> {
         self.get(name, now).or_else(|| {
-            let Ok(Lookup::File(file)) = root.find(name) else {
+            let Ok(Lookup::File(file)) = root.find(name, MayBlock::Forever) else {
                 return None;
             };
             self.found(root, name, &file, true, now)
@@ -428,13 +428,13 @@ fn nothing_is_kept_open_for_nobody() {
     let (root, start) = (beneath(at.path()), Instant::now());
     let mut cache = Cache::new(BOUNDS).unwrap();
     cache.load(&root, b"short", start).unwrap();
-    assert_eq!(cache.rest(start), None, "it isn't open");
+    assert_eq!(cache.release_idle(start), None, "it isn't open");
     let asked = start + std::time::Duration::from_millis(1);
     cache.load(&root, b"long", asked).unwrap();
     let then = asked + CACHE_IDLE;
-    assert_eq!(cache.rest(start + CACHE_IDLE), Some(then));
+    assert_eq!(cache.release_idle(start + CACHE_IDLE), Some(then));
     assert_eq!(cache.open, 1);
-    assert_eq!(cache.rest(then), None);
+    assert_eq!(cache.release_idle(then), None);
     assert_eq!((cache.open, cache.files.len()), (0, 1));
     // The short file, and the root.
     assert_eq!(cache.watches.len(), 2);
@@ -512,7 +512,7 @@ fn what_a_helper_has_brought_counts_once_and_is_not_kept() {
     fs::write(at.path().join("file"), b"x").unwrap();
     let (beneath, mut root) = (beneath(at.path()), root(at.path()));
     let results = || {
-        let Ok(Lookup::File(file)) = beneath.find(b"file") else {
+        let Ok(Lookup::File(file)) = beneath.find(b"file", MayBlock::Forever) else {
             panic!("it is there");
         };
         [TaskResult::Opened {

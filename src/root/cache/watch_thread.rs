@@ -12,8 +12,8 @@ use std::thread;
 use rustix::fs::inotify::{self, WatchFlags};
 use rustix::io::Errno;
 
-use super::super::containment::{Component, RootDir};
-use crate::file::{FsClass, Inode, Lookup};
+use super::super::containment::{DIRECTORY_FLAGS, FILE_FLAGS, RootDir};
+use crate::file::{FsClass, Inode, Lookup, MayBlock};
 use crate::limits::{
     CACHE_DISCARDED_READS_MAX, CACHED_CONTENTS_BYTES_MAX, INOTIFY_BUFFER_BYTES, WATCH_STACK_BYTES,
 };
@@ -172,23 +172,23 @@ fn walk(
     name: &[u8],
     mut show: impl FnMut(usize, BorrowedFd<'_>, WatchFlags) -> Option<()>,
 ) -> Option<OwnedFd> {
-    if root.is_foreign() {
+    if root.is_remote() {
         return None;
     }
-    show(0, root.folder().as_fd(), DIRECTORY_EVENTS)?;
+    show(0, root.directory().as_fd(), DIRECTORY_EVENTS)?;
     let mut directory: Option<OwnedFd> = None;
     let mut begin = 0;
     while let Some(length) = name[begin..].iter().position(|&byte| byte == b'/') {
         let end = begin + length;
-        let base = directory.as_ref().unwrap_or(root.folder());
-        let next = root.open_component(base, &name[begin..end], Component::Folder);
+        let base = directory.as_ref().unwrap_or(root.directory());
+        let next = root.open_component(base, &name[begin..end], DIRECTORY_FLAGS);
         let next = next.ok()?;
         show(end, next.as_fd(), DIRECTORY_EVENTS)?;
         directory = Some(next);
         begin = end + 1;
     }
-    let base = directory.as_ref().unwrap_or(root.folder());
-    let file = root.open_component(base, &name[begin..], Component::File);
+    let base = directory.as_ref().unwrap_or(root.directory());
+    let file = root.open_component(base, &name[begin..], FILE_FLAGS);
     let file = file.ok()?;
     show(name.len(), file.as_fd(), FILE_EVENTS)?;
     Some(file)
@@ -197,7 +197,7 @@ fn walk(
 /// Which regular file this is, if it is one on this machine. Where the loop can't ask whether a read
 /// would wait, it finds what it will read in memory.
 fn is_local_file(root: &RootDir, file: OwnedFd) -> Option<Inode> {
-    let Ok(Lookup::File(file)) = root.opened(file) else {
+    let Ok(Lookup::File(file)) = root.lookup_of(file, MayBlock::OnDisk) else {
         return None;
     };
     match file.fs_class() {

@@ -1,0 +1,48 @@
+//! Files that connections hold open: one descriptor for one version of a file.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use crate::file::version::FileVersion;
+use crate::file::{Budget, LookupError, OpenFile};
+use crate::limits::OPEN_FILES_SWEEP_MIN;
+
+/// See the room.
+#[derive(Debug)]
+pub(super) struct OpenFiles {
+    pub(super) by_version: HashMap<FileVersion, Weak<OpenFile>>,
+    sweep_at: usize,
+    /// Those that they may have.
+    pub(super) descriptors: Budget,
+}
+
+impl Default for OpenFiles {
+    fn default() -> Self {
+        Self {
+            by_version: HashMap::new(),
+            sweep_at: OPEN_FILES_SWEEP_MIN,
+            descriptors: Budget::new(u64::MAX),
+        }
+    }
+}
+
+impl OpenFiles {
+    /// The handle that others already have on the same version, or this one, if it may keep its
+    /// descriptor.
+    pub(super) fn share(&mut self, opened: Arc<OpenFile>) -> Result<Arc<OpenFile>, LookupError> {
+        let version = opened.version();
+        if let Some(shared) = self.by_version.get(&version).and_then(Weak::upgrade) {
+            shared.note_seen_again(&opened);
+            return Ok(shared);
+        }
+        if !opened.take_lease(&self.descriptors) {
+            return Err(LookupError::NoDescriptor);
+        }
+        if self.by_version.len() >= self.sweep_at {
+            self.by_version.retain(|_, file| file.strong_count() > 0);
+            self.sweep_at = OPEN_FILES_SWEEP_MIN.max(2 * self.by_version.len());
+        }
+        self.by_version.insert(version, Arc::downgrade(&opened));
+        Ok(opened)
+    }
+}
