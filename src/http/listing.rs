@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::time::SystemTime;
 
-use jiff::Timestamp;
+use jiff::civil::date;
 
 use super::accept::prefers_json;
 use crate::limits::LISTING_SLICE_ENTRIES;
@@ -364,8 +364,11 @@ fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// A time as RFC 3339 writes it, in UTC, if four digits are enough for its year.
 fn timestamp(time: SystemTime) -> Option<String> {
-    let time = Timestamp::try_from(super::date::whole_second(time)?).ok()?;
-    Some(time.to_string())
+    let time = super::date::whole_second(time)?;
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    // jiff's `Timestamp` ends a day before the year 9999 does.
+    let time = date(1970, 1, 1).at(0, 0, 0, 0).checked_add(since).ok()?;
+    Some(format!("{time}Z"))
 }
 
 #[cfg(test)]
