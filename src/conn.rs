@@ -389,9 +389,10 @@ impl Response {
     /// How it ended, given why its connection did.
     #[must_use]
     pub fn end(&self, reason: Reason) -> End {
-        match reason == self.outcome.reason() {
-            true => End::Outcome(self.outcome),
-            false => End::Reason(reason),
+        if reason == self.outcome.reason() {
+            End::Outcome(self.outcome)
+        } else {
+            End::Reason(reason)
         }
     }
 }

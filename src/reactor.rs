@@ -373,15 +373,16 @@ impl<C> Reactor<C> {
             let Some(socket) = listener.socket.as_ref().filter(|_| may_try) else {
                 break;
             };
-            let (open, most) = match listener.aside {
-                true => (self.aside_open, self.aside_max),
-                false => (self.slots.len() - self.aside_open, self.connections_max),
+            let (open, most) = if listener.aside {
+                (self.aside_open, self.aside_max)
+            } else {
+                (self.slots.len() - self.aside_open, self.connections_max)
             };
             if open >= most {
-                match self.make_room(app, index, most) {
-                    true => continue,
-                    false => break,
+                if self.make_room(app, index, most) {
+                    continue;
                 }
+                break;
             }
             match socket.accept() {
                 Ok((socket, peer)) => {
@@ -442,9 +443,10 @@ impl<C> Reactor<C> {
         aside: bool,
         make: impl FnOnce(&mut A, &mut Context<'_, C>) -> C,
     ) {
-        match aside {
-            true => self.aside_open += 1,
-            false => self.control.stats.count_accepted(),
+        if aside {
+            self.aside_open += 1;
+        } else {
+            self.control.stats.count_accepted();
         }
         let token = Token {
             key: self.slots.vacant_key() as u32,

@@ -376,9 +376,10 @@ impl<S: Protocol> Server<S> {
         for (log, lines) in lost.into_iter().filter(|&(_, lines)| lines > 0) {
             let _ = write!(losses, "; {lines} {log} lines dropped");
         }
-        match losses.is_empty() {
-            true => log::info!("{stats}"),
-            false => log::warn!("{stats}{losses}"),
+        if losses.is_empty() {
+            log::info!("{stats}");
+        } else {
+            log::warn!("{stats}{losses}");
         }
         self.exit(&ended)
     }
@@ -473,7 +474,7 @@ impl<S: Protocol> Serving<S> {
             }
             Signalled::Once | Signalled::Again(_) => {
                 // Signal numbers are small.
-                self.signalled = Signalled::Again(signal as u8);
+                self.signalled = Signalled::Again(u8::try_from(signal).unwrap_or(u8::MAX));
                 control.stop();
                 self.place.pass_on(STOP_NOW);
             }
@@ -513,9 +514,10 @@ impl<S: Protocol> Serving<S> {
     ) -> Action {
         let token = cx.token();
         let mut errand = None;
-        let fetched = match client.conn.awaits_errand() {
-            true => self.errands.take(token),
-            false => None,
+        let fetched = if client.conn.awaits_errand() {
+            self.errands.take(token)
+        } else {
+            None
         };
         let why = match why {
             // Who is first in the line looks for a descriptor now and then, the others only whether

@@ -514,9 +514,10 @@ fn whatever_only_a_request_line_can_be_is_answered() {
                 let is_last = status >= 400;
                 let seen = (answer.status, answer.is_last());
                 assert_eq!(seen, (status, is_last), "{before:?} {line:?}");
-                match is_last {
-                    true => talk.ends(),
-                    false => assert_eq!(talk.get("/a.txt").status, 200),
+                if is_last {
+                    talk.ends()
+                } else {
+                    assert_eq!(talk.get("/a.txt").status, 200)
                 }
             }
         }
@@ -841,9 +842,10 @@ fn a_hundred_requests_in_one_write_are_answered_in_order() {
             assert_eq!(answer.text(), expected, "{at}");
             assert!(!answer.is_last());
         }
-        match half_closes {
-            true => talk.ends(),
-            false => assert_eq!(talk.get("/a.txt").status, 200),
+        if half_closes {
+            talk.ends()
+        } else {
+            assert_eq!(talk.get("/a.txt").status, 200)
         }
     }
     let log = carafe.stop_warned(&[]);

@@ -125,9 +125,10 @@ fn what_comes_while_a_list_is_made_is_answered_after_it() {
                 assert_lists(&mut talk);
                 assert_eq!(talk.answer().text(), "small bytes");
             }
-            match half_closes {
-                true => talk.ends(),
-                false => assert_eq!(talk.get("/small").text(), "small bytes"),
+            if half_closes {
+                talk.ends()
+            } else {
+                assert_eq!(talk.get("/small").text(), "small bytes")
             }
         }
     }
@@ -146,10 +147,7 @@ fn a_client_that_leaves_while_its_list_is_made_harms_nobody() {
             let mut talk = Talk::to(carafe.addr());
             talk.say(get(&format!("/d{}/", at % 3), ""));
             let stream = talk.stream.into_inner();
-            match reset {
-                true => vanish(stream),
-                false => drop(stream),
-            }
+            if reset { vanish(stream) } else { drop(stream) }
         }
         carafe.signal(Signal::CONT);
         let mut talk = Talk::to(carafe.addr());

@@ -249,9 +249,10 @@ fn versions_of_one_time_are_told_apart() {
         let mut fields = vec!["Thu, 01 Jan 1970 00:00:01 GMT".to_owned()];
         for round in 0..2 {
             for known in known.iter().chain(&fields) {
-                let (condition, part) = match known.starts_with('"') {
-                    true => ("If-None-Match", "If-Range"),
-                    false => ("If-Modified-Since", "If-Range"),
+                let (condition, part) = if known.starts_with('"') {
+                    ("If-None-Match", "If-Range")
+                } else {
+                    ("If-Modified-Since", "If-Range")
                 };
                 for condition in [condition, part] {
                     let fields = format!("{condition}: {known}\r\nRange: bytes=2-\r\n");

@@ -319,12 +319,11 @@ fn who_wants_a_lot_has_a_step_a_turn_however_much_newcomers_move() {
                 released.recv().unwrap();
             }
             waited = 0;
-            match cx.control.stats.accepted > NEWCOMERS as u64 {
-                true => {
-                    assert!(most_waited <= 2, "{most_waited} went before it");
-                    Action::Close(Reason::Complete)
-                }
-                false => Action::Yield,
+            if cx.control.stats.accepted > NEWCOMERS as u64 {
+                assert!(most_waited <= 2, "{most_waited} went before it");
+                Action::Close(Reason::Complete)
+            } else {
+                Action::Yield
             }
         },
         |address, _| {
@@ -717,9 +716,10 @@ fn call(calls: u32, stops: bool) -> (Ending, Stats, Vec<Call>) {
     thread::spawn(move || {
         let mut unanswered = Vec::new();
         for mut client in server.incoming().flatten() {
-            match stops {
-                true => unanswered.push(client),
-                false => drop(client.write_all(b"word")),
+            if stops {
+                unanswered.push(client)
+            } else {
+                drop(client.write_all(b"word"))
             }
         }
     });

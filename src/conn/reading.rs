@@ -123,9 +123,10 @@ impl Reading {
         env: &mut StepIo<'_, '_, T, S>,
     ) -> Self {
         let now = env.turn.now;
-        let patience = match pending.is_empty() {
-            true => env.timeouts.keep_alive,
-            false => env.timeouts.request,
+        let patience = if pending.is_empty() {
+            env.timeouts.keep_alive
+        } else {
+            env.timeouts.request
         };
         env.turn.deadline = Some(now + patience);
         Self {
@@ -235,7 +236,8 @@ impl Reading {
             }
             (Wait::Descriptor(asked), Event::Evict) if !asked.is_late(env.turn.now) => {
                 let until = asked.until.unwrap_or(env.turn.now);
-                Stay(go_on_waiting(env, until - env.timeouts.stall, until))
+                let since = until.checked_sub(env.timeouts.stall).unwrap_or(until);
+                Stay(go_on_waiting(env, since, until))
             }
             (Wait::Descriptor(asked), _) => {
                 let moment = asked.moment;

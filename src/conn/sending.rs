@@ -242,9 +242,10 @@ impl Sending {
             SendError::WouldBlock => {
                 let was_empty = self.found_empty();
                 self.pause(false, env);
-                match was_empty {
-                    true => Action::Wait,
-                    false => self.discard_input(env),
+                if was_empty {
+                    Action::Wait
+                } else {
+                    self.discard_input(env)
                 }
             }
             SendError::Cold(read) => {
@@ -443,9 +444,10 @@ impl Sending {
     /// when they are accepted, or another piece of the body is at hand.
     fn more_follows(&self, bytes: usize, turn: &StepContext<'_>) -> bool {
         let is_last = self.delivery.offset + bytes as u64 == self.delivery.promised;
-        match is_last {
-            true => self.closes_at_once(turn),
-            false => matches!(self.body, Body::Parts(..)),
+        if is_last {
+            self.closes_at_once(turn)
+        } else {
+            matches!(self.body, Body::Parts(..))
         }
     }
 
@@ -529,10 +531,11 @@ impl Sending {
         mark.next_look = (now + stall / STALL_CHECKS).min(mark.at + stall);
         self.pace = Progress::Resumed { mark, keeps_up };
         env.turn.deadline = Some(mark.next_look);
-        match keeps_up {
+        if keeps_up {
             // It is its turn.
-            true => self.send(env),
-            false => Stay(Action::Wait),
+            self.send(env)
+        } else {
+            Stay(Action::Wait)
         }
     }
 
@@ -608,9 +611,10 @@ impl Sending {
 
     /// The one read before a close, unless the answer is known.
     fn look<T: Transport, S>(&self, env: &mut StepIo<'_, '_, T, S>) -> io::Result<usize> {
-        match self.found_empty() {
-            true => Err(ErrorKind::WouldBlock.into()),
-            false => env.transport.read(env.turn.scratch),
+        if self.found_empty() {
+            Err(ErrorKind::WouldBlock.into())
+        } else {
+            env.transport.read(env.turn.scratch)
         }
     }
 

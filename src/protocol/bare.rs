@@ -107,9 +107,10 @@ impl Bare {
         }
         let mut last = None;
         for reading in readings(name) {
-            let found = match self.root.is_for_http(&reading) {
-                true => Err(LookupError::Refused(root::HIDDEN)),
-                false => self.root.lookup(&reading, results),
+            let found = if self.root.is_for_http(&reading) {
+                Err(LookupError::Refused(root::HIDDEN))
+            } else {
+                self.root.lookup(&reading, results)
             };
             let is_nothing =
                 matches!(found, Err(LookupError::Refused(why)) if why != root::NOT_REGULAR);

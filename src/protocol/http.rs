@@ -255,9 +255,10 @@ impl Http {
             subject: cut(line),
             head,
             // Whatever else it is, to HEAD no body is sent (RFC 9110, section 9.3.2).
-            body: match line.starts_with(b"HEAD ") {
-                true => Body::empty(),
-                false => answer.body,
+            body: if line.starts_with(b"HEAD ") {
+                Body::empty()
+            } else {
+                answer.body
             },
             outcome: answer.outcome,
             used: request.bytes.len(),
@@ -300,13 +301,15 @@ impl Http {
             },
             outcome: answer.outcome,
             used,
-            ended_by: match has_body {
-                true => RequestEnd::Unread,
-                false => RequestEnd::LineFeed,
+            ended_by: if has_body {
+                RequestEnd::Unread
+            } else {
+                RequestEnd::LineFeed
             },
-            then: match keep_alive {
-                true => Then::ReadOn,
-                false => Then::Close,
+            then: if keep_alive {
+                Then::ReadOn
+            } else {
+                Then::Close
             },
             status: Some(answer.status),
             exchange: self.is_logged.then(|| {

@@ -102,9 +102,10 @@ impl<F: FnMut() -> String> Protocol for Metrics<F> {
         Decision::Reply(Reply {
             subject: Box::default(),
             head,
-            body: match is_head {
-                true => Body::empty(),
-                false => Body::Bytes(body.into_bytes().into()),
+            body: if is_head {
+                Body::empty()
+            } else {
+                Body::Bytes(body.into_bytes().into())
             },
             outcome: Outcome::Complete,
             used,

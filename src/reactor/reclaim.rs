@@ -144,9 +144,10 @@ impl<C> Reactor<C> {
         if !listener.is_wanted() {
             return false;
         }
-        let has_made_room = match aside {
-            true => self.reclaim_aside(app),
-            false => self.reclaim(app),
+        let has_made_room = if aside {
+            self.reclaim_aside(app)
+        } else {
+            self.reclaim(app)
         };
         if !has_made_room && (aside || self.first_to_go().is_none()) {
             let (now, aside) = (self.control.now, if aside { " aside" } else { "" });
@@ -190,9 +191,10 @@ impl<C> Reactor<C> {
 
     fn first_to_go(&self) -> Option<Token> {
         let are_silent_more = self.lines.len(Line::Silent) >= self.lines.len(Line::Partial);
-        let most_and_fewest = match are_silent_more {
-            true => [Line::Silent, Line::Partial],
-            false => [Line::Partial, Line::Silent],
+        let most_and_fewest = if are_silent_more {
+            [Line::Silent, Line::Partial]
+        } else {
+            [Line::Partial, Line::Silent]
         };
         let lines = most_and_fewest
             .into_iter()

@@ -66,7 +66,8 @@ impl ConnRecord {
                 return None;
             }
             let expires = deadline.expect("it fell silent with a deadline, which the loop keeps");
-            *self = Self::Active(Active::silent(peer(), expires - patience, expires));
+            let since = expires.checked_sub(patience).unwrap_or(expires);
+            *self = Self::Active(Active::silent(peer(), since, expires));
         }
         match self {
             Self::Active(active) => Some(active),

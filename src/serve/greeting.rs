@@ -14,9 +14,10 @@ use crate::limits::GREETING_ADDRESSES_MAX;
 /// For who serves a folder.
 pub(super) fn of_files(bound: &[SocketAddr], root: &Path, lists_folders: bool) -> String {
     let root = Escaped(root.as_os_str().as_encoded_bytes());
-    let folders = match lists_folders {
-        true => "listed",
-        false => "not listed (--listing does that): ask for files by name",
+    let folders = if lists_folders {
+        "listed"
+    } else {
+        "not listed (--listing does that): ask for files by name"
     };
     let mut rows = vec![
         ("serving", format!("\"{root}\"")),

@@ -38,9 +38,8 @@ pub(super) fn bind_all(
     port: u16,
     outlet: &LineWriter,
 ) -> Result<Vec<TcpListener>, Failure> {
-    let backlog = listen.backlog as i32; // At most 2^30, as the flag says.
     let bind = |address, only_v6| {
-        let listener = bind(address, backlog, only_v6)?;
+        let listener = bind(address, listen.backlog, only_v6)?;
         defer_accept(&listener, listen)?;
         Ok(listener)
     };
@@ -111,8 +110,7 @@ fn bind_beside(first: &TcpListener, listen: &ListenArgs) -> Result<TcpListener, 
         let socket = open(address, address.is_ipv6() && first.only_v6()?)?;
         socket.set_reuse_port(true)?;
         socket.bind(&address.into())?;
-        // At most 2^30, as the flag says.
-        socket.listen(listen.backlog as i32)?;
+        socket.listen(listen.backlog)?;
         defer_accept(&socket, listen)?;
         Ok(TcpListener::from_std(socket.into()))
     };
@@ -120,9 +118,10 @@ fn bind_beside(first: &TcpListener, listen: &ListenArgs) -> Result<TcpListener, 
 }
 
 fn defer_accept(listener: &impl AsFd, listen: &ListenArgs) -> io::Result<()> {
-    match listen.no_defer_accept {
-        true => Ok(()),
-        false => sockopt::set_defer_accept(listener, DEFER_ACCEPT_SECONDS),
+    if listen.no_defer_accept {
+        Ok(())
+    } else {
+        sockopt::set_defer_accept(listener, DEFER_ACCEPT_SECONDS)
     }
 }
 
@@ -154,9 +153,9 @@ pub(super) fn cannot_bind(address: SocketAddr, flag: &str, error: &io::Error) ->
 }
 
 /// The kernel lowers the backlog to this in silence.
-pub(super) fn say_lower_somaxconn(backlog: u64) {
+pub(super) fn say_lower_somaxconn(backlog: i32) {
     let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
-    if let Ok(somaxconn) = text.trim().parse::<u64>()
+    if let Ok(somaxconn) = text.trim().parse::<i32>()
         && somaxconn < backlog
     {
         log::info!("net.core.somaxconn lowers the backlog from {backlog} to {somaxconn}");

@@ -405,9 +405,12 @@ mod tests {
         let mut first = server(listeners::bind(anywhere, 16, false).unwrap());
         let failure = thread::scope(|scope| {
             let maker = |fails: bool| {
-                move || match fails {
-                    true => Err(Failure::usage("no")),
-                    false => Ok(server(listeners::bind(anywhere, 16, false).unwrap())),
+                move || {
+                    if fails {
+                        Err(Failure::usage("no"))
+                    } else {
+                        Ok(server(listeners::bind(anywhere, 16, false).unwrap()))
+                    }
                 }
             };
             Others::start(scope, &mut first, vec![maker(false), maker(true)]).unwrap_err()

@@ -151,9 +151,10 @@ impl Files {
             mtime: then,
             ctime: then,
             crtime: then,
-            kind: match is_file {
-                true => FileType::RegularFile,
-                false => FileType::Directory,
+            kind: if is_file {
+                FileType::RegularFile
+            } else {
+                FileType::Directory
             },
             perm: 0o755,
             nlink: 1,
