@@ -249,7 +249,7 @@ pub const WORKERS_MAX: u64 = 512;
 pub const OPEN_FILES_SHARE: u64 = 4;
 
 /// The length of the accept queue that is asked for. The kernel lowers it to `somaxconn`.
-pub const BACKLOG: u32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// From accept to the end of the request; absolute, not moved by single bytes.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -518,7 +518,7 @@ pub const HISTOGRAM_BOUNDS: [Duration; 13] = [
 pub const METRICS_CONNECTIONS_MAX: usize = 8;
 
 /// The accept queue of the metrics.
-pub const METRICS_BACKLOG: u32 = 64;
+pub const METRICS_BACKLOG: i32 = 64;
 
 /// The longest request for metrics, in bytes. Monitors send a few hundred.
 pub const METRICS_HEAD_BYTES_MAX: usize = 8 * 1024;

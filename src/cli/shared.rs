@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use clap::builder::TypedValueParser as _;
 use clap::{ArgAction, Args};
 
 use super::values::{Count, address, duration, timeout};
@@ -61,9 +62,9 @@ pub struct ListenArgs {
     pub bind: Vec<SocketAddr>,
 
     /// Length of the accept queue
-    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = u64::from(limits::BACKLOG),
-          value_parser = Count::new(1, 1 << 30))]
-    pub backlog: u64,
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = limits::BACKLOG,
+          value_parser = Count::new(1, 1 << 30).try_map(i32::try_from))]
+    pub backlog: i32,
 
     /// Accept clients before they have said anything
     #[arg(long)]

@@ -39,13 +39,13 @@ fn members(accept: &[u8]) -> impl Iterator<Item = (Vec<u8>, u32)> {
 }
 
 /// The thousandths of a weight (RFC 9110, section 12.4.2); a malformed one counts as none at all.
+#[expect(clippy::cast_possible_truncation, reason = "a thousand at most")]
 fn quality(parameter: &[u8]) -> Option<u32> {
     let [b'q' | b'Q', b'=', value @ ..] = parameter else {
         return None;
     };
     let text = std::str::from_utf8(value).ok()?;
     let quality = text.parse::<f32>().ok().filter(|q| (0.0..=1.0).contains(q));
-    // It is between 0 and 1.
     Some(quality.map_or(0, |quality| (quality * 1000.0).round() as u32))
 }
 

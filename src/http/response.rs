@@ -256,13 +256,13 @@ impl Chunks {
                 if at == input.len() {
                     return Chunk::NeedMore;
                 }
-                let count = left.min((input.len() - at) as u64);
-                self.state = match left - count {
+                let here = input.len() - at;
+                let count = usize::try_from(left).map_or(here, |left| left.min(here));
+                self.state = match left - count as u64 {
                     0 => ChunkState::DataEnd,
                     left => ChunkState::Data(left),
                 };
-                // It is at most the input's length.
-                return Chunk::Data(at..at + count as usize);
+                return Chunk::Data(at..at + count);
             }
             let end = input[at..].iter().position(|&byte| byte == b'\n');
             let line_end = end.map_or(input.len(), |end| at + end + 1);

@@ -82,7 +82,8 @@ impl FdBudget {
     /// at most.
     pub(super) fn connections_max(&self, of: u64) -> usize {
         let rest = self.connections_max % self.loops;
-        (self.connections_max / self.loops + u64::from(of < rest)) as usize
+        let share = self.connections_max / self.loops + u64::from(of < rest);
+        usize::try_from(share).unwrap_or(usize::MAX)
     }
 
     /// Files that each loop may have open.

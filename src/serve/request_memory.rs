@@ -27,7 +27,7 @@ impl Held {
     pub(super) fn note(&mut self, before: &mut u32, now: usize) {
         self.bytes = self.bytes - *before as usize + now;
         // A request is far shorter than 4 GiB.
-        *before = now as u32;
+        *before = u32::try_from(now).unwrap_or(u32::MAX);
         if self.bytes <= self.max / 2 {
             self.max = self.share_of_all;
         }

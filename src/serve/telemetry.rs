@@ -50,9 +50,7 @@ impl TelemetryConfig {
         };
         let listen = |at| {
             let only_v6 = false;
-            // The backlog is small.
-            bind(at, METRICS_BACKLOG as i32, only_v6)
-                .map_err(|error| cannot_bind(at, "--metrics", &error))
+            bind(at, METRICS_BACKLOG, only_v6).map_err(|error| cannot_bind(at, "--metrics", &error))
         };
         Ok(Self {
             access_log: args.access_log.as_ref().map(open).transpose()?,
