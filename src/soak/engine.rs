@@ -434,8 +434,8 @@ impl<'a> Engine<'a> {
             // Ticks meet the ends of the seconds that the tally keeps.
             let counted = now.saturating_duration_since(self.ledger.tally.began());
             let into = counted.as_nanos() % SOAK_TICK.as_nanos();
-            // It is less than a tick.
-            self.stage.next_tick = now + SOAK_TICK - Duration::from_nanos(into as u64);
+            let into = Duration::from_nanos(u64::try_from(into).unwrap_or_default());
+            self.stage.next_tick = now + SOAK_TICK.saturating_sub(into);
             let clients = self.ledger.clients();
             self.ledger.tally.roll(now, clients);
             if let Some(observer) = &mut self.observer {
