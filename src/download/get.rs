@@ -17,7 +17,7 @@ use super::interrupt::{self, ActiveDownloads};
 use super::output::{self, Destination};
 use super::progress::Console;
 use super::transfer::{Completion, DownloadSpec, Session};
-use super::url::{self, Source};
+use super::url::{self, DownloadSource};
 use super::{local_name, part_file, pool, prompt, run};
 use crate::cli::{GetArgs, Origin, ServerAddress};
 use crate::escape::Escaped;
@@ -75,7 +75,7 @@ fn named(server: ServerAddress, name: &[u8], args: &GetArgs) -> Result<DownloadS
     Ok(DownloadSpec {
         label: name.to_vec(),
         destination: destination(name, local, args)?,
-        source: Source::Bare {
+        source: DownloadSource::Bare {
             server,
             name: name.to_vec(),
         },
@@ -87,14 +87,14 @@ fn located(url: &[u8], args: &GetArgs) -> Result<DownloadSpec, Failure> {
     let wont_do = |why| Failure::usage(format!("'{}' won't do: {why}", Escaped(url)));
     let source = url::parse(url).map_err(wont_do)?;
     let last = match &source {
-        Source::Bare { name, .. } => {
+        DownloadSource::Bare { name, .. } => {
             check_name(name)?;
             last_component(name).map(<[u8]>::to_vec)
         }
-        Source::Http(_) if args.unterminated => {
+        DownloadSource::Http(_) if args.unterminated => {
             return Err(Failure::usage("--unterminated is for the bare protocol"));
         }
-        Source::Http(http_url) => http_url.file_name(),
+        DownloadSource::Http(http_url) => http_url.file_name(),
     };
     let local = last.as_deref().map(local_name::escaped);
     Ok(DownloadSpec {

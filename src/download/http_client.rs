@@ -32,7 +32,7 @@ pub(super) struct HttpClient {
 pub(super) struct HttpResponse {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
-    pub(super) body: BodyReader,
+    pub(super) body: ResponseBody,
 }
 
 impl HttpClient {
@@ -133,14 +133,14 @@ fn receive(
         let status =
             StatusCode::from_u16(status).map_err(|_| ResponseError::NoHttp("it has no status"))?;
         let remaining = match framing {
-            _ if *method == Method::HEAD => Remaining::Length(0),
-            Framing::Length(length) => Remaining::Length(length),
-            Framing::Chunked => Remaining::Chunks(Chunks::default()),
-            Framing::UntilClose => Remaining::UntilClose,
+            _ if *method == Method::HEAD => RemainingBody::Length(0),
+            Framing::Length(length) => RemainingBody::Length(length),
+            Framing::Chunked => RemainingBody::Chunks(Chunks::default()),
+            Framing::UntilClose => RemainingBody::UntilClose,
         };
         // What follows the head came with its last bytes.
         let unread = count - (head.len() - used)..count;
-        let body = BodyReader {
+        let body = ResponseBody {
             stream: Box::new(stream),
             buffer,
             unread,
@@ -161,22 +161,22 @@ fn add_field(headers: &mut HeaderMap, name: &str, value: &[u8]) -> Option<()> {
 }
 
 /// Reads a body.
-pub(super) struct BodyReader {
+pub(super) struct ResponseBody {
     stream: Box<dyn Read>,
     buffer: Vec<u8>,
     /// Which bytes of the buffer were read from the stream and not handed out.
     unread: Range<usize>,
-    remaining: Remaining,
+    remaining: RemainingBody,
 }
 
 /// How much of a body is still to come.
-enum Remaining {
+enum RemainingBody {
     Length(u64),
     Chunks(Chunks),
     UntilClose,
 }
 
-impl BodyReader {
+impl ResponseBody {
     /// The next bytes; `None` when all have come. Only the end that the head announced is one: a
     /// connection that ends a body of no known length must be closed, not broken.
     ///
@@ -186,19 +186,19 @@ impl BodyReader {
         loop {
             let Range { start, end } = self.unread;
             let bytes = match &mut self.remaining {
-                Remaining::Length(0) => return Ok(None),
-                Remaining::Length(left) => {
+                RemainingBody::Length(0) => return Ok(None),
+                RemainingBody::Length(left) => {
                     let count =
                         usize::try_from(*left).map_or(end - start, |left| left.min(end - start));
                     *left -= count as u64;
                     start..start + count
                 }
-                Remaining::UntilClose => start..end,
-                Remaining::Chunks(chunks) => match chunks.next(&self.buffer[..end], start) {
+                RemainingBody::UntilClose => start..end,
+                RemainingBody::Chunks(chunks) => match chunks.next(&self.buffer[..end], start) {
                     Chunk::Data(range) => range,
                     Chunk::NeedMore => end..end,
                     Chunk::End(_) => {
-                        self.remaining = Remaining::Length(0);
+                        self.remaining = RemainingBody::Length(0);
                         return Ok(None);
                     }
                     Chunk::Bad(why) => return Err(ResponseError::NoHttp(why)),
@@ -211,7 +211,7 @@ impl BodyReader {
             let count = self.stream.read(&mut self.buffer)?;
             if count == 0 {
                 return match self.remaining {
-                    Remaining::UntilClose => Ok(None),
+                    RemainingBody::UntilClose => Ok(None),
                     _ => Err(ResponseError::CutOff),
                 };
             }

@@ -60,7 +60,7 @@ impl SharedPart {
         let PartFile { file, path, meta } = part.as_ref()?;
         let bytes = file.metadata().map_or(0, |metadata| metadata.len());
         let shown = Escaped(path.as_os_str().as_bytes());
-        match (bytes, names(path, file).unwrap_or(false)) {
+        match (bytes, is_name_of(path, file).unwrap_or(false)) {
             (0, false) => None,
             (_, false) => Some(format!("{shown} was moved or removed meanwhile")),
             (0, true) => {
@@ -106,7 +106,7 @@ impl RegularFile {
     ) -> Result<Option<File>, Failure> {
         for nth in 0..limits::PART_NAMES_MAX {
             (self.part, self.meta) = (part_of(&self.path, nth), meta_of(&self.path, nth));
-            let found = self.open_this(creates);
+            let found = self.open_current(creates);
             match found.map_err(|error| cannot_write(&self.part, &error))? {
                 PartLookup::Ours(file) => return Ok(Some(file)),
                 PartLookup::Missing => return Ok(None),
@@ -123,7 +123,7 @@ impl RegularFile {
         Err(cannot_write(&self.part, &error))
     }
 
-    fn open_this(&self, creates: bool) -> io::Result<PartLookup> {
+    fn open_current(&self, creates: bool) -> io::Result<PartLookup> {
         let busy = || io::Error::new(ErrorKind::ResourceBusy, "another download is writing it");
         for _ in 0..limits::PART_ATTEMPTS_MAX {
             let created = if creates { self.create()? } else { None };
@@ -147,7 +147,7 @@ impl RegularFile {
                 Err(TryLockError::WouldBlock) => return Err(busy()),
                 Err(TryLockError::Error(error)) => return Err(error),
             }
-            if names(&self.part, &file)? {
+            if is_name_of(&self.part, &file)? {
                 return Ok(PartLookup::Ours(file));
             }
         }
@@ -256,7 +256,7 @@ impl RegularFile {
     /// the name, but not unnoticed.
     pub(super) fn replace(&self, part: &File, bytes: u64) -> io::Result<()> {
         let shown = Escaped(self.part.as_os_str().as_bytes());
-        if !names(&self.part, part)? {
+        if !is_name_of(&self.part, part)? {
             let line = format!("{shown} was moved, removed or replaced meanwhile");
             return Err(io::Error::other(line));
         }
@@ -267,7 +267,7 @@ impl RegularFile {
         fs::rename(&self.part, &self.path)?;
         // A meta without a `.part` says nothing to anybody, and the next download removes it.
         let _ = fs::remove_file(&self.meta);
-        if !names(&self.path, part)? {
+        if !is_name_of(&self.path, part)? {
             return Err(io::Error::other("another file has taken its place"));
         }
         Ok(())
@@ -348,7 +348,7 @@ pub(super) fn seek_to_end(mut file: &File, digest: Option<&mut Sha256>) -> io::R
 
 /// Whether the path is still this file's name. Between open and lock, the download that held the
 /// lock may have renamed or removed it; what we locked then is its file, not ours to empty.
-fn names(path: &Path, file: &File) -> io::Result<bool> {
+fn is_name_of(path: &Path, file: &File) -> io::Result<bool> {
     let ours = file.metadata()?;
     match fs::symlink_metadata(path) {
         Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
@@ -407,10 +407,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("x.part");
         let file = File::create(&path).expect("a file");
-        assert!(names(&path, &file).expect("it is there"));
+        assert!(is_name_of(&path, &file).expect("it is there"));
         fs::rename(&path, folder.path().join("x")).expect("renamed");
-        assert!(!names(&path, &file).expect("it is gone"));
+        assert!(!is_name_of(&path, &file).expect("it is gone"));
         File::create(&path).expect("another file");
-        assert!(!names(&path, &file).expect("it is another"));
+        assert!(!is_name_of(&path, &file).expect("it is another"));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::connection::TimeLimits;
 use super::output::Output;
 use super::transfer::{Completion, Download, DownloadSpec, Session};
-use super::url::Source;
+use super::url::DownloadSource;
 use super::{bare, http};
 use crate::escape::Escaped;
 use crate::failure::{Exit, Failure};
@@ -51,8 +51,8 @@ pub(super) fn run(spec: &DownloadSpec, session: &Session<'_>) -> Result<Completi
 /// A download is complete only when the file has its name; what is left of a failed one is told.
 fn fetch(download: &mut Download<'_>) -> Result<Completion, Failure> {
     let result = match &download.spec.source {
-        Source::Bare { server, name } => bare::fetch(download, server, name),
-        Source::Http(url) => http::fetch(download, url),
+        DownloadSource::Bare { server, name } => bare::fetch(download, server, name),
+        DownloadSource::Http(url) => http::fetch(download, url),
     };
     download.tell_notes();
     let result = result.and_then(|completion| match completion {

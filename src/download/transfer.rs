@@ -6,7 +6,7 @@ use super::connection::TimeLimits;
 use super::interrupt::ActiveDownloads;
 use super::output::{Destination, Output};
 use super::progress::{Console, DownloadBar};
-use super::url::Source;
+use super::url::DownloadSource;
 use crate::cli::GetArgs;
 use crate::escape::Escaped;
 
@@ -15,7 +15,7 @@ use crate::escape::Escaped;
 pub(super) struct DownloadSpec {
     /// The name or the URL, as it was asked for.
     pub(super) label: Vec<u8>,
-    pub(super) source: Source,
+    pub(super) source: DownloadSource,
     pub(super) destination: Destination,
 }
 

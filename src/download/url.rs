@@ -28,7 +28,7 @@ const GOPHER_PORT: u16 = 70;
 
 /// Where a file comes from.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(super) enum DownloadSource {
     /// A name, over the bare protocol.
     Bare {
         server: ServerAddress,
@@ -106,12 +106,12 @@ impl HttpUrl {
 ///
 /// # Errors
 /// Why it won't do.
-pub(super) fn parse(text: &[u8]) -> Result<Source, String> {
+pub(super) fn parse(text: &[u8]) -> Result<DownloadSource, String> {
     let (text, zone) = without_zone(text)?;
     let uri = Uri::parse(tidy(&text)).map_err(|(error, _)| error.to_string())?;
     match uri.scheme().as_str().to_ascii_lowercase().as_str() {
         "gopher" => bare(&uri, zone.as_deref()),
-        "http" | "https" => HttpUrl::new(uri, zone).map(Source::Http),
+        "http" | "https" => HttpUrl::new(uri, zone).map(DownloadSource::Http),
         _ => Err("it takes http:// or gopher://".into()),
     }
 }
@@ -131,7 +131,7 @@ pub(super) fn follow(base: &HttpUrl, location: &[u8]) -> Result<HttpUrl, String>
 }
 
 /// The type character of a selector says what a browser does with the file: 9 is binary, 0 text.
-fn bare(uri: &Uri<String>, zone: Option<&str>) -> Result<Source, String> {
+fn bare(uri: &Uri<String>, zone: Option<&str>) -> Result<DownloadSource, String> {
     const TAKES: &str = "it takes gopher://HOST[:PORT]/9NAME";
     let server = server(uri, zone, GOPHER_PORT)?;
     let path = uri.path().as_str();
@@ -141,7 +141,7 @@ fn bare(uri: &Uri<String>, zone: Option<&str>) -> Result<Source, String> {
         name.push(b'?');
         name.extend(percent_decode_str(query.as_str()));
     }
-    Ok(Source::Bare { server, name })
+    Ok(DownloadSource::Bare { server, name })
 }
 
 fn server(
@@ -219,7 +219,7 @@ mod tests {
 
     fn http_url(text: &str) -> String {
         match parse(text.as_bytes()) {
-            Ok(Source::Http(url)) => url.uri.into_string(),
+            Ok(DownloadSource::Http(url)) => url.uri.into_string(),
             other => panic!("{text}: {other:?}"),
         }
     }
@@ -267,7 +267,7 @@ mod tests {
             ("http://H:80/a%2fb?c=d#e", "/a%2fb?c=d", "H:80"),
             ("http://[::1]:81/", "/", "[::1]:81"),
         ] {
-            let Ok(Source::Http(url)) = parse(text.as_bytes()) else {
+            let Ok(DownloadSource::Http(url)) = parse(text.as_bytes()) else {
                 panic!("{text}")
             };
             assert_eq!((&*url.target(), &*url.host_field()), (target, host));
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn a_zone_is_for_us_and_not_for_the_server() {
         for text in ["http://[fe80::1%25lo]:1/x", "http://[fe80::1%lo]:1/x"] {
-            let Ok(Source::Http(url)) = parse(text.as_bytes()) else {
+            let Ok(DownloadSource::Http(url)) = parse(text.as_bytes()) else {
                 panic!("{text}")
             };
             assert_eq!(url.server().host, "fe80::1%lo");
@@ -289,7 +289,7 @@ mod tests {
             assert_eq!(there("http://[fe80::2]/y").host, "fe80::2");
             assert!(follow(&url, b"http://[fe80::1%25lo]/").is_err());
         }
-        let Ok(Source::Bare { server, .. }) = parse(b"gopher://[fe80::1%25lo]/9x") else {
+        let Ok(DownloadSource::Bare { server, .. }) = parse(b"gopher://[fe80::1%25lo]/9x") else {
             panic!("a name")
         };
         assert_eq!(server.host, "fe80::1%lo");
@@ -315,7 +315,7 @@ mod tests {
             ("gopher://h/9a?b%3fc", "h", 70, b"a?b?c"),
             ("gopher://h/9", "h", 70, b""),
         ] {
-            let Ok(Source::Bare { server, name: got }) = parse(text.as_bytes()) else {
+            let Ok(DownloadSource::Bare { server, name: got }) = parse(text.as_bytes()) else {
                 panic!("{text}")
             };
             assert_eq!((&*server.host, server.port, &got[..]), (host, port, name));
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_redirect_is_resolved_against_where_it_came_from() {
-        let Ok(Source::Http(base)) = parse(b"http://h:1/a/b?c") else {
+        let Ok(DownloadSource::Http(base)) = parse(b"http://h:1/a/b?c") else {
             panic!("a URL")
         };
         for (location, expected) in [
@@ -354,7 +354,7 @@ mod tests {
             ("http://h/a/", None),
             ("http://h", None),
         ] {
-            let Ok(Source::Http(url)) = parse(text.as_bytes()) else {
+            let Ok(DownloadSource::Http(url)) = parse(text.as_bytes()) else {
                 panic!("{text}")
             };
             assert_eq!(url.file_name().as_deref(), name, "{text}");

@@ -25,7 +25,7 @@ use crate::protocol::metrics::Metrics;
 use crate::reactor::event::{Action, Event};
 use crate::reactor::{Context, ListenerId, Reactor};
 use crate::telemetry::access_log::{self, AccessLog, LogEntry};
-use crate::telemetry::exposition::{self, Snapshot};
+use crate::telemetry::exposition::{self, MetricsSnapshot};
 use crate::telemetry::log_writer::LineWriter;
 use crate::telemetry::{Reason, Stats};
 
@@ -214,7 +214,7 @@ impl Telemetry {
             if let Some(others) = &self.others {
                 others.add_to(&mut sums);
             }
-            exposition::render(Snapshot {
+            exposition::render(MetricsSnapshot {
                 stats: sums.stats,
                 stages: sums.stages,
                 lines_dropped: (

@@ -18,7 +18,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 /// Everything on the page, as it is at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct Snapshot {
+pub struct MetricsSnapshot {
     /// The loop's counters.
     pub stats: Stats,
     /// Open connections, in the order of [`Stage::ALL`].
@@ -34,7 +34,7 @@ pub struct Snapshot {
 /// # Panics
 /// Never: a `String` takes everything that is written.
 #[must_use]
-pub fn render(snapshot: Snapshot) -> String {
+pub fn render(snapshot: MetricsSnapshot) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(snapshot));
     let mut page = String::new();
@@ -42,7 +42,7 @@ pub fn render(snapshot: Snapshot) -> String {
     page
 }
 
-impl Collector for Snapshot {
+impl Collector for MetricsSnapshot {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page(encoder);
         let stages = Stage::ALL.iter().map(|stage| stage.as_str());
@@ -89,7 +89,7 @@ impl Collector for Snapshot {
     }
 }
 
-impl Snapshot {
+impl MetricsSnapshot {
     /// What concerns the process rather than its clients.
     fn encode_process(&self, page: &mut Page<'_>) -> fmt::Result {
         page.counters(
@@ -203,11 +203,11 @@ mod tests {
 
     #[test]
     fn the_page_says_what_was_counted() {
-        let mut snapshot = Snapshot {
+        let mut snapshot = MetricsSnapshot {
             stages: [4, 3, 2, 1],
             lines_dropped: (5, Some(6)),
             descriptors: (Some(7), Some(1024)),
-            ..Snapshot::default()
+            ..MetricsSnapshot::default()
         };
         let stats = &mut snapshot.stats;
         stats.count_accepted();
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_not_said() {
-        let page = render(Snapshot::default());
+        let page = render(MetricsSnapshot::default());
         for name in ["process_open_fds", "process_max_fds", "log=\"access\""] {
             assert!(!page.contains(name), "{page}");
         }

@@ -12,18 +12,18 @@ use crate::limits::{LOG_FLUSH, LOG_QUEUE_BYTES_MAX, LOG_RESERVE_BYTES};
 /// The near end of a bounded queue of lines; a thread at the far end writes them to the sink.
 #[derive(Clone, Debug)]
 pub struct LineWriter {
-    shared: Arc<Shared>,
+    shared: Arc<SharedQueue>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    queue: Mutex<Queue>,
+struct SharedQueue {
+    queue: Mutex<LineQueue>,
     filled: Condvar,
     emptied: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct LineQueue {
     bytes: Vec<u8>,
     /// Offsets in `bytes` before which the sink is to be opened anew.
     reopen_at: Vec<usize>,
@@ -60,7 +60,7 @@ impl LineWriter {
     /// # Errors
     /// The thread can't be started.
     pub fn new(sink: impl Sink + Send + 'static) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(SharedQueue::default());
         let thread_shared = Arc::clone(&shared);
         thread::Builder::new()
             .name("log".into())
@@ -116,7 +116,7 @@ impl LineWriter {
     /// may be stuck. Returns whether every line so far was written.
     pub fn flush(&self) -> bool {
         let queue = self.shared.lock();
-        let unwritten = |queue: &mut Queue| queue.writing || queue.has_work();
+        let unwritten = |queue: &mut LineQueue| queue.writing || queue.has_work();
         let (queue, waited) = self
             .shared
             .emptied
@@ -145,9 +145,9 @@ impl LineWriter {
     }
 }
 
-impl Shared {
+impl SharedQueue {
     /// A queue is whole after every push, so a panic elsewhere doesn't spoil it.
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, LineQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -210,7 +210,7 @@ impl Shared {
     }
 }
 
-impl Queue {
+impl LineQueue {
     fn has_work(&self) -> bool {
         !self.bytes.is_empty() || !self.reopen_at.is_empty()
     }
