@@ -28,7 +28,6 @@ pub enum Reference {
 
 impl Reference {
     /// The length that a body must have, in bytes.
-    #[must_use]
     pub fn length(&self) -> u64 {
         match self {
             Self::File { length, .. } => *length,
@@ -37,9 +36,7 @@ impl Reference {
     }
 
     /// A checker for one body.
-    ///
-    /// # Errors
-    /// The local file can't be opened.
+    /// An error: the local file can't be opened.
     pub fn checker(&self) -> io::Result<Checker> {
         Ok(match self {
             Self::File {
@@ -83,9 +80,7 @@ pub struct Mismatch {
 impl Checker {
     /// Takes the bytes that follow those before; `offset` says how many these were. The buffer is
     /// for reading the file.
-    ///
-    /// # Errors
-    /// The first byte that differs.
+    /// An error is the first byte that differs.
     pub fn take(&mut self, offset: u64, bytes: &[u8], buffer: &mut [u8]) -> Result<(), Mismatch> {
         match self {
             Self::Nothing => Ok(()),
@@ -104,9 +99,7 @@ impl Checker {
     }
 
     /// The body has ended after `length` bytes: checks the last block, which may be a short one.
-    ///
-    /// # Errors
-    /// It is wrong.
+    /// An error: it is wrong.
     pub fn finish(&mut self, length: u64) -> Result<(), Mismatch> {
         match self {
             Self::Blocks(blocks, hasher) if !length.is_multiple_of(SOAK_BLOCK_BYTES) => {
@@ -127,7 +120,6 @@ impl Checker {
     }
 
     /// What was learnt, if that was what it was for.
-    #[must_use]
     pub fn into_reference(self) -> Option<Reference> {
         match self {
             Self::Learn(blocks, _) => Some(Reference::Blocks(Rc::new(blocks))),

@@ -65,7 +65,6 @@ struct Drawing {
 
 impl Live {
     /// Starts the view if it is wanted and stderr is a terminal.
-    #[must_use]
     pub fn start(is_wanted: bool) -> Self {
         let is_shown = is_wanted && io::stderr().is_terminal();
         let drawing = is_shown.then(|| Drawing::start(draw)).flatten();

@@ -5,47 +5,30 @@ use super::report::{Percentiles, Report, Resource, ServerUsage};
 use crate::units::{parse_bytes, parse_duration};
 
 /// A figure that a condition is about.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Metric {
-    Time(Timing, Quantile),
-    Stall,
+#[derive(Clone, Debug)]
+pub(super) struct Metric {
+    pub(super) name: String,
+    pub(super) unit: Unit,
+    pub(super) source: Source,
+}
+
+/// Where a report has a figure.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Source {
+    /// A quantile of some times.
+    Time(Times, Quantile),
+    /// How many requests ended so.
     Class(Class),
-    Errors,
-    ErrorRate,
-    RateEnded,
-    RateStarted,
-    Cpu,
-    Max(ServerResource),
-    Left(ServerResource),
-    Trend(ServerResource),
+    /// One number of the run; none where it says nothing.
+    Run(fn(&Report) -> Option<f64>),
+    /// One number of the server's process; as above.
+    Server(fn(&ServerUsage) -> Option<f64>),
+    /// How a resource of that process grew.
+    Trend(fn(&ServerUsage) -> &Resource),
 }
 
-/// What a time is of.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Timing {
-    Corrected,
-    Total,
-    FirstByte,
-    Connect,
-    Lateness,
-}
-
-/// Which time of many.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Quantile {
-    P50,
-    P90,
-    P99,
-    P999,
-    Max,
-}
-
-/// What the server's process uses.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum ServerResource {
-    Memory,
-    Descriptors,
-}
+type Times = fn(&Report) -> &Percentiles;
+type Quantile = fn(&Percentiles) -> u64;
 
 /// What a trend is per.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,36 +50,79 @@ pub(super) enum Unit {
     BytesTrend,
 }
 
-const SPANS: [(&str, Timing); 5] = [
-    ("", Timing::Corrected),
-    ("raw_", Timing::Total),
-    ("ttfb_", Timing::FirstByte),
-    ("connect_", Timing::Connect),
-    ("lateness_", Timing::Lateness),
+const TIMES: [(&str, Times); 5] = [
+    ("", |report| &report.latency.corrected),
+    ("raw_", |report| &report.latency.total),
+    ("ttfb_", |report| &report.latency.first_byte),
+    ("connect_", |report| &report.latency.connect),
+    ("lateness_", |report| &report.generator.lateness),
 ];
 
-const RANKS: [(&str, Quantile); 5] = [
-    ("p50", Quantile::P50),
-    ("p90", Quantile::P90),
-    ("p99", Quantile::P99),
-    ("p99.9", Quantile::P999),
-    ("max", Quantile::Max),
+const QUANTILES: [(&str, Quantile); 5] = [
+    ("p50", |times| times.p50),
+    ("p90", |times| times.p90),
+    ("p99", |times| times.p99),
+    ("p99.9", |times| times.p999),
+    ("max", |times| times.max),
 ];
 
-const OTHERS: [(&str, Metric); 12] = [
-    ("silence", Metric::Stall),
-    ("errors", Metric::Errors),
-    ("error_rate", Metric::ErrorRate),
-    ("rate", Metric::RateEnded),
-    ("rate_started", Metric::RateStarted),
-    ("cpu", Metric::Cpu),
-    ("rss_max", Metric::Max(ServerResource::Memory)),
-    ("rss_left", Metric::Left(ServerResource::Memory)),
-    ("rss_slope", Metric::Trend(ServerResource::Memory)),
-    ("fd_max", Metric::Max(ServerResource::Descriptors)),
-    ("fd_left", Metric::Left(ServerResource::Descriptors)),
-    ("fd_slope", Metric::Trend(ServerResource::Descriptors)),
-];
+const OTHERS: [(&str, Unit, Source); 12] = {
+    use Source::{Run, Server, Trend};
+    [
+        (
+            "silence",
+            Unit::Time,
+            Run(|report| Some(report.latency.longest_silence_us as f64)),
+        ),
+        (
+            "errors",
+            Unit::Number,
+            Run(|report| Some(report.outcomes.failed() as f64)),
+        ),
+        ("error_rate", Unit::Percent, Run(error_percent)),
+        (
+            "rate",
+            Unit::Rate,
+            Run(|report| Some(report.load.rate_ended)),
+        ),
+        (
+            "rate_started",
+            Unit::Rate,
+            Run(|report| Some(report.load.rate_started)),
+        ),
+        (
+            "cpu",
+            Unit::Percent,
+            Server(|server| Some(server.cpu_percent)),
+        ),
+        (
+            "rss_max",
+            Unit::Bytes,
+            Server(|server| Some(server.rss.max)),
+        ),
+        (
+            "rss_left",
+            Unit::Bytes,
+            Server(|server| left(server, &server.rss)),
+        ),
+        ("rss_slope", Unit::BytesTrend, Trend(|server| &server.rss)),
+        (
+            "fd_max",
+            Unit::Number,
+            Server(|server| Some(server.descriptors.max)),
+        ),
+        (
+            "fd_left",
+            Unit::Number,
+            Server(|server| left(server, &server.descriptors)),
+        ),
+        (
+            "fd_slope",
+            Unit::NumberTrend,
+            Trend(|server| &server.descriptors),
+        ),
+    ]
+};
 
 const TIME_UNITS: &[(f64, &str)] = &[(1.0, " µs"), (1e3, " ms"), (1e6, " s")];
 const BYTE_UNITS: &[(f64, &str)] = &[(1.0, " B"), (1e3, " kB"), (1e6, " MB"), (1e9, " GB")];
@@ -104,63 +130,40 @@ const NO_UNIT: &[(f64, &str)] = &[(1.0, "")];
 
 impl Metric {
     pub(super) fn named(name: &str) -> Option<Self> {
-        let time = SPANS.iter().find_map(|(prefix, span)| {
-            let rank = name.strip_prefix(prefix)?;
-            let (_, rank) = RANKS.iter().find(|(text, _)| *text == rank)?;
-            Some(Self::Time(*span, *rank))
+        let mut times = TIMES.iter();
+        let time = times.find_map(|(prefix, times)| {
+            let quantile = name.strip_prefix(prefix)?;
+            let (_, quantile) = QUANTILES.iter().find(|(text, _)| *text == quantile)?;
+            Some((Unit::Time, Source::Time(*times, *quantile)))
         });
         let class = || classes().find(|class| class.as_str() == name);
-        let other = || OTHERS.iter().find(|(text, _)| *text == name);
-        time.or_else(|| class().map(Self::Class))
-            .or_else(|| other().map(|(_, metric)| *metric))
+        let other = || OTHERS.iter().find(|(text, ..)| *text == name);
+        let (unit, source) = time
+            .or_else(|| class().map(|class| (Unit::Number, Source::Class(class))))
+            .or_else(|| other().map(|&(_, unit, source)| (unit, source)))?;
+        Some(Self {
+            name: name.into(),
+            unit,
+            source,
+        })
     }
 
-    pub(super) fn unit(self) -> Unit {
-        match self {
-            Self::Time(..) | Self::Stall => Unit::Time,
-            Self::Class(_) | Self::Errors => Unit::Number,
-            Self::Max(ServerResource::Descriptors) | Self::Left(ServerResource::Descriptors) => {
-                Unit::Number
-            }
-            Self::ErrorRate | Self::Cpu => Unit::Percent,
-            Self::RateEnded | Self::RateStarted => Unit::Rate,
-            Self::Max(ServerResource::Memory) | Self::Left(ServerResource::Memory) => Unit::Bytes,
-            Self::Trend(ServerResource::Memory) => Unit::BytesTrend,
-            Self::Trend(ServerResource::Descriptors) => Unit::NumberTrend,
-        }
-    }
-
-    pub(super) fn needs_pid(self) -> bool {
-        matches!(
-            self,
-            Self::Cpu | Self::Max(_) | Self::Left(_) | Self::Trend(_)
-        )
+    pub(super) fn needs_pid(&self) -> bool {
+        matches!(self.source, Source::Server(_) | Source::Trend(_))
     }
 
     /// What the report says, in the metric's unit; none where it says nothing, or more than one
     /// number, as of a trend.
-    pub(super) fn value(self, report: &Report) -> Option<f64> {
-        let server = report.server.as_ref();
-        match self {
-            Self::Time(span, rank) => {
-                let times = span.of(report);
-                (times.count > 0).then(|| rank.of(times) as f64)
+    pub(super) fn value(&self, report: &Report) -> Option<f64> {
+        match self.source {
+            Source::Time(times, quantile) => {
+                let times = times(report);
+                (times.count > 0).then(|| quantile(times) as f64)
             }
-            Self::Stall => Some(report.latency.longest_silence_us as f64),
-            Self::Class(class) => Some(class_count(report, class) as f64),
-            Self::Errors => Some(errors(report) as f64),
-            Self::ErrorRate => {
-                let started = report.outcomes.started;
-                (started > 0).then(|| errors(report) as f64 * 100.0 / started as f64)
-            }
-            Self::RateEnded => Some(report.load.rate_ended),
-            Self::RateStarted => Some(report.load.rate_started),
-            Self::Cpu => server.map(|server| server.cpu_percent),
-            Self::Max(thing) => server.map(|server| thing.of(server).max),
-            Self::Left(thing) => server
-                .filter(|server| has_settled(server))
-                .map(|server| thing.of(server).after - thing.of(server).before),
-            Self::Trend(_) => None,
+            Source::Class(class) => Some(class_count(report, class) as f64),
+            Source::Run(value) => value(report),
+            Source::Server(value) => report.server.as_ref().and_then(value),
+            Source::Trend(_) => None,
         }
     }
 }
@@ -173,22 +176,17 @@ fn classes() -> impl Iterator<Item = Class> {
 
 /// All names, for the message that refuses another one.
 pub(super) fn names() -> String {
-    let spans = SPANS.map(|(prefix, _)| prefix);
-    let ranks = RANKS.map(|(text, _)| text);
-    let mut names = vec![format!(
-        "{}, each also with {} before it",
-        ranks.join(", "),
-        spans[1..].join(", ")
-    )];
-    names.extend(OTHERS.map(|(text, _)| text.to_owned()));
+    let times = TIMES.map(|(prefix, _)| prefix);
+    let quantiles = QUANTILES.map(|(text, _)| text).join(", ");
+    let times = times[1..].join(", ");
+    let mut names = vec![format!("{quantiles}, each also with {times} before it")];
+    names.extend(OTHERS.map(|(text, ..)| text.to_owned()));
     names.extend(classes().map(|class| class.as_str().to_owned()));
     names.join(", ")
 }
 
 fn class_count(report: &Report, class: Class) -> u64 {
-    let classes = report.outcomes.classes.iter();
-    let found = classes.filter(|found| found.class == class.as_str());
-    let count = found.map(|found| found.count).sum();
+    let count = report.outcomes.count(class);
     // A request that ended in another way may have shown a wrong byte before.
     match class {
         Class::Corrupt => report.verification.corrupt.max(count),
@@ -197,63 +195,16 @@ fn class_count(report: &Report, class: Class) -> u64 {
     }
 }
 
-fn errors(report: &Report) -> u64 {
-    let classes = report.outcomes.classes.iter();
-    let failures = classes.filter(|class| class.is_failure);
-    failures.map(|class| class.count).sum()
+fn error_percent(report: &Report) -> Option<f64> {
+    let started = report.outcomes.started;
+    (started > 0).then(|| report.outcomes.failed() as f64 * 100.0 / started as f64)
 }
 
-/// Whether it was seen without clients after the load began: only then is something "left".
-fn has_settled(server: &ServerUsage) -> bool {
+/// What is left of a resource: only where the server was seen without clients after the load began.
+fn left(server: &ServerUsage, resource: &Resource) -> Option<f64> {
     let mut samples = server.samples.iter();
-    !server.died && samples.any(|sample| sample.is_quiet && sample.at_us > 0)
-}
-
-impl Timing {
-    fn of(self, report: &Report) -> &Percentiles {
-        match self {
-            Self::Corrected => &report.latency.corrected,
-            Self::Total => &report.latency.total,
-            Self::FirstByte => &report.latency.first_byte,
-            Self::Connect => &report.latency.connect,
-            Self::Lateness => &report.generator.lateness,
-        }
-    }
-}
-
-impl Quantile {
-    fn of(self, times: &Percentiles) -> u64 {
-        match self {
-            Self::P50 => times.p50,
-            Self::P90 => times.p90,
-            Self::P99 => times.p99,
-            Self::P999 => times.p999,
-            Self::Max => times.max,
-        }
-    }
-}
-
-impl ServerResource {
-    pub(super) fn of(self, server: &ServerUsage) -> &Resource {
-        match self {
-            Self::Memory => &server.rss,
-            Self::Descriptors => &server.descriptors,
-        }
-    }
-
-    /// A slope and the ends of its interval, as `0.42 MB/min (95 %: 0.31 to 0.53)`.
-    pub(super) fn show_trend(self, trend: [f64; 3], per: Per) -> String {
-        let units = match self {
-            Self::Memory => BYTE_UNITS,
-            Self::Descriptors => NO_UNIT,
-        };
-        let largest = trend.map(f64::abs).into_iter().fold(0.0, f64::max);
-        let (size, unit) = unit_for(largest, units);
-        let decimals = decimals_for(largest / size);
-        let [slope, low, high] = trend.map(|end| end / size);
-        let per = per.as_str();
-        format!("{slope:.decimals$}{unit}/{per} (95 %: {low:.decimals$} to {high:.decimals$})")
-    }
+    let has_settled = samples.any(|sample| sample.is_quiet && sample.at_us > 0);
+    (has_settled && !server.died).then(|| resource.after - resource.before)
 }
 
 impl Per {
@@ -275,6 +226,20 @@ impl Per {
 }
 
 impl Unit {
+    /// A slope and the ends of its interval, as `0.42 MB/min (95 %: 0.31 to 0.53)`.
+    pub(super) fn show_trend(self, trend: [f64; 3], per: Per) -> String {
+        let units = match self {
+            Self::BytesTrend => BYTE_UNITS,
+            _ => NO_UNIT,
+        };
+        let largest = trend.map(f64::abs).into_iter().fold(0.0, f64::max);
+        let (size, unit) = unit_for(largest, units);
+        let decimals = decimals_for(largest / size);
+        let [slope, low, high] = trend.map(|end| end / size);
+        let per = per.as_str();
+        format!("{slope:.decimals$}{unit}/{per} (95 %: {low:.decimals$} to {high:.decimals$})")
+    }
+
     pub(super) fn takes(self) -> &'static str {
         match self {
             Self::Time => "a time, such as 50ms",

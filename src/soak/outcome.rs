@@ -13,13 +13,11 @@ macro_rules! classes {
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
             /// What reports and `--fail-if` call it.
-            #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
 
             /// Whether it counts as a failure.
-            #[must_use]
             pub const fn is_failure(self) -> bool {
                 match self { $(Self::$name => $fails,)* }
             }

@@ -33,7 +33,6 @@ impl Render for Untrusted<'_> {
 }
 
 /// Renders a report.
-#[must_use]
 pub fn render(report: &Report) -> String {
     let page = html! {
         (PreEscaped("<!DOCTYPE html>\n"))
@@ -90,7 +89,7 @@ fn keys(report: &Report) -> Markup {
         Some(rate) => format!("of {}/s asked", units::number(rate)),
         None => format!("clients: {}", units::count(load.clients)),
     };
-    let failed = wording::failed(&report.outcomes);
+    let failed = report.outcomes.failed();
     let started = report.outcomes.started;
     let share = match failed {
         0 => "none".into(),
@@ -135,13 +134,6 @@ fn grid(plots: &[Plot]) -> Markup {
 
 fn latency(report: &Report) -> Markup {
     let latency = &report.latency;
-    let rows = [
-        ("connect", &latency.connect),
-        ("first byte", &latency.first_byte),
-        ("total", &latency.total),
-        ("corrected", &latency.corrected),
-    ];
-    let rows = rows.map(|(label, percentiles)| (label, wording::percentiles(percentiles)));
     html! {
         section {
             h2 { "Latency" }
@@ -154,14 +146,14 @@ fn latency(report: &Report) -> Markup {
                                 th {} th { "p50" } th { "p90" } th { "p99" } th { "p99.9" } th { "max" }
                             } }
                             tbody {
-                                @for (label, figures) in &rows {
+                                @for (label, figures) in wording::latencies(latency) {
                                     tr { th { (label) } @for figure in figures { td { (figure) } } }
                                 }
                             }
                         }
                     }
                     p class="soft" { (wording::LATENCY_OF) ". " (wording::corrected(report.load.model)) "." }
-                    p class="soft" { "Longest silence: " (wording::silence(latency)) "." }
+                    p class="soft" { "Longest silence: " (wording::stall(latency)) "." }
                 }
             }
         }
@@ -183,7 +175,7 @@ fn outcomes(report: &Report) -> Markup {
     html! {
         section {
             h2 { "What became of the requests" }
-            @if wording::failed(&report.outcomes) == 0 { p { "No errors." } }
+            @if report.outcomes.failed() == 0 { p { "No errors." } }
             @if !report.outcomes.classes.is_empty() {
                 div class="card" {
                     table {

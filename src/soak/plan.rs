@@ -85,9 +85,7 @@ pub struct Choice {
 
 impl Plan {
     /// Understands the command line. Nothing is connected yet.
-    ///
-    /// # Errors
-    /// One line that says what won't do.
+    /// An error is one line that says what won't do.
     pub fn new(args: &SoakArgs, seed: u64) -> Result<Self, String> {
         let targets: Vec<&[u8]> = args.targets.iter().map(|word| word.as_bytes()).collect();
         let from_file = match &args.names_from {
@@ -136,7 +134,6 @@ impl Plan {
     }
 
     /// The choices of one request, by its number. A kind that is given already is kept.
-    #[must_use]
     pub fn choose(&self, number: u64, kind: Option<ClientKind>) -> Choice {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_stream(number);
@@ -162,7 +159,6 @@ impl Plan {
 
     /// Where a client that breaks off does so, in bytes of a body of this length, and whether it
     /// does so by a reset.
-    #[must_use]
     pub fn abort_at(variate: f64, length: Option<u64>) -> (u64, bool) {
         let by_reset = variate < 0.5;
         let point = (variate * 2.0).fract();
@@ -171,9 +167,7 @@ impl Plan {
     }
 
     /// Finds the file of each name beneath a folder.
-    ///
-    /// # Errors
-    /// One line: a file is missing.
+    /// An error is one line: a file is missing.
     pub fn references(&self, folder: &Path) -> Result<Vec<Option<Reference>>, String> {
         let are_few = self.names.len() <= SOAK_OPEN_FILES_MAX;
         let find = |name: &RequestTemplate| {
@@ -202,9 +196,7 @@ impl Plan {
 
     /// Leaves to split clients only names no beginning of which is a file in the folder: by the
     /// bare protocol such a beginning, arriving alone, is served.
-    ///
-    /// # Errors
-    /// One line: no name is left.
+    /// An error is one line: no name is left.
     pub fn keep_split_names_apart(&mut self, folder: &Path) -> Result<(), String> {
         let begins_with_a_file = |name: &RequestTemplate| {
             (1..name.shown.len()).any(|end| {

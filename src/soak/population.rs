@@ -31,7 +31,6 @@ impl ClientKind {
     ];
 
     /// What the command line and reports call it.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Fast => "fast",
@@ -52,13 +51,11 @@ pub struct Mix {
 
 impl Mix {
     /// The share of one kind, in percent.
-    #[must_use]
     pub fn share(&self, kind: ClientKind) -> f64 {
         self.shares[kind as usize]
     }
 
     /// The kind at a point of the whole, from 0 to 1: kinds stand side by side in their order.
-    #[must_use]
     pub fn at(&self, point: f64) -> ClientKind {
         let mut left = point * 100.0;
         let present = ClientKind::ALL
@@ -77,7 +74,6 @@ impl Mix {
 
     /// The kinds of so many clients that are there at once: each kind has its share, rounded so
     /// that the sum is right (largest remainders).
-    #[must_use]
     pub fn spread(&self, clients: usize) -> Vec<ClientKind> {
         let exact = self.shares.map(|share| share * clients as f64 / 100.0);
         let mut counts = exact.map(|count| count as usize);

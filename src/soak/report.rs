@@ -3,6 +3,8 @@
 
 use serde::Serialize;
 
+use super::outcome::Class;
+
 /// The JSON's schema. A field may be added under the same name; a change of meaning is a new one.
 pub const SCHEMA: &str = "carafe-soak/1";
 
@@ -112,9 +114,28 @@ pub enum Model {
 pub struct Outcomes {
     /// Requests started.
     pub started: u64,
-    /// The ways they ended, in the order of [`Class::ALL`](super::outcome::Class::ALL); none that
+    /// The ways they ended, in the order of [`Class::ALL`]; none that
     /// did not occur.
     pub classes: Vec<ClassCount>,
+}
+
+impl Outcomes {
+    /// How many ended so.
+    pub fn count(&self, class: Class) -> u64 {
+        let mut classes = self.classes.iter();
+        let found = classes.find(|found| found.class == class.as_str());
+        found.map_or(0, |found| found.count)
+    }
+
+    /// The ways to fail.
+    pub fn failures(&self) -> impl Iterator<Item = &ClassCount> {
+        self.classes.iter().filter(|class| class.is_failure)
+    }
+
+    /// How many failed.
+    pub fn failed(&self) -> u64 {
+        self.failures().map(|class| class.count).sum()
+    }
 }
 
 /// One way to end, and how often.

@@ -32,7 +32,6 @@ use crate::limits::{
 };
 
 /// Runs a soak test.
-#[must_use]
 pub fn run(args: &SoakArgs) -> Exit {
     soak(args).unwrap_or_else(|failure| failure.report())
 }

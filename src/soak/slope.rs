@@ -18,7 +18,6 @@ const NORMAL_QUANTILE: f64 = 1.959_963_984_540_054;
 ///
 /// [`Slope::NotEnoughData`] stands for less than [`SLOPE_POINTS_MIN`] points, no time between
 /// them, or points that tell no more than [`SLOPE_EFFECTIVE_POINTS_MIN`] independent ones would.
-#[must_use]
 pub fn fit(points: &[(f64, f64)]) -> Slope {
     let [(_, origin), ..] = points else {
         return Slope::NotEnoughData;

@@ -32,7 +32,6 @@ impl LatencyHistogram {
     }
 
     /// The percentiles, in microseconds.
-    #[must_use]
     pub fn percentiles(&self) -> Percentiles {
         if self.0.is_empty() {
             return Percentiles::default();
@@ -117,7 +116,6 @@ struct Stall {
 
 impl Tally {
     /// Nothing was counted; the load begins now.
-    #[must_use]
     pub fn new(began: Instant) -> Self {
         Self {
             began,
@@ -158,19 +156,16 @@ impl Tally {
     }
 
     /// When the load began.
-    #[must_use]
     pub fn began(&self) -> Instant {
         self.began
     }
 
     /// Sent minus due.
-    #[must_use]
     pub fn lateness(&self) -> Percentiles {
         self.lateness.percentiles()
     }
 
     /// Arrivals that were sent later than counts as offered.
-    #[must_use]
     pub fn late(&self) -> u64 {
         self.late
     }
@@ -265,38 +260,32 @@ impl Tally {
     }
 
     /// The seconds that are over.
-    #[must_use]
     pub fn seconds(&self) -> &[Second] {
         &self.seconds
     }
 
     /// Requests started.
-    #[must_use]
     pub fn started(&self) -> u64 {
         self.started
     }
 
     /// How many ended so.
-    #[must_use]
     pub fn count(&self, class: Class) -> u64 {
         self.counts[class as usize]
     }
 
     /// How many ended in whichever way.
-    #[must_use]
     pub fn ended(&self) -> u64 {
         self.counts.iter().sum()
     }
 
     /// How many failed.
-    #[must_use]
     pub fn failed(&self) -> u64 {
         let failures = Class::ALL.iter().filter(|class| class.is_failure());
         failures.map(|&class| self.count(class)).sum()
     }
 
     /// What became of every request.
-    #[must_use]
     pub fn outcomes(&self) -> Outcomes {
         let occurred = Class::ALL.iter().filter(|&&class| self.count(class) > 0);
         let classes = occurred.map(|&class| ClassCount {
@@ -312,7 +301,6 @@ impl Tally {
     }
 
     /// How long things took.
-    #[must_use]
     pub fn latency(&self) -> Latency {
         let corrected = self.corrected();
         Latency {

@@ -16,7 +16,6 @@ type Lines = Vec<String>;
 
 /// Renders a report. Every line ends in LF, and nothing that came from outside can steer a
 /// terminal.
-#[must_use]
 pub fn render(report: &Report) -> String {
     let blank = || vec![String::new()];
     let sections = [
@@ -124,11 +123,11 @@ fn errors(report: &Report) -> Lines {
         let sample = class.sample.as_deref().unwrap_or_default();
         [units::count(class.count), class.class.into(), cut(sample)]
     };
-    let rows: Vec<_> = wording::failures(&report.outcomes).map(row).collect();
+    let rows: Vec<_> = report.outcomes.failures().map(row).collect();
     if rows.is_empty() {
         return vec!["no errors".into()];
     }
-    let failed = wording::failed(&report.outcomes);
+    let failed = report.outcomes.failed();
     let share = units::share(failed, report.outcomes.started);
     let mut lines = vec![format!("{}, {share}", units::count(failed))];
     lines.extend(columns("><<", &rows));
@@ -145,21 +144,13 @@ fn cut(sample: &str) -> String {
 fn latency(report: &Report) -> Lines {
     let latency = &report.latency;
     let heading = ["", "p50", "p90", "p99", "p99.9", "max"].map(Into::into);
-    let rows = [
-        ("connect", &latency.connect),
-        ("first byte", &latency.first_byte),
-        ("total", &latency.total),
-        ("corrected", &latency.corrected),
-    ];
-    let rows = rows.map(|(label, percentiles)| {
-        let [p50, p90, p99, p999, max] = wording::percentiles(percentiles);
-        [label.into(), p50, p90, p99, p999, max]
-    });
+    let rows = wording::latencies(latency)
+        .map(|(label, [p50, p90, p99, p999, max])| [label.into(), p50, p90, p99, p999, max]);
     let rows: Vec<_> = std::iter::once(heading).chain(rows).collect();
     let mut lines = columns("<>>>>>", &rows);
     lines.push(wording::LATENCY_OF.into());
     lines.push(wording::corrected(report.load.model).into());
-    lines.push(format!("longest silence: {}", wording::silence(latency)));
+    lines.push(format!("longest silence: {}", wording::stall(latency)));
     lines
 }
 

@@ -2,9 +2,9 @@
 
 use std::str::FromStr;
 
-use super::metric::{self, Metric, Per, ServerResource};
+use super::metric::{self, Metric, Per, Source};
 use super::outcome::Class;
-use super::report::{Against, Report, Slope, Threshold, ThresholdOutcome};
+use super::report::{Against, Report, Resource, Slope, Threshold, ThresholdOutcome};
 
 /// Conditions that make a run fail, in the order written.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,30 +31,23 @@ enum Operator {
 impl Conditions {
     /// What a run is held to without `--fail-if`: no errors, and no descriptors left behind where
     /// the server is watched.
-    #[must_use]
     pub fn default_for(has_pid: bool) -> Self {
-        let mut conditions = vec![Condition::none("errors>0", Metric::Errors)];
+        let mut conditions = vec![Condition::built_in("errors>0")];
         if has_pid {
-            let left = Metric::Left(ServerResource::Descriptors);
-            conditions.push(Condition::none("fd_left>0", left));
+            conditions.push(Condition::built_in("fd_left>0"));
         }
         Self(conditions)
     }
 
     /// Whether one of them is about the server's process, which `--pid` names.
-    #[must_use]
     pub fn needs_pid(&self) -> bool {
         self.0.iter().any(|condition| condition.metric.needs_pid())
     }
 
     /// Looks at each condition, in the order written. A wrong byte and a short body are always
     /// looked at.
-    #[must_use]
     pub fn evaluate(&self, report: &Report) -> Vec<Threshold> {
-        let always = [
-            Condition::none("corrupt>0", Metric::Class(Class::Corrupt)),
-            Condition::none("short>0", Metric::Class(Class::Short)),
-        ];
+        let always = ["corrupt>0", "short>0"].map(Condition::built_in);
         let missing = always.iter().filter(|one| !self.0.contains(one));
         self.0
             .iter()
@@ -87,21 +80,15 @@ impl FromStr for Conditions {
 impl PartialEq for Condition {
     /// However it was written.
     fn eq(&self, other: &Self) -> bool {
-        (self.metric, self.operator, self.bound, self.per)
-            == (other.metric, other.operator, other.bound, other.per)
+        (&self.metric.name, self.operator, self.bound, self.per)
+            == (&other.metric.name, other.operator, other.bound, other.per)
     }
 }
 
 impl Condition {
-    /// A condition that allows none of something.
-    fn none(text: &str, metric: Metric) -> Self {
-        Self {
-            text: text.into(),
-            metric,
-            operator: Operator::Above,
-            bound: 0.0,
-            per: Per::Minute,
-        }
+    /// A condition of ours.
+    fn built_in(text: &str) -> Self {
+        Self::parse(text).expect("it is well-formed")
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -111,7 +98,7 @@ impl Condition {
         let (operator, value) = Operator::parse(rest).ok_or(NO_OPERATOR)?;
         let name = name.trim();
         let metric = Metric::named(name).ok_or_else(|| format!("'{name}' is no metric"))?;
-        let unit = metric.unit();
+        let unit = metric.unit;
         let (bound, per) = unit
             .parse(value.trim())
             .ok_or_else(|| format!("the value must be {}", unit.takes()))?;
@@ -125,9 +112,17 @@ impl Condition {
     }
 
     fn evaluate(&self, report: &Report) -> Threshold {
-        let (measured, outcome) = match self.metric {
-            Metric::Trend(thing) => self.judge_trend(report, thing),
+        let measured = match self.metric.source {
+            Source::Trend(of) => report
+                .server
+                .as_ref()
+                .and_then(|server| self.judge_trend(of(server))),
             _ => self.judge_value(report),
+        };
+        let (measured, outcome) = match measured {
+            Some((measured, true)) => (measured, ThresholdOutcome::Failed),
+            Some((measured, false)) => (measured, ThresholdOutcome::Held),
+            None => ("not enough data".into(), ThresholdOutcome::NotEnoughData),
         };
         Threshold {
             text: self.text.clone(),
@@ -136,30 +131,28 @@ impl Condition {
         }
     }
 
-    fn judge_value(&self, report: &Report) -> (String, ThresholdOutcome) {
-        let Some(value) = self.metric.value(report) else {
-            return not_enough_data();
-        };
-        let mut measured = self.metric.unit().show(value);
-        if self.metric == Metric::Class(Class::Corrupt)
+    /// What was measured, and whether the condition is met.
+    fn judge_value(&self, report: &Report) -> Option<(String, bool)> {
+        let value = self.metric.value(report)?;
+        let mut measured = self.metric.unit.show(value);
+        if matches!(self.metric.source, Source::Class(Class::Corrupt))
             && value == 0.0
             && matches!(report.verification.against, Against::Nothing)
         {
             measured.push_str(", but nothing was compared");
         }
-        (measured, outcome(self.operator.is_met(value, self.bound)))
+        Some((measured, self.operator.is_met(value, self.bound)))
     }
 
-    /// A trend fails only where its whole interval does.
-    fn judge_trend(&self, report: &Report, thing: ServerResource) -> (String, ThresholdOutcome) {
-        let slope = report.server.as_ref().map(|server| thing.of(server).slope);
-        let Some(Slope::Fitted {
+    /// A trend meets it only where its whole interval does.
+    fn judge_trend(&self, resource: &Resource) -> Option<(String, bool)> {
+        let Slope::Fitted {
             per_minute,
             low,
             high,
-        }) = slope
+        } = resource.slope
         else {
-            return not_enough_data();
+            return None;
         };
         let trend = [per_minute, low, high].map(|slope| slope * self.per.minutes());
         let [_, low, high] = trend;
@@ -167,21 +160,9 @@ impl Condition {
             Operator::Above | Operator::AtLeast => low,
             Operator::Below | Operator::AtMost => high,
         };
-        let measured = thing.show_trend(trend, self.per);
-        (measured, outcome(self.operator.is_met(nearest, self.bound)))
+        let measured = self.metric.unit.show_trend(trend, self.per);
+        Some((measured, self.operator.is_met(nearest, self.bound)))
     }
-}
-
-fn outcome(is_met: bool) -> ThresholdOutcome {
-    if is_met {
-        ThresholdOutcome::Failed
-    } else {
-        ThresholdOutcome::Held
-    }
-}
-
-fn not_enough_data() -> (String, ThresholdOutcome) {
-    ("not enough data".into(), ThresholdOutcome::NotEnoughData)
 }
 
 impl Operator {

@@ -87,12 +87,8 @@ fn not_offered(report: &Report) -> Option<String> {
 
 /// Whether bodies that were to be compared were not.
 fn unverified(report: &Report) -> Option<String> {
-    let classes = &report.outcomes.classes;
-    let complete = classes
-        .iter()
-        .find(|class| class.class == Class::Complete.as_str());
-    let bodies = report.verification.bodies;
-    let unchecked = complete.map_or(0, |class| class.count.saturating_sub(bodies));
+    let complete = report.outcomes.count(Class::Complete);
+    let unchecked = complete.saturating_sub(report.verification.bodies);
     let checks = !matches!(report.verification.against, Against::Nothing);
     (checks && unchecked > 0).then(|| {
         format!(

@@ -51,10 +51,7 @@ struct RawSample {
 
 impl Watch {
     /// Looks at a process now and then again after each `every`, quiet at first.
-    ///
-    /// # Errors
-    ///
-    /// `NotFound` if there is no such process, and what /proc or the start of a thread says.
+    /// An error is `NotFound` if there is no such process, or what /proc or the start of a thread says.
     pub fn start(pid: u32, every: Duration) -> io::Result<Self> {
         let (process, name) = Process::open(pid)?;
         let sampler = Arc::new(Sampler {
@@ -94,7 +91,6 @@ impl Watch {
     }
 
     /// The last look, in time since the watch began; none after the process's end.
-    #[must_use]
     pub fn latest(&self) -> Option<Sample> {
         let state = self.sampler.lock();
         let sample = state.samples.last().filter(|_| !state.has_died);
@@ -139,7 +135,6 @@ impl Watch {
     /// A quiet point is the last look of a stretch without clients: those before it may have seen
     /// the server still winding down. Trends leave out the warm-up. They are fitted to the quiet
     /// points where those are enough, to the looks under load otherwise.
-    #[must_use]
     pub fn finish(
         mut self,
         load_began: Instant,

@@ -1,8 +1,8 @@
 //! What the text and the page say in the same words.
 
 use super::report::{
-    Against, ClassCount, Latency, Load, Model, Outcomes, Percentiles, Report, Resource,
-    ServerUsage, Slope, Status, ThresholdOutcome, Verdict, Verification,
+    Against, Latency, Load, Model, Percentiles, Report, Resource, ServerUsage, Slope, Status,
+    ThresholdOutcome, Verdict, Verification,
 };
 use super::units;
 
@@ -97,14 +97,15 @@ pub fn asked_and_achieved(load: &Load) -> [[String; 3]; 4] {
     ]
 }
 
-/// The classes that count as failures.
-pub fn failures(outcomes: &Outcomes) -> impl Iterator<Item = &ClassCount> {
-    outcomes.classes.iter().filter(|class| class.is_failure)
-}
-
-/// How many requests failed.
-pub fn failed(outcomes: &Outcomes) -> u64 {
-    failures(outcomes).map(|class| class.count).sum()
+/// Each of the run's times with its percentiles, `p50` to `max`.
+pub fn latencies(latency: &Latency) -> [(&'static str, [String; 5]); 4] {
+    [
+        ("connect", &latency.connect),
+        ("first byte", &latency.first_byte),
+        ("total", &latency.total),
+        ("corrected", &latency.corrected),
+    ]
+    .map(|(label, times)| (label, percentiles(times)))
 }
 
 /// What latencies are taken from.
@@ -118,8 +119,8 @@ pub fn corrected(model: Model) -> &'static str {
     }
 }
 
-/// The longest silence.
-pub fn silence(latency: &Latency) -> String {
+/// The longest stall.
+pub fn stall(latency: &Latency) -> String {
     match latency.longest_silence_us {
         0 => "none".into(),
         us => {
