@@ -1,8 +1,8 @@
 //! For tests and benches only: transports that do what a test says, a bench that steps one
 //! connection as the loop would, and choices that can be enumerated. Not part of the interface.
 
-mod crowd;
-mod wire;
+pub mod crowd;
+pub mod wire;
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -17,9 +17,6 @@ use crate::limits::{
 };
 use crate::protocol::Protocol;
 use crate::reactor::event::{Action, Event, Readiness, StepContext};
-
-pub use crowd::Crowd;
-pub use wire::{Choices, Wire};
 
 /// An edge that says that a read may find something.
 pub const READABLE: Event = Event::Ready(Readiness {

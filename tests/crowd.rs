@@ -11,7 +11,7 @@ use std::fs;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use carafe::testing::Crowd;
+use carafe::testing::crowd::Crowd;
 use rustix::param::page_size;
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -14,7 +14,8 @@ use carafe::protocol::{Decision, InputState, Protocol as _, Reached, Request};
 use carafe::reactor::event::Action;
 use carafe::root::Root;
 use carafe::root::listing::Listings;
-use carafe::testing::{Bench, Choices, Wire};
+use carafe::testing::Bench;
+use carafe::testing::wire::{Choices, Wire};
 use tempfile::TempDir;
 
 /// Longer inputs find nothing that shorter ones don't.
