@@ -1,15 +1,15 @@
 //! One process as /proc shows it: its CPU time, memory, descriptors and sockets.
 //!
-//! All files are opened once, through the process's own folder in /proc. They stay with that one
-//! process: after its end they say so (ESRCH), also when its number belongs to another. And a
-//! load generator that has run out of descriptors can still look.
+//! Its files in /proc are opened once. They stay with that one process: after its end they say so
+//! (ESRCH), also when its number belongs to another. And a load generator that has run out of
+//! descriptors can still look.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, openat, statat};
+use procfs::FromRead as _;
+use procfs::process::Stat;
 use rustix::io::Errno;
 
 /// What a process uses.
@@ -30,13 +30,11 @@ pub struct Usage {
 /// What is kept open of a process.
 #[derive(Debug)]
 pub struct Process {
-    folder: OwnedFd,
+    pid: u32,
     stat: File,
     /// Of its network namespace; IPv6 may be missing.
     sockets: Option<File>,
     sockets_6: Option<File>,
-    /// Since Linux 6.2 the size of /proc/PID/fd is the number of descriptors.
-    fd_size_counts: bool,
 }
 
 impl Process {
@@ -46,30 +44,14 @@ impl Process {
     ///
     /// `NotFound` if there is no such process, and whatever else /proc says.
     pub fn open(pid: u32) -> io::Result<(Self, String)> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = openat(CWD, format!("/proc/{pid}"), flags, Mode::empty())?;
-        let file = |name: &str| {
-            openat(
-                &folder,
-                name,
-                OFlags::RDONLY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-            .map(File::from)
-        };
-        let stat = file("stat")?;
-        let sockets = file("net/sockstat").ok();
-        let sockets_6 = file("net/sockstat6").ok();
-        let name = Stat::parse(&content(&stat)?)?.name;
-        // Our own size can't be zero where it counts, as this folder itself is open.
-        let fd_size_counts = File::open("/proc/self/fd")?.metadata()?.len() > 0;
+        let file = |name: &str| File::open(format!("/proc/{pid}/{name}"));
         let process = Self {
-            folder,
-            stat,
-            sockets,
-            sockets_6,
-            fd_size_counts,
+            pid,
+            stat: file("stat")?,
+            sockets: file("net/sockstat").ok(),
+            sockets_6: file("net/sockstat6").ok(),
         };
+        let name = process.stat()?.comm;
         Ok((process, name))
     }
 
@@ -79,73 +61,57 @@ impl Process {
     ///
     /// Those of /proc; [`is_end`] knows those that say that the process has ended.
     pub fn usage(&self) -> io::Result<Usage> {
-        let stat = Stat::parse(&content(&self.stat)?)?;
-        if stat.has_ended {
-            return Err(Errno::SRCH.into());
-        }
         let sockets = |file: &Option<File>| {
             let text = file.as_ref().map(content);
             text.and_then(Result::ok).unwrap_or_default()
         };
         let (four, six) = (sockets(&self.sockets), sockets(&self.sockets_6));
         let in_use = socket_count(&four, "TCP:", "inuse") + socket_count(&six, "TCP6:", "inuse");
+        let descriptors = self.descriptors()?;
+        // Last: while this file tells of a living process, its number is no other's.
+        let stat = self.stat()?;
         Ok(Usage {
-            cpu_us: stat.cpu_ticks.saturating_mul(1_000_000)
-                / rustix::param::clock_ticks_per_second(),
-            rss_bytes: stat
-                .rss_pages
-                .saturating_mul(rustix::param::page_size() as u64),
-            descriptors: self.descriptors()?,
+            cpu_us: stat
+                .utime
+                .saturating_add(stat.stime)
+                .saturating_mul(1_000_000)
+                / procfs::ticks_per_second(),
+            rss_bytes: stat.rss.saturating_mul(procfs::page_size()),
+            descriptors,
             tcp_in_use: in_use,
             tcp_time_wait: socket_count(&four, "TCP:", "tw"),
         })
     }
 
+    /// What /proc/PID/stat says of a process that lives. Its memory is the same count as statm's.
+    fn stat(&self) -> io::Result<Stat> {
+        let text = content(&self.stat)?;
+        let stat = Stat::from_read(text.as_bytes()).map_err(io::Error::other)?;
+        // A zombie is over, though its parent hasn't asked yet.
+        if matches!(stat.state, 'Z' | 'X') {
+            return Err(Errno::SRCH.into());
+        }
+        Ok(stat)
+    }
+
+    /// Since Linux 6.2 the size of /proc/PID/fd is the number of descriptors. procfs counts `.` and `..`
+    /// with them where it isn't.
     fn descriptors(&self) -> io::Result<u64> {
-        if self.fd_size_counts {
-            let size = statat(&self.folder, "fd", AtFlags::empty())?.st_size;
-            return Ok(size.unsigned_abs());
+        let folder = format!("/proc/{}/fd", self.pid);
+        match fs::metadata(&folder)?.len() {
+            0 => listed(&folder),
+            count => Ok(count),
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let listing = Dir::new(openat(&self.folder, "fd", flags, Mode::empty())?)?;
-        let mut count = 0;
-        for entry in listing {
-            let entry = entry?;
-            count += u64::from(!entry.file_name().to_bytes().starts_with(b"."));
-        }
-        Ok(count)
     }
 }
 
-/// What /proc/PID/stat says. Its memory is the same count as statm's.
-#[derive(Debug)]
-struct Stat {
-    name: String,
-    has_ended: bool,
-    cpu_ticks: u64,
-    rss_pages: u64,
-}
-
-impl Stat {
-    fn parse(text: &str) -> io::Result<Self> {
-        Self::fields(text).ok_or_else(|| io::ErrorKind::InvalidData.into())
+fn listed(folder: &str) -> io::Result<u64> {
+    let mut count = 0;
+    for entry in fs::read_dir(folder)? {
+        entry?;
+        count += 1;
     }
-
-    fn fields(text: &str) -> Option<Self> {
-        // The name may hold anything, also spaces and parentheses.
-        let (head, rest) = text.rsplit_once(')')?;
-        let (_, name) = head.split_once('(')?;
-        let fields: Vec<_> = rest.split_ascii_whitespace().collect();
-        // proc_pid_stat(5) numbers fields from 1, and `rest` begins with the third.
-        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-        Some(Self {
-            name: name.to_owned(),
-            // A zombie is over, though its parent hasn't asked yet.
-            has_ended: matches!(*fields.first()?, "Z" | "X"),
-            cpu_ticks: number(14)?.saturating_add(number(15)?),
-            rss_pages: number(24)?,
-        })
-    }
+    Ok(count)
 }
 
 /// One number of /proc/net/sockstat, such as TCP's `tw`; 0 where it is missing.
@@ -183,20 +149,16 @@ mod tests {
 
     #[test]
     fn a_name_may_hold_anything() {
-        let tail = "S 1 2 3 0 -1 4194304 5 6 7 8 90 10 11 12 20 0 1 0 777 4096000 321 18446744";
+        let tail = "S 1 2 3 0 -1 4194304 5 6 7 8 90 10 11 12 20 0 1 0 777 4096000 321 18446744 \
+             1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20";
         for name in ["sh", "a b", "a) S 1 (b", "((", "))", ""] {
             let text = format!("42 ({name}) {tail}\n");
-            let stat = Stat::parse(&text).expect(name);
-            assert_eq!(stat.name, name);
+            let stat = Stat::from_read(text.as_bytes()).expect(name);
+            assert_eq!(stat.comm, name);
             assert_eq!(
-                (stat.cpu_ticks, stat.rss_pages, stat.has_ended),
-                (100, 321, false)
+                (stat.utime + stat.stime, stat.rss, stat.state),
+                (100, 321, 'S')
             );
-        }
-        let zombie = format!("42 (x) {}", tail.replacen('S', "Z", 1));
-        assert!(Stat::parse(&zombie).expect("a zombie").has_ended);
-        for bad in ["", "42", "42 (x", "42 (x)", "42 (x) S 1 2 3"] {
-            assert!(Stat::parse(bad).is_err(), "{bad}");
         }
     }
 
@@ -222,10 +184,10 @@ mod tests {
         let output = child.stdout.as_mut().expect("a pipe");
         output.read_exact(&mut [0]).expect("cat writes");
 
-        let (mut process, _) = Process::open(child.id()).expect("cat");
+        let (process, _) = Process::open(child.id()).expect("cat");
         let one = process.descriptors().expect("a count");
-        process.fd_size_counts = false;
-        assert_eq!(one, process.descriptors().expect("a listing"));
+        let folder = format!("/proc/{}/fd", child.id());
+        assert_eq!(one, listed(&folder).expect("a listing"));
         assert!(one >= 3);
         child.kill().expect("its end");
         child.wait().expect("its end");

@@ -407,12 +407,10 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Workload, period: &Load
     }
 }
 
-/// proc(5): VmHWM, the peak of the resident set; zero where that can't be read.
+/// The peak of the resident set; zero where that can't be read.
 fn rss_max_bytes() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
+    let status = procfs::process::Process::myself().and_then(|this| this.status());
+    status.ok().and_then(|status| status.vmhwm).unwrap_or(0) * 1024
 }
 
 /// The report goes to the files that were asked for, and to standard output even if one of them
