@@ -6,6 +6,7 @@
     reason = "a test says what failed by panicking"
 )]
 
+#[path = "it/common/mod.rs"]
 mod common;
 
 use std::fs;

@@ -8,7 +8,9 @@
     reason = "a test says what failed by panicking"
 )]
 
+#[path = "it/common/mod.rs"]
 mod common;
+#[path = "it/talk/mod.rs"]
 mod talk;
 
 use std::io::Write as _;

@@ -1,0 +1,156 @@
+//! A listener aside, on the loop alone: whom it lets in is not counted, waits for nobody and is
+//! waited for by nobody.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream as Client};
+use std::thread;
+use std::time::Duration;
+
+use carafe::reactor::event::{Action, Event};
+use carafe::reactor::{Context, Ending, Handler, ListenerId, LoopHandle, Reactor, SourceId, Token};
+use carafe::telemetry::Reason;
+use mio::net::{TcpListener, TcpStream};
+
+/// Holds everyone, and greets those who come aside.
+struct Host {
+    aside: ListenerId,
+    /// How long a drain may take.
+    patience: Duration,
+    ended: Vec<(bool, Reason)>,
+}
+
+impl Handler for Host {
+    /// Whether it came aside.
+    type Conn = bool;
+
+    fn accepted(&mut self, from: ListenerId, _: SocketAddr, _: &mut Context<'_, bool>) -> bool {
+        from == self.aside
+    }
+
+    fn step(
+        &mut self,
+        aside: &mut bool,
+        socket: &mut TcpStream,
+        why: Event,
+        cx: &mut Context<'_, bool>,
+    ) -> Action {
+        if why == Event::Start {
+            // A client that is in keeps the others out.
+            cx.control.set_accepting(*aside);
+            if *aside {
+                socket.write_all(b"x").unwrap();
+            }
+        }
+        Action::Wait
+    }
+
+    fn source(&mut self, _: SourceId, control: &mut LoopHandle<bool>) {
+        control.drain(self.patience);
+    }
+
+    fn ended(&mut self, aside: bool, _: Token, reason: Reason, _: &mut LoopHandle<bool>) {
+        self.ended.push((aside, reason));
+    }
+}
+
+fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn greeted(address: SocketAddr) -> Client {
+    let mut client = Client::connect(address).unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    client
+}
+
+#[test]
+fn those_aside_are_let_in_uncounted_and_hold_up_no_end() {
+    let (clients, address) = listener();
+    let (aside, address_aside) = listener();
+    let mut reactor = Reactor::new(vec![clients], 1).unwrap();
+    let id = reactor.add_aside(aside, 3).unwrap();
+    let remote = reactor.remote();
+    let mut host = Host {
+        aside: id,
+        patience: Duration::ZERO,
+        ended: Vec::new(),
+    };
+    let (ending, stats, host) = thread::scope(|scope| {
+        let server = scope.spawn(move || {
+            let ending = reactor.run(&mut host).unwrap();
+            (ending, reactor.stats().clone(), host)
+        });
+        // Whether or not the client has been let in, they are.
+        let client = Client::connect(address).unwrap();
+        let held = [(); 3].map(|()| greeted(address_aside));
+        remote.notify(SourceId(0)).unwrap();
+        let result = server.join().unwrap();
+        drop((client, held));
+        result
+    });
+    assert_eq!(ending, Ending::Drained);
+    assert_eq!((stats.accepted, stats.open()), (1, 0));
+    assert!(stats.turns.counts().iter().sum::<u64>() > 0);
+    let mut ended = host.ended;
+    ended.sort_by_key(|&(aside, _)| aside);
+    // The client met the drain's deadline; they had to go with the loop.
+    assert_eq!(ended[0], (false, Reason::DrainDeadline));
+    assert_eq!(ended.len(), 4);
+    assert!(ended[1..].iter().all(|&(aside, _)| aside));
+}
+
+#[test]
+fn a_drain_is_over_while_somebody_is_there_aside() {
+    let (clients, _) = listener();
+    let (aside, address_aside) = listener();
+    let mut reactor = Reactor::new(vec![clients], 1).unwrap();
+    let id = reactor.add_aside(aside, 1).unwrap();
+    let remote = reactor.remote();
+    let mut host = Host {
+        aside: id,
+        patience: Duration::from_secs(3600),
+        ended: Vec::new(),
+    };
+    let (ending, host) = thread::scope(|scope| {
+        let server = scope.spawn(move || (reactor.run(&mut host).unwrap(), host));
+        let held = greeted(address_aside);
+        remote.notify(SourceId(0)).unwrap();
+        let result = server.join().unwrap();
+        drop(held);
+        result
+    });
+    assert_eq!(ending, Ending::Drained);
+    assert_eq!(host.ended, [(true, Reason::Stopped)]);
+}
+
+#[test]
+fn when_nobody_aside_waits_for_anything_the_oldest_one_goes() {
+    let (clients, _) = listener();
+    let (aside, address_aside) = listener();
+    let mut reactor = Reactor::new(vec![clients], 1).unwrap();
+    let id = reactor.add_aside(aside, 3).unwrap();
+    let remote = reactor.remote();
+    let mut host = Host {
+        aside: id,
+        patience: Duration::ZERO,
+        ended: Vec::new(),
+    };
+    let host = thread::scope(|scope| {
+        let server = scope.spawn(move || {
+            reactor.run(&mut host).unwrap();
+            host
+        });
+        let mut held: Vec<_> = (0..10).map(|_| greeted(address_aside)).collect();
+        for mut client in held.drain(..7) {
+            let error = client.read(&mut [0]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+        remote.notify(SourceId(0)).unwrap();
+        server.join().unwrap()
+    });
+    let evicted = |end: &&(bool, Reason)| **end == (true, Reason::Evicted);
+    assert_eq!(host.ended.iter().filter(evicted).count(), 7);
+    assert_eq!(host.ended.len(), 10);
+}

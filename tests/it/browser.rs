@@ -1,0 +1,399 @@
+//! A folder's listing in Chromium, driven by chromedriver over the WebDriver protocol. The two
+//! screenshots stay in cargo's folder for the tests' temporary files.
+
+use std::ffi::OsStr;
+use std::fmt::Debug;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use crate::common::{Carafe, PATIENCE, assert_same, has_tool, pattern, root_with, shell, until};
+use crate::proxied::Nginx;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A session of chromedriver's. Both end with it, also if the test panics.
+struct Browser {
+    driver: Child,
+    agent: ureq::Agent,
+    /// The session's URL.
+    session: String,
+    /// Where Chromium keeps what it needs.
+    _home: TempDir,
+    downloads: TempDir,
+}
+
+impl Browser {
+    /// Starts one; `None`, said aloud, where there is none.
+    fn start() -> Option<Self> {
+        (has_tool("chromedriver") && has_tool("chromium")).then_some(())?;
+        let [home, downloads] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .envs(["HOME", "TMPDIR"].map(|name| (name, home.path())))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .proxy(None)
+            .timeout_global(Some(PATIENCE));
+        let mut browser = Self {
+            driver,
+            agent: config.build().into(),
+            session: String::new(),
+            _home: home,
+            downloads,
+        };
+        let port = BufReader::new(browser.driver.stdout.take().unwrap())
+            .lines()
+            .find_map(|line| {
+                let line = line.unwrap();
+                let (_, port) = line.split_once("started successfully on port ")?;
+                port.trim_end_matches('.').parse::<u16>().ok()
+            });
+        let driver = format!("http://127.0.0.1:{}/session", port.expect("a port"));
+        let options = json!({
+            "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu",
+                "--no-first-run"],
+            "prefs": {"download.default_directory": browser.downloads.path()},
+        });
+        let wanted = json!({"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}});
+        let session = browser.post(&driver, &wanted);
+        browser.session = format!("{driver}/{}", session["sessionId"].as_str().unwrap());
+        Some(browser)
+    }
+
+    /// What is answered. An alert that a page has opened is an error of whatever comes next.
+    fn post(&self, url: &str, body: &Value) -> Value {
+        let request = self.agent.post(url).content_type("application/json");
+        let mut answer = request.send(body.to_string()).unwrap();
+        let text = answer.body_mut().read_to_string().unwrap();
+        assert_eq!(answer.status(), 200, "{text}");
+        serde_json::from_str::<Value>(&text).unwrap()["value"].take()
+    }
+
+    /// Tells the session to do something.
+    fn tell(&self, command: &str, body: &Value) -> Value {
+        self.post(&format!("{}/{command}", self.session), body)
+    }
+
+    /// What a script gives; the page's policy doesn't hold for it.
+    fn run(&self, script: &str, arguments: &[&str]) -> Value {
+        let body = json!({"script": script, "args": arguments});
+        self.tell("execute/sync", &body)
+    }
+
+    /// Clicks the only link or button within what a selector names that shows this text.
+    #[track_caller]
+    fn click(&self, within: &str, text: &str) {
+        let script = "const all = [...document.querySelectorAll(
+                arguments[0] + ' a, ' + arguments[0] + ' button')];
+            const found = all.filter(a => a.textContent === arguments[1]);
+            return found.length === 1 ? found[0] : found.length;";
+        let link = self.run(script, &[within, text]);
+        let link = link.as_object().unwrap_or_else(|| panic!("{text}: {link}"));
+        let id = link.values().next().unwrap().as_str().unwrap();
+        self.tell(&format!("element/{id}/click"), &json!({}));
+    }
+
+    /// Waits until the rows show these names in this order.
+    fn shows<T: Debug + Into<Value> + Clone>(&self, names: &[T]) {
+        let script = "return [...document.querySelectorAll('td.name')].map(td => td.innerText);";
+        let rows = Value::from(names);
+        until(&format!("{names:?}"), || self.run(script, &[]) == rows);
+    }
+
+    /// The only file that was downloaded, which is removed.
+    fn take_download(&self) -> Vec<u8> {
+        let mut found = None;
+        until("a download is complete", || {
+            let mut files = fs::read_dir(&self.downloads).unwrap();
+            // Chromium renames a hidden file to .crdownload, and that one, when it is whole, to
+            // the name whose place an empty one has held.
+            found = files.find_map(|file| {
+                let path = file.unwrap().path();
+                let name = path.file_name().unwrap().as_bytes();
+                let is_partial = name.starts_with(b".") || name.ends_with(b".crdownload");
+                let has_bytes = path.metadata().is_ok_and(|file| file.len() > 0);
+                (!is_partial && has_bytes).then_some(path)
+            });
+            found.is_some()
+        });
+        let file = found.unwrap();
+        let bytes = fs::read(&file).unwrap();
+        fs::remove_file(file).unwrap();
+        bytes
+    }
+
+    /// Shows the page on a screen of this size, and keeps a picture of it.
+    fn picture(&self, width: u32, name: &str) -> Vec<u8> {
+        let size = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
+        let cdp = |command, params| {
+            let body = json!({"cmd": command, "params": params});
+            self.tell("goog/cdp/execute", &body)
+        };
+        cdp("Emulation.setDeviceMetricsOverride", size);
+        let picture = cdp("Page.captureScreenshot", json!({}));
+        let [coded, png] = ["base64", "png"]
+            .map(|end| Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.{end}")));
+        fs::write(&coded, picture["data"].as_str().unwrap()).unwrap();
+        let script = "base64 -d \"$1\" > \"$2\" && rm \"$1\"";
+        shell(script, &[coded.as_os_str(), png.as_os_str()]);
+        fs::read(png).unwrap()
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Ends Chromium.
+        let _ = self.agent.delete(&self.session).call();
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
+
+/// A file's name, its length, and its age in days. By name.
+type Row = (&'static [u8], usize, u64);
+const FILES: [Row; 14] = [
+    (b"\"quoted\" 'names'", 100, 1),
+    (b"#anchor", 1_000, 14),
+    (b"%41 100%", 2_000_000, 3),
+    (b"&amp;", 20, 5),
+    (b"<img src=x onerror=alert(1)>", 30_000, 7),
+    (b"<script>alert(2)", 7, 9),
+    (b"?query=1&sort=size", 40, 11),
+    (b"a name with spaces", 400, 13),
+    (b"javascript:alert(3)", 4_000, 2),
+    (b"latin-\xe9", 40_000, 4),
+    (&[b'o'; 150], 3, 6),
+    ("ümlaut".as_bytes(), 30, 8),
+    ("שלום".as_bytes(), 300, 10),
+    ("世界".as_bytes(), 3_000, 12),
+];
+
+fn root() -> TempDir {
+    let root =
+        root_with(&FILES.map(|(name, bytes, _)| (OsStr::from_bytes(name), pattern(1, bytes))));
+    let now = SystemTime::now();
+    for (name, _, days) in FILES {
+        let path = root.path().join(OsStr::from_bytes(name));
+        let file = File::options().write(true).open(path).unwrap();
+        let age = Duration::from_secs(days * 86_400);
+        file.set_modified(now - age).unwrap();
+    }
+    let inner = root.path().join("a folder?/50% #1");
+    fs::create_dir_all(&inner).unwrap();
+    fs::write(inner.join("grüße.txt"), TEXT).unwrap();
+    fs::write(root.path().join(".hidden"), "hidden").unwrap();
+    root
+}
+
+const TEXT: &str = "Grüße, 世界\n<b>&amp;\n";
+
+/// The rows of the root with its files in the order of a key.
+fn rows(key: impl Fn(&Row) -> u64) -> Vec<String> {
+    let mut files = FILES;
+    files.sort_by_key(key);
+    let names = files.iter().map(|(name, ..)| String::from_utf8_lossy(name));
+    ["a folder?/".into()]
+        .into_iter()
+        .chain(names.map(Into::into))
+        .collect()
+}
+
+/// Runs a test with a browser that shows the root, whose folder it is given, too.
+fn in_browser(test: impl FnOnce(&Browser, &Path)) {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let root = root();
+    let carafe = Carafe::serve(root.path(), &["--listing"]);
+    browser.tell("url", &json!({"url": format!("http://{}/", carafe.addr())}));
+    test(&browser, root.path());
+    drop(browser);
+    carafe.stop_clean();
+}
+
+#[test]
+fn a_page_shows_every_name_and_runs_none() {
+    in_browser(|browser, _| {
+        browser.shows(&rows(|_| 0));
+        let script = "return [document.title, document.scripts.length, document.images.length];";
+        assert_eq!(browser.run(script, &[]), json!(["Index of /", 0, 0]));
+        for (width, name) in [(390_u32, "listing-narrow"), (1280, "listing-wide")] {
+            let png = browser.picture(width, name);
+            assert_eq!(png[16..24], [width, 900].map(u32::to_be_bytes).concat());
+            let script =
+                "const e = document.scrollingElement; return e.scrollWidth > e.clientWidth;";
+            assert_eq!(browser.run(script, &[]), false, "it scrolls sideways");
+        }
+    });
+}
+
+/// Numbered folders come in the order of their numbers, under the name of the one they are in.
+#[test]
+fn a_page_has_its_folders_name_and_natural_order() {
+    in_browser(|browser, root| {
+        let inner = root.join("a folder?");
+        for number in [10, 1, 2] {
+            fs::create_dir(inner.join(format!("d{number}"))).unwrap();
+        }
+        browser.click("tbody", "a folder?/");
+        browser.shows(&["..", "50% #1/", "d1/", "d2/", "d10/"]);
+        let crumbs = browser.run("return document.querySelector('nav').innerText;", &[]);
+        let top = root.file_name().unwrap().to_str().unwrap();
+        assert_eq!(
+            crumbs.as_str().unwrap().replace(char::is_whitespace, ""),
+            format!("{top}/afolder?")
+        );
+    });
+}
+
+/// What brings no file is a page, too, from which a click leads back.
+#[test]
+fn an_error_is_a_page_with_a_way_back() {
+    in_browser(|browser, _| {
+        let here = browser.run("return location.href;", &[]);
+        let here = here.as_str().unwrap();
+        let url = format!("{here}a%20folder%3F/<b>nothing/here");
+        browser.tell("url", &json!({"url": url}));
+        let script = "return [document.title, document.querySelector('h1').innerText,
+            document.scripts.length, document.querySelectorAll('b').length];";
+        let expected = json!(["404 Not Found", "404 Not Found", 0, 0]);
+        assert_eq!(browser.run(script, &[]), expected);
+        for (width, name) in [(390, "error-narrow"), (1280, "error-wide")] {
+            browser.picture(width, name);
+        }
+        browser.click("main", "To the first page");
+        browser.shows(&rows(|_| 0));
+        assert_eq!(browser.run("return location.href;", &[]), here);
+    });
+}
+
+#[test]
+fn the_first_page_of_a_server_that_lists_nothing_says_so() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let root = root();
+    let carafe = Carafe::serve(root.path(), &[]);
+    browser.tell("url", &json!({"url": format!("http://{}/", carafe.addr())}));
+    let text = browser.run("return document.body.innerText;", &[]);
+    let text = text.as_str().unwrap();
+    assert!(
+        text.contains("This server doesn’t list its folders."),
+        "{text}"
+    );
+    assert!(text.contains("carafe serve --listing"), "{text}");
+    browser.picture(390, "unlisted-narrow");
+    drop(browser);
+    carafe.stop_clean();
+}
+
+#[test]
+fn columns_order_the_rows() {
+    in_browser(|browser, _| {
+        let by_size = || rows(|&(_, size, _)| size as u64);
+        let newest_first = || rows(|&(.., days)| days);
+        let turned = |mut rows: Vec<String>| {
+            // Folders stay in front.
+            rows[1..].reverse();
+            rows
+        };
+        for (column, order) in [
+            ("Size", by_size()),
+            ("Size", turned(by_size())),
+            ("Modified UTC", newest_first()),
+            ("Modified UTC", turned(newest_first())),
+            ("Name", rows(|_| 0)),
+            ("Name", turned(rows(|_| 0))),
+        ] {
+            browser.click("thead", column);
+            browser.shows(&order);
+        }
+    });
+}
+
+#[test]
+fn folders_are_walked_into_and_back() {
+    in_browser(|browser, root| {
+        let by_size = rows(|&(_, size, _)| size as u64);
+        browser.click("thead", "Size");
+        browser.shows(&by_size);
+        browser.click("tbody", "a folder?/");
+        browser.shows(&["..", "50% #1/"]);
+        browser.click("tbody", "50% #1/");
+        browser.shows(&["..", "grüße.txt"]);
+        browser.click("tbody", "grüße.txt");
+        until("the text is shown", || {
+            browser.run("return document.body.textContent;", &[]) == TEXT
+        });
+        browser.tell("back", &json!({}));
+        browser.shows(&["..", "grüße.txt"]);
+        browser.click("nav", "a folder?");
+        browser.shows(&["..", "50% #1/"]);
+        let top = root.file_name().unwrap().to_str().unwrap();
+        browser.click("nav", top);
+        // The order was kept on the way.
+        browser.shows(&by_size);
+    });
+}
+
+/// As [`folders_are_walked_into_and_back`], where a proxy has put a path in front.
+#[test]
+fn behind_a_path_folders_are_walked_into_and_back() {
+    if !has_tool("nginx") {
+        return;
+    }
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let root = root();
+    let top = root.path().file_name().unwrap().to_str().unwrap();
+    let carafe = Carafe::serve(root.path(), &["--listing"]);
+    let nginx = Nginx::before(&carafe);
+    let url = format!("http://{}/files/", nginx.addr());
+    browser.tell("url", &json!({"url": url}));
+    browser.click("tbody", "a folder?/");
+    browser.shows(&["..", "50% #1/"]);
+    browser.click("tbody", "50% #1/");
+    browser.shows(&["..", "grüße.txt"]);
+    browser.click("tbody", "..");
+    browser.shows(&["..", "50% #1/"]);
+    browser.click("tbody", "50% #1/");
+    browser.shows(&["..", "grüße.txt"]);
+    browser.click("nav", top);
+    browser.shows(&rows(|_| 0));
+    browser.click("thead", "Size");
+    browser.shows(&rows(|&(_, size, _)| size as u64));
+    // Without its slash, and from what isn't there.
+    for (path, text) in [
+        ("a%20folder%3F", ".."),
+        ("nothing/here", "To the first page"),
+    ] {
+        browser.tell("url", &json!({"url": format!("{url}{path}")}));
+        browser.click("body", text);
+        browser.shows(&rows(|_| 0));
+        assert_eq!(browser.run("return location.href;", &[]), url);
+    }
+    drop(browser);
+    drop(nginx);
+    carafe.stop_clean();
+}
+
+#[test]
+fn every_link_brings_its_files_bytes() {
+    in_browser(|browser, root| {
+        for (name, ..) in FILES {
+            let shown = String::from_utf8_lossy(name);
+            browser.click("tbody", &shown);
+            let file = fs::read(root.join(OsStr::from_bytes(name))).unwrap();
+            assert_same(&shown, &browser.take_download(), &file);
+        }
+    });
+}

@@ -1,0 +1,204 @@
+//! The cache in the real binary: what a warm download costs in system calls, and that no client is
+//! sent what a file was before.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::thread;
+use std::time::Instant;
+
+use crate::common::{Carafe, exchange, has_tool, until};
+use rustix::process::Signal;
+
+/// How often each system call succeeded between the downloads of `begin` and `end`.
+fn count_calls(trace: &str) -> BTreeMap<String, usize> {
+    let begin = trace.find("\"begin\\n\"").expect("it was asked for");
+    let end = trace.rfind("\"end\\n\"").expect("it was asked for");
+    let mut counts = BTreeMap::new();
+    for line in trace[begin..end].lines().skip(1) {
+        let call = line.split('(').next().unwrap_or_default();
+        let outcome = if line.contains(" = -1 ") {
+            " failed"
+        } else {
+            ""
+        };
+        *counts.entry(format!("{call}{outcome}")).or_default() += 1;
+    }
+    counts
+}
+
+#[test]
+fn a_warm_download_costs_four_calls_and_a_look_at_inotify() {
+    const CLIENTS: usize = 64;
+    const EACH: usize = 20;
+    const DOWNLOADS: usize = CLIENTS * EACH;
+    if !has_tool("strace") {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    for name in ["begin", "end", "small"] {
+        fs::write(root.path().join(name), b"a few bytes").unwrap();
+    }
+    let calls = root.path().join("calls");
+    // Only its loop's thread is traced.
+    let carafe = Carafe::serve_traced(root.path(), &calls, &[], &["-q"]);
+    let addr = carafe.addr();
+    for _ in 0..3 {
+        assert_eq!(exchange(addr, b"small\n").unwrap(), b"a few bytes");
+    }
+    exchange(addr, b"begin\n").unwrap();
+    let began = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                for _ in 0..EACH {
+                    assert_eq!(exchange(addr, b"small\n").unwrap(), b"a few bytes");
+                }
+            });
+        }
+    });
+    // Once a second the file is looked at anew.
+    let looks = began.elapsed().as_secs() as usize + 1;
+    exchange(addr, b"end\n").unwrap();
+    carafe.signal(Signal::TERM);
+    assert_eq!(carafe.wait().0.code(), Some(0));
+
+    let mut counts = count_calls(&fs::read_to_string(&calls).unwrap());
+    let mut take = |call: &str| counts.remove(call).unwrap_or_default();
+    // What the download at the beginning still did is among them.
+    let opened = take("openat2");
+    // Twice more when the clock has moved on since it was written.
+    assert!(opened <= looks + 4, "{opened} looks in {looks} s");
+    assert_eq!(take("preadv2"), opened);
+    assert_eq!(take("accept4"), DOWNLOADS + 1);
+    assert_eq!(take("recvfrom"), DOWNLOADS + 1);
+    assert_eq!(take("sendto"), DOWNLOADS + 1);
+    assert_eq!(take("close"), DOWNLOADS + 1 + opened);
+    let inotify = take("read failed") + take("read");
+    assert!(inotify >= DOWNLOADS, "{inotify} looks at inotify");
+    assert_eq!(take("openat2 failed"), 0);
+    for call in ["epoll_ctl", "write", "writev", "sendfile", "setsockopt"] {
+        assert_eq!(take(call), 0, "{call}");
+    }
+    assert!(take("fstatfs") <= 1, "the file system is known");
+    // A debug build asks whether what it closes is open.
+    take("fcntl");
+    let turns = take("epoll_wait");
+    let rest: usize = counts.values().sum();
+    assert!(rest <= 4 * turns, "{turns} turns: {counts:?}");
+}
+
+#[test]
+fn no_watch_is_made_for_what_is_not_there_or_asked_for_once_and_none_by_the_loop() {
+    const NAMES: usize = 100;
+    if !has_tool("strace") {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("folder")).unwrap();
+    for number in 0..NAMES {
+        fs::write(root.path().join(format!("folder/{number}")), b"x").unwrap();
+    }
+    let calls = tempfile::NamedTempFile::new().unwrap();
+    let options = ["-f", "-e", "trace=inotify_add_watch,inotify_rm_watch"];
+    let carafe = Carafe::serve_traced(root.path(), calls.path(), &options, &["-q"]);
+    let traced = || fs::read_to_string(calls.path()).unwrap();
+    let ask = |name: &str| exchange(carafe.addr(), format!("{name}\n").as_bytes()).unwrap();
+    for number in 0..NAMES {
+        // Twice, as for what is kept.
+        for _ in 0..2 {
+            assert_eq!(ask(&format!("folder/none-{number}")), b"");
+        }
+        assert_eq!(ask(&format!("folder/{number}")), b"x");
+    }
+    assert_eq!(traced().matches("watch(").count(), 0);
+    // The root, its folder and the file.
+    until("a file is watched", || {
+        assert_eq!(ask("folder/1"), b"x");
+        traced().matches("inotify_add_watch(").count() == 3
+    });
+    let pid = carafe.pid().to_string();
+    carafe.signal(Signal::TERM);
+    assert_eq!(carafe.wait().0.code(), Some(0));
+    assert!(!traced().lines().any(|line| {
+        let is_call = line.contains("watch(");
+        is_call && line.split_whitespace().next() == Some(&*pid)
+    }));
+}
+
+#[test]
+fn whoever_asks_after_a_change_sees_the_change() {
+    const ROUNDS: usize = 300;
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("file");
+    fs::write(&path, b"0").unwrap();
+    let carafe = Carafe::serve(root.path(), &[]);
+    let addr = carafe.addr();
+    let expect = |bytes: &[u8]| assert_eq!(exchange(addr, b"file\n").unwrap(), bytes);
+    for _ in 0..3 {
+        expect(b"0");
+    }
+    for round in 0..ROUNDS {
+        let bytes = format!("round {round}");
+        // In place and by rename, in turn.
+        let written = root
+            .path()
+            .join(if round % 2 == 0 { "file" } else { "new" });
+        fs::write(&written, &bytes).unwrap();
+        fs::rename(&written, &path).unwrap();
+        // Until it is watched, or kept, or once more.
+        for _ in 0..=round % 7 {
+            expect(bytes.as_bytes());
+        }
+    }
+    fs::remove_file(&path).unwrap();
+    expect(b"");
+    carafe.stop_clean();
+}
+
+#[test]
+fn a_file_that_is_removed_gives_its_place_on_the_disk_back_though_nobody_asks() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("long");
+    File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    let carafe = Carafe::serve(root.path(), &[]);
+    let is_open = || {
+        let folder = format!("/proc/{}/fd", carafe.pid());
+        let links = fs::read_dir(folder).unwrap().flatten();
+        let mut files = links.filter_map(|link| fs::read_link(link.path()).ok());
+        files.any(|file| file.to_string_lossy().starts_with(path.to_str().unwrap()))
+    };
+    until("it is kept", || {
+        assert_eq!(exchange(carafe.addr(), b"long\n").unwrap().len(), 1 << 20);
+        is_open()
+    });
+    fs::remove_file(&path).unwrap();
+    until("it is closed", || !is_open());
+    carafe.stop_clean();
+}
+
+#[test]
+fn without_a_cache_nothing_is_watched() {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("file"), b"x").unwrap();
+    for (flags, watches) in [(&[][..], 2), (&["--cache", "0"], 0)] {
+        let carafe = Carafe::serve(root.path(), flags);
+        let watched = || {
+            let folder = format!("/proc/{}/fdinfo", carafe.pid());
+            let infos = fs::read_dir(folder).unwrap().filter_map(Result::ok);
+            let text: String = infos
+                .filter_map(|info| fs::read_to_string(info.path()).ok())
+                .collect();
+            text.matches("inotify wd:").count()
+        };
+        for _ in 0..10 {
+            assert_eq!(exchange(carafe.addr(), b"file\n").unwrap(), b"x");
+        }
+        // The root and the file.
+        until("they are watched", || watched() == watches);
+        let threads = fs::read_dir(format!("/proc/{}/task", carafe.pid())).unwrap();
+        let names = threads.filter_map(|thread| fs::read(thread.unwrap().path().join("comm")).ok());
+        let watching = names.filter(|name| name == b"watch\n").count();
+        assert_eq!(watching, watches / 2, "a thread does it");
+        carafe.stop_clean();
+    }
+}

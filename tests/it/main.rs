@@ -1,0 +1,74 @@
+//! The integration suites, as modules of one binary: linking one is what takes the time and the room.
+//! Apart stand those that need a process of their own, and say why.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test says what failed by panicking"
+)]
+
+mod access_log;
+mod aside;
+mod bad_input;
+mod browser;
+mod cache;
+mod chaos;
+mod clients;
+mod cold;
+mod cold_disks;
+mod command_line;
+mod common;
+mod conn;
+mod corpus;
+mod deaths;
+mod fake;
+mod files;
+mod gated;
+mod get;
+mod get_endings;
+mod get_http;
+mod get_many;
+mod get_resume;
+mod get_servers;
+mod get_target;
+mod http;
+mod http_busy;
+mod http_clients;
+mod http_files;
+mod http_life;
+mod http_schedules;
+mod http_split;
+mod kept_alive;
+mod liars;
+mod limits;
+mod lists;
+mod log;
+mod metrics;
+mod mirrors;
+mod notes;
+mod origin;
+mod peers;
+mod pour;
+mod protocol;
+mod proxied;
+mod pty;
+mod reactor;
+mod readme;
+mod say;
+mod schedules;
+mod scrape;
+mod shutdown;
+mod silent;
+mod slices;
+mod soak;
+mod soak_http;
+mod soak_runs;
+mod soaking;
+mod talk;
+mod terminal;
+mod thank;
+mod workers;
+
+/// What the fuzz targets check, for the corpus.
+#[path = "../../fuzz/src/lib.rs"]
+mod targets;
