@@ -16,7 +16,7 @@ pub mod version;
 
 pub use budget::{Budget, Lease};
 pub use fs_class::{FsClass, FsClasses, MayBlock, Mount};
-pub use list::{List, ListError, ListMemory, ListTask, Listed, Reservation};
+pub use list::{List, ListError, ListMemory, ListTask, Listed};
 pub use open_file::{Inode, Lookup, LookupError, OpenFile, Probe, ReadError, ReadMode, Segment};
 pub use task::{Chunk, DiskTask, ReadTask, TaskResult};
 pub use task_pool::{TaskId, TaskPool};

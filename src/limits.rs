@@ -487,7 +487,7 @@ pub const LISTING_ENTRIES_MAX: usize = 100_000;
 
 /// What all lists of a loop may take in memory, in bytes, finished or under way. Whoever asks for one
 /// when it is used up is told to try again.
-pub const LISTINGS_BYTES_MAX: usize = 256 * 1024 * 1024;
+pub const LISTINGS_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// A list of so many bytes is freed by a pool thread: it is some 50 us of work.
 pub const LISTING_FREED_BYTES_MIN: usize = 1024 * 1024;

@@ -30,7 +30,7 @@ use crate::conn::transport::Socket;
 use crate::conn::{Response, StepIo, Timeouts};
 use crate::escape::Escaped;
 use crate::failure::{Exit, Failure};
-use crate::file::version::TagKey;
+use crate::http::entity_tag::TagKey;
 use crate::http::mime::ContentTypes;
 use crate::limits::{DISK_TIMEOUT, FD_WAIT_RETRY, KEEP_ALIVE, MIN_RATE_BYTES, STALL_TIMEOUT};
 use crate::protocol::Protocol;

@@ -4,8 +4,8 @@
 use std::cell::RefCell;
 use std::fs;
 
-use carafe::file::version::TagKey;
 use carafe::file::{DiskTask, FsClass};
+use carafe::http::entity_tag::TagKey;
 use carafe::http::mime::ContentTypes;
 use carafe::http::request::{Parsed, parse};
 use carafe::protocol::bare::Bare;

@@ -1,5 +1,4 @@
-//! A share of something that is scarce: descriptors that files may have, bytes that helpers may hand
-//! over.
+//! A share of something that is scarce: descriptors that files may have, bytes of memory.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -36,37 +35,53 @@ impl Budget {
         taken.unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn has_room(&self, taken: u64, amount: u64) -> bool {
+    fn has_left(&self, taken: u64, amount: u64) -> bool {
         taken
             .checked_add(amount)
             .is_some_and(|sum| sum <= self.most)
     }
 
-    fn take(&self, mut taken: MutexGuard<'_, u64>, amount: u64) -> Lease {
-        *taken += amount;
-        let budget = self.clone();
-        Lease { budget, amount }
-    }
-
     /// Takes so much, if that much is left.
     #[must_use]
     pub fn lease(&self, amount: u64) -> Option<Lease> {
-        let taken = self.taken();
-        let has_room = self.has_room(*taken, amount);
-        has_room.then(|| self.take(taken, amount))
+        let mut lease = self.lease_nothing();
+        lease.resize(amount).then_some(lease)
+    }
+
+    /// Takes nothing yet.
+    #[must_use]
+    pub fn lease_nothing(&self) -> Lease {
+        let (budget, amount) = (self.clone(), 0);
+        Lease { budget, amount }
     }
 
     /// Takes so much, of all that there is at most, and waits until that much is left.
     #[must_use]
-    pub fn wait_for(&self, amount: u64) -> Lease {
-        let amount = amount.min(self.most);
-        let is_full = |taken: &mut u64| !self.has_room(*taken, amount);
-        let taken = self.shared.given_back.wait_while(self.taken(), is_full);
-        self.take(taken.unwrap_or_else(PoisonError::into_inner), amount)
+    pub fn lease_waiting(&self, amount: u64) -> Lease {
+        let (budget, amount) = (self.clone(), amount.min(self.most));
+        let is_short = |taken: &mut u64| !self.has_left(*taken, amount);
+        let taken = self.shared.given_back.wait_while(self.taken(), is_short);
+        *taken.unwrap_or_else(PoisonError::into_inner) += amount;
+        Lease { budget, amount }
     }
 }
 
 impl Lease {
+    /// Takes more, or gives some back: so much is taken then. Says whether that much was left.
+    #[must_use]
+    pub fn resize(&mut self, amount: u64) -> bool {
+        let mut taken = self.budget.taken();
+        let others = *taken - self.amount;
+        let fits = amount <= self.amount || self.budget.has_left(others, amount);
+        if fits {
+            *taken = others + amount;
+            drop(taken);
+            self.amount = amount;
+            self.budget.shared.given_back.notify_all();
+        }
+        fits
+    }
+
     /// Whether more than half of the budget is taken: who has a part of it that it can do without
     /// gives it back.
     #[must_use]
@@ -105,12 +120,25 @@ mod tests {
         let six = budget.lease(6).unwrap();
         assert!(six.is_scarce());
         let waits = budget.clone();
-        let waiting = std::thread::spawn(move || waits.wait_for(100));
+        let waiting = std::thread::spawn(move || waits.lease_waiting(100));
         assert!(!waiting.is_finished());
         drop(six);
         let all = waiting.join().unwrap();
         assert!(budget.lease(1).is_none());
         drop(all);
         assert!(!budget.lease(5).unwrap().is_scarce());
+    }
+
+    #[test]
+    fn a_lease_grows_as_far_as_there_is_something_left() {
+        let budget = Budget::new(100);
+        let (mut one, mut two) = (budget.lease_nothing(), budget.lease_nothing());
+        assert!(one.resize(60) && two.resize(40) && !two.resize(41));
+        drop(two);
+        assert!(one.resize(100) && one.resize(70));
+        let mut three = budget.lease_nothing();
+        assert!(!three.resize(31) && three.resize(30));
+        drop((one, three));
+        assert!(budget.lease(100).is_some());
     }
 }

@@ -2,9 +2,10 @@
 //! which all lists together have so much.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use super::budget::{Budget, Lease};
 use super::fs_class::{MayBlock, Mount};
 use super::open_file::LookupError;
 use super::thread_pool::ThreadPool;
@@ -32,8 +33,8 @@ pub type Listed = Result<Arc<List>, ListError>;
 #[derive(Debug)]
 pub struct List {
     bytes: Vec<u8>,
-    /// Given back with the bytes.
-    memory: Reservation,
+    /// Its part of the memory, given back after the bytes. Only the drop takes it.
+    lease: Option<Lease>,
     /// Who frees a large one: the kernel takes a millisecond to take back 10 MB.
     freer: OnceLock<ThreadPool>,
 }
@@ -56,9 +57,7 @@ impl Drop for List {
         if let Some(pool) = self.freer.take()
             && self.bytes.len() >= LISTING_FREED_BYTES_MIN
         {
-            let none = self.memory.memory.reserve();
-            let memory = std::mem::replace(&mut self.memory, none);
-            let content = (std::mem::take(&mut self.bytes), memory);
+            let content = (std::mem::take(&mut self.bytes), self.lease.take());
             pool.run(Mount::default(), move || drop(content));
         }
     }
@@ -130,50 +129,40 @@ impl fmt::Debug for ListTask {
     }
 }
 
-/// The memory of all lists of a loop, those under way included.
+/// The lists of a loop, and the memory that all of them may have, those under way included.
 #[derive(Clone, Debug)]
-pub struct ListMemory(Arc<Held>);
-
-#[derive(Debug)]
-struct Held {
-    bytes_max: usize,
-    bytes: AtomicUsize,
+pub struct ListMemory {
+    budget: Budget,
     /// Lists that somebody still has.
-    lists: Mutex<Vec<Weak<List>>>,
+    lists: Arc<Mutex<Vec<Weak<List>>>>,
 }
 
 impl ListMemory {
     /// So many bytes at most.
     #[must_use]
-    pub fn new(bytes_max: usize) -> Self {
-        Self(Arc::new(Held {
-            bytes_max,
-            bytes: AtomicUsize::new(0),
-            lists: Mutex::default(),
-        }))
+    pub fn new(bytes_max: u64) -> Self {
+        let (budget, lists) = (Budget::new(bytes_max), Arc::default());
+        Self { budget, lists }
     }
 
     /// None of it yet, for one list.
     #[must_use]
-    pub fn reserve(&self) -> Reservation {
-        Reservation {
-            memory: self.clone(),
-            bytes: 0,
-        }
+    pub fn reserve(&self) -> Lease {
+        self.budget.lease_nothing()
     }
 
     /// A finished list. If somebody has the very same one, it is that one: however many ask for a
     /// directory that doesn't change, and don't read, its list is in memory once.
     #[must_use]
-    pub fn share(&self, bytes: Vec<u8>, memory: Reservation) -> Arc<List> {
-        let lists = || self.0.lists.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn share(&self, bytes: Vec<u8>, lease: Lease) -> Arc<List> {
+        let lists = || self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         let others: Vec<_> = lists().iter().filter_map(Weak::upgrade).collect();
         if let Some(same) = others.into_iter().find(|other| other.bytes == bytes) {
             return same;
         }
         let list = Arc::new(List {
             bytes,
-            memory,
+            lease: Some(lease),
             freer: OnceLock::new(),
         });
         let mut lists = lists();
@@ -183,56 +172,14 @@ impl ListMemory {
     }
 }
 
-/// What one list has of the memory.
-#[derive(Debug)]
-pub struct Reservation {
-    memory: ListMemory,
-    bytes: usize,
-}
-
-impl Reservation {
-    /// Has so much from now on.
-    ///
-    /// # Errors
-    /// There is not so much left.
-    pub fn set(&mut self, bytes: usize) -> Result<(), ListError> {
-        let held = &self.memory.0;
-        // What is held is in memory: the sum doesn't overflow.
-        let others = held.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let before = std::mem::replace(&mut self.bytes, bytes);
-        held.bytes.fetch_sub(before, Ordering::Relaxed);
-        if others - before + bytes > held.bytes_max && bytes > before {
-            return Err(ListError::NoMemory);
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.memory.0.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn memory_is_given_back_and_what_is_beyond_the_bound_refused() {
-        let memory = ListMemory::new(100);
-        let (mut one, mut two) = (memory.reserve(), memory.reserve());
-        assert_eq!(one.set(60), Ok(()));
-        assert_eq!(two.set(40), Ok(()));
-        assert_eq!(two.set(41), Err(ListError::NoMemory));
-        drop(two);
-        assert_eq!(one.set(100), Ok(()));
-        assert_eq!(one.set(70), Ok(()));
-        let mut three = memory.reserve();
-        assert_eq!(three.set(31), Err(ListError::NoMemory));
-        assert_eq!(three.set(30), Ok(()), "less than before is never too much");
-        drop((one, three));
-        assert_eq!(memory.0.bytes.load(Ordering::Relaxed), 0);
+    /// Whether so much is taken of a memory of 100 bytes.
+    fn has_taken(memory: &ListMemory, bytes: u64) -> bool {
+        let left = memory.budget.lease(100 - bytes);
+        left.is_some() && memory.budget.lease(1).is_none()
     }
 
     #[test]
@@ -240,37 +187,42 @@ mod tests {
         let memory = ListMemory::new(100);
         let made = |text: &str| {
             let mut reservation = memory.reserve();
-            reservation.set(text.len()).unwrap();
+            assert!(reservation.resize(text.len() as u64));
             memory.share(text.into(), reservation)
         };
         let (one, again, other) = (made("list"), made("list"), made("other"));
         assert!(Arc::ptr_eq(&one, &again) && !Arc::ptr_eq(&one, &other));
-        assert_eq!(memory.0.bytes.load(Ordering::Relaxed), 9);
+        assert!(has_taken(&memory, 9));
         drop((one, again, other));
-        assert_eq!(memory.0.bytes.load(Ordering::Relaxed), 0);
+        assert!(has_taken(&memory, 0));
         let anew = made("list");
         assert_eq!(anew.bytes(), b"list");
-        assert_eq!(memory.0.lists.lock().unwrap().len(), 1);
+        assert_eq!(memory.lists.lock().unwrap().len(), 1);
     }
 
     #[test]
     fn a_large_list_is_freed_by_a_thread_and_a_small_one_at_once() {
-        let memory = ListMemory::new(usize::MAX);
+        let memory = ListMemory::new(LISTING_FREED_BYTES_MIN as u64);
         let pool = ThreadPool::new(1);
-        let held = || memory.0.bytes.load(Ordering::Relaxed);
+        let is_held = || {
+            memory
+                .budget
+                .lease(LISTING_FREED_BYTES_MIN as u64)
+                .is_none()
+        };
         for length in [LISTING_FREED_BYTES_MIN - 1, LISTING_FREED_BYTES_MIN] {
             let (begin, begun) = std::sync::mpsc::channel::<()>();
             // The only thread has something else to do.
             pool.run(Mount::default(), move || begun.recv().unwrap());
             let mut reservation = memory.reserve();
-            reservation.set(length).unwrap();
+            assert!(reservation.resize(length as u64));
             let list = memory.share(vec![0; length], reservation);
             list.defer_free_to(&pool);
             drop(list);
             let is_freed = length < LISTING_FREED_BYTES_MIN;
-            assert_eq!(held(), if is_freed { 0 } else { length });
+            assert_eq!(is_held(), !is_freed);
             begin.send(()).unwrap();
-            while held() > 0 {
+            while is_held() {
                 std::thread::yield_now();
             }
         }

@@ -1,14 +1,16 @@
 //! Who does the disk tasks of one loop, and how the loop gets their results.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::budget::Budget;
 use super::fs_class::{MayBlock, Mount};
 use super::open_file::Lookup;
 use super::task::{DiskTask, TaskResult};
 use super::thread_pool::ThreadPool;
+use crate::failure::panic_message;
 use crate::limits::{POOL_THREADS_MAX, REMOTE_POOL_THREADS_MAX, TASK_RESULTS_TOTAL_BYTES_MAX};
 
 /// The threads of one loop. `K` says whom a task is for. Tasks that may wait for ever have threads of
@@ -18,11 +20,13 @@ pub struct TaskPool<K> {
     local: ThreadPool,
     remote: ThreadPool,
     reopeners: ThreadPool,
-    done: Arc<Done<K>>,
     /// Tasks so far.
     sent: u64,
-    /// The bytes that they may bring.
+    /// The bytes that results may hold.
     kept: Budget,
+    done: Sender<(K, TaskResult)>,
+    results: Receiver<(K, TaskResult)>,
+    notify: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// A task that was sent to a pool.
@@ -41,67 +45,19 @@ impl TaskId {
     }
 }
 
-/// Results that were not taken yet, and how the loop is told.
-struct Done<K> {
-    results: Mutex<Vec<(K, TaskResult)>>,
-    notify: Box<dyn Fn() + Send + Sync>,
-}
-
-impl<K> Done<K> {
-    /// Adds a result, and tells the loop if there was none before.
-    fn push(&self, key: K, result: TaskResult) {
-        let mut results = self.results();
-        results.push((key, result));
-        let is_first = results.len() == 1;
-        drop(results);
-        if is_first {
-            (self.notify)();
-        }
-    }
-
-    fn results(&self) -> MutexGuard<'_, Vec<(K, TaskResult)>> {
-        self.results.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Tells the loop what a task came to, if only that its thread panicked.
-struct Promise<K> {
-    key: Option<K>,
-    done: Arc<Done<K>>,
-}
-
-impl<K> Promise<K> {
-    fn keep(mut self, result: TaskResult) {
-        if let Some(key) = self.key.take() {
-            self.done.push(key, result);
-        }
-    }
-}
-
-impl<K> Drop for Promise<K> {
-    fn drop(&mut self) {
-        // A task that was cancelled is dropped, too.
-        if thread::panicking()
-            && let Some(key) = self.key.take()
-        {
-            self.done.push(key, TaskResult::Panicked);
-        }
-    }
-}
-
 impl<K: Send + 'static> TaskPool<K> {
     /// Threads that call `notify` when there is something to take.
     pub fn new(notify: impl Fn() + Send + Sync + 'static) -> Self {
+        let (done, results) = channel();
         Self {
             local: ThreadPool::new(POOL_THREADS_MAX),
             remote: ThreadPool::new(REMOTE_POOL_THREADS_MAX),
             reopeners: ThreadPool::new(2 * POOL_THREADS_MAX),
             sent: 0,
             kept: Budget::new(TASK_RESULTS_TOTAL_BYTES_MAX),
-            done: Arc::new(Done {
-                results: Mutex::default(),
-                notify: Box::new(notify),
-            }),
+            done,
+            results,
+            notify: Arc::new(notify),
         }
     }
 
@@ -114,15 +70,15 @@ impl<K: Send + 'static> TaskPool<K> {
             Some(mount) => (&self.remote, mount, MayBlock::Forever),
             None => (&self.local, Mount::default(), MayBlock::OnDisk),
         };
-        let promise = Promise {
-            key: Some(key),
-            done: Arc::clone(&self.done),
-        };
-        let (freer, closer) = (self.local.clone(), self.remote.clone());
-        let kept = self.kept.clone();
+        let (kept, freer, closer) = (self.kept.clone(), self.local.clone(), self.remote.clone());
+        let (done, notify) = (self.done.clone(), Arc::clone(&self.notify));
         let run = move || {
-            let lease = task.kept_bytes().map(|bytes| kept.wait_for(bytes));
-            let mut result = task.run(may_block);
+            let lease = task.kept_bytes().map(|bytes| kept.lease_waiting(bytes));
+            let mut result =
+                catch_unwind(AssertUnwindSafe(|| task.run(may_block))).unwrap_or_else(|panic| {
+                    log::error!("a helper panicked: {}", panic_message(&*panic));
+                    TaskResult::Panicked
+                });
             match &mut result {
                 TaskResult::Read(Ok(chunk)) => chunk.lease = lease,
                 TaskResult::Opened {
@@ -132,7 +88,9 @@ impl<K: Send + 'static> TaskPool<K> {
                 TaskResult::Listed(Ok(list)) => list.defer_free_to(&freer),
                 _ => {}
             }
-            promise.keep(result);
+            // Without a loop nobody takes it.
+            let _ = done.send((key, result));
+            notify();
         };
         pool.push(mount, Some(number), Box::new(run));
         TaskId { number, remote }
@@ -155,7 +113,7 @@ impl<K: Send + 'static> TaskPool<K> {
     /// The results since this was called last.
     #[must_use]
     pub fn take(&self) -> Vec<(K, TaskResult)> {
-        std::mem::take(&mut self.done.results())
+        self.results.try_iter().collect()
     }
 }
 
@@ -179,6 +137,9 @@ impl<K> fmt::Debug for TaskPool<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Mutex;
+    use std::thread;
+
     use crate::file::list::{ListError, ListTask};
     use crate::file::open_file::LookupError;
     use std::sync::Barrier;

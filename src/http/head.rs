@@ -190,7 +190,8 @@ mod tests {
     use super::*;
     use std::time::{Duration, SystemTime};
 
-    use crate::file::version::{Facts, TagKey, Trust};
+    use crate::file::version::{Facts, Trust};
+    use crate::http::entity_tag::TagKey;
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 

@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod date;
+pub mod entity_tag;
 pub mod fields;
 pub mod head;
 pub mod listing;

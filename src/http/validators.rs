@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use super::date;
 use super::fields::{Fields, trim};
 use super::request::Method;
-use crate::file::version::{Facts, TagKey, Trust};
+use crate::file::version::{Facts, Trust};
+use crate::http::entity_tag::TagKey;
 
 /// What tells versions of a file apart. None is ever that of two versions: each is missing while a
 /// later version could have the same one.

@@ -10,10 +10,10 @@ use ::http::StatusCode;
 
 use crate::escape::Excerpt;
 use crate::file::thread_pool::ThreadPool;
-use crate::file::version::TagKey;
 use crate::file::{ListError, Lookup, LookupError, OpenFile, TaskResult};
 use crate::http::accept;
 use crate::http::date::{Clock, Now};
+use crate::http::entity_tag::TagKey;
 use crate::http::head::{Head, TEXT};
 use crate::http::listing::ListingStyle;
 use crate::http::mime::ContentTypes;

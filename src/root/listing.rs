@@ -16,7 +16,7 @@ use super::containment::RootDir;
 use super::{Root, path_or_root};
 use crate::escape::Excerpt;
 use crate::file::{
-    DiskTask, ListError, ListMemory, ListTask, Listed, Lookup, LookupError, MayBlock, Reservation,
+    DiskTask, Lease, ListError, ListMemory, ListTask, Listed, Lookup, LookupError, MayBlock,
     TaskResult,
 };
 use crate::http::date;
@@ -177,9 +177,9 @@ impl Work {
         let entry_bytes = entries.bytes();
         let ListingStyle { format, .. } = &self.style;
         let bytes = render(format, &self.top, &self.name, entries, |bytes| {
-            goes_on(task, &mut memory, entry_bytes + bytes)
+            check_in_progress(task, &mut memory, entry_bytes + bytes)
         })?;
-        memory.set(bytes.len())?;
+        resize(&mut memory, bytes.len())?;
         Ok(self.memory.share(bytes, memory))
     }
 
@@ -189,7 +189,7 @@ impl Work {
         &self,
         task: &ListTask,
         may_block: MayBlock,
-        memory: &mut Reservation,
+        memory: &mut Lease,
     ) -> Result<Entries, ListError> {
         let found = self.root.find(path_or_root(&self.name), may_block)?;
         let Lookup::Directory(directory) = found else {
@@ -202,7 +202,7 @@ impl Work {
             let entry = entry.map_err(LookupError::Failed)?;
             let name = entry.file_name();
             if read % LISTING_SLICE_ENTRIES == 0 {
-                goes_on(task, memory, entries.bytes())?;
+                check_in_progress(task, memory, entries.bytes())?;
             }
             read += 1;
             if matches!(name.to_bytes(), b"." | b"..") || !self.root.shows(name.to_bytes()) {
@@ -221,13 +221,18 @@ impl Work {
     }
 }
 
-/// Whether somebody still waits, and there is so much memory.
-fn goes_on(task: &ListTask, memory: &mut Reservation, bytes: usize) -> Result<(), ListError> {
+/// Goes on only if somebody still waits, and if there is so much memory.
+fn check_in_progress(task: &ListTask, memory: &mut Lease, bytes: usize) -> Result<(), ListError> {
     if task.is_cancelled() {
         // Nobody hears it.
         return Err(LookupError::Refused("nobody waits").into());
     }
-    memory.set(bytes)
+    resize(memory, bytes)
+}
+
+fn resize(memory: &mut Lease, bytes: usize) -> Result<(), ListError> {
+    let fits = memory.resize(bytes as u64);
+    fits.then_some(()).ok_or(ListError::NoMemory)
 }
 
 /// Whether the server may read what was found to be in a directory. A link leads to where it was found to

@@ -5,10 +5,10 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use carafe::file::version::TagKey;
 use carafe::file::{
     Budget, Chunk, DiskTask, FsClass, ListError, LookupError, MayBlock, TaskResult,
 };
+use carafe::http::entity_tag::TagKey;
 use carafe::http::mime::ContentTypes;
 use carafe::limits::{
     COLD_BLOCK_BYTES, COLD_READ_BYTES, CONN_TURN_BYTES_MAX, COPIED_BODY_BYTES_MAX, DISK_TIMEOUT,
