@@ -9,6 +9,7 @@ pub mod entity_tag;
 pub mod fields;
 pub mod head;
 pub mod listing;
+pub mod method;
 pub mod mime;
 pub mod page;
 pub mod range;

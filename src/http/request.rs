@@ -6,6 +6,7 @@ use std::fmt;
 use ::http::StatusCode;
 
 use super::fields::{Fields, is_token, trim};
+use super::method::{METHODS, Method};
 use super::target::{Target, is_authority};
 use crate::limits::{
     HTTP_EMPTY_LINES_MAX, HTTP_FIELDS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_LINE_BYTES_MAX, NAME_BYTES_MAX,
@@ -54,23 +55,6 @@ pub struct Request<'a> {
     pub expectation: Expectation,
     /// The header fields.
     pub fields: Fields<'a>,
-}
-
-/// Methods (RFC 9110, section 9), as far as they are told apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// GET.
-    Get,
-    /// HEAD.
-    Head,
-    /// OPTIONS.
-    Options,
-    /// CONNECT, whose target has a form of its own.
-    Connect,
-    /// Another one that is known and not served here.
-    Other,
-    /// A token that names no method known here.
-    Unknown,
 }
 
 /// A version of HTTP/1 (RFC 9112, section 2.3).
@@ -203,19 +187,6 @@ impl Request<'_> {
         }
     }
 }
-
-/// Methods of RFC 9110, section 9, and RFC 5789.
-const METHODS: [(&[u8], Method); 9] = [
-    (b"GET", Method::Get),
-    (b"HEAD", Method::Head),
-    (b"OPTIONS", Method::Options),
-    (b"CONNECT", Method::Connect),
-    (b"POST", Method::Other),
-    (b"PUT", Method::Other),
-    (b"DELETE", Method::Other),
-    (b"TRACE", Method::Other),
-    (b"PATCH", Method::Other),
-];
 
 /// Reads the head that the bytes begin with. A single LF ends a line as CR LF does (RFC 9112,
 /// section 2.2).

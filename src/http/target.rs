@@ -7,7 +7,7 @@ use std::net::Ipv6Addr;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
 
-use super::request::Method;
+use super::method::Method;
 
 /// Everything but the unreserved characters of RFC 3986, section 2.3. What is left can't be taken
 /// for a scheme, a query or markup.

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::date;
 use super::fields::{Fields, trim};
-use super::request::Method;
+use super::method::Method;
 use crate::file::version::{Facts, Trust};
 use crate::http::entity_tag::TagKey;
 

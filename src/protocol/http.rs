@@ -16,12 +16,13 @@ use crate::http::date::{Clock, Now};
 use crate::http::entity_tag::TagKey;
 use crate::http::head::{Head, TEXT};
 use crate::http::listing::ListingStyle;
+use crate::http::method::Method;
 use crate::http::mime::ContentTypes;
 use crate::http::page::{self, Hint};
 use crate::http::range::{self, Multipart, Ranges};
 use crate::http::request::{
-    Expectation, Guess, Method, Parsed, Problem, Request as Message, RequestBody, Version,
-    may_be_http, parse,
+    Expectation, Guess, Parsed, Problem, Request as Message, RequestBody, Version, may_be_http,
+    parse,
 };
 use crate::http::target::{self, Target};
 use crate::http::validators::{Evaluation, Validators, evaluate};
