@@ -44,7 +44,7 @@ fn names(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("a name to its file");
     for name in names {
         let mut root = Root::open(folder.path(), false).unwrap();
-        let look = |root: &mut Root| root.lookup(name.as_bytes(), &[]).unwrap();
+        let look = |root: &mut Root| root.find_file(name.as_bytes(), &[]).unwrap();
         group.bench_function(format!("{name}, looked up"), |b| b.iter(|| look(&mut root)));
         root.set_cache(Bounds {
             bytes_max: 1 << 20,

@@ -165,11 +165,12 @@ impl Root {
         }
     }
 
-    /// Opens the regular file that `name` names. `results` are those of the tasks that were done for it.
+    /// Opens the regular file that `name` names. `results` are those of the tasks that were done for
+    /// it.
     ///
     /// # Errors
     /// See [`LookupError`].
-    pub fn lookup(
+    pub fn find_file(
         &mut self,
         name: &[u8],
         results: &[TaskResult],
@@ -195,8 +196,8 @@ impl Root {
         }
     }
 
-    /// Opens the regular file or the directory that `name` names. `results` are those of the tasks that were
-    /// done for it.
+    /// Opens the regular file or the directory that `name` names. `results` are those of the tasks
+    /// that were done for it.
     ///
     /// # Errors
     /// See [`LookupError`].
@@ -221,8 +222,8 @@ impl Root {
         }?;
         if let (Lookup::File(file), Some(cache), Some(now)) = (&found, &mut self.cache, now) {
             let is_new = result_for(path, results).is_none();
-            if let Some(kept) = cache.found(&self.directory, path, file, is_new, now) {
-                return Ok(Lookup::File(kept));
+            if let Some(cached) = cache.note_found(&self.directory, path, file, is_new, now) {
+                return Ok(Lookup::File(cached));
             }
         }
         Ok(found)
@@ -311,11 +312,11 @@ mod tests {
 
     #[test]
     fn files_beneath_are_found_and_leading_slashes_ignored() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir_all(folder.path().join("a/b")).unwrap();
-        fs::write(folder.path().join("a/b/c"), b"deep").unwrap();
-        fs::write(folder.path().join("top"), b"flat").unwrap();
-        let mut root = Root::open(folder.path(), false).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir_all(directory.path().join("a/b")).unwrap();
+        fs::write(directory.path().join("a/b/c"), b"deep").unwrap();
+        fs::write(directory.path().join("top"), b"flat").unwrap();
+        let mut root = Root::open(directory.path(), false).unwrap();
         for (name, expected) in [
             ("top", &b"flat"[..]),
             ("///top", b"flat"),
@@ -323,7 +324,7 @@ mod tests {
             ("/a//b/c", b"deep"),
         ] {
             assert_eq!(
-                content(&root.lookup(name.as_bytes(), &[]).unwrap()),
+                content(&root.find_file(name.as_bytes(), &[]).unwrap()),
                 expected,
                 "{name}"
             );
@@ -332,10 +333,10 @@ mod tests {
 
     #[test]
     fn folders_are_found_with_and_without_a_slash() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir_all(folder.path().join("a/b")).unwrap();
-        fs::write(folder.path().join("file"), b"x").unwrap();
-        let mut root = Root::open(folder.path(), false).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir_all(directory.path().join("a/b")).unwrap();
+        fs::write(directory.path().join("file"), b"x").unwrap();
+        let mut root = Root::open(directory.path(), false).unwrap();
         for name in ["a", "a/", "/a//", "a/b", "/a/b/"] {
             let found = root.find(name.as_bytes(), &[]);
             assert!(
@@ -351,9 +352,9 @@ mod tests {
 
     #[test]
     fn what_is_no_name_of_a_file_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let outside = tempfile::NamedTempFile::new().unwrap();
-        let at = |name: &str| folder.path().join(name);
+        let at = |name: &str| directory.path().join(name);
         fs::create_dir(at("folder")).unwrap();
         fs::write(at(".hidden"), b"secret").unwrap();
         symlink(outside.path(), at("absolute")).unwrap();
@@ -361,7 +362,7 @@ mod tests {
         symlink("loop", at("loop")).unwrap();
         rustix::fs::mknodat(CWD, at("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
         let _socket = UnixListener::bind(at("socket")).unwrap();
-        let mut root = Root::open(folder.path(), false).unwrap();
+        let mut root = Root::open(directory.path(), false).unwrap();
         for name in [
             "",
             "/",
@@ -387,7 +388,7 @@ mod tests {
             "fifo/x",
             "missing\0",
         ] {
-            let result = root.lookup(name.as_bytes(), &[]);
+            let result = root.find_file(name.as_bytes(), &[]);
             assert!(
                 matches!(result, Err(LookupError::Refused(_))),
                 "{name}: {result:?}"
@@ -395,51 +396,57 @@ mod tests {
         }
         let long = vec![b'x'; 256];
         assert!(matches!(
-            root.lookup(&long, &[]),
+            root.find_file(&long, &[]),
             Err(LookupError::Refused(_))
         ));
     }
 
     #[test]
     fn hidden_names_are_served_when_asked_for_but_never_the_parent() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(".hidden"), b"secret").unwrap();
-        let mut root = Root::open(folder.path(), true).unwrap();
-        assert_eq!(content(&root.lookup(b".hidden", &[]).unwrap()), b"secret");
-        assert_eq!(content(&root.lookup(b"./.hidden", &[]).unwrap()), b"secret");
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(".hidden"), b"secret").unwrap();
+        let mut root = Root::open(directory.path(), true).unwrap();
+        assert_eq!(
+            content(&root.find_file(b".hidden", &[]).unwrap()),
+            b"secret"
+        );
+        assert_eq!(
+            content(&root.find_file(b"./.hidden", &[]).unwrap()),
+            b"secret"
+        );
         assert!(matches!(
-            root.lookup(b"../x", &[]),
+            root.find_file(b"../x", &[]),
             Err(LookupError::Refused(_))
         ));
     }
 
     #[test]
     fn a_relative_link_inside_is_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("file"), b"linked").unwrap();
-        symlink("file", folder.path().join("link")).unwrap();
-        let mut root = Root::open(folder.path(), false).unwrap();
-        assert_eq!(content(&root.lookup(b"link", &[]).unwrap()), b"linked");
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("file"), b"linked").unwrap();
+        symlink("file", directory.path().join("link")).unwrap();
+        let mut root = Root::open(directory.path(), false).unwrap();
+        assert_eq!(content(&root.find_file(b"link", &[]).unwrap()), b"linked");
     }
 
     #[test]
     fn a_root_that_moves_is_still_the_root() {
-        let folder = tempfile::tempdir().unwrap();
-        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+        let directory = tempfile::tempdir().unwrap();
+        let (old, new) = (directory.path().join("old"), directory.path().join("new"));
         fs::create_dir(&old).unwrap();
         fs::write(old.join("file"), b"kept").unwrap();
         let mut root = Root::open(&old, false).unwrap();
         fs::rename(&old, &new).unwrap();
-        assert_eq!(content(&root.lookup(b"file", &[]).unwrap()), b"kept");
+        assert_eq!(content(&root.find_file(b"file", &[]).unwrap()), b"kept");
     }
 
     #[test]
     fn a_root_opened_anew_is_what_its_path_leads_to_or_the_old_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let link = folder.path().join("root");
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("root");
         for name in ["one", "two"] {
-            fs::create_dir(folder.path().join(name)).unwrap();
-            fs::write(folder.path().join(name).join("file"), name).unwrap();
+            fs::create_dir(directory.path().join(name)).unwrap();
+            fs::write(directory.path().join(name).join("file"), name).unwrap();
         }
         symlink("one", &link).unwrap();
         let mut root = Root::open(&link, false).unwrap();
@@ -450,52 +457,52 @@ mod tests {
             told.1.recv().unwrap();
             root.reopened();
         };
-        let one = root.lookup(b"file", &[]).unwrap();
+        let one = root.find_file(b"file", &[]).unwrap();
         fs::remove_file(&link).unwrap();
         reopen(&mut root);
-        assert_eq!(content(&root.lookup(b"file", &[]).unwrap()), b"one");
+        assert_eq!(content(&root.find_file(b"file", &[]).unwrap()), b"one");
         symlink("two", &link).unwrap();
         reopen(&mut root);
-        assert_eq!(content(&root.lookup(b"file", &[]).unwrap()), b"two");
+        assert_eq!(content(&root.find_file(b"file", &[]).unwrap()), b"two");
         assert_eq!(content(&one), b"one");
     }
 
     #[test]
     fn who_opened_a_root_too_late_is_not_believed() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("file"), b"kept").unwrap();
-        let mut root = Root::open(folder.path(), false).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("file"), b"kept").unwrap();
+        let mut root = Root::open(directory.path(), false).unwrap();
         root.reopened.lock().unwrap().number = 2;
         let late = tempfile::tempdir().unwrap();
         let late = RootDir::open(late.path(), false);
         root.reopened.lock().unwrap().offer(1, late);
         root.reopened();
-        assert_eq!(content(&root.lookup(b"file", &[]).unwrap()), b"kept");
+        assert_eq!(content(&root.find_file(b"file", &[]).unwrap()), b"kept");
     }
 
     #[test]
     fn one_version_of_a_file_has_one_descriptor() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
         fs::write(&path, b"one").unwrap();
-        let mut root = Root::open(folder.path(), false).unwrap();
-        let first = root.lookup(b"file", &[]).unwrap();
-        let again = root.lookup(b"file", &[]).unwrap();
+        let mut root = Root::open(directory.path(), false).unwrap();
+        let first = root.find_file(b"file", &[]).unwrap();
+        let again = root.find_file(b"file", &[]).unwrap();
         assert!(Arc::ptr_eq(&first, &again));
         fs::write(&path, b"two!").unwrap();
-        let changed = root.lookup(b"file", &[]).unwrap();
+        let changed = root.find_file(b"file", &[]).unwrap();
         assert!(!Arc::ptr_eq(&first, &changed));
         assert_eq!(content(&changed), b"two!");
     }
 
     #[test]
     fn the_table_of_open_files_is_swept() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut root = Root::open(folder.path(), false).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let mut root = Root::open(directory.path(), false).unwrap();
         for number in 0..10 * OPEN_FILES_SWEEP_MIN {
             let name = number.to_string();
-            fs::write(folder.path().join(&name), name.as_bytes()).unwrap();
-            root.lookup(name.as_bytes(), &[]).unwrap();
+            fs::write(directory.path().join(&name), name.as_bytes()).unwrap();
+            root.find_file(name.as_bytes(), &[]).unwrap();
         }
         assert!(root.open_files.by_version.len() <= OPEN_FILES_SWEEP_MIN);
     }
@@ -509,14 +516,14 @@ mod tests {
 
     #[test]
     fn a_mode_that_forbids_is_a_refusal() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
         fs::write(&path, b"x").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
         // The superuser may read it all the same.
-        let result = Root::open(folder.path(), false)
+        let result = Root::open(directory.path(), false)
             .unwrap()
-            .lookup(b"file", &[]);
+            .find_file(b"file", &[]);
         assert!(matches!(
             result,
             Ok(_) | Err(LookupError::Refused("permission denied"))

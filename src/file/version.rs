@@ -185,8 +185,8 @@ mod tests {
 
     #[test]
     fn a_change_after_a_trusted_look_has_another_stamp() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
         let file = fs::File::create(&path).unwrap();
         for round in 0..200_u8 {
             fs::write(&path, [round]).unwrap();

@@ -1,5 +1,5 @@
-//! Entity tags (RFC 9110, section 8.8.3): what tells versions of files apart, so that nobody learns what
-//! it was made of.
+//! Entity tags (RFC 9110, section 8.8.3): text that tells versions of files apart, and from which
+//! nobody learns what it was made of.
 
 use std::fmt;
 use std::fs;

@@ -110,7 +110,7 @@ impl Bare {
             let found = if self.root.is_for_http(&reading) {
                 Err(LookupError::Refused(root::HIDDEN))
             } else {
-                self.root.lookup(&reading, results)
+                self.root.find_file(&reading, results)
             };
             let is_nothing =
                 matches!(found, Err(LookupError::Refused(why)) if why != root::NOT_REGULAR);

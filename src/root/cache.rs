@@ -39,7 +39,7 @@ use crate::limits::{
     CACHED_CONTENTS_BYTES_MAX, INOTIFY_BUFFER_BYTES, NAME_BYTES_MAX,
 };
 
-use watch_thread::{Task, WatchThread, Way};
+use watch_thread::{Task, WatchThread, WatchedPath};
 use watches::Watches;
 
 /// How much is kept.
@@ -137,7 +137,7 @@ impl Cache {
     /// The file of a name, after every change so far was taken in.
     pub fn get(&mut self, name: &[u8], now: Instant) -> Option<Arc<OpenFile>> {
         self.asked_at = Some(now);
-        self.take_way();
+        self.take_watched();
         self.take_events(now);
         let watched = self.files.get(name)?;
         let age = now.saturating_duration_since(watched.looked_at);
@@ -152,8 +152,8 @@ impl Cache {
     }
 
     /// A plain look-up, after [`Cache::get`], has found a file under a name. `is_new`: it was opened
-    /// just now, and not by a helper some time ago. Returns what is to be sent in its place.
-    pub fn found(
+    /// just now, and not by a thread some time ago. Returns what is to be sent in its place.
+    pub fn note_found(
         &mut self,
         root: &Arc<RootDir>,
         name: &[u8],
@@ -249,7 +249,7 @@ impl Cache {
         None
     }
 
-    /// Forgets everything: another folder is the root now, or events were lost.
+    /// Forgets everything: another directory is the root now, or events were lost.
     pub fn clear(&mut self) {
         // To empty a table takes longer than to drop it.
         self.files = LruCache::unbounded();
@@ -455,12 +455,12 @@ impl Cache {
     }
 
     /// What has come of the watches that are being made.
-    fn take_way(&mut self) {
+    fn take_watched(&mut self) {
         let (Some(thread), Some(_)) = (&self.thread, &self.pending) else {
             return;
         };
         match thread.take() {
-            Ok(way) => self.note_way(&way),
+            Ok(path) => self.note_watched(&path),
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => {
                 // The next name has another one begun.
@@ -471,14 +471,14 @@ impl Cache {
         }
     }
 
-    fn note_way(&mut self, way: &Way) {
+    fn note_watched(&mut self, path: &WatchedPath) {
         let Some(pending) = self.pending.take() else {
             return;
         };
         let (name, at) = (&pending.name, pending.asked_at);
-        match way.file {
+        match path.file {
             Some(inode) if !pending.is_void => {
-                for &(end, watch) in &way.watches {
+                for &(end, watch) in &path.watches {
                     self.note_watch(&name[..end], watch);
                 }
                 for event in &pending.events {
@@ -491,7 +491,7 @@ impl Cache {
             Some(_) => {}
             None => self.add_ghost(name, Ghost::Unfit { found: at }),
         }
-        for &(_, watch) in &way.watches {
+        for &(_, watch) in &path.watches {
             self.watches.remove_unless_known(watch);
         }
         self.shrink();

@@ -1,4 +1,5 @@
-//! Lists of directories. A thread of the pool reads, sorts and renders: the loop is handed the finished bytes.
+//! Lists of directories. A thread of the pool reads, sorts and renders: the loop is handed the
+//! finished bytes.
 //!
 //! What is asked for now is listed now: whoever asks gets a list that was begun after that. Those who
 //! ask while one waits for its helper share it, and a list that is the same as one that somebody still
@@ -235,8 +236,8 @@ fn resize(memory: &mut Lease, bytes: usize) -> Result<(), ListError> {
     fits.then_some(()).ok_or(ListError::NoMemory)
 }
 
-/// Whether the server may read what was found to be in a directory. A link leads to where it was found to
-/// lead.
+/// Whether the server may read what was found to be in a directory. A link leads to where it was found
+/// to lead.
 fn is_readable(folder: BorrowedFd<'_>, name: &CStr) -> bool {
     let denied = accessat(folder, name, Access::READ_OK, AtFlags::EACCESS);
     denied != Err(Errno::ACCESS)

@@ -50,7 +50,7 @@ fn cached(folder: &Path, exact: bool) -> Bare {
     for entry in fs::read_dir(folder).unwrap() {
         let name = entry.unwrap().file_name();
         // Once is not often, and then it must be watched first.
-        let mut look = || bare.root_mut().lookup(name.as_encoded_bytes(), &[]);
+        let mut look = || bare.root_mut().find_file(name.as_encoded_bytes(), &[]);
         while look().is_ok_and(|file| file.contents().is_none()) {
             std::thread::yield_now();
         }

@@ -31,7 +31,7 @@ impl Cache {
     fn settle(&mut self) {
         if self.pending.is_some() {
             let way = self.thread.as_ref().expect("it has begun").wait();
-            self.note_way(&way);
+            self.note_watched(&way);
         }
     }
 
@@ -61,14 +61,14 @@ impl Cache {
             let Ok(Lookup::File(file)) = root.find(name, MayBlock::Forever) else {
                 return None;
             };
-            self.found(root, name, &file, true, now)
+            self.note_found(root, name, &file, true, now)
         })
     }
 }
 
 /// Looks a name up; what that begins is over then.
 fn look(root: &mut Root, name: &str) -> Result<Arc<OpenFile>, LookupError> {
-    let found = root.lookup(name.as_bytes(), &[]);
+    let found = root.find_file(name.as_bytes(), &[]);
     root.cache().settle();
     found
 }
@@ -277,7 +277,7 @@ fn a_change_while_a_name_is_being_watched_shows_at_once() {
             fs::hard_link(&path, at.path().join("outside")).unwrap();
             let mut root = root(&at.path().join("root"));
             for _ in 0..2 {
-                root.lookup(b"a/b/file", &[]).unwrap();
+                root.find_file(b"a/b/file", &[]).unwrap();
             }
             let cache = root.cache();
             assert!(cache.pending.is_some());
@@ -296,7 +296,7 @@ fn a_change_while_a_name_is_being_watched_shows_at_once() {
                 assert!(!pending.events.is_empty(), "{how}");
             }
             if let Some(way) = way {
-                cache.note_way(&way);
+                cache.note_watched(&way);
             }
             let stat = fs::read(&path).ok();
             for _ in 0..4 {
@@ -520,13 +520,13 @@ fn what_a_helper_has_brought_counts_once_and_is_not_kept() {
             lookup: Ok(Lookup::File(file)),
         }]
     };
-    assert!(root.lookup(b"file", &results()).is_ok());
+    assert!(root.find_file(b"file", &results()).is_ok());
     assert!(root.cache().pending.is_none(), "asked for once");
-    assert!(root.lookup(b"file", &results()).is_ok());
+    assert!(root.find_file(b"file", &results()).is_ok());
     assert!(root.cache().pending.is_some());
     root.cache().settle();
     // A helper opened it some time ago.
-    let file = root.lookup(b"file", &results()).unwrap();
+    let file = root.find_file(b"file", &results()).unwrap();
     assert!(file.contents().is_none());
     assert!(look(&mut root, "file").unwrap().contents().is_some());
 }
@@ -681,7 +681,7 @@ fn too_many_events_while_a_name_is_being_watched_are_seen() {
         cache.get(b"file", now);
     }
     assert!(cache.pending.as_ref().unwrap().is_void);
-    cache.note_way(&way);
+    cache.note_watched(&way);
     assert!(cache.has(b"file", now));
     assert!(cache.ask(&root, b"other", now).is_none());
     assert_eq!(cache.files.len(), 1);

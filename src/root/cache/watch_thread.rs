@@ -53,7 +53,7 @@ pub(super) enum Task {
 
 /// What came of [`Task::Watch`].
 #[derive(Debug)]
-pub(super) struct Way {
+pub(super) struct WatchedPath {
     /// Watches that were made, each with the length of its path: a beginning of the name.
     pub(super) watches: Vec<(usize, i32)>,
     /// The file that is watched; none if the name can't be kept.
@@ -64,19 +64,19 @@ pub(super) struct Way {
 #[derive(Debug)]
 pub(super) struct WatchThread {
     tasks: Sender<Task>,
-    ways: Receiver<Way>,
+    results: Receiver<WatchedPath>,
 }
 
 impl WatchThread {
     /// Starts it.
     pub(super) fn start(inotify: Arc<OwnedFd>) -> io::Result<Self> {
         let (tasks, receiver) = channel();
-        let (sender, ways) = channel();
+        let (sender, results) = channel();
         thread::Builder::new()
             .name("watch".into())
             .stack_size(WATCH_STACK_BYTES)
             .spawn(move || work(&receiver, &sender, &inotify))?;
-        Ok(Self { tasks, ways })
+        Ok(Self { tasks, results })
     }
 
     /// Gives it something to do. If it has died, [`WatchThread::take`] says so.
@@ -85,31 +85,31 @@ impl WatchThread {
     }
 
     /// What came of the next watch that it was asked for.
-    pub(super) fn take(&self) -> Result<Way, TryRecvError> {
-        self.ways.try_recv()
+    pub(super) fn take(&self) -> Result<WatchedPath, TryRecvError> {
+        self.results.try_recv()
     }
 
     /// One that has died.
     #[cfg(test)]
     pub(super) fn dead() -> Self {
-        let ((tasks, _), (_, ways)) = (channel(), channel());
-        Self { tasks, ways }
+        let ((tasks, _), (_, results)) = (channel(), channel());
+        Self { tasks, results }
     }
 
     /// As [`WatchThread::take`], but waits for it.
     #[cfg(test)]
-    pub(super) fn wait(&self) -> Way {
-        self.ways.recv().expect("the thread lives")
+    pub(super) fn wait(&self) -> WatchedPath {
+        self.results.recv().expect("the thread lives")
     }
 }
 
-fn work(tasks: &Receiver<Task>, ways: &Sender<Way>, inotify: &OwnedFd) {
+fn work(tasks: &Receiver<Task>, results: &Sender<WatchedPath>, inotify: &OwnedFd) {
     for task in tasks {
         match task {
             Task::Watch { root, name } => {
                 let mut watches = Vec::new();
                 let file = watch(&root, &name, inotify, &mut watches);
-                if ways.send(Way { watches, file }).is_err() {
+                if results.send(WatchedPath { watches, file }).is_err() {
                     return;
                 }
             }
