@@ -279,12 +279,12 @@ pub fn of_server(server: &ServerUsage) -> Vec<Plot> {
     vec![
         plot(
             "The server's memory",
-            |sample| sample.rss_bytes,
+            |sample| sample.usage.rss_bytes,
             |max| Axis::bytes(max, tick_bytes),
         ),
         plot(
             "The server's descriptors",
-            |sample| sample.descriptors,
+            |sample| sample.usage.descriptors,
             |max| Axis::whole(max, tick_count),
         ),
     ]

@@ -3,12 +3,11 @@
 mod arrivals;
 mod clock;
 mod dial;
+mod stage;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
@@ -21,46 +20,19 @@ use super::in_flight::InFlight;
 use super::ledger::Ledger;
 use super::plan::{Choice, Plan};
 use super::population::ClientKind;
-use crate::limits::{SOAK_BACK_OFF, SOAK_LEARNERS, SOAK_STARTS_MAX, SOAK_TICK};
+use crate::limits::{SOAK_BACK_OFF, SOAK_STARTS_MAX, SOAK_TICK};
 use crate::reactor::event::{Action, Event};
 use crate::reactor::{self, Handler, ListenerId, Reactor, SourceId, Token};
 use crate::telemetry::Reason;
-use arrivals::Arrivals;
-pub(super) use arrivals::StageLimits;
 use clock::Clock;
+use stage::Stage;
+pub(super) use stage::{StageLimits, Workload};
 
 type Context<'a> = reactor::Context<'a, Client>;
 type LoopHandle = reactor::LoopHandle<Client>;
 
 const CLOCK: SourceId = SourceId(0);
 const SIGNALS: SourceId = SourceId(1);
-
-/// How requests are started.
-#[derive(Clone, Debug)]
-pub(super) enum Workload {
-    /// So many clients, each of which waits for its answer.
-    Closed(Vec<ClientKind>),
-    /// Arrivals a second; so many connections at most.
-    Open {
-        /// Arrivals a second.
-        rate: f64,
-        /// Connections at most.
-        clients_max: u64,
-    },
-    /// Each of these names once, by a few clients at once, to learn what they bring.
-    Learn(Range<u32>),
-}
-
-impl Workload {
-    /// The closed model's clients. There are fewer than 2^21.
-    fn clients(&self) -> u32 {
-        match self {
-            Self::Closed(kinds) => kinds.len() as u32,
-            Self::Learn(_) => SOAK_LEARNERS,
-            Self::Open { .. } => 0,
-        }
-    }
-}
 
 /// Who looks on while a stage goes on.
 pub(super) trait Observer {
@@ -85,84 +57,6 @@ pub(super) struct Engine<'a> {
     clock: Clock,
     signals: Signals,
     stage: Stage,
-}
-
-/// What begins anew with each stage.
-struct Stage {
-    workload: Workload,
-    limits: StageLimits,
-    began: Instant,
-    /// Requests started.
-    started: u64,
-    /// When the last of them was.
-    last_start: Instant,
-    /// When a client of the closed model starts again.
-    restarts: BinaryHeap<Reverse<(Instant, u32)>>,
-    /// The open model's arrivals.
-    arrivals: Option<Arrivals>,
-    /// Connections kept alive for the next arrival.
-    idle: Vec<Token>,
-    /// What was left for them.
-    queued_for_idle: VecDeque<InFlight>,
-    /// So many idle connections must end, for others to have their places.
-    evictions: u64,
-    /// An arrival waits for a place: whoever makes one sets the clock.
-    arrival_waits: bool,
-    next_tick: Instant,
-    /// When the stage ended: nothing is started any more.
-    over: Option<Instant>,
-}
-
-impl Stage {
-    fn new(workload: Workload, limits: StageLimits) -> Self {
-        let began = Instant::now();
-        let clients = workload.clients();
-        let restarts = (0..clients).map(|id| {
-            let share = f64::from(id) / f64::from(clients);
-            Reverse((began + limits.ramp.mul_f64(share), id))
-        });
-        let arrivals = match workload {
-            Workload::Open { rate, .. } => Some(Arrivals {
-                began,
-                limits,
-                rate,
-                begun: 0,
-            }),
-            _ => None,
-        };
-        Self {
-            limits,
-            began,
-            started: 0,
-            last_start: began,
-            restarts: restarts.collect(),
-            arrivals,
-            idle: Vec::new(),
-            queued_for_idle: VecDeque::new(),
-            evictions: 0,
-            arrival_waits: false,
-            next_tick: began,
-            over: None,
-            workload,
-        }
-    }
-
-    fn may_start(&self, now: Instant) -> bool {
-        let limits = &self.limits;
-        let in_time = limits.time.is_none_or(|time| now < self.began + time);
-        let in_number = limits.requests.is_none_or(|most| self.started < most);
-        let has_more = !matches!(&self.workload, Workload::Learn(names) if names.is_empty());
-        in_time && in_number && has_more && self.over.is_none()
-    }
-
-    fn next_arrival(&self, now: Instant) -> Option<Instant> {
-        let arrivals = self.arrivals.as_ref().filter(|_| self.over.is_none())?;
-        arrivals.next(now)
-    }
-
-    fn forget_idle(&mut self, token: Token) {
-        self.idle.retain(|&idle| idle != token);
-    }
 }
 
 impl<'a> Engine<'a> {

@@ -3,8 +3,8 @@
 use super::outcome::Class;
 use super::report::{
     Against, ClassCount, Generator, Latency, Load, Model, Outcomes, Percentiles, Report, Resource,
-    SCHEMA, Sample, Second, ServerUsage, Slope, Status, Threshold, ThresholdOutcome, Verdict,
-    Verification,
+    SCHEMA, Sample, Second, ServerUsage, Slope, Status, Threshold, ThresholdOutcome, Usage,
+    Verdict, Verification,
 };
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -268,16 +268,18 @@ fn server() -> ServerUsage {
         Sample {
             at_us: index * 1_000_000,
             is_quiet,
-            cpu_us: (grown * 870_000.0) as u64,
-            rss_bytes: ((4.1 + grown * 0.012 + if is_quiet { 0.0 } else { 1.5 + wobble }) * MIB)
-                as u64,
-            descriptors: if is_quiet {
-                9
-            } else {
-                69 + (wobble * 12.0) as u64
+            usage: Usage {
+                cpu_us: (grown * 870_000.0) as u64,
+                rss_bytes: ((4.1 + grown * 0.012 + if is_quiet { 0.0 } else { 1.5 + wobble }) * MIB)
+                    as u64,
+                descriptors: if is_quiet {
+                    9
+                } else {
+                    69 + (wobble * 12.0) as u64
+                },
+                tcp_in_use: if is_quiet { 4 } else { 80 },
+                tcp_time_wait: (grown * 200.0) as u64,
             },
-            tcp_in_use: if is_quiet { 4 } else { 80 },
-            tcp_time_wait: (grown * 200.0) as u64,
         }
     };
     ServerUsage {

@@ -12,20 +12,7 @@ use procfs::FromRead as _;
 use procfs::process::Stat;
 use rustix::io::Errno;
 
-/// What a process uses.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Usage {
-    /// User and system time so far, in microseconds. The kernel counts it in ticks, of 10,000.
-    pub cpu_us: u64,
-    /// Resident memory, in bytes.
-    pub rss_bytes: u64,
-    /// Open descriptors.
-    pub descriptors: u64,
-    /// TCP sockets in use in its network namespace.
-    pub tcp_in_use: u64,
-    /// TCP sockets in TIME_WAIT in its network namespace.
-    pub tcp_time_wait: u64,
-}
+use super::report::Usage;
 
 /// What is kept open of a process.
 #[derive(Debug)]

@@ -253,7 +253,15 @@ pub struct Sample {
     pub at_us: i64,
     /// No client was there: before the first, after the last, or in a pause.
     pub is_quiet: bool,
-    /// User and system time so far.
+    /// What it used.
+    #[serde(flatten)]
+    pub usage: Usage,
+}
+
+/// What a process uses.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Usage {
+    /// User and system time so far, in microseconds. The kernel counts it in ticks, of 10,000.
     pub cpu_us: u64,
     /// Resident memory, in bytes.
     pub rss_bytes: u64,

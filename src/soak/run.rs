@@ -331,8 +331,8 @@ impl Observer for View<'_> {
             p99_us: last
                 .filter(|second| second.completed > 0)
                 .map(|second| second.p99),
-            server_rss_bytes: server.map(|sample| sample.rss_bytes),
-            server_descriptors: server.map(|sample| sample.descriptors),
+            server_rss_bytes: server.map(|sample| sample.usage.rss_bytes),
+            server_descriptors: server.map(|sample| sample.usage.descriptors),
         });
     }
 }

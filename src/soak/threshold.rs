@@ -220,11 +220,7 @@ mod tests {
         let rest = Sample {
             at_us: 9_000_000,
             is_quiet: true,
-            cpu_us: 0,
-            rss_bytes: 0,
-            descriptors: 0,
-            tcp_in_use: 0,
-            tcp_time_wait: 0,
+            usage: Usage::default(),
         };
         ServerUsage {
             pid: 1,

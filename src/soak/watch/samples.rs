@@ -1,0 +1,225 @@
+//! What the looks at a process tell of a load: quiet points, trends, and what a report holds of them.
+
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use crate::limits::{REPORT_SAMPLES, SLOPE_POINTS_MIN};
+use crate::soak::report::{Resource, Sample, Usage};
+use crate::soak::slope;
+
+/// One look at the process.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RawSample {
+    pub(super) at: Instant,
+    /// The stretch without clients in which all of it was taken.
+    pub(super) quiet_phase: Option<u64>,
+    pub(super) usage: Usage,
+}
+
+impl RawSample {
+    pub(super) fn report(&self, origin: Instant) -> Sample {
+        let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+        let after = self.at.saturating_duration_since(origin);
+        let before = origin.saturating_duration_since(self.at);
+        Sample {
+            at_us: micros(after) - micros(before),
+            is_quiet: self.quiet_phase.is_some(),
+            usage: self.usage,
+        }
+    }
+}
+
+/// The last look of each stretch without clients.
+fn quiet_points(samples: &[RawSample]) -> impl Iterator<Item = &RawSample> {
+    samples
+        .chunk_by(|one, next| one.quiet_phase == next.quiet_phase)
+        .filter_map(|run| run.last().filter(|sample| sample.quiet_phase.is_some()))
+}
+
+/// Whether the last look found no more descriptors than the first quiet point, if that is of an
+/// earlier stretch.
+pub(super) fn is_at_rest(samples: &[RawSample]) -> bool {
+    match (quiet_points(samples).next(), samples.last()) {
+        (Some(first), Some(last)) => {
+            first.quiet_phase == last.quiet_phase
+                || last.usage.descriptors <= first.usage.descriptors
+        }
+        _ => true,
+    }
+}
+
+/// How one resource moved.
+///
+/// A quiet point is the last look of a stretch without clients: those before it may have seen the
+/// server still winding down. Trends leave out the warm-up. They are fitted to the quiet points where
+/// those are enough, to the looks under load otherwise.
+pub(super) fn resource(
+    samples: &[RawSample],
+    load: RangeInclusive<Instant>,
+    warm_up: Duration,
+    value: fn(&Usage) -> u64,
+) -> Resource {
+    let (began, ended) = load.into_inner();
+    let figure = |sample: &RawSample| value(&sample.usage) as f64;
+    let mut quiet = quiet_points(samples);
+    let before = quiet.next().map_or(0.0, figure);
+    let after = quiet.last().map_or(before, figure);
+    let points = trend(samples, began + warm_up, ended).into_iter();
+    let points = points.map(|sample| {
+        let time = sample.at.saturating_duration_since(began);
+        (time.as_secs_f64(), figure(sample))
+    });
+    Resource {
+        before,
+        max: samples
+            .iter()
+            .map(figure)
+            .reduce(f64::max)
+            .unwrap_or(before),
+        after,
+        slope: slope::fit(&points.collect::<Vec<_>>()),
+    }
+}
+
+/// The looks that a trend is fitted to.
+fn trend(samples: &[RawSample], from: Instant, to: Instant) -> Vec<&RawSample> {
+    let quiet: Vec<_> = quiet_points(samples)
+        .filter(|sample| sample.at >= from)
+        .collect();
+    if quiet.len() >= SLOPE_POINTS_MIN {
+        return quiet;
+    }
+    samples
+        .iter()
+        .filter(|sample| sample.quiet_phase.is_none() && (from..=to).contains(&sample.at))
+        .collect()
+}
+
+/// CPU time over the load, in percent of one core. It is taken between the looks around the load,
+/// as the server rests outside of it.
+pub(super) fn cpu_percent(samples: &[RawSample], began: Instant, ended: Instant) -> f64 {
+    let from = samples.iter().rfind(|sample| sample.at <= began);
+    let to = samples.iter().find(|sample| sample.at >= ended);
+    let (Some(from), Some(to)) = (from.or(samples.first()), to.or(samples.last())) else {
+        return 0.0;
+    };
+    let time = to
+        .at
+        .min(ended)
+        .saturating_duration_since(from.at.max(began));
+    if time.is_zero() {
+        return 0.0;
+    }
+    let cpu_us = to.usage.cpu_us.saturating_sub(from.usage.cpu_us);
+    cpu_us as f64 / 1e6 / time.as_secs_f64() * 100.0
+}
+
+/// What the report holds: of a long watch every so many looks, so that about [`REPORT_SAMPLES`]
+/// are left, and beside them every quiet point and the highest memory and descriptors.
+pub(super) fn thinned(samples: &[RawSample], origin: Instant) -> Vec<Sample> {
+    let step = samples.len().div_ceil(REPORT_SAMPLES);
+    let highest = |value: fn(&Usage) -> u64| {
+        (0..samples.len()).max_by_key(|&index| value(&samples[index].usage))
+    };
+    let highest = [
+        highest(|usage| usage.rss_bytes),
+        highest(|usage| usage.descriptors),
+    ];
+    let is_kept = |&index: &usize| {
+        let run = samples[index].quiet_phase;
+        let next = samples.get(index + 1).and_then(|sample| sample.quiet_phase);
+        index % step == 0 || highest.contains(&Some(index)) || (run.is_some() && run != next)
+    };
+    let kept = (0..samples.len()).filter(is_kept);
+    kept.map(|index| samples[index].report(origin)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks a second apart, so many before the load.
+    fn samples(
+        origin: Instant,
+        count: u64,
+        at: impl Fn(u64) -> (Option<u64>, u64),
+    ) -> Vec<RawSample> {
+        let second = |number| {
+            let (quiet_phase, descriptors) = at(number);
+            RawSample {
+                at: origin + Duration::from_secs(number),
+                quiet_phase,
+                usage: Usage {
+                    descriptors,
+                    cpu_us: number * 250_000,
+                    ..Usage::default()
+                },
+            }
+        };
+        (0..count).map(second).collect()
+    }
+
+    #[test]
+    fn quiet_points_are_the_last_of_their_stretches() {
+        // Two stretches may meet, when the load between them was too short for a look.
+        let runs = [Some(1), Some(1), None, Some(3), Some(3), Some(5), None];
+        let samples = samples(Instant::now(), 7, |number| (runs[number as usize], number));
+        let points: Vec<_> = quiet_points(&samples)
+            .map(|sample| sample.usage.descriptors)
+            .collect();
+        assert_eq!(points, [1, 4, 5]);
+    }
+
+    #[test]
+    fn a_trend_is_taken_from_enough_quiet_points_or_from_the_load() {
+        let origin = Instant::now();
+        let after = |seconds| origin + Duration::from_secs(seconds);
+        // A pause of one look in every ten, from the first look on.
+        let samples = samples(origin, 300, |number| {
+            ((number % 10 == 0).then_some(number), number)
+        });
+        let under_load = trend(&samples[..200], after(5), after(104));
+        assert_eq!(under_load.len(), 90);
+        assert!(under_load.iter().all(|sample| sample.quiet_phase.is_none()));
+        let quiet = trend(&samples, after(95), after(299));
+        assert_eq!(quiet.len(), 20);
+        assert!(quiet.iter().all(|sample| sample.quiet_phase.is_some()));
+    }
+
+    #[test]
+    fn cpu_time_is_of_the_load() {
+        let origin = Instant::now();
+        let at = |millis| origin + Duration::from_millis(millis);
+        let samples = samples(origin, 20, |_| (None, 0));
+        let close = |found: f64, known: f64| assert!((found - known).abs() < 1e-9, "{found}");
+        close(cpu_percent(&samples, at(4000), at(12_000)), 25.0);
+        // Two seconds' work around a load of one and a half.
+        close(cpu_percent(&samples, at(4250), at(5750)), 100.0 / 3.0);
+        // It ended, and was no longer looked at.
+        close(cpu_percent(&samples, at(9000), at(99_000)), 25.0);
+        close(cpu_percent(&samples, at(9000), at(9000)), 0.0);
+        close(cpu_percent(&[], at(0), at(9000)), 0.0);
+    }
+
+    #[test]
+    fn a_long_watch_is_thinned() {
+        let origin = Instant::now();
+        let samples = samples(origin, 86_400, |number| match number {
+            0..3 => (Some(1), 0),
+            43_217..43_219 => (Some(3), 1),
+            77_777 => (None, 99),
+            _ => (None, 5),
+        });
+        let kept = thinned(&samples, origin + Duration::from_secs(10));
+        assert!((REPORT_SAMPLES / 2..REPORT_SAMPLES + 10).contains(&kept.len()));
+        assert_eq!(kept[0].at_us, -10_000_000);
+        assert!(kept.is_sorted_by_key(|sample| sample.at_us));
+        let has = |number: i64| {
+            let mut all = kept.iter();
+            all.any(|sample| sample.at_us == (number - 10) * 1_000_000)
+        };
+        assert!(has(2) && has(43_218) && has(77_777));
+        assert_eq!(thinned(&samples[..50], origin).len(), 50);
+        assert!(thinned(&[], origin).is_empty());
+    }
+}
