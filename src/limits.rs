@@ -433,6 +433,9 @@ pub const SOAK_DESCRIPTORS_RESERVED: u64 = 32;
 /// not to be asked a hundred thousand times a second.
 pub const SOAK_BACK_OFF: Duration = Duration::from_millis(100);
 
+/// Local addresses that the clients of a soak are bound to in turn at most: those of a /16.
+pub const SOAK_SOURCES_MAX: usize = 1 << 16;
+
 /// Downloads at once by which a soak learns what names bring.
 pub const SOAK_LEARNERS: u32 = 8;
 

@@ -63,52 +63,33 @@ pub fn report() -> Report {
 
 /// A run in which nothing happened and nothing was watched.
 pub fn empty() -> Report {
+    let Report {
+        schema,
+        carafe,
+        started_at,
+        target,
+        seed,
+        generator,
+        ..
+    } = report();
     Report {
-        names: Vec::new(),
-        names_total: 0,
+        schema,
+        carafe,
+        started_at,
+        target,
+        seed,
+        generator,
         verdict: Verdict {
             status: Status::NotOffered,
             reasons: vec!["no request was started".into()],
             cut_short: true,
         },
         load: Load {
-            model: Model::Closed,
             clients: 1,
-            clients_max: 0,
-            rate_asked: None,
-            rate_started: 0.0,
-            rate_ended: 0.0,
-            never_started: 0,
-            started_late: 0,
-            seconds: 0.0,
             mix: vec![("fast".into(), 100.0)],
-            body_bytes: 0,
+            ..Load::default()
         },
-        outcomes: Outcomes {
-            started: 0,
-            classes: Vec::new(),
-        },
-        latency: Latency {
-            connect: Percentiles::default(),
-            first_byte: Percentiles::default(),
-            total: Percentiles::default(),
-            corrected: Percentiles::default(),
-            histogram: Vec::new(),
-            longest_silence_us: 0,
-            longest_silence_at_us: 0,
-        },
-        verification: Verification {
-            against: Against::Nothing,
-            bodies: 0,
-            bytes: 0,
-            corrupt: 0,
-            short: 0,
-        },
-        server: None,
-        thresholds: Vec::new(),
-        seconds: Vec::new(),
-        notes: Vec::new(),
-        ..report()
+        ..Report::default()
     }
 }
 

@@ -1,10 +1,11 @@
 //! From the command line to what is asked of whom: the target, the names, and each request's
 //! choices. Everything random is drawn here, from the seed, so that a run can be replayed.
 
-use std::collections::HashSet;
+mod targets;
+
 use std::fs::{self, File};
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::rc::Rc;
@@ -16,9 +17,11 @@ use rand_distr::{Distribution as _, Zipf};
 
 use super::check::Reference;
 use super::population::{ClientKind, Mix};
-use crate::cli::{ServerAddress, SoakArgs};
+use crate::cli::SoakArgs;
 use crate::escape::Escaped;
-use crate::limits::{CONNECT_TIMEOUT, NAME_BYTES_MAX, SOAK_ABORT_BYTES_MAX, SOAK_OPEN_FILES_MAX};
+use crate::limits::{SOAK_ABORT_BYTES_MAX, SOAK_OPEN_FILES_MAX, SOAK_SOURCES_MAX};
+use targets::Targets;
+pub use targets::{RequestTemplate, TargetProtocol};
 
 /// What is asked of whom.
 #[derive(Debug)]
@@ -51,27 +54,6 @@ pub struct Plan {
     pub timeout: Duration,
 }
 
-/// How a server is spoken to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TargetProtocol {
-    /// A name, and the bytes until the end of file.
-    Bare,
-    /// HTTP/1.1; whether a connection carries more than one request.
-    Http {
-        /// Whether it may.
-        keep_alive: bool,
-    },
-}
-
-/// Something to ask for.
-#[derive(Debug)]
-pub struct RequestTemplate {
-    /// The name, or the path.
-    pub shown: Box<[u8]>,
-    /// What is sent for it.
-    pub bytes: Rc<[u8]>,
-}
-
 /// One request's choices.
 #[derive(Clone, Copy, Debug)]
 pub struct Choice {
@@ -87,43 +69,29 @@ impl Plan {
     /// Understands the command line. Nothing is connected yet.
     /// An error is one line that says what won't do.
     pub fn new(args: &SoakArgs, seed: u64) -> Result<Self, String> {
-        let targets: Vec<&[u8]> = args.targets.iter().map(|word| word.as_bytes()).collect();
-        let from_file = match &args.names_from {
-            Some(path) => names_in(path)?,
-            None => Vec::new(),
-        };
-        let is_http = targets[0].starts_with(b"http://");
-        let (server, target, names) = if is_http {
-            http_names(&targets, from_file, args)?
-        } else {
-            bare_names(&targets, from_file, args)?
-        };
-        if names.is_empty() {
-            return Err("there is no name to ask for: NAME or --names-from gives some".into());
-        }
+        let Targets {
+            server,
+            address,
+            protocol,
+            names,
+        } = Targets::new(args)?;
         let zipf = args.zipf.map(|s| Zipf::new(names.len() as f64, s));
+        let zipf = zipf.transpose();
+        let zipf = zipf.map_err(|error| format!("--zipf: {error}"))?;
         Ok(Self {
-            target,
-            address: resolve(&server)?,
-            protocol: if is_http {
-                TargetProtocol::Http {
-                    keep_alive: !args.no_keep_alive,
-                }
-            } else {
-                TargetProtocol::Bare
-            },
+            target: server,
+            address,
+            protocol,
             names,
             split_names: None,
-            zipf: zipf
-                .transpose()
-                .map_err(|error| format!("--zipf: {error}"))?,
+            zipf,
             seed,
             mix: args.mix.clone(),
             sources: args
                 .source
                 .iter()
                 .flat_map(ipnet::IpNet::hosts)
-                .take(SOURCES_MAX)
+                .take(SOAK_SOURCES_MAX)
                 .collect(),
             slow_rate: args.slow_rate,
             // At most what the kernel takes, an int.
@@ -171,10 +139,7 @@ impl Plan {
     pub fn references(&self, folder: &Path) -> Result<Vec<Option<Reference>>, String> {
         let are_few = self.names.len() <= SOAK_OPEN_FILES_MAX;
         let find = |name: &RequestTemplate| {
-            let path = folder.join(std::ffi::OsStr::from_bytes(&local_name(
-                &name.shown,
-                self.protocol,
-            )));
+            let path = name.file_in(folder, self.protocol);
             let complain = |error: io::Error| {
                 let path = Escaped(path.as_os_str().as_bytes());
                 format!("--against: there is nothing to compare with: {path}: {error}")
@@ -220,182 +185,11 @@ impl Plan {
     }
 }
 
-/// Local addresses that are used in turn at most.
-const SOURCES_MAX: usize = 1 << 16;
-
-type Understood = (ServerAddress, String, Vec<RequestTemplate>);
-
-fn bare_names(
-    targets: &[&[u8]],
-    mut names: Vec<Vec<u8>>,
-    args: &SoakArgs,
-) -> Result<Understood, String> {
-    if args.no_keep_alive {
-        return Err("--no-keep-alive is for http://".into());
-    }
-    let text = String::from_utf8_lossy(targets[0]);
-    let server: ServerAddress = text.parse().map_err(|takes| {
-        format!(
-            "TARGET: '{}' won't do: it {takes}, or http://HOST:PORT/PATH",
-            Escaped(targets[0])
-        )
-    })?;
-    if let Some(url) = targets.iter().find(|word| word.starts_with(b"http://")) {
-        return Err(format!("'{}': names and http:// don't mix", Escaped(url)));
-    }
-    names.splice(0..0, targets[1..].iter().map(|name| name.to_vec()));
-    let bytes = |shown: Vec<u8>| {
-        if shown.is_empty() || shown.len() > NAME_BYTES_MAX || shown.contains(&b'\n') {
-            let name = Escaped(&shown);
-            return Err(format!(
-                "'{name}': a name takes 1 to {NAME_BYTES_MAX} bytes and no LF"
-            ));
-        }
-        let mut bytes = shown.clone();
-        if !args.unterminated {
-            bytes.push(b'\n');
-        }
-        Ok(RequestTemplate {
-            shown: shown.into(),
-            bytes: bytes.into(),
-        })
-    };
-    let names = names.into_iter().map(bytes).collect::<Result<_, _>>()?;
-    Ok((server, text.into_owned(), names))
-}
-
-/// A host as it is looked up, and what of it no server is told: the link that a link-local address is
-/// on (RFC 6874).
-fn split_zone(host: &str) -> (String, &str) {
-    let bare = host.trim_matches(['[', ']']);
-    match bare.split_once('%') {
-        Some((address, zone)) => {
-            let zone = zone.strip_prefix("25").unwrap_or(zone);
-            (format!("{address}%{zone}"), &bare[address.len()..])
-        }
-        None => (bare.to_owned(), ""),
-    }
-}
-
-fn http_names(
-    targets: &[&[u8]],
-    from_file: Vec<Vec<u8>>,
-    args: &SoakArgs,
-) -> Result<Understood, String> {
-    if args.unterminated {
-        return Err("--unterminated is for the bare protocol".into());
-    }
-    let mut authority = None;
-    let mut paths = Vec::new();
-    for url in targets {
-        let wont_do = |why: &str| format!("'{}' won't do: {why}", Escaped(url));
-        let uri: http::Uri = std::str::from_utf8(url)
-            .ok()
-            .filter(|text| text.starts_with("http://"))
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| wont_do("it takes http://HOST:PORT/PATH"))?;
-        let this = uri
-            .authority()
-            .cloned()
-            .filter(|authority| !authority.as_str().contains('@'));
-        let this = this.ok_or_else(|| wont_do("it takes http://HOST:PORT/PATH"))?;
-        if authority.get_or_insert_with(|| this.clone()) != &this {
-            return Err(wont_do("all must be of one server"));
-        }
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        paths.push(path.as_bytes().to_vec());
-    }
-    let authority = authority.ok_or("there is no URL")?;
-    if args.names_from.is_some() && paths == [b"/"] {
-        // It only names the server.
-        paths.clear();
-    }
-    for mut path in from_file {
-        if path[0] != b'/' {
-            path.insert(0, b'/');
-        }
-        if path
-            .iter()
-            .any(|byte| byte.is_ascii_control() || *byte == b' ')
-        {
-            return Err(format!(
-                "'{}': a path takes no space and no control character",
-                Escaped(&path)
-            ));
-        }
-        paths.push(path);
-    }
-    let close = if args.no_keep_alive {
-        "Connection: close\r\n"
-    } else {
-        ""
-    };
-    let (host, zone) = split_zone(authority.host());
-    let host_field = authority.as_str().replacen(zone, "", 1);
-    let tail = format!(" HTTP/1.1\r\nHost: {host_field}\r\nUser-Agent: carafe-soak\r\n{close}\r\n");
-    let name = |path: Vec<u8>| {
-        let bytes = [b"GET ", &path[..], tail.as_bytes()].concat().into();
-        RequestTemplate {
-            shown: path.into(),
-            bytes,
-        }
-    };
-    let server = ServerAddress {
-        host,
-        port: authority.port_u16().unwrap_or(80),
-    };
-    let target = format!("http://{authority}");
-    Ok((server, target, paths.into_iter().map(name).collect()))
-}
-
-fn names_in(path: &Path) -> Result<Vec<Vec<u8>>, String> {
-    let text = fs::read(path).map_err(|error| {
-        let path = Escaped(path.as_os_str().as_bytes());
-        format!("--names-from: '{path}' can't be read: {error}")
-    })?;
-    let lines = text.split(|&byte| byte == b'\n');
-    let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let mut seen = HashSet::new();
-    Ok(lines
-        .filter(|line| !line.is_empty() && seen.insert(*line))
-        .map(<[u8]>::to_vec)
-        .collect())
-}
-
-/// The server's address. Of several, the first one that answers, as other clients choose.
-fn resolve(server: &ServerAddress) -> Result<SocketAddr, String> {
-    let host = || Escaped(server.host.as_bytes());
-    let addresses: Vec<_> = (server.host.as_str(), server.port)
-        .to_socket_addrs()
-        .map_err(|error| format!("{}: {error}", host()))?
-        .collect();
-    let answers =
-        |address: &&SocketAddr| TcpStream::connect_timeout(address, CONNECT_TIMEOUT).is_ok();
-    let several = addresses.len() > 1;
-    let first = addresses.iter().find(|address| several && answers(address));
-    first
-        .or(addresses.first())
-        .copied()
-        .ok_or_else(|| format!("{} has no address", host()))
-}
-
-/// The file that a name or a path means. A path is percent-encoded and may have a query.
-fn local_name(shown: &[u8], protocol: TargetProtocol) -> Vec<u8> {
-    let shown = match protocol {
-        TargetProtocol::Bare => shown.to_vec(),
-        TargetProtocol::Http { .. } => {
-            let path = shown.split(|&byte| byte == b'?').next().unwrap_or(shown);
-            percent_encoding::percent_decode(path).collect()
-        }
-    };
-    let slashes = shown.iter().take_while(|&&byte| byte == b'/').count();
-    shown[slashes..].to_vec()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
+    use crate::limits::NAME_BYTES_MAX;
     use clap::Parser as _;
 
     fn plan(words: &str) -> Result<Plan, String> {

@@ -9,7 +9,7 @@ use super::outcome::Class;
 pub const SCHEMA: &str = "carafe-soak/1";
 
 /// Everything that a run found.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: &'static str,
@@ -48,7 +48,7 @@ pub struct Report {
 }
 
 /// The run in one word.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Verdict {
     /// The word.
     #[serde(rename = "word")]
@@ -61,10 +61,11 @@ pub struct Verdict {
 }
 
 /// What a verdict may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// All thresholds held and all bytes checked were right. Exit code 0.
+    #[default]
     Pass,
     /// A threshold failed or a byte was wrong. Exit code 1.
     Fail,
@@ -73,7 +74,7 @@ pub enum Status {
 }
 
 /// Asked against achieved.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Load {
     /// `closed` (so many clients, each waits for its answer) or `open` (so many arrivals a second).
     pub model: Model,
@@ -100,17 +101,18 @@ pub struct Load {
 }
 
 /// The model of the load.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Model {
     /// A fixed number of clients, each of which waits for its answer before it asks again.
+    #[default]
     Closed,
     /// Arrivals at a rate, whatever the server does.
     Open,
 }
 
 /// What became of every request: `started` is the sum of all the rest.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Outcomes {
     /// Requests started.
     pub started: u64,
@@ -152,7 +154,7 @@ pub struct ClassCount {
 }
 
 /// How long things took.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Latency {
     /// From the call of connect to the handshake's end.
     pub connect: Percentiles,
@@ -190,7 +192,7 @@ pub struct Percentiles {
 }
 
 /// What was checked.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Verification {
     /// What bodies were compared with.
     pub against: Against,
@@ -205,10 +207,11 @@ pub struct Verification {
 }
 
 /// What bodies are compared with.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Against {
     /// Nothing: a wrong byte would not be noticed.
+    #[default]
     Nothing,
     /// A local folder.
     Folder(String),
@@ -217,7 +220,7 @@ pub enum Against {
 }
 
 /// The load generator's own part.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Generator {
     /// How late requests were sent: sent minus due; open model.
     pub lateness: Percentiles,
@@ -228,7 +231,7 @@ pub struct Generator {
 }
 
 /// The server's resources.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct ServerUsage {
     /// Its process.
     pub pid: u32,
@@ -247,7 +250,7 @@ pub struct ServerUsage {
 }
 
 /// One look at the server.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Sample {
     /// When; negative before the first client.
     pub at_us: i64,
@@ -274,7 +277,7 @@ pub struct Usage {
 }
 
 /// How one resource moved.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Resource {
     /// At the first quiet point.
     pub before: f64,
@@ -287,10 +290,11 @@ pub struct Resource {
 }
 
 /// A trend, per minute.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Slope {
     /// Too few samples, or over too short a time, to say anything.
+    #[default]
     NotEnoughData,
     /// The fitted slope and its 95 % confidence interval.
     Fitted {

@@ -220,7 +220,7 @@ mod tests {
         let rest = Sample {
             at_us: 9_000_000,
             is_quiet: true,
-            usage: Usage::default(),
+            ..Sample::default()
         };
         ServerUsage {
             pid: 1,
@@ -242,30 +242,10 @@ mod tests {
             sample: None,
         };
         Report {
-            schema: SCHEMA,
-            carafe: "0",
-            started_at: String::new(),
-            target: String::new(),
-            names: Vec::new(),
-            names_total: 0,
-            seed: 0,
-            verdict: Verdict {
-                status: Status::Pass,
-                reasons: Vec::new(),
-                cut_short: false,
-            },
             load: Load {
-                model: Model::Open,
-                clients: 10,
-                clients_max: 10,
-                rate_asked: Some(100.0),
                 rate_started: 100.0,
                 rate_ended: 98.5,
-                never_started: 0,
-                started_late: 0,
-                seconds: 10.0,
-                mix: Vec::new(),
-                body_bytes: 0,
+                ..Load::default()
             },
             outcomes: Outcomes {
                 started: 1000,
@@ -281,26 +261,17 @@ mod tests {
                 first_byte: times(100),
                 total: times(1000),
                 corrected: times(10_000),
-                histogram: Vec::new(),
                 longest_silence_us: 1_500_000,
-                longest_silence_at_us: 0,
+                ..Latency::default()
             },
             verification: Verification {
                 against: Against::FirstDownload,
                 bodies: 994,
-                bytes: 0,
-                corrupt: 0,
                 short: 1,
-            },
-            generator: Generator {
-                lateness: Percentiles::default(),
-                cpu_percent: 0.0,
-                rss_max_bytes: 0,
+                ..Verification::default()
             },
             server: Some(server()),
-            thresholds: Vec::new(),
-            seconds: Vec::new(),
-            notes: Vec::new(),
+            ..Report::default()
         }
     }
 

@@ -1,0 +1,245 @@
+//! The targets of the command line: a server, how it is spoken to, and what it is asked for.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::cli::{ServerAddress, SoakArgs};
+use crate::escape::Escaped;
+use crate::limits::{CONNECT_TIMEOUT, NAME_BYTES_MAX};
+
+/// What the command line names.
+pub(super) struct Targets {
+    /// The server, as the report names it.
+    pub(super) server: String,
+    pub(super) address: SocketAddr,
+    pub(super) protocol: TargetProtocol,
+    pub(super) names: Vec<RequestTemplate>,
+}
+
+/// How a server is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetProtocol {
+    /// A name, and the bytes until the end of file.
+    Bare,
+    /// HTTP/1.1; whether a connection carries more than one request.
+    Http {
+        /// Whether it may.
+        keep_alive: bool,
+    },
+}
+
+/// Something to ask for.
+#[derive(Debug)]
+pub struct RequestTemplate {
+    /// The name, or the path.
+    pub shown: Box<[u8]>,
+    /// What is sent for it.
+    pub bytes: Rc<[u8]>,
+}
+
+impl Targets {
+    pub(super) fn new(args: &SoakArgs) -> Result<Self, String> {
+        let targets: Vec<&[u8]> = args.targets.iter().map(|word| word.as_bytes()).collect();
+        let from_file = args.names_from.as_deref().map(names_in).transpose()?;
+        let from_file = from_file.unwrap_or_default();
+        let is_http = targets[0].starts_with(b"http://");
+        let (address, server, names) = if is_http {
+            http_names(&targets, from_file, args)?
+        } else {
+            bare_names(&targets, from_file, args)?
+        };
+        if names.is_empty() {
+            return Err("there is no name to ask for: NAME or --names-from gives some".into());
+        }
+        let protocol = if is_http {
+            TargetProtocol::Http {
+                keep_alive: !args.no_keep_alive,
+            }
+        } else {
+            TargetProtocol::Bare
+        };
+        Ok(Self {
+            server,
+            address: resolve(&address)?,
+            protocol,
+            names,
+        })
+    }
+}
+
+/// Where a server is, how the report names it, and what it is asked for.
+type Understood = (ServerAddress, String, Vec<RequestTemplate>);
+
+fn bare_names(
+    targets: &[&[u8]],
+    mut names: Vec<Vec<u8>>,
+    args: &SoakArgs,
+) -> Result<Understood, String> {
+    if args.no_keep_alive {
+        return Err("--no-keep-alive is for http://".into());
+    }
+    let text = String::from_utf8_lossy(targets[0]);
+    let server: ServerAddress = text.parse().map_err(|takes| {
+        format!(
+            "TARGET: '{}' won't do: it {takes}, or http://HOST:PORT/PATH",
+            Escaped(targets[0])
+        )
+    })?;
+    if let Some(url) = targets.iter().find(|word| word.starts_with(b"http://")) {
+        return Err(format!("'{}': names and http:// don't mix", Escaped(url)));
+    }
+    names.splice(0..0, targets[1..].iter().map(|name| name.to_vec()));
+    let bytes = |shown: Vec<u8>| {
+        if shown.is_empty() || shown.len() > NAME_BYTES_MAX || shown.contains(&b'\n') {
+            let name = Escaped(&shown);
+            return Err(format!(
+                "'{name}': a name takes 1 to {NAME_BYTES_MAX} bytes and no LF"
+            ));
+        }
+        let mut bytes = shown.clone();
+        if !args.unterminated {
+            bytes.push(b'\n');
+        }
+        Ok(RequestTemplate {
+            shown: shown.into(),
+            bytes: bytes.into(),
+        })
+    };
+    let names = names.into_iter().map(bytes).collect::<Result<_, _>>()?;
+    Ok((server, text.into_owned(), names))
+}
+
+/// A host as it is looked up, and what of it no server is told: the link that a link-local address is
+/// on (RFC 6874).
+fn split_zone(host: &str) -> (String, &str) {
+    let bare = host.trim_matches(['[', ']']);
+    match bare.split_once('%') {
+        Some((address, zone)) => {
+            let zone = zone.strip_prefix("25").unwrap_or(zone);
+            (format!("{address}%{zone}"), &bare[address.len()..])
+        }
+        None => (bare.to_owned(), ""),
+    }
+}
+
+fn http_names(
+    targets: &[&[u8]],
+    from_file: Vec<Vec<u8>>,
+    args: &SoakArgs,
+) -> Result<Understood, String> {
+    if args.unterminated {
+        return Err("--unterminated is for the bare protocol".into());
+    }
+    let mut authority = None;
+    let mut paths = Vec::new();
+    for url in targets {
+        let wont_do = |why: &str| format!("'{}' won't do: {why}", Escaped(url));
+        let uri: http::Uri = std::str::from_utf8(url)
+            .ok()
+            .filter(|text| text.starts_with("http://"))
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| wont_do("it takes http://HOST:PORT/PATH"))?;
+        let this = uri
+            .authority()
+            .cloned()
+            .filter(|authority| !authority.as_str().contains('@'));
+        let this = this.ok_or_else(|| wont_do("it takes http://HOST:PORT/PATH"))?;
+        if authority.get_or_insert_with(|| this.clone()) != &this {
+            return Err(wont_do("all must be of one server"));
+        }
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        paths.push(path.as_bytes().to_vec());
+    }
+    let authority = authority.ok_or("there is no URL")?;
+    if args.names_from.is_some() && paths == [b"/"] {
+        // It only names the server.
+        paths.clear();
+    }
+    for mut path in from_file {
+        if path[0] != b'/' {
+            path.insert(0, b'/');
+        }
+        if path
+            .iter()
+            .any(|byte| byte.is_ascii_control() || *byte == b' ')
+        {
+            return Err(format!(
+                "'{}': a path takes no space and no control character",
+                Escaped(&path)
+            ));
+        }
+        paths.push(path);
+    }
+    let close = if args.no_keep_alive {
+        "Connection: close\r\n"
+    } else {
+        ""
+    };
+    let (host, zone) = split_zone(authority.host());
+    let host_field = authority.as_str().replacen(zone, "", 1);
+    let tail = format!(" HTTP/1.1\r\nHost: {host_field}\r\nUser-Agent: carafe-soak\r\n{close}\r\n");
+    let name = |path: Vec<u8>| {
+        let bytes = [b"GET ", &path[..], tail.as_bytes()].concat().into();
+        RequestTemplate {
+            shown: path.into(),
+            bytes,
+        }
+    };
+    let server = ServerAddress {
+        host,
+        port: authority.port_u16().unwrap_or(80),
+    };
+    let target = format!("http://{authority}");
+    Ok((server, target, paths.into_iter().map(name).collect()))
+}
+
+fn names_in(path: &Path) -> Result<Vec<Vec<u8>>, String> {
+    let text = fs::read(path).map_err(|error| {
+        let path = Escaped(path.as_os_str().as_bytes());
+        format!("--names-from: '{path}' can't be read: {error}")
+    })?;
+    let lines = text.split(|&byte| byte == b'\n');
+    let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let mut seen = HashSet::new();
+    Ok(lines
+        .filter(|line| !line.is_empty() && seen.insert(*line))
+        .map(<[u8]>::to_vec)
+        .collect())
+}
+
+/// The server's address. Of several, the first one that answers, as other clients choose.
+fn resolve(server: &ServerAddress) -> Result<SocketAddr, String> {
+    let host = || Escaped(server.host.as_bytes());
+    let addresses: Vec<_> = (server.host.as_str(), server.port)
+        .to_socket_addrs()
+        .map_err(|error| format!("{}: {error}", host()))?
+        .collect();
+    let answers =
+        |address: &&SocketAddr| TcpStream::connect_timeout(address, CONNECT_TIMEOUT).is_ok();
+    let several = addresses.len() > 1;
+    let first = addresses.iter().find(|address| several && answers(address));
+    first
+        .or(addresses.first())
+        .copied()
+        .ok_or_else(|| format!("{} has no address", host()))
+}
+
+impl RequestTemplate {
+    /// The file that it means, beneath a folder. A path is percent-encoded and may have a query.
+    pub(super) fn file_in(&self, folder: &Path, protocol: TargetProtocol) -> PathBuf {
+        let name = match protocol {
+            TargetProtocol::Bare => self.shown.to_vec(),
+            TargetProtocol::Http { .. } => {
+                let mut parts = self.shown.split(|&byte| byte == b'?');
+                percent_encoding::percent_decode(parts.next().unwrap_or_default()).collect()
+            }
+        };
+        let slashes = name.iter().take_while(|&&byte| byte == b'/').count();
+        folder.join(OsStr::from_bytes(&name[slashes..]))
+    }
+}
