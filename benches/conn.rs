@@ -14,12 +14,13 @@ use std::rc::Rc;
 use carafe::conn::Conn;
 use carafe::limits::{CONN_TURN_BYTES_MAX, NAME_GAP};
 use carafe::protocol::bare::Bare;
-use carafe::protocol::{Body, Decision, Outcome, Protocol, Reply, Request, RequestEnd};
+use carafe::protocol::{Body, Decision, Protocol, Reply, Request, RequestEnd};
 use carafe::reactor::Reactor;
 use carafe::reactor::event::{Action, Event};
 use carafe::root::Root;
 use carafe::serve::ConnRecord;
 use carafe::telemetry::Reason;
+use carafe::telemetry::response::Outcome;
 use carafe::testing::{Bench, Null};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 

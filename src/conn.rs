@@ -13,19 +13,17 @@ mod reading;
 mod sending;
 pub mod transport;
 
-use std::fmt;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
-
-use http::StatusCode;
 
 use crate::conn::transport::Transport;
 use crate::escape::Excerpt;
 use crate::file::{DiskTask, TaskResult};
 use crate::limits::{REPLIES_PER_STEP_MAX, SUSPENDED_CHECK_INTERVAL};
-use crate::protocol::{Exchange, Outcome, Protocol};
+use crate::protocol::Protocol;
 use crate::reactor::event::{Action, Event, Reclaimable, StepContext};
-use crate::telemetry::Reason;
+use crate::telemetry::response::Response;
+use crate::telemetry::{Reason, Stage};
 
 use closing::Closing;
 use reading::Reading;
@@ -315,84 +313,6 @@ impl Conn {
             State::Sending(Sending { delivery, .. }) | State::Closing(Closing { delivery, .. }) => {
                 Some(delivery)
             }
-        }
-    }
-}
-
-/// What a connection does, seen from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Waits for a request or the rest of one.
-    Reading,
-    /// Was kept alive, and waits for another request.
-    Idle,
-    /// Sends a reply.
-    Sending,
-    /// Has sent everything, and waits for the peer's FIN.
-    Closing,
-}
-
-impl Stage {
-    /// All stages, in their order.
-    pub const ALL: [Self; 4] = [Self::Reading, Self::Idle, Self::Sending, Self::Closing];
-
-    /// What counters call it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Reading => "reading",
-            Self::Idle => "idle",
-            Self::Sending => "sending",
-            Self::Closing => "closing",
-        }
-    }
-}
-
-/// How a reply ended, in words.
-#[derive(Clone, Copy, Debug)]
-pub enum End {
-    /// As it should; the outcome knows why something was refused.
-    Outcome(Outcome),
-    /// Otherwise.
-    Reason(Reason),
-}
-
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Outcome(outcome) => outcome.fmt(f),
-            Self::Reason(reason) => reason.fmt(f),
-        }
-    }
-}
-
-/// What became of a reply.
-#[derive(Debug)]
-pub struct Response {
-    /// What was asked for; bytes from the peer.
-    pub subject: Box<[u8]>,
-    /// The body's bytes that the kernel has accepted.
-    pub offset: u64,
-    /// The body's length.
-    pub promised: u64,
-    /// How it ends if nothing goes wrong.
-    pub outcome: Outcome,
-    /// When the request had come.
-    pub asked_at: Instant,
-    /// Its status; the bare protocol has none.
-    pub status: Option<StatusCode>,
-    /// What an access log says of it.
-    pub exchange: Option<Box<Exchange>>,
-}
-
-impl Response {
-    /// How it ended, given why its connection did.
-    #[must_use]
-    pub fn end(&self, reason: Reason) -> End {
-        if reason == self.outcome.reason() {
-            End::Outcome(self.outcome)
-        } else {
-            End::Reason(reason)
         }
     }
 }

@@ -18,6 +18,7 @@ use ::http::StatusCode;
 use crate::file::thread_pool::ThreadPool;
 use crate::file::{DiskTask, List, OpenFile, Segment, TaskResult};
 use crate::telemetry::Reason;
+use crate::telemetry::response::{HttpLogFields, Outcome};
 
 /// Decides what the bytes of a client ask for.
 pub trait Protocol {
@@ -150,18 +151,7 @@ pub struct Reply {
     /// Its status; the bare protocol has none.
     pub status: Option<StatusCode>,
     /// What an access log says of it; none for the bare protocol, which has no more than a name.
-    pub exchange: Option<Box<Exchange>>,
-}
-
-/// A request and its answer, as an access log has them. Text is bytes from the peer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Exchange {
-    /// The request line: method, target and version.
-    pub line: Box<[u8]>,
-    /// The Referer field.
-    pub referer: Option<Box<[u8]>>,
-    /// The User-Agent field.
-    pub agent: Option<Box<[u8]>>,
+    pub exchange: Option<Box<HttpLogFields>>,
 }
 
 impl Reply {
@@ -196,26 +186,6 @@ pub enum Then {
     Close,
     /// It is read for another request.
     ReadOn,
-}
-
-/// How an answered request ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It brought what was asked for.
-    Complete,
-    /// It brought nothing, for this reason.
-    Refused(&'static str),
-}
-
-impl Outcome {
-    /// The reason that is counted.
-    #[must_use]
-    pub fn reason(self) -> Reason {
-        match self {
-            Self::Complete => Reason::Complete,
-            Self::Refused(_) => Reason::Refused,
-        }
-    }
 }
 
 /// What marked the end of a request.
@@ -300,15 +270,6 @@ impl Body {
         match self {
             Self::Bytes(_) | Self::List(_) => None,
             Self::File(file) | Self::Parts(file, _) => Some(file),
-        }
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Complete => write!(f, "{}", Reason::Complete),
-            Self::Refused(why) => write!(f, "{}: {why}", Reason::Refused),
         }
     }
 }

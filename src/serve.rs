@@ -27,7 +27,7 @@ use signal_hook_mio::v1_0::Signals;
 
 use crate::cli::{ListenArgs, ServeArgs, ServerAddress, ThankArgs};
 use crate::conn::transport::Socket;
-use crate::conn::{Response, StepIo, Timeouts};
+use crate::conn::{StepIo, Timeouts};
 use crate::escape::Escaped;
 use crate::failure::{Exit, Failure};
 use crate::http::entity_tag::TagKey;
@@ -44,6 +44,7 @@ use crate::root::listing::Listings;
 use crate::telemetry::log_writer::LineWriter;
 use crate::telemetry::logger;
 use crate::telemetry::rate_limit::RateLimit;
+use crate::telemetry::response::Response;
 use crate::telemetry::{Reason, Stats};
 
 use conn_record::{Active, log_delivery, log_end};

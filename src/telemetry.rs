@@ -6,6 +6,7 @@ pub mod exposition;
 pub mod log_writer;
 pub mod logger;
 pub mod rate_limit;
+pub mod response;
 
 use std::fmt;
 use std::ops::AddAssign;
@@ -104,6 +105,35 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// What a connection does, seen from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Waits for a request or the rest of one.
+    Reading,
+    /// Was kept alive, and waits for another request.
+    Idle,
+    /// Sends a reply.
+    Sending,
+    /// Has sent everything, and waits for the peer's FIN.
+    Closing,
+}
+
+impl Stage {
+    /// All stages, in their order.
+    pub const ALL: [Self; 4] = [Self::Reading, Self::Idle, Self::Sending, Self::Closing];
+
+    /// What counters call it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reading => "reading",
+            Self::Idle => "idle",
+            Self::Sending => "sending",
+            Self::Closing => "closing",
+        }
     }
 }
 

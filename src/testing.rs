@@ -10,13 +10,14 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::conn::transport::{SendFileError, Transport};
-use crate::conn::{Conn, Response, StepIo, Timeouts};
+use crate::conn::{Conn, StepIo, Timeouts};
 use crate::file::{DiskTask, FsClass, MayBlock, OpenFile, Probe, ReadError, TaskResult};
 use crate::limits::{
     DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, REQUEST_TIMEOUT, SCRATCH_BYTES, STALL_TIMEOUT,
 };
 use crate::protocol::Protocol;
 use crate::reactor::event::{Action, Event, Readiness, StepContext};
+use crate::telemetry::response::Response;
 
 /// An edge that says that a read may find something.
 pub const READABLE: Event = Event::Ready(Readiness {

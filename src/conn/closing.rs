@@ -5,13 +5,14 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use super::Step::{self, Stay};
-use super::{Response, StepIo, blame};
+use super::{StepIo, blame};
 use crate::conn::transport::Transport;
 use crate::limits::{
     CONN_TURN_BYTES_MAX, HTTP_BODY_LINGER_BYTES_MAX, HTTP_BODY_LINGER_TOTAL, LINGER_BYTES_MAX,
     LINGER_IDLE, LINGER_TOTAL,
 };
 use crate::reactor::event::{Action, Event};
+use crate::telemetry::response::Response;
 
 #[derive(Debug)]
 pub(super) struct Closing {

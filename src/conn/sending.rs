@@ -8,7 +8,7 @@ use super::body_source::BodySource;
 use super::closing::{Closing, Patience};
 use super::input_buffer::Kept;
 use super::reading::{Input, Reading};
-use super::{Response, State, StepIo, await_disk, blame};
+use super::{State, StepIo, await_disk, blame};
 use crate::conn::transport::{SendFileError, Transport};
 use crate::escape::Excerpt;
 use crate::file::{DiskTask, FsClass, Probe, ReadTask, Segment, TaskResult};
@@ -19,6 +19,7 @@ use crate::limits::{
 use crate::protocol::{Body, Reply, RequestEnd, Then};
 use crate::reactor::event::{Action, Event, StepContext};
 use crate::telemetry::Reason;
+use crate::telemetry::response::Response;
 
 #[derive(Debug)]
 pub(super) struct Sending {

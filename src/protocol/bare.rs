@@ -12,11 +12,10 @@ use crate::file::{LookupError, OpenFile, TaskResult};
 use crate::http::request::{Guess, may_be_http};
 use crate::http::target::remove_dot_segments;
 use crate::limits::{EMPTY_NAME_GAP_SHARE, NAME_BYTES_MAX, NAME_GAP, SPECULATIVE_LOOKUPS_MAX};
-use crate::protocol::{
-    Body, Decision, InputState, Outcome, Protocol, Reply, Request, RequestEnd, Told,
-};
+use crate::protocol::{Body, Decision, InputState, Protocol, Reply, Request, RequestEnd, Told};
 use crate::root::{self, Root};
 use crate::telemetry::Reason;
+use crate::telemetry::response::Outcome;
 
 /// Serves a root's files by name.
 #[derive(Debug)]

@@ -31,11 +31,12 @@ use crate::limits::{
 };
 use crate::protocol::bare::{Bare, readings};
 use crate::protocol::{
-    Body, Decision, Exchange, InputState, Outcome, Protocol, Reply, Request, RequestEnd, Then, Told,
+    Body, Decision, InputState, Protocol, Reply, Request, RequestEnd, Then, Told,
 };
 use crate::root::listing::Listings;
 use crate::root::{self, Root};
 use crate::telemetry::Reason;
+use crate::telemetry::response::{HttpLogFields, Outcome};
 
 /// Serves a root's files to clients of either protocol.
 #[derive(Debug)]
@@ -267,9 +268,9 @@ impl Http {
             then: Then::Close,
             status: Some(answer.status),
             exchange: self.is_logged.then(|| {
-                Box::new(Exchange {
+                Box::new(HttpLogFields {
                     line: cut(line),
-                    ..Exchange::default()
+                    ..HttpLogFields::default()
                 })
             }),
         })
@@ -314,7 +315,7 @@ impl Http {
             },
             status: Some(answer.status),
             exchange: self.is_logged.then(|| {
-                Box::new(Exchange {
+                Box::new(HttpLogFields {
                     line: cut(message.line),
                     referer: field("referer"),
                     agent: field("user-agent"),

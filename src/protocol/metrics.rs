@@ -7,8 +7,9 @@ use ::http::StatusCode;
 use crate::http::head::{Head, TEXT};
 use crate::http::request::Version;
 use crate::limits::{METRICS_HEAD_BYTES_MAX, METRICS_HEADERS_MAX};
-use crate::protocol::{Body, Decision, Outcome, Protocol, Reply, Request, RequestEnd, Then};
+use crate::protocol::{Body, Decision, Protocol, Reply, Request, RequestEnd, Then};
 use crate::telemetry::exposition::CONTENT_TYPE;
+use crate::telemetry::response::Outcome;
 
 /// Answers `GET /metrics` with a page that is made when it is asked for, and `GET /healthz` by
 /// whether the server is stopping.

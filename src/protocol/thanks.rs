@@ -7,8 +7,9 @@ use encoding_rs::Encoding;
 
 use crate::escape::EscapedText;
 use crate::limits::{NAME_BYTES_MAX, SPECULATIVE_LOOKUPS_MAX, TEXT_BYTES_MAX};
-use crate::protocol::{Body, Decision, InputState, Outcome, Protocol, Reply, Request, RequestEnd};
+use crate::protocol::{Body, Decision, InputState, Protocol, Reply, Request, RequestEnd};
 use crate::telemetry::log_writer::LineWriter;
+use crate::telemetry::response::Outcome;
 
 /// Prints each client's text and answers `thank you !`.
 #[derive(Debug)]

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use mio::net::TcpStream;
 
-use crate::conn::{Conn, Response, Stage};
+use crate::conn::Conn;
 use crate::escape::Excerpt;
 use crate::reactor::event::{Action, Event};
 use crate::telemetry::Reason;
+use crate::telemetry::Stage;
+use crate::telemetry::response::Response;
 
 /// A connection. Of those that only wait, most have said nothing yet: such a one is a place in the
 /// slab and no more.

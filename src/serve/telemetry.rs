@@ -13,7 +13,7 @@ use super::listeners::{bind, cannot_bind};
 use super::workers::{Figures, Workers};
 use crate::cli::ServeArgs;
 use crate::conn::transport::Socket;
-use crate::conn::{Response, Stage, StepIo, Timeouts};
+use crate::conn::{StepIo, Timeouts};
 use crate::descriptors::{descriptor_limit, open_descriptors};
 use crate::escape::Escaped;
 use crate::failure::Failure;
@@ -24,9 +24,11 @@ use crate::limits::{
 use crate::protocol::metrics::Metrics;
 use crate::reactor::event::{Action, Event};
 use crate::reactor::{Context, ListenerId, Reactor};
+use crate::telemetry::Stage;
 use crate::telemetry::access_log::{self, AccessLog, LogEntry};
 use crate::telemetry::exposition::{self, MetricsSnapshot};
 use crate::telemetry::log_writer::LineWriter;
+use crate::telemetry::response::Response;
 use crate::telemetry::{Reason, Stats};
 
 /// Those that the flags ask for, before the server starts.

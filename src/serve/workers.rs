@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
 use super::{OTHER_ENDED, STOP_NOW, Server};
-use crate::conn::Stage;
 use crate::failure::{Exit, Failure, panic_message};
 use crate::protocol::Protocol;
 use crate::reactor::{Ending, Remote, SourceId};
+use crate::telemetry::Stage;
 use crate::telemetry::{Stats, add_each};
 
 /// A loop's place among those that serve together.
@@ -274,9 +274,10 @@ mod tests {
     use super::*;
     use crate::conn::Timeouts;
     use crate::limits::MIN_RATE_BYTES;
-    use crate::protocol::{Body, Decision, Outcome, Reply, Request, RequestEnd};
+    use crate::protocol::{Body, Decision, Reply, Request, RequestEnd};
     use crate::serve::{STOP, listeners};
     use crate::telemetry::log_writer::LineWriter;
+    use crate::telemetry::response::Outcome;
 
     /// Longer than any test.
     const LONG: Duration = Duration::from_secs(3600);

@@ -15,12 +15,12 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use crate::conn::Response;
 use crate::escape::{Escaped, Excerpt, is_unsafe};
 use crate::limits::{ACCESS_LOG_FIELD_BYTES_MAX, ACCESS_LOG_REQUEST_BYTES_MAX};
 use crate::telemetry::Reason;
 use crate::telemetry::log_writer::{LineWriter, Sink};
 use crate::telemetry::rate_limit::RateLimit;
+use crate::telemetry::response::Response;
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -396,7 +396,7 @@ impl Sink for LogFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Exchange, Outcome};
+    use crate::telemetry::response::{HttpLogFields, Outcome};
     use http::StatusCode;
     use serde_json::Value;
 
@@ -418,7 +418,7 @@ mod tests {
         referer: Option<&[u8]>,
         agent: Option<&[u8]>,
     ) -> Response {
-        let exchange = Exchange {
+        let exchange = HttpLogFields {
             line: line.into(),
             referer: referer.map(Into::into),
             agent: agent.map(Into::into),

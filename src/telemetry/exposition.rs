@@ -9,8 +9,8 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::conn::Stage;
 use crate::limits::HISTOGRAM_BOUNDS;
+use crate::telemetry::Stage;
 use crate::telemetry::{Histogram, Reason, Stats};
 
 /// What [`render`] writes.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::{Read, Scripted, Turning as _};
-use crate::conn::{Stage, StepIo, Timeouts};
+use crate::conn::{StepIo, Timeouts};
 use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, STALL_TIMEOUT};
 use crate::protocol::{Decision, Protocol, Request};
 use crate::reactor::conn_slab::{Schedule, Slot};
@@ -16,6 +16,7 @@ use crate::reactor::reclaim::Link;
 use crate::reactor::timer_wheel::{Deadline, Timers};
 use crate::serve::{ConnRecord, Peer, Role};
 use crate::telemetry::Reason;
+use crate::telemetry::Stage;
 
 /// Clients of `serve` that say nothing.
 #[derive(Debug)]

@@ -10,11 +10,10 @@ use carafe::limits::{
     CONN_TURN_BYTES_MAX, INPUT_ON_HEAP_BYTES_MAX, KEEP_ALIVE, REPLIES_PER_STEP_MAX,
     REQUEST_MEMORY_SHARE_BYTES, REQUEST_READ_BYTES_MAX, REQUEST_TIMEOUT, STALL_TIMEOUT,
 };
-use carafe::protocol::{
-    Body, Decision, InputState, Outcome, Protocol, Reply, Request, RequestEnd, Then,
-};
+use carafe::protocol::{Body, Decision, InputState, Protocol, Reply, Request, RequestEnd, Then};
 use carafe::reactor::event::{Action, Event, Readiness, Reclaimable};
 use carafe::telemetry::Reason;
+use carafe::telemetry::response::Outcome;
 use carafe::testing::{Bench, READABLE, Read, Scripted, WRITABLE, Write};
 
 const ALL: Write = Write::Take(usize::MAX);
