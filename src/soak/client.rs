@@ -36,6 +36,14 @@ pub(super) struct Client {
     last_progress: Instant,
 }
 
+/// What a step works on.
+struct Step<'s, 'p, 't> {
+    request: &'s mut InFlight,
+    socket: &'s mut TcpStream,
+    ledger: &'s mut Ledger<'p>,
+    turn: &'s mut StepContext<'t>,
+}
+
 enum ClientState {
     Connecting,
     /// So many bytes of the request are sent; the next piece follows then.
@@ -119,7 +127,13 @@ impl Client {
     ) -> Option<Action> {
         let mut request = self.request.take()?;
         let before = self.last_progress;
-        let end = match self.advance(&mut request, socket, ledger, turn) {
+        let advanced = self.advance(&mut Step {
+            request: &mut request,
+            socket: &mut *socket,
+            ledger: &mut *ledger,
+            turn,
+        });
+        let end = match advanced {
             Ok(Action::Wait) if self.is_late(event, before, ledger) => {
                 let timeout = ledger.plan.timeout;
                 let progress = self.progress(&request);
@@ -186,22 +200,17 @@ impl Client {
     }
 
     /// One state after the other, until one has to wait.
-    fn advance(
-        &mut self,
-        request: &mut InFlight,
-        socket: &mut TcpStream,
-        ledger: &mut Ledger<'_>,
-        turn: &mut StepContext<'_>,
-    ) -> Result<Action, RequestEnd> {
+    fn advance(&mut self, step: &mut Step<'_, '_, '_>) -> Result<Action, RequestEnd> {
         loop {
-            let step = match &mut self.state {
-                ClientState::Connecting => self.connect(request, socket, ledger)?,
-                ClientState::Sending { .. } => self.send(request, socket, ledger, turn)?,
-                _ => Some(self.receive(request, socket, ledger, turn)?),
+            let action = match &mut self.state {
+                ClientState::Connecting => self.connect(step)?,
+                ClientState::Sending { .. } => self.send(step)?,
+                _ => Some(self.receive(step)?),
             };
-            let Some(action) = step else { continue };
+            let Some(action) = action else { continue };
+            let turn = &mut *step.turn;
             if action == Action::Wait && turn.deadline.is_none_or(|at| at <= turn.now) {
-                turn.deadline = self.timeout_at(ledger);
+                turn.deadline = self.timeout_at(step.ledger);
             }
             return Ok(action);
         }
@@ -213,17 +222,12 @@ impl Client {
         waits.then(|| self.last_progress + ledger.plan.timeout)
     }
 
-    fn connect(
-        &mut self,
-        request: &InFlight,
-        socket: &TcpStream,
-        ledger: &mut Ledger<'_>,
-    ) -> Result<Option<Action>, RequestEnd> {
+    fn connect(&mut self, step: &mut Step<'_, '_, '_>) -> Result<Option<Action>, RequestEnd> {
         let failed = |error: io::Error| RequestEnd::new(connect_class(&error), error.to_string());
-        match socket.peer_addr() {
+        match step.socket.peer_addr() {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::NotConnected => {
-                return match socket.take_error() {
+                return match step.socket.take_error() {
                     Ok(None) => Ok(Some(Action::Wait)),
                     Ok(Some(error)) | Err(error) => Err(failed(error)),
                 };
@@ -231,53 +235,47 @@ impl Client {
             Err(error) => return Err(failed(error)),
         }
         self.last_progress = Instant::now();
-        let took = self.last_progress - request.started;
-        ledger.tally.connect.record(took);
-        let state = if request.choice.kind == ClientKind::Idle {
+        let took = self.last_progress - step.request.started;
+        step.ledger.tally.connect.record(took);
+        let state = if step.request.choice.kind == ClientKind::Idle {
             ClientState::Silent
         } else {
             ClientState::SENDING
         };
-        self.enter(state, ledger);
+        self.enter(state, step.ledger);
         Ok(None)
     }
 
-    fn send(
-        &mut self,
-        request: &mut InFlight,
-        socket: &mut TcpStream,
-        ledger: &mut Ledger<'_>,
-        turn: &mut StepContext<'_>,
-    ) -> Result<Option<Action>, RequestEnd> {
+    fn send(&mut self, step: &mut Step<'_, '_, '_>) -> Result<Option<Action>, RequestEnd> {
         let ClientState::Sending { at, resume } = &mut self.state else {
             return Ok(None);
         };
+        let turn = &mut *step.turn;
         if let Some(resume) = *resume
             && resume > turn.now
         {
             turn.deadline = Some(resume);
             return Ok(Some(Action::Wait));
         }
-        let plan = ledger.plan;
-        let bytes = &plan.names[request.choice.name as usize].bytes;
+        let plan = step.ledger.plan;
+        let choice = step.request.choice;
+        let bytes = &plan.names[choice.name as usize].bytes;
         while *at < bytes.len() {
-            let piece_ends = match request.choice.kind {
-                ClientKind::Split => piece_ends(*at, bytes.len(), request.choice.variate),
+            let piece_ends = match choice.kind {
+                ClientKind::Split => piece_ends(*at, bytes.len(), choice.variate),
                 _ => bytes.len(),
             };
             // Before the write: its answer may be there when it returns.
             self.last_progress = Instant::now();
-            match socket.write(&bytes[*at..piece_ends]) {
+            match step.socket.write(&bytes[*at..piece_ends]) {
                 Ok(count) => *at += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     return Ok(Some(Action::Wait));
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => {
-                    return Err(RequestEnd::new(
-                        Class::ResetBefore,
-                        format!("sending: {error}"),
-                    ));
+                    let what = format!("sending: {error}");
+                    return Err(RequestEnd::new(Class::ResetBefore, what));
                 }
             }
             if *at == piece_ends && *at < bytes.len() {
@@ -286,44 +284,38 @@ impl Client {
                 return Ok(Some(Action::Wait));
             }
         }
-        self.sent(request, socket, ledger)?;
         turn.deadline = None;
-        Ok(None)
+        self.request_sent(step)
     }
 
     /// The whole request is with the kernel.
-    fn sent(
-        &mut self,
-        request: &mut InFlight,
-        socket: &TcpStream,
-        ledger: &mut Ledger<'_>,
-    ) -> Result<(), RequestEnd> {
-        if request.choice.kind == ClientKind::HalfClose {
+    fn request_sent(&mut self, step: &mut Step<'_, '_, '_>) -> Result<Option<Action>, RequestEnd> {
+        if step.request.choice.kind == ClientKind::HalfClose {
             // If the connection has broken, the read says so.
-            let _ = socket.shutdown(Shutdown::Write);
+            let _ = step.socket.shutdown(Shutdown::Write);
         }
-        request.sent = Some(self.last_progress);
-        if request.counts_time() {
-            ledger.tally.wait_begins(self.last_progress);
+        step.request.sent = Some(self.last_progress);
+        if step.request.counts_time() {
+            step.ledger.tally.wait_begins(self.last_progress);
         }
-        if let Some((0, _)) = request.abort_at() {
+        if let Some((0, _)) = step.request.abort_at() {
             return Err(RequestEnd::new(Class::Aborted, ""));
         }
-        let state = match ledger.plan.protocol {
+        let state = match step.ledger.plan.protocol {
             TargetProtocol::Bare => ClientState::Body(BodyReader::new(Framing::UntilClose, false)),
             TargetProtocol::Http { .. } => ClientState::Head(Vec::new()),
         };
-        self.enter(state, ledger);
-        Ok(())
+        self.enter(state, step.ledger);
+        Ok(None)
     }
 
-    fn receive(
-        &mut self,
-        request: &mut InFlight,
-        socket: &mut TcpStream,
-        ledger: &mut Ledger<'_>,
-        turn: &mut StepContext<'_>,
-    ) -> Result<Action, RequestEnd> {
+    fn receive(&mut self, step: &mut Step<'_, '_, '_>) -> Result<Action, RequestEnd> {
+        let Step {
+            request,
+            socket,
+            ledger,
+            turn,
+        } = step;
         for _ in 0..SOAK_READS_MAX {
             let budget = read_budget(request, ledger, turn);
             if budget == 0 {

@@ -179,7 +179,7 @@ impl<'a> Engine<'a> {
 
     /// Opens a connection for a request.
     fn connect(&mut self, client_id: u32, request: InFlight, control: &mut LoopHandle) {
-        let number = self.ledger.tally.started();
+        let number = self.ledger.tally.started;
         match dial::connect(self.ledger.plan, request.choice.kind, number) {
             Ok(socket) => {
                 self.sockets += 1;
@@ -326,7 +326,7 @@ impl<'a> Engine<'a> {
         let now = Instant::now();
         if now >= self.stage.next_tick {
             // Ticks meet the ends of the seconds that the tally keeps.
-            let counted = now.saturating_duration_since(self.ledger.tally.began());
+            let counted = now.saturating_duration_since(self.ledger.tally.began);
             let into = counted.as_nanos() % SOAK_TICK.as_nanos();
             let into = Duration::from_nanos(u64::try_from(into).unwrap_or_default());
             self.stage.next_tick = now + SOAK_TICK.saturating_sub(into);

@@ -239,7 +239,7 @@ fn offer(
     let cpu_before = cpu_time();
     loop {
         let time = [time_left, stage_max].into_iter().flatten().min();
-        let requests = args.requests.map(|all| all - engine.ledger.tally.started());
+        let requests = args.requests.map(|all| all - engine.ledger.tally.started);
         if let Some(watch) = watch {
             watch.set_quiet(false);
         }
@@ -259,7 +259,7 @@ fn offer(
             || time_left == Some(Duration::ZERO)
             || args
                 .requests
-                .is_some_and(|all| engine.ledger.tally.started() >= all);
+                .is_some_and(|all| engine.ledger.tally.started >= all);
         if is_over {
             break;
         }
@@ -311,13 +311,14 @@ impl<'a> View<'a> {
 impl Observer for View<'_> {
     fn observe(&mut self, ledger: &Ledger<'_>) {
         let tally = &ledger.tally;
-        let last = tally.seconds().last();
+        let last = tally.seconds.last();
+        let measured = last.filter(|second| second.completed > 0);
         let server = self.watch.and_then(Watch::latest);
         self.live.show(LiveFigures {
             elapsed: self.began.elapsed(),
             duration: duration(self.args),
             requests_limit: self.args.requests,
-            started: tally.started(),
+            started: tally.started,
             rate: last.map_or(0.0, |second| (second.completed + second.failed) as f64),
             connecting: ledger.phase(Phase::Connecting),
             waiting: ledger.phase(Phase::Waiting),
@@ -325,12 +326,8 @@ impl Observer for View<'_> {
             idle: ledger.phase(Phase::Idle),
             completed: tally.count(Class::Complete),
             failed: tally.failed(),
-            p50_us: last
-                .filter(|second| second.completed > 0)
-                .map(|second| second.p50),
-            p99_us: last
-                .filter(|second| second.completed > 0)
-                .map(|second| second.p99),
+            p50_us: measured.map(|second| second.p50),
+            p99_us: measured.map(|second| second.p99),
             server_rss_bytes: server.map(|sample| sample.usage.rss_bytes),
             server_descriptors: server.map(|sample| sample.usage.descriptors),
         });
@@ -375,10 +372,10 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Workload, period: &Load
             clients,
             clients_max: engine.ledger.in_flight_max,
             rate_asked,
-            rate_started: tally.started() as f64 / seconds,
+            rate_started: tally.started as f64 / seconds,
             rate_ended: tally.ended() as f64 / seconds,
             never_started: engine.never_started,
-            started_late: tally.late(),
+            started_late: tally.late,
             seconds: period.load.as_secs_f64(),
             mix: kinds
                 .map(|kind| (kind.as_str().to_owned(), plan.mix.share(kind)))
@@ -395,14 +392,14 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Workload, period: &Load
             short: tally.count(Class::Short),
         },
         generator: Generator {
-            lateness: tally.lateness(),
+            lateness: tally.lateness.percentiles(),
             cpu_percent: 100.0 * period.cpu.as_secs_f64()
                 / (period.ended - period.began).as_secs_f64().max(1e-9),
             rss_max_bytes: rss_max_bytes(),
         },
         server: None,
         thresholds: Vec::new(),
-        seconds: tally.seconds().to_vec(),
+        seconds: tally.seconds.clone(),
         notes: Vec::new(),
     }
 }

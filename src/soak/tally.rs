@@ -77,8 +77,9 @@ fn micros(time: Duration) -> u64 {
 #[derive(Debug)]
 pub struct Tally {
     /// When the load began.
-    began: Instant,
-    started: u64,
+    pub began: Instant,
+    /// Requests started.
+    pub started: u64,
     counts: [u64; Class::ALL.len()],
     samples: [Option<String>; Class::ALL.len()],
     /// From connect to the handshake's end.
@@ -86,9 +87,9 @@ pub struct Tally {
     /// From the request to the answer's first byte.
     pub first_byte: LatencyHistogram,
     /// Sent minus due.
-    lateness: LatencyHistogram,
+    pub lateness: LatencyHistogram,
     /// Arrivals that were sent later than counts as offered.
-    late: u64,
+    pub late: u64,
     total: LatencyHistogram,
     /// From the moment a request was due: open model.
     since_due: LatencyHistogram,
@@ -99,7 +100,8 @@ pub struct Tally {
     pub body_bytes: u64,
     /// Bodies that were compared to their end, and their bytes.
     pub checked: (u64, u64),
-    seconds: Vec<Second>,
+    /// The seconds that are over.
+    pub seconds: Vec<Second>,
     second: Second,
     second_times: LatencyHistogram,
     stall: Stall,
@@ -153,21 +155,6 @@ impl Tally {
     pub fn record_lateness(&mut self, time: Duration) {
         self.lateness.record(time);
         self.late += u64::from(time > SOAK_LATE_MAX);
-    }
-
-    /// When the load began.
-    pub fn began(&self) -> Instant {
-        self.began
-    }
-
-    /// Sent minus due.
-    pub fn lateness(&self) -> Percentiles {
-        self.lateness.percentiles()
-    }
-
-    /// Arrivals that were sent later than counts as offered.
-    pub fn late(&self) -> u64 {
-        self.late
     }
 
     /// A request has ended. The sample is made for the first failure of its class only.
@@ -257,16 +244,6 @@ impl Tally {
         if second.started + second.completed + second.failed + second.body_bytes > 0 {
             self.close_second(0);
         }
-    }
-
-    /// The seconds that are over.
-    pub fn seconds(&self) -> &[Second] {
-        &self.seconds
-    }
-
-    /// Requests started.
-    pub fn started(&self) -> u64 {
-        self.started
     }
 
     /// How many ended so.
@@ -397,7 +374,7 @@ mod tests {
         for late in [ms(0), SOAK_LATE_MAX, SOAK_LATE_MAX + ms(1), ms(9_000)] {
             tally.record_lateness(late);
         }
-        assert_eq!((tally.late(), tally.lateness().count), (2, 4));
+        assert_eq!((tally.late, tally.lateness.percentiles().count), (2, 4));
     }
 
     #[test]
@@ -440,7 +417,7 @@ mod tests {
             }
         }
         tally.close(began + ms(3_450));
-        let seconds = tally.seconds();
+        let seconds = &tally.seconds;
         let at: Vec<_> = seconds.iter().map(|second| second.at).collect();
         assert_eq!(at, [0, 1, 2, 3]);
         let figures: Vec<_> = seconds
@@ -453,10 +430,7 @@ mod tests {
             seconds.iter().map(|second| second.body_bytes).sum::<u64>(),
             245
         );
-        assert_eq!(
-            (tally.started(), tally.ended(), tally.failed()),
-            (35, 35, 7)
-        );
+        assert_eq!((tally.started, tally.ended(), tally.failed()), (35, 35, 7));
         assert_eq!(tally.body_bytes, 245);
         let outcomes = tally.outcomes();
         assert_eq!(outcomes.classes.len(), 2);
