@@ -13,8 +13,9 @@
 pub(crate) mod conn_slab;
 pub mod event;
 mod handler;
+mod lines;
 mod listener;
-pub(crate) mod reclaim;
+mod reclaim;
 mod shutdown;
 pub mod timer_wheel;
 
@@ -38,10 +39,10 @@ use crate::telemetry::{Reason, Stats};
 
 pub use handler::{Context, Handler, ListenerId, LoopHandle, Remote, SourceId, Token};
 
-use conn_slab::{ConnSlab, End, Schedule, Slot};
+use conn_slab::{ConnSlab, End, Line, Link, Schedule, Slot};
 use handler::{FIRST_GENERATION, LISTENER, Life, SOURCE, WAKER};
+use lines::Lines;
 use listener::{Accepting, Listener, concerns_one_client};
-use reclaim::{Line, Lines, Link};
 
 /// How the loop came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

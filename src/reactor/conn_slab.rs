@@ -9,12 +9,48 @@ use mio::net::TcpStream;
 use mio::{Interest, Poll};
 use slab::Slab;
 
+use super::event::Reclaimable;
 use super::handler::Token;
-use super::reclaim::{Line, Link};
 use crate::limits::{LARGE_STEP_BYTES, SHRINK_DELAY, SLAB_SLOTS_KEPT};
 use crate::reactor::event::Event;
 use crate::reactor::timer_wheel::Deadline;
 use crate::telemetry::Reason;
+
+/// A line of connections that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// Those that wait for the same, and may be ended when others need their place.
+    Waiting(Reclaimable),
+    /// All that came by a listener aside, the oldest in front.
+    Aside,
+}
+
+impl Line {
+    pub(super) const COUNT: usize = Reclaimable::Idle as usize + 2;
+
+    pub(super) fn index(self) -> usize {
+        match self {
+            Self::Waiting(reclaimable) => reclaimable as usize,
+            Self::Aside => Self::COUNT - 1,
+        }
+    }
+}
+
+impl From<Reclaimable> for Line {
+    fn from(reclaimable: Reclaimable) -> Self {
+        Self::Waiting(reclaimable)
+    }
+}
+
+/// Between whom a connection stands: their keys, or [`NOBODY`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Link {
+    pub(super) before: u32,
+    pub(super) behind: u32,
+}
+
+/// The key of the slab's first place, which is nobody's.
+pub(super) const NOBODY: u32 = 0;
 
 /// A socket, what the loop knows of it, and what the application does. `S` is a socket.
 #[derive(Debug)]

@@ -1,106 +1,13 @@
-//! Who makes room for others. Connections that only wait stand in lines, the one that goes first
-//! in front; a line is linked through the places in the slab, so that to enter, to leave and to go
-//! cost the same however many there are.
+//! Who makes room for others: connections that only wait, and of each kind the one that has waited
+//! for longest.
 
 use super::Reactor;
-use super::conn_slab::{ConnSlab, End, Schedule};
+use super::conn_slab::{End, Line, NOBODY, Schedule};
+use super::event::{Event, Reclaimable};
 use super::handler::{Handler, Token};
 use super::listener::Accepting;
 use crate::limits::{CONNECTIONS_KEPT_FREE_SHARE, RECLAIMS_PER_CLIENT_MAX};
-use crate::reactor::event::{Event, Reclaimable};
 use crate::telemetry::Reason;
-
-/// A line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Line {
-    Silent,
-    Partial,
-    Large,
-    Suspended,
-    Lingering,
-    Idle,
-    /// All that came by a listener aside, the oldest in front.
-    Aside,
-}
-
-impl From<Reclaimable> for Line {
-    fn from(reclaimable: Reclaimable) -> Self {
-        match reclaimable {
-            Reclaimable::Silent => Self::Silent,
-            Reclaimable::Partial => Self::Partial,
-            Reclaimable::Large => Self::Large,
-            Reclaimable::Suspended => Self::Suspended,
-            Reclaimable::Lingering => Self::Lingering,
-            Reclaimable::Idle => Self::Idle,
-        }
-    }
-}
-
-/// Between whom a connection stands: their keys, or [`NOBODY`].
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Link {
-    before: u32,
-    behind: u32,
-}
-
-/// The key of the slab's first place, which is nobody's.
-const NOBODY: u32 = 0;
-
-/// The lines: their ends, and how long they are.
-#[derive(Debug, Default)]
-pub(super) struct Lines([Probe; 7]);
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Probe {
-    first: u32,
-    last: u32,
-    len: usize,
-}
-
-impl Lines {
-    pub(super) fn len(&self, line: Line) -> usize {
-        self.0[line as usize].len
-    }
-
-    /// The key of the one in front.
-    pub(super) fn first(&self, line: Line) -> Option<u32> {
-        Some(self.0[line as usize].first).filter(|&key| key != NOBODY)
-    }
-
-    /// Puts a connection that stands nowhere at the end of a line.
-    pub(super) fn push<C>(&mut self, slots: &mut ConnSlab<C>, key: u32, line: Line) {
-        let ends = &mut self.0[line as usize];
-        let before = std::mem::replace(&mut ends.last, key);
-        ends.len += 1;
-        match before {
-            NOBODY => ends.first = key,
-            before => slots[before as usize].link.behind = key,
-        }
-        let slot = &mut slots[key as usize];
-        slot.line = Some(line);
-        slot.link = Link {
-            before,
-            behind: NOBODY,
-        };
-    }
-
-    /// Takes a connection out of its line, if it stands in one.
-    pub(super) fn remove<C>(&mut self, slots: &mut ConnSlab<C>, key: u32) {
-        let slot = &mut slots[key as usize];
-        let Some(line) = slot.line.take() else { return };
-        let Link { before, behind } = slot.link;
-        let ends = &mut self.0[line as usize];
-        ends.len -= 1;
-        match before {
-            NOBODY => ends.first = behind,
-            before => slots[before as usize].link.behind = behind,
-        }
-        match behind {
-            NOBODY => ends.last = before,
-            behind => slots[behind as usize].link.before = before,
-        }
-    }
-}
 
 impl<C> Reactor<C> {
     /// After a step: a connection enters the line of those who wait as it does. Whoever stands there
@@ -126,7 +33,12 @@ impl<C> Reactor<C> {
     /// when it is wanted.
     pub(super) fn is_crowded(&self) -> bool {
         let open = self.slots.len() - self.ending.len() - self.aside_open;
-        let waiting = [Line::Silent, Line::Partial, Line::Large].map(|line| self.lines.len(line));
+        let waiting = [
+            Reclaimable::Silent,
+            Reclaimable::Partial,
+            Reclaimable::Large,
+        ]
+        .map(|line| self.lines.len(line));
         let asking = open - waiting.iter().sum::<usize>();
         asking > self.connections_max - self.connections_max.div_ceil(CONNECTIONS_KEPT_FREE_SHARE)
     }
@@ -175,7 +87,11 @@ impl<C> Reactor<C> {
 
     /// Ends those that hold the most of what the application has too much of: parts of requests.
     pub(super) fn relieve<A: Handler<Conn = C>>(&mut self, app: &mut A) {
-        for line in [Line::Large, Line::Suspended, Line::Partial] {
+        for line in [
+            Reclaimable::Large,
+            Reclaimable::Suspended,
+            Reclaimable::Partial,
+        ] {
             // A request may have come on some.
             for _ in 0..self.lines.len(line) {
                 let Some(key) = self.lines.first(line).filter(|_| app.holds_too_much()) else {
@@ -190,15 +106,18 @@ impl<C> Reactor<C> {
     }
 
     fn first_to_go(&self) -> Option<Token> {
-        let are_silent_more = self.lines.len(Line::Silent) >= self.lines.len(Line::Partial);
+        let are_silent_more =
+            self.lines.len(Reclaimable::Silent) >= self.lines.len(Reclaimable::Partial);
         let most_and_fewest = if are_silent_more {
-            [Line::Silent, Line::Partial]
+            [Reclaimable::Silent, Reclaimable::Partial]
         } else {
-            [Line::Partial, Line::Silent]
+            [Reclaimable::Partial, Reclaimable::Silent]
         };
-        let lines = most_and_fewest
-            .into_iter()
-            .chain([Line::Large, Line::Lingering, Line::Idle]);
+        let lines = most_and_fewest.into_iter().chain([
+            Reclaimable::Large,
+            Reclaimable::Lingering,
+            Reclaimable::Idle,
+        ]);
         let key = lines.filter_map(|line| self.lines.first(line)).next()?;
         Some(self.token_of(key))
     }
