@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use super::REOPENED;
+use super::sources::REOPENED;
 use crate::file::{DiskTask, ListTask, Mount, TaskId, TaskPool, TaskResult};
 use crate::protocol::Protocol;
 use crate::reactor::{LoopHandle, Remote, SourceId, Token};

@@ -1,20 +1,12 @@
-//! Several loops that serve side by side: each on a thread of its own, with listeners, a service, a
-//! slab and timers of its own. The first runs on the thread that started the others; it takes the
-//! signals and has the metrics. Shared are what it passes on, the counters and the logs.
+//! What loops that serve side by side share: whom the first tells what it was told, how many let in, and
+//! what each has counted.
 
-use std::iter;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, Scope, ScopedJoinHandle};
 
-use super::{OTHER_ENDED, STOP_NOW, Server};
-use crate::failure::{Exit, Failure, panic_message};
-use crate::protocol::Protocol;
-use crate::reactor::{Ending, Remote, SourceId};
-use crate::telemetry::Stage;
-use crate::telemetry::{Stats, add_each};
+use super::sources::{OTHER_ENDED, STOP_NOW};
+use crate::reactor::{Remote, SourceId};
+use crate::telemetry::{Stage, Stats, add_each};
 
 /// A loop's place among those that serve together.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +42,19 @@ pub(super) struct Figures {
 }
 
 impl Workers {
+    /// For loops that these reach, none of which has ended; the first shows what the others count, if
+    /// somebody looks.
+    pub(super) fn new(remotes: Vec<Remote>, is_looked_at: bool) -> Self {
+        let others = remotes.len() - 1;
+        let shown = if is_looked_at { others } else { 0 };
+        Self {
+            letting_in: AtomicUsize::new(remotes.len()),
+            others_running: AtomicUsize::new(others),
+            remotes,
+            figures: (0..shown).map(|_| Mutex::default()).collect(),
+        }
+    }
+
     fn tell(&self, to: usize, id: SourceId) {
         if let Err(error) = self.remotes[to].notify(id) {
             log::error!("loop {to} can't be told: {error}");
@@ -111,7 +116,7 @@ impl WorkerRole {
     }
 
     /// The loop is over. One that failed takes the others with it.
-    fn leave(&self, failed: bool) {
+    pub(super) fn leave(&self, failed: bool) {
         let (team, index) = match self {
             Self::Alone => return,
             Self::First(team) => (team, 0),
@@ -124,298 +129,5 @@ impl WorkerRole {
             team.others_running.fetch_sub(1, Ordering::AcqRel);
             team.tell(0, OTHER_ENDED);
         }
-    }
-}
-
-// ---- the threads ----
-
-/// The loops beside the first.
-#[derive(Debug, Default)]
-pub(super) struct Others<'scope>(Vec<ScopedJoinHandle<'scope, Option<Ended>>>);
-
-/// What a loop leaves.
-#[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) stats: Stats,
-    /// The poll failed, or something panicked.
-    pub(super) failed: bool,
-}
-
-impl<'scope> Others<'scope> {
-    /// Starts a thread for each of these loops. Nothing of a loop can move between threads, so each
-    /// is made on its own. When all are made, all run, and the first may.
-    ///
-    /// # Errors
-    /// A thread can't be started, or a loop can't be made. None of them has served anybody.
-    pub(super) fn start<'env, S, M>(
-        scope: &'scope Scope<'scope, 'env>,
-        first: &mut Server<S>,
-        makers: Vec<M>,
-    ) -> Result<Self, Failure>
-    where
-        S: Protocol,
-        M: FnOnce() -> Result<Server<S>, Failure> + Send + 'scope,
-    {
-        if makers.is_empty() {
-            return Ok(Self::default());
-        }
-        let mut remotes = vec![first.reactor.remote()];
-        let (mut threads, mut seats) = (Vec::new(), Vec::new());
-        for (index, make) in (1..).zip(makers) {
-            let (made, is_made) = mpsc::channel();
-            let (seat, place) = mpsc::channel();
-            let thread = thread::Builder::new()
-                .name(format!("loop-{index}"))
-                .spawn_scoped(scope, move || work(make, &made, &place))
-                .map_err(|error| {
-                    Failure::new(Exit::Failed, format!("no thread for a loop: {error}"))
-                })?;
-            let lost = |_| Failure::new(Exit::Failed, "a loop ended before it began");
-            remotes.push(is_made.recv().map_err(lost)??);
-            threads.push(thread);
-            seats.push(seat);
-        }
-        let figures = match first.app.watch.metrics() {
-            Some(_) => seats.iter().map(|_| Mutex::default()).collect(),
-            None => Vec::new(),
-        };
-        let team = Arc::new(Workers {
-            letting_in: AtomicUsize::new(remotes.len()),
-            others_running: AtomicUsize::new(seats.len()),
-            remotes,
-            figures,
-        });
-        for (index, seat) in (1..).zip(seats) {
-            // It waits for this; if it is gone, its end will say why.
-            let _ = seat.send(WorkerRole::Other(Arc::clone(&team), index));
-        }
-        first.app.watch.look_at(Arc::clone(&team));
-        first.app.place = WorkerRole::First(team);
-        Ok(Self(threads))
-    }
-
-    /// Waits for their ends.
-    fn join(self) -> impl Iterator<Item = Ended> {
-        self.0.into_iter().filter_map(|thread| {
-            // A loop's panics are caught where it runs; beyond that, nothing is left to be counted.
-            thread.join().unwrap_or(Some(Ended {
-                stats: Stats::default(),
-                failed: true,
-            }))
-        })
-    }
-}
-
-/// Makes a loop and runs it in the place that it gets, if it gets one.
-fn work<S: Protocol>(
-    make: impl FnOnce() -> Result<Server<S>, Failure>,
-    made: &Sender<Result<Remote, Failure>>,
-    place: &Receiver<WorkerRole>,
-) -> Option<Ended> {
-    let mut server = match make() {
-        Ok(server) => server,
-        Err(failure) => {
-            let _ = made.send(Err(failure));
-            return None;
-        }
-    };
-    let _ = made.send(Ok(server.reactor.remote()));
-    server.app.place = place.recv().ok()?;
-    Some(server.run_in_place())
-}
-
-impl<S: Protocol> Server<S> {
-    /// Runs the loop to its end, whatever that is, and tells the others.
-    fn run_in_place(&mut self) -> Ended {
-        // After a panic nothing of the loop is used but its counters, which are whole at any time.
-        let run = catch_unwind(AssertUnwindSafe(|| self.reactor.run(&mut self.app)));
-        let trouble = match run {
-            Ok(Ok(Ending::Drained | Ending::Stopped)) => None,
-            Ok(Err(error)) => Some(format!("the loop failed: {error}")),
-            Err(panic) => Some(format!("the loop panicked: {}", panic_message(&*panic))),
-        };
-        if let Some(trouble) = &trouble {
-            log::error!("{trouble}");
-        }
-        let failed = trouble.is_some();
-        self.app.place.leave(failed);
-        Ended {
-            stats: self.reactor.stats().clone(),
-            failed,
-        }
-    }
-
-    /// Runs this loop, which is the first, and waits for the others. Returns what all have counted,
-    /// and whether one of them failed.
-    pub(super) fn run_with(&mut self, others: Others<'_>) -> Ended {
-        let first = self.run_in_place();
-        let mut sum = Ended {
-            stats: Stats::default(),
-            failed: false,
-        };
-        let are_several = !others.0.is_empty();
-        for (index, ended) in iter::once(first).chain(others.join()).enumerate() {
-            if are_several {
-                log::debug!("loop {index}: {}", ended.stats);
-            }
-            sum.stats += &ended.stats;
-            sum.failed |= ended.failed;
-        }
-        sum
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::{self, Read as _, Write as _};
-    use std::net::{SocketAddr, TcpStream};
-    use std::time::Duration;
-
-    use super::*;
-    use crate::conn::Timeouts;
-    use crate::limits::MIN_RATE_BYTES;
-    use crate::protocol::{Body, Decision, Reply, Request, RequestEnd};
-    use crate::serve::{STOP, listeners};
-    use crate::telemetry::log_writer::LineWriter;
-    use crate::telemetry::response::Outcome;
-
-    /// Longer than any test.
-    const LONG: Duration = Duration::from_secs(3600);
-
-    /// Answers a line, unless it has it panic.
-    struct Fragile;
-
-    impl Protocol for Fragile {
-        fn judge(&mut self, request: &Request<'_>) -> Decision {
-            assert!(request.bytes != b"panic\n", "as it was told");
-            if !request.bytes.ends_with(b"\n") {
-                return Decision::NeedMore {
-                    guessed: false,
-                    quiet: None,
-                };
-            }
-            let (body, used) = (Body::Bytes(b"fine".as_slice().into()), request.bytes.len());
-            let end = RequestEnd::LineFeed;
-            Decision::Reply(Reply::bare(
-                Box::default(),
-                body,
-                Outcome::Complete,
-                used,
-                end,
-            ))
-        }
-    }
-
-    fn server(listener: mio::net::TcpListener) -> Server<Fragile> {
-        let timeouts = Timeouts {
-            request: LONG,
-            keep_alive: LONG,
-            stall: LONG,
-            min_rate: MIN_RATE_BYTES,
-            disk: LONG,
-        };
-        let outlet = LineWriter::new(io::sink()).unwrap();
-        let mut server = Server::new(Fragile, timeouts, vec![listener], 10, outlet).unwrap();
-        server.set_drain(LONG);
-        server
-    }
-
-    fn ask(mut client: &TcpStream, bytes: &[u8]) -> Vec<u8> {
-        client.write_all(bytes).unwrap();
-        let mut reply = Vec::new();
-        client.read_to_end(&mut reply).unwrap();
-        reply
-    }
-
-    /// Runs three loops, each with an address of its own, while a client does something. It must
-    /// end them.
-    fn run_three(act: impl FnOnce(&[SocketAddr], &Remote) + Send) -> (Exit, Stats) {
-        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listeners = [(); 3].map(|()| listeners::bind(anywhere, 16, false).unwrap());
-        let addresses = listeners.each_ref().map(|one| one.local_addr().unwrap());
-        let [first, others @ ..] = listeners;
-        thread::scope(|scope| {
-            let makers = others.map(|listener| move || Ok(server(listener)));
-            let mut first = server(first);
-            let others = Others::start(scope, &mut first, makers.into()).unwrap();
-            let remote = first.reactor.remote();
-            scope.spawn(move || act(&addresses, &remote));
-            let ended = first.run_with(others);
-            (first.exit(&ended), ended.stats)
-        })
-    }
-
-    #[test]
-    fn a_stop_drains_all_and_the_counts_add_up() {
-        let (exit, stats) = run_three(|addresses, remote| {
-            let clients = addresses.iter().map(|at| TcpStream::connect(at).unwrap());
-            let clients: Vec<_> = clients.collect();
-            for at in addresses {
-                // So the one before it was let in.
-                assert_eq!(ask(&TcpStream::connect(at).unwrap(), b"x\n"), b"fine");
-            }
-            remote.notify(STOP).unwrap();
-            // The last one's loop is waited for, and so is the first's, whoever is served first.
-            for client in clients {
-                assert_eq!(ask(&client, b"x\n"), b"fine");
-            }
-        });
-        assert_eq!(exit, Exit::Done);
-        assert_eq!(
-            stats.to_string(),
-            "accepted 6, closed 6; replied 6, complete 6; 24 bytes sent"
-        );
-    }
-
-    #[test]
-    fn a_loop_that_panics_stops_all_at_once() {
-        for fragile in 0..3 {
-            let (exit, stats) = run_three(|addresses, _| {
-                let silent = addresses.iter().map(|at| TcpStream::connect(at).unwrap());
-                let silent: Vec<_> = silent.collect();
-                for at in addresses {
-                    assert_eq!(ask(&TcpStream::connect(at).unwrap(), b"x\n"), b"fine");
-                }
-                let _ = (&silent[fragile]).write_all(b"panic\n");
-                for mut client in silent {
-                    // An end, of either kind: nobody is left waiting.
-                    assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
-                }
-            });
-            assert_eq!(exit, Exit::Failed);
-            // The one that panicked has not been ended.
-            assert_eq!([stats.accepted, stats.open()], [6, 1]);
-        }
-    }
-
-    #[test]
-    fn a_loop_that_panics_alone_is_a_failure_too() {
-        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut alone = server(listeners::bind(anywhere, 16, false).unwrap());
-        let address = alone.addresses()[0];
-        let client =
-            thread::spawn(move || TcpStream::connect(address).unwrap().write_all(b"panic\n"));
-        let ended = alone.run_with(Others::default());
-        assert_eq!(alone.exit(&ended), Exit::Failed);
-        client.join().unwrap().unwrap();
-    }
-
-    #[test]
-    fn a_loop_that_cant_be_made_ends_the_start() {
-        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut first = server(listeners::bind(anywhere, 16, false).unwrap());
-        let failure = thread::scope(|scope| {
-            let maker = |fails: bool| {
-                move || {
-                    if fails {
-                        Err(Failure::usage("no"))
-                    } else {
-                        Ok(server(listeners::bind(anywhere, 16, false).unwrap()))
-                    }
-                }
-            };
-            Others::start(scope, &mut first, vec![maker(false), maker(true)]).unwrap_err()
-        });
-        assert_eq!(failure.line, "no");
     }
 }

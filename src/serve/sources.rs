@@ -1,0 +1,11 @@
+//! What wakes a loop of `serve` beside its sockets.
+
+use crate::reactor::SourceId;
+
+pub(super) const SIGNALS: SourceId = SourceId(0);
+pub(super) const STOP: SourceId = SourceId(1);
+pub(super) const STOP_NOW: SourceId = SourceId(2);
+pub(super) const HANGUP: SourceId = SourceId(3);
+pub(super) const OTHER_ENDED: SourceId = SourceId(4);
+pub(super) const ERRANDS: SourceId = SourceId(5);
+pub(super) const REOPENED: SourceId = SourceId(6);

@@ -1,0 +1,330 @@
+//! Several loops that serve side by side: each on a thread of its own, with listeners, a protocol, a
+//! slab and timers of its own. The first runs on the thread that started the others; it takes the
+//! signals and has the metrics.
+
+use std::fmt::Write as _;
+use std::iter;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, Scope, ScopedJoinHandle};
+
+use super::server::{Server, Signalled};
+use super::workers::{WorkerRole, Workers};
+use crate::failure::{Exit, Failure, panic_message};
+use crate::protocol::Protocol;
+use crate::reactor::{Ending, Remote};
+use crate::telemetry::Stats;
+
+/// The loops beside the first.
+#[derive(Debug, Default)]
+pub(super) struct Others<'scope>(Vec<ScopedJoinHandle<'scope, Option<Ended>>>);
+
+/// What a loop leaves.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) stats: Stats,
+    /// The poll failed, or something panicked.
+    pub(super) failed: bool,
+}
+
+impl<'scope> Others<'scope> {
+    /// Starts a thread for each of these loops. Nothing of a loop can move between threads, so each
+    /// is made on its own. When all are made, all run, and the first may.
+    ///
+    /// # Errors
+    /// A thread can't be started, or a loop can't be made. None of them has served anybody.
+    pub(super) fn start<'env, S, M>(
+        scope: &'scope Scope<'scope, 'env>,
+        first: &mut Server<S>,
+        makers: Vec<M>,
+    ) -> Result<Self, Failure>
+    where
+        S: Protocol,
+        M: FnOnce() -> Result<Server<S>, Failure> + Send + 'scope,
+    {
+        if makers.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut remotes = vec![first.reactor.remote()];
+        let (mut threads, mut seats) = (Vec::new(), Vec::new());
+        for (index, make) in (1..).zip(makers) {
+            let (made, is_made) = mpsc::channel();
+            let (seat, place) = mpsc::channel();
+            let thread = thread::Builder::new()
+                .name(format!("loop-{index}"))
+                .spawn_scoped(scope, move || work(make, &made, &place))
+                .map_err(|error| {
+                    Failure::new(Exit::Failed, format!("no thread for a loop: {error}"))
+                })?;
+            let lost = |_| Failure::new(Exit::Failed, "a loop ended before it began");
+            remotes.push(is_made.recv().map_err(lost)??);
+            threads.push(thread);
+            seats.push(seat);
+        }
+        let is_looked_at = first.app.watch.metrics().is_some();
+        let team = Arc::new(Workers::new(remotes, is_looked_at));
+        for (index, seat) in (1..).zip(seats) {
+            // It waits for this; if it is gone, its end will say why.
+            let _ = seat.send(WorkerRole::Other(Arc::clone(&team), index));
+        }
+        first.app.watch.look_at(Arc::clone(&team));
+        first.app.place = WorkerRole::First(team);
+        Ok(Self(threads))
+    }
+
+    /// Waits for their ends.
+    fn join(self) -> impl Iterator<Item = Ended> {
+        self.0.into_iter().filter_map(|thread| {
+            // A loop's panics are caught where it runs; beyond that, nothing is left to be counted.
+            thread.join().unwrap_or(Some(Ended {
+                stats: Stats::default(),
+                failed: true,
+            }))
+        })
+    }
+}
+
+/// Makes a loop and runs it in the place that it gets, if it gets one.
+fn work<S: Protocol>(
+    make: impl FnOnce() -> Result<Server<S>, Failure>,
+    made: &Sender<Result<Remote, Failure>>,
+    place: &Receiver<WorkerRole>,
+) -> Option<Ended> {
+    let mut server = match make() {
+        Ok(server) => server,
+        Err(failure) => {
+            let _ = made.send(Err(failure));
+            return None;
+        }
+    };
+    let _ = made.send(Ok(server.reactor.remote()));
+    server.app.place = place.recv().ok()?;
+    Some(server.run_in_place())
+}
+
+impl<S: Protocol> Server<S> {
+    /// Runs the loop to its end, whatever that is, and tells the others.
+    fn run_in_place(&mut self) -> Ended {
+        // After a panic nothing of the loop is used but its counters, which are whole at any time.
+        let run = catch_unwind(AssertUnwindSafe(|| self.reactor.run(&mut self.app)));
+        let trouble = match run {
+            Ok(Ok(Ending::Drained | Ending::Stopped)) => None,
+            Ok(Err(error)) => Some(format!("the loop failed: {error}")),
+            Err(panic) => Some(format!("the loop panicked: {}", panic_message(&*panic))),
+        };
+        if let Some(trouble) = &trouble {
+            log::error!("{trouble}");
+        }
+        let failed = trouble.is_some();
+        self.app.place.leave(failed);
+        Ended {
+            stats: self.reactor.stats().clone(),
+            failed,
+        }
+    }
+
+    pub(super) fn run_until_signal(mut self, others: Others<'_>) -> Exit {
+        let ended = self.run_with(others);
+        let stats = &ended.stats;
+        let lost = [
+            ("log", self.outlet.dropped()),
+            ("access log", self.app.watch.finish()),
+        ];
+        let mut losses = String::new();
+        for (log, lines) in lost.into_iter().filter(|&(_, lines)| lines > 0) {
+            let _ = write!(losses, "; {lines} {log} lines dropped");
+        }
+        if losses.is_empty() {
+            log::info!("{stats}");
+        } else {
+            log::warn!("{stats}{losses}");
+        }
+        self.exit(&ended)
+    }
+
+    /// How the program ends after this.
+    fn exit(&self, ended: &Ended) -> Exit {
+        match self.app.signalled {
+            _ if ended.failed => Exit::Failed,
+            Signalled::Again(signal) => Exit::Signal(signal),
+            _ if ended.stats.cut_by_drain() == 0 => Exit::Done,
+            _ => Exit::Failed,
+        }
+    }
+
+    /// Runs this loop, which is the first, and waits for the others. Returns what all have counted,
+    /// and whether one of them failed.
+    fn run_with(&mut self, others: Others<'_>) -> Ended {
+        let first = self.run_in_place();
+        let mut sum = Ended {
+            stats: Stats::default(),
+            failed: false,
+        };
+        let are_several = !others.0.is_empty();
+        for (index, ended) in iter::once(first).chain(others.join()).enumerate() {
+            if are_several {
+                log::debug!("loop {index}: {}", ended.stats);
+            }
+            sum.stats += &ended.stats;
+            sum.failed |= ended.failed;
+        }
+        sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Read as _, Write as _};
+    use std::net::{SocketAddr, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::conn::Timeouts;
+    use crate::limits::MIN_RATE_BYTES;
+    use crate::protocol::{Body, Decision, Reply, Request, RequestEnd};
+    use crate::serve::listeners;
+    use crate::serve::sources::STOP;
+    use crate::telemetry::log_writer::LineWriter;
+    use crate::telemetry::response::Outcome;
+
+    /// Longer than any test.
+    const LONG: Duration = Duration::from_secs(3600);
+
+    /// Answers a line, unless it has it panic.
+    struct Fragile;
+
+    impl Protocol for Fragile {
+        fn judge(&mut self, request: &Request<'_>) -> Decision {
+            assert!(request.bytes != b"panic\n", "as it was told");
+            if !request.bytes.ends_with(b"\n") {
+                return Decision::NeedMore {
+                    guessed: false,
+                    quiet: None,
+                };
+            }
+            let (body, used) = (Body::Bytes(b"fine".as_slice().into()), request.bytes.len());
+            let end = RequestEnd::LineFeed;
+            Decision::Reply(Reply::bare(
+                Box::default(),
+                body,
+                Outcome::Complete,
+                used,
+                end,
+            ))
+        }
+    }
+
+    fn server(listener: mio::net::TcpListener) -> Server<Fragile> {
+        let timeouts = Timeouts {
+            request: LONG,
+            keep_alive: LONG,
+            stall: LONG,
+            min_rate: MIN_RATE_BYTES,
+            disk: LONG,
+        };
+        let outlet = LineWriter::new(io::sink()).unwrap();
+        let mut server = Server::new(Fragile, timeouts, vec![listener], 10, outlet).unwrap();
+        server.set_drain(LONG);
+        server
+    }
+
+    fn ask(mut client: &TcpStream, bytes: &[u8]) -> Vec<u8> {
+        client.write_all(bytes).unwrap();
+        let mut reply = Vec::new();
+        client.read_to_end(&mut reply).unwrap();
+        reply
+    }
+
+    /// Runs three loops, each with an address of its own, while a client does something. It must
+    /// end them.
+    fn run_three(act: impl FnOnce(&[SocketAddr], &Remote) + Send) -> (Exit, Stats) {
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listeners = [(); 3].map(|()| listeners::bind(anywhere, 16, false).unwrap());
+        let addresses = listeners.each_ref().map(|one| one.local_addr().unwrap());
+        let [first, others @ ..] = listeners;
+        thread::scope(|scope| {
+            let makers = others.map(|listener| move || Ok(server(listener)));
+            let mut first = server(first);
+            let others = Others::start(scope, &mut first, makers.into()).unwrap();
+            let remote = first.reactor.remote();
+            scope.spawn(move || act(&addresses, &remote));
+            let ended = first.run_with(others);
+            (first.exit(&ended), ended.stats)
+        })
+    }
+
+    #[test]
+    fn a_stop_drains_all_and_the_counts_add_up() {
+        let (exit, stats) = run_three(|addresses, remote| {
+            let clients = addresses.iter().map(|at| TcpStream::connect(at).unwrap());
+            let clients: Vec<_> = clients.collect();
+            for at in addresses {
+                // So the one before it was let in.
+                assert_eq!(ask(&TcpStream::connect(at).unwrap(), b"x\n"), b"fine");
+            }
+            remote.notify(STOP).unwrap();
+            // The last one's loop is waited for, and so is the first's, whoever is served first.
+            for client in clients {
+                assert_eq!(ask(&client, b"x\n"), b"fine");
+            }
+        });
+        assert_eq!(exit, Exit::Done);
+        assert_eq!(
+            stats.to_string(),
+            "accepted 6, closed 6; replied 6, complete 6; 24 bytes sent"
+        );
+    }
+
+    #[test]
+    fn a_loop_that_panics_stops_all_at_once() {
+        for fragile in 0..3 {
+            let (exit, stats) = run_three(|addresses, _| {
+                let silent = addresses.iter().map(|at| TcpStream::connect(at).unwrap());
+                let silent: Vec<_> = silent.collect();
+                for at in addresses {
+                    assert_eq!(ask(&TcpStream::connect(at).unwrap(), b"x\n"), b"fine");
+                }
+                let _ = (&silent[fragile]).write_all(b"panic\n");
+                for mut client in silent {
+                    // An end, of either kind: nobody is left waiting.
+                    assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
+                }
+            });
+            assert_eq!(exit, Exit::Failed);
+            // The one that panicked has not been ended.
+            assert_eq!([stats.accepted, stats.open()], [6, 1]);
+        }
+    }
+
+    #[test]
+    fn a_loop_that_panics_alone_is_a_failure_too() {
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut alone = server(listeners::bind(anywhere, 16, false).unwrap());
+        let address = alone.addresses()[0];
+        let client =
+            thread::spawn(move || TcpStream::connect(address).unwrap().write_all(b"panic\n"));
+        let ended = alone.run_with(Others::default());
+        assert_eq!(alone.exit(&ended), Exit::Failed);
+        client.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_loop_that_cant_be_made_ends_the_start() {
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut first = server(listeners::bind(anywhere, 16, false).unwrap());
+        let failure = thread::scope(|scope| {
+            let maker = |fails: bool| {
+                move || {
+                    if fails {
+                        Err(Failure::usage("no"))
+                    } else {
+                        Ok(server(listeners::bind(anywhere, 16, false).unwrap()))
+                    }
+                }
+            };
+            Others::start(scope, &mut first, vec![maker(false), maker(true)]).unwrap_err()
+        });
+        assert_eq!(failure.line, "no");
+    }
+}
