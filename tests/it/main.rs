@@ -39,6 +39,7 @@ mod http_life;
 mod http_schedules;
 mod http_split;
 mod kept_alive;
+mod layers;
 mod liars;
 mod limits;
 mod lists;

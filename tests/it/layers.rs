@@ -1,0 +1,207 @@
+//! The architecture as a test: who may know whom, as ARCHITECTURE.md's table has it, and no circle
+//! among the files of src/. What is read are the paths in the code: `use`, `crate::…`, `super::…`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use regex::Regex;
+
+const ARCHITECTURE: &str = include_str!("../../ARCHITECTURE.md");
+
+/// Files by their module's path, such as `conn/sending`, and the modules that each names.
+struct Code {
+    uses: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Code {
+    fn read() -> Self {
+        let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut texts = BTreeMap::new();
+        read_folder(&src, "", &mut texts);
+        let modules: BTreeSet<String> = texts.keys().cloned().collect();
+        let uses = texts
+            .iter()
+            .map(|(module, text)| (module.clone(), uses(module, text, &modules)))
+            .collect();
+        Self { uses }
+    }
+
+    /// Whether a module names another, by itself or through others.
+    fn reaches(&self, from: &str, to: &str) -> bool {
+        let (mut seen, mut left) = (BTreeSet::new(), vec![from]);
+        while let Some(module) = left.pop() {
+            for next in &self.uses[module] {
+                if next == to {
+                    return true;
+                }
+                if seen.insert(next) {
+                    left.push(next);
+                }
+            }
+        }
+        false
+    }
+}
+
+/// The code of all files beneath a folder, without comments and tests.
+fn read_folder(folder: &Path, path: &str, into: &mut BTreeMap<String, String>) {
+    let tests = Regex::new(r"(?s)\n#\[cfg\(test\)\]\n(pub )?mod tests? \{.*").unwrap();
+    let comment = Regex::new("//.*").unwrap();
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            read_folder(&entry.path(), &format!("{path}{name}/"), into);
+        } else if let Some(stem) = name.strip_suffix(".rs").filter(|stem| *stem != "tests") {
+            let text = fs::read_to_string(entry.path()).unwrap();
+            let text = comment
+                .replace_all(&tests.replace(&text, ""), "")
+                .into_owned();
+            let module = match stem {
+                "mod" => path.trim_end_matches('/').to_owned(),
+                stem => format!("{path}{stem}"),
+            };
+            into.insert(module, text);
+        }
+    }
+}
+
+/// `a::{b, c::{d, e}}` as `a::b`, `a::c::d` and `a::c::e`.
+fn expand(tree: &str) -> Vec<String> {
+    let Some((head, body)) = tree.split_once('{') else {
+        return vec![tree.split(" as ").next().unwrap().trim().to_owned()];
+    };
+    let body = body.trim_end().strip_suffix('}').expect("a whole tree");
+    let (mut parts, mut depth) = (vec![String::new()], 0);
+    for letter in body.chars() {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        parts.last_mut().unwrap().push(letter);
+    }
+    let is_there = |part: &&String| !part.trim().is_empty();
+    let whole = |part: &String| expand(&format!("{}{}", head.trim(), part.trim()));
+    parts.iter().filter(is_there).flat_map(whole).collect()
+}
+
+/// The modules that a module's code names.
+fn uses(module: &str, text: &str, modules: &BTreeSet<String>) -> BTreeSet<String> {
+    let tree = Regex::new(r"(?m)^\s*(?:pub(?:\([a-z]+\))? )?use ([^;]+);").unwrap();
+    let inline = Regex::new(r"\b(?:crate|super)(?:::\w+)+").unwrap();
+    let trees = tree.captures_iter(text).flat_map(|found| expand(&found[1]));
+    let rest = tree.replace_all(text, "");
+    let inline = inline
+        .find_iter(&rest)
+        .map(|found| found.as_str().to_owned());
+    let named = trees.chain(inline).filter_map(|path| {
+        let mut parts: Vec<&str> = path.split("::").collect();
+        let mut base: Vec<&str> = module.split('/').collect();
+        match parts[0] {
+            "crate" => {
+                base.clear();
+                parts.remove(0);
+            }
+            "super" => {
+                while parts.first() == Some(&"super") {
+                    base.pop();
+                    parts.remove(0);
+                }
+            }
+            "self" => {
+                parts.remove(0);
+            }
+            child if modules.contains(&format!("{module}/{child}")) => {}
+            _ => return None,
+        }
+        base.extend(parts);
+        // What it names is in the innermost file on the path.
+        let lengths = (1..=base.len()).rev();
+        let mut files = lengths.map(|length| base[..length].join("/"));
+        files.find(|file| modules.contains(file))
+    });
+    named.filter(|named| named != module).collect()
+}
+
+/// The table beneath "Arrows point down only": who may name whom.
+fn table() -> Vec<(Vec<String>, Vec<String>)> {
+    let (_, block) = ARCHITECTURE
+        .split_once("Arrows point down only:\n\n```\n")
+        .unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    let names = |list: &str| list.split(',').map(|name| name.trim().to_owned()).collect();
+    let row = |line: &str| {
+        let (who, whom) = line.split_once("──>").unwrap();
+        // What comes after two spaces is a remark.
+        let whom = whom.trim().split("  ").next().unwrap();
+        (names(who), names(whom))
+    };
+    block.lines().map(row).collect()
+}
+
+/// Whether a module is the one that a table's name means, or in that room.
+fn is_in(module: &str, name: &str) -> bool {
+    module == name
+        || module
+            .strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with('/'))
+}
+
+#[test]
+fn who_knows_whom_is_as_the_architecture_says() {
+    let (code, table) = (Code::read(), table());
+    let mut wrong = Vec::new();
+    for (module, uses) in &code.uses {
+        // The row of the innermost name.
+        let rows = table
+            .iter()
+            .flat_map(|(who, whom)| who.iter().map(move |who| (who, whom)));
+        let row = rows
+            .filter(|(who, _)| is_in(module, who))
+            .max_by_key(|(who, _)| who.len());
+        let Some((who, whom)) = row else {
+            wrong.push(format!("{module} is in no row"));
+            continue;
+        };
+        let room = who.split('/').next().unwrap();
+        let may = |used: &str| {
+            let is_named = whom
+                .iter()
+                .any(|name| name == "everything" || is_in(used, name));
+            is_named || is_in(used, room)
+        };
+        let upward = uses.iter().filter(|used| !may(used));
+        wrong.extend(upward.map(|used| format!("{module} knows {used}")));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn no_files_know_each_other_in_a_circle() {
+    let code = Code::read();
+    let is_in_circle = |module: &&String| code.reaches(module, module);
+    let circles: Vec<_> = code.uses.keys().filter(is_in_circle).collect();
+    assert!(circles.is_empty(), "{circles:#?}");
+}
+
+#[test]
+fn every_path_that_the_architecture_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = Regex::new(r"`((?:src|examples|tests|docs|benches)/[\w./*]*)`|\]\((docs/[\w./]+)\)")
+        .unwrap();
+    let mut named = 0;
+    for found in path.captures_iter(ARCHITECTURE) {
+        let path = found.get(1).or(found.get(2)).unwrap().as_str();
+        let path = path.trim_end_matches('*');
+        let exists = root.join(path).exists() || root.join(format!("{path}.rs")).exists();
+        assert!(exists, "{path}");
+        named += 1;
+    }
+    assert!(named > 10);
+}
