@@ -56,7 +56,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let tags = &TagKey::of_this_machine();
     let mut service = open_root(args, tags)?;
     let observers = TelemetryConfig::open(args)?;
-    let outlet = start_log(&args.listen)?;
+    let log_writer = start_log(&args.listen)?;
     let timeouts = Timeouts {
         request: args.listen.request_timeout,
         keep_alive: args.keep_alive,
@@ -68,22 +68,24 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let room = FdBudget::find(listen, Some(args.open_files), aside, args.workers)?;
     let uncached = &Once::new();
     set_bounds(&mut service, args.cache, &room, uncached);
-    let mut listeners = bind_for(args.workers, listen, args.port, &outlet)?.into_iter();
+    let mut listeners = bind_for(args.workers, listen, args.port, &log_writer)?.into_iter();
     let first = listeners.next().expect("there is one loop at least");
     let makers = (1..).zip(listeners).map(|(index, listeners)| {
-        let (access_log, outlet) = (observers.access_log.clone(), outlet.clone());
+        let (access_log, log_writer) = (observers.access_log.clone(), log_writer.clone());
         move || {
             let (mut service, most) = (open_root(args, tags)?, room.connections_max(index));
             set_bounds(&mut service, args.cache, &room, uncached);
-            let server = Server::new(service, timeouts, listeners, most, outlet);
+            let server = Server::new(service, timeouts, listeners, most, log_writer);
             let mut server = server.map_err(no_loop)?;
             server.app.patience = args.listen.drain;
-            server.app.watch = Telemetry::beside(access_log);
+            server.app.telemetry = Telemetry::beside(access_log);
             Ok(server)
         }
     });
     let makers: Vec<_> = makers.collect();
-    let mut server = Server::start(service, timeouts, listen, first, room, outlet, observers)?;
+    let mut server = Server::start(
+        service, timeouts, listen, first, room, log_writer, observers,
+    )?;
     thread::scope(|scope| {
         let others = Others::start(scope, &mut server, makers)?;
         // ROOT's file system is asked before a client comes: later it may keep silent.
@@ -91,7 +93,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
         server.announce();
         if logger::is_watched() {
             let greeting = greeting::of_files(&server.addresses, &args.root, args.listing);
-            server.outlet.announce(&format_args!("{greeting}"));
+            server.log_writer.announce(&format_args!("{greeting}"));
         } else {
             let root = args.root.as_os_str().as_encoded_bytes();
             log::info!("serving \"{}\"", Escaped(root));
@@ -110,7 +112,7 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
         Failure::new(Exit::Failed, format!("no thread for the output: {error}"))
     })?;
     let service = Thanks::new(args.encoding, args.text_gap, args.once, stdout.clone());
-    let outlet = start_log(&args.listen)?;
+    let log_writer = start_log(&args.listen)?;
     let timeouts = Timeouts {
         request: args.listen.request_timeout,
         keep_alive: KEEP_ALIVE,
@@ -119,14 +121,16 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
         disk: DISK_TIMEOUT,
     };
     let room = FdBudget::find(&args.listen, None, 0, 1)?;
-    let listeners = bind_all(&args.listen, args.port, &outlet)?;
+    let listeners = bind_all(&args.listen, args.port, &log_writer)?;
     let (listen, nobody) = (&args.listen, TelemetryConfig::default());
-    let mut server = Server::start(service, timeouts, listen, listeners, room, outlet, nobody)?;
+    let mut server = Server::start(
+        service, timeouts, listen, listeners, room, log_writer, nobody,
+    )?;
     server.app.once = args.once;
     server.announce();
     if logger::is_watched() {
         let greeting = greeting::of_texts(&server.addresses);
-        server.outlet.announce(&format_args!("{greeting}"));
+        server.log_writer.announce(&format_args!("{greeting}"));
     }
     let exit = server.run_until_signal(Others::default());
     if stdout.flush() {

@@ -40,8 +40,8 @@ pub struct Active {
     pub(super) peer: Peer,
     pub(super) accepted_at: Instant,
     /// It stands in the line of those who wait for a descriptor.
-    pub(super) in_line: bool,
-    /// What it holds of a request, as [`super::request_memory::Held`] knows it, in bytes.
+    pub(super) waits_for_fd: bool,
+    /// What it holds of a request, as [`super::request_memory::RequestMemory`] knows it, in bytes.
     pub(super) held: u32,
     pub(super) role: Role,
     pub(crate) conn: Conn,
@@ -116,7 +116,7 @@ impl Active {
         Box::new(Self {
             peer,
             accepted_at,
-            in_line: false,
+            waits_for_fd: false,
             held: 0,
             role,
             conn,
@@ -131,7 +131,7 @@ impl Active {
 
     fn has_said_nothing(&self) -> bool {
         let conn = &self.conn;
-        !self.in_line
+        !self.waits_for_fd
             && conn.subject().is_empty()
             && conn.delivery().is_none()
             && !conn.was_kept_alive()
@@ -173,7 +173,7 @@ pub(crate) enum Role {
     /// A client, counted as one that does this.
     Client(Stage),
     /// It reads the metrics, and isn't counted.
-    Monitor,
+    Admin,
 }
 
 /// One line for the end of a connection, unless its replies had theirs. A reply's time begins when
@@ -283,13 +283,13 @@ mod tests {
         assert!(matches!(client, ConnRecord::Silent));
         let (client, _) = accepted(CLIENT, Read::Bytes(b"na".to_vec()));
         assert!(matches!(client, ConnRecord::Active(_)));
-        let (client, _) = accepted(Role::Monitor, Read::Block);
+        let (client, _) = accepted(Role::Admin, Read::Block);
         assert!(matches!(client, ConnRecord::Active(_)));
     }
 
     #[test]
     fn one_that_must_be_asked_again_at_another_time_is_not_silent() {
-        let (mut client, deadline) = accepted(Role::Monitor, Read::Block);
+        let (mut client, deadline) = accepted(Role::Admin, Read::Block);
         if let ConnRecord::Active(active) = &mut client {
             active.role = CLIENT;
         }

@@ -11,7 +11,7 @@ use crate::reactor::{LoopHandle, Remote, SourceId, Token};
 
 /// The errands of one loop's connections.
 #[derive(Debug)]
-pub(super) struct Errands {
+pub(super) struct DiskTasks {
     pool: TaskPool<Whose>,
     out: HashMap<Token, Out>,
     /// Lists that are being made, by their ids.
@@ -58,7 +58,7 @@ fn notify(remote: &Remote, source: SourceId) {
     }
 }
 
-impl Errands {
+impl DiskTasks {
     /// Errands whose end makes the loop call the application's `source`.
     pub(super) fn new(remote: Remote, source: SourceId) -> Self {
         let for_pool = remote.clone();

@@ -20,9 +20,9 @@ pub(super) fn bind_for(
     loops: u64,
     listen: &ListenArgs,
     port: u16,
-    outlet: &LineWriter,
+    log_writer: &LineWriter,
 ) -> Result<Vec<Vec<TcpListener>>, Failure> {
-    let first = bind_all(listen, port, outlet)?;
+    let first = bind_all(listen, port, log_writer)?;
     let mut all = Vec::new();
     for _ in 1..loops {
         let again = |listener| bind_beside(listener, listen);
@@ -36,7 +36,7 @@ pub(super) fn bind_for(
 pub(super) fn bind_all(
     listen: &ListenArgs,
     port: u16,
-    outlet: &LineWriter,
+    log_writer: &LineWriter,
 ) -> Result<Vec<TcpListener>, Failure> {
     let bind = |address, only_v6| {
         let listener = bind(address, listen.backlog, only_v6)?;
@@ -47,7 +47,7 @@ pub(super) fn bind_all(
         let everything = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         return match bind(everything, false) {
             Err(error) if lacks_ipv6(&error) => {
-                outlet.announce(&format_args!("IPv6 is off here ({error}): IPv4 only"));
+                log_writer.announce(&format_args!("IPv6 is off here ({error}): IPv4 only"));
                 let ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
                 Ok(vec![
                     bind(ipv4, false).map_err(|error| cannot_bind(ipv4, PORT, &error))?,

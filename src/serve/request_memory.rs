@@ -4,14 +4,14 @@ use crate::limits::{REQUEST_MEMORY_BYTES_MIN, REQUEST_MEMORY_SHARE_BYTES};
 
 /// A sum in bytes, and how high it may be.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct RequestMemory {
     bytes: usize,
     max: usize,
     /// What `max` is while there is memory.
     share_of_all: usize,
 }
 
-impl Held {
+impl RequestMemory {
     /// For so many connections at most.
     pub(super) fn new(connections_max: usize) -> Self {
         let share_of_all = connections_max.saturating_mul(REQUEST_MEMORY_SHARE_BYTES);
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn each_has_a_share_and_few_have_enough() {
-        let mut held = Held::new(2);
+        let mut held = RequestMemory::new(2);
         let mut one = 0;
         held.note(&mut one, REQUEST_MEMORY_BYTES_MIN);
         assert!(!held.is_too_much());
@@ -59,7 +59,7 @@ mod tests {
         held.note(&mut one, 0);
         assert!(!held.is_too_much());
 
-        let mut held = Held::new(10_000);
+        let mut held = RequestMemory::new(10_000);
         let mut each = [0; 10_000];
         for one in &mut each {
             held.note(one, REQUEST_MEMORY_SHARE_BYTES);
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn without_memory_it_is_less_until_half_of_that_is_free() {
-        let mut held = Held::new(1);
+        let mut held = RequestMemory::new(1);
         let (mut one, mut other) = (0, 0);
         held.note(&mut one, 1000);
         held.note(&mut other, 1000);

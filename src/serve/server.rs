@@ -26,11 +26,11 @@ use crate::telemetry::{Reason, Stats};
 use super::conn_record::ConnRecord;
 use super::conn_record::{Active, log_delivery, log_end};
 use super::conn_record::{Peer, Role};
-use super::disk_tasks::Errands;
+use super::disk_tasks::DiskTasks;
 use super::fd_budget::FdBudget;
 use super::listeners::say_lower_somaxconn;
-use super::request_memory::Held;
-use super::sources::{ERRANDS, HANGUP, OTHER_ENDED, REOPENED, SIGNALS, STOP, STOP_NOW};
+use super::request_memory::RequestMemory;
+use super::sources::{DISK_TASKS, HANGUP, OTHER_ENDED, REOPENED, SIGNALS, STOP, STOP_NOW};
 use super::telemetry::{Telemetry, TelemetryConfig};
 use super::workers::WorkerRole;
 
@@ -47,7 +47,7 @@ pub struct Server<S> {
     pub(super) reactor: Reactor<ConnRecord>,
     pub(super) app: Serving<S>,
     pub(super) addresses: Vec<SocketAddr>,
-    pub(super) outlet: LineWriter,
+    pub(super) log_writer: LineWriter,
 }
 
 impl<S: Protocol> Server<S> {
@@ -57,12 +57,12 @@ impl<S: Protocol> Server<S> {
         listen: &ListenArgs,
         listeners: Vec<TcpListener>,
         room: FdBudget,
-        outlet: LineWriter,
+        log_writer: LineWriter,
         observers: TelemetryConfig,
     ) -> Result<Self, Failure> {
         say_lower_somaxconn(listen.backlog);
         let most = room.connections_max(0);
-        let server = Self::new(service, timeouts, listeners, most, outlet);
+        let server = Self::new(service, timeouts, listeners, most, log_writer);
         let mut server = server.map_err(no_loop)?;
         server.app.patience = listen.drain;
         let mut signals = Signals::new(SIGNALS_TAKEN).map_err(no_loop)?;
@@ -74,18 +74,19 @@ impl<S: Protocol> Server<S> {
             .add_source(&mut signals, SIGNALS)
             .map_err(no_loop)?;
         server.app.signals = Some(signals);
-        server.app.watch = Telemetry::begin(observers, &mut server.reactor).map_err(no_loop)?;
+        server.app.telemetry = Telemetry::begin(observers, &mut server.reactor).map_err(no_loop)?;
         Ok(server)
     }
 
     /// Says where it listens.
     pub(super) fn announce(&self) {
         for address in &self.addresses {
-            self.outlet
+            self.log_writer
                 .announce(&format_args!("listening on {address}"));
         }
-        if let Some(address) = self.app.watch.metrics() {
-            self.outlet.announce(&format_args!("metrics on {address}"));
+        if let Some(address) = self.app.telemetry.metrics() {
+            self.log_writer
+                .announce(&format_args!("metrics on {address}"));
         }
     }
 
@@ -98,7 +99,7 @@ impl<S: Protocol> Server<S> {
         timeouts: Timeouts,
         listeners: Vec<TcpListener>,
         connections_max: usize,
-        outlet: LineWriter,
+        log_writer: LineWriter,
     ) -> io::Result<Self> {
         let addresses = listeners
             .iter()
@@ -113,19 +114,19 @@ impl<S: Protocol> Server<S> {
             signalled: Signalled::Not,
             once: false,
             delivered: Vec::new(),
-            parked: VecDeque::new(),
+            fd_waiters: VecDeque::new(),
             shortage: RateLimit::default(),
-            errands: Errands::new(reactor.remote(), ERRANDS),
-            held: Held::new(connections_max),
-            watch: Telemetry::default(),
+            disk_tasks: DiskTasks::new(reactor.remote(), DISK_TASKS),
+            held: RequestMemory::new(connections_max),
+            telemetry: Telemetry::default(),
             place: WorkerRole::Alone,
-            outlet: outlet.clone(),
+            log_writer: log_writer.clone(),
         };
         Ok(Self {
             reactor,
             app,
             addresses,
-            outlet,
+            log_writer,
         })
     }
 
@@ -196,14 +197,14 @@ pub(super) struct Serving<S> {
     /// What became of replies after which their connections go on, in one step.
     delivered: Vec<Response>,
     /// Connections that wait for a descriptor, first come first.
-    parked: VecDeque<Token>,
+    fd_waiters: VecDeque<Token>,
     /// Their shortage is warned about.
     shortage: RateLimit,
-    errands: Errands,
-    held: Held,
-    pub(super) watch: Telemetry,
+    disk_tasks: DiskTasks,
+    held: RequestMemory,
+    pub(super) telemetry: Telemetry,
     pub(super) place: WorkerRole,
-    outlet: LineWriter,
+    log_writer: LineWriter,
 }
 
 impl<S: Protocol> Serving<S> {
@@ -221,14 +222,14 @@ impl<S: Protocol> Serving<S> {
         for signal in pending.into_iter().flatten() {
             match signal {
                 SIGHUP => hung_up = true,
-                SIGUSR1 => self.watch.reopen(),
+                SIGUSR1 => self.telemetry.reopen(),
                 SIGUSR2 | SIGXFSZ => {}
                 signal => last = Some(signal),
             }
         }
         if hung_up {
-            self.watch.reopen();
-            self.errands.reopen(&mut self.service);
+            self.telemetry.reopen();
+            self.disk_tasks.reopen(&mut self.service);
             self.place.pass_on(HANGUP);
         }
         let Some(signal) = last else { return };
@@ -247,24 +248,24 @@ impl<S: Protocol> Serving<S> {
     }
 
     /// Puts a client into the line of those who wait for a descriptor, or takes it out.
-    fn line_up(
+    fn update_fd_queue(
         &mut self,
         client: &mut Active,
         parks: bool,
         token: Token,
         control: &mut LoopHandle<ConnRecord>,
     ) {
-        if parks == client.in_line {
+        if parks == client.waits_for_fd {
             return;
         }
-        client.in_line = parks;
+        client.waits_for_fd = parks;
         if parks {
-            self.parked.push_back(token);
+            self.fd_waiters.push_back(token);
             if self.shortage.allows(control.now()) {
                 log::warn!("no descriptor is free for a file: clients wait");
             }
         } else {
-            self.parked.retain(|&parked| parked != token);
+            self.fd_waiters.retain(|&fd_waiters| fd_waiters != token);
             self.wake_first(control);
         }
     }
@@ -280,14 +281,14 @@ impl<S: Protocol> Serving<S> {
         let token = cx.token();
         let mut errand = None;
         let fetched = if client.conn.awaits_errand() {
-            self.errands.take(token)
+            self.disk_tasks.take(token)
         } else {
             None
         };
         let why = match why {
             // Who is first in the line looks for a descriptor now and then, the others only whether
             // they are still to wait.
-            Event::Deadline if client.in_line && self.parked.front() != Some(&token) => {
+            Event::Deadline if client.waits_for_fd && self.fd_waiters.front() != Some(&token) => {
                 Event::Evict
             }
             why => why,
@@ -304,9 +305,9 @@ impl<S: Protocol> Serving<S> {
         let next = client.conn.step(&mut env, why);
         self.weigh(client, next, cx.turn.now);
         if let Some(errand) = errand {
-            self.errands.send(token, errand);
+            self.disk_tasks.send(token, errand);
         }
-        if client.in_line {
+        if client.waits_for_fd {
             // It has looked, so whoever needs no file of its own may come in.
             cx.control.set_accepting(true);
         }
@@ -316,18 +317,18 @@ impl<S: Protocol> Serving<S> {
         }
         for delivery in self.delivered.drain(..) {
             let (stats, reason) = (&mut cx.control.stats, delivery.outcome.reason());
-            self.watch
+            self.telemetry
                 .count_reply(client.peer, &delivery, reason, Instant::now(), stats);
             let took = cx.turn.now - delivery.asked_at;
             log_delivery(client.peer, &delivery, took, &delivery.outcome);
         }
-        self.watch.follow(client);
+        self.telemetry.on_step(client);
         // Who looks for a descriptor by a helper keeps its place until it has one, unless that may
         // be never: all the others would wait as long.
-        let keeps_place = client.in_line && !self.errands.is_far(token);
+        let keeps_place = client.waits_for_fd && !self.disk_tasks.is_far(token);
         let stands = !client.conn.awaits_errand() || keeps_place;
-        self.line_up(client, next == Action::Suspend && stands, token, cx.control);
-        if self.parked.front() == Some(&token) {
+        self.update_fd_queue(client, next == Action::Suspend && stands, token, cx.control);
+        if self.fd_waiters.front() == Some(&token) {
             // Who is first looks again now and then: other processes free descriptors, too.
             let again = cx.turn.now + FD_WAIT_RETRY;
             cx.turn.deadline = cx.turn.deadline.map(|deadline| deadline.min(again));
@@ -352,10 +353,10 @@ impl<S: Protocol> Serving<S> {
     /// A descriptor may be free. The first in the line looks before one more client is let in, who
     /// would take it; it keeps its place until it has what it waits for.
     fn wake_first(&self, control: &mut LoopHandle<ConnRecord>) {
-        if let Some(&first) = self.parked.front() {
+        if let Some(&first) = self.fd_waiters.front() {
             control.wake(first);
         }
-        control.set_accepting(self.parked.is_empty());
+        control.set_accepting(self.fd_waiters.is_empty());
     }
 }
 
@@ -368,10 +369,10 @@ impl<S: Protocol> Handler for Serving<S> {
         peer: SocketAddr,
         cx: &mut Context<'_, ConnRecord>,
     ) -> ConnRecord {
-        let (accepted_at, role) = (cx.turn.now, self.watch.welcome(from));
+        let (accepted_at, role) = (cx.turn.now, self.telemetry.on_accept(from));
         let timeouts = match role {
             Role::Client(_) => self.timeouts,
-            Role::Monitor => super::telemetry::TIMEOUTS,
+            Role::Admin => super::telemetry::TIMEOUTS,
         };
         ConnRecord::new(Peer::new(peer), role, accepted_at, timeouts.request)
     }
@@ -390,7 +391,9 @@ impl<S: Protocol> Handler for Serving<S> {
             return Action::Wait;
         };
         let next = match active.role {
-            Role::Monitor => self.watch.answer(active, socket, why, cx, &self.outlet),
+            Role::Admin => self
+                .telemetry
+                .answer(active, socket, why, cx, &self.log_writer),
             Role::Client(_) => self.step_client(active, socket, why, cx),
         };
         client.rest(next, cx.turn.deadline);
@@ -401,11 +404,11 @@ impl<S: Protocol> Handler for Serving<S> {
         match id {
             SIGNALS => self.take_signals(control),
             STOP_NOW => control.stop(),
-            HANGUP => self.errands.reopen(&mut self.service),
+            HANGUP => self.disk_tasks.reopen(&mut self.service),
             REOPENED => self.service.reopened(),
             // The turn asks whether this loop may end.
             OTHER_ENDED => {}
-            ERRANDS => self.errands.collect(control),
+            DISK_TASKS => self.disk_tasks.collect(control),
             _ => self.drain(control),
         }
     }
@@ -424,7 +427,7 @@ impl<S: Protocol> Handler for Serving<S> {
 
     fn draining(&mut self) {
         if self.place.begins_to_drain() {
-            self.outlet.announce(&format_args!("draining"));
+            self.log_writer.announce(&format_args!("draining"));
         }
     }
 
@@ -433,7 +436,7 @@ impl<S: Protocol> Handler for Serving<S> {
     }
 
     fn turn_over(&mut self, stats: &Stats, now: Instant) -> Option<Instant> {
-        self.place.publish(stats, self.watch.stages());
+        self.place.publish(stats, self.telemetry.stages());
         self.service.rest(now)
     }
 
@@ -446,19 +449,19 @@ impl<S: Protocol> Handler for Serving<S> {
     ) {
         let now = control.now();
         let mut client = client.into_active(now);
-        self.line_up(&mut client, false, token, control);
+        self.update_fd_queue(&mut client, false, token, control);
         self.held.note(&mut client.held, 0);
         if client.conn.awaits_errand() {
-            self.errands.forget(token);
+            self.disk_tasks.forget(token);
         }
-        self.watch.leaves(&client);
+        self.telemetry.on_close(&client);
         match client.role {
-            Role::Monitor => log::debug!("{} metrics: {reason}", client.peer),
+            Role::Admin => log::debug!("{} metrics: {reason}", client.peer),
             Role::Client(_) => {
                 if let Some(delivery) = client.conn.delivery() {
                     let until = client.conn.lingers_since().unwrap_or_else(Instant::now);
                     let stats = &mut control.stats;
-                    self.watch
+                    self.telemetry
                         .count_reply(client.peer, delivery, reason, until, stats);
                 }
                 log_end(&client, reason, now);

@@ -148,16 +148,16 @@ impl Telemetry {
     // ---- connections ----
 
     /// Who came by this listener.
-    pub(super) fn welcome(&mut self, from: ListenerId) -> Role {
+    pub(super) fn on_accept(&mut self, from: ListenerId) -> Role {
         if self.door.is_some_and(|(door, _)| door == from) {
-            return Role::Monitor;
+            return Role::Admin;
         }
         self.stages[Stage::Reading as usize] += 1;
         Role::Client(Stage::Reading)
     }
 
     /// A client has made a step.
-    pub(super) fn follow(&mut self, client: &mut Active) {
+    pub(super) fn on_step(&mut self, client: &mut Active) {
         if let Role::Client(before) = &mut client.role {
             let now = client.conn.stage();
             self.stages[*before as usize] -= 1;
@@ -167,7 +167,7 @@ impl Telemetry {
     }
 
     /// A connection has ended.
-    pub(super) fn leaves(&mut self, client: &Active) {
+    pub(super) fn on_close(&mut self, client: &Active) {
         if let Role::Client(stage) = client.role {
             self.stages[stage as usize] -= 1;
         }
@@ -205,7 +205,7 @@ impl Telemetry {
         socket: &mut TcpStream,
         why: Event,
         cx: &mut Context<'_, ConnRecord>,
-        outlet: &LineWriter,
+        log_writer: &LineWriter,
     ) -> Action {
         let stats = &cx.control.stats;
         let mut service = Metrics::new(|| {
@@ -220,7 +220,7 @@ impl Telemetry {
                 stats: sums.stats,
                 stages: sums.stages,
                 lines_dropped: (
-                    outlet.dropped(),
+                    log_writer.dropped(),
                     self.access_log.as_ref().map(AccessLog::dropped),
                 ),
                 descriptors: (open_descriptors(), descriptor_limit()),

@@ -62,14 +62,14 @@ impl<'scope> Others<'scope> {
             threads.push(thread);
             seats.push(seat);
         }
-        let is_looked_at = first.app.watch.metrics().is_some();
-        let team = Arc::new(Workers::new(remotes, is_looked_at));
+        let is_looked_at = first.app.telemetry.metrics().is_some();
+        let workers = Arc::new(Workers::new(remotes, is_looked_at));
         for (index, seat) in (1..).zip(seats) {
             // It waits for this; if it is gone, its end will say why.
-            let _ = seat.send(WorkerRole::Other(Arc::clone(&team), index));
+            let _ = seat.send(WorkerRole::Other(Arc::clone(&workers), index));
         }
-        first.app.watch.look_at(Arc::clone(&team));
-        first.app.place = WorkerRole::First(team);
+        first.app.telemetry.look_at(Arc::clone(&workers));
+        first.app.place = WorkerRole::First(workers);
         Ok(Self(threads))
     }
 
@@ -128,8 +128,8 @@ impl<S: Protocol> Server<S> {
         let ended = self.run_with(others);
         let stats = &ended.stats;
         let lost = [
-            ("log", self.outlet.dropped()),
-            ("access log", self.app.watch.finish()),
+            ("log", self.log_writer.dropped()),
+            ("access log", self.app.telemetry.finish()),
         ];
         let mut losses = String::new();
         for (log, lines) in lost.into_iter().filter(|&(_, lines)| lines > 0) {
@@ -223,8 +223,8 @@ mod tests {
             min_rate: MIN_RATE_BYTES,
             disk: LONG,
         };
-        let outlet = LineWriter::new(io::sink()).unwrap();
-        let mut server = Server::new(Fragile, timeouts, vec![listener], 10, outlet).unwrap();
+        let log_writer = LineWriter::new(io::sink()).unwrap();
+        let mut server = Server::new(Fragile, timeouts, vec![listener], 10, log_writer).unwrap();
         server.set_drain(LONG);
         server
     }

@@ -80,8 +80,8 @@ impl Workers {
 impl WorkerRole {
     /// Tells the others what the first was told.
     pub(super) fn pass_on(&self, id: SourceId) {
-        if let Self::First(team) = self {
-            team.tell_all_but(0, id);
+        if let Self::First(workers) = self {
+            workers.tell_all_but(0, id);
         }
     }
 
@@ -90,8 +90,8 @@ impl WorkerRole {
         match self {
             Self::Alone => true,
             // Who comes last has seen that the others' doors are shut.
-            Self::First(team) | Self::Other(team, _) => {
-                team.letting_in.fetch_sub(1, Ordering::AcqRel) == 1
+            Self::First(workers) | Self::Other(workers, _) => {
+                workers.letting_in.fetch_sub(1, Ordering::AcqRel) == 1
             }
         }
     }
@@ -99,15 +99,15 @@ impl WorkerRole {
     /// The first has the signals, so it stays until the others have ended.
     pub(super) fn may_end(&self) -> bool {
         match self {
-            Self::First(team) => team.others_running.load(Ordering::Acquire) == 0,
+            Self::First(workers) => workers.others_running.load(Ordering::Acquire) == 0,
             Self::Alone | Self::Other(..) => true,
         }
     }
 
     /// Shows the first what this loop has counted.
     pub(super) fn publish(&self, stats: &Stats, stages: [u64; Stage::ALL.len()]) {
-        if let Self::Other(team, index) = self
-            && let Some(figures) = team.figures.get(index - 1)
+        if let Self::Other(workers, index) = self
+            && let Some(figures) = workers.figures.get(index - 1)
         {
             let mut figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
             figures.stats.clone_from(stats);
@@ -117,17 +117,17 @@ impl WorkerRole {
 
     /// The loop is over. One that failed takes the others with it.
     pub(super) fn leave(&self, failed: bool) {
-        let (team, index) = match self {
+        let (workers, index) = match self {
             Self::Alone => return,
-            Self::First(team) => (team, 0),
-            Self::Other(team, index) => (team, *index),
+            Self::First(workers) => (workers, 0),
+            Self::Other(workers, index) => (workers, *index),
         };
         if failed {
-            team.tell_all_but(index, STOP_NOW);
+            workers.tell_all_but(index, STOP_NOW);
         }
         if index != 0 {
-            team.others_running.fetch_sub(1, Ordering::AcqRel);
-            team.tell(0, OTHER_ENDED);
+            workers.others_running.fetch_sub(1, Ordering::AcqRel);
+            workers.tell(0, OTHER_ENDED);
         }
     }
 }
