@@ -21,7 +21,8 @@ use crate::file::{
     TaskResult,
 };
 use crate::http::date;
-use crate::http::listing::{Entries, Entry, Format, Kind, ListingStyle, Sort, render};
+use crate::http::listing::entries::{Entries, Entry, Kind, Sort};
+use crate::http::listing::{Format, ListingStyle, render};
 use crate::limits::{LISTING_ENTRIES_MAX, LISTING_SLICE_ENTRIES, LISTINGS_BYTES_MAX};
 
 /// Lists that wait for their helper, and what lists say of this server.

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use super::{Entry, Kind, Summary, cut_note};
+use super::entries::{Entry, Kind, Summary, cut_note};
 use crate::escape::EscapedText;
 use crate::http::mime::ContentTypes;
 use crate::limits::NAME_BYTES_MAX;

@@ -2,7 +2,9 @@
 
 use maud::{Markup, PreEscaped, Render, html};
 
-use super::{Entry, Key, Kind, Sort, Summary, components, cut_note, timestamp, with_commas};
+use super::entries::{
+    Entry, Key, Kind, Sort, Summary, components, cut_note, timestamp, with_commas,
+};
 use crate::escape::EscapedText;
 use crate::http::page;
 use crate::http::target::encode_segment;

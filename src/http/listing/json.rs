@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Entry, Kind, Summary, timestamp};
+use super::entries::{Entry, Kind, Summary, timestamp};
 use crate::http::target::encode_segment;
 
 #[derive(Serialize)]

@@ -1,7 +1,8 @@
 //! Orders, what is cut, and the three formats with names that try to break out of them.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use super::entries::{Entry, Key, Kind, by_name};
 use super::*;
 
 fn entry(name: impl AsRef<[u8]>, kind: Kind, size: u64, seconds: Option<u64>) -> Entry {
