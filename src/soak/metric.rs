@@ -204,7 +204,7 @@ fn error_percent(report: &Report) -> Option<f64> {
 fn left(server: &ServerUsage, resource: &Resource) -> Option<f64> {
     let mut samples = server.samples.iter();
     let has_settled = samples.any(|sample| sample.is_quiet && sample.at_us > 0);
-    (has_settled && !server.died).then(|| resource.after - resource.before)
+    (has_settled && !server.died).then_some(resource.after - resource.before)
 }
 
 impl Per {
