@@ -6,6 +6,7 @@
     reason = "a test says what failed by panicking"
 )]
 
+#[allow(dead_code, reason = "it uses a part")]
 #[path = "it/common/mod.rs"]
 mod common;
 

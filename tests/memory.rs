@@ -8,8 +8,10 @@
     reason = "a test says what failed by panicking"
 )]
 
+#[allow(dead_code, reason = "it uses a part")]
 #[path = "it/common/mod.rs"]
 mod common;
+#[allow(dead_code, reason = "it uses a part")]
 #[path = "it/talk/mod.rs"]
 mod talk;
 

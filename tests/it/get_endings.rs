@@ -1,7 +1,6 @@
 //! Every way a body can end, over HTTP/1.0 and 1.1, into a file and into a pipe: what has the file's
 //! name is whole, and whoever reads the pipe is told by the exit code.
 
-#[allow(dead_code, reason = "some of it is for the bare protocol")]
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpStream;

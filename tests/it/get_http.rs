@@ -1,7 +1,6 @@
 //! `carafe get` with URLs, as its users meet it: names, framings, redirects, failures that pass and
 //! failures that last.
 
-#[allow(dead_code, reason = "some of it is for the bare protocol")]
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;

@@ -1,7 +1,6 @@
 //! `carafe get` with URLs: what is checked, what goes to standard output, several at once, and what
 //! a terminal shows.
 
-#[allow(dead_code, reason = "some of it is for the bare protocol")]
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};

@@ -1,7 +1,6 @@
 //! Downloads over HTTP that are continued: what is had at the end is one version of the file,
 //! whole, whatever the server claims and whenever the client dies.
 
-#[allow(dead_code, reason = "some of it is for the bare protocol")]
 use std::fs;
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};

@@ -1,7 +1,6 @@
 //! `carafe get` from servers that people have: whole, continued, with the server's time, and an error
 //! where there is nothing. What isn't installed is skipped aloud.
 
-#[allow(dead_code, reason = "some of it is for the bare protocol")]
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;

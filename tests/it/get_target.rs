@@ -1,6 +1,5 @@
 //! Where `carafe get` writes: whose files it takes over, what gets the name, and what it is called.
 
-#[allow(dead_code, reason = "some of it is for the bare protocol")]
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io::Write as _;

@@ -1,7 +1,6 @@
 //! The README's transcripts, run as they are printed. What differs from run to run (times, ports,
 //! dates, what a machine is called) counts as equal; everything else must be as the README has it.
 
-#[allow(dead_code, reason = "the origin needs a part of it")]
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};

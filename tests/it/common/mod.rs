@@ -1,8 +1,6 @@
 //! What the tests of the real binary share: a server that is killed with its test, a client that
 //! speaks by the byte, and waiting for facts instead of for time.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
-
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -69,7 +69,6 @@ impl Nginx {
         self.address
     }
 
-    #[allow(dead_code, reason = "each test binary uses its own part")]
     pub(crate) fn access_log(&self) -> PathBuf {
         self.folder.path().join("access")
     }

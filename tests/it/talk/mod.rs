@@ -1,8 +1,6 @@
 //! A client of HTTP by the byte: it sends what the test wrote, and takes an answer for one only if
 //! its head says how long it is.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
-
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
