@@ -146,7 +146,7 @@ impl Cache {
             return file.filter(|file| !file.gains_by_a_look()).cloned();
         }
         if age >= CACHE_REUSE_WINDOW {
-            self.release(name);
+            self.forget(name);
         }
         None
     }
@@ -228,7 +228,7 @@ impl Cache {
         let open = self.files.iter().filter(|(_, watched)| is_open(watched));
         let names: Vec<_> = open.map(|(name, _)| Rc::clone(name)).collect();
         for name in &names {
-            self.release(name);
+            self.forget(name);
         }
         self.send_removed();
         !names.is_empty()
@@ -266,7 +266,7 @@ impl Cache {
         }
     }
 
-    // ---- what it takes ----
+    // ---- memory and descriptors ----
 
     fn bytes(&self) -> usize {
         self.file_bytes + self.ghost_bytes + self.watches.bytes()
@@ -289,7 +289,7 @@ impl Cache {
         while self.bytes() > bytes_max || self.open > open_max || self.files.len() > CACHE_NAMES_MAX
         {
             if let Some((name, watched)) = self.files.pop_lru() {
-                self.removed(&name, &watched);
+                self.note_removed(&name, &watched);
                 self.watches.remove(&name);
                 self.watches.left(&name);
             } else if !self.watches.remove_idle() {
@@ -316,7 +316,7 @@ impl Cache {
         }
     }
 
-    fn removed(&mut self, name: &[u8], watched: &Watched) {
+    fn note_removed(&mut self, name: &[u8], watched: &Watched) {
         self.file_bytes -= name.len() + CACHE_FILE_BYTES;
         self.discount(watched.file.as_deref());
     }
@@ -326,15 +326,6 @@ impl Cache {
             self.ghost_bytes += ghost_bytes(name);
             self.shrink();
         }
-    }
-
-    /// Keeps and watches a name no more.
-    fn release(&mut self, name: &[u8]) {
-        if let Some(watched) = self.files.pop(name) {
-            self.removed(name, &watched);
-        }
-        self.watches.remove(name);
-        self.watches.left(name);
     }
 
     /// Forgets a path and everything beneath it; if that is much, everything.
@@ -348,7 +339,7 @@ impl Cache {
         }
         for path in &watched {
             if let Some(watched) = self.files.pop(path) {
-                self.removed(path, &watched);
+                self.note_removed(path, &watched);
             }
             self.watches.remove(path);
         }
