@@ -220,10 +220,10 @@ fn arrivals_find_room_as_soon_as_there_is_some() {
         let (server, soaked) = soak_http(
             Style::KeptAlive,
             honest,
-            &format!("-q 400 -c 2 -n 400 {flags}"),
+            &format!("-q 100 -c 2 -n 200 {flags}"),
         );
         soaked.assert_pass();
-        assert_eq!(server.downloads(), 400, "{flags}");
+        assert_eq!(server.downloads(), 200, "{flags}");
         assert!(soaked.number("load.clients_max") <= 2, "{flags}");
     }
 }
