@@ -8,68 +8,26 @@
 mod body_source;
 mod closing;
 mod input_buffer;
-
 mod reading;
 mod sending;
+mod step;
 pub mod transport;
 
-use std::io::{self, ErrorKind};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::conn::transport::Transport;
-use crate::escape::Excerpt;
-use crate::file::{DiskTask, TaskResult};
-use crate::limits::{REPLIES_PER_STEP_MAX, SUSPENDED_CHECK_INTERVAL};
+use crate::limits::REPLIES_PER_STEP_MAX;
 use crate::protocol::Protocol;
-use crate::reactor::event::{Action, Event, Reclaimable, StepContext};
+use crate::reactor::event::{Action, Event, Reclaimable};
+use crate::telemetry::Stage;
 use crate::telemetry::response::Response;
-use crate::telemetry::{Reason, Stage};
 
 use closing::Closing;
 use reading::Reading;
-use sending::Sending;
+use sending::{AfterReply, Sending};
+use step::Step::{Enter, EnterWaiting, Stay};
 
-/// How long a connection may take, as the flags say.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// From accept to the end of the request; absolute.
-    pub request: Duration,
-    /// Between requests.
-    pub keep_alive: Duration,
-    /// Without enough acknowledged while sending.
-    pub stall: Duration,
-    /// Bytes a second that are enough.
-    pub min_rate: u64,
-    /// Without an answer from the disk that a file is on.
-    pub disk: Duration,
-}
-
-impl Timeouts {
-    /// What a peer must have acknowledged after so long to be waited for on. One byte at least.
-    fn least_bytes(&self, within: Duration) -> u64 {
-        let bytes = within.as_millis().saturating_mul(self.min_rate.into()) / 1000;
-        u64::try_from(bytes).unwrap_or(u64::MAX).max(1)
-    }
-}
-
-/// What a step works with.
-#[derive(Debug)]
-pub struct StepIo<'a, 't, T, S> {
-    /// The socket.
-    pub transport: &'a mut T,
-    /// What is served.
-    pub service: &'a mut S,
-    /// How long things may take.
-    pub timeouts: Timeouts,
-    /// The time, the scratch buffer and the deadline.
-    pub turn: &'a mut StepContext<'t>,
-    /// Takes what became of replies after which the connection goes on.
-    pub delivered: &'a mut Vec<Response>,
-    /// Takes what a helper shall do. The connection is parked until it has what that brings.
-    pub errand: &'a mut Option<DiskTask>,
-    /// What the connection's last disk task came to, if it is done.
-    pub fetched: Option<TaskResult>,
-}
+pub use step::{StepIo, Timeouts};
 
 /// One client.
 #[derive(Debug)]
@@ -103,16 +61,6 @@ impl State {
         }
     }
 }
-
-/// What one step of a state asks the driver for.
-enum Step {
-    Stay(Action),
-    Enter(State),
-    /// Enter a state whose first attempt was made already, and would block.
-    EnterWaiting(State),
-}
-
-use Step::{Enter, EnterWaiting, Stay};
 
 impl Conn {
     /// A connection accepted just now, which has until `expires` to name a file.
@@ -168,9 +116,12 @@ impl Conn {
         let mut replies = 0;
         loop {
             let step = match &mut self.state {
-                State::ReadingName(reading) => reading.step(env, why),
-                State::Sending(sending) => sending.step(env, why),
-                State::Closing(closing) => closing.step(env, why),
+                State::ReadingName(reading) => reading.step(env, why).map(State::Sending),
+                State::Sending(sending) => sending.step(env, why).map(|after| match after {
+                    AfterReply::Close(closing) => State::Closing(closing),
+                    AfterReply::ReadOn(kept) => State::ReadingName(Reading::after_reply(kept, env)),
+                }),
+                State::Closing(closing) => closing.step(env, why).map(|never| match never {}),
             };
             let next = match step {
                 Stay(next) => Some(next),
@@ -314,59 +265,5 @@ impl Conn {
                 Some(delivery)
             }
         }
-    }
-}
-
-/// Goes on waiting for a disk, until the disk's time is over.
-fn await_disk<T: Transport, S>(
-    env: &mut StepIo<'_, '_, T, S>,
-    since: Instant,
-    subject: &[u8],
-) -> Action {
-    let disk = env.timeouts.disk;
-    if env.turn.now >= since + disk {
-        let name = Excerpt::of_request(subject);
-        log::warn!("\"{name}\": the disk has not answered within {disk:?}");
-        return Action::Reset(Reason::DiskTimeout);
-    }
-    go_on_waiting(env, since, since + disk)
-}
-
-/// Goes on waiting for what is no readiness. A FIN doesn't tell whether the client has left or has
-/// no more to say, so it keeps its place unless others need that.
-fn go_on_waiting<T: Transport, S>(
-    env: &mut StepIo<'_, '_, T, S>,
-    since: Instant,
-    until: Instant,
-) -> Action {
-    let now = env.turn.now;
-    let others_come_first =
-        env.turn.is_crowded && !env.turn.draining && now >= since + SUSPENDED_CHECK_INTERVAL;
-    if others_come_first && env.transport.peer_has_finished() {
-        return Action::Reset(Reason::ClientLeft);
-    }
-    env.turn.deadline = Some(until.min(now + SUSPENDED_CHECK_INTERVAL));
-    Action::Suspend
-}
-
-/// Whose fault an error of the socket is: the peer's or the network's, or else ours.
-fn blame(error: &io::Error) -> Reason {
-    let is_peers = matches!(
-        error.kind(),
-        ErrorKind::BrokenPipe
-            | ErrorKind::ConnectionAborted
-            | ErrorKind::ConnectionReset
-            | ErrorKind::HostUnreachable
-            | ErrorKind::NetworkDown
-            | ErrorKind::NetworkUnreachable
-            | ErrorKind::NotConnected
-            | ErrorKind::TimedOut
-    );
-    if is_peers {
-        log::debug!("the connection broke: {error}");
-        Reason::PeerReset
-    } else {
-        log::warn!("a socket failed: {error}");
-        Reason::SendFailed
     }
 }

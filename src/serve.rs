@@ -41,6 +41,7 @@ use telemetry::{Telemetry, TelemetryConfig};
 use threads::Others;
 
 pub use conn_record::ConnRecord;
+#[cfg(feature = "testing")]
 pub(crate) use conn_record::{Peer, Role};
 use server::no_loop;
 pub use server::{Server, Stopper};

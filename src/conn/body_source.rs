@@ -1,15 +1,35 @@
 //! Where the next bytes of a file come from while it is sent: from the file itself if that is known
 //! not to wait, else from a helper. A part of Sending.
 
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::fs::Stat;
 
-use super::sending::SendError;
 use crate::conn::transport::Transport;
 use crate::file::{Chunk, Lease, OpenFile, Probe, ReadError, ReadMode, ReadTask};
+
+/// Why no more of a body could be sent.
+pub(super) enum SendError {
+    WouldBlock,
+    Socket(io::Error),
+    File(io::Error),
+    FileEnded,
+    /// A helper has to read first.
+    Cold(ReadTask),
+}
+
+impl From<io::Error> for SendError {
+    /// An error of the socket.
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::WouldBlock => Self::WouldBlock,
+            _ => Self::Socket(error),
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(super) enum BodySource {

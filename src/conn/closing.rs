@@ -1,18 +1,83 @@
 //! Closing: the write side is shut; input is read and thrown away until the peer's FIN, so that
 //! no reset overtakes the last bytes (RFC 9112, 9.6, tells the story).
 
+use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use super::Step::{self, Stay};
-use super::{StepIo, blame};
+use super::step::Step::{self, Stay};
+use super::step::{StepIo, blame};
 use crate::conn::transport::Transport;
 use crate::limits::{
     CONN_TURN_BYTES_MAX, HTTP_BODY_LINGER_BYTES_MAX, HTTP_BODY_LINGER_TOTAL, LINGER_BYTES_MAX,
     LINGER_IDLE, LINGER_TOTAL,
 };
+use crate::protocol::RequestEnd;
 use crate::reactor::event::{Action, Event};
 use crate::telemetry::response::Response;
+
+/// What is known when all bytes of a reply are accepted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReplyEnd {
+    /// What marked the end of the request.
+    pub(super) ended_by: RequestEnd,
+    /// What came behind it.
+    pub(super) extra: Extra,
+    /// The server is stopping: it waits until its peer has everything.
+    pub(super) draining: bool,
+}
+
+/// Input behind a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extra {
+    /// None came with it, and there was no time for more: the reply was made and sent at once.
+    None,
+    /// None came with it, but there was time for more.
+    Possible,
+    /// There is some.
+    Some,
+}
+
+/// What one read of the receive queue finds before the close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// A zero-length read.
+    Fin,
+    /// Nothing: the read would block.
+    Empty,
+    /// LF, or CR LF, and no more: the end of a name that was answered without it.
+    Terminator,
+    /// Anything else.
+    Bytes,
+}
+
+/// What goes on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnTheWire {
+    /// Nothing yet: the receive queue is looked at once. close(2) with unread input sends a reset,
+    /// which drops what is unsent.
+    Look,
+    /// A FIN after the last byte.
+    Close,
+    /// The same FIN, and input is read away until the peer's.
+    Linger,
+}
+
+/// The close table, row by row, for what ends in good order. `look` is there once it was looked.
+pub(super) fn close_table(end: ReplyEnd, look: Option<Look>) -> OnTheWire {
+    let has_end = matches!(end.ended_by, RequestEnd::LineFeed | RequestEnd::Eof);
+    let was_guessed = end.ended_by == RequestEnd::Guess;
+    match look {
+        None if has_end && end.extra == Extra::None && !end.draining => OnTheWire::Close,
+        None => OnTheWire::Look,
+        Some(Look::Fin) => OnTheWire::Close,
+        Some(Look::Empty) if has_end && end.extra != Extra::Some && !end.draining => {
+            OnTheWire::Close
+        }
+        Some(Look::Terminator) if was_guessed && !end.draining => OnTheWire::Close,
+        Some(Look::Empty | Look::Terminator | Look::Bytes) => OnTheWire::Linger,
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Closing {
@@ -81,7 +146,7 @@ impl Closing {
         &mut self,
         env: &mut StepIo<'_, '_, T, S>,
         why: Event,
-    ) -> Step {
+    ) -> Step<Infallible> {
         let close = Stay(Action::Close(self.delivery.outcome.reason()));
         match why {
             Event::Stop(_) => return close,
@@ -128,6 +193,64 @@ impl Closing {
         if self.acked > before + least || (env.turn.draining && !has_all) {
             self.idle_ends = env.turn.now + LINGER_IDLE;
             self.total_ends = env.turn.now + self.patience.total();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENDS: [RequestEnd; 4] = [
+        RequestEnd::LineFeed,
+        RequestEnd::Eof,
+        RequestEnd::Guess,
+        RequestEnd::Unread,
+    ];
+    const EXTRAS: [Extra; 3] = [Extra::None, Extra::Possible, Extra::Some];
+    const LOOKS: [Look; 4] = [Look::Fin, Look::Empty, Look::Terminator, Look::Bytes];
+
+    /// Every reply's end that there is.
+    fn all() -> impl Iterator<Item = ReplyEnd> {
+        ENDS.into_iter().flat_map(|ended_by| {
+            EXTRAS.into_iter().flat_map(move |extra| {
+                [false, true].map(|draining| ReplyEnd {
+                    ended_by,
+                    extra,
+                    draining,
+                })
+            })
+        })
+    }
+
+    #[test]
+    fn nobody_is_closed_without_a_look_unless_nothing_can_have_come() {
+        let unseen: Vec<_> = all()
+            .filter(|&end| close_table(end, None) == OnTheWire::Close)
+            .map(|end| (end.ended_by, end.extra, end.draining))
+            .collect();
+        let expected = [RequestEnd::LineFeed, RequestEnd::Eof].map(|end| (end, Extra::None, false));
+        assert_eq!(unseen, expected);
+    }
+
+    #[test]
+    fn what_a_look_finds_decides_by_the_table() {
+        for end in all() {
+            for look in LOOKS {
+                let has_end = matches!(end.ended_by, RequestEnd::LineFeed | RequestEnd::Eof);
+                let is_known_to_be_all = match look {
+                    Look::Fin => true,
+                    Look::Empty => has_end && end.extra != Extra::Some && !end.draining,
+                    Look::Terminator => end.ended_by == RequestEnd::Guess && !end.draining,
+                    Look::Bytes => false,
+                };
+                let expected = if is_known_to_be_all {
+                    OnTheWire::Close
+                } else {
+                    OnTheWire::Linger
+                };
+                assert_eq!(close_table(end, Some(look)), expected, "{end:?} {look:?}");
+            }
         }
     }
 }

@@ -3,10 +3,11 @@
 use std::io::ErrorKind;
 use std::time::Instant;
 
-use super::Step::{self, Enter, Stay};
+use super::closing::Extra;
 use super::input_buffer::Kept;
-use super::sending::{Leftover, Rest, Sending};
-use super::{State, StepIo, await_disk, blame, go_on_waiting};
+use super::sending::{KeptAlive, Leftover, NextInput, Sending};
+use super::step::Step::{self, Enter, Stay};
+use super::step::{StepIo, await_disk, blame, go_on_waiting};
 use crate::conn::transport::Transport;
 use crate::escape::Excerpt;
 use crate::file::TaskResult;
@@ -35,21 +36,10 @@ enum Before {
         /// When its last byte was accepted.
         at: Instant,
         /// Where the next bytes are.
-        input: Input,
+        input: NextInput,
         /// The bytes of all replies so far.
         sent: u64,
     },
-}
-
-/// Where the next bytes are when a request was answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Input {
-    /// Some were read with the request, and the service was not asked about them yet.
-    Pending,
-    /// In the receive queue, perhaps.
-    Queued,
-    /// Nowhere: the queue was found empty, and an edge will come.
-    Awaited,
 }
 
 #[derive(Debug)]
@@ -114,14 +104,13 @@ impl Reading {
         }
     }
 
-    /// The request after a reply, of which `pending` has come already. `sent` are the bytes of all
-    /// replies so far.
-    pub(super) fn after_reply<T, S>(
-        pending: Kept,
-        input: Input,
-        sent: u64,
-        env: &mut StepIo<'_, '_, T, S>,
-    ) -> Self {
+    /// The request after a reply.
+    pub(super) fn after_reply<T, S>(kept: KeptAlive, env: &mut StepIo<'_, '_, T, S>) -> Self {
+        let KeptAlive {
+            pending,
+            input,
+            sent,
+        } = kept;
         let now = env.turn.now;
         let patience = if pending.is_empty() {
             env.timeouts.keep_alive
@@ -180,7 +169,7 @@ impl Reading {
             (
                 Wait::Bytes,
                 Before::Reply {
-                    input: Input::Pending,
+                    input: NextInput::Pending,
                     ..
                 },
             ) => None,
@@ -207,7 +196,7 @@ impl Reading {
     }
 
     /// What a connection that ends here is counted as, if nothing broke.
-    fn end(&self, otherwise: Reason) -> Step {
+    fn end(&self, otherwise: Reason) -> Step<Sending> {
         Stay(Action::Close(match self.idle_since() {
             Some(_) => Reason::Complete,
             None => otherwise,
@@ -218,7 +207,7 @@ impl Reading {
         &mut self,
         env: &mut StepIo<'_, '_, T, S>,
         why: Event,
-    ) -> Step {
+    ) -> Step<Sending> {
         match (&self.wait, why) {
             (Wait::Bytes, Event::Stop(_)) => self.end(Reason::RequestTimeout),
             (Wait::Bytes, Event::Ready(edge)) if !(edge.readable || edge.dead) => {
@@ -252,7 +241,7 @@ impl Reading {
         &mut self,
         env: &mut StepIo<'_, '_, T, S>,
         moment: InputState,
-    ) -> Step {
+    ) -> Step<Sending> {
         match self.ask(env, 0, moment) {
             // A guess that was wrong. No edge is remembered meanwhile, so what came is read now.
             Stay(Action::Wait) => {
@@ -264,7 +253,10 @@ impl Reading {
     }
 
     /// A helper has come back, or has not. The client's clock stood meanwhile.
-    fn take_fetched<T: Transport, S: Protocol>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step {
+    fn take_fetched<T: Transport, S: Protocol>(
+        &mut self,
+        env: &mut StepIo<'_, '_, T, S>,
+    ) -> Step<Sending> {
         let Wait::DiskTask(asked, since) = &mut self.wait else {
             return Stay(Action::Suspend);
         };
@@ -287,16 +279,16 @@ impl Reading {
         &mut self,
         env: &mut StepIo<'_, '_, T, S>,
         why: Event,
-    ) -> Step {
+    ) -> Step<Sending> {
         let Before::Reply { input, .. } = &mut self.before else {
             return self.read(env, why);
         };
-        match std::mem::replace(input, Input::Queued) {
-            Input::Pending => match self.ask(env, 0, InputState::Arrived) {
+        match std::mem::replace(input, NextInput::Queued) {
+            NextInput::Pending => match self.ask(env, 0, InputState::Arrived) {
                 Stay(Action::Wait) => self.read(env, Event::Resume),
                 decided => decided,
             },
-            Input::Awaited if why == Event::Start => Stay(Action::Wait),
+            NextInput::Awaited if why == Event::Start => Stay(Action::Wait),
             _ => self.read(env, why),
         }
     }
@@ -308,7 +300,7 @@ impl Reading {
         &mut self,
         env: &mut StepIo<'_, '_, T, S>,
         why: Event,
-    ) -> Step {
+    ) -> Step<Sending> {
         if why == Event::Start && !self.is_later() {
             env.turn.deadline = Some(self.expires);
         }
@@ -348,7 +340,7 @@ impl Reading {
         env: &mut StepIo<'_, '_, T, S>,
         why: Event,
         unasked: bool,
-    ) -> Step {
+    ) -> Step<Sending> {
         let step = match why {
             _ if unasked => self.ask(env, 0, InputState::WouldBlock),
             Event::Deadline if env.turn.now < self.expires => {
@@ -378,7 +370,7 @@ impl Reading {
         env: &mut StepIo<'_, '_, T, S>,
         fresh: usize,
         moment: InputState,
-    ) -> Step {
+    ) -> Step<Sending> {
         if self.idle_since().is_some() {
             // The keep-alive is over; the request's own time begins with its first byte.
             self.expires = env.turn.now + env.timeouts.request;
@@ -411,21 +403,19 @@ impl Reading {
             let is_drained =
                 matches!(moment, InputState::WouldBlock | InputState::IdleTimeout) && !has_waited;
             let has_more = bytes.len() > reply.used;
-            let was_empty = fresh.is_empty() && is_drained;
-            let rest = match (has_more, was_empty) {
-                (false, _) if self.awaits_errand() => Rest::Unseen,
-                _ if has_waited => Rest::Some,
-                (true, true) => Rest::AllRead,
-                (true, false) => Rest::Some,
-                (false, true) => Rest::Empty,
-                (false, false) => Rest::Unknown,
+            let is_empty = fresh.is_empty() && is_drained;
+            let extra = match has_more {
+                false if self.awaits_errand() => Extra::Possible,
+                false if !has_waited => Extra::None,
+                _ => Extra::Some,
             };
             let mut read = Kept::default();
             if reply.then == Then::ReadOn && read.append(&bytes[reply.used..]).is_err() {
                 return Stay(Action::Close(Reason::OutOfMemory));
             }
             let input = Leftover {
-                rest,
+                extra,
+                is_empty,
                 is_drained,
                 read,
             };
@@ -435,7 +425,7 @@ impl Reading {
             };
             let asked_at = self.wait.asked().map_or(env.turn.now, |asked| asked.at);
             let sending = Sending::new(reply, input, sent_before, asked_at);
-            return Enter(State::Sending(sending));
+            return Enter(sending);
         }
         if !copied && self.pending.append(fresh).is_err() {
             return Stay(Action::Close(Reason::OutOfMemory));

@@ -3,15 +3,14 @@
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
-use super::Step::{self, Enter, EnterWaiting, Stay};
-use super::body_source::BodySource;
-use super::closing::{Closing, Patience};
+use super::body_source::{BodySource, SendError};
+use super::closing::{Closing, Extra, Look, OnTheWire, Patience, ReplyEnd, close_table};
 use super::input_buffer::Kept;
-use super::reading::{Input, Reading};
-use super::{State, StepIo, await_disk, blame};
+use super::step::Step::{self, Enter, EnterWaiting, Stay};
+use super::step::{StepIo, await_disk, blame};
 use crate::conn::transport::{SendFileError, Transport};
 use crate::escape::Excerpt;
-use crate::file::{DiskTask, FsClass, Probe, ReadTask, Segment, TaskResult};
+use crate::file::{DiskTask, FsClass, Probe, Segment, TaskResult};
 use crate::limits::{
     COLD_BLOCK_BYTES, COLD_READ_BYTES, CONN_TURN_BYTES_MAX, COPIED_BODY_BYTES_MAX,
     HTTP_BODY_LINGER_BYTES_MAX, SENDFILE_SEGMENT_BYTES, STALL_CHECKS, SUSPENDED_CHECK_INTERVAL,
@@ -45,33 +44,39 @@ pub(super) struct Sending {
 /// The input after a request, when it is answered.
 #[derive(Debug)]
 pub(super) struct Leftover {
-    pub(super) rest: Rest,
-    /// The queue was empty after it, and an edge will come.
+    pub(super) extra: Extra,
+    /// The receive queue was found empty in this very step.
+    pub(super) is_empty: bool,
+    /// The queue was empty after the request, and an edge will come.
     pub(super) is_drained: bool,
     /// What was read with the request and belongs to the next one.
     pub(super) read: Kept,
 }
 
-/// What is known of the input after a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rest {
-    /// The request's last read brought nothing more.
-    Unknown,
-    /// Neither did it, but then a helper was waited for: there was time for more to come.
-    Unseen,
-    /// There is more, or it had the time to come.
-    Some,
-    /// There was more, and the receive queue was found empty behind it in this very step.
-    AllRead,
-    /// The receive queue was found empty in this very step.
-    Empty,
+/// What a connection does after a reply.
+pub(super) enum AfterReply {
+    Close(Closing),
+    ReadOn(KeptAlive),
 }
 
-impl Leftover {
-    /// Whether the client has sent more than its request, or had the time to.
-    fn has_more(&self) -> bool {
-        matches!(self.rest, Rest::Some | Rest::AllRead)
-    }
+/// A connection that is kept alive.
+pub(super) struct KeptAlive {
+    /// What has come of the next request.
+    pub(super) pending: Kept,
+    pub(super) input: NextInput,
+    /// The bytes of all replies so far.
+    pub(super) sent: u64,
+}
+
+/// Where the next bytes are when a request was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NextInput {
+    /// Some were read with the request, and the protocol was not asked about them yet.
+    Pending,
+    /// In the receive queue, perhaps.
+    Queued,
+    /// Nowhere: the queue was found empty, and an edge will come.
+    Awaited,
 }
 
 #[derive(Debug)]
@@ -94,26 +99,6 @@ struct Mark {
     acked: u64,
     /// When it will be looked at again.
     next_look: Instant,
-}
-
-/// Why no more of a body could be sent.
-pub(super) enum SendError {
-    WouldBlock,
-    Socket(io::Error),
-    File(io::Error),
-    FileEnded,
-    /// A helper has to read first.
-    Cold(ReadTask),
-}
-
-impl From<io::Error> for SendError {
-    /// An error of the socket.
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            ErrorKind::WouldBlock => Self::WouldBlock,
-            _ => Self::Socket(error),
-        }
-    }
 }
 
 impl Sending {
@@ -178,7 +163,7 @@ impl Sending {
         &mut self,
         env: &mut StepIo<'_, '_, T, S>,
         why: Event,
-    ) -> Step {
+    ) -> Step<AfterReply> {
         match why {
             Event::Stop(reason) => return Stay(Action::Reset(reason)),
             // Only the peer's death gets through to one that waits for a helper.
@@ -210,7 +195,7 @@ impl Sending {
     }
 
     /// Sends until it has to wait, or its budget is used up, or all is sent.
-    fn send<T: Transport, S>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step {
+    fn send<T: Transport, S>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step<AfterReply> {
         let budget_ends = self.delivery.offset + CONN_TURN_BYTES_MAX;
         while self.has_head_left() || self.delivery.offset < self.delivery.promised {
             if self.delivery.offset >= budget_ends {
@@ -446,25 +431,11 @@ impl Sending {
     fn more_follows(&self, bytes: usize, turn: &StepContext<'_>) -> bool {
         let is_last = self.delivery.offset + bytes as u64 == self.delivery.promised;
         if is_last {
-            self.closes_at_once(turn)
+            let end = self.end(turn.draining);
+            self.then == Then::Close && close_table(end, None) == OnTheWire::Close
         } else {
             matches!(self.body, Body::Parts(..))
         }
-    }
-
-    /// Whether the close follows the last byte without a look at the receive queue: the request
-    /// had an end, nothing came after it, and there was no time for more to come.
-    fn closes_at_once(&self, turn: &StepContext<'_>) -> bool {
-        matches!(self.pace, Progress::FirstTurn)
-            && self.then == Then::Close
-            && self.has_end()
-            && matches!(self.following.rest, Rest::Unknown | Rest::Empty)
-            && !turn.draining
-    }
-
-    /// Whether the request had an end, so that what follows it is nobody's.
-    fn has_end(&self) -> bool {
-        matches!(self.ended_by, RequestEnd::LineFeed | RequestEnd::Eof)
     }
 
     /// Before the last bytes of a reply that took more than one turn: were those before them
@@ -511,7 +482,7 @@ impl Sending {
     /// Looks at what the peer has acknowledged. Writable edges alone come minutes apart for an honest
     /// slow reader with a large buffer. It must take some bytes within the stall timeout, and is looked
     /// at often enough for the timeout to count from when it last did.
-    fn check_stall<T: Transport, S>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step {
+    fn check_stall<T: Transport, S>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step<AfterReply> {
         let Progress::Resumed { mark, keeps_up } = self.pace else {
             return Stay(Action::Wait);
         };
@@ -549,51 +520,64 @@ impl Sending {
     }
 
     /// All bytes are accepted. Unread input would turn the close into a reset that eats them.
-    fn finish<T: Transport, S>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step {
+    fn finish<T: Transport, S>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step<AfterReply> {
         if self.then == Then::ReadOn && !env.turn.draining {
             return self.read_on(env);
         }
         let close = Stay(Action::Close(self.delivery.outcome.reason()));
-        if self.closes_at_once(env.turn) {
+        let end = self.end(env.turn.draining);
+        if close_table(end, None) == OnTheWire::Close {
             return close;
         }
-        let (guessed, has_end) = (self.ended_by == RequestEnd::Guess, self.has_end());
-        let draining = env.turn.draining;
-        match self.look(env) {
-            Ok(0) => close,
-            Ok(n) if guessed && !draining && is_terminator(&env.turn.scratch[..n]) => close,
-            Ok(n) => match self.linger(env, n as u64) {
-                Ok(closing) => Enter(State::Closing(closing)),
-                Err(error) => Stay(Action::Close(blame(&error))),
-            },
-            Err(error) if error.kind() != ErrorKind::WouldBlock => {
-                Stay(Action::Close(blame(&error)))
+        let (look, discarded) = match self.look(env) {
+            Ok(0) => (Look::Fin, 0),
+            Ok(n) if matches!(&env.turn.scratch[..n], b"\n" | b"\r\n") => (Look::Terminator, n),
+            Ok(n) => (Look::Bytes, n),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => (Look::Empty, 0),
+            Err(error) => return Stay(Action::Close(blame(&error))),
+        };
+        if close_table(end, Some(look)) == OnTheWire::Close {
+            return close;
+        }
+        match self.linger(env, discarded as u64) {
+            Ok(closing) if look == Look::Empty => {
+                env.turn.deadline = Some(closing.deadline());
+                EnterWaiting(AfterReply::Close(closing))
             }
-            Err(_) if has_end && !self.following.has_more() && !draining => close,
-            Err(_) => match self.linger(env, 0) {
-                Ok(closing) => {
-                    env.turn.deadline = Some(closing.deadline());
-                    EnterWaiting(State::Closing(closing))
-                }
-                Err(error) => Stay(Action::Close(blame(&error))),
-            },
+            Ok(closing) => Enter(AfterReply::Close(closing)),
+            Err(error) => Stay(Action::Close(blame(&error))),
+        }
+    }
+
+    /// What is known at the reply's end. Whoever had to wait gave its peer the time to say more.
+    fn end(&self, draining: bool) -> ReplyEnd {
+        let extra = match (self.following.extra, &self.pace) {
+            (Extra::None, Progress::Resumed { .. }) => Extra::Possible,
+            (extra, _) => extra,
+        };
+        ReplyEnd {
+            ended_by: self.ended_by,
+            extra,
+            draining,
         }
     }
 
     /// The connection is kept alive. While the reply waited, the edge of what came was ignored.
-    fn read_on<T, S>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step {
+    fn read_on<T, S>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step<AfterReply> {
         let sent = self.sent();
         let delivery = self.take_delivery();
         env.delivered.push(delivery);
-        let read = std::mem::take(&mut self.following.read);
+        let pending = std::mem::take(&mut self.following.read);
         let input = match (&self.pace, self.following.is_drained) {
-            _ if !read.is_empty() => Input::Pending,
-            (Progress::FirstTurn, true) => Input::Awaited,
-            _ => Input::Queued,
+            _ if !pending.is_empty() => NextInput::Pending,
+            (Progress::FirstTurn, true) => NextInput::Awaited,
+            _ => NextInput::Queued,
         };
-        Enter(State::ReadingName(Reading::after_reply(
-            read, input, sent, env,
-        )))
+        Enter(AfterReply::ReadOn(KeptAlive {
+            pending,
+            input,
+            sent,
+        }))
     }
 
     /// The bytes of all replies that the kernel has accepted.
@@ -621,8 +605,7 @@ impl Sending {
 
     /// Whether a read would have blocked in this turn. An edge will come.
     fn found_empty(&self) -> bool {
-        matches!(self.following.rest, Rest::Empty | Rest::AllRead)
-            && matches!(self.pace, Progress::FirstTurn)
+        self.following.is_empty && matches!(self.pace, Progress::FirstTurn)
     }
 
     /// Shuts the write side; `discarded` bytes of input were thrown away already.
@@ -658,9 +641,4 @@ impl Sending {
             Excerpt::of_request(subject)
         );
     }
-}
-
-/// The end of a line that a guessed name didn't wait for.
-fn is_terminator(bytes: &[u8]) -> bool {
-    matches!(bytes, b"\n" | b"\r\n")
 }
