@@ -11,7 +11,7 @@ use std::hint::black_box;
 
 use carafe::http::request::parse;
 use carafe::root::Root;
-use carafe::root::cache::Bounds;
+use carafe::root::cache::CacheLimits;
 use criterion::{Criterion, criterion_group, criterion_main};
 
 const PLAIN: &[u8] = b"GET /file HTTP/1.1\r\nHost: localhost:7890\r\n\r\n";
@@ -46,7 +46,7 @@ fn names(criterion: &mut Criterion) {
         let mut root = Root::open(folder.path(), false).unwrap();
         let look = |root: &mut Root| root.find_file(name.as_bytes(), &[]).unwrap();
         group.bench_function(format!("{name}, looked up"), |b| b.iter(|| look(&mut root)));
-        root.set_cache(Bounds {
+        root.set_cache(CacheLimits {
             bytes_max: 1 << 20,
             open_max: 16,
         })

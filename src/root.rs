@@ -19,7 +19,7 @@ use crate::file::thread_pool::ThreadPool;
 use crate::file::{
     Budget, DiskTask, FsClass, Lookup, LookupError, MayBlock, Mount, OpenFile, TaskResult,
 };
-use cache::{Bounds, Cache};
+use cache::{Cache, CacheLimits};
 use containment::{RootDir, WELL_KNOWN, classify, is_well_known, path_of};
 use open_files::OpenFiles;
 
@@ -136,8 +136,8 @@ impl Root {
     ///
     /// # Errors
     /// As [`Cache::new`]; nothing is kept then.
-    pub fn set_cache(&mut self, bounds: Bounds) -> io::Result<()> {
-        self.cache = Some(Cache::new(bounds)?);
+    pub fn set_cache(&mut self, limits: CacheLimits) -> io::Result<()> {
+        self.cache = Some(Cache::new(limits)?);
         Ok(())
     }
 

@@ -207,7 +207,7 @@ fn name_of(folder: &Path) -> Vec<u8> {
 fn set_bounds(service: &mut Http, bytes: u64, room: &FdBudget, warned: &Once) {
     service.root_mut().set_open_files_max(room.open_files_max());
     if bytes > 0
-        && let Err(error) = service.root_mut().set_cache(room.cache_bounds(bytes))
+        && let Err(error) = service.root_mut().set_cache(room.cache_limits(bytes))
     {
         warned.call_once(|| {
             log::warn!(

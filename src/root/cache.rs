@@ -39,12 +39,12 @@ use crate::limits::{
     CACHED_CONTENTS_BYTES_MAX, INOTIFY_BUFFER_BYTES, NAME_BYTES_MAX,
 };
 
-use watch_thread::{Task, WatchThread, WatchedPath};
+use watch_thread::{WatchTask, WatchThread, WatchedPath};
 use watches::Watches;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub struct CacheLimits {
     /// Bytes of memory for all: contents, names, watches and what keeps them together.
     pub bytes_max: usize,
     /// Files that are kept open.
@@ -55,7 +55,7 @@ pub struct Bounds {
 #[derive(Debug)]
 pub struct Cache {
     inotify: Arc<OwnedFd>,
-    bounds: Bounds,
+    limits: CacheLimits,
     /// Names that are watched: components with single slashes between them.
     files: LruCache<Rc<[u8]>, Watched>,
     /// Of the contents and the entries of `files`.
@@ -99,14 +99,14 @@ struct Pending {
     name: Rc<[u8]>,
     asked_at: Instant,
     /// What has come since.
-    events: Vec<Event>,
+    events: Vec<FsEvent>,
     /// Something may have come that is not among them.
     is_void: bool,
 }
 
 /// Something has changed: what is watched, or an entry of it.
 #[derive(Debug)]
-struct Event {
+struct FsEvent {
     watch: i32,
     entry: Option<Box<[u8]>>,
 }
@@ -116,18 +116,18 @@ impl Cache {
     ///
     /// # Errors
     /// There is no inotify instance: no descriptor, or the user's limit is reached.
-    pub fn new(bounds: Bounds) -> io::Result<Self> {
+    pub fn new(limits: CacheLimits) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         Ok(Self {
             inotify: Arc::new(inotify),
-            bounds,
+            limits,
             files: LruCache::unbounded(),
             file_bytes: 0,
             open: 0,
             asked_at: None,
             ghosts: LruCache::unbounded(),
             ghost_bytes: 0,
-            watches: Watches::new(bounds.bytes_max / CACHE_SPARE_SHARE),
+            watches: Watches::new(limits.bytes_max / CACHE_SPARE_SHARE),
             thread: None,
             pending: None,
             lost_at: None,
@@ -187,12 +187,12 @@ impl Cache {
     fn may_keep(&self, file: &OpenFile) -> bool {
         file.handle().is_some()
             && file.fs_class() != FsClass::Remote
-            && (self.fits(file) || self.bounds.open_max > 0)
+            && (self.fits(file) || self.limits.open_max > 0)
     }
 
     /// Whether a file is kept with its contents.
     fn fits(&self, file: &OpenFile) -> bool {
-        let most = CACHED_CONTENTS_BYTES_MAX.min(self.bounds.bytes_max as u64);
+        let most = CACHED_CONTENTS_BYTES_MAX.min(self.limits.bytes_max as u64);
         file.length() <= most
     }
 
@@ -262,7 +262,7 @@ impl Cache {
         }
         let watches = self.watches.take_all();
         if let Some(thread) = &self.thread {
-            thread.send(Task::Clear(watches));
+            thread.send(WatchTask::Clear(watches));
         }
     }
 
@@ -274,10 +274,10 @@ impl Cache {
 
     /// Makes room, and has the thread remove the watches that are left over.
     fn shrink(&mut self) {
-        let Bounds {
+        let CacheLimits {
             bytes_max,
             open_max,
-        } = self.bounds;
+        } = self.limits;
         while self.ghosts.len() > CACHE_NAMES_MAX
             || self.ghost_bytes > bytes_max / CACHE_SPARE_SHARE
         {
@@ -304,7 +304,7 @@ impl Cache {
         if let Some(thread) = &self.thread
             && !removed.is_empty()
         {
-            thread.send(Task::Remove(removed));
+            thread.send(WatchTask::Remove(removed));
         }
     }
 
@@ -379,13 +379,13 @@ impl Cache {
     }
 
     /// Reads all events that are queued. Says whether they are all.
-    fn read_events(&self, into: &mut Vec<Event>) -> bool {
+    fn read_events(&self, into: &mut Vec<FsEvent>) -> bool {
         let mut buffer = [MaybeUninit::uninit(); INOTIFY_BUFFER_BYTES];
         let mut reader = Reader::new(&*self.inotify, &mut buffer);
         while into.len() < CACHE_EVENTS_MAX {
             match reader.next() {
                 Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => return false,
-                Ok(event) => into.push(Event {
+                Ok(event) => into.push(FsEvent {
                     watch: event.wd(),
                     entry: event.file_name().map(|name| name.to_bytes().into()),
                 }),
@@ -400,7 +400,7 @@ impl Cache {
 
     /// Forgets what an event means: what is watched itself, or its entry. A watch that the kernel
     /// has removed is told as an event of what it watched, too.
-    fn take_event(&mut self, event: &Event) {
+    fn take_event(&mut self, event: &FsEvent) {
         let paths = self.watches.paths(event.watch, CACHE_INVALIDATIONS_MAX + 1);
         if paths.len() > CACHE_INVALIDATIONS_MAX {
             self.clear();
@@ -433,7 +433,7 @@ impl Cache {
                 }
             },
         };
-        thread.send(Task::Watch {
+        thread.send(WatchTask::Watch {
             root: Arc::clone(root),
             name: name.into(),
         });

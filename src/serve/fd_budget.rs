@@ -6,7 +6,7 @@ use crate::failure::{Exit, Failure};
 use crate::limits::{
     CACHED_OPEN_SHARE, DESCRIPTORS_PER_LOOP, DESCRIPTORS_RESERVED, OPEN_FILES_SHARE,
 };
-use crate::root::cache::Bounds;
+use crate::root::cache::CacheLimits;
 
 /// How the descriptors are shared out.
 #[derive(Clone, Copy, Debug)]
@@ -92,8 +92,8 @@ impl FdBudget {
     }
 
     /// What each loop's cache may hold, of `bytes` for all together.
-    pub(super) fn cache_bounds(&self, bytes: u64) -> Bounds {
-        Bounds {
+    pub(super) fn cache_limits(&self, bytes: u64) -> CacheLimits {
+        CacheLimits {
             // Beyond what can be addressed there is no bound.
             bytes_max: usize::try_from(bytes / self.loops).unwrap_or(usize::MAX),
             // No more than there are descriptors.

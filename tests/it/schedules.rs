@@ -16,7 +16,7 @@ use carafe::protocol::bare::Bare;
 use carafe::protocol::{Decision, Protocol, Request};
 use carafe::reactor::event::{Action, Event};
 use carafe::root::Root;
-use carafe::root::cache::Bounds;
+use carafe::root::cache::CacheLimits;
 use carafe::telemetry::Reason;
 use carafe::testing::Bench;
 use carafe::testing::wire::{Choices, Wire};
@@ -42,7 +42,7 @@ fn bare(folder: &Path, exact: bool) -> Bare {
 /// With a cache that holds every file of the folder.
 fn cached(folder: &Path, exact: bool) -> Bare {
     let mut bare = bare(folder, exact);
-    let bounds = Bounds {
+    let bounds = CacheLimits {
         bytes_max: 1 << 20,
         open_max: 16,
     };

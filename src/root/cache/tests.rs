@@ -11,14 +11,14 @@ use crate::limits::{CACHE_IDLE_DIRECTORIES_MAX, CACHE_WATCH_BYTES};
 use crate::protocol::Body;
 use crate::root::Root;
 
-const BOUNDS: Bounds = Bounds {
+const LIMITS: CacheLimits = CacheLimits {
     bytes_max: 1024 * 1024,
     open_max: 16,
 };
 
 fn root(folder: &Path) -> Root {
     let mut root = Root::open(folder, false).unwrap();
-    root.set_cache(BOUNDS).unwrap();
+    root.set_cache(LIMITS).unwrap();
     root
 }
 
@@ -254,7 +254,7 @@ fn a_name_with_a_link_on_the_way_is_looked_up_each_time() {
 
 /// The moment of a change, beside those between two look-ups.
 #[derive(Clone, Copy, Debug)]
-enum InputState {
+enum Moment {
     /// While the thread watches, or before.
     Unsettled,
     /// The thread has watched the name, and the loop doesn't know.
@@ -267,7 +267,7 @@ enum InputState {
 
 #[test]
 fn a_change_while_a_name_is_being_watched_shows_at_once() {
-    use InputState::{Noted, Unsettled, Watched, WatchedAndSeen};
+    use Moment::{Noted, Unsettled, Watched, WatchedAndSeen};
     for moment in [Unsettled, Watched, WatchedAndSeen, Noted] {
         for (how, change) in CHANGES {
             let at = tempfile::tempdir().unwrap();
@@ -318,7 +318,7 @@ fn what_was_looked_at_a_second_ago_is_looked_at_anew() {
     let at = tempfile::tempdir().unwrap();
     fs::write(at.path().join("file"), b"x").unwrap();
     let (root, start) = (beneath(at.path()), Instant::now());
-    let mut cache = Cache::new(BOUNDS).unwrap();
+    let mut cache = Cache::new(LIMITS).unwrap();
     cache.load(&root, b"file", start).unwrap();
     let almost = start + CACHE_FRESH - std::time::Duration::from_millis(1);
     assert!(cache.has(b"file", almost));
@@ -343,11 +343,11 @@ fn the_least_recently_used_make_room_and_leave_no_watch() {
     let (root, now) = (beneath(at.path()), Instant::now());
     // Room for two files, their folders, and the root.
     let bytes_max = 2 * (100 + CACHE_FILE_BYTES) + 5 * CACHE_WATCH_BYTES + 200;
-    let bounds = Bounds {
+    let limits = CacheLimits {
         bytes_max,
         open_max: 2,
     };
-    let mut cache = Cache::new(bounds).unwrap();
+    let mut cache = Cache::new(limits).unwrap();
     for number in 0..10 {
         let name = format!("{number}/file");
         fs::create_dir(at.path().join(number.to_string())).unwrap();
@@ -380,11 +380,11 @@ fn until_watched(cache: &Cache, count: usize) {
 fn files_kept_open_are_few_and_closed_for_others() {
     let at = tempfile::tempdir().unwrap();
     let (root, now) = (beneath(at.path()), Instant::now());
-    let bounds = Bounds {
+    let limits = CacheLimits {
         open_max: 2,
-        ..BOUNDS
+        ..LIMITS
     };
-    let mut cache = Cache::new(bounds).unwrap();
+    let mut cache = Cache::new(limits).unwrap();
     for name in ["1", "2", "3"] {
         let file = File::create(at.path().join(name)).unwrap();
         file.set_len(CACHED_CONTENTS_BYTES_MAX + 1).unwrap();
@@ -401,7 +401,7 @@ fn what_is_asked_for_again_long_after_is_not_kept() {
     let at = tempfile::tempdir().unwrap();
     fs::write(at.path().join("file"), b"x").unwrap();
     let (root, start) = (beneath(at.path()), Instant::now());
-    let mut cache = Cache::new(BOUNDS).unwrap();
+    let mut cache = Cache::new(LIMITS).unwrap();
     let (loaded, again) = (start + CACHE_REUSE_WINDOW, start + 2 * CACHE_REUSE_WINDOW);
     for at in [start, loaded] {
         assert!(cache.ask(&root, b"file", at).is_none() && cache.pending.is_none());
@@ -426,7 +426,7 @@ fn nothing_is_kept_open_for_nobody() {
             .unwrap();
     }
     let (root, start) = (beneath(at.path()), Instant::now());
-    let mut cache = Cache::new(BOUNDS).unwrap();
+    let mut cache = Cache::new(LIMITS).unwrap();
     cache.load(&root, b"short", start).unwrap();
     assert_eq!(cache.release_idle(start), None, "it isn't open");
     let asked = start + std::time::Duration::from_millis(1);
@@ -445,7 +445,7 @@ fn a_file_that_is_gone_leaves_no_watch() {
     for open_max in [0, 16] {
         let at = tempfile::tempdir().unwrap();
         let (root, now) = (beneath(at.path()), Instant::now());
-        let mut cache = Cache::new(Bounds { open_max, ..BOUNDS }).unwrap();
+        let mut cache = Cache::new(CacheLimits { open_max, ..LIMITS }).unwrap();
         let size = match open_max {
             0 => 1,
             _ => CACHED_CONTENTS_BYTES_MAX + 1,
@@ -463,7 +463,7 @@ fn a_file_that_is_gone_leaves_no_watch() {
         assert!(cache.files.is_empty());
         // Directories in which nothing is watched, and those on the way.
         let watched = cache.watches.len();
-        let most = 2 * (BOUNDS.bytes_max / CACHE_SPARE_SHARE / CACHE_WATCH_BYTES) + 1;
+        let most = 2 * (LIMITS.bytes_max / CACHE_SPARE_SHARE / CACHE_WATCH_BYTES) + 1;
         assert!(watched > most / 2 && watched <= most, "{watched}");
         until_watched(&cache, watched);
         cache.clear();
@@ -477,7 +477,7 @@ fn a_folder_that_is_asked_for_as_a_file_is_watched_as_before() {
     fs::create_dir(at.path().join("folder")).unwrap();
     fs::write(at.path().join("folder/file"), b"x").unwrap();
     let (root, now) = (beneath(at.path()), Instant::now());
-    let mut cache = Cache::new(BOUNDS).unwrap();
+    let mut cache = Cache::new(LIMITS).unwrap();
     assert!(cache.load(&root, b"folder/file", now).is_some());
     // It was a file when it was asked for.
     cache.watch(&root, b"folder", now);
@@ -538,7 +538,7 @@ fn a_file_on_another_machine_is_not_watched() {
     let mut beneath = RootDir::open(at.path(), false).unwrap();
     beneath.assume(FsClass::Remote);
     let (root, now) = (Arc::new(beneath), Instant::now());
-    let mut cache = Cache::new(BOUNDS).unwrap();
+    let mut cache = Cache::new(LIMITS).unwrap();
     for _ in 0..3 {
         assert!(cache.ask(&root, b"file", now).is_none());
     }
@@ -555,11 +555,11 @@ fn names_watches_and_all_else_are_within_the_bound() {
     let long = at.path().join("x".repeat(200)).join("y".repeat(200));
     fs::create_dir_all(&long).unwrap();
     let (root, now) = (beneath(at.path()), Instant::now());
-    let bounds = Bounds {
+    let limits = CacheLimits {
         bytes_max: 256 * 1024,
         open_max: 4,
     };
-    let mut cache = Cache::new(bounds).unwrap();
+    let mut cache = Cache::new(limits).unwrap();
     for number in 0..1000 {
         let file = format!("{number:z>200}");
         fs::write(long.join(&file), b"").unwrap();
@@ -569,13 +569,13 @@ fn names_watches_and_all_else_are_within_the_bound() {
         } else {
             cache.ask(&root, name.as_bytes(), now);
         }
-        assert!(cache.bytes() <= bounds.bytes_max);
+        assert!(cache.bytes() <= limits.bytes_max);
     }
     let ghosts: usize = cache.ghosts.iter().map(|(name, _)| ghost_bytes(name)).sum();
     let files = cache.files.iter().map(|(name, _)| name.len());
     let files: usize = files.map(|length| length + CACHE_FILE_BYTES).sum();
     assert_eq!((cache.ghost_bytes, cache.file_bytes), (ghosts, files));
-    assert!(ghosts > 10_000 && ghosts <= bounds.bytes_max / CACHE_SPARE_SHARE);
+    assert!(ghosts > 10_000 && ghosts <= limits.bytes_max / CACHE_SPARE_SHARE);
     assert_eq!(cache.watches.len(), cache.files.len() + 3);
     assert!(cache.files.len() > 50, "{}", cache.files.len());
 }
@@ -583,7 +583,7 @@ fn names_watches_and_all_else_are_within_the_bound() {
 /// A cache of a file with so many names, all of which are kept.
 fn many_names(at: &Path, count: usize) -> Cache {
     let (root, now) = (beneath(at), Instant::now());
-    let mut cache = Cache::new(Bounds {
+    let mut cache = Cache::new(CacheLimits {
         bytes_max: 8 * 1024 * 1024,
         open_max: 0,
     })
@@ -644,7 +644,7 @@ fn a_look_up_takes_in_so_many_events_and_no_more() {
     let at = tempfile::tempdir().unwrap();
     fs::write(at.path().join("file"), b"x").unwrap();
     let (root, now) = (beneath(at.path()), Instant::now());
-    let mut cache = Cache::new(BOUNDS).unwrap();
+    let mut cache = Cache::new(LIMITS).unwrap();
     cache.load(&root, b"file", now).unwrap();
     make_events(at.path(), CACHE_EVENTS_MAX - 10);
     assert!(cache.has(b"file", now));
@@ -670,7 +670,7 @@ fn too_many_events_while_a_name_is_being_watched_are_seen() {
         fs::write(at.path().join(name), b"x").unwrap();
     }
     let (root, now) = (beneath(at.path()), Instant::now());
-    let mut cache = Cache::new(BOUNDS).unwrap();
+    let mut cache = Cache::new(LIMITS).unwrap();
     cache.load(&root, b"file", now).unwrap();
     for _ in 0..2 {
         cache.ask(&root, b"other", now);
@@ -695,7 +695,7 @@ fn a_thread_that_has_died_is_replaced() {
     let at = tempfile::tempdir().unwrap();
     fs::write(at.path().join("file"), b"x").unwrap();
     let (root, now) = (beneath(at.path()), Instant::now());
-    let mut cache = Cache::new(BOUNDS).unwrap();
+    let mut cache = Cache::new(LIMITS).unwrap();
     cache.load(&root, b"file", now).unwrap();
     cache.thread = Some(WatchThread::dead());
     fs::write(at.path().join("other"), b"x").unwrap();
@@ -714,7 +714,7 @@ fn events_that_were_lost_clear_everything() {
     let at = tempfile::tempdir().unwrap();
     fs::write(at.path().join("file"), b"x").unwrap();
     let (root, now) = (beneath(at.path()), Instant::now());
-    let mut cache = Cache::new(BOUNDS).unwrap();
+    let mut cache = Cache::new(LIMITS).unwrap();
     cache.load(&root, b"file", now).unwrap();
     make_events(at.path(), queue + 2);
     assert!(cache.get(b"file", now).is_none());

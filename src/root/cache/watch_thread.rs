@@ -37,7 +37,7 @@ const FILE_EVENTS: WatchFlags = WatchFlags::MODIFY
 
 /// What the thread is to do, in this order.
 #[derive(Debug)]
-pub(super) enum Task {
+pub(super) enum WatchTask {
     /// Watches a name and the directories on the way to it.
     Watch {
         /// Beneath this directory.
@@ -51,7 +51,7 @@ pub(super) enum Task {
     Clear(Vec<i32>),
 }
 
-/// What came of [`Task::Watch`].
+/// What came of [`WatchTask::Watch`].
 #[derive(Debug)]
 pub(super) struct WatchedPath {
     /// Watches that were made, each with the length of its path: a beginning of the name.
@@ -63,7 +63,7 @@ pub(super) struct WatchedPath {
 /// The thread. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct WatchThread {
-    tasks: Sender<Task>,
+    tasks: Sender<WatchTask>,
     results: Receiver<WatchedPath>,
 }
 
@@ -80,7 +80,7 @@ impl WatchThread {
     }
 
     /// Gives it something to do. If it has died, [`WatchThread::take`] says so.
-    pub(super) fn send(&self, task: Task) {
+    pub(super) fn send(&self, task: WatchTask) {
         let _ = self.tasks.send(task);
     }
 
@@ -103,18 +103,18 @@ impl WatchThread {
     }
 }
 
-fn work(tasks: &Receiver<Task>, results: &Sender<WatchedPath>, inotify: &OwnedFd) {
+fn work(tasks: &Receiver<WatchTask>, results: &Sender<WatchedPath>, inotify: &OwnedFd) {
     for task in tasks {
         match task {
-            Task::Watch { root, name } => {
+            WatchTask::Watch { root, name } => {
                 let mut watches = Vec::new();
                 let file = watch(&root, &name, inotify, &mut watches);
                 if results.send(WatchedPath { watches, file }).is_err() {
                     return;
                 }
             }
-            Task::Remove(watches) => remove(&watches, inotify),
-            Task::Clear(watches) => {
+            WatchTask::Remove(watches) => remove(&watches, inotify),
+            WatchTask::Clear(watches) => {
                 remove(&watches, inotify);
                 discard_events(inotify);
             }
