@@ -11,6 +11,7 @@ mod idle;
 mod load;
 mod minimal;
 mod page;
+mod picture;
 mod plots;
 mod processes;
 mod rows;

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use crate::Result;
 use crate::bench::Bench;
+use crate::picture::picture;
 use crate::plots::Picture;
 use crate::processes::find_program;
 use crate::table::Table;
@@ -28,7 +29,7 @@ pub fn write(bench: &Bench, tables: &[Table], pictures: &[Picture]) -> Result<()
     }
     fs::create_dir_all(docs.join("performance"))?;
     for (file, plot) in pictures {
-        let svg = plot.picture().into_string();
+        let svg = picture(plot).into_string();
         fs::write(docs.join("performance").join(file), svg)?;
         part.push_str(&format!("![{}](performance/{file})\n\n", plot.title));
     }

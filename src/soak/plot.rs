@@ -1,8 +1,6 @@
 //! A plot: an SVG that stretches, with labels around it that don't. So it fits a phone as it fits
 //! a desk, and takes its colours from the page's style.
 
-mod picture;
-
 use std::fmt::Write as _;
 
 use maud::{Markup, html};
@@ -50,7 +48,7 @@ pub struct Plot {
 impl Axis {
     /// From zero to a number of things, with ticks at whole multiples of 1, 2 or 5.
     pub fn whole(max: f64, label: fn(f64) -> String) -> Self {
-        let step = up_125((max / 4.0).max(1.0));
+        let step = round_up((max / 4.0).max(1.0));
         Self::stepped(0.0, (max / step).ceil().max(1.0) * step, step, label)
     }
 
@@ -69,8 +67,8 @@ impl Axis {
         let rough = (to - from) / 5.0;
         let step = match STEPS.into_iter().find(|&step| step >= rough) {
             Some(step) if rough > 0.5 => step,
-            Some(_) => up_125(rough),
-            None => up_125(rough / 3600.0) * 3600.0,
+            Some(_) => round_up(rough),
+            None => round_up(rough / 3600.0) * 3600.0,
         };
         let label: fn(f64) -> String = match step {
             3600.0.. => |at| format!("{} h", at / 3600.0),
@@ -83,7 +81,7 @@ impl Axis {
 
     /// Logarithmic, from below the least value to above the greatest, both above zero.
     pub fn log(min: f64, max: f64, label: fn(f64) -> String) -> Self {
-        let (mut from, mut to) = (down_125(min), up_125(max));
+        let (mut from, mut to) = (round_down(min), round_up(max));
         if from >= to {
             (from, to) = (from / 2.0, to * 2.0);
         }
@@ -127,19 +125,25 @@ impl Axis {
         }
     }
 
+    /// The labels, each with its fraction of the axis.
+    pub fn ticks(&self) -> impl Iterator<Item = (f64, &str)> {
+        let ticks = self.ticks.iter();
+        ticks.map(|(tick, label)| (self.fraction(*tick), label.as_str()))
+    }
+
     /// Where a value stands: 0 at the axis's beginning, 1 at its end.
-    fn place(&self, value: f64) -> f64 {
-        let place = if self.is_log {
+    fn fraction(&self, value: f64) -> f64 {
+        let fraction = if self.is_log {
             (value.max(self.from) / self.from).ln() / (self.to / self.from).ln()
         } else {
             (value - self.from) / (self.to - self.from)
         };
-        place.clamp(0.0, 1.0)
+        fraction.clamp(0.0, 1.0)
     }
 }
 
 /// The least of 1, 2 and 5 times a power of ten that is not below a value.
-fn up_125(value: f64) -> f64 {
+fn round_up(value: f64) -> f64 {
     let decade = 10_f64.powf(value.log10().floor());
     let lead = value / decade * (1.0 - 1e-9);
     let mut steps = [1.0, 2.0, 5.0].into_iter();
@@ -147,7 +151,7 @@ fn up_125(value: f64) -> f64 {
 }
 
 /// The greatest of 1, 2 and 5 times a power of ten that is not above a value.
-fn down_125(value: f64) -> f64 {
+fn round_down(value: f64) -> f64 {
     let decade = 10_f64.powf(value.log10().floor());
     let lead = value / decade * (1.0 + 1e-9);
     let mut steps = [5.0, 2.0].into_iter();
@@ -171,14 +175,14 @@ impl Plot {
                 }
                 div class="frame" {
                     div class="y" {
-                        @for (at, label) in &self.y.ticks {
-                            span style={ "bottom:" (percent(self.y.place(*at))) } { (label) }
+                        @for (at, label) in self.y.ticks() {
+                            span style={ "bottom:" (percent(at)) } { (label) }
                         }
                     }
-                    div class="area" { (self.svg(None)) (self.guides()) }
+                    div class="area" { (self.svg()) (self.guides()) }
                     div class="x" {
-                        @for (at, label) in &self.x.ticks {
-                            span style={ "left:" (percent(self.x.place(*at))) } { (label) }
+                        @for (at, label) in self.x.ticks() {
+                            span style={ "left:" (percent(at)) } { (label) }
                         }
                     }
                 }
@@ -186,12 +190,11 @@ impl Plot {
         }
     }
 
-    /// What is drawn; at a place within another drawing: left, top, width and height.
-    fn svg(&self, frame: Option<[f64; 4]>) -> Markup {
-        let [left, top, width, height] = [0, 1, 2, 3].map(|index| frame.map(|frame| frame[index]));
+    /// What is drawn, without the labels: as large as whatever it stands in.
+    pub fn svg(&self) -> Markup {
         html! {
-            svg x=[left] y=[top] width=[width] height=[height] viewBox={ "0 0 " (SIZE) " " (SIZE) }
-                preserveAspectRatio="none" role="img" aria-label=(self.title) {
+            svg viewBox={ "0 0 " (SIZE) " " (SIZE) } preserveAspectRatio="none" role="img"
+                aria-label=(self.title) {
                 path class="grid" d=(self.grid()) {}
                 @for (class, _, mark) in &self.marks {
                     @match mark {
@@ -210,7 +213,7 @@ impl Plot {
     /// The labels of upright lines: one below the other, on the side that has room.
     fn guides(&self) -> Markup {
         let guides = self.marks.iter().filter_map(|(_, _, mark)| match mark {
-            Shape::Guide(at, label) => Some((self.x.place(*at), label)),
+            Shape::Guide(at, label) => Some((self.x.fraction(*at), label)),
             _ => None,
         });
         html! {
@@ -230,7 +233,7 @@ impl Plot {
     }
 
     fn band(&self, class: &str, from: f64, to: f64) -> Markup {
-        let (from, to) = (self.x.place(from), self.x.place(to));
+        let (from, to) = (self.x.fraction(from), self.x.fraction(to));
         html! {
             rect class=(class) x=(round(from * SIZE)) y="0" width=(round((to - from) * SIZE))
                 height=(SIZE) {}
@@ -240,8 +243,8 @@ impl Plot {
     fn bars(&self, bars: &[(f64, f64, f64, String)]) -> Markup {
         html! {
             @for (from, to, height, tooltip) in bars {
-                @let (from, to) = (self.x.place(*from), self.x.place(*to));
-                @let height = self.y.place(*height);
+                @let (from, to) = (self.x.fraction(*from), self.x.fraction(*to));
+                @let height = self.y.fraction(*height);
                 rect x=(round(from * SIZE)) y=(round((1.0 - height) * SIZE))
                     width=(round((to - from) * SIZE)) height=(round(height * SIZE)) {
                     title { (tooltip) }
@@ -267,11 +270,11 @@ impl Plot {
     }
 
     fn left(&self, x: f64) -> f64 {
-        round(self.x.place(x) * SIZE)
+        round(self.x.fraction(x) * SIZE)
     }
 
     fn top(&self, y: f64) -> f64 {
-        round((1.0 - self.y.place(y)) * SIZE)
+        round((1.0 - self.y.fraction(y)) * SIZE)
     }
 }
 

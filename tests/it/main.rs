@@ -49,6 +49,7 @@ mod mirrors;
 mod notes;
 mod origin;
 mod peers;
+mod plots;
 mod pour;
 mod protocol;
 mod proxied;
