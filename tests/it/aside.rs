@@ -53,6 +53,19 @@ impl Handler for Host {
     }
 }
 
+/// A loop for one client, and for so many aside, with the addresses of both.
+fn reactor(aside_max: usize, patience: Duration) -> (Reactor<bool>, Host, [SocketAddr; 2]) {
+    let (clients, address) = listener();
+    let (aside, address_aside) = listener();
+    let mut reactor = Reactor::new(vec![clients], 1).unwrap();
+    let host = Host {
+        aside: reactor.add_aside(aside, aside_max).unwrap(),
+        patience,
+        ended: Vec::new(),
+    };
+    (reactor, host, [address, address_aside])
+}
+
 fn listener() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
@@ -67,16 +80,8 @@ fn greeted(address: SocketAddr) -> Client {
 
 #[test]
 fn those_aside_are_let_in_uncounted_and_hold_up_no_end() {
-    let (clients, address) = listener();
-    let (aside, address_aside) = listener();
-    let mut reactor = Reactor::new(vec![clients], 1).unwrap();
-    let id = reactor.add_aside(aside, 3).unwrap();
+    let (mut reactor, mut host, [address, address_aside]) = reactor(3, Duration::ZERO);
     let remote = reactor.remote();
-    let mut host = Host {
-        aside: id,
-        patience: Duration::ZERO,
-        ended: Vec::new(),
-    };
     let (ending, stats, host) = thread::scope(|scope| {
         let server = scope.spawn(move || {
             let ending = reactor.run(&mut host).unwrap();
@@ -103,16 +108,8 @@ fn those_aside_are_let_in_uncounted_and_hold_up_no_end() {
 
 #[test]
 fn a_drain_is_over_while_somebody_is_there_aside() {
-    let (clients, _) = listener();
-    let (aside, address_aside) = listener();
-    let mut reactor = Reactor::new(vec![clients], 1).unwrap();
-    let id = reactor.add_aside(aside, 1).unwrap();
+    let (mut reactor, mut host, [_, address_aside]) = reactor(1, Duration::from_secs(3600));
     let remote = reactor.remote();
-    let mut host = Host {
-        aside: id,
-        patience: Duration::from_secs(3600),
-        ended: Vec::new(),
-    };
     let (ending, host) = thread::scope(|scope| {
         let server = scope.spawn(move || (reactor.run(&mut host).unwrap(), host));
         let held = greeted(address_aside);
@@ -127,16 +124,8 @@ fn a_drain_is_over_while_somebody_is_there_aside() {
 
 #[test]
 fn when_nobody_aside_waits_for_anything_the_oldest_one_goes() {
-    let (clients, _) = listener();
-    let (aside, address_aside) = listener();
-    let mut reactor = Reactor::new(vec![clients], 1).unwrap();
-    let id = reactor.add_aside(aside, 3).unwrap();
+    let (mut reactor, mut host, [_, address_aside]) = reactor(3, Duration::ZERO);
     let remote = reactor.remote();
-    let mut host = Host {
-        aside: id,
-        patience: Duration::ZERO,
-        ended: Vec::new(),
-    };
     let host = thread::scope(|scope| {
         let server = scope.spawn(move || {
             reactor.run(&mut host).unwrap();

@@ -8,11 +8,12 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::fake::{Outcome, Untouched, carafe, receive_once, reset, run, serve};
+use crate::origin::listing;
 use tempfile::{TempDir, tempdir};
 
 const NOTHING: &str = "the server sent nothing: it has no such file, or an empty one";
@@ -67,15 +68,6 @@ fn get<W: AsRef<OsStr>>(folder: &TempDir, server: SocketAddr, words: &[W]) -> Ou
     let mut command = carafe(folder.path());
     command.arg("get").arg(server.to_string()).args(words);
     run(&mut command, b"")
-}
-
-fn listing(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
 }
 
 #[test]
@@ -486,17 +478,14 @@ fn a_reader_that_has_had_enough_ends_it_quietly() {
         // More than the pipe and the sockets hold. The client goes before all is sent.
         let _ = stream.write_all(&vec![b'w'; 32 << 20]);
     });
-    let mut child = carafe(folder.path())
-        .args(["get", &server.to_string(), "a", "b", "-o", "-"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut head = [0; 10];
-    child.stdout.take().unwrap().read_exact(&mut head).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(3), "it did not get all");
-    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    crate::fake::have_enough(carafe(folder.path()).args([
+        "get",
+        &server.to_string(),
+        "a",
+        "b",
+        "-o",
+        "-",
+    ]));
     assert_eq!(*requests.lock().unwrap(), [b"a\n"]);
 }
 

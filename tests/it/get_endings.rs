@@ -6,8 +6,9 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::path::Path;
 
+use crate::common::until;
 use crate::fake::{Outcome, carafe, run};
-use crate::origin::{Origin, listing, until};
+use crate::origin::{Origin, listing};
 use tempfile::tempdir;
 
 /// How a server ends what it sends.

@@ -2,12 +2,13 @@
 //! a terminal shows.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::process::{Command, Stdio};
+use std::io::Write as _;
+use std::process::Command;
 use std::sync::{Arc, Barrier};
 
+use crate::common::pattern;
 use crate::fake::{Outcome, carafe, run};
-use crate::origin::{Origin, Version, cut, get, listing, pattern, saying};
+use crate::origin::{Origin, Version, cut, get, listing, saying};
 use tempfile::tempdir;
 
 fn wine() -> Version {
@@ -150,17 +151,13 @@ fn a_reader_that_has_had_enough_ends_it_quietly() {
     let folder = tempdir().unwrap();
     // More than the pipe and the sockets hold.
     let origin = Origin::honest(&Version::new(vec![b'w'; 32 << 20], "\"a\""));
-    let mut child = carafe(folder.path())
-        .args(["get", "-o", "-", &origin.url("/a"), &origin.url("/b")])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut head = [0; 10];
-    child.stdout.take().unwrap().read_exact(&mut head).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(3));
-    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    crate::fake::have_enough(carafe(folder.path()).args([
+        "get",
+        "-o",
+        "-",
+        &origin.url("/a"),
+        &origin.url("/b"),
+    ]));
     assert_eq!(origin.asked().len(), 1);
 }
 

@@ -6,8 +6,9 @@ use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use crate::common::{pattern, until};
 use crate::fake::{Outcome, carafe};
-use crate::origin::{Asked, Origin, Version, cut, get, has_bytes, listing, pattern, until};
+use crate::origin::{Asked, Origin, Version, cut, get, has_bytes, listing};
 use proptest::prelude::*;
 use tempfile::{TempDir, tempdir};
 

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use crate::common::{Carafe, assert_same, has_tool, pattern};
-use crate::origin::{get, listing, until};
+use crate::common::{Carafe, assert_same, has_tool, pattern, until};
+use crate::origin::{get, listing};
 use crate::proxied::Nginx;
 use tempfile::{TempDir, tempdir};
 

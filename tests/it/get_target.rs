@@ -11,8 +11,9 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, UNIX_EPOCH};
 
+use crate::common::{pattern, until};
 use crate::fake::{carafe, run};
-use crate::origin::{Origin, Version, cut, get, has_bytes, listing, pattern, until};
+use crate::origin::{Origin, Version, cut, get, has_bytes, listing};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::{TempDir, tempdir};
 

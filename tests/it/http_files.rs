@@ -25,6 +25,8 @@ fn ask_with(talk: &mut Talk, path: &str, fields: &str) -> Answer {
     talk.ask(&get(path, fields))
 }
 
+/// Each field once, with what it does to the answer; all their values are the unit's
+/// (src/http/validators/tests.rs).
 #[test]
 fn conditions() {
     let (root, carafe) = server();
@@ -34,40 +36,21 @@ fn conditions() {
     let first = talk.get("/small");
     let etag = first.field("etag").unwrap().to_owned();
     assert!(etag.starts_with('"'), "{etag}: it is strong");
-    let later = "Fri, 31 Dec 9999 23:59:59 GMT";
     // The time of its bytes, which anybody can set, is none that it is known by.
     let earlier = MODIFIED;
     let rows = [
         (format!("If-None-Match: {etag}\r\n"), 304),
-        (format!("If-None-Match: W/{etag}\r\n"), 304),
-        (format!("If-None-Match: \"x\", {etag}\r\n"), 304),
-        ("If-None-Match: *\r\n".into(), 304),
         ("If-None-Match: \"x\"\r\n".into(), 200),
         (format!("If-Modified-Since: {changed}\r\n"), 304),
-        (format!("If-Modified-Since: {later}\r\n"), 200),
         (format!("If-Modified-Since: {earlier}\r\n"), 200),
-        ("If-Modified-Since: yesterday\r\n".into(), 200),
-        (
-            format!("If-None-Match: \"x\"\r\nIf-Modified-Since: {later}\r\n"),
-            200,
-        ),
         (format!("If-Match: {etag}\r\n"), 200),
-        ("If-Match: *\r\n".into(), 200),
-        (format!("If-Match: W/{etag}\r\n"), 412),
         ("If-Match: \"x\"\r\n".into(), 412),
         (format!("If-Unmodified-Since: {changed}\r\n"), 200),
-        (format!("If-Unmodified-Since: {later}\r\n"), 200),
         (format!("If-Unmodified-Since: {earlier}\r\n"), 412),
-        (format!("If-Match: \"x\"\r\nIf-None-Match: {etag}\r\n"), 412),
-        (
-            format!("If-Match: {etag}\r\nIf-None-Match: {etag}\r\n"),
-            304,
-        ),
         (
             format!("If-None-Match: {etag}\r\nRange: bytes=0-1\r\n"),
             304,
         ),
-        ("If-Match: \"x\"\r\nRange: bytes=0-1\r\n".into(), 412),
         ("If-Match: \"x\"\r\nRange: bytes=10-\r\n".into(), 412),
     ];
     for (fields, status) in &rows {

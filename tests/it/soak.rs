@@ -311,6 +311,7 @@ fn a_stall_can_fail_a_run() {
     let (_, soaked) = soak_liar(stalling_at(200, STALL), flags);
     soaked.assert_fail();
     assert_eq!(soaked.threshold("p99>1s"), "failed");
+    assert!(soaked.stdout.contains("p99>1s"), "{}", soaked.stdout);
     assert_eq!(soaked.threshold("errors>0"), "held");
 }
 

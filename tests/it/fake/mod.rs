@@ -44,13 +44,18 @@ impl Untouched {
     pub(crate) fn address(&self) -> SocketAddr {
         self.0.local_addr().unwrap()
     }
+
+    #[track_caller]
+    pub(crate) fn assert(&self, why: &str) {
+        self.0.set_nonblocking(true).unwrap();
+        assert!(self.0.accept().is_err(), "a client came: {why}");
+    }
 }
 
 impl Drop for Untouched {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            self.0.set_nonblocking(true).unwrap();
-            assert!(self.0.accept().is_err(), "nobody may connect");
+            self.assert("nobody may connect");
         }
     }
 }
@@ -94,4 +99,15 @@ pub(crate) fn run(command: &mut Command, input: &[u8]) -> Outcome {
         stdout: output.stdout,
         stderr: String::from_utf8(output.stderr).unwrap(),
     }
+}
+
+/// Reads ten bytes of what it prints, and no more: it ends without a word, and did not get all.
+pub(crate) fn have_enough(command: &mut Command) {
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut head = [0; 10];
+    child.stdout.take().unwrap().read_exact(&mut head).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "it did not get all");
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
 }

@@ -186,22 +186,3 @@ impl Refusing {
         self.0.local_addr().unwrap().as_socket().unwrap()
     }
 }
-
-/// A port that a program must not connect to.
-pub(crate) struct Untouched(TcpListener);
-
-impl Untouched {
-    pub(crate) fn new() -> Self {
-        Self(TcpListener::bind("127.0.0.1:0").unwrap())
-    }
-
-    pub(crate) fn addr(&self) -> SocketAddr {
-        self.0.local_addr().unwrap()
-    }
-
-    #[track_caller]
-    pub(crate) fn assert(&self, why: &str) {
-        self.0.set_nonblocking(true).unwrap();
-        assert!(self.0.accept().is_err(), "a client came: {why}");
-    }
-}

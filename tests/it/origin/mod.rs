@@ -6,7 +6,6 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use crate::fake::{Outcome, carafe, run};
 
@@ -183,12 +182,6 @@ pub(crate) fn cut(mut answer: Vec<u8>, body_bytes: usize) -> Vec<u8> {
     answer
 }
 
-/// Bytes that differ by place, so that no part can stand in for another.
-pub(crate) fn pattern(seed: u32, len: u32) -> Vec<u8> {
-    let byte = |i: u32| ((i ^ seed).wrapping_mul(2_654_435_761) >> 24) as u8;
-    (0..len).map(byte).collect()
-}
-
 /// A server that answers everything with these bytes.
 pub(crate) fn saying(answer: impl Into<Vec<u8>>) -> Origin {
     let answer = answer.into();
@@ -211,17 +204,6 @@ pub(crate) fn listing(folder: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-pub(crate) fn until(what: &str, holds: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(
-            start.elapsed() < Duration::from_secs(60),
-            "never came true: {what}"
-        );
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// Whether the file has at least so many bytes.
