@@ -1,5 +1,5 @@
 //! What the fuzz targets hold. The seeds of the corpus run through the same functions as ordinary
-//! tests (`tests/corpus.rs`).
+//! tests (`tests/it/corpus.rs`).
 
 use std::cell::RefCell;
 use std::fs;
