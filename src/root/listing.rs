@@ -2,7 +2,7 @@
 //! finished bytes.
 //!
 //! What is asked for now is listed now: whoever asks gets a list that was begun after that. Those who
-//! ask while one waits for its helper share it, and a list that is the same as one that somebody still
+//! ask while one waits for its thread share it, and a list that is the same as one that somebody still
 //! has is that one.
 
 use std::ffi::CStr;
@@ -25,7 +25,7 @@ use crate::http::listing::entries::{Entries, Entry, Kind, Sort};
 use crate::http::listing::{Format, ListingStyle, render};
 use crate::limits::{LISTING_ENTRIES_MAX, LISTING_SLICE_ENTRIES, LISTINGS_BYTES_MAX};
 
-/// Lists that wait for their helper, and what lists say of this server.
+/// Lists that wait for their thread, and what lists say of this server.
 #[derive(Debug)]
 pub struct Listings {
     /// What the root is called.
@@ -89,9 +89,6 @@ impl Listings {
         reached: impl Fn() -> Option<SocketAddr>,
         results: &[TaskResult],
     ) -> Result<Listed, DiskTask> {
-        if let Some(listed) = listed(results) {
-            return Ok(listed);
-        }
         let reached = || reached().map(|reached| (reached.ip().to_string(), reached.port()));
         // If there is none, the connection broke, and nobody reads the menu.
         let (host, port) = self.address.clone().or_else(reached).unwrap_or_default();
@@ -99,13 +96,13 @@ impl Listings {
             sort: Sort::default(),
             format: Format::Gopher { host, port, plus },
         };
-        Err(DiskTask::List(self.task(root.directory(), name, style)))
+        self.list(root, name, style, results)
     }
 
-    /// The list of what has this name when a helper begins it.
+    /// The list of what has this name when a thread begins it.
     ///
     /// # Errors
-    /// It has not been brought yet: this is to be done first.
+    /// There is no result yet: this task is to be done first.
     pub fn list(
         &mut self,
         root: &Root,
@@ -113,7 +110,11 @@ impl Listings {
         style: ListingStyle,
         results: &[TaskResult],
     ) -> Result<Listed, DiskTask> {
-        listed(results).ok_or_else(|| DiskTask::List(self.task(root.directory(), name, style)))
+        let listed = results.iter().find_map(|result| match result {
+            TaskResult::Listed(listed) => Some(listed.clone()),
+            _ => None,
+        });
+        listed.ok_or_else(|| DiskTask::List(self.task(root.directory(), name, style)))
     }
 
     /// The same list, if it waits to be begun, or a new one.
@@ -150,15 +151,7 @@ impl Listings {
     }
 }
 
-/// The list, if a helper has brought it.
-fn listed(results: &[TaskResult]) -> Option<Listed> {
-    results.iter().find_map(|result| match result {
-        TaskResult::Listed(listed) => Some(listed.clone()),
-        _ => None,
-    })
-}
-
-/// What a helper needs to make a list.
+/// What a thread needs to make a list.
 struct Work {
     root: Arc<RootDir>,
     name: Box<[u8]>,

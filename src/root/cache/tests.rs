@@ -507,7 +507,7 @@ fn what_is_not_there_is_neither_watched_nor_remembered() {
 }
 
 #[test]
-fn what_a_helper_has_brought_counts_once_and_is_not_kept() {
+fn what_a_thread_has_opened_counts_once_and_is_not_kept() {
     let at = tempfile::tempdir().unwrap();
     fs::write(at.path().join("file"), b"x").unwrap();
     let (beneath, mut root) = (beneath(at.path()), root(at.path()));
@@ -525,7 +525,7 @@ fn what_a_helper_has_brought_counts_once_and_is_not_kept() {
     assert!(root.find_file(b"file", &results()).is_ok());
     assert!(root.cache().pending.is_some());
     root.cache().settle();
-    // A helper opened it some time ago.
+    // A thread opened it some time ago.
     let file = root.find_file(b"file", &results()).unwrap();
     assert!(file.contents().is_none());
     assert!(look(&mut root, "file").unwrap().contents().is_some());
