@@ -1,29 +1,19 @@
-//! The command line: the flags, what they take, and what they mean to the rooms below.
-//! A bad value is refused here, in one line that names the flag, the value and what it takes.
+//! The command line: which command, and what is printed when it can't be used. A bad value is refused
+//! in one line that names the flag, the value and what it takes.
 
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use crate::download::args::{GetArgs, SayArgs};
 use crate::escape::EscapedText;
 use crate::failure::Exit;
+use crate::serve::args::{ServeArgs, ThankArgs};
+use crate::soak::args::SoakArgs;
 
 mod complaint;
-mod get;
 mod help;
-mod say;
-mod serve;
-mod shared;
-mod soak;
-mod values;
-
-pub use get::{GetArgs, Origin};
-pub use say::{SayArgs, ThankArgs};
-pub use serve::ServeArgs;
-pub use shared::{ClientArgs, ListenArgs, Verbosity};
-pub use soak::SoakArgs;
-pub use values::ServerAddress;
 
 /// carafe pours files: clients connect, name a file, get its bytes.
 #[derive(Debug, Parser)]

@@ -1,5 +1,6 @@
 //! The clients: blocking sockets, one thing after the other; several downloads on as many threads.
 
+pub mod args;
 pub mod get;
 pub mod say;
 

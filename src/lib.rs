@@ -28,6 +28,7 @@ pub mod failure;
     reason = "lengths that a buffer bounds"
 )]
 pub mod file;
+pub mod flags;
 pub mod http;
 pub mod limits;
 #[allow(

@@ -1,6 +1,7 @@
 //! The application on the reactor: `serve` and `thank` wire listeners, connections, a service,
 //! signals, counters and the log together.
 
+pub mod args;
 mod conn_record;
 mod disk_tasks;
 mod fd_budget;
@@ -20,10 +21,10 @@ use std::path::{self, Path};
 use std::sync::Once;
 use std::thread;
 
-use crate::cli::{ListenArgs, ServeArgs, ServerAddress, ThankArgs};
 use crate::conn::Timeouts;
 use crate::escape::Escaped;
 use crate::failure::{Exit, Failure};
+use crate::flags::ServerAddress;
 use crate::http::entity_tag::TagKey;
 use crate::http::mime::ContentTypes;
 use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, STALL_TIMEOUT};
@@ -32,6 +33,7 @@ use crate::protocol::http::Http;
 use crate::protocol::thanks::Thanks;
 use crate::root::Root;
 use crate::root::listing::Listings;
+use crate::serve::args::{ListenArgs, ServeArgs, ThankArgs};
 use crate::telemetry::log_writer::LineWriter;
 use crate::telemetry::logger;
 

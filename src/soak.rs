@@ -1,6 +1,7 @@
 //! `carafe soak`: load and soak tests that tell the truth. Another application on the same
 //! reactor: its connections are clients.
 
+pub mod args;
 mod charts;
 mod check;
 mod client;
@@ -15,14 +16,14 @@ mod outcome;
 mod page;
 mod plan;
 pub mod plot;
-pub(crate) mod population;
+mod population;
 pub mod process;
 mod report;
 mod run;
 mod slope;
 mod tally;
 mod text;
-pub(crate) mod threshold;
+mod threshold;
 mod units;
 mod verdict;
 mod watch;

@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 
-use super::values::address;
 use super::*;
+use crate::flags::ServerAddress;
 use crate::limits;
+use crate::serve::args::address;
 
 fn parse_words(words: &str) -> Result<Command, (String, Exit)> {
     parse(words.split_whitespace().map(OsString::from))

@@ -6,9 +6,9 @@ use std::net::Shutdown;
 
 use super::connection::{self, Connection};
 use super::transfer::{Completion, Download};
-use crate::cli::ServerAddress;
 use crate::escape::Escaped;
 use crate::failure::Failure;
+use crate::flags::ServerAddress;
 use crate::limits;
 
 /// How a name ends on the wire.

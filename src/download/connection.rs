@@ -7,9 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::backoff::FetchError;
-use crate::cli::{ClientArgs, ServerAddress};
+use crate::download::args::ClientArgs;
 use crate::escape::{Escaped, EscapedText};
 use crate::failure::{Exit, Failure};
+use crate::flags::ServerAddress;
 use crate::units;
 
 /// How long a connect, a silence and the whole download may take.

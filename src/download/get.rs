@@ -19,9 +19,10 @@ use super::progress::Console;
 use super::transfer::{Completion, DownloadSpec, Session};
 use super::url::{self, DownloadSource};
 use super::{local_name, part_file, pool, prompt, run};
-use crate::cli::{GetArgs, Origin, ServerAddress};
+use crate::download::args::{GetArgs, Origin};
 use crate::escape::Escaped;
 use crate::failure::{Exit, Failure, tell};
+use crate::flags::ServerAddress;
 use crate::limits;
 
 /// Downloads everything asked for, and goes on after one that failed. Ends with the lowest number

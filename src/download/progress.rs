@@ -7,9 +7,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output::Destination;
-use crate::cli::Verbosity;
 use crate::escape::Escaped;
 use crate::failure::tell;
+use crate::flags::Verbosity;
 
 /// Standard error, shared by all downloads.
 #[derive(Debug)]

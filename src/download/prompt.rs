@@ -3,9 +3,9 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::net::Ipv6Addr;
 
-use crate::cli::ServerAddress;
 use crate::escape::Escaped;
 use crate::failure::Failure;
+use crate::flags::ServerAddress;
 use crate::limits;
 
 /// Asks for a server's address and port.

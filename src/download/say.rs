@@ -6,7 +6,7 @@ use encoding_rs::Encoding;
 
 use super::connection::{self, Connection, TimeLimits};
 use super::prompt;
-use crate::cli::SayArgs;
+use crate::download::args::SayArgs;
 use crate::escape::{Escaped, EscapedText};
 use crate::failure::{Exit, Failure, tell};
 use crate::limits;

@@ -7,7 +7,7 @@ use super::interrupt::ActiveDownloads;
 use super::output::{Destination, Output};
 use super::progress::{Console, DownloadBar};
 use super::url::DownloadSource;
-use crate::cli::GetArgs;
+use crate::download::args::GetArgs;
 use crate::escape::Escaped;
 
 /// One file to fetch.

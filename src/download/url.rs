@@ -5,7 +5,7 @@ use std::ops::Range;
 use fluent_uri::{Uri, UriRef};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
 
-use crate::cli::ServerAddress;
+use crate::flags::ServerAddress;
 
 /// Bytes that people and servers write into URLs though RFC 3986 has them encoded. Whatever is not
 /// ASCII is encoded, too.

@@ -8,9 +8,9 @@ use std::os::fd::AsFd;
 use mio::net::TcpListener;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 
-use crate::cli::ListenArgs;
 use crate::failure::{Exit, Failure};
 use crate::limits::DEFER_ACCEPT_SECONDS;
+use crate::serve::args::ListenArgs;
 use crate::sockopt;
 use crate::telemetry::log_writer::LineWriter;
 

@@ -10,7 +10,6 @@ use mio::net::{TcpListener, TcpStream};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 
-use crate::cli::ListenArgs;
 use crate::conn::transport::Socket;
 use crate::conn::{StepIo, Timeouts};
 use crate::failure::{Exit, Failure};
@@ -18,6 +17,7 @@ use crate::limits::FD_WAIT_RETRY;
 use crate::protocol::Protocol;
 use crate::reactor::event::{Action, Event, Reclaimable};
 use crate::reactor::{Context, Handler, ListenerId, LoopHandle, Reactor, Remote, SourceId, Token};
+use crate::serve::args::ListenArgs;
 use crate::telemetry::log_writer::LineWriter;
 use crate::telemetry::rate_limit::RateLimit;
 use crate::telemetry::response::Response;

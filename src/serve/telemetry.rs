@@ -11,7 +11,6 @@ use mio::net::{TcpListener, TcpStream};
 use super::conn_record::{Active, ConnRecord, Peer, Role};
 use super::listeners::{bind, cannot_bind};
 use super::workers::{Figures, Workers};
-use crate::cli::ServeArgs;
 use crate::conn::transport::Socket;
 use crate::conn::{StepIo, Timeouts};
 use crate::descriptors::{descriptor_limit, open_descriptors};
@@ -24,6 +23,7 @@ use crate::limits::{
 use crate::protocol::metrics::Metrics;
 use crate::reactor::event::{Action, Event};
 use crate::reactor::{Context, ListenerId, Reactor};
+use crate::serve::args::ServeArgs;
 use crate::telemetry::Stage;
 use crate::telemetry::access_log::{self, AccessLog, LogEntry};
 use crate::telemetry::exposition::{self, MetricsSnapshot};

@@ -17,9 +17,9 @@ use rand_distr::{Distribution as _, Zipf};
 
 use super::check::Reference;
 use super::population::{ClientKind, Mix};
-use crate::cli::SoakArgs;
 use crate::escape::Escaped;
 use crate::limits::{SOAK_ABORT_BYTES_MAX, SOAK_OPEN_FILES_MAX, SOAK_SOURCES_MAX};
+use crate::soak::args::SoakArgs;
 use targets::Targets;
 pub use targets::{RequestTemplate, TargetProtocol};
 

@@ -23,13 +23,13 @@ use super::threshold::Conditions;
 use super::verdict::judge;
 use super::watch::Watch;
 use super::{page, text};
-use crate::cli::SoakArgs;
 use crate::descriptors::raise_descriptor_limit;
 use crate::escape::Escaped;
 use crate::failure::{Exit, Failure};
 use crate::limits::{
     SOAK_DESCRIPTORS_RESERVED, SOAK_DURATION, SOAK_OPEN_FILES_MAX, SOAK_WARM_UP_MAX,
 };
+use crate::soak::args::SoakArgs;
 
 /// Runs a soak test.
 pub fn run(args: &SoakArgs) -> Exit {

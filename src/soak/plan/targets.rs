@@ -8,9 +8,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use crate::cli::{ServerAddress, SoakArgs};
 use crate::escape::Escaped;
+use crate::flags::ServerAddress;
 use crate::limits::{CONNECT_TIMEOUT, NAME_BYTES_MAX};
+use crate::soak::args::SoakArgs;
 
 /// What the command line names.
 pub(super) struct Targets {

@@ -1,7 +1,7 @@
-//! The flags of `carafe serve`.
+//! The flags of `carafe serve` and `carafe thank`.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -9,8 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 
-use super::shared::ListenArgs;
-use super::values::{Count, ServerAddress, log_format, port, size, socket_address, timeout};
+use crate::flags::{Count, ServerAddress, Verbosity, duration, encoding, size, timeout};
 use crate::http::mime::Override;
 use crate::limits;
 use crate::root::DotFiles;
@@ -120,7 +119,7 @@ impl ServeArgs {
     }
 
     /// What is wrong with flags that are each right.
-    pub(super) fn contradiction(&self) -> Option<String> {
+    pub(crate) fn contradiction(&self) -> Option<String> {
         if let (Some(format), None) = (self.log_format, &self.access_log) {
             return Some(format!(
                 "--log-format: '{format}' won't do: it takes an --access-log whose lines it is for"
@@ -158,4 +157,138 @@ fn hidden_name(name: OsString) -> Result<OsString, &'static str> {
         return Ok(name);
     }
     Err("takes a name that begins with a dot, such as .nojekyll, or nothing")
+}
+
+/// `carafe thank`.
+#[derive(Args, Debug)]
+pub struct ThankArgs {
+    /// Port to listen on; 0 takes a free one
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 7788, value_parser = port)]
+    pub port: u16,
+
+    /// What the loop is given.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+
+    /// Silence after which a text that ends in half a character is taken as it stands
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "1s", value_parser = timeout)]
+    pub text_gap: Duration,
+
+    /// End after one client's text
+    #[arg(long)]
+    pub once: bool,
+
+    /// How texts are encoded, by a WHATWG label such as gbk or utf-8
+    #[arg(long, value_name = "NAME", default_value = "gbk", value_parser = encoding)]
+    pub encoding: &'static encoding_rs::Encoding,
+}
+
+/// What `serve` and `thank` share.
+#[derive(Args, Debug)]
+pub struct ListenArgs {
+    /// Address to listen on; may be repeated [default: all, IPv6 and IPv4]
+    #[arg(short, long, value_name = "ADDR", value_parser = address)]
+    pub bind: Vec<SocketAddr>,
+
+    /// Length of the accept queue
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = limits::BACKLOG,
+          value_parser = Count::new(1, 1 << 30).try_map(i32::try_from))]
+    pub backlog: i32,
+
+    /// Accept clients before they have said anything
+    #[arg(long)]
+    pub no_defer_accept: bool,
+
+    /// Clients at once; more of them wait in the accept queue [default: by the descriptor limit]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = Count::new(1, 1 << 30))]
+    pub max_connections: Option<u64>,
+
+    /// Time from accept to the end of the request
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "10s", value_parser = timeout)]
+    pub request_timeout: Duration,
+
+    /// Time to finish what is under way after SIGTERM, SIGINT or SIGQUIT
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "30s", value_parser = duration)]
+    pub drain: Duration,
+
+    /// How much is said on stderr.
+    #[command(flatten)]
+    pub verbosity: Verbosity,
+}
+
+impl ListenArgs {
+    /// Whether a listener for clients and one on this address would get in each other's way.
+    fn covers(&self, mut address: SocketAddr) -> bool {
+        address.set_port(0);
+        let mut bound = self.bind.iter();
+        self.bind.is_empty() || bound.any(|&bound| overlap(bound, address))
+    }
+
+    /// An address that another one includes can't be bound: two listeners would want its clients.
+    pub(crate) fn contradiction(&self) -> Option<String> {
+        let is_wildcard_pair =
+            |a: SocketAddr, b: SocketAddr| a.ip().is_unspecified() && b.ip().is_unspecified();
+        self.bind.iter().enumerate().find_map(|(index, &second)| {
+            let first = self.bind[..index].iter().copied();
+            let first = first
+                .filter(|&first| overlap(first, second))
+                // These two share the families among them.
+                .find(|&first| first == second || !is_wildcard_pair(first, second))?;
+            let (first, second) = (first.ip(), second.ip());
+            Some(format!(
+                "--bind: '{second}' won't do: it takes what '{first}' has already"
+            ))
+        })
+    }
+}
+
+/// Whether one address includes the other. All of IPv6 includes IPv4, since one socket takes both.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let includes = |all: SocketAddr, one: SocketAddr| {
+        all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4())
+    };
+    a == b || includes(a, b) || includes(b, a)
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| "takes a port, 0 to 65535".into())
+}
+
+/// An address to listen on, with no port yet. One that is good on a link only has its zone behind it
+/// (RFC 4007, section 11).
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    if let Some(address) = zoned(bare) {
+        return address;
+    }
+    bare.parse()
+        .map(|address: IpAddr| (address, 0).into())
+        .map_err(|_| "takes an IP address, such as 127.0.0.1, ::1 or fe80::1%eth0".into())
+}
+
+/// An IPv6 address with a zone: the name of an interface, or its number.
+fn zoned(text: &str) -> Option<Result<SocketAddr, String>> {
+    let (address, zone) = text.split_once('%')?;
+    let address: Ipv6Addr = address.parse().ok()?;
+    let known = || (text, 0).to_socket_addrs().ok()?.next();
+    let by_number = zone.parse().ok();
+    let by_number = by_number.map(|zone| SocketAddrV6::new(address, 0, 0, zone).into());
+    let found = by_number.or_else(known);
+    Some(found.ok_or_else(|| format!("takes an interface of this machine, and '{zone}' is none")))
+}
+
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "takes ADDR:PORT, such as 127.0.0.1:9100 or [::1]:9100".into())
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "combined" => Ok(LogFormat::Combined),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("takes combined or json".into()),
+    }
 }

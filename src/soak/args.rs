@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::values::{Count, size, timeout};
-use crate::soak::population::Mix;
-use crate::soak::threshold::Conditions;
+use super::population::Mix;
+use super::threshold::Conditions;
+use crate::flags::{Count, size, timeout};
 
 /// `carafe soak`.
 #[derive(Args, Debug)]

@@ -1,4 +1,4 @@
-//! The flags of `carafe get`.
+//! The flags of `carafe get` and `carafe say`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::shared::ClientArgs;
-use super::values::{Count, ServerAddress, duration, sha256};
+use crate::flags::{Count, ServerAddress, Verbosity, duration, encoding, timeout};
 use crate::limits;
 
 /// `carafe get`.
@@ -102,4 +101,51 @@ impl FromStr for Origin {
             .map(Self::Server)
             .map_err(|takes: String| format!("{takes}, or a URL"))
     }
+}
+
+/// `carafe say`.
+#[derive(Args, Debug)]
+pub struct SayArgs {
+    /// The server; carafe asks for what is missing
+    #[arg(value_name = "HOST:PORT")]
+    pub server: Option<ServerAddress>,
+
+    /// What to say
+    #[arg(value_name = "TEXT")]
+    pub text: Option<String>,
+
+    /// How texts are encoded, by a WHATWG label such as gbk or utf-8
+    #[arg(long, value_name = "NAME", default_value = "gbk", value_parser = encoding)]
+    pub encoding: &'static encoding_rs::Encoding,
+
+    /// How long to wait and how much to say.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// What `get` and `say` share.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct ClientArgs {
+    /// Time for the connection to be set up
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "10s", value_parser = timeout)]
+    pub connect_timeout: Duration,
+
+    /// Give up when nothing moves for so long
+    #[arg(short, long, value_name = "TIME", allow_hyphen_values = true, default_value = "60s", value_parser = timeout)]
+    pub timeout: Duration,
+
+    /// Give up when all of it takes longer, tries and rests included
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = timeout)]
+    pub max_time: Option<Duration>,
+
+    /// How much is said on stderr.
+    #[command(flatten)]
+    pub verbosity: Verbosity,
+}
+
+/// 32 bytes in hexadecimal digits; the letters become small.
+fn sha256(text: &str) -> Result<String, String> {
+    let is_digest = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let digest = is_digest.then(|| text.to_ascii_lowercase());
+    digest.ok_or_else(|| "takes 64 hexadecimal digits".into())
 }
