@@ -391,7 +391,7 @@ fn descriptors_are_as_many_after_hangups_as_before() {
         fs::rename(logs.path().join("access.log"), logs.path().join("old")).unwrap();
         hang_up(&carafe, REOPENED, number);
     }
-    // A helper closes the old root.
-    until("as many as before", || carafe.descriptors() == before);
+    // A helper closes the old root. One of its files may have been open for a moment before.
+    until("as many as before", || carafe.descriptors() <= before);
     carafe.stop_clean();
 }

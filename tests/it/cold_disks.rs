@@ -280,7 +280,8 @@ fn clients_that_leave_while_a_slow_file_system_is_waited_for_are_forgotten() {
         return;
     };
     let carafe = Carafe::serve(root.path(), &[]);
-    let descriptors = carafe.descriptors();
+    let before = carafe.sockets();
+    let file = root.path().join("slow").join(NAME);
     let mut left = 0;
     for asked in [Asked::Open, Asked::Read] {
         gated.gates.shut(asked);
@@ -299,7 +300,9 @@ fn clients_that_leave_while_a_slow_file_system_is_waited_for_are_forgotten() {
         });
         download_hot(&carafe);
         gated.gates.open(asked);
-        until("all is closed", || carafe.descriptors() == descriptors);
+        until("all is closed", || {
+            carafe.sockets() == before && carafe.descriptors_of(&file) == 0
+        });
     }
     download_hot(&carafe);
     carafe.stop();

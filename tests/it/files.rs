@@ -206,20 +206,21 @@ fn a_server_killed_within_its_first_turn_leaves_a_reset_too() {
 #[test]
 fn many_readers_of_one_file_share_one_descriptor() {
     let root = tempfile::tempdir().unwrap();
-    sparse_file(&root.path().join("large"), LARGE_BYTES as u64);
+    let large = root.path().join("large");
+    sparse_file(&large, LARGE_BYTES as u64);
     let carafe = Carafe::serve(root.path(), &[]);
-    let before = carafe.descriptors();
+    let before = carafe.sockets();
     // Whoever has its first byte has been opened for.
     let readers: Vec<_> = (0..20)
         .map(|_| begin_download(carafe.addr(), "large").0)
         .collect();
     until("they share a descriptor", || {
-        carafe.descriptors() == before + 20 + 1
+        carafe.sockets() == before + 20 && carafe.descriptors_of(&large) == 1
     });
     drop(readers);
     // The cache keeps the file, for whoever asks next.
     until("all others are closed", || {
-        carafe.descriptors() == before + 1
+        carafe.sockets() == before && carafe.descriptors_of(&large) == 1
     });
     carafe.stop_clean();
 }

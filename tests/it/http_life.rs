@@ -168,7 +168,7 @@ fn nobody_is_kept_alive_in_the_last_tenth_of_the_room_and_all_are_told() {
 fn silent_clients_and_parts_of_requests_go_first_and_the_oldest_of_them() {
     let flags = ["--max-connections", "30", "--request-timeout", "1h"];
     let (_root, carafe) = server(&[&flags[..], &["--no-defer-accept"]].concat());
-    let descriptors = carafe.descriptors();
+    let before = carafe.sockets();
     for part in ["", "GET /small HTTP/1.1\r\n"] {
         let mut honest: Vec<_> = (0..3).map(|_| kept(&carafe)).collect();
         let mut flood: Vec<_> = (0..27)
@@ -200,8 +200,7 @@ fn silent_clients_and_parts_of_requests_go_first_and_the_oldest_of_them() {
             assert_eq!(talk.ask(&whole).body, SMALL);
         }
         drop((honest, flood));
-        // The cache keeps nothing open.
-        until("all are gone", || carafe.descriptors() == descriptors);
+        until("all are gone", || carafe.sockets() == before);
     }
     let log = carafe.stop_warned(&[]);
     assert_eq!(reason_count(&log, "evicted"), 40, "{log}");

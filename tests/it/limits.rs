@@ -185,12 +185,10 @@ fn parked(root: &TempDir, stalled: usize, flags: &[&str]) -> (Carafe, Vec<TcpStr
     let stalled = (0..stalled)
         .map(|index| begin_download(carafe.addr(), &format!("large{index}")).0)
         .collect();
-    let before = carafe.descriptors();
+    let before = carafe.sockets();
     carafe.leave_descriptors(1);
     let waiting = ask(carafe.addr(), "small");
-    until("the client is let in", || {
-        carafe.descriptors() == before + 1
-    });
+    until("the client is let in", || carafe.sockets() == before + 1);
     carafe.wait_for_log(NO_FILE);
     (carafe, stalled, waiting)
 }

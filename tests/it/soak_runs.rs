@@ -447,9 +447,9 @@ fn what_this_machine_does_not_have_is_no_load() {
 #[test]
 fn a_run_leaves_nothing_behind_at_the_server() {
     let (_root, carafe) = five_files();
-    let descriptors = carafe.descriptors();
+    let before = carafe.sockets();
     let words = format!("{} ant bee -c 30 -z 500ms", carafe.addr());
     soak_words(&format!("{words} --mix fast=50%,idle=20%,slow=30%")).assert_pass();
-    until("all are forgotten", || carafe.descriptors() == descriptors);
+    until("all are forgotten", || carafe.sockets() == before);
     carafe.stop();
 }

@@ -193,10 +193,21 @@ impl Carafe {
     /// Sockets that the server has open: its listeners and its connections. Helpers and the cache
     /// open files at moments of their own, so who counts clients doesn't count those.
     pub fn sockets(&self) -> usize {
+        self.open(|target| target.to_string_lossy().starts_with("socket:"))
+    }
+
+    /// How many descriptors the server has for a file.
+    pub fn descriptors_of(&self, file: &Path) -> usize {
+        let file = fs::canonicalize(file).expect("it is there");
+        self.open(|target| target == file)
+    }
+
+    /// How many of the server's descriptors lead to what is looked for.
+    fn open(&self, is_wanted: impl Fn(&Path) -> bool) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid()))
             .expect("procfs")
             .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
-            .filter(|target| target.to_string_lossy().starts_with("socket:"))
+            .filter(|target| is_wanted(target))
             .count()
     }
 
