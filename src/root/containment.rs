@@ -86,10 +86,15 @@ impl RootDir {
     /// beneath it: [`io::ErrorKind::Unsupported`].
     pub fn open(path: &Path, dotfiles: impl Into<DotFiles>) -> io::Result<Self> {
         let directory = rustix::fs::open(path, DIRECTORY_FLAGS, Mode::empty())?;
-        let probe = BENEATH_HERE | ResolveFlags::CACHED;
-        match rustix::fs::openat2(&directory, c".", PATH_FLAGS, Mode::empty(), probe) {
-            // EAGAIN: it is not in memory.
-            Ok(_) | Err(Errno::AGAIN) => {}
+        let probe =
+            |resolve| rustix::fs::openat2(&directory, c".", PATH_FLAGS, Mode::empty(), resolve);
+        // EAGAIN: it is not in memory, or it may not be searched, which only the long way tells.
+        let probed = match probe(BENEATH_HERE | ResolveFlags::CACHED) {
+            Err(Errno::AGAIN) => probe(BENEATH_HERE),
+            probed => probed,
+        };
+        match probed {
+            Ok(_) => {}
             // EINVAL: Linux 5.6 to 5.11. Some sandboxes answer EPERM for a call that they don't know.
             Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => {
                 return Err(io::Error::new(io::ErrorKind::Unsupported, NO_OPENAT2));
