@@ -32,10 +32,12 @@ pub fn judge(report: &mut Report, conditions: &Conditions) {
         reasons.push("the server's process ended during the run".into());
     }
     let not_offered = not_offered(report);
-    report.verdict.status = match (reasons.is_empty(), &not_offered) {
-        (false, _) => Status::Fail,
-        (true, Some(_)) => Status::NotOffered,
-        (true, None) => Status::Pass,
+    report.verdict.status = if !reasons.is_empty() {
+        Status::Fail
+    } else if not_offered.is_some() {
+        Status::NotOffered
+    } else {
+        Status::Pass
     };
     reasons.extend(not_offered);
     report.verdict.reasons = reasons;

@@ -212,8 +212,8 @@ impl Soaked {
     fn assert_verdict(&self, code: i32, word: &str) {
         assert_eq!(self.code, Some(code), "{self:#?}");
         assert_eq!(self.at("verdict.word"), word, "{self:#?}");
-        let because = self.at("verdict.because").as_array().unwrap();
-        assert_eq!(because.is_empty(), code == 0, "{because:?}");
+        let reasons = self.at("verdict.because").as_array().unwrap();
+        assert_eq!(reasons.is_empty(), code == 0, "{reasons:?}");
         let first = self.stdout.lines().find(|line| !line.trim().is_empty());
         let first = first.unwrap_or_default().to_lowercase();
         assert!(first.contains(&word.replace('_', " ")), "{}", self.stdout);
