@@ -60,7 +60,7 @@ fn assert_probe(addr: SocketAddr) {
 
 /// What the line for a connection that has ended holds, even if the kernel doesn't know any more whose
 /// it was.
-const ENDED: &str = "INFO  carafe::serve::client] ";
+const ENDED: &str = "INFO  carafe::serve::conn_record] ";
 
 /// Fifty clients at every stage leave by `leave`; all must be forgotten.
 fn vanishing(leave: impl Fn(TcpStream)) -> String {
