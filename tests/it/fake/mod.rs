@@ -6,8 +6,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// A server whose connections are handled one after the other. It ends with the test's process.
+/// A server whose connections are handled one after the other. It ends with the test's process, which is
+/// that of all suites: together they hold more descriptors than 1024.
 pub(crate) fn serve(mut handle: impl FnMut(TcpStream) + Send + 'static) -> SocketAddr {
+    crate::common::raise_own_limit();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {

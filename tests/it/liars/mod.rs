@@ -74,6 +74,7 @@ impl Server {
     fn start(
         handle: impl Fn(&Self, TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
     ) -> Self {
+        crate::common::raise_own_limit();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Self {
             addr: listener.local_addr().unwrap(),

@@ -62,6 +62,7 @@ pub(crate) struct Origin {
 impl Origin {
     /// `answer` gets the request, how many came before it, and the connection.
     pub(crate) fn start(answer: impl Fn(&Asked, usize, TcpStream) + Send + Sync + 'static) -> Self {
+        crate::common::raise_own_limit();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::<Mutex<Vec<Asked>>>::default();
