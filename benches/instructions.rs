@@ -66,7 +66,8 @@ fn count(load: Load, rounds: usize) -> nix::Result<u64> {
             while !is_waiting(loop_thread) {
                 thread::sleep(Duration::from_millis(10));
             }
-            kill(loop_thread, Signal::SIGSTOP)?;
+            // A signal that is ignored stops who is traced all the same, and nobody else.
+            kill(loop_thread, Signal::SIGWINCH)?;
             tracer.join().unwrap()
         });
         counts.push(steps? / CLIENTS as u64);
@@ -83,7 +84,7 @@ fn is_waiting(thread: Pid) -> bool {
     stat.rsplit_once(") ").unwrap().1.starts_with('S')
 }
 
-/// Steps a thread, and counts, until it is sent SIGSTOP. In a system call a step lasts as long as the
+/// Steps a thread, and counts, until it is sent a signal. In a system call a step lasts as long as the
 /// call.
 fn single_step(thread: Pid) -> nix::Result<u64> {
     ptrace::attach(thread)?;

@@ -2,8 +2,10 @@
 //! waiting; the connection asks it at every moment at which a request might be whole.
 
 pub mod bare;
+mod gopher;
 pub mod http;
 pub mod metrics;
+pub mod sniff;
 pub mod thanks;
 
 use std::fmt;

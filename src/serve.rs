@@ -30,6 +30,7 @@ use crate::http::mime::ContentTypes;
 use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, STALL_TIMEOUT};
 use crate::protocol::bare::Bare;
 use crate::protocol::http::Http;
+use crate::protocol::sniff::SharedPort;
 use crate::protocol::thanks::Thanks;
 use crate::root::Root;
 use crate::root::listing::Listings;
@@ -146,7 +147,7 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
     })
 }
 
-fn open_root(args: &ServeArgs, tags: &TagKey) -> Result<Http, Failure> {
+fn open_root(args: &ServeArgs, tags: &TagKey) -> Result<SharedPort, Failure> {
     let mut root = Root::open(&args.root, args.dotfiles()).map_err(|error| {
         let shown = Escaped(args.root.as_os_str().as_encoded_bytes());
         match error.kind() {
@@ -164,14 +165,14 @@ fn open_root(args: &ServeArgs, tags: &TagKey) -> Result<Http, Failure> {
     let index = (!index.is_empty()).then(|| index.into());
     let folders = args.listing.then(Listings::new);
     let types = ContentTypes::new(args.mime.clone());
-    let mut service = Http::new(bare, types, index, folders, tags.clone());
-    service.set_top(&name_of(&args.root));
+    let mut http = Http::new(types, index, folders, tags.clone());
+    http.set_top(&name_of(&args.root));
     if let Some(ServerAddress { host, port }) = &args.gopher_host {
-        service.set_address(host.clone(), *port);
+        http.set_address(host.clone(), *port);
     }
     // Both count by status.
-    service.set_logged(args.access_log.is_some() || args.metrics.is_some());
-    Ok(service)
+    http.set_logged(args.access_log.is_some() || args.metrics.is_some());
+    Ok(SharedPort::new(bare, http))
 }
 
 /// Whether a folder is /, whatever its path is.
@@ -206,7 +207,7 @@ fn name_of(folder: &Path) -> Vec<u8> {
 
 /// What a loop's files may take. Without inotify nothing is kept: the answers are the same, only
 /// slower. `warned`: one line is enough for all loops.
-fn set_bounds(service: &mut Http, bytes: u64, room: &FdBudget, warned: &Once) {
+fn set_bounds(service: &mut SharedPort, bytes: u64, room: &FdBudget, warned: &Once) {
     service.root_mut().set_open_files_max(room.open_files_max());
     if bytes > 0
         && let Err(error) = service.root_mut().set_cache(room.cache_limits(bytes))

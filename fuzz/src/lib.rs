@@ -10,6 +10,7 @@ use carafe::http::mime::ContentTypes;
 use carafe::http::request::{Parsed, parse};
 use carafe::protocol::bare::Bare;
 use carafe::protocol::http::Http;
+use carafe::protocol::sniff::SharedPort;
 use carafe::protocol::{Decision, InputState, Protocol as _, Reached, Request};
 use carafe::reactor::event::Action;
 use carafe::root::Root;
@@ -48,7 +49,7 @@ fn root() -> Root {
 }
 
 /// A service, on a file system that is taken for one of this kind.
-fn service(kind: Option<FsClass>) -> Http {
+fn service(kind: Option<FsClass>) -> SharedPort {
     let mut root = root();
     if let Some(kind) = kind {
         root.assume(kind);
@@ -56,12 +57,14 @@ fn service(kind: Option<FsClass>) -> Http {
     // Exact names: what a beginning of a name brings depends on when the rest comes.
     let bare = Bare::new(root, None);
     let index = Some(Box::from(*b"index.html"));
-    Http::new(
+    SharedPort::new(
         bare,
-        ContentTypes::new([]),
-        index,
-        Some(Listings::new()),
-        TagKey::new(b""),
+        Http::new(
+            ContentTypes::new([]),
+            index,
+            Some(Listings::new()),
+            TagKey::new(b""),
+        ),
     )
 }
 

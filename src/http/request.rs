@@ -410,7 +410,7 @@ fn expectation(version: Version, fields: &Fields<'_>) -> Expectation {
 
 /// What the first bytes of a connection on the shared port are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Guess<'a> {
+pub enum Sniffed<'a> {
     /// HTTP: [`parse`] has the say.
     Http,
     /// A whole line `GET /x` without a version: HTTP/0.9. The target, still encoded.
@@ -430,22 +430,22 @@ pub enum Guess<'a> {
 /// Judges the first line that isn't empty. Empty lines in front of a request line are skipped (RFC
 /// 9112, section 2.2); in front of anything else the first one is a name.
 #[must_use]
-pub fn may_be_http(bytes: &[u8]) -> Guess<'_> {
+pub fn sniff(bytes: &[u8]) -> Sniffed<'_> {
     let skipped = match empty_lines(bytes) {
         Some(0) => return judge_line(bytes),
         Some(skipped) => skipped,
-        None if bytes.contains(&b'\n') => return Guess::Empty,
+        None if bytes.contains(&b'\n') => return Sniffed::Empty,
         None => return judge_line(bytes),
     };
     let rest = &bytes[skipped..];
     let is_whole = rest.contains(&b'\n');
     match judge_line(rest) {
-        Guess::Simple(_) => Guess::Name,
+        Sniffed::Simple(_) => Sniffed::Name,
         // A CR may stand between the longest line that can wait and its line feed.
-        Guess::Name if !is_whole && rest.len() <= NAME_BYTES_MAX + 1 => Guess::Empty,
-        Guess::Maybe {
+        Sniffed::Name if !is_whole && rest.len() <= NAME_BYTES_MAX + 1 => Sniffed::Empty,
+        Sniffed::Maybe {
             whole_method: false,
-        } => Guess::Empty,
+        } => Sniffed::Empty,
         guess => guess,
     }
 }
@@ -455,7 +455,7 @@ pub fn may_be_http(bytes: &[u8]) -> Guess<'_> {
 /// it is well-formed is for [`parse`] to say. Everything else is a name. So is a line of an unknown
 /// method that is longer than a name may be: in pieces it would be refused as a name before its end
 /// can be seen.
-fn judge_line(bytes: &[u8]) -> Guess<'_> {
+fn judge_line(bytes: &[u8]) -> Sniffed<'_> {
     let so_far = bytes.split(|&byte| byte == b'\n').next();
     let so_far = so_far.unwrap_or_default();
     let after_method = METHODS
@@ -463,27 +463,27 @@ fn judge_line(bytes: &[u8]) -> Guess<'_> {
         .find_map(|(method, _)| so_far.strip_prefix(*method))
         .filter(|rest| rest.first().is_some_and(is_blank));
     if after_method.is_some_and(is_target_and_more) {
-        return Guess::Http;
+        return Sniffed::Http;
     }
     let line = match (first_line(bytes), after_method) {
         (FirstLine::Whole { line, .. }, _) => line,
-        (FirstLine::TooLong, Some(_)) => return Guess::Http,
-        (FirstLine::Partial, Some(_)) => return Guess::Maybe { whole_method: true },
+        (FirstLine::TooLong, Some(_)) => return Sniffed::Http,
+        (FirstLine::Partial, Some(_)) => return Sniffed::Maybe { whole_method: true },
         (FirstLine::Partial, _) if METHODS.iter().any(|(method, _)| method.starts_with(bytes)) => {
-            return Guess::Maybe {
+            return Sniffed::Maybe {
                 whole_method: false,
             };
         }
-        (FirstLine::Partial | FirstLine::TooLong, None) => return Guess::Name,
+        (FirstLine::Partial | FirstLine::TooLong, None) => return Sniffed::Name,
     };
     let begins_with_token = line.split(is_blank).next().is_some_and(is_token);
     let can_wait = after_method.is_some() || line.len() <= NAME_BYTES_MAX;
     if ends_in_version(line) && begins_with_token && can_wait {
-        return Guess::Http;
+        return Sniffed::Http;
     }
     match line.strip_prefix(b"GET ") {
-        Some(target) if target.starts_with(b"/") => Guess::Simple(target),
-        _ => Guess::Name,
+        Some(target) if target.starts_with(b"/") => Sniffed::Simple(target),
+        _ => Sniffed::Name,
     }
 }
 

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use crate::escape::Excerpt;
 use crate::file::thread_pool::ThreadPool;
 use crate::file::{LookupError, OpenFile, TaskResult};
-use crate::http::request::{Guess, may_be_http};
 use crate::http::target::remove_dot_segments;
 use crate::limits::{EMPTY_NAME_GAP_SHARE, NAME_BYTES_MAX, NAME_GAP, SPECULATIVE_LOOKUPS_MAX};
 use crate::protocol::{Body, Decision, InputState, Protocol, Reply, Request, RequestEnd, Told};
@@ -49,24 +48,14 @@ impl Bare {
     }
 
     /// Nothing but time can end this name; the bytes in hand are tried as they stand.
-    fn guess(&mut self, request: &Request<'_>) -> Decision {
-        // What begins like a request line is left to its line feed: a browser's first segment must
-        // not be taken for a name.
-        let quiet = match (self.name_gap, may_be_http(request.bytes)) {
-            (None, _) | (_, Guess::Maybe { whole_method: true }) => {
-                return Decision::NeedMore {
-                    guessed: false,
-                    quiet: None,
-                };
-            }
-            (
-                _,
-                Guess::Maybe {
-                    whole_method: false,
-                },
-            ) => None,
-            (gap, _) => gap,
+    fn guess(&mut self, request: &Request<'_>, may_become_longer: bool) -> Decision {
+        let Some(gap) = self.name_gap else {
+            return Decision::NeedMore {
+                guessed: false,
+                quiet: None,
+            };
         };
+        let quiet = (!may_become_longer).then_some(gap);
         if request.guesses >= SPECULATIVE_LOOKUPS_MAX || request.bytes.len() > NAME_BYTES_MAX {
             return Decision::NeedMore {
                 guessed: false,
@@ -121,6 +110,33 @@ impl Bare {
         last.expect("there is one reading at least")
     }
 
+    /// Answers what is whole. Silence ends no name that may yet become something longer: a browser's
+    /// first segment must not be taken for a name.
+    pub(super) fn respond(&mut self, request: &Request<'_>, may_become_longer: bool) -> Decision {
+        let bytes = request.bytes;
+        // A CR may stand between the longest name and its line feed.
+        let line = &bytes[..bytes.len().min(NAME_BYTES_MAX + 2)];
+        if let Some(line_feed) = line.iter().position(|&byte| byte == b'\n') {
+            let line = &line[..line_feed];
+            let name = line.strip_suffix(b"\r").unwrap_or(line);
+            return self.answer(request, name, line_feed + 1, RequestEnd::LineFeed);
+        }
+        let too_long = match bytes.len() {
+            ..=NAME_BYTES_MAX => false,
+            len => len > NAME_BYTES_MAX + 1 || !bytes.ends_with(b"\r"),
+        };
+        match request.moment {
+            _ if too_long => self.answer(request, bytes, bytes.len(), RequestEnd::Guess),
+            InputState::Arrived => Decision::NeedMore {
+                guessed: false,
+                quiet: None,
+            },
+            InputState::WouldBlock => self.guess(request, may_become_longer),
+            InputState::IdleTimeout => self.answer(request, bytes, bytes.len(), RequestEnd::Guess),
+            InputState::Ended => self.answer(request, bytes, bytes.len(), RequestEnd::Eof),
+        }
+    }
+
     /// Answers a whole name.
     pub(super) fn answer(
         &mut self,
@@ -170,28 +186,7 @@ impl Protocol for Bare {
     }
 
     fn judge(&mut self, request: &Request<'_>) -> Decision {
-        let bytes = request.bytes;
-        // A CR may stand between the longest name and its line feed.
-        let line = &bytes[..bytes.len().min(NAME_BYTES_MAX + 2)];
-        if let Some(line_feed) = line.iter().position(|&byte| byte == b'\n') {
-            let line = &line[..line_feed];
-            let name = line.strip_suffix(b"\r").unwrap_or(line);
-            return self.answer(request, name, line_feed + 1, RequestEnd::LineFeed);
-        }
-        let too_long = match bytes.len() {
-            ..=NAME_BYTES_MAX => false,
-            len => len > NAME_BYTES_MAX + 1 || !bytes.ends_with(b"\r"),
-        };
-        match request.moment {
-            _ if too_long => self.answer(request, bytes, bytes.len(), RequestEnd::Guess),
-            InputState::Arrived => Decision::NeedMore {
-                guessed: false,
-                quiet: None,
-            },
-            InputState::WouldBlock => self.guess(request),
-            InputState::IdleTimeout => self.answer(request, bytes, bytes.len(), RequestEnd::Guess),
-            InputState::Ended => self.answer(request, bytes, bytes.len(), RequestEnd::Eof),
-        }
+        self.respond(request, false)
     }
 }
 
@@ -288,31 +283,6 @@ mod tests {
         assert_eq!(judge(&mut bare, b"a\r", InputState::Ended), "refused");
         assert_eq!(judge(&mut bare, b"b\r\r\n", InputState::Arrived), "served");
         assert_eq!(judge(&mut bare, b"b\r\n", InputState::Arrived), "refused");
-    }
-
-    #[test]
-    fn what_looks_like_http_waits_for_its_line() {
-        let (_folder, mut bare) = bare(&["GE", "GET", "GET x", "POSTER"]);
-        for (bytes, expected) in [
-            (&b"GE"[..], "served"),
-            (b"GET", "served"),
-            (b"G", "waits"),
-            (b"HEA", "waits"),
-            (b"GET x", "waits"),
-            (b"GET ", "waits"),
-            (b"PATCH /", "waits"),
-            (b"get x", "waits for the gap"),
-            (b"GETS", "waits for the gap"),
-            (b"POSTER", "served"),
-        ] {
-            assert_eq!(
-                judge(&mut bare, bytes, InputState::WouldBlock),
-                expected,
-                "{bytes:?}"
-            );
-        }
-        assert_eq!(judge(&mut bare, b"GET x\n", InputState::Arrived), "served");
-        assert_eq!(judge(&mut bare, b"GET x", InputState::Ended), "served");
     }
 
     #[test]

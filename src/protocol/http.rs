@@ -1,15 +1,12 @@
-//! The shared port: HTTP/1.1 where the first line says so, the bare protocol otherwise. This room
-//! turns a request into an answer; what a request says and what a head looks like is told by
+//! HTTP/1.1: turns a request into an answer. What a request says and what a head looks like is told by
 //! [`crate::http`].
 
-use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use ::http::StatusCode;
 
 use crate::escape::Excerpt;
-use crate::file::thread_pool::ThreadPool;
 use crate::file::{ListError, Lookup, LookupError, OpenFile, TaskResult};
 use crate::http::accept;
 use crate::http::date::{Clock, Now};
@@ -21,27 +18,21 @@ use crate::http::mime::ContentTypes;
 use crate::http::page::{self, Hint};
 use crate::http::range::{self, Multipart, Ranges};
 use crate::http::request::{
-    Expectation, Guess, Parsed, Problem, Request as Message, RequestBody, Version, may_be_http,
-    parse,
+    Expectation, Parsed, Problem, Request as Message, RequestBody, Version, parse,
 };
 use crate::http::target::{self, Target};
 use crate::http::validators::{Evaluation, Validators, evaluate};
 use crate::limits::{
     HTTP_BODY_GAP, HTTP_SHORT_BODY_BYTES_MAX, LISTING_RETRY_SECONDS, NAME_BYTES_MAX,
 };
-use crate::protocol::bare::{Bare, readings};
-use crate::protocol::{
-    Body, Decision, InputState, Protocol, Reply, Request, RequestEnd, Then, Told,
-};
+use crate::protocol::{Body, Decision, InputState, Reply, Request, RequestEnd, Then};
 use crate::root::listing::Listings;
 use crate::root::{self, Root};
-use crate::telemetry::Reason;
 use crate::telemetry::response::{HttpLogFields, Outcome};
 
-/// Serves a root's files to clients of either protocol.
+/// Answers requests for a root's files.
 #[derive(Debug)]
 pub struct Http {
-    bare: Bare,
     types: ContentTypes,
     /// The file that stands for a folder.
     index: Option<Box<[u8]>>,
@@ -119,14 +110,12 @@ impl Http {
     /// are made with `tags`.
     #[must_use]
     pub fn new(
-        bare: Bare,
         types: ContentTypes,
         index: Option<Box<[u8]>>,
         folders: Option<Listings>,
         tags: TagKey,
     ) -> Self {
         Self {
-            bare,
             types,
             index,
             folders,
@@ -141,9 +130,9 @@ impl Http {
         self.is_logged = is_logged;
     }
 
-    /// Where files are looked up.
-    pub fn root_mut(&mut self) -> &mut Root {
-        self.bare.root_mut()
+    /// The lists of folders, if there are any.
+    pub(super) fn listings(&mut self) -> Option<&mut Listings> {
+        self.folders.as_mut()
     }
 
     /// Where clients find this server, as Gopher menus say it. Without it, that is where they have.
@@ -160,62 +149,8 @@ impl Http {
         }
     }
 
-    /// A folder's menu for a Gopher client, where the bare protocol alone would refuse it.
-    fn name(&mut self, request: &Request<'_>) -> Decision {
-        let reply = match self.bare.judge(request) {
-            Decision::Reply(
-                reply @ Reply {
-                    outcome: Outcome::Refused(root::NOT_REGULAR | root::EMPTY_NAME),
-                    ..
-                },
-            ) => reply,
-            verdict => return verdict,
-        };
-        let Some(folders) = &mut self.folders else {
-            return Decision::Reply(reply);
-        };
-        let name = match folder(&mut self.bare, &reply.subject, request.results) {
-            (name, Ok(())) => name,
-            (name, Err(LookupError::WouldBlock | LookupError::OtherMount(_))) => {
-                return Decision::Suspend(self.bare.root().open_task(&name));
-            }
-            (_, Err(_)) => return Decision::Reply(reply),
-        };
-        // Gopher+ asks so for information on all items, and one of its clients takes nothing else.
-        let plus = reply.subject.strip_prefix(&*name);
-        let plus = plus.is_some_and(|rest| rest.starts_with(b"\t$"));
-        match folders.menu(
-            self.bare.root(),
-            &name,
-            plus,
-            || request.reached.address(),
-            request.results,
-        ) {
-            Err(errand) => Decision::Suspend(errand),
-            Ok(Ok(list)) => Decision::Reply(Reply {
-                body: Body::List(list),
-                outcome: Outcome::Complete,
-                ..reply
-            }),
-            Ok(Err(ListError::Failed(LookupError::NoDescriptor))) => Decision::WaitForFd,
-            Ok(Err(ListError::NoMemory)) => Decision::Abort(Reason::OpenFailed),
-            Ok(Err(ListError::Failed(_))) => Decision::Reply(reply),
-        }
-    }
-
-    /// HTTP/0.9: a method, a path, and the file's bytes.
-    fn simple(&mut self, request: &Request<'_>, path: &[u8]) -> Decision {
-        let Some(name) = target::decode(path) else {
-            return self.bare.judge(request);
-        };
-        let end = request.bytes.iter().position(|&byte| byte == b'\n');
-        let used = end.map_or(request.bytes.len(), |end| end + 1);
-        self.bare
-            .answer(request, &name.bytes, used, RequestEnd::LineFeed)
-    }
-
     /// A request with a head.
-    fn message(&mut self, request: &Request<'_>) -> Decision {
+    pub(super) fn message(&mut self, root: &mut Root, request: &Request<'_>) -> Decision {
         let now = self.clock.at(SystemTime::now());
         match parse(request.bytes) {
             Parsed::Partial => Decision::NeedMore {
@@ -235,7 +170,7 @@ impl Http {
                 }
                 let answer = match message.problem() {
                     Some(problem) => Ok(Answer::error(problem.status(), why(problem), now)),
-                    None => self.answer(&message, request.results, now),
+                    None => self.answer(root, &message, request.results, now),
                 };
                 match answer {
                     Ok(answer) => self.reply(request, &message, used, answer),
@@ -327,6 +262,7 @@ impl Http {
     /// The answer to a request that can be read; the error is a verdict of another kind.
     fn answer(
         &mut self,
+        root: &mut Root,
         message: &Message<'_>,
         results: &[TaskResult],
         now: Now,
@@ -343,16 +279,16 @@ impl Http {
         };
         // Where relative references lead from, to whoever asks.
         let path = &*target::remove_dot_segments(path);
-        match self.bare.root_mut().find_or_root(&name.bytes, results) {
+        match root.find_or_root(&name.bytes, results) {
             Ok(Lookup::File(file)) => Ok(self.file(&file, &name.bytes, message, now)),
             Ok(Lookup::Directory(_)) if name.is_folder => {
-                self.folder(&name, (path, query), message, results, now)
+                self.folder(root, &name, (path, query), message, results, now)
             }
             // What would not be shown isn't told.
             Ok(Lookup::Directory(_)) => {
                 let folder = [&name.bytes, &b"/"[..]].concat();
-                match self.index(&folder, results) {
-                    Index::Failed(index, error) => return self.failed(error, &index, now),
+                match self.index(root, &folder, results) {
+                    Index::Failed(index, error) => return Self::failed(root, error, &index, now),
                     Index::None if self.folders.is_none() => {
                         return Ok(Answer::error(StatusCode::NOT_FOUND, "a folder", now));
                     }
@@ -360,12 +296,13 @@ impl Http {
                 }
                 Ok(moved(&target::folder_location(path, &name, query), now))
             }
-            Err(error) => self.failed(error, &name.bytes, now),
+            Err(error) => Self::failed(root, error, &name.bytes, now),
         }
     }
 
     fn folder(
         &mut self,
+        root: &mut Root,
         folder: &target::Name<'_>,
         (path, query): (&[u8], Option<&[u8]>),
         message: &Message<'_>,
@@ -373,9 +310,9 @@ impl Http {
         now: Now,
     ) -> Result<Answer, Decision> {
         let name = &*folder.bytes;
-        match self.index(name, results) {
+        match self.index(root, name, results) {
             Index::File(index, file) => return Ok(self.file(&file, &index, message, now)),
-            Index::Failed(index, error) => return self.failed(error, &index, now),
+            Index::Failed(index, error) => return Self::failed(root, error, &index, now),
             Index::None => {}
         }
         let Some(folders) = &mut self.folders else {
@@ -394,7 +331,7 @@ impl Http {
         }
         let style = ListingStyle::new(query, message.fields.all("accept"));
         let format = style.format.clone();
-        match folders.list(self.bare.root(), name, style, results) {
+        match folders.list(root, name, style, results) {
             Err(errand) => Err(Decision::Suspend(errand)),
             Ok(Ok(list)) => {
                 let status = StatusCode::OK;
@@ -413,18 +350,18 @@ impl Http {
                     ..answer
                 })
             }
-            Ok(Err(ListError::Failed(error))) => self.failed(error, name, now),
+            Ok(Err(ListError::Failed(error))) => Self::failed(root, error, name, now),
         }
     }
 
     /// The index of a folder whose name ends in a slash. One that is there and can't be served is
     /// answered like any such file; a list in its place would show what it was to cover.
-    fn index(&mut self, folder: &[u8], results: &[TaskResult]) -> Index {
+    fn index(&self, root: &mut Root, folder: &[u8], results: &[TaskResult]) -> Index {
         let Some(index) = &self.index else {
             return Index::None;
         };
         let name = [folder, index].concat();
-        match self.bare.root_mut().find(&name, results) {
+        match root.find(&name, results) {
             Ok(Lookup::File(file)) => Index::File(name, file),
             Ok(Lookup::Directory(_)) | Err(LookupError::Refused(root::NO_SUCH_FILE)) => Index::None,
             Err(error) => Index::Failed(name, error),
@@ -432,12 +369,12 @@ impl Http {
     }
 
     /// To the client all refusals are the same: there is no such file.
-    fn failed(&self, error: LookupError, name: &[u8], now: Now) -> Result<Answer, Decision> {
+    fn failed(root: &Root, error: LookupError, name: &[u8], now: Now) -> Result<Answer, Decision> {
         match error {
             LookupError::Refused(why) => Ok(Answer::error(StatusCode::NOT_FOUND, why, now)),
             LookupError::NoDescriptor => Err(Decision::WaitForFd),
             LookupError::WouldBlock | LookupError::OtherMount(_) => {
-                Err(Decision::Suspend(self.bare.root().open_task(name)))
+                Err(Decision::Suspend(root.open_task(name)))
             }
             LookupError::Failed(errno) => {
                 log::warn!("\"{}\" can't be opened: {errno}", Excerpt::of_request(name));
@@ -510,49 +447,6 @@ impl Http {
     }
 }
 
-impl Protocol for Http {
-    fn reopen(&mut self, helpers: &ThreadPool, told: Told) {
-        self.bare.reopen(helpers, told);
-    }
-
-    fn reopened(&mut self) {
-        self.bare.reopened();
-    }
-
-    fn rest(&mut self, now: Instant) -> Option<Instant> {
-        self.bare.rest(now)
-    }
-
-    fn judge(&mut self, request: &Request<'_>) -> Decision {
-        if request.is_later {
-            return self.message(request);
-        }
-        if request.bytes.starts_with(TLS_HANDSHAKE) {
-            return refuse_tls(request);
-        }
-        match may_be_http(request.bytes) {
-            Guess::Http => self.message(request),
-            Guess::Simple(path) => self.simple(request, path),
-            // It may be long before its line ends, longer than a name.
-            Guess::Maybe { whole_method: true } if request.moment != InputState::Ended => {
-                Decision::NeedMore {
-                    guessed: false,
-                    quiet: None,
-                }
-            }
-            Guess::Empty
-                if !matches!(request.moment, InputState::IdleTimeout | InputState::Ended) =>
-            {
-                Decision::NeedMore {
-                    guessed: false,
-                    quiet: Some(self.bare.empty_name_gap()),
-                }
-            }
-            Guess::Name | Guess::Maybe { .. } | Guess::Empty => self.name(request),
-        }
-    }
-}
-
 /// Where a body ends that is worth waiting for: it is short, its length is known, and the client sends
 /// it without being asked to (RFC 9110, section 10.1.1).
 fn short_body_end(used: usize, message: &Message<'_>) -> Option<usize> {
@@ -571,22 +465,6 @@ fn must_wait_for_body(request: &Request<'_>, used: usize, message: &Message<'_>)
     is_missing && !matches!(request.moment, InputState::IdleTimeout | InputState::Ended)
 }
 
-/// How a TLS record of a handshake begins: its type, and the major version that all have (RFC 8446,
-/// section 5.1). No name that begins so is served: a browser that was given `https://` would wait
-/// until the name is taken to be whole, and its log line would be noise.
-const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
-
-/// Whoever says hello in TLS sees the end at once, and the log says why.
-fn refuse_tls(request: &Request<'_>) -> Decision {
-    Decision::Reply(Reply::bare(
-        Box::default(),
-        Body::empty(),
-        Outcome::Refused("a TLS client"),
-        request.bytes.len(),
-        RequestEnd::Unread,
-    ))
-}
-
 /// An answer with all of a file.
 fn whole(file: &Arc<OpenFile>, fields: &[u8], now: Now) -> Answer {
     let status = StatusCode::OK;
@@ -602,29 +480,6 @@ fn moved(location: &str, now: Now) -> Answer {
         hint: Some(Hint::None),
         ..Answer::new(status, head, Body::empty())
     }
-}
-
-/// Whether a name that the bare protocol refused is a folder's, and the reading of the name that was
-/// tried last.
-fn folder<'n>(
-    bare: &mut Bare,
-    name: &'n [u8],
-    results: &[TaskResult],
-) -> (Cow<'n, [u8]>, Result<(), LookupError>) {
-    let mut last = (name.into(), Err(LookupError::Refused(root::EMPTY_NAME)));
-    for reading in readings(name) {
-        let found = match bare.root_mut().find_or_root(&reading, results) {
-            Ok(Lookup::Directory(_)) => Ok(()),
-            Ok(Lookup::File(_)) => Err(LookupError::Refused("not a folder")),
-            Err(error) => Err(error),
-        };
-        let is_nothing = matches!(found, Err(LookupError::Refused(_)));
-        last = (reading, found);
-        if !is_nothing {
-            break;
-        }
-    }
-    last
 }
 
 fn why(problem: Problem) -> &'static str {

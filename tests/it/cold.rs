@@ -18,6 +18,7 @@ use carafe::limits::{
 use carafe::protocol::Protocol;
 use carafe::protocol::bare::Bare;
 use carafe::protocol::http::Http;
+use carafe::protocol::sniff::SharedPort;
 use carafe::reactor::event::{Action, Event};
 use carafe::root::Root;
 use carafe::root::listing::Listings;
@@ -53,14 +54,11 @@ fn bare(root: &TempDir, kind: FsClass) -> Bare {
     Bare::new(opened, Some(NAME_GAP))
 }
 
-fn http(root: &TempDir, kind: FsClass) -> Http {
+fn http(root: &TempDir, kind: FsClass) -> SharedPort {
     let index = Some(Box::from(*b"index.html"));
-    Http::new(
+    SharedPort::new(
         bare(root, kind),
-        ContentTypes::new([]),
-        index,
-        None,
-        TagKey::new(b""),
+        Http::new(ContentTypes::new([]), index, None, TagKey::new(b"")),
     )
 }
 
@@ -647,12 +645,14 @@ fn a_folder_that_a_helper_found_is_read_by_a_helper_too() {
     let root = root();
     let request =
         b"GET /folder HTTP/1.1\r\nHost: h\r\n\r\nGET /folder/ HTTP/1.1\r\nHost: h\r\n\r\n";
-    let service = Http::new(
+    let service = SharedPort::new(
         bare(&root, FsClass::Remote),
-        ContentTypes::new([]),
-        None,
-        Some(Listings::new()),
-        TagKey::new(b""),
+        Http::new(
+            ContentTypes::new([]),
+            None,
+            Some(Listings::new()),
+            TagKey::new(b""),
+        ),
     );
     let mut bench = bench(service, request);
     let next = bench.step(Event::Start);
@@ -674,12 +674,9 @@ fn without_memory_for_a_list_the_client_is_told_to_try_again() {
     let root = root();
     let parked = |request: &[u8]| {
         let folders = Some(Listings::new());
-        let service = Http::new(
+        let service = SharedPort::new(
             bare(&root, FsClass::InMemory),
-            ContentTypes::new([]),
-            None,
-            folders,
-            TagKey::new(b""),
+            Http::new(ContentTypes::new([]), None, folders, TagKey::new(b"")),
         );
         let mut bench = bench(service, request);
         let next = bench.step(Event::Start);

@@ -359,9 +359,9 @@ fn later_minor_versions_are_served_as_the_latest() {
 
 #[test]
 fn what_begins_on_the_shared_port() {
-    use Guess::{Http, Maybe, Name, Simple};
-    const WHOLE: Guess<'_> = Maybe { whole_method: true };
-    const BEGUN: Guess<'_> = Maybe {
+    use Sniffed::{Http, Maybe, Name, Simple};
+    const WHOLE: Sniffed<'_> = Maybe { whole_method: true };
+    const BEGUN: Sniffed<'_> = Maybe {
         whole_method: false,
     };
     for (bytes, expected) in [
@@ -407,12 +407,12 @@ fn what_begins_on_the_shared_port() {
         ("BREW /", Name),
         ("x", Name),
     ] {
-        assert_eq!(may_be_http(bytes.as_bytes()), expected, "{bytes:?}");
+        assert_eq!(sniff(bytes.as_bytes()), expected, "{bytes:?}");
     }
     let long = "x".repeat(HTTP_LINE_BYTES_MAX);
     for end in ["", "\n", " HTTP/1.1\n"] {
-        assert_eq!(may_be_http(format!("GET /{long}{end}").as_bytes()), Http);
-        assert_eq!(may_be_http(format!("_{long}{end}").as_bytes()), Name);
+        assert_eq!(sniff(format!("GET /{long}{end}").as_bytes()), Http);
+        assert_eq!(sniff(format!("_{long}{end}").as_bytes()), Name);
     }
 }
 
@@ -442,13 +442,13 @@ fn what_only_a_request_line_can_be_is_http_well_formed_or_not() {
         "get / http/1.1\n",
         "CONNECT h:443 HTTP/9.9\n",
     ] {
-        assert_eq!(may_be_http(bytes.as_bytes()), Guess::Http, "{bytes:?}");
+        assert_eq!(sniff(bytes.as_bytes()), Sniffed::Http, "{bytes:?}");
     }
 }
 
 #[test]
 fn empty_lines_are_a_requests_if_a_request_line_follows() {
-    use Guess::{Empty, Http, Maybe, Name};
+    use Sniffed::{Empty, Http, Maybe, Name};
     for (bytes, expected) in [
         ("\r\nGET / HTTP/1.1\r\n", Http),
         ("\n\r\nGET / HTTP/2.0\n", Http),
@@ -468,12 +468,12 @@ fn empty_lines_are_a_requests_if_a_request_line_follows() {
         ("\r\nx\n", Name),
         ("\r\nGET /x\n", Name),
     ] {
-        assert_eq!(may_be_http(bytes.as_bytes()), expected, "{bytes:?}");
+        assert_eq!(sniff(bytes.as_bytes()), expected, "{bytes:?}");
     }
     let name = "x".repeat(NAME_BYTES_MAX);
     for (rest, expected) in [("", Empty), ("\r", Empty), ("\r\n", Name), ("\rx", Name)] {
         let bytes = format!("\r\n{name}{rest}");
-        assert_eq!(may_be_http(bytes.as_bytes()), expected, "{rest:?}");
+        assert_eq!(sniff(bytes.as_bytes()), expected, "{rest:?}");
     }
 }
 
@@ -533,11 +533,11 @@ proptest! {
 
     #[test]
     fn the_first_line_is_judged_once(bytes in heads(), more in heads()) {
-        let guess = may_be_http(&bytes);
-        let is_named = guess == Guess::Name && bytes.contains(&b'\n');
-        if is_named || matches!(guess, Guess::Http | Guess::Simple(_)) {
+        let guess = sniff(&bytes);
+        let is_named = guess == Sniffed::Name && bytes.contains(&b'\n');
+        if is_named || matches!(guess, Sniffed::Http | Sniffed::Simple(_)) {
             let longer = [&bytes[..], &more].concat();
-            prop_assert_eq!(may_be_http(&longer), guess);
+            prop_assert_eq!(sniff(&longer), guess);
         }
     }
 }

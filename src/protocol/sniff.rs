@@ -1,0 +1,186 @@
+//! The shared port: looks at the first bytes of a connection and chooses between two protocols that don't
+//! know each other, or waits until it can.
+
+use std::time::Instant;
+
+use super::bare::Bare;
+use super::gopher;
+use super::http::Http;
+use super::{Body, Decision, InputState, Protocol, Reply, Request, RequestEnd, Told};
+use crate::file::thread_pool::ThreadPool;
+use crate::http::request::{Sniffed, sniff};
+use crate::http::target;
+use crate::root::{self, Root};
+use crate::telemetry::response::Outcome;
+
+/// Serves a root's files to clients of either protocol.
+#[derive(Debug)]
+pub struct SharedPort {
+    bare: Bare,
+    http: Http,
+}
+
+impl SharedPort {
+    /// The bare protocol has the root, which both serve.
+    #[must_use]
+    pub fn new(bare: Bare, http: Http) -> Self {
+        Self { bare, http }
+    }
+
+    /// Where files are looked up.
+    pub fn root_mut(&mut self) -> &mut Root {
+        self.bare.root_mut()
+    }
+
+    /// A name, or what may become one. A folder's is answered with a menu.
+    fn name(&mut self, request: &Request<'_>, may_become_http: bool) -> Decision {
+        let decision = self.bare.respond(request, may_become_http);
+        match (decision, self.http.listings()) {
+            (
+                Decision::Reply(
+                    reply @ Reply {
+                        outcome: Outcome::Refused(root::NOT_REGULAR | root::EMPTY_NAME),
+                        ..
+                    },
+                ),
+                Some(folders),
+            ) => gopher::menu(reply, request, self.bare.root_mut(), folders),
+            (decision, _) => decision,
+        }
+    }
+
+    /// HTTP/0.9: a method, a path, and the file's bytes.
+    fn simple(&mut self, request: &Request<'_>, path: &[u8]) -> Decision {
+        let Some(name) = target::decode(path) else {
+            return self.bare.judge(request);
+        };
+        let end = request.bytes.iter().position(|&byte| byte == b'\n');
+        let used = end.map_or(request.bytes.len(), |end| end + 1);
+        self.bare
+            .answer(request, &name.bytes, used, RequestEnd::LineFeed)
+    }
+}
+
+impl Protocol for SharedPort {
+    fn reopen(&mut self, helpers: &ThreadPool, told: Told) {
+        self.bare.reopen(helpers, told);
+    }
+
+    fn reopened(&mut self) {
+        self.bare.reopened();
+    }
+
+    fn rest(&mut self, now: Instant) -> Option<Instant> {
+        self.bare.rest(now)
+    }
+
+    fn judge(&mut self, request: &Request<'_>) -> Decision {
+        if request.is_later {
+            return self.http.message(self.bare.root_mut(), request);
+        }
+        if request.bytes.starts_with(TLS_HANDSHAKE) {
+            return refuse_tls(request);
+        }
+        let is_silent = matches!(request.moment, InputState::IdleTimeout | InputState::Ended);
+        match sniff(request.bytes) {
+            Sniffed::Http => self.http.message(self.bare.root_mut(), request),
+            Sniffed::Simple(path) => self.simple(request, path),
+            // It may be long before its line ends, longer than a name.
+            Sniffed::Maybe { whole_method: true } if request.moment != InputState::Ended => {
+                Decision::NeedMore {
+                    guessed: false,
+                    quiet: None,
+                }
+            }
+            Sniffed::Empty if !is_silent => Decision::NeedMore {
+                guessed: false,
+                quiet: Some(self.bare.empty_name_gap()),
+            },
+            Sniffed::Maybe { .. } => self.name(request, true),
+            Sniffed::Name | Sniffed::Empty => self.name(request, false),
+        }
+    }
+}
+
+/// How a TLS record of a handshake begins: its type, and the major version that all have (RFC 8446,
+/// section 5.1). No name that begins so is served: a browser that was given `https://` would wait
+/// until the name is taken to be whole, and its log line would be noise.
+const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
+
+/// Whoever says hello in TLS sees the end at once, and the log says why.
+fn refuse_tls(request: &Request<'_>) -> Decision {
+    Decision::Reply(Reply::bare(
+        Box::default(),
+        Body::empty(),
+        Outcome::Refused("a TLS client"),
+        request.bytes.len(),
+        RequestEnd::Unread,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::http::entity_tag::TagKey;
+    use crate::http::mime::ContentTypes;
+    use crate::limits::NAME_GAP;
+    use crate::protocol::Reached;
+
+    fn port(files: &[&str]) -> (tempfile::TempDir, SharedPort) {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in files {
+            fs::write(folder.path().join(name), "content").expect("a file");
+        }
+        let mut root = Root::open(folder.path(), false).expect("it is there");
+        root.assume(crate::file::FsClass::InMemory);
+        let bare = Bare::new(root, Some(NAME_GAP));
+        let http = Http::new(ContentTypes::new([]), None, None, TagKey::new(b""));
+        (folder, SharedPort::new(bare, http))
+    }
+
+    fn judge(port: &mut SharedPort, bytes: &[u8], moment: InputState) -> &'static str {
+        let decision = port.judge(&Request {
+            bytes,
+            moment,
+            guesses: 0,
+            is_later: false,
+            draining: false,
+            is_crowded: false,
+            results: &[],
+            reached: Reached::default(),
+        });
+        match decision {
+            Decision::NeedMore { quiet: None, .. } => "waits",
+            Decision::NeedMore { quiet: Some(_), .. } => "waits for the gap",
+            Decision::Reply(reply) if reply.outcome == Outcome::Complete => "served",
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_looks_like_http_waits_for_its_line() {
+        let (_folder, mut port) = port(&["GE", "GET", "GET x", "POSTER"]);
+        for (bytes, expected) in [
+            (&b"GE"[..], "served"),
+            (b"GET", "served"),
+            (b"G", "waits"),
+            (b"HEA", "waits"),
+            (b"GET x", "waits"),
+            (b"GET ", "waits"),
+            (b"PATCH /", "waits"),
+            (b"get x", "waits for the gap"),
+            (b"GETS", "waits for the gap"),
+            (b"POSTER", "served"),
+        ] {
+            assert_eq!(
+                judge(&mut port, bytes, InputState::WouldBlock),
+                expected,
+                "{bytes:?}"
+            );
+        }
+        assert_eq!(judge(&mut port, b"GET x\n", InputState::Arrived), "served");
+        assert_eq!(judge(&mut port, b"GET x", InputState::Ended), "served");
+    }
+}
