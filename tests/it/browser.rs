@@ -26,18 +26,36 @@ struct Browser {
     downloads: TempDir,
 }
 
+/// chromedriver, and the port that it has taken.
+fn start_driver(home: &Path) -> Option<(Child, u16)> {
+    let mut driver = Command::new("chromedriver")
+        .arg("--port=0")
+        .envs(["HOME", "TMPDIR"].map(|name| (name, home)))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+    let port = lines.find_map(|line| {
+        let line = line.ok()?;
+        let (_, port) = line.split_once("started successfully on port ")?;
+        port.trim_end_matches('.').parse().ok()
+    });
+    if port.is_none() {
+        let _ = driver.kill();
+        let _ = driver.wait();
+    }
+    Some((driver, port?))
+}
+
 impl Browser {
     /// Starts one; `None`, said aloud, where there is none.
     fn start() -> Option<Self> {
         (has_tool("chromedriver") && has_tool("chromium")).then_some(())?;
         let [home, downloads] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-        let driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .envs(["HOME", "TMPDIR"].map(|name| (name, home.path())))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        // A port that is free for IPv4 may be taken for IPv6: then it ends, and another is tried.
+        let started = (0..10).find_map(|_| start_driver(home.path()));
+        let (driver, port) = started.expect("chromedriver starts");
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)
@@ -49,14 +67,7 @@ impl Browser {
             _home: home,
             downloads,
         };
-        let port = BufReader::new(browser.driver.stdout.take().unwrap())
-            .lines()
-            .find_map(|line| {
-                let line = line.unwrap();
-                let (_, port) = line.split_once("started successfully on port ")?;
-                port.trim_end_matches('.').parse::<u16>().ok()
-            });
-        let driver = format!("http://127.0.0.1:{}/session", port.expect("a port"));
+        let driver = format!("http://127.0.0.1:{port}/session");
         let options = json!({
             "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu",
                 "--no-first-run"],
