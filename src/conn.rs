@@ -33,7 +33,7 @@ pub use step::{StepIo, Timeouts};
 #[derive(Debug)]
 pub struct Conn {
     state: State,
-    guard: AbortOnClose,
+    abort_on_close: AbortOnClose,
 }
 
 /// What the sudden death of the process does to the connection.
@@ -68,7 +68,7 @@ impl Conn {
     pub fn new(expires: Instant) -> Self {
         Self {
             state: State::ReadingName(Reading::new(expires)),
-            guard: AbortOnClose::Off,
+            abort_on_close: AbortOnClose::Off,
         }
     }
 
@@ -76,7 +76,7 @@ impl Conn {
     #[must_use]
     pub fn silent(expires: Instant) -> Self {
         Self {
-            guard: AbortOnClose::On,
+            abort_on_close: AbortOnClose::On,
             ..Self::new(expires)
         }
     }
@@ -85,7 +85,7 @@ impl Conn {
     /// [`Conn::silent`] is the same connection, so that this one need not be kept.
     #[must_use]
     pub fn silent_until(&self) -> Option<Instant> {
-        match (&self.state, self.guard) {
+        match (&self.state, self.abort_on_close) {
             (State::ReadingName(reading), AbortOnClose::On) => reading.silent_until(),
             _ => None,
         }
@@ -94,8 +94,8 @@ impl Conn {
     /// Whether one that waits for its first byte only goes on waiting when it is stepped for this,
     /// without a look at its socket.
     #[must_use]
-    pub fn ignores_while_silent(why: Event) -> bool {
-        match why {
+    pub fn ignores_while_silent(event: Event) -> bool {
+        match event {
             Event::Ready(edge) => !(edge.readable || edge.dead),
             Event::Evict => true,
             Event::Start
@@ -110,21 +110,21 @@ impl Conn {
     /// The driver: steps the state until it has to wait or ends.
     pub fn step<T: Transport, S: Protocol>(
         &mut self,
-        env: &mut StepIo<'_, '_, T, S>,
-        mut why: Event,
+        io: &mut StepIo<'_, '_, T, S>,
+        mut event: Event,
     ) -> Action {
         let mut replies = 0;
         loop {
             let step = match &mut self.state {
-                State::ReadingName(reading) => reading.step(env, why).map(State::Sending),
-                State::Sending(sending) => sending.step(env, why).map(|after| match after {
+                State::ReadingName(reading) => reading.step(io, event).map(State::Sending),
+                State::Sending(sending) => sending.step(io, event).map(|after| match after {
                     AfterReply::Close(closing) => State::Closing(closing),
-                    AfterReply::ReadOn(kept) => State::ReadingName(Reading::after_reply(kept, env)),
+                    AfterReply::ReadOn(kept) => State::ReadingName(Reading::after_reply(kept, io)),
                 }),
-                State::Closing(closing) => closing.step(env, why).map(|never| match never {}),
+                State::Closing(closing) => closing.step(io, event).map(|never| match never {}),
             };
-            let next = match step {
-                Stay(next) => Some(next),
+            let action = match step {
+                Stay(action) => Some(action),
                 EnterWaiting(state) => {
                     self.enter(state);
                     Some(Action::Wait)
@@ -135,35 +135,35 @@ impl Conn {
                     (replies == REPLIES_PER_STEP_MAX).then_some(Action::Yield)
                 }
             };
-            self.set_guard(env.transport, next);
-            if let Some(next) = next {
-                return next;
+            self.set_abort_on_close(io.transport, action);
+            if let Some(action) = action {
+                return action;
             }
-            why = Event::Start;
+            event = Event::Start;
         }
     }
 
     /// Sets the guard for what comes now: `next`, or the first attempt of a state just entered.
     /// What is over in one step is never guarded, unless it can be cut within its step; nor is a reply whose head says how long it is, or the wait for another request.
-    fn set_guard<T: Transport>(&mut self, transport: &mut T, next: Option<Action>) {
-        let is_owed = match (&self.state, next) {
+    fn set_abort_on_close<T: Transport>(&mut self, transport: &mut T, action: Option<Action>) {
+        let is_owed = match (&self.state, action) {
             (_, Some(Action::Close(_))) | (State::Closing(_), _) => false,
             (State::Sending(sending), _) if sending.has_head() => false,
             (State::ReadingName(reading), _) if reading.is_later() => false,
             (State::Sending(sending), None) => {
-                self.guard == AbortOnClose::On
-                    || sending.delivery.promised > transport.takes_at_once()
+                self.abort_on_close == AbortOnClose::On
+                    || sending.response.body_len > transport.takes_at_once()
             }
             _ => true,
         };
-        let guard = if is_owed {
+        let abort_on_close = if is_owed {
             AbortOnClose::On
         } else {
             AbortOnClose::Off
         };
-        if guard != self.guard {
-            transport.reset_on_close(guard == AbortOnClose::On);
-            self.guard = guard;
+        if abort_on_close != self.abort_on_close {
+            transport.reset_on_close(abort_on_close == AbortOnClose::On);
+            self.abort_on_close = abort_on_close;
         }
     }
 
@@ -203,11 +203,11 @@ impl Conn {
 
     /// What was asked for, as far as it came; bytes from the peer.
     #[must_use]
-    pub fn subject(&self) -> &[u8] {
+    pub fn target(&self) -> &[u8] {
         match &self.state {
             State::ReadingName(reading) => reading.pending(),
-            State::Sending(Sending { delivery, .. }) | State::Closing(Closing { delivery, .. }) => {
-                &delivery.subject
+            State::Sending(Sending { response, .. }) | State::Closing(Closing { response, .. }) => {
+                &response.target
             }
         }
     }
@@ -248,21 +248,21 @@ impl Conn {
 
     /// Whether it waits for what a helper does.
     #[must_use]
-    pub fn awaits_errand(&self) -> bool {
+    pub fn awaits_task(&self) -> bool {
         match &self.state {
-            State::ReadingName(reading) => reading.awaits_errand(),
-            State::Sending(sending) => sending.awaits_errand(),
+            State::ReadingName(reading) => reading.awaits_task(),
+            State::Sending(sending) => sending.awaits_task(),
             State::Closing(_) => false,
         }
     }
 
     /// What is or was sent, once a request was answered.
     #[must_use]
-    pub fn delivery(&self) -> Option<&Response> {
+    pub fn response(&self) -> Option<&Response> {
         match &self.state {
             State::ReadingName(_) => None,
-            State::Sending(Sending { delivery, .. }) | State::Closing(Closing { delivery, .. }) => {
-                Some(delivery)
+            State::Sending(Sending { response, .. }) | State::Closing(Closing { response, .. }) => {
+                Some(response)
             }
         }
     }

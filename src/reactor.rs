@@ -72,7 +72,7 @@ pub struct Reactor<C> {
     timers: Timers<u32>,
     run_queue: VecDeque<Token>,
     /// What this turn's steps have moved, in bytes.
-    moved: u64,
+    bytes_moved: u64,
     ending: Vec<(Token, End)>,
     /// What this turn's wait brought, sorted.
     ready: Vec<(Token, Readiness)>,
@@ -116,7 +116,7 @@ impl<C> Reactor<C> {
             generation: FIRST_GENERATION,
             timers: Timers::new(now),
             run_queue: VecDeque::new(),
-            moved: 0,
+            bytes_moved: 0,
             // What stays is allocated before what comes and goes: nothing below it on the heap
             // could be given back.
             ending: Vec::with_capacity(EVENTS_PER_TURN_MAX),
@@ -253,7 +253,7 @@ impl<C> Reactor<C> {
     fn turn<A: Handler<Conn = C>>(&mut self, app: &mut A) -> io::Result<()> {
         self.wait(app)?;
         self.control.now = Instant::now();
-        self.moved = 0;
+        self.bytes_moved = 0;
         for id in std::mem::take(&mut self.sources) {
             app.source(id, &mut self.control);
         }
@@ -365,7 +365,7 @@ impl<C> Reactor<C> {
             self.listeners[index].state = Accepting::Ready;
         }
         for _ in 0..ACCEPTS_PER_TURN_MAX {
-            if self.moved >= LOOP_TURN_BYTES_MAX {
+            if self.bytes_moved >= LOOP_TURN_BYTES_MAX {
                 break;
             }
             let is_accepting = self.is_accepting(&self.listeners[index]);
@@ -487,7 +487,7 @@ impl<C> Reactor<C> {
         for (token, edge) in ready.drain(..) {
             match self.run_of(token) {
                 Some(Schedule::Waiting | Schedule::WaitingForMore)
-                    if self.moved >= LOOP_TURN_BYTES_MAX =>
+                    if self.bytes_moved >= LOOP_TURN_BYTES_MAX =>
                 {
                     self.set_run(token, Schedule::Again);
                     self.run_queue.push_back(token);
@@ -507,14 +507,14 @@ impl<C> Reactor<C> {
         let mut has_stepped = false;
         for _ in 0..stood {
             // One at least: however much the others move in each turn, the queue must go on.
-            if has_stepped && self.moved >= LOOP_TURN_BYTES_MAX {
+            if has_stepped && self.bytes_moved >= LOOP_TURN_BYTES_MAX {
                 break;
             }
             if let Some(token) = self.run_queue.pop_front()
-                && let Some(why) = self.run_of(token).and_then(Schedule::queued_for)
+                && let Some(event) = self.run_of(token).and_then(Schedule::queued_for)
             {
                 self.set_run(token, Schedule::Waiting);
-                self.step(app, token, why);
+                self.step(app, token, event);
                 self.relieve(app);
                 has_stepped = true;
             }
@@ -541,15 +541,15 @@ impl<C> Reactor<C> {
     }
 
     /// Steps one connection that is there and has not ended, and does what it wants next.
-    fn step<A: Handler<Conn = C>>(&mut self, app: &mut A, token: Token, why: Event) {
+    fn step<A: Handler<Conn = C>>(&mut self, app: &mut A, token: Token, event: Event) {
         self.control.is_crowded = self.is_crowded();
         let slot = &mut self.slots[token.key as usize];
         let before = self.timers.at(&slot.deadline);
         let mut cx = Context::new(token, before, &mut self.scratch, &mut self.control);
-        let next = app.step(&mut slot.conn, &mut slot.socket, why, &mut cx);
-        let (mut deadline, moved) = (cx.turn.deadline, cx.turn.moved);
-        self.moved += moved;
-        if why == Event::Deadline && deadline == before {
+        let next = app.step(&mut slot.conn, &mut slot.socket, event, &mut cx);
+        let (mut deadline, moved) = (cx.turn.deadline, cx.turn.bytes_moved);
+        self.bytes_moved += moved;
+        if event == Event::Deadline && deadline == before {
             // It has passed, and nothing else was asked for.
             deadline = None;
         }

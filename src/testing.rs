@@ -69,9 +69,9 @@ pub struct Bench<T, S> {
     /// Whether the room for connections runs out.
     pub is_crowded: bool,
     /// What became of replies after which the connection went on.
-    pub delivered: Vec<Response>,
+    pub finished: Vec<Response>,
     /// What a helper shall do for the connection.
-    pub errand: Option<DiskTask>,
+    pub task: Option<DiskTask>,
     scratch: Vec<u8>,
 }
 
@@ -89,35 +89,35 @@ impl<T: Transport + Turning, S: Protocol> Bench<T, S> {
             deadline: None,
             draining: false,
             is_crowded: false,
-            delivered: Vec::new(),
-            errand: None,
+            finished: Vec::new(),
+            task: None,
             scratch,
         }
     }
 
     /// One turn with one step.
-    pub fn step(&mut self, why: Event) -> Action {
-        self.step_with(why, None)
+    pub fn step(&mut self, event: Event) -> Action {
+        self.step_with(event, None)
     }
 
-    /// Does the errand that the connection waits for, and wakes it. There must be one.
+    /// Runs the task that the connection waits for, and wakes it. There must be one.
     pub fn fetch(&mut self) -> Action {
-        let errand = self.errand.take().expect("there is an errand");
-        self.step_with(Event::Woken, Some(errand.run(MayBlock::Forever)))
+        let task = self.task.take().expect("there is a task");
+        self.step_with(Event::Woken, Some(task.run(MayBlock::Forever)))
     }
 
-    /// One turn with one step, in which an errand is over.
-    pub fn step_with(&mut self, why: Event, fetched: Option<TaskResult>) -> Action {
+    /// One turn with one step, in which a task is over.
+    pub fn step_with(&mut self, event: Event, task_result: Option<TaskResult>) -> Action {
         self.transport.begin_turn();
         let mut turn = StepContext {
             now: self.now,
             scratch: &mut self.scratch,
             deadline: self.deadline,
-            moved: 0,
+            bytes_moved: 0,
             draining: self.draining,
             is_crowded: self.is_crowded,
         };
-        let mut env = StepIo {
+        let mut io = StepIo {
             transport: &mut self.transport,
             service: &mut self.service,
             timeouts: Timeouts {
@@ -128,11 +128,11 @@ impl<T: Transport + Turning, S: Protocol> Bench<T, S> {
                 disk: DISK_TIMEOUT,
             },
             turn: &mut turn,
-            delivered: &mut self.delivered,
-            errand: &mut self.errand,
-            fetched,
+            finished: &mut self.finished,
+            task: &mut self.task,
+            task_result,
         };
-        let next = self.conn.step(&mut env, why);
+        let next = self.conn.step(&mut io, event);
         self.deadline = turn.deadline;
         next
     }

@@ -81,7 +81,7 @@ pub(super) fn close_table(end: ReplyEnd, look: Option<Look>) -> OnTheWire {
 
 #[derive(Debug)]
 pub(super) struct Closing {
-    pub(super) delivery: Response,
+    pub(super) response: Response,
     /// The bytes of all replies.
     sent: u64,
     /// Since when the last byte is accepted.
@@ -122,18 +122,18 @@ impl Closing {
     /// The write side was just shut after `sent` bytes; `discarded` bytes of input were thrown away
     /// before.
     pub(super) fn new<T: Transport, S>(
-        delivery: Response,
+        response: Response,
         sent: u64,
         (discarded, patience): (u64, Patience),
-        env: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, S>,
     ) -> Self {
-        let now = env.turn.now;
+        let now = io.turn.now;
         let (idle_ends, total_ends) = (now + LINGER_IDLE, now + patience.total());
-        let acked = env.transport.acked_bytes();
+        let acked = io.transport.acked_bytes();
         Self {
-            delivery,
+            response,
             sent,
-            since: env.turn.now,
+            since: io.turn.now,
             patience,
             discarded,
             idle_ends,
@@ -144,29 +144,29 @@ impl Closing {
 
     pub(super) fn step<T: Transport, S>(
         &mut self,
-        env: &mut StepIo<'_, '_, T, S>,
-        why: Event,
+        io: &mut StepIo<'_, '_, T, S>,
+        event: Event,
     ) -> Step<Infallible> {
-        let close = Stay(Action::Close(self.delivery.outcome.reason()));
-        match why {
+        let close = Stay(Action::Close(self.response.outcome.reason()));
+        match event {
             Event::Stop(_) => return close,
             Event::Evict => return Stay(Action::Wait),
-            Event::Deadline => self.wind_clocks(env),
+            Event::Deadline => self.wind_clocks(io),
             Event::Ready(edge) if !(edge.readable || edge.dead) => return Stay(Action::Wait),
             _ => {}
         }
         let budget_ends = self.discarded + CONN_TURN_BYTES_MAX;
         while self.discarded < budget_ends {
-            match env.transport.read(env.turn.scratch) {
+            match io.transport.read(io.turn.scratch) {
                 Ok(0) => return close,
                 Ok(n) => {
                     self.discarded += n as u64;
-                    env.turn.moved += n as u64;
-                    self.idle_ends = env.turn.now + LINGER_IDLE;
+                    io.turn.bytes_moved += n as u64;
+                    self.idle_ends = io.turn.now + LINGER_IDLE;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    env.turn.deadline = Some(self.deadline());
-                    let is_over = self.deadline() <= env.turn.now || why == Event::Reclaim;
+                    io.turn.deadline = Some(self.deadline());
+                    let is_over = self.deadline() <= io.turn.now || event == Event::Reclaim;
                     return if is_over { close } else { Stay(Action::Wait) };
                 }
                 Err(error) => return Stay(Action::Close(blame(&error))),
@@ -175,7 +175,7 @@ impl Closing {
                 return close;
             }
         }
-        env.turn.deadline = Some(self.deadline());
+        io.turn.deadline = Some(self.deadline());
         Stay(Action::Yield)
     }
 
@@ -186,13 +186,13 @@ impl Closing {
     /// Both clocks stand while the peer goes on acknowledging enough: it is still taking what was sent.
     /// Our FIN counts for a byte, and its acknowledgement for nothing. A server that stops waits
     /// until the peer has everything: the process's end may take the network's with it.
-    fn wind_clocks<T: Transport, S>(&mut self, env: &mut StepIo<'_, '_, T, S>) {
-        let before = std::mem::replace(&mut self.acked, env.transport.acked_bytes());
+    fn wind_clocks<T: Transport, S>(&mut self, io: &mut StepIo<'_, '_, T, S>) {
+        let before = std::mem::replace(&mut self.acked, io.transport.acked_bytes());
         let has_all = self.acked > self.sent;
-        let least = env.timeouts.least_bytes(LINGER_IDLE);
-        if self.acked > before + least || (env.turn.draining && !has_all) {
-            self.idle_ends = env.turn.now + LINGER_IDLE;
-            self.total_ends = env.turn.now + self.patience.total();
+        let least = io.timeouts.least_bytes(LINGER_IDLE);
+        if self.acked > before + least || (io.turn.draining && !has_all) {
+            self.idle_ends = io.turn.now + LINGER_IDLE;
+            self.total_ends = io.turn.now + self.patience.total();
         }
     }
 }

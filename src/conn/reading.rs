@@ -23,12 +23,12 @@ pub(super) struct Reading {
     guesses: u8,
     expires: Instant,
     wait: Wait,
-    before: Before,
+    previous: Previous,
 }
 
 /// What came before on this connection.
 #[derive(Clone, Copy, Debug)]
-enum Before {
+enum Previous {
     /// Nothing: this is its first request.
     Nothing,
     /// A reply.
@@ -46,14 +46,14 @@ enum Before {
 enum Wait {
     Bytes,
     /// There was no descriptor to try the bytes.
-    Descriptor(Box<Asked>),
+    Descriptor(Box<PendingRequest>),
     /// A helper is on an errand for the service, since then.
-    DiskTask(Box<Asked>, Instant),
+    DiskTask(Box<PendingRequest>, Instant),
 }
 
 /// What is kept of a request that is answered in several steps.
 #[derive(Debug)]
-struct Asked {
+struct PendingRequest {
     /// When the service was asked last.
     moment: InputState,
     /// When the request had come.
@@ -64,7 +64,7 @@ struct Asked {
     until: Option<Instant>,
 }
 
-impl Asked {
+impl PendingRequest {
     /// Whether its time to wait for a descriptor is over.
     fn is_late(&self, now: Instant) -> bool {
         self.until.is_none_or(|until| now >= until)
@@ -72,7 +72,7 @@ impl Asked {
 }
 
 impl Wait {
-    fn asked(&self) -> Option<&Asked> {
+    fn asked(&self) -> Option<&PendingRequest> {
         match self {
             Self::Bytes => None,
             Self::Descriptor(asked) | Self::DiskTask(asked, _) => Some(asked),
@@ -80,9 +80,9 @@ impl Wait {
     }
 
     /// What is kept when it waits for something else from now on.
-    fn take(&mut self, moment: InputState, now: Instant) -> Box<Asked> {
+    fn take(&mut self, moment: InputState, now: Instant) -> Box<PendingRequest> {
         match std::mem::replace(self, Self::Bytes) {
-            Self::Bytes => Box::new(Asked {
+            Self::Bytes => Box::new(PendingRequest {
                 moment,
                 at: now,
                 results: Vec::new(),
@@ -100,30 +100,30 @@ impl Reading {
             guesses: 0,
             expires,
             wait: Wait::Bytes,
-            before: Before::Nothing,
+            previous: Previous::Nothing,
         }
     }
 
     /// The request after a reply.
-    pub(super) fn after_reply<T, S>(kept: KeptAlive, env: &mut StepIo<'_, '_, T, S>) -> Self {
+    pub(super) fn after_reply<T, S>(kept: KeptAlive, io: &mut StepIo<'_, '_, T, S>) -> Self {
         let KeptAlive {
             pending,
             input,
             sent,
         } = kept;
-        let now = env.turn.now;
+        let now = io.turn.now;
         let patience = if pending.is_empty() {
-            env.timeouts.keep_alive
+            io.timeouts.keep_alive
         } else {
-            env.timeouts.request
+            io.timeouts.request
         };
-        env.turn.deadline = Some(now + patience);
+        io.turn.deadline = Some(now + patience);
         Self {
             pending,
             guesses: 0,
             expires: now + patience,
             wait: Wait::Bytes,
-            before: Before::Reply {
+            previous: Previous::Reply {
                 at: now,
                 input,
                 sent,
@@ -138,26 +138,29 @@ impl Reading {
 
     /// Whether the connection has carried a reply.
     pub(super) fn is_later(&self) -> bool {
-        matches!(self.before, Before::Reply { .. })
+        matches!(self.previous, Previous::Reply { .. })
     }
 
     /// When its time is over, if not one byte has come on this connection.
     pub(super) fn silent_until(&self) -> Option<Instant> {
         let is_silent = self.pending.is_empty()
             && self.guesses == 0
-            && matches!((&self.wait, self.before), (Wait::Bytes, Before::Nothing));
+            && matches!(
+                (&self.wait, self.previous),
+                (Wait::Bytes, Previous::Nothing)
+            );
         is_silent.then_some(self.expires)
     }
 
     /// Whether it waits for what a helper does.
-    pub(super) fn awaits_errand(&self) -> bool {
+    pub(super) fn awaits_task(&self) -> bool {
         matches!(self.wait, Wait::DiskTask(..))
     }
 
     /// Since when there has been nothing to do, after a reply.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        match self.before {
-            Before::Reply { at, .. } if self.pending.is_empty() => Some(at),
+        match self.previous {
+            Previous::Reply { at, .. } if self.pending.is_empty() => Some(at),
             _ => None,
         }
     }
@@ -165,10 +168,10 @@ impl Reading {
     /// What it waits for, if it may be ended when others need its place. What it has heard and not
     /// judged yet may be a whole request.
     pub(super) fn reclaimable(&self) -> Option<Reclaimable> {
-        match (&self.wait, self.before) {
+        match (&self.wait, self.previous) {
             (
                 Wait::Bytes,
-                Before::Reply {
+                Previous::Reply {
                     input: NextInput::Pending,
                     ..
                 },
@@ -178,8 +181,10 @@ impl Reading {
                 Some(Reclaimable::Suspended)
             }
             (Wait::Descriptor(_) | Wait::DiskTask(..), _) => None,
-            (Wait::Bytes, Before::Nothing) if self.pending.is_empty() => Some(Reclaimable::Silent),
-            (Wait::Bytes, Before::Reply { .. }) if self.pending.is_empty() => {
+            (Wait::Bytes, Previous::Nothing) if self.pending.is_empty() => {
+                Some(Reclaimable::Silent)
+            }
+            (Wait::Bytes, Previous::Reply { .. }) if self.pending.is_empty() => {
                 Some(Reclaimable::Idle)
             }
             (Wait::Bytes, _) => Some(Reclaimable::Partial),
@@ -205,16 +210,16 @@ impl Reading {
 
     pub(super) fn step<T: Transport, S: Protocol>(
         &mut self,
-        env: &mut StepIo<'_, '_, T, S>,
-        why: Event,
+        io: &mut StepIo<'_, '_, T, S>,
+        event: Event,
     ) -> Step<Sending> {
-        match (&self.wait, why) {
+        match (&self.wait, event) {
             (Wait::Bytes, Event::Stop(_)) => self.end(Reason::RequestTimeout),
             (Wait::Bytes, Event::Ready(edge)) if !(edge.readable || edge.dead) => {
                 Stay(Action::Wait)
             }
             (Wait::Bytes, Event::Evict) if self.idle_since().is_none() => Stay(Action::Wait),
-            (Wait::Bytes, _) => self.go_on(env, why),
+            (Wait::Bytes, _) => self.go_on(io, event),
             (_, Event::Stop(reason)) => Stay(Action::Reset(reason)),
             // Its memory is needed. It is owed an answer.
             (Wait::Descriptor(_) | Wait::DiskTask(..), Event::Reclaim) => {
@@ -223,30 +228,30 @@ impl Reading {
             (Wait::Descriptor(_) | Wait::DiskTask(..), Event::Ready(_)) => {
                 Stay(Action::Close(Reason::PeerReset))
             }
-            (Wait::Descriptor(asked), Event::Evict) if !asked.is_late(env.turn.now) => {
-                let until = asked.until.unwrap_or(env.turn.now);
-                let since = until.checked_sub(env.timeouts.stall).unwrap_or(until);
-                Stay(go_on_waiting(env, since, until))
+            (Wait::Descriptor(asked), Event::Evict) if !asked.is_late(io.turn.now) => {
+                let until = asked.until.unwrap_or(io.turn.now);
+                let since = until.checked_sub(io.timeouts.stall).unwrap_or(until);
+                Stay(go_on_waiting(io, since, until))
             }
             (Wait::Descriptor(asked), _) => {
                 let moment = asked.moment;
-                self.ask_again(env, moment)
+                self.respond_again(io, moment)
             }
-            (Wait::DiskTask(..), _) => self.take_fetched(env),
+            (Wait::DiskTask(..), _) => self.take_fetched(io),
         }
     }
 
     /// Asks the service what it couldn't say before.
-    fn ask_again<T: Transport, S: Protocol>(
+    fn respond_again<T: Transport, S: Protocol>(
         &mut self,
-        env: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, S>,
         moment: InputState,
     ) -> Step<Sending> {
-        match self.ask(env, 0, moment) {
+        match self.respond(io, 0, moment) {
             // A guess that was wrong. No edge is remembered meanwhile, so what came is read now.
             Stay(Action::Wait) => {
                 self.wait = Wait::Bytes;
-                self.read(env, Event::Resume)
+                self.read(io, Event::Resume)
             }
             decided => decided,
         }
@@ -255,41 +260,41 @@ impl Reading {
     /// A helper has come back, or has not. The client's clock stood meanwhile.
     fn take_fetched<T: Transport, S: Protocol>(
         &mut self,
-        env: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, S>,
     ) -> Step<Sending> {
         let Wait::DiskTask(asked, since) = &mut self.wait else {
             return Stay(Action::Suspend);
         };
-        match env.fetched.take() {
+        match io.task_result.take() {
             Some(TaskResult::Panicked) => return Stay(Action::Reset(Reason::OpenFailed)),
             Some(result @ (TaskResult::Opened { .. } | TaskResult::Listed(_))) => {
                 asked.results.push(result);
             }
-            _ => return Stay(await_disk(env, *since, self.pending.as_slice())),
+            _ => return Stay(await_disk(io, *since, self.pending.as_slice())),
         }
-        let waited = env.turn.now - *since;
+        let waited = io.turn.now - *since;
         self.expires += waited;
         asked.until = asked.until.map(|until| until + waited);
         let moment = asked.moment;
-        self.ask_again(env, moment)
+        self.respond_again(io, moment)
     }
 
     /// After a reply, what was read with its request comes first.
     fn go_on<T: Transport, S: Protocol>(
         &mut self,
-        env: &mut StepIo<'_, '_, T, S>,
-        why: Event,
+        io: &mut StepIo<'_, '_, T, S>,
+        event: Event,
     ) -> Step<Sending> {
-        let Before::Reply { input, .. } = &mut self.before else {
-            return self.read(env, why);
+        let Previous::Reply { input, .. } = &mut self.previous else {
+            return self.read(io, event);
         };
         match std::mem::replace(input, NextInput::Queued) {
-            NextInput::Pending => match self.ask(env, 0, InputState::Arrived) {
-                Stay(Action::Wait) => self.read(env, Event::Resume),
+            NextInput::Pending => match self.respond(io, 0, InputState::Arrived) {
+                Stay(Action::Wait) => self.read(io, Event::Resume),
                 decided => decided,
             },
-            NextInput::Awaited if why == Event::Start => Stay(Action::Wait),
-            _ => self.read(env, why),
+            NextInput::Awaited if event == Event::Start => Stay(Action::Wait),
+            _ => self.read(io, event),
         }
     }
 
@@ -298,84 +303,84 @@ impl Reading {
     /// while the request lay there.
     fn read<T: Transport, S: Protocol>(
         &mut self,
-        env: &mut StepIo<'_, '_, T, S>,
-        why: Event,
+        io: &mut StepIo<'_, '_, T, S>,
+        event: Event,
     ) -> Step<Sending> {
-        if why == Event::Start && !self.is_later() {
-            env.turn.deadline = Some(self.expires);
+        if event == Event::Start && !self.is_later() {
+            io.turn.deadline = Some(self.expires);
         }
         // A read that doesn't fill the buffer has emptied the queue. What comes later makes a new
         // edge, unless the FIN was part of this one. (Urgent data ends a read early, too; who
         // sends it waits for the deadline's look.)
-        let short_read_drains = match why {
+        let short_read_drains = match event {
             Event::Start => !self.is_later(),
             Event::Ready(edge) => !edge.read_closed && !edge.dead,
             _ => false,
         };
-        let mut unasked = false;
+        let mut has_unseen = false;
         loop {
-            let most = REQUEST_READ_BYTES_MAX.min(env.turn.scratch.len());
-            let fresh = match env.transport.read(&mut env.turn.scratch[..most]) {
+            let most = REQUEST_READ_BYTES_MAX.min(io.turn.scratch.len());
+            let fresh = match io.transport.read(&mut io.turn.scratch[..most]) {
                 Ok(0) if self.pending.is_empty() => return self.end(Reason::ClientLeft),
-                Ok(0) => return self.ask(env, 0, InputState::Ended),
+                Ok(0) => return self.respond(io, 0, InputState::Ended),
                 Ok(n) if n < most && short_read_drains => {
-                    return self.ask(env, n, InputState::WouldBlock);
+                    return self.respond(io, n, InputState::WouldBlock);
                 }
                 Ok(n) => n,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return self.drained(env, why, unasked);
+                    return self.on_would_block(io, event, has_unseen);
                 }
                 Err(error) => return Stay(Action::Reset(blame(&error))),
             };
-            match self.ask(env, fresh, InputState::Arrived) {
-                Stay(Action::Wait) => unasked = true,
+            match self.respond(io, fresh, InputState::Arrived) {
+                Stay(Action::Wait) => has_unseen = true,
                 decided => return decided,
             }
         }
     }
 
     /// The queue is empty. `unasked`: there are bytes about which the service was not asked since.
-    fn drained<T: Transport, S: Protocol>(
+    fn on_would_block<T: Transport, S: Protocol>(
         &mut self,
-        env: &mut StepIo<'_, '_, T, S>,
-        why: Event,
-        unasked: bool,
+        io: &mut StepIo<'_, '_, T, S>,
+        event: Event,
+        has_unseen: bool,
     ) -> Step<Sending> {
-        let step = match why {
-            _ if unasked => self.ask(env, 0, InputState::WouldBlock),
-            Event::Deadline if env.turn.now < self.expires => {
-                self.ask(env, 0, InputState::IdleTimeout)
+        let step = match event {
+            _ if has_unseen => self.respond(io, 0, InputState::WouldBlock),
+            Event::Deadline if io.turn.now < self.expires => {
+                self.respond(io, 0, InputState::IdleTimeout)
             }
             // What waits for nothing but silence is taken as it stands.
-            Event::Reclaim if env.turn.deadline.is_some_and(|at| at < self.expires) => {
-                self.ask(env, 0, InputState::IdleTimeout)
+            Event::Reclaim if io.turn.deadline.is_some_and(|at| at < self.expires) => {
+                self.respond(io, 0, InputState::IdleTimeout)
             }
             _ => Stay(Action::Wait),
         };
         match step {
-            Stay(Action::Wait) if why == Event::Deadline && env.turn.now >= self.expires => {
+            Stay(Action::Wait) if event == Event::Deadline && io.turn.now >= self.expires => {
                 self.end(Reason::RequestTimeout)
             }
-            Stay(Action::Wait) if why == Event::Evict && self.idle_since().is_some() => {
+            Stay(Action::Wait) if event == Event::Evict && self.idle_since().is_some() => {
                 self.end(Reason::RequestTimeout)
             }
-            Stay(Action::Wait) if why == Event::Reclaim => self.end(Reason::Evicted),
+            Stay(Action::Wait) if event == Event::Reclaim => self.end(Reason::Evicted),
             step => step,
         }
     }
 
     /// Puts the pending bytes and `fresh` more from the scratch buffer to the service.
-    fn ask<T: Transport, S: Protocol>(
+    fn respond<T: Transport, S: Protocol>(
         &mut self,
-        env: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, S>,
         fresh: usize,
         moment: InputState,
     ) -> Step<Sending> {
         if self.idle_since().is_some() {
             // The keep-alive is over; the request's own time begins with its first byte.
-            self.expires = env.turn.now + env.timeouts.request;
+            self.expires = io.turn.now + io.timeouts.request;
         }
-        let fresh = &env.turn.scratch[..fresh];
+        let fresh = &io.turn.scratch[..fresh];
         let copied = !self.pending.is_empty();
         if copied && self.pending.append(fresh).is_err() {
             return Stay(Action::Close(Reason::OutOfMemory));
@@ -385,27 +390,27 @@ impl Reading {
         } else {
             fresh
         };
-        let transport = &*env.transport;
+        let transport = &*io.transport;
         let reached = || transport.reached_address();
         let request = Request {
             bytes,
             moment,
             guesses: self.guesses,
             is_later: self.is_later(),
-            draining: env.turn.draining,
-            is_crowded: env.turn.is_crowded,
+            draining: io.turn.draining,
+            is_crowded: io.turn.is_crowded,
             results: self.wait.asked().map_or(&[], |asked| &asked.results),
             reached: Reached::new(&reached),
         };
-        let verdict = env.service.judge(&request);
-        if let Decision::Reply(reply) = verdict {
+        let decision = io.service.judge(&request);
+        if let Decision::Reply(reply) = decision {
             let has_waited = !matches!(self.wait, Wait::Bytes);
             let is_drained =
                 matches!(moment, InputState::WouldBlock | InputState::IdleTimeout) && !has_waited;
             let has_more = bytes.len() > reply.used;
             let is_empty = fresh.is_empty() && is_drained;
             let extra = match has_more {
-                false if self.awaits_errand() => Extra::Possible,
+                false if self.awaits_task() => Extra::Possible,
                 false if !has_waited => Extra::None,
                 _ => Extra::Some,
             };
@@ -419,43 +424,43 @@ impl Reading {
                 is_drained,
                 read,
             };
-            let sent_before = match self.before {
-                Before::Reply { sent, .. } => sent,
-                Before::Nothing => 0,
+            let sent_before = match self.previous {
+                Previous::Reply { sent, .. } => sent,
+                Previous::Nothing => 0,
             };
-            let asked_at = self.wait.asked().map_or(env.turn.now, |asked| asked.at);
+            let asked_at = self.wait.asked().map_or(io.turn.now, |asked| asked.at);
             let sending = Sending::new(reply, input, sent_before, asked_at);
             return Enter(sending);
         }
         if !copied && self.pending.append(fresh).is_err() {
             return Stay(Action::Close(Reason::OutOfMemory));
         }
-        Stay(self.wait_on(env, verdict, moment))
+        Stay(self.wait_for(io, decision, moment))
     }
 
     /// There is no answer yet.
-    fn wait_on<T, S>(
+    fn wait_for<T, S>(
         &mut self,
-        env: &mut StepIo<'_, '_, T, S>,
-        verdict: Decision,
+        io: &mut StepIo<'_, '_, T, S>,
+        decision: Decision,
         moment: InputState,
     ) -> Action {
-        let now = env.turn.now;
-        match verdict {
+        let now = io.turn.now;
+        match decision {
             Decision::NeedMore { .. } if moment == InputState::Ended => {
                 Action::Close(Reason::ClientLeft)
             }
             Decision::NeedMore { guessed, quiet } => {
                 self.guesses += u8::from(guessed);
                 let silence = quiet.map_or(self.expires, |quiet| now + quiet);
-                env.turn.deadline = Some(self.expires.min(silence));
+                io.turn.deadline = Some(self.expires.min(silence));
                 Action::Wait
             }
-            Decision::WaitForFd => self.park(env, moment),
+            Decision::WaitForFd => self.wait_for_fd(io, moment),
             Decision::Suspend(errand) => {
                 self.wait = Wait::DiskTask(self.wait.take(moment, now), now);
-                *env.errand = Some(errand);
-                env.turn.deadline = Some(now + env.timeouts.disk.min(SUSPENDED_CHECK_INTERVAL));
+                *io.task = Some(errand);
+                io.turn.deadline = Some(now + io.timeouts.disk.min(SUSPENDED_CHECK_INTERVAL));
                 Action::Suspend
             }
             Decision::Abort(reason) => Action::Reset(reason),
@@ -464,22 +469,22 @@ impl Reading {
     }
 
     /// Waits for a descriptor, and not for the client: the request's timeout doesn't count.
-    fn park<T, S>(&mut self, env: &mut StepIo<'_, '_, T, S>, moment: InputState) -> Action {
-        let now = env.turn.now;
+    fn wait_for_fd<T, S>(&mut self, io: &mut StepIo<'_, '_, T, S>, moment: InputState) -> Action {
+        let now = io.turn.now;
         let mut asked = self.wait.take(moment, now);
         // It is looked up anew: for a part of it there was no descriptor.
         asked.results.clear();
-        let until = *asked.until.get_or_insert(now + env.timeouts.stall);
+        let until = *asked.until.get_or_insert(now + io.timeouts.stall);
         if now >= until {
             let (name, stall) = (
                 Excerpt::of_request(self.pending.as_slice()),
-                env.timeouts.stall,
+                io.timeouts.stall,
             );
             log::warn!("no descriptor for \"{name}\" within {stall:?}");
             return Action::Reset(Reason::NoDescriptor);
         }
         self.wait = Wait::Descriptor(asked);
-        env.turn.deadline = Some(until.min(now + SUSPENDED_CHECK_INTERVAL));
+        io.turn.deadline = Some(until.min(now + SUSPENDED_CHECK_INTERVAL));
         Action::Suspend
     }
 }

@@ -22,7 +22,7 @@ use crate::telemetry::response::Response;
 
 #[derive(Debug)]
 pub(super) struct Sending {
-    pub(super) delivery: Response,
+    pub(super) response: Response,
     /// The bytes of the replies before this one.
     sent_before: u64,
     /// What goes before the body, and how much of it was accepted.
@@ -31,10 +31,10 @@ pub(super) struct Sending {
     body: Body,
     ended_by: RequestEnd,
     then: Then,
-    following: Leftover,
+    leftover: Leftover,
     /// How the reply has gone so far.
-    pace: Progress,
-    supply: BodySource,
+    progress: Progress,
+    source: BodySource,
     /// What the next read by a helper takes, in bytes.
     cold_bytes: u64,
     /// What was thrown away of a body that nobody reads, in bytes.
@@ -87,7 +87,7 @@ enum Progress {
     Resumed {
         mark: Mark,
         /// It waited for its turn alone: the peer took all that the last one gave it.
-        keeps_up: bool,
+        fast_reader: bool,
     },
 }
 
@@ -98,18 +98,18 @@ struct Mark {
     /// What it had acknowledged then.
     acked: u64,
     /// When it will be looked at again.
-    next_look: Instant,
+    next_check: Instant,
 }
 
 impl Sending {
     pub(super) fn new(
         reply: Reply,
-        following: Leftover,
+        leftover: Leftover,
         sent_before: u64,
         asked_at: Instant,
     ) -> Self {
         let Reply {
-            subject,
+            subject: target,
             head,
             body,
             outcome,
@@ -119,26 +119,26 @@ impl Sending {
             exchange,
             ..
         } = reply;
-        let delivery = Response {
-            subject,
+        let response = Response {
+            target,
             offset: 0,
-            promised: body.length(),
+            body_len: body.length(),
             outcome,
             asked_at,
             status,
             exchange,
         };
         Self {
-            delivery,
+            response,
             sent_before,
             head,
             head_sent: 0,
             body,
             ended_by,
             then,
-            following,
-            pace: Progress::FirstTurn,
-            supply: BodySource::Unknown,
+            leftover,
+            progress: Progress::FirstTurn,
+            source: BodySource::Unknown,
             cold_bytes: COLD_BLOCK_BYTES,
             discarded: 0,
         }
@@ -150,8 +150,8 @@ impl Sending {
     }
 
     /// Whether it waits for what a helper reads.
-    pub(super) fn awaits_errand(&self) -> bool {
-        matches!(self.supply, BodySource::Awaited(_))
+    pub(super) fn awaits_task(&self) -> bool {
+        matches!(self.source, BodySource::Awaited(_))
     }
 
     /// Whether the peer is told the body's length.
@@ -161,88 +161,84 @@ impl Sending {
 
     pub(super) fn step<T: Transport, S>(
         &mut self,
-        env: &mut StepIo<'_, '_, T, S>,
-        why: Event,
+        io: &mut StepIo<'_, '_, T, S>,
+        event: Event,
     ) -> Step<AfterReply> {
-        match why {
+        match event {
             Event::Stop(reason) => return Stay(Action::Reset(reason)),
             // Only the peer's death gets through to one that waits for a helper.
-            Event::Ready(_) if self.awaits_errand() => {
+            Event::Ready(_) if self.awaits_task() => {
                 return Stay(Action::Reset(Reason::PeerReset));
             }
             _ => {}
         }
-        if let BodySource::Awaited(since) = self.supply {
-            match env.fetched.take() {
+        if let BodySource::Awaited(since) = self.source {
+            match io.task_result.take() {
                 Some(TaskResult::Read(Ok(chunk))) => {
-                    self.excuse(env.turn.now - since);
-                    self.supply = BodySource::from(chunk);
+                    self.excuse(io.turn.now - since);
+                    self.source = BodySource::from(chunk);
                 }
                 Some(TaskResult::Read(Err(error))) => {
-                    return Stay(self.fail(SendError::File(error), env));
+                    return Stay(self.fail(SendError::File(error), io));
                 }
                 Some(TaskResult::Panicked) => return Stay(Action::Reset(Reason::ReadFailed)),
-                _ => return Stay(await_disk(env, since, &self.delivery.subject)),
+                _ => return Stay(await_disk(io, since, &self.response.target)),
             }
-            return self.send(env);
+            return self.send(io);
         }
-        match why {
-            Event::Deadline => self.check_stall(env),
-            Event::Ready(edge) if !(edge.writable || edge.dead) => Stay(self.discard_input(env)),
+        match event {
+            Event::Deadline => self.check_stall(io),
+            Event::Ready(edge) if !(edge.writable || edge.dead) => Stay(self.discard_input(io)),
             Event::Evict | Event::Reclaim => Stay(Action::Wait),
-            _ => self.send(env),
+            _ => self.send(io),
         }
     }
 
     /// Sends until it has to wait, or its budget is used up, or all is sent.
-    fn send<T: Transport, S>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step<AfterReply> {
-        let budget_ends = self.delivery.offset + CONN_TURN_BYTES_MAX;
-        while self.has_head_left() || self.delivery.offset < self.delivery.promised {
-            if self.delivery.offset >= budget_ends {
-                self.pause(true, env);
+    fn send<T: Transport, S>(&mut self, io: &mut StepIo<'_, '_, T, S>) -> Step<AfterReply> {
+        let budget_ends = self.response.offset + CONN_TURN_BYTES_MAX;
+        while self.has_head_left() || self.response.offset < self.response.body_len {
+            if self.response.offset >= budget_ends {
+                self.pause(true, io);
                 return Stay(Action::Yield);
             }
-            let until = budget_ends.min(self.delivery.promised);
+            let until = budget_ends.min(self.response.body_len);
             if self.was_overwritten(until) {
                 return Stay(Action::Reset(Reason::FileChanged));
             }
             let before = self.sent();
-            match self.send_until(until, env) {
+            match self.send_until(until, io) {
                 Ok(sent) => {
-                    self.delivery.offset += sent;
-                    env.turn.moved += self.sent() - before;
+                    self.response.offset += sent;
+                    io.turn.bytes_moved += self.sent() - before;
                 }
-                Err(error) => return Stay(self.fail(error, env)),
+                Err(error) => return Stay(self.fail(error, io)),
             }
         }
-        self.finish(env)
+        self.finish(io)
     }
 
     /// No more could be sent now, or at all.
-    fn fail<T: Transport, S>(
-        &mut self,
-        error: SendError,
-        env: &mut StepIo<'_, '_, T, S>,
-    ) -> Action {
+    fn fail<T: Transport, S>(&mut self, error: SendError, io: &mut StepIo<'_, '_, T, S>) -> Action {
         match error {
             SendError::WouldBlock => {
                 let was_empty = self.found_empty();
-                self.pause(false, env);
+                self.pause(false, io);
                 if was_empty {
                     Action::Wait
                 } else {
-                    self.discard_input(env)
+                    self.discard_input(io)
                 }
             }
             SendError::Cold(read) => {
-                self.pause(false, env);
+                self.pause(false, io);
                 // The client's clock doesn't run while our disk is waited for; the disk's does.
-                let now = env.turn.now;
-                env.turn.deadline = Some(now + env.timeouts.disk.min(SUSPENDED_CHECK_INTERVAL));
-                self.supply = BodySource::Awaited(now);
+                let now = io.turn.now;
+                io.turn.deadline = Some(now + io.timeouts.disk.min(SUSPENDED_CHECK_INTERVAL));
+                self.source = BodySource::Awaited(now);
                 // Its client takes what it is sent, so it will want more.
                 self.cold_bytes = COLD_READ_BYTES.min(2 * self.cold_bytes);
-                *env.errand = Some(DiskTask::Read(read));
+                *io.task = Some(DiskTask::Read(read));
                 Action::Suspend
             }
             SendError::Socket(error) => Action::Reset(blame(&error)),
@@ -260,7 +256,7 @@ impl Sending {
     /// The peer takes no more now. Perhaps it takes nothing before it has sent the whole body of its
     /// request, so what has come of that is thrown away. No edge will tell of what a turn leaves in the
     /// queue, so the next turn goes on.
-    fn discard_input<T: Transport, S>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Action {
+    fn discard_input<T: Transport, S>(&mut self, io: &mut StepIo<'_, '_, T, S>) -> Action {
         if self.ended_by != RequestEnd::Unread {
             return Action::Wait;
         }
@@ -269,11 +265,11 @@ impl Sending {
             if self.discarded >= budget_ends {
                 return Action::Yield;
             }
-            match env.transport.read(env.turn.scratch) {
+            match io.transport.read(io.turn.scratch) {
                 Ok(0) => return Action::Wait,
                 Ok(count) => {
                     self.discarded += count as u64;
-                    env.turn.moved += count as u64;
+                    io.turn.bytes_moved += count as u64;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Action::Wait,
                 Err(error) => return Action::Reset(blame(&error)),
@@ -287,28 +283,28 @@ impl Sending {
     fn send_until<T: Transport, S>(
         &mut self,
         until: u64,
-        env: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, S>,
     ) -> Result<u64, SendError> {
-        let offset = self.delivery.offset;
+        let offset = self.response.offset;
         // It fits: a turn's bytes are few.
         let count = (until - offset) as usize;
-        if self.delivery.promised <= COPIED_BODY_BYTES_MAX {
-            return self.copy(count, env);
+        if self.response.body_len <= COPIED_BODY_BYTES_MAX {
+            return self.copy(count, io);
         }
         let is_one_of_several = matches!(self.body, Body::Parts(..));
         let is_short = |length: u64| is_one_of_several && length <= COPIED_BODY_BYTES_MAX;
         let sent = match self.body.segment(offset) {
-            Segment::Bytes(bytes) if is_short(bytes.len() as u64) => return self.copy(count, env),
-            Segment::Bytes(_) if self.has_head_left() => return self.send_head(env),
+            Segment::Bytes(bytes) if is_short(bytes.len() as u64) => return self.copy(count, io),
+            Segment::Bytes(_) if self.has_head_left() => return self.send_head(io),
             Segment::Bytes(bytes) => {
                 let bytes = &bytes[..count.min(bytes.len())];
-                let more = self.more_follows(bytes.len(), env.turn);
-                env.transport.write(bytes, more)?
+                let more = self.more_follows(bytes.len(), io.turn);
+                io.transport.write(bytes, more)?
             }
             Segment::File { file, length, .. }
                 if file.fs_class() == FsClass::Remote || is_short(length) =>
             {
-                return self.copy(count, env);
+                return self.copy(count, io);
             }
             Segment::File {
                 file,
@@ -317,20 +313,20 @@ impl Sending {
             } => {
                 // At most `count`.
                 let most = length.min(count as u64) as usize;
-                let ends = match self.pace {
+                let ends = match self.progress {
                     Progress::FirstTurn => Probe::Both,
                     Progress::Resumed { .. } => Probe::Last,
                 };
                 let (wanted, cold) = ((start, most, start + length), self.cold_bytes);
-                let warm = self.supply.warm(file, wanted, ends, cold, env.transport)?;
+                let warm = self.source.warm(file, wanted, ends, cold, io.transport)?;
                 let count = warm.min(self.sendfile_bytes_max());
                 if self.has_head_left() {
-                    return self.send_head(env);
+                    return self.send_head(io);
                 }
-                match env.transport.send_file(file, start, count) {
+                match io.transport.send_file(file, start, count) {
                     Ok(0) => return Err(SendError::FileEnded),
                     Ok(sent) => sent,
-                    Err(SendFileError::Unsupported) => return self.copy(count, env),
+                    Err(SendFileError::Unsupported) => return self.copy(count, io),
                     Err(SendFileError::WouldBlock) => return Err(SendError::WouldBlock),
                     Err(SendFileError::Socket(error)) => return Err(SendError::Socket(error)),
                     Err(SendFileError::File(error)) => return Err(SendError::File(error)),
@@ -342,8 +338,10 @@ impl Sending {
 
     /// What one sendfile moves at most.
     fn sendfile_bytes_max(&self) -> usize {
-        match self.pace {
-            Progress::Resumed { keeps_up: true, .. } => SENDFILE_SEGMENT_BYTES,
+        match self.progress {
+            Progress::Resumed {
+                fast_reader: true, ..
+            } => SENDFILE_SEGMENT_BYTES,
             _ => usize::MAX,
         }
     }
@@ -351,10 +349,10 @@ impl Sending {
     /// Sends what is left of the head alone. The body follows in this step, as it says.
     fn send_head<T: Transport, S>(
         &mut self,
-        env: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, S>,
     ) -> Result<u64, SendError> {
         let more = true;
-        self.head_sent += env.transport.write(&self.head[self.head_sent..], more)?;
+        self.head_sent += io.transport.write(&self.head[self.head_sent..], more)?;
         Ok(0)
     }
 
@@ -363,18 +361,18 @@ impl Sending {
     fn copy<T: Transport, S>(
         &mut self,
         count: usize,
-        env: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, S>,
     ) -> Result<u64, SendError> {
         let head = &self.head[self.head_sent..];
-        let scratch = &mut *env.turn.scratch;
+        let scratch = &mut *io.turn.scratch;
         scratch[..head.len()].copy_from_slice(head);
         let room = count.min(scratch.len() - head.len());
-        let filled = self.fill(&mut scratch[head.len()..][..room], env.transport)?;
-        let more = self.more_follows(filled, env.turn);
+        let filled = self.fill(&mut scratch[head.len()..][..room], io.transport)?;
+        let more = self.more_follows(filled, io.turn);
         let head_left = head.len();
-        let sent = env
+        let sent = io
             .transport
-            .write(&env.turn.scratch[..head_left + filled], more)?;
+            .write(&io.turn.scratch[..head_left + filled], more)?;
         self.head_sent += sent.min(head_left);
         Ok(sent.saturating_sub(head_left) as u64)
     }
@@ -385,7 +383,7 @@ impl Sending {
         let mut filled = 0;
         while filled < into.len() {
             let into = &mut into[filled..];
-            let (segment, copied) = match self.body.segment(self.delivery.offset + filled as u64) {
+            let (segment, copied) = match self.body.segment(self.response.offset + filled as u64) {
                 Segment::Bytes([]) => break,
                 Segment::Bytes(bytes) => {
                     let count = bytes.len().min(into.len());
@@ -403,7 +401,7 @@ impl Sending {
                     // At most what `into` holds.
                     let room = length.min(into.len() as u64) as usize;
                     let into = &mut into[..room];
-                    match self.supply.read(
+                    match self.source.read(
                         file,
                         into,
                         (start, start + length),
@@ -429,7 +427,7 @@ impl Sending {
     /// Whether the kernel may hold back the last of so many bytes: the connection closes in this step
     /// when they are accepted, or another piece of the body is at hand.
     fn more_follows(&self, bytes: usize, turn: &StepContext<'_>) -> bool {
-        let is_last = self.delivery.offset + bytes as u64 == self.delivery.promised;
+        let is_last = self.response.offset + bytes as u64 == self.response.body_len;
         if is_last {
             let end = self.end(turn.draining);
             self.then == Then::Close && close_table(end, None) == OnTheWire::Close
@@ -441,16 +439,16 @@ impl Sending {
     /// Before the last bytes of a reply that took more than one turn: were those before them
     /// overwritten meanwhile? A fault in asking shows in the reading itself.
     fn was_overwritten(&self, until: u64) -> bool {
-        let (Some(file), Progress::Resumed { .. }) = (self.body.file(), &self.pace) else {
+        let (Some(file), Progress::Resumed { .. }) = (self.body.file(), &self.progress) else {
             return false;
         };
-        let is_overwritten = || match (&self.supply, file.fs_class()) {
+        let is_overwritten = || match (&self.source, file.fs_class()) {
             (BodySource::Fetched(kept), _) => file.is_overwritten_by(&kept.stat),
             // Asking may wait; a helper will, when it has read those bytes.
             (_, FsClass::Remote) => false,
             _ => file.is_overwritten().unwrap_or_default(),
         };
-        let overwritten = until == self.delivery.promised && is_overwritten();
+        let overwritten = until == self.response.body_len && is_overwritten();
         if overwritten {
             self.warn(&"changed while it was sent");
         }
@@ -458,40 +456,40 @@ impl Sending {
     }
 
     /// Stops before the end. `keeps_up` says that neither the peer nor the disk was the reason.
-    fn pause<T, S>(&mut self, keeps_up: bool, env: &mut StepIo<'_, '_, T, S>) {
-        let (now, stall) = (env.turn.now, env.timeouts.stall);
-        let mark = match self.pace {
+    fn pause<T, S>(&mut self, fast_reader: bool, io: &mut StepIo<'_, '_, T, S>) {
+        let (now, stall) = (io.turn.now, io.timeouts.stall);
+        let mark = match self.progress {
             Progress::FirstTurn => Mark {
                 at: now,
                 // The first look finds what it has acknowledged so far.
                 acked: 0,
-                next_look: now + stall / STALL_CHECKS,
+                next_check: now + stall / STALL_CHECKS,
             },
-            Progress::Resumed { mark, .. } if keeps_up => Mark { at: now, ..mark },
+            Progress::Resumed { mark, .. } if fast_reader => Mark { at: now, ..mark },
             Progress::Resumed { mark, .. } => mark,
         };
-        self.pace = Progress::Resumed { mark, keeps_up };
-        let next = match self.body.segment(self.delivery.offset) {
+        self.progress = Progress::Resumed { mark, fast_reader };
+        let next = match self.body.segment(self.response.offset) {
             Segment::File { start, .. } => Some(start),
             Segment::Bytes(_) => None,
         };
-        self.supply.rest(next);
-        env.turn.deadline = Some(mark.next_look);
+        self.source.rest(next);
+        io.turn.deadline = Some(mark.next_check);
     }
 
     /// Looks at what the peer has acknowledged. Writable edges alone come minutes apart for an honest
     /// slow reader with a large buffer. It must take some bytes within the stall timeout, and is looked
     /// at often enough for the timeout to count from when it last did.
-    fn check_stall<T: Transport, S>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step<AfterReply> {
-        let Progress::Resumed { mark, keeps_up } = self.pace else {
+    fn check_stall<T: Transport, S>(&mut self, io: &mut StepIo<'_, '_, T, S>) -> Step<AfterReply> {
+        let Progress::Resumed { mark, fast_reader } = self.progress else {
             return Stay(Action::Wait);
         };
-        let (now, stall) = (env.turn.now, env.timeouts.stall);
-        let acked = env.transport.acked_bytes();
+        let (now, stall) = (io.turn.now, io.timeouts.stall);
+        let acked = io.transport.acked_bytes();
         let took = acked.saturating_sub(mark.acked);
         // If it has all, it waits for us.
         let has_all = acked > 0 && acked >= self.sent();
-        let mut mark = match took >= env.timeouts.least_bytes(stall) || has_all || keeps_up {
+        let mut mark = match took >= io.timeouts.least_bytes(stall) || has_all || fast_reader {
             true => Mark {
                 at: now,
                 acked,
@@ -500,12 +498,12 @@ impl Sending {
             false if now >= mark.at + stall => return Stay(Action::Reset(Reason::Stalled)),
             false => mark,
         };
-        mark.next_look = (now + stall / STALL_CHECKS).min(mark.at + stall);
-        self.pace = Progress::Resumed { mark, keeps_up };
-        env.turn.deadline = Some(mark.next_look);
-        if keeps_up {
+        mark.next_check = (now + stall / STALL_CHECKS).min(mark.at + stall);
+        self.progress = Progress::Resumed { mark, fast_reader };
+        io.turn.deadline = Some(mark.next_check);
+        if fast_reader {
             // It is its turn.
-            self.send(env)
+            self.send(io)
         } else {
             Stay(Action::Wait)
         }
@@ -513,25 +511,25 @@ impl Sending {
 
     /// The peer's clock stood for so long.
     fn excuse(&mut self, waited: Duration) {
-        if let Progress::Resumed { mark, .. } = &mut self.pace {
+        if let Progress::Resumed { mark, .. } = &mut self.progress {
             mark.at += waited;
-            mark.next_look += waited;
+            mark.next_check += waited;
         }
     }
 
     /// All bytes are accepted. Unread input would turn the close into a reset that eats them.
-    fn finish<T: Transport, S>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step<AfterReply> {
-        if self.then == Then::ReadOn && !env.turn.draining {
-            return self.read_on(env);
+    fn finish<T: Transport, S>(&mut self, io: &mut StepIo<'_, '_, T, S>) -> Step<AfterReply> {
+        if self.then == Then::ReadOn && !io.turn.draining {
+            return self.read_on(io);
         }
-        let close = Stay(Action::Close(self.delivery.outcome.reason()));
-        let end = self.end(env.turn.draining);
+        let close = Stay(Action::Close(self.response.outcome.reason()));
+        let end = self.end(io.turn.draining);
         if close_table(end, None) == OnTheWire::Close {
             return close;
         }
-        let (look, discarded) = match self.look(env) {
+        let (look, discarded) = match self.peek_input(io) {
             Ok(0) => (Look::Fin, 0),
-            Ok(n) if matches!(&env.turn.scratch[..n], b"\n" | b"\r\n") => (Look::Terminator, n),
+            Ok(n) if matches!(&io.turn.scratch[..n], b"\n" | b"\r\n") => (Look::Terminator, n),
             Ok(n) => (Look::Bytes, n),
             Err(error) if error.kind() == ErrorKind::WouldBlock => (Look::Empty, 0),
             Err(error) => return Stay(Action::Close(blame(&error))),
@@ -539,9 +537,9 @@ impl Sending {
         if close_table(end, Some(look)) == OnTheWire::Close {
             return close;
         }
-        match self.linger(env, discarded as u64) {
+        match self.linger(io, discarded as u64) {
             Ok(closing) if look == Look::Empty => {
-                env.turn.deadline = Some(closing.deadline());
+                io.turn.deadline = Some(closing.deadline());
                 EnterWaiting(AfterReply::Close(closing))
             }
             Ok(closing) => Enter(AfterReply::Close(closing)),
@@ -551,7 +549,7 @@ impl Sending {
 
     /// What is known at the reply's end. Whoever had to wait gave its peer the time to say more.
     fn end(&self, draining: bool) -> ReplyEnd {
-        let extra = match (self.following.extra, &self.pace) {
+        let extra = match (self.leftover.extra, &self.progress) {
             (Extra::None, Progress::Resumed { .. }) => Extra::Possible,
             (extra, _) => extra,
         };
@@ -563,12 +561,12 @@ impl Sending {
     }
 
     /// The connection is kept alive. While the reply waited, the edge of what came was ignored.
-    fn read_on<T, S>(&mut self, env: &mut StepIo<'_, '_, T, S>) -> Step<AfterReply> {
+    fn read_on<T, S>(&mut self, io: &mut StepIo<'_, '_, T, S>) -> Step<AfterReply> {
         let sent = self.sent();
-        let delivery = self.take_delivery();
-        env.delivered.push(delivery);
-        let pending = std::mem::take(&mut self.following.read);
-        let input = match (&self.pace, self.following.is_drained) {
+        let response = self.take_response();
+        io.finished.push(response);
+        let pending = std::mem::take(&mut self.leftover.read);
+        let input = match (&self.progress, self.leftover.is_drained) {
             _ if !pending.is_empty() => NextInput::Pending,
             (Progress::FirstTurn, true) => NextInput::Awaited,
             _ => NextInput::Queued,
@@ -582,63 +580,63 @@ impl Sending {
 
     /// The bytes of all replies that the kernel has accepted.
     fn sent(&self) -> u64 {
-        self.sent_before + self.head_sent as u64 + self.delivery.offset
+        self.sent_before + self.head_sent as u64 + self.response.offset
     }
 
-    fn take_delivery(&mut self) -> Response {
+    fn take_response(&mut self) -> Response {
         let nothing = Response {
-            subject: Box::default(),
+            target: Box::default(),
             exchange: None,
-            ..self.delivery
+            ..self.response
         };
-        std::mem::replace(&mut self.delivery, nothing)
+        std::mem::replace(&mut self.response, nothing)
     }
 
     /// The one read before a close, unless the answer is known.
-    fn look<T: Transport, S>(&self, env: &mut StepIo<'_, '_, T, S>) -> io::Result<usize> {
+    fn peek_input<T: Transport, S>(&self, io: &mut StepIo<'_, '_, T, S>) -> io::Result<usize> {
         if self.found_empty() {
             Err(ErrorKind::WouldBlock.into())
         } else {
-            env.transport.read(env.turn.scratch)
+            io.transport.read(io.turn.scratch)
         }
     }
 
     /// Whether a read would have blocked in this turn. An edge will come.
     fn found_empty(&self) -> bool {
-        self.following.is_empty && matches!(self.pace, Progress::FirstTurn)
+        self.leftover.is_empty && matches!(self.progress, Progress::FirstTurn)
     }
 
     /// Shuts the write side; `discarded` bytes of input were thrown away already.
     fn linger<T: Transport, S>(
         &mut self,
-        env: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, S>,
         discarded: u64,
     ) -> io::Result<Closing> {
-        env.transport.shutdown_write()?;
+        io.transport.shutdown_write()?;
         let sent = self.sent();
         let patience = match self.ended_by {
             RequestEnd::Unread => Patience::Body,
             _ => Patience::Ordinary,
         };
-        let delivery = self.take_delivery();
+        let response = self.take_response();
         Ok(Closing::new(
-            delivery,
+            response,
             sent,
             (self.discarded + discarded, patience),
-            env,
+            io,
         ))
     }
 
     fn warn(&self, what: &dyn std::fmt::Display) {
         let Response {
-            subject,
+            target,
             offset,
-            promised,
+            body_len,
             ..
-        } = &self.delivery;
+        } = &self.response;
         log::warn!(
-            "\"{}\" {what} ({offset} of {promised} bytes sent)",
-            Excerpt::of_request(subject)
+            "\"{}\" {what} ({offset} of {body_len} bytes sent)",
+            Excerpt::of_request(target)
         );
     }
 }

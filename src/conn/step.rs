@@ -47,11 +47,11 @@ pub struct StepIo<'a, 't, T, S> {
     /// The time, the scratch buffer and the deadline.
     pub turn: &'a mut StepContext<'t>,
     /// Takes what became of replies after which the connection goes on.
-    pub delivered: &'a mut Vec<Response>,
+    pub finished: &'a mut Vec<Response>,
     /// Takes what a helper shall do. The connection is parked until it has what that brings.
-    pub errand: &'a mut Option<DiskTask>,
+    pub task: &'a mut Option<DiskTask>,
     /// What the connection's last disk task came to, if it is done.
-    pub fetched: Option<TaskResult>,
+    pub task_result: Option<TaskResult>,
 }
 
 /// What one step of a state asks the driver for. `N` is what the state may become.
@@ -76,33 +76,33 @@ impl<N> Step<N> {
 
 /// Goes on waiting for a disk, until the disk's time is over.
 pub(super) fn await_disk<T: Transport, S>(
-    env: &mut StepIo<'_, '_, T, S>,
+    io: &mut StepIo<'_, '_, T, S>,
     since: Instant,
-    subject: &[u8],
+    target: &[u8],
 ) -> Action {
-    let disk = env.timeouts.disk;
-    if env.turn.now >= since + disk {
-        let name = Excerpt::of_request(subject);
+    let disk = io.timeouts.disk;
+    if io.turn.now >= since + disk {
+        let name = Excerpt::of_request(target);
         log::warn!("\"{name}\": the disk has not answered within {disk:?}");
         return Action::Reset(Reason::DiskTimeout);
     }
-    go_on_waiting(env, since, since + disk)
+    go_on_waiting(io, since, since + disk)
 }
 
 /// Goes on waiting for what is no readiness. A FIN doesn't tell whether the client has left or has
 /// no more to say, so it keeps its place unless others need that.
 pub(super) fn go_on_waiting<T: Transport, S>(
-    env: &mut StepIo<'_, '_, T, S>,
+    io: &mut StepIo<'_, '_, T, S>,
     since: Instant,
     until: Instant,
 ) -> Action {
-    let now = env.turn.now;
+    let now = io.turn.now;
     let others_come_first =
-        env.turn.is_crowded && !env.turn.draining && now >= since + SUSPENDED_CHECK_INTERVAL;
-    if others_come_first && env.transport.peer_has_finished() {
+        io.turn.is_crowded && !io.turn.draining && now >= since + SUSPENDED_CHECK_INTERVAL;
+    if others_come_first && io.transport.peer_has_finished() {
         return Action::Reset(Reason::ClientLeft);
     }
-    env.turn.deadline = Some(until.min(now + SUSPENDED_CHECK_INTERVAL));
+    io.turn.deadline = Some(until.min(now + SUSPENDED_CHECK_INTERVAL));
     Action::Suspend
 }
 

@@ -88,7 +88,7 @@ pub struct StepContext<'a> {
     /// When [`Event::Deadline`] shall come; kept between steps.
     pub deadline: Option<Instant>,
     /// Bytes that the step sent or threw away: what it took of the turn that all share.
-    pub moved: u64,
+    pub bytes_moved: u64,
     /// The first signal was taken: what ends now waits for its peer's FIN.
     pub draining: bool,
     /// Places are short: nobody is kept alive.

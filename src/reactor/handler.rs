@@ -29,7 +29,7 @@ pub trait Handler {
         &mut self,
         conn: &mut Self::Conn,
         socket: &mut TcpStream,
-        why: Event,
+        event: Event,
         cx: &mut Context<'_, Self::Conn>,
     ) -> Action;
 
@@ -130,7 +130,7 @@ impl<'a, C> Context<'a, C> {
             now: control.now,
             scratch,
             deadline,
-            moved: 0,
+            bytes_moved: 0,
             draining: control.is_draining(),
             is_crowded: control.is_crowded,
         };

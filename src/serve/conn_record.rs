@@ -58,13 +58,13 @@ impl ConnRecord {
     /// `deadline` is the one in its place, and its `peer` is asked for.
     pub(crate) fn wake(
         &mut self,
-        why: Event,
+        event: Event,
         deadline: Option<Instant>,
         patience: Duration,
         peer: impl FnOnce() -> Peer,
     ) -> Option<&mut Active> {
         if let Self::Silent = self {
-            if Conn::ignores_while_silent(why) {
+            if Conn::ignores_while_silent(event) {
                 return None;
             }
             let expires = deadline.expect("it fell silent with a deadline, which the loop keeps");
@@ -132,8 +132,8 @@ impl Active {
     fn has_said_nothing(&self) -> bool {
         let conn = &self.conn;
         !self.waits_for_fd
-            && conn.subject().is_empty()
-            && conn.delivery().is_none()
+            && conn.target().is_empty()
+            && conn.response().is_none()
             && !conn.was_kept_alive()
     }
 }
@@ -180,9 +180,9 @@ pub(crate) enum Role {
 /// its request had come, that of a connection without one when it was accepted.
 pub(super) fn log_end(client: &Active, reason: Reason, now: Instant) {
     let peer = client.peer;
-    let Some(delivery) = client.conn.delivery() else {
+    let Some(response) = client.conn.response() else {
         let seconds = (now - client.accepted_at).as_secs_f64();
-        match client.conn.subject() {
+        match client.conn.target() {
             b"" if client.conn.was_kept_alive() => {
                 log::debug!("{peer} - {}", reason.of_connection())
             }
@@ -196,11 +196,11 @@ pub(super) fn log_end(client: &Active, reason: Reason, now: Instant) {
         }
         return;
     };
-    log_delivery(
+    log_response(
         peer,
-        delivery,
-        now - delivery.asked_at,
-        &delivery.end(reason),
+        response,
+        now - response.asked_at,
+        &response.end(reason),
     );
 }
 
@@ -217,19 +217,19 @@ impl Display for Status {
 }
 
 /// One line for one reply.
-pub(super) fn log_delivery(peer: Peer, delivery: &Response, took: Duration, end: &dyn Display) {
+pub(super) fn log_response(peer: Peer, response: &Response, took: Duration, end: &dyn Display) {
     let Response {
-        subject,
+        target,
         offset,
-        promised,
+        body_len,
         status,
         ..
-    } = delivery;
+    } = response;
     let seconds = took.as_secs_f64();
     let status = Status(*status);
     log::info!(
-        "{peer} \"{}\" {status}{offset}/{promised} bytes {seconds:.3}s {end}",
-        Excerpt::of_request(subject)
+        "{peer} \"{}\" {status}{offset}/{body_len} bytes {seconds:.3}s {end}",
+        Excerpt::of_request(target)
     );
 }
 
@@ -326,14 +326,14 @@ mod tests {
     #[test]
     fn a_silent_one_is_not_woken_for_nothing() {
         let (mut client, deadline) = accepted(CLIENT, Read::Block);
-        for why in [WRITABLE, Event::Evict] {
+        for event in [WRITABLE, Event::Evict] {
             let nobody_asks = || unreachable!("the kernel is not asked");
-            let woken = client.wake(why, deadline, REQUEST_TIMEOUT, nobody_asks);
-            assert!(woken.is_none(), "{why:?}");
+            let woken = client.wake(event, deadline, REQUEST_TIMEOUT, nobody_asks);
+            assert!(woken.is_none(), "{event:?}");
             let mut bench = Bench::new(Scripted::default(), Insatiable);
             bench.conn = Conn::silent(bench.now + REQUEST_TIMEOUT);
             bench.deadline = Some(bench.now + REQUEST_TIMEOUT);
-            assert_eq!(bench.step(why), Action::Wait);
+            assert_eq!(bench.step(event), Action::Wait);
             assert_eq!(bench.conn.silent_until(), bench.deadline);
             assert!(bench.transport.guards.is_empty());
         }

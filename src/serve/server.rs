@@ -24,7 +24,7 @@ use crate::telemetry::response::Response;
 use crate::telemetry::{Reason, Stats};
 
 use super::conn_record::ConnRecord;
-use super::conn_record::{Active, log_delivery, log_end};
+use super::conn_record::{Active, log_end, log_response};
 use super::conn_record::{Peer, Role};
 use super::disk_tasks::DiskTasks;
 use super::fd_budget::FdBudget;
@@ -113,7 +113,7 @@ impl<S: Protocol> Server<S> {
             signals: None,
             signalled: Signalled::Not,
             once: false,
-            delivered: Vec::new(),
+            finished: Vec::new(),
             fd_waiters: VecDeque::new(),
             shortage: RateLimit::default(),
             disk_tasks: DiskTasks::new(reactor.remote(), DISK_TASKS),
@@ -195,7 +195,7 @@ pub(super) struct Serving<S> {
     /// Drain after the first answer.
     pub(super) once: bool,
     /// What became of replies after which their connections go on, in one step.
-    delivered: Vec<Response>,
+    finished: Vec<Response>,
     /// Connections that wait for a descriptor, first come first.
     fd_waiters: VecDeque<Token>,
     /// Their shortage is warned about.
@@ -275,65 +275,65 @@ impl<S: Protocol> Serving<S> {
         &mut self,
         client: &mut Active,
         socket: &mut TcpStream,
-        why: Event,
+        event: Event,
         cx: &mut Context<'_, ConnRecord>,
     ) -> Action {
         let token = cx.token();
-        let mut errand = None;
-        let fetched = if client.conn.awaits_errand() {
+        let mut task = None;
+        let task_result = if client.conn.awaits_task() {
             self.disk_tasks.take(token)
         } else {
             None
         };
-        let why = match why {
+        let event = match event {
             // Who is first in the line looks for a descriptor now and then, the others only whether
             // they are still to wait.
             Event::Deadline if client.waits_for_fd && self.fd_waiters.front() != Some(&token) => {
                 Event::Evict
             }
-            why => why,
+            event => event,
         };
-        let mut env = StepIo {
+        let mut io = StepIo {
             transport: &mut Socket(socket),
             service: &mut self.service,
             timeouts: self.timeouts,
             turn: &mut cx.turn,
-            delivered: &mut self.delivered,
-            errand: &mut errand,
-            fetched,
+            finished: &mut self.finished,
+            task: &mut task,
+            task_result,
         };
-        let next = client.conn.step(&mut env, why);
+        let next = client.conn.step(&mut io, event);
         self.weigh(client, next, cx.turn.now);
-        if let Some(errand) = errand {
-            self.disk_tasks.send(token, errand);
+        if let Some(task) = task {
+            self.disk_tasks.send(token, task);
         }
         if client.waits_for_fd {
             // It has looked, so whoever needs no file of its own may come in.
             cx.control.set_accepting(true);
         }
-        if !self.delivered.is_empty() {
+        if !self.finished.is_empty() {
             // A file may have been closed.
             self.wake_first(cx.control);
         }
-        for delivery in self.delivered.drain(..) {
-            let (stats, reason) = (&mut cx.control.stats, delivery.outcome.reason());
+        for response in self.finished.drain(..) {
+            let (stats, reason) = (&mut cx.control.stats, response.outcome.reason());
             self.telemetry
-                .count_reply(client.peer, &delivery, reason, Instant::now(), stats);
-            let took = cx.turn.now - delivery.asked_at;
-            log_delivery(client.peer, &delivery, took, &delivery.outcome);
+                .count_reply(client.peer, &response, reason, Instant::now(), stats);
+            let took = cx.turn.now - response.asked_at;
+            log_response(client.peer, &response, took, &response.outcome);
         }
         self.telemetry.on_step(client);
         // Who looks for a descriptor by a helper keeps its place until it has one, unless that may
         // be never: all the others would wait as long.
         let keeps_place = client.waits_for_fd && !self.disk_tasks.is_far(token);
-        let stands = !client.conn.awaits_errand() || keeps_place;
+        let stands = !client.conn.awaits_task() || keeps_place;
         self.update_fd_queue(client, next == Action::Suspend && stands, token, cx.control);
         if self.fd_waiters.front() == Some(&token) {
             // Who is first looks again now and then: other processes free descriptors, too.
             let again = cx.turn.now + FD_WAIT_RETRY;
             cx.turn.deadline = cx.turn.deadline.map(|deadline| deadline.min(again));
         }
-        if self.once && client.conn.delivery().is_some() {
+        if self.once && client.conn.response().is_some() {
             cx.control.drain(self.patience);
         }
         next
@@ -381,20 +381,20 @@ impl<S: Protocol> Handler for Serving<S> {
         &mut self,
         client: &mut ConnRecord,
         socket: &mut TcpStream,
-        why: Event,
+        event: Event,
         cx: &mut Context<'_, ConnRecord>,
     ) -> Action {
         // Before the step: once a connection is over the kernel doesn't tell whose it was.
         let peer = || Peer::of(socket);
         let patience = self.timeouts.request;
-        let Some(active) = client.wake(why, cx.turn.deadline, patience, peer) else {
+        let Some(active) = client.wake(event, cx.turn.deadline, patience, peer) else {
             return Action::Wait;
         };
         let next = match active.role {
             Role::Admin => self
                 .telemetry
-                .answer(active, socket, why, cx, &self.log_writer),
-            Role::Client(_) => self.step_client(active, socket, why, cx),
+                .answer(active, socket, event, cx, &self.log_writer),
+            Role::Client(_) => self.step_client(active, socket, event, cx),
         };
         client.rest(next, cx.turn.deadline);
         next
@@ -451,18 +451,18 @@ impl<S: Protocol> Handler for Serving<S> {
         let mut client = client.into_active(now);
         self.update_fd_queue(&mut client, false, token, control);
         self.held.note(&mut client.held, 0);
-        if client.conn.awaits_errand() {
+        if client.conn.awaits_task() {
             self.disk_tasks.forget(token);
         }
         self.telemetry.on_close(&client);
         match client.role {
             Role::Admin => log::debug!("{} metrics: {reason}", client.peer),
             Role::Client(_) => {
-                if let Some(delivery) = client.conn.delivery() {
+                if let Some(response) = client.conn.response() {
                     let until = client.conn.lingers_since().unwrap_or_else(Instant::now);
                     let stats = &mut control.stats;
                     self.telemetry
-                        .count_reply(client.peer, delivery, reason, until, stats);
+                        .count_reply(client.peer, response, reason, until, stats);
                 }
                 log_end(&client, reason, now);
             }

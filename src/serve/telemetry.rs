@@ -177,20 +177,20 @@ impl Telemetry {
     pub(super) fn count_reply(
         &self,
         peer: Peer,
-        delivery: &Response,
+        response: &Response,
         reason: Reason,
         until: Instant,
         stats: &mut Stats,
     ) {
-        let took = until - delivery.asked_at;
-        let status = access_log::status(delivery, reason);
-        stats.count_reply(status, reason, delivery.offset, took);
+        let took = until - response.asked_at;
+        let status = access_log::status(response, reason);
+        stats.count_reply(status, reason, response.offset, took);
         if let Some(log) = &self.access_log {
             log.record(&LogEntry {
                 peer: peer.0,
-                at: access_log::arrival(delivery),
+                at: access_log::arrival(response),
                 took,
-                response: delivery,
+                response: response,
                 reason,
             });
         }
@@ -203,7 +203,7 @@ impl Telemetry {
         &self,
         client: &mut Active,
         socket: &mut TcpStream,
-        why: Event,
+        event: Event,
         cx: &mut Context<'_, ConnRecord>,
         log_writer: &LineWriter,
     ) -> Action {
@@ -226,16 +226,16 @@ impl Telemetry {
                 descriptors: (open_descriptors(), descriptor_limit()),
             })
         });
-        let mut env = StepIo {
+        let mut io = StepIo {
             transport: &mut Socket(socket),
             service: &mut service,
             timeouts: TIMEOUTS,
             turn: &mut cx.turn,
-            delivered: &mut Vec::new(),
+            finished: &mut Vec::new(),
             // The metrics are no file.
-            errand: &mut None,
-            fetched: None,
+            task: &mut None,
+            task_result: None,
         };
-        client.conn.step(&mut env, why)
+        client.conn.step(&mut io, event)
     }
 }

@@ -180,7 +180,7 @@ impl fmt::Display for Combined<'_> {
         let exchange = response.exchange.as_deref();
         match exchange {
             Some(exchange) => write!(f, "{}", request_text(&exchange.line))?,
-            None => write!(f, "{BARE_METHOD} {}", request_text(&response.subject))?,
+            None => write!(f, "{BARE_METHOD} {}", request_text(&response.target))?,
         }
         write!(f, "\" {} ", status(response, *reason))?;
         match response.offset {
@@ -226,7 +226,7 @@ fn json(entry: &LogEntry<'_>) -> String {
             let (method, target) = method_and_target(&exchange.line);
             ("http", request_text(method).to_text(), target)
         }
-        None => ("bare", BARE_METHOD.into(), &*response.subject),
+        None => ("bare", BARE_METHOD.into(), &*response.target),
     };
     let line = JsonLine {
         time: format!("{:.3}", entry.at),
@@ -237,7 +237,7 @@ fn json(entry: &LogEntry<'_>) -> String {
         target: request_text(target).to_text(),
         status: status(response, entry.reason),
         bytes_sent: response.offset,
-        bytes_promised: response.promised,
+        bytes_promised: response.body_len,
         duration_seconds: (entry.took.as_secs_f64() * 1e6).round() / 1e6,
         reason: response.end(entry.reason).to_string(),
         referer: exchange.and_then(|exchange| text(exchange.referer.as_deref())),
@@ -400,11 +400,11 @@ mod tests {
     use http::StatusCode;
     use serde_json::Value;
 
-    fn bare(name: &[u8], offset: u64, promised: u64, outcome: Outcome) -> Response {
+    fn bare(name: &[u8], offset: u64, body_len: u64, outcome: Outcome) -> Response {
         Response {
-            subject: name.into(),
+            target: name.into(),
             offset,
-            promised,
+            body_len,
             outcome,
             asked_at: Instant::now(),
             status: None,

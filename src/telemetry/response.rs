@@ -29,11 +29,11 @@ impl fmt::Display for ResponseEnd {
 #[derive(Debug)]
 pub struct Response {
     /// What was asked for; bytes from the peer.
-    pub subject: Box<[u8]>,
+    pub target: Box<[u8]>,
     /// The body's bytes that the kernel has accepted.
     pub offset: u64,
     /// The body's length.
-    pub promised: u64,
+    pub body_len: u64,
     /// How it ends if nothing goes wrong.
     pub outcome: Outcome,
     /// When the request had come.

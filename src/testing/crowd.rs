@@ -107,11 +107,11 @@ impl Crowd {
     fn step(
         &mut self,
         client: &mut ConnRecord,
-        why: Event,
+        event: Event,
         now: Instant,
         deadline: &mut Option<Instant>,
     ) -> Action {
-        let active = client.wake(why, *deadline, self.patience, || Peer(None));
+        let active = client.wake(event, *deadline, self.patience, || Peer(None));
         let active = active.expect("nothing that a silent one ignores steps it here");
         self.transport.begin_turn();
         self.transport.reads.push_back(Read::Block);
@@ -119,11 +119,11 @@ impl Crowd {
             now,
             scratch: &mut [0; 16],
             deadline: *deadline,
-            moved: 0,
+            bytes_moved: 0,
             draining: false,
             is_crowded: false,
         };
-        let mut env = StepIo {
+        let mut io = StepIo {
             transport: &mut self.transport,
             service: &mut Deaf,
             timeouts: Timeouts {
@@ -134,11 +134,11 @@ impl Crowd {
                 disk: DISK_TIMEOUT,
             },
             turn: &mut turn,
-            delivered: &mut Vec::new(),
-            errand: &mut None,
-            fetched: None,
+            finished: &mut Vec::new(),
+            task: &mut None,
+            task_result: None,
         };
-        let next = active.conn.step(&mut env, why);
+        let next = active.conn.step(&mut io, event);
         *deadline = turn.deadline;
         // What a guard that is set would tell the kernel.
         self.transport.guards.clear();

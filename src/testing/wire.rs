@@ -286,7 +286,7 @@ impl<S: Protocol> Bench<Wire, S> {
             next = match next {
                 Action::Close(_) | Action::Reset(_) => return next,
                 Action::Yield => self.step(Event::Resume),
-                Action::Suspend if self.errand.is_some() => self.fetch(),
+                Action::Suspend if self.task.is_some() => self.fetch(),
                 Action::Suspend => self.step(Event::Woken),
                 Action::Wait => match self.transport.edge() {
                     Some(edge) => self.step(edge),

@@ -31,10 +31,10 @@ impl Handler for Host {
         &mut self,
         aside: &mut bool,
         socket: &mut TcpStream,
-        why: Event,
+        event: Event,
         cx: &mut Context<'_, bool>,
     ) -> Action {
-        if why == Event::Start {
+        if event == Event::Start {
             // A client that is in keeps the others out.
             cx.control.set_accepting(*aside);
             if *aside {

@@ -78,7 +78,7 @@ fn then<S>(bench: &mut Bench<Scripted, S>, reads: &[Read], writes: &[Write]) {
 #[track_caller]
 fn assert_parked<S: Protocol>(next: Action, bench: &Bench<Scripted, S>) {
     assert_eq!(next, Action::Suspend);
-    assert!(bench.errand.is_some() && bench.conn.awaits_errand());
+    assert!(bench.task.is_some() && bench.conn.awaits_task());
     assert_eq!(
         bench.patience(),
         Some(SUSPENDED_CHECK_INTERVAL),
@@ -91,17 +91,17 @@ fn assert_parked<S: Protocol>(next: Action, bench: &Bench<Scripted, S>) {
 fn looking_up(root: &TempDir, request: &[u8]) -> Bench<Scripted, Bare> {
     let mut bench = bench(bare(root, FsClass::Remote), request);
     assert_parked(bench.step(Event::Start), &bench);
-    assert!(matches!(bench.errand, Some(DiskTask::Open { .. })));
+    assert!(matches!(bench.task, Some(DiskTask::Open { .. })));
     bench
 }
 
 /// The look-up of `small` fails.
 fn look_up_fails(bench: &mut Bench<Scripted, Bare>, error: LookupError) -> Action {
-    let fetched = TaskResult::Opened {
+    let task_result = TaskResult::Opened {
         name: Box::from(*b"small"),
         lookup: Err(error),
     };
-    bench.step_with(Event::Woken, Some(fetched))
+    bench.step_with(Event::Woken, Some(task_result))
 }
 
 /// A connection that waits for the first bytes of its file.
@@ -109,7 +109,7 @@ fn reading(root: &TempDir, request: &[u8]) -> Bench<Scripted, Bare> {
     let mut bench = bench(bare(root, FsClass::Nowait), request);
     bench.transport.colds = 1;
     assert_parked(bench.step(Event::Start), &bench);
-    assert!(matches!(bench.errand, Some(DiskTask::Read(_))));
+    assert!(matches!(bench.task, Some(DiskTask::Read(_))));
     assert!(bench.transport.sent.is_empty());
     bench
 }
@@ -130,7 +130,7 @@ fn a_name_that_may_wait_is_looked_up_by_a_helper_and_so_are_its_bytes() {
     let mut bench = looking_up(&root, b"small\n");
     let next = bench.fetch();
     assert_parked(next, &bench);
-    assert!(matches!(bench.errand, Some(DiskTask::Read(_))));
+    assert!(matches!(bench.task, Some(DiskTask::Read(_))));
     then(&mut bench, &[Read::Block], &[ALL]);
     let next = bench.fetch();
     assert_completes(&bench, next, SMALL);
@@ -223,12 +223,12 @@ fn what_came_during_the_look_up_of_a_wrong_guess_is_read_then() {
 fn a_helper_without_a_descriptor_makes_the_connection_stand_in_line() {
     let root = root();
     let mut bench = looking_up(&root, b"small\n");
-    bench.errand = None;
+    bench.task = None;
     assert_eq!(
         look_up_fails(&mut bench, LookupError::NoDescriptor),
         Action::Suspend
     );
-    assert!(!bench.conn.awaits_errand() && bench.errand.is_none());
+    assert!(!bench.conn.awaits_task() && bench.task.is_none());
     assert_eq!(bench.patience(), Some(SUSPENDED_CHECK_INTERVAL));
     // It is looked for anew, and what is waited for then isn't a descriptor.
     bench.now += STALL_TIMEOUT / 2;
@@ -392,7 +392,7 @@ fn what_helpers_bring_of_a_foreign_file_is_bounded() {
     let mut brought = Vec::new();
     loop {
         next = match next {
-            Action::Suspend => match bench.errand.take().unwrap().run(MayBlock::Forever) {
+            Action::Suspend => match bench.task.take().unwrap().run(MayBlock::Forever) {
                 TaskResult::Read(Ok(portion)) => {
                     let Chunk { range, kept, .. } = &portion;
                     let (bytes, _) = kept.as_ref().unwrap();
@@ -424,7 +424,7 @@ fn a_foreign_file_is_sent_slowly_from_what_was_brought() {
     assert_eq!(bench.fetch(), Action::Wait);
     then(&mut bench, &[Read::Block], &[ALL]);
     let next = bench.step(carafe::testing::WRITABLE);
-    assert!(bench.errand.is_none(), "nothing is fetched twice");
+    assert!(bench.task.is_none(), "nothing is fetched twice");
     assert_completes(&bench, next, &[7; BIG_BYTES]);
 }
 
@@ -438,7 +438,7 @@ fn where_all_keep_too_much_nobody_keeps_what_its_client_does_not_take() {
         assert_parked(next, &bench);
         reads += 1;
         let budget = Budget::new(TASK_RESULT_BYTES_MAX);
-        let TaskResult::Read(Ok(mut portion)) = bench.errand.take().unwrap().run(MayBlock::Forever)
+        let TaskResult::Read(Ok(mut portion)) = bench.task.take().unwrap().run(MayBlock::Forever)
         else {
             panic!("it is a read");
         };
@@ -472,12 +472,12 @@ fn a_file_that_cannot_be_asked_is_read_once() {
     let end = loop {
         next = match next {
             Action::Suspend => {
-                let fetched = bench.errand.take().unwrap().run(MayBlock::Forever);
-                if let TaskResult::Read(Ok(portion)) = &fetched {
+                let task_result = bench.task.take().unwrap().run(MayBlock::Forever);
+                if let TaskResult::Read(Ok(portion)) = &task_result {
                     read.push(portion.range.end - portion.range.start);
                 }
                 bench.transport.writes.push_back(ALL);
-                bench.step_with(Event::Woken, Some(fetched))
+                bench.step_with(Event::Woken, Some(task_result))
             }
             Action::Yield => bench.step(Event::Resume),
             end => break end,
@@ -506,8 +506,8 @@ fn what_is_in_memory_is_never_asked() {
 fn a_wake_up_without_anything_brought_changes_nothing() {
     let root = root();
     for mut bench in [looking_up(&root, b"small\n"), reading(&root, b"small\n")] {
-        for why in [Event::Woken, Event::Evict, Event::Deadline] {
-            let next = bench.step(why);
+        for event in [Event::Woken, Event::Evict, Event::Deadline] {
+            let next = bench.step(event);
             assert_parked(next, &bench);
         }
     }
@@ -535,9 +535,9 @@ fn what_was_brought_in_the_last_moment_counts() {
     let root = root();
     let mut bench = reading(&root, b"small\n");
     bench.now += HOUR;
-    let fetched = bench.errand.take().unwrap().run(MayBlock::Forever);
+    let task_result = bench.task.take().unwrap().run(MayBlock::Forever);
     then(&mut bench, &[Read::Block], &[ALL]);
-    let next = bench.step_with(Event::Deadline, Some(fetched));
+    let next = bench.step_with(Event::Deadline, Some(task_result));
     assert_completes(&bench, next, SMALL);
 }
 
@@ -568,9 +568,9 @@ fn one_whose_client_said_its_last_gives_its_place_to_others() {
 fn what_was_brought_counts_whatever_the_step_is_for() {
     let root = root();
     let mut bench = reading(&root, b"small\n");
-    let fetched = bench.errand.take().unwrap().run(MayBlock::Forever);
+    let task_result = bench.task.take().unwrap().run(MayBlock::Forever);
     then(&mut bench, &[Read::Block], &[ALL]);
-    let next = bench.step_with(Event::Evict, Some(fetched));
+    let next = bench.step_with(Event::Evict, Some(task_result));
     assert_completes(&bench, next, SMALL);
 }
 
@@ -616,12 +616,12 @@ fn a_folder_and_its_index_are_looked_up_one_after_the_other() {
     let mut next = bench.step(Event::Start);
     for name in [&b"folder/"[..], b"folder/index.html"] {
         assert_parked(next, &bench);
-        let errand = bench.errand.take().unwrap();
-        match &errand {
+        let task = bench.task.take().unwrap();
+        match &task {
             DiskTask::Open { name: asked, .. } => assert_eq!(**asked, *name),
             other => panic!("{other:?}"),
         }
-        next = bench.step_with(Event::Woken, Some(errand.run(MayBlock::Forever)));
+        next = bench.step_with(Event::Woken, Some(task.run(MayBlock::Forever)));
     }
     assert_parked(next, &bench);
     assert!(bench.transport.sent.is_empty());
@@ -662,7 +662,7 @@ fn a_folder_that_a_helper_found_is_read_by_a_helper_too() {
     assert_parked(next, &bench);
     let next = bench.fetch();
     assert_parked(next, &bench);
-    assert!(matches!(bench.errand, Some(DiskTask::List(_))));
+    assert!(matches!(bench.task, Some(DiskTask::List(_))));
     then(&mut bench, &[Read::Block], &[ALL]);
     assert_eq!(bench.fetch(), Action::Wait);
     let sent = String::from_utf8_lossy(&bench.transport.sent);
@@ -681,7 +681,7 @@ fn without_memory_for_a_list_the_client_is_told_to_try_again() {
         let mut bench = bench(service, request);
         let next = bench.step(Event::Start);
         assert_parked(next, &bench);
-        assert!(matches!(bench.errand, Some(DiskTask::List(_))));
+        assert!(matches!(bench.task, Some(DiskTask::List(_))));
         bench
     };
     let no_memory = || Some(TaskResult::Listed(Err(ListError::NoMemory)));

@@ -78,7 +78,7 @@ fn idle() -> Bench<Scripted, Echo> {
     let mut bench = bench([bytes("a\n")], [ALL]);
     assert_eq!(bench.step(Event::Start), Action::Wait);
     bench.transport.assert_done();
-    assert_eq!(bench.delivered.len(), 1);
+    assert_eq!(bench.finished.len(), 1);
     assert!(bench.conn.idle_since().is_some());
     bench
 }
@@ -96,7 +96,7 @@ fn one_request_after_the_other_is_a_read_and_a_write_each() {
     // Only what is followed by the close is held back for its FIN.
     assert_eq!(bench.transport.more, [false, false, true]);
     assert!(bench.transport.guards.is_empty(), "a head says the length");
-    let subjects: Vec<_> = bench.delivered.iter().map(|one| &*one.subject).collect();
+    let subjects: Vec<_> = bench.finished.iter().map(|one| &*one.target).collect();
     assert_eq!(subjects, [b"a", b"b"]);
 }
 
@@ -167,7 +167,7 @@ fn very_many_pipelined_requests_leave_others_their_turn() {
     // What lies in the socket's queue made its edge while these were answered.
     assert_eq!(bench.step(Event::Resume), Action::Wait);
     bench.transport.assert_done();
-    assert_eq!(bench.delivered.len(), count);
+    assert_eq!(bench.finished.len(), count);
 }
 
 #[test]
@@ -204,18 +204,18 @@ fn between_requests_every_end_is_a_good_one() {
 }
 
 /// The server stops, or others need the place.
-const WHYS: [Event; 2] = [Event::Evict, Event::Reclaim];
+const EVENTS: [Event; 2] = [Event::Evict, Event::Reclaim];
 
 #[test]
 fn who_is_idle_is_ended_unless_a_request_lies_there() {
-    for why in WHYS {
+    for event in EVENTS {
         let mut bench = idle();
         then(&mut bench, &[Read::Block], &[]);
-        assert_eq!(bench.step(why), Action::Close(Reason::Complete));
+        assert_eq!(bench.step(event), Action::Close(Reason::Complete));
 
         let mut bench = idle();
         then(&mut bench, &[bytes("b\n"), Read::Block], &[ALL]);
-        assert_eq!(bench.step(why), Action::Wait);
+        assert_eq!(bench.step(event), Action::Wait);
         assert_eq!(bench.transport.sent, b"(a)(b)");
     }
     // The beginning of one, too: it has the request's time, as if it had been read before.
@@ -242,9 +242,9 @@ fn who_is_not_idle_stays_when_the_server_stops() {
     // A reply under way.
     then(&mut bench, &[bytes("\nlong\n")], &[ALL, Write::Block]);
     assert_eq!(bench.step(READABLE), Action::Wait);
-    for why in WHYS {
+    for event in EVENTS {
         assert_eq!(bench.conn.reclaimable(), None);
-        assert_eq!(bench.step(why), Action::Wait);
+        assert_eq!(bench.step(event), Action::Wait);
     }
     bench.transport.assert_done();
 }
@@ -346,7 +346,7 @@ fn while_a_reply_waits_little_is_kept_of_what_follows() {
         next = bench.step(Event::Resume);
     }
     assert_eq!(next, Action::Wait);
-    assert_eq!(bench.delivered.len(), COUNT + 1);
+    assert_eq!(bench.finished.len(), COUNT + 1);
     assert!(bench.transport.reads.is_empty());
 }
 
@@ -375,7 +375,7 @@ fn a_head_and_its_body_go_in_one_write_and_may_be_cut_anywhere() {
         assert_eq!(bench.step(Event::Start), Action::Wait);
         bench.transport.assert_done();
         assert_eq!(bench.transport.sent, b"(a)", "{cuts:?}");
-        assert_eq!(bench.delivered[0].offset, 2, "the head does not count");
+        assert_eq!(bench.finished[0].offset, 2, "the head does not count");
     }
 }
 

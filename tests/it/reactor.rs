@@ -42,11 +42,11 @@ impl Handler for Probe {
         &mut self,
         steps: &mut u32,
         socket: &mut TcpStream,
-        why: Event,
+        event: Event,
         cx: &mut Context<'_, u32>,
     ) -> Action {
         *steps += 1;
-        let next = (self.decide)(socket, *steps - 1, why, cx);
+        let next = (self.decide)(socket, *steps - 1, event, cx);
         if next == Action::Suspend {
             self.parked.push(cx.token());
         }
@@ -136,8 +136,8 @@ fn act_first_an_answer_in_the_first_step_never_waits() {
     let outcome = run(
         1,
         10,
-        |socket, _, why, _| {
-            assert_eq!(why, Event::Start);
+        |socket, _, event, _| {
+            assert_eq!(event, Event::Start);
             socket.write_all(b"hi").unwrap();
             Action::Close(Reason::Complete)
         },
@@ -210,7 +210,7 @@ fn a_turn_is_over_when_all_together_have_moved_its_bytes() {
         10,
         move |_, steps, _, cx| {
             started += usize::from(steps == 0);
-            cx.turn.moved = LOOP_TURN_BYTES_MAX / 2;
+            cx.turn.bytes_moved = LOOP_TURN_BYTES_MAX / 2;
             if started == CONNECTIONS {
                 turns.push(cx.turn.now);
             }
@@ -240,7 +240,7 @@ fn a_turn_is_over_for_those_with_news_too_and_none_of_it_is_lost() {
     run(
         CONNECTIONS + 2,
         2 * CONNECTIONS,
-        move |socket, _, why, cx| {
+        move |socket, _, event, cx| {
             let next_name = names.len();
             let name = *names.entry(cx.token()).or_insert(next_name);
             match socket.read(&mut [0]) {
@@ -254,8 +254,8 @@ fn a_turn_is_over_for_those_with_news_too_and_none_of_it_is_lost() {
                     released.recv().unwrap();
                 }
                 name => {
-                    cx.turn.moved = LOOP_TURN_BYTES_MAX / 2;
-                    orders.send((cx.turn.now, name, why)).unwrap();
+                    cx.turn.bytes_moved = LOOP_TURN_BYTES_MAX / 2;
+                    orders.send((cx.turn.now, name, event)).unwrap();
                 }
             }
             Action::Close(Reason::Complete)
@@ -297,10 +297,10 @@ fn who_wants_a_lot_has_a_step_a_turn_however_much_newcomers_move() {
     run(
         NEWCOMERS + 1,
         2 * NEWCOMERS,
-        move |_, steps, why, cx| {
-            cx.turn.moved = LOOP_TURN_BYTES_MAX;
+        move |_, steps, event, cx| {
+            cx.turn.bytes_moved = LOOP_TURN_BYTES_MAX;
             if *bulk.get_or_insert(cx.token()) != cx.token() {
-                assert_eq!(why, Event::Start);
+                assert_eq!(event, Event::Start);
                 waited += 1;
                 most_waited = most_waited.max(waited);
                 return Action::Close(Reason::Complete);
@@ -346,7 +346,7 @@ fn who_wants_little_goes_before_who_wants_a_lot() {
             let next_name = ["greedy", "modest", "holding"][names.len().min(2)];
             let name = *names.entry(cx.token()).or_insert(next_name);
             if name == "greedy" {
-                cx.turn.moved = LARGE_STEP_BYTES;
+                cx.turn.bytes_moved = LARGE_STEP_BYTES;
             }
             match socket.read(&mut [0]) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Action::Wait,
@@ -410,7 +410,7 @@ fn a_deadline_comes_and_not_before_its_time() {
     run(
         1,
         10,
-        move |_, _, why, cx| match why {
+        move |_, _, event, cx| match event {
             Event::Deadline => {
                 assert!(due.is_some_and(|due| due <= Instant::now()));
                 Action::Close(Reason::RequestTimeout)
@@ -431,7 +431,7 @@ fn parked_means_until_it_is_woken_and_a_stale_token_wakes_nobody() {
     let outcome = run(
         3,
         10,
-        |socket, steps, why, cx| match (why, cx.control.stats.accepted) {
+        |socket, steps, event, cx| match (event, cx.control.stats.accepted) {
             (Event::Start, 1) => Action::Suspend,
             (Event::Start, _) => Action::Close(Reason::Complete),
             (Event::Woken, _) => {
@@ -458,7 +458,7 @@ fn the_death_of_its_peer_steps_a_parked_connection() {
     let outcome = run(
         1,
         10,
-        |_, _, why, _| match why {
+        |_, _, event, _| match event {
             Event::Start => Action::Suspend,
             Event::Ready(edge) if edge.dead => Action::Close(Reason::PeerReset),
             other => panic!("parked, and stepped with {other:?}"),
@@ -499,7 +499,7 @@ fn a_remote_reaches_the_loop_and_a_drain_resets_what_is_left() {
     let outcome = run(
         usize::MAX,
         10,
-        |socket, _, why, _| match why {
+        |socket, _, event, _| match event {
             Event::Stop(_) => Action::Wait,
             _ => {
                 let _ = socket.write(b"!");
@@ -525,7 +525,7 @@ fn the_slab_is_given_back_when_most_have_left() {
     let outcome = run(
         MANY + 1,
         MANY + 1,
-        move |socket, _, why, cx| match (why, socket.read(&mut [0; 1])) {
+        move |socket, _, event, cx| match (event, socket.read(&mut [0; 1])) {
             (Event::Deadline, _) => Action::Close(Reason::Complete),
             // The one that stays says so when the others have left, and is there for longer than
             // the slab.
@@ -577,11 +577,11 @@ impl Handler for Waiting {
         &mut self,
         _: &mut u32,
         socket: &mut TcpStream,
-        why: Event,
+        event: Event,
         _: &mut Context<'_, u32>,
     ) -> Action {
         self.steps += 1;
-        match (socket.read(&mut [0; 8]), why) {
+        match (socket.read(&mut [0; 8]), event) {
             (Ok(0), _) => Action::Close(Reason::ClientLeft),
             (Ok(_), _) => Action::Close(Reason::Complete),
             (Err(_), Event::Reclaim) => Action::Close(Reason::Evicted),
@@ -670,11 +670,11 @@ impl Handler for Caller {
         &mut self,
         number: &mut u32,
         socket: &mut TcpStream,
-        why: Event,
+        event: Event,
         _: &mut Context<'_, u32>,
     ) -> Action {
-        self.stepped.entry(*number).or_default().push(why);
-        match (why, socket.read(&mut [0; 8])) {
+        self.stepped.entry(*number).or_default().push(event);
+        match (event, socket.read(&mut [0; 8])) {
             (Event::Stop(reason), _) => Action::Reset(reason),
             (_, Ok(0)) => Action::Close(Reason::Complete),
             (_, Ok(_)) => Action::Yield,

@@ -267,8 +267,8 @@ fn chaos_with_a_file_that_shrinks_ends_in_a_reset_or_whole() {
         let mut next = bench.step(Event::Start);
         let mut steps = steps;
         // The length is promised once the name is known.
-        while steps > 0 || bench.conn.delivery().is_none() {
-            steps -= usize::from(bench.conn.delivery().is_some());
+        while steps > 0 || bench.conn.response().is_none() {
+            steps -= usize::from(bench.conn.response().is_some());
             next = match next {
                 Action::Yield => bench.step(Event::Resume),
                 Action::Wait => bench.transport.edge().map_or(next, |edge| bench.step(edge)),
