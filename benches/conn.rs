@@ -28,7 +28,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 struct Memory(Rc<[u8]>);
 
 impl Protocol for Memory {
-    fn judge(&mut self, request: &Request<'_>) -> Decision {
+    fn respond(&mut self, request: &Request<'_>) -> Decision {
         let (body, used) = (Body::Bytes(Rc::clone(&self.0)), request.bytes.len());
         let end = RequestEnd::LineFeed;
         let reply = Reply::bare(Box::default(), body, Outcome::Complete, used, end);

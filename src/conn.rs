@@ -149,7 +149,7 @@ impl Conn {
         let is_owed = match (&self.state, action) {
             (_, Some(Action::Close(_))) | (State::Closing(_), _) => false,
             (State::Sending(sending), _) if sending.has_head() => false,
-            (State::ReadingName(reading), _) if reading.is_later() => false,
+            (State::ReadingName(reading), _) if reading.is_keep_alive() => false,
             (State::Sending(sending), None) => {
                 self.abort_on_close == AbortOnClose::On
                     || sending.response.body_len > transport.takes_at_once()
@@ -215,7 +215,7 @@ impl Conn {
     /// Whether it waits for another request, or reads one.
     #[must_use]
     pub fn was_kept_alive(&self) -> bool {
-        matches!(&self.state, State::ReadingName(reading) if reading.is_later())
+        matches!(&self.state, State::ReadingName(reading) if reading.is_keep_alive())
     }
 
     /// Since when it has been waiting for another request, if it has.

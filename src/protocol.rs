@@ -25,7 +25,7 @@ use crate::telemetry::response::{HttpLogFields, Outcome};
 /// Decides what the bytes of a client ask for.
 pub trait Protocol {
     /// Judges everything received so far and not yet answered.
-    fn judge(&mut self, request: &Request<'_>) -> Decision;
+    fn respond(&mut self, request: &Request<'_>) -> Decision;
 
     /// Has helpers open anew, by its path, what it serves: that may wait for ever. When one of them
     /// is ready it calls `told`, after which [`Protocol::reopened`] is due. Replies under way keep what
@@ -37,7 +37,7 @@ pub trait Protocol {
 
     /// Gives back what it keeps for requests that haven't come. Returns when it wants to be asked
     /// again at the latest.
-    fn rest(&mut self, _now: Instant) -> Option<Instant> {
+    fn release_idle(&mut self, _now: Instant) -> Option<Instant> {
         None
     }
 }
@@ -51,11 +51,11 @@ pub struct Request<'a> {
     /// All bytes of the request so far; at least one.
     pub bytes: &'a [u8],
     /// What is known about what follows.
-    pub moment: InputState,
+    pub input_state: InputState,
     /// How many guesses this connection has been granted (see [`Decision::NeedMore`]).
-    pub guesses: u8,
+    pub speculative_lookups: u8,
     /// The connection has carried a reply before: it was kept alive.
-    pub is_later: bool,
+    pub is_keep_alive: bool,
     /// The server is stopping: this reply is the connection's last.
     pub draining: bool,
     /// Places for connections are short: this reply is the connection's last.
@@ -149,11 +149,11 @@ pub struct Reply {
     /// What ended the request.
     pub ended_by: RequestEnd,
     /// What becomes of the connection.
-    pub then: Then,
+    pub then: AfterResponse,
     /// Its status; the bare protocol has none.
     pub status: Option<StatusCode>,
     /// What an access log says of it; none for the bare protocol, which has no more than a name.
-    pub exchange: Option<Box<HttpLogFields>>,
+    pub http_log: Option<Box<HttpLogFields>>,
 }
 
 impl Reply {
@@ -166,7 +166,7 @@ impl Reply {
         used: usize,
         ended_by: RequestEnd,
     ) -> Self {
-        let (head, then, status, exchange) = (Vec::new(), Then::Close, None, None);
+        let (head, then, status, http_log) = (Vec::new(), AfterResponse::Close, None, None);
         Self {
             subject,
             head,
@@ -176,14 +176,14 @@ impl Reply {
             ended_by,
             then,
             status,
-            exchange,
+            http_log,
         }
     }
 }
 
 /// What becomes of a connection after a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
+pub enum AfterResponse {
     /// It ends.
     Close,
     /// It is read for another request.

@@ -77,8 +77,8 @@ pub fn names(data: &[u8]) {
     if bytes.is_empty() {
         return;
     }
-    for is_later in [false, true] {
-        for moment in [
+    for is_keep_alive in [false, true] {
+        for input_state in [
             InputState::Arrived,
             InputState::WouldBlock,
             InputState::IdleTimeout,
@@ -87,15 +87,15 @@ pub fn names(data: &[u8]) {
             let mut service = service(None);
             let request = Request {
                 bytes,
-                moment,
-                guesses: 0,
-                is_later,
+                input_state,
+                speculative_lookups: 0,
+                is_keep_alive,
                 draining: false,
                 is_crowded: false,
                 results: &[],
                 reached: Reached::default(),
             };
-            match service.judge(&request) {
+            match service.respond(&request) {
                 Decision::Reply(reply) => assert!(reply.used <= bytes.len()),
                 Decision::NeedMore { .. } | Decision::Suspend(DiskTask::List(_)) => {}
                 other => panic!("{other:?}"),

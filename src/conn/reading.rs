@@ -12,7 +12,7 @@ use crate::conn::transport::Transport;
 use crate::escape::Excerpt;
 use crate::file::TaskResult;
 use crate::limits::{REQUEST_MEMORY_SHARE_BYTES, REQUEST_READ_BYTES_MAX, SUSPENDED_CHECK_INTERVAL};
-use crate::protocol::{Decision, InputState, Protocol, Reached, Request, Then};
+use crate::protocol::{AfterResponse, Decision, InputState, Protocol, Reached, Request};
 use crate::reactor::event::{Action, Event, Reclaimable};
 use crate::telemetry::Reason;
 
@@ -20,7 +20,7 @@ use crate::telemetry::Reason;
 pub(super) struct Reading {
     /// The incomplete request. Empty, and without a heap block, while the client is silent.
     pending: Kept,
-    guesses: u8,
+    speculative_lookups: u8,
     expires: Instant,
     wait: Wait,
     previous: Previous,
@@ -55,7 +55,7 @@ enum Wait {
 #[derive(Debug)]
 struct PendingRequest {
     /// When the service was asked last.
-    moment: InputState,
+    input_state: InputState,
     /// When the request had come.
     at: Instant,
     /// What tasks for it came to.
@@ -80,10 +80,10 @@ impl Wait {
     }
 
     /// What is kept when it waits for something else from now on.
-    fn take(&mut self, moment: InputState, now: Instant) -> Box<PendingRequest> {
+    fn take(&mut self, input_state: InputState, now: Instant) -> Box<PendingRequest> {
         match std::mem::replace(self, Self::Bytes) {
             Self::Bytes => Box::new(PendingRequest {
-                moment,
+                input_state,
                 at: now,
                 results: Vec::new(),
                 until: None,
@@ -97,7 +97,7 @@ impl Reading {
     pub(super) fn new(expires: Instant) -> Self {
         Self {
             pending: Kept::default(),
-            guesses: 0,
+            speculative_lookups: 0,
             expires,
             wait: Wait::Bytes,
             previous: Previous::Nothing,
@@ -120,7 +120,7 @@ impl Reading {
         io.turn.deadline = Some(now + patience);
         Self {
             pending,
-            guesses: 0,
+            speculative_lookups: 0,
             expires: now + patience,
             wait: Wait::Bytes,
             previous: Previous::Reply {
@@ -137,14 +137,14 @@ impl Reading {
     }
 
     /// Whether the connection has carried a reply.
-    pub(super) fn is_later(&self) -> bool {
+    pub(super) fn is_keep_alive(&self) -> bool {
         matches!(self.previous, Previous::Reply { .. })
     }
 
     /// When its time is over, if not one byte has come on this connection.
     pub(super) fn silent_until(&self) -> Option<Instant> {
         let is_silent = self.pending.is_empty()
-            && self.guesses == 0
+            && self.speculative_lookups == 0
             && matches!(
                 (&self.wait, self.previous),
                 (Wait::Bytes, Previous::Nothing)
@@ -234,8 +234,8 @@ impl Reading {
                 Stay(go_on_waiting(io, since, until))
             }
             (Wait::Descriptor(asked), _) => {
-                let moment = asked.moment;
-                self.respond_again(io, moment)
+                let input_state = asked.input_state;
+                self.respond_again(io, input_state)
             }
             (Wait::DiskTask(..), _) => self.take_fetched(io),
         }
@@ -245,9 +245,9 @@ impl Reading {
     fn respond_again<T: Transport, S: Protocol>(
         &mut self,
         io: &mut StepIo<'_, '_, T, S>,
-        moment: InputState,
+        input_state: InputState,
     ) -> Step<Sending> {
-        match self.respond(io, 0, moment) {
+        match self.respond(io, 0, input_state) {
             // A guess that was wrong. No edge is remembered meanwhile, so what came is read now.
             Stay(Action::Wait) => {
                 self.wait = Wait::Bytes;
@@ -275,8 +275,8 @@ impl Reading {
         let waited = io.turn.now - *since;
         self.expires += waited;
         asked.until = asked.until.map(|until| until + waited);
-        let moment = asked.moment;
-        self.respond_again(io, moment)
+        let input_state = asked.input_state;
+        self.respond_again(io, input_state)
     }
 
     /// After a reply, what was read with its request comes first.
@@ -306,14 +306,14 @@ impl Reading {
         io: &mut StepIo<'_, '_, T, S>,
         event: Event,
     ) -> Step<Sending> {
-        if event == Event::Start && !self.is_later() {
+        if event == Event::Start && !self.is_keep_alive() {
             io.turn.deadline = Some(self.expires);
         }
         // A read that doesn't fill the buffer has emptied the queue. What comes later makes a new
         // edge, unless the FIN was part of this one. (Urgent data ends a read early, too; who
         // sends it waits for the deadline's look.)
         let short_read_drains = match event {
-            Event::Start => !self.is_later(),
+            Event::Start => !self.is_keep_alive(),
             Event::Ready(edge) => !edge.read_closed && !edge.dead,
             _ => false,
         };
@@ -374,7 +374,7 @@ impl Reading {
         &mut self,
         io: &mut StepIo<'_, '_, T, S>,
         fresh: usize,
-        moment: InputState,
+        input_state: InputState,
     ) -> Step<Sending> {
         if self.idle_since().is_some() {
             // The keep-alive is over; the request's own time begins with its first byte.
@@ -394,19 +394,21 @@ impl Reading {
         let reached = || transport.reached_address();
         let request = Request {
             bytes,
-            moment,
-            guesses: self.guesses,
-            is_later: self.is_later(),
+            input_state,
+            speculative_lookups: self.speculative_lookups,
+            is_keep_alive: self.is_keep_alive(),
             draining: io.turn.draining,
             is_crowded: io.turn.is_crowded,
             results: self.wait.asked().map_or(&[], |asked| &asked.results),
             reached: Reached::new(&reached),
         };
-        let decision = io.service.judge(&request);
+        let decision = io.service.respond(&request);
         if let Decision::Reply(reply) = decision {
             let has_waited = !matches!(self.wait, Wait::Bytes);
-            let is_drained =
-                matches!(moment, InputState::WouldBlock | InputState::IdleTimeout) && !has_waited;
+            let is_drained = matches!(
+                input_state,
+                InputState::WouldBlock | InputState::IdleTimeout
+            ) && !has_waited;
             let has_more = bytes.len() > reply.used;
             let is_empty = fresh.is_empty() && is_drained;
             let extra = match has_more {
@@ -415,7 +417,7 @@ impl Reading {
                 _ => Extra::Some,
             };
             let mut read = Kept::default();
-            if reply.then == Then::ReadOn && read.append(&bytes[reply.used..]).is_err() {
+            if reply.then == AfterResponse::ReadOn && read.append(&bytes[reply.used..]).is_err() {
                 return Stay(Action::Close(Reason::OutOfMemory));
             }
             let input = Leftover {
@@ -435,7 +437,7 @@ impl Reading {
         if !copied && self.pending.append(fresh).is_err() {
             return Stay(Action::Close(Reason::OutOfMemory));
         }
-        Stay(self.wait_for(io, decision, moment))
+        Stay(self.wait_for(io, decision, input_state))
     }
 
     /// There is no answer yet.
@@ -443,22 +445,22 @@ impl Reading {
         &mut self,
         io: &mut StepIo<'_, '_, T, S>,
         decision: Decision,
-        moment: InputState,
+        input_state: InputState,
     ) -> Action {
         let now = io.turn.now;
         match decision {
-            Decision::NeedMore { .. } if moment == InputState::Ended => {
+            Decision::NeedMore { .. } if input_state == InputState::Ended => {
                 Action::Close(Reason::ClientLeft)
             }
             Decision::NeedMore { guessed, quiet } => {
-                self.guesses += u8::from(guessed);
+                self.speculative_lookups += u8::from(guessed);
                 let silence = quiet.map_or(self.expires, |quiet| now + quiet);
                 io.turn.deadline = Some(self.expires.min(silence));
                 Action::Wait
             }
-            Decision::WaitForFd => self.wait_for_fd(io, moment),
+            Decision::WaitForFd => self.wait_for_fd(io, input_state),
             Decision::Suspend(errand) => {
-                self.wait = Wait::DiskTask(self.wait.take(moment, now), now);
+                self.wait = Wait::DiskTask(self.wait.take(input_state, now), now);
                 *io.task = Some(errand);
                 io.turn.deadline = Some(now + io.timeouts.disk.min(SUSPENDED_CHECK_INTERVAL));
                 Action::Suspend
@@ -469,9 +471,13 @@ impl Reading {
     }
 
     /// Waits for a descriptor, and not for the client: the request's timeout doesn't count.
-    fn wait_for_fd<T, S>(&mut self, io: &mut StepIo<'_, '_, T, S>, moment: InputState) -> Action {
+    fn wait_for_fd<T, S>(
+        &mut self,
+        io: &mut StepIo<'_, '_, T, S>,
+        input_state: InputState,
+    ) -> Action {
         let now = io.turn.now;
-        let mut asked = self.wait.take(moment, now);
+        let mut asked = self.wait.take(input_state, now);
         // It is looked up anew: for a part of it there was no descriptor.
         asked.results.clear();
         let until = *asked.until.get_or_insert(now + io.timeouts.stall);

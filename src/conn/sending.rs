@@ -15,7 +15,7 @@ use crate::limits::{
     COLD_BLOCK_BYTES, COLD_READ_BYTES, CONN_TURN_BYTES_MAX, COPIED_BODY_BYTES_MAX,
     HTTP_BODY_LINGER_BYTES_MAX, SENDFILE_SEGMENT_BYTES, STALL_CHECKS, SUSPENDED_CHECK_INTERVAL,
 };
-use crate::protocol::{Body, Reply, RequestEnd, Then};
+use crate::protocol::{AfterResponse, Body, Reply, RequestEnd};
 use crate::reactor::event::{Action, Event, StepContext};
 use crate::telemetry::Reason;
 use crate::telemetry::response::Response;
@@ -30,7 +30,7 @@ pub(super) struct Sending {
     head_sent: usize,
     body: Body,
     ended_by: RequestEnd,
-    then: Then,
+    then: AfterResponse,
     leftover: Leftover,
     /// How the reply has gone so far.
     progress: Progress,
@@ -116,7 +116,7 @@ impl Sending {
             ended_by,
             then,
             status,
-            exchange,
+            http_log,
             ..
         } = reply;
         let response = Response {
@@ -126,7 +126,7 @@ impl Sending {
             outcome,
             asked_at,
             status,
-            exchange,
+            http_log,
         };
         Self {
             response,
@@ -430,7 +430,7 @@ impl Sending {
         let is_last = self.response.offset + bytes as u64 == self.response.body_len;
         if is_last {
             let end = self.end(turn.draining);
-            self.then == Then::Close && close_table(end, None) == OnTheWire::Close
+            self.then == AfterResponse::Close && close_table(end, None) == OnTheWire::Close
         } else {
             matches!(self.body, Body::Parts(..))
         }
@@ -519,7 +519,7 @@ impl Sending {
 
     /// All bytes are accepted. Unread input would turn the close into a reset that eats them.
     fn finish<T: Transport, S>(&mut self, io: &mut StepIo<'_, '_, T, S>) -> Step<AfterReply> {
-        if self.then == Then::ReadOn && !io.turn.draining {
+        if self.then == AfterResponse::ReadOn && !io.turn.draining {
             return self.read_on(io);
         }
         let close = Stay(Action::Close(self.response.outcome.reason()));
@@ -586,7 +586,7 @@ impl Sending {
     fn take_response(&mut self) -> Response {
         let nothing = Response {
             target: Box::default(),
-            exchange: None,
+            http_log: None,
             ..self.response
         };
         std::mem::replace(&mut self.response, nothing)

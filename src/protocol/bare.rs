@@ -56,7 +56,9 @@ impl Bare {
             };
         };
         let quiet = (!may_become_longer).then_some(gap);
-        if request.guesses >= SPECULATIVE_LOOKUPS_MAX || request.bytes.len() > NAME_BYTES_MAX {
+        if request.speculative_lookups >= SPECULATIVE_LOOKUPS_MAX
+            || request.bytes.len() > NAME_BYTES_MAX
+        {
             return Decision::NeedMore {
                 guessed: false,
                 quiet,
@@ -112,7 +114,11 @@ impl Bare {
 
     /// Answers what is whole. Silence ends no name that may yet become something longer: a browser's
     /// first segment must not be taken for a name.
-    pub(super) fn respond(&mut self, request: &Request<'_>, may_become_longer: bool) -> Decision {
+    pub(super) fn respond_or_wait(
+        &mut self,
+        request: &Request<'_>,
+        may_become_longer: bool,
+    ) -> Decision {
         let bytes = request.bytes;
         // A CR may stand between the longest name and its line feed.
         let line = &bytes[..bytes.len().min(NAME_BYTES_MAX + 2)];
@@ -125,7 +131,7 @@ impl Bare {
             ..=NAME_BYTES_MAX => false,
             len => len > NAME_BYTES_MAX + 1 || !bytes.ends_with(b"\r"),
         };
-        match request.moment {
+        match request.input_state {
             _ if too_long => self.answer(request, bytes, bytes.len(), RequestEnd::Guess),
             InputState::Arrived => Decision::NeedMore {
                 guessed: false,
@@ -181,12 +187,12 @@ impl Protocol for Bare {
         self.root.reopened();
     }
 
-    fn rest(&mut self, now: Instant) -> Option<Instant> {
+    fn release_idle(&mut self, now: Instant) -> Option<Instant> {
         self.root.release_idle(now)
     }
 
-    fn judge(&mut self, request: &Request<'_>) -> Decision {
-        self.respond(request, false)
+    fn respond(&mut self, request: &Request<'_>) -> Decision {
+        self.respond_or_wait(request, false)
     }
 }
 
@@ -209,12 +215,12 @@ mod tests {
     }
 
     /// The verdict in a word.
-    fn judge(bare: &mut Bare, bytes: &[u8], moment: InputState) -> &'static str {
-        match bare.judge(&Request {
+    fn judge(bare: &mut Bare, bytes: &[u8], input_state: InputState) -> &'static str {
+        match bare.respond(&Request {
             bytes,
-            moment,
-            guesses: 0,
-            is_later: false,
+            input_state,
+            speculative_lookups: 0,
+            is_keep_alive: false,
             draining: false,
             is_crowded: false,
             results: &[],
@@ -252,8 +258,12 @@ mod tests {
                     expected
                 );
             }
-            for moment in [InputState::Ended, InputState::IdleTimeout] {
-                assert_eq!(judge(&mut bare, name.as_bytes(), moment), expected, "{len}");
+            for input_state in [InputState::Ended, InputState::IdleTimeout] {
+                assert_eq!(
+                    judge(&mut bare, name.as_bytes(), input_state),
+                    expected,
+                    "{len}"
+                );
             }
         }
     }
@@ -288,13 +298,13 @@ mod tests {
     #[test]
     fn guesses_run_out_and_then_the_gap_counts() {
         let (_folder, mut bare) = bare(&["name"]);
-        let mut guess = |guesses| {
+        let mut guess = |speculative_lookups| {
             let bytes = b"name";
-            match bare.judge(&Request {
+            match bare.respond(&Request {
                 bytes,
-                moment: InputState::WouldBlock,
-                guesses,
-                is_later: false,
+                input_state: InputState::WouldBlock,
+                speculative_lookups,
+                is_keep_alive: false,
                 draining: false,
                 is_crowded: false,
                 results: &[],

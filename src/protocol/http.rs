@@ -25,7 +25,7 @@ use crate::http::validators::{Evaluation, Validators, evaluate};
 use crate::limits::{
     HTTP_BODY_GAP, HTTP_SHORT_BODY_BYTES_MAX, LISTING_RETRY_SECONDS, NAME_BYTES_MAX,
 };
-use crate::protocol::{Body, Decision, InputState, Reply, Request, RequestEnd, Then};
+use crate::protocol::{AfterResponse, Body, Decision, InputState, Reply, Request, RequestEnd};
 use crate::root::listing::Listings;
 use crate::root::{self, Root};
 use crate::telemetry::response::{HttpLogFields, Outcome};
@@ -200,9 +200,9 @@ impl Http {
             outcome: answer.outcome,
             used: request.bytes.len(),
             ended_by: RequestEnd::Unread,
-            then: Then::Close,
+            then: AfterResponse::Close,
             status: Some(answer.status),
-            exchange: self.is_logged.then(|| {
+            http_log: self.is_logged.then(|| {
                 Box::new(HttpLogFields {
                     line: cut(line),
                     ..HttpLogFields::default()
@@ -244,12 +244,12 @@ impl Http {
                 RequestEnd::LineFeed
             },
             then: if keep_alive {
-                Then::ReadOn
+                AfterResponse::ReadOn
             } else {
-                Then::Close
+                AfterResponse::Close
             },
             status: Some(answer.status),
-            exchange: self.is_logged.then(|| {
+            http_log: self.is_logged.then(|| {
                 Box::new(HttpLogFields {
                     line: cut(message.line),
                     referer: field("referer"),
@@ -462,7 +462,11 @@ fn short_body_end(used: usize, message: &Message<'_>) -> Option<usize> {
 fn must_wait_for_body(request: &Request<'_>, used: usize, message: &Message<'_>) -> bool {
     let end = short_body_end(used, message);
     let is_missing = end.is_some_and(|end| request.bytes.len() < end);
-    is_missing && !matches!(request.moment, InputState::IdleTimeout | InputState::Ended)
+    is_missing
+        && !matches!(
+            request.input_state,
+            InputState::IdleTimeout | InputState::Ended
+        )
 }
 
 /// An answer with all of a file.

@@ -7,7 +7,7 @@ use ::http::StatusCode;
 use crate::http::head::{Head, TEXT};
 use crate::http::request::Version;
 use crate::limits::{METRICS_HEAD_BYTES_MAX, METRICS_HEADERS_MAX};
-use crate::protocol::{Body, Decision, Protocol, Reply, Request, RequestEnd, Then};
+use crate::protocol::{AfterResponse, Body, Decision, Protocol, Reply, Request, RequestEnd};
 use crate::telemetry::exposition::CONTENT_TYPE;
 use crate::telemetry::response::Outcome;
 
@@ -60,7 +60,7 @@ impl<F: FnMut() -> String> Metrics<F> {
 }
 
 impl<F: FnMut() -> String> Protocol for Metrics<F> {
-    fn judge(&mut self, request: &Request<'_>) -> Decision {
+    fn respond(&mut self, request: &Request<'_>) -> Decision {
         let mut fields = [httparse::EMPTY_HEADER; METRICS_HEADERS_MAX];
         let mut head = httparse::Request::new(&mut fields);
         let parsed = head.parse(request.bytes);
@@ -111,9 +111,9 @@ impl<F: FnMut() -> String> Protocol for Metrics<F> {
             outcome: Outcome::Complete,
             used,
             ended_by,
-            then: Then::Close,
+            then: AfterResponse::Close,
             status: Some(status),
-            exchange: None,
+            http_log: None,
         })
     }
 }
@@ -126,11 +126,11 @@ mod tests {
     /// Head and body, or None while there is none.
     fn ask(bytes: &[u8], draining: bool) -> Option<(String, Vec<u8>)> {
         let mut metrics = Metrics::new(|| "the page".to_owned());
-        match metrics.judge(&Request {
+        match metrics.respond(&Request {
             bytes,
-            moment: InputState::Arrived,
-            guesses: 0,
-            is_later: false,
+            input_state: InputState::Arrived,
+            speculative_lookups: 0,
+            is_keep_alive: false,
             draining,
             is_crowded: false,
             results: &[],
@@ -139,7 +139,7 @@ mod tests {
             Decision::Reply(Reply {
                 head,
                 body: Body::Bytes(body),
-                then: Then::Close,
+                then: AfterResponse::Close,
                 ..
             }) => Some((String::from_utf8(head).unwrap(), body.to_vec())),
             Decision::NeedMore { .. } => None,

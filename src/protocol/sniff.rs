@@ -34,7 +34,7 @@ impl SharedPort {
 
     /// A name, or what may become one. A folder's is answered with a menu.
     fn name(&mut self, request: &Request<'_>, may_become_http: bool) -> Decision {
-        let decision = self.bare.respond(request, may_become_http);
+        let decision = self.bare.respond_or_wait(request, may_become_http);
         match (decision, self.http.listings()) {
             (
                 Decision::Reply(
@@ -52,7 +52,7 @@ impl SharedPort {
     /// HTTP/0.9: a method, a path, and the file's bytes.
     fn simple(&mut self, request: &Request<'_>, path: &[u8]) -> Decision {
         let Some(name) = target::decode(path) else {
-            return self.bare.judge(request);
+            return self.bare.respond(request);
         };
         let end = request.bytes.iter().position(|&byte| byte == b'\n');
         let used = end.map_or(request.bytes.len(), |end| end + 1);
@@ -70,23 +70,26 @@ impl Protocol for SharedPort {
         self.bare.reopened();
     }
 
-    fn rest(&mut self, now: Instant) -> Option<Instant> {
-        self.bare.rest(now)
+    fn release_idle(&mut self, now: Instant) -> Option<Instant> {
+        self.bare.release_idle(now)
     }
 
-    fn judge(&mut self, request: &Request<'_>) -> Decision {
-        if request.is_later {
+    fn respond(&mut self, request: &Request<'_>) -> Decision {
+        if request.is_keep_alive {
             return self.http.message(self.bare.root_mut(), request);
         }
         if request.bytes.starts_with(TLS_HANDSHAKE) {
             return refuse_tls(request);
         }
-        let is_silent = matches!(request.moment, InputState::IdleTimeout | InputState::Ended);
+        let is_silent = matches!(
+            request.input_state,
+            InputState::IdleTimeout | InputState::Ended
+        );
         match sniff(request.bytes) {
             Sniffed::Http => self.http.message(self.bare.root_mut(), request),
             Sniffed::Simple(path) => self.simple(request, path),
             // It may be long before its line ends, longer than a name.
-            Sniffed::Maybe { whole_method: true } if request.moment != InputState::Ended => {
+            Sniffed::Maybe { whole_method: true } if request.input_state != InputState::Ended => {
                 Decision::NeedMore {
                     guessed: false,
                     quiet: None,
@@ -140,12 +143,12 @@ mod tests {
         (folder, SharedPort::new(bare, http))
     }
 
-    fn judge(port: &mut SharedPort, bytes: &[u8], moment: InputState) -> &'static str {
-        let decision = port.judge(&Request {
+    fn judge(port: &mut SharedPort, bytes: &[u8], input_state: InputState) -> &'static str {
+        let decision = port.respond(&Request {
             bytes,
-            moment,
-            guesses: 0,
-            is_later: false,
+            input_state,
+            speculative_lookups: 0,
+            is_keep_alive: false,
             draining: false,
             is_crowded: false,
             results: &[],

@@ -51,23 +51,25 @@ impl Thanks {
 }
 
 impl Protocol for Thanks {
-    fn judge(&mut self, request: &Request<'_>) -> Decision {
+    fn respond(&mut self, request: &Request<'_>) -> Decision {
         let used = request.bytes.len().min(TEXT_BYTES_MAX);
         let may_grow = used < TEXT_BYTES_MAX;
         let waits = |guessed, quiet| Decision::NeedMore { guessed, quiet };
-        match request.moment {
+        match request.input_state {
             InputState::Arrived if may_grow => return waits(false, None),
             // Every look at a text that is still cut costs as much as the whole.
-            InputState::WouldBlock if may_grow && request.guesses >= SPECULATIVE_LOOKUPS_MAX => {
+            InputState::WouldBlock
+                if may_grow && request.speculative_lookups >= SPECULATIVE_LOOKUPS_MAX =>
+            {
                 return waits(false, Some(self.gap));
             }
             _ => {}
         }
         let (text, is_cut) = decode(self.encoding, &request.bytes[..used]);
-        if request.moment == InputState::WouldBlock && is_cut && may_grow {
+        if request.input_state == InputState::WouldBlock && is_cut && may_grow {
             return waits(true, Some(self.gap));
         }
-        let ended_by = match request.moment {
+        let ended_by = match request.input_state {
             InputState::Ended => RequestEnd::Eof,
             _ => RequestEnd::Guess,
         };
@@ -96,19 +98,19 @@ mod tests {
     use crate::protocol::Reached;
     use encoding_rs::GBK;
 
-    fn judge(bytes: &[u8], moment: InputState) -> Decision {
+    fn judge(bytes: &[u8], input_state: InputState) -> Decision {
         let output = LineWriter::new(std::io::sink()).unwrap();
         let request = Request {
             bytes,
-            moment,
-            guesses: 0,
-            is_later: false,
+            input_state,
+            speculative_lookups: 0,
+            is_keep_alive: false,
             draining: false,
             is_crowded: false,
             results: &[],
             reached: Reached::default(),
         };
-        Thanks::new(GBK, Duration::from_secs(1), false, output).judge(&request)
+        Thanks::new(GBK, Duration::from_secs(1), false, output).respond(&request)
     }
 
     #[test]
@@ -132,8 +134,8 @@ mod tests {
         assert!(
             matches!(judge(cut, InputState::WouldBlock), Decision::NeedMore { quiet, .. } if quiet == waits)
         );
-        for moment in [InputState::IdleTimeout, InputState::Ended] {
-            let Decision::Reply(reply) = judge(cut, moment) else {
+        for input_state in [InputState::IdleTimeout, InputState::Ended] {
+            let Decision::Reply(reply) = judge(cut, input_state) else {
                 panic!("a reply")
             };
             assert_eq!(&*reply.subject, "你\u{fffd}".as_bytes());
@@ -153,12 +155,12 @@ mod tests {
     fn looks_at_a_cut_text_run_out_and_then_the_gap_counts() {
         let output = LineWriter::new(std::io::sink()).unwrap();
         let mut thanks = Thanks::new(GBK, Duration::from_secs(1), false, output);
-        let mut judge = |bytes, guesses| {
-            thanks.judge(&Request {
+        let mut judge = |bytes, speculative_lookups| {
+            thanks.respond(&Request {
                 bytes,
-                moment: InputState::WouldBlock,
-                guesses,
-                is_later: false,
+                input_state: InputState::WouldBlock,
+                speculative_lookups,
+                is_keep_alive: false,
                 draining: false,
                 is_crowded: false,
                 results: &[],
@@ -189,15 +191,15 @@ mod tests {
         let mut thanks = Thanks::new(GBK, Duration::from_secs(1), true, output);
         let request = Request {
             bytes: b"hi",
-            moment: InputState::WouldBlock,
-            guesses: 0,
-            is_later: false,
+            input_state: InputState::WouldBlock,
+            speculative_lookups: 0,
+            is_keep_alive: false,
             draining: false,
             is_crowded: false,
             results: &[],
             reached: Reached::default(),
         };
-        let outcomes = [(); 2].map(|()| match thanks.judge(&request) {
+        let outcomes = [(); 2].map(|()| match thanks.respond(&request) {
             Decision::Reply(reply) => reply.outcome,
             other => panic!("{other:?}"),
         });

@@ -251,7 +251,7 @@ mod tests {
     struct Insatiable;
 
     impl Protocol for Insatiable {
-        fn judge(&mut self, _: &Request<'_>) -> Decision {
+        fn respond(&mut self, _: &Request<'_>) -> Decision {
             Decision::NeedMore {
                 guessed: false,
                 quiet: None,

@@ -437,7 +437,7 @@ impl<S: Protocol> Handler for Serving<S> {
 
     fn turn_over(&mut self, stats: &Stats, now: Instant) -> Option<Instant> {
         self.place.publish(stats, self.telemetry.stages());
-        self.service.rest(now)
+        self.service.release_idle(now)
     }
 
     fn ended(

@@ -195,7 +195,7 @@ mod tests {
     struct Fragile;
 
     impl Protocol for Fragile {
-        fn judge(&mut self, request: &Request<'_>) -> Decision {
+        fn respond(&mut self, request: &Request<'_>) -> Decision {
             assert!(request.bytes != b"panic\n", "as it was told");
             if !request.bytes.ends_with(b"\n") {
                 return Decision::NeedMore {

@@ -177,9 +177,9 @@ impl fmt::Display for Combined<'_> {
             None => f.write_str("-")?,
         }
         write!(f, " - - [{time}] \"")?;
-        let exchange = response.exchange.as_deref();
-        match exchange {
-            Some(exchange) => write!(f, "{}", request_text(&exchange.line))?,
+        let http_log = response.http_log.as_deref();
+        match http_log {
+            Some(http_log) => write!(f, "{}", request_text(&http_log.line))?,
             None => write!(f, "{BARE_METHOD} {}", request_text(&response.target))?,
         }
         write!(f, "\" {} ", status(response, *reason))?;
@@ -187,8 +187,8 @@ impl fmt::Display for Combined<'_> {
             0 => f.write_str("-")?,
             bytes => write!(f, "{bytes}")?,
         }
-        let referer = exchange.and_then(|exchange| exchange.referer.as_deref());
-        let agent = exchange.and_then(|exchange| exchange.agent.as_deref());
+        let referer = http_log.and_then(|http_log| http_log.referer.as_deref());
+        let agent = http_log.and_then(|http_log| http_log.agent.as_deref());
         let [referer, agent] = [referer, agent].map(|field| field_text(field.unwrap_or(b"-")));
         write!(f, " \"{referer}\" \"{agent}\"")
     }
@@ -220,10 +220,10 @@ struct JsonLine<'a> {
 
 fn json(entry: &LogEntry<'_>) -> String {
     let response = entry.response;
-    let exchange = response.exchange.as_deref();
-    let (protocol, method, target) = match exchange {
-        Some(exchange) => {
-            let (method, target) = method_and_target(&exchange.line);
+    let http_log = response.http_log.as_deref();
+    let (protocol, method, target) = match http_log {
+        Some(http_log) => {
+            let (method, target) = method_and_target(&http_log.line);
             ("http", request_text(method).to_text(), target)
         }
         None => ("bare", BARE_METHOD.into(), &*response.target),
@@ -240,8 +240,8 @@ fn json(entry: &LogEntry<'_>) -> String {
         bytes_promised: response.body_len,
         duration_seconds: (entry.took.as_secs_f64() * 1e6).round() / 1e6,
         reason: response.end(entry.reason).to_string(),
-        referer: exchange.and_then(|exchange| text(exchange.referer.as_deref())),
-        agent: exchange.and_then(|exchange| text(exchange.agent.as_deref())),
+        referer: http_log.and_then(|http_log| text(http_log.referer.as_deref())),
+        agent: http_log.and_then(|http_log| text(http_log.agent.as_deref())),
     };
     let mut bytes = Vec::with_capacity(512);
     line.serialize(&mut serde_json::Serializer::with_formatter(
@@ -408,7 +408,7 @@ mod tests {
             outcome,
             asked_at: Instant::now(),
             status: None,
-            exchange: None,
+            http_log: None,
         }
     }
 
@@ -418,14 +418,14 @@ mod tests {
         referer: Option<&[u8]>,
         agent: Option<&[u8]>,
     ) -> Response {
-        let exchange = HttpLogFields {
+        let http_log = HttpLogFields {
             line: line.into(),
             referer: referer.map(Into::into),
             agent: agent.map(Into::into),
         };
         let mut response = bare(b"subject", 1234, 1234, Outcome::Complete);
         response.status = StatusCode::from_u16(status).ok();
-        response.exchange = Some(Box::new(exchange));
+        response.http_log = Some(Box::new(http_log));
         response
     }
 

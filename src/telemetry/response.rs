@@ -41,7 +41,7 @@ pub struct Response {
     /// Its status; the bare protocol has none.
     pub status: Option<StatusCode>,
     /// What an access log says of it.
-    pub exchange: Option<Box<HttpLogFields>>,
+    pub http_log: Option<Box<HttpLogFields>>,
 }
 
 impl Response {

@@ -34,7 +34,7 @@ struct Nobody(#[allow(dead_code, reason = "it takes room")] NonZeroU32);
 struct Deaf;
 
 impl Protocol for Deaf {
-    fn judge(&mut self, _: &Request<'_>) -> Decision {
+    fn respond(&mut self, _: &Request<'_>) -> Decision {
         unreachable!("not a byte has come")
     }
 }

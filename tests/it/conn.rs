@@ -252,13 +252,13 @@ struct NoDescriptor {
 }
 
 impl Protocol for NoDescriptor {
-    fn judge(&mut self, request: &Request<'_>) -> Decision {
+    fn respond(&mut self, request: &Request<'_>) -> Decision {
         match self.times.checked_sub(1) {
             Some(left) => {
                 self.times = left;
                 Decision::WaitForFd
             }
-            None => self.then.judge(request),
+            None => self.then.respond(request),
         }
     }
 }
@@ -373,7 +373,7 @@ fn a_parked_connection_is_reset_when_the_drain_ends() {
 struct Failing;
 
 impl Protocol for Failing {
-    fn judge(&mut self, _request: &Request<'_>) -> Decision {
+    fn respond(&mut self, _request: &Request<'_>) -> Decision {
         Decision::Abort(Reason::OpenFailed)
     }
 }

@@ -10,7 +10,9 @@ use carafe::limits::{
     CONN_TURN_BYTES_MAX, INPUT_ON_HEAP_BYTES_MAX, KEEP_ALIVE, REPLIES_PER_STEP_MAX,
     REQUEST_MEMORY_SHARE_BYTES, REQUEST_READ_BYTES_MAX, REQUEST_TIMEOUT, STALL_TIMEOUT,
 };
-use carafe::protocol::{Body, Decision, InputState, Protocol, Reply, Request, RequestEnd, Then};
+use carafe::protocol::{
+    AfterResponse, Body, Decision, InputState, Protocol, Reply, Request, RequestEnd,
+};
 use carafe::reactor::event::{Action, Event, Readiness, Reclaimable};
 use carafe::telemetry::Reason;
 use carafe::telemetry::response::Outcome;
@@ -24,7 +26,7 @@ const LONG: usize = 3 * CONN_TURN_BYTES_MAX as usize;
 struct Echo;
 
 impl Protocol for Echo {
-    fn judge(&mut self, request: &Request<'_>) -> Decision {
+    fn respond(&mut self, request: &Request<'_>) -> Decision {
         let Some(end) = request.bytes.iter().position(|&byte| byte == b'\n') else {
             return Decision::NeedMore {
                 guessed: false,
@@ -44,12 +46,12 @@ impl Protocol for Echo {
             used: end + 1,
             ended_by: RequestEnd::LineFeed,
             then: match line {
-                b"close" => Then::Close,
-                _ if request.draining || request.is_crowded => Then::Close,
-                _ => Then::ReadOn,
+                b"close" => AfterResponse::Close,
+                _ if request.draining || request.is_crowded => AfterResponse::Close,
+                _ => AfterResponse::ReadOn,
             },
             status: None,
-            exchange: None,
+            http_log: None,
         })
     }
 }
@@ -118,12 +120,12 @@ fn pipelined_requests_are_answered_before_the_socket_is_read_again() {
 struct Hasty;
 
 impl Protocol for Hasty {
-    fn judge(&mut self, request: &Request<'_>) -> Decision {
-        let bytes = match request.moment {
+    fn respond(&mut self, request: &Request<'_>) -> Decision {
+        let bytes = match request.input_state {
             InputState::WouldBlock => b"close\n",
             _ => &b"c"[..],
         };
-        let mut verdict = Echo.judge(&Request { bytes, ..*request });
+        let mut verdict = Echo.respond(&Request { bytes, ..*request });
         if let Decision::Reply(reply) = &mut verdict {
             (reply.used, reply.ended_by) = (1, RequestEnd::Unread);
         }
@@ -444,7 +446,7 @@ fn a_body_of_several_parts_comes_in_order() {
     let body = Body::Parts(file, parts.into());
     struct Once(Option<Body>);
     impl Protocol for Once {
-        fn judge(&mut self, request: &Request<'_>) -> Decision {
+        fn respond(&mut self, request: &Request<'_>) -> Decision {
             let (body, used) = (self.0.take().unwrap(), request.bytes.len());
             let end = RequestEnd::LineFeed;
             let subject = Box::default();
@@ -472,7 +474,7 @@ fn no_short_part_of_a_body_makes_a_packet_of_its_own() {
     let file = Arc::new(OpenFile::new(file, state, FsClass::Nowait));
     struct Once(Option<Body>);
     impl Protocol for Once {
-        fn judge(&mut self, request: &Request<'_>) -> Decision {
+        fn respond(&mut self, request: &Request<'_>) -> Decision {
             let (body, used) = (self.0.take().unwrap(), request.bytes.len());
             let end = RequestEnd::LineFeed;
             Decision::Reply(Reply {

@@ -182,13 +182,13 @@ struct Scarce {
 }
 
 impl Protocol for Scarce {
-    fn judge(&mut self, request: &Request<'_>) -> Decision {
+    fn respond(&mut self, request: &Request<'_>) -> Decision {
         match self.laters.checked_sub(1) {
             Some(left) => {
                 self.laters = left;
                 Decision::WaitForFd
             }
-            None => self.bare.judge(request),
+            None => self.bare.respond(request),
         }
     }
 }
