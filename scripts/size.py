@@ -57,7 +57,7 @@ WAYS = {
     "a warm HTTP download of 2 KiB": {
         **COMMON,
         "conn/sending.rs": ["Sending", "AfterReply", "KeptAlive", "NextInput"],
-        "protocol.rs": COMMON["protocol.rs"] + ["Then"],
+        "protocol.rs": COMMON["protocol.rs"] + ["AfterResponse"],
         "protocol/http.rs": ["Http"],
         "http/request.rs": ["Sniffed", "Parsed", "Request", "Version"],
         "http/method.rs": ["Method"],
