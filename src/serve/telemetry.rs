@@ -190,7 +190,7 @@ impl Telemetry {
                 peer: peer.0,
                 at: access_log::arrival(response),
                 took,
-                response: response,
+                response,
                 reason,
             });
         }
