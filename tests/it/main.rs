@@ -21,6 +21,7 @@ mod common;
 mod conn;
 mod corpus;
 mod deaths;
+mod docs;
 mod fake;
 mod files;
 mod gated;

@@ -1,5 +1,6 @@
-//! The README's transcripts, run as they are printed. What differs from run to run (times, ports,
-//! dates, what a machine is called) counts as equal; everything else must be as the README has it.
+//! The transcripts of the README and of docs/, run as they are printed. What differs from run to run
+//! (times, ports, dates, what a machine is called) counts as equal; everything else must be as the page
+//! has it. The tables of flags must be those of the help.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -18,9 +19,22 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use socket2::Socket;
 use tempfile::TempDir;
 
-const README: &str = include_str!("../../README.md");
+const SERVE: &str = include_str!("../../docs/serve.md");
+const GET: &str = include_str!("../../docs/get.md");
+const SOAK: &str = include_str!("../../docs/soak.md");
+const THANK: &str = include_str!("../../docs/thank.md");
 
-// ---- what the README says ----
+/// The pages with transcripts.
+const PAGES: [&str; 6] = [
+    include_str!("../../README.md"),
+    include_str!("../../docs/protocol.md"),
+    SERVE,
+    GET,
+    SOAK,
+    THANK,
+];
+
+// ---- what the pages say ----
 
 /// Lines that are set off, without what sets them off and without the empty ones.
 #[derive(Debug)]
@@ -38,7 +52,7 @@ struct Step {
 
 /// How a transcript is run.
 #[derive(Debug, PartialEq, Eq)]
-enum FsClass {
+enum Kind {
     /// A server that has a terminal for itself.
     Server,
     /// What that server says later.
@@ -55,7 +69,7 @@ enum FsClass {
 
 fn blocks() -> Vec<Block> {
     let (mut blocks, mut section, mut is_inside) = (Vec::<Block>::new(), "", false);
-    for line in README.lines() {
+    for line in PAGES.iter().flat_map(|page| page.lines()) {
         if let Some(title) = line.strip_prefix("## ") {
             section = title;
         }
@@ -74,25 +88,24 @@ fn blocks() -> Vec<Block> {
 }
 
 impl Block {
-    fn kind(&self) -> FsClass {
+    fn kind(&self) -> Kind {
         let steps = self.steps();
         let types = |what: &str| steps.iter().any(|step| step.command.contains(what));
         if steps.is_empty() {
             let is_later = self.lines.iter().any(|line| line.contains("; replied "));
-            return if is_later {
-                FsClass::Later
-            } else {
-                FsClass::Other
-            };
+            return if is_later { Kind::Later } else { Kind::Other };
         }
         if steps[0].command == "carafe serve files" {
-            FsClass::Server
+            Kind::Server
         } else if types("files &") || types("thank -q &") {
-            FsClass::Shell
+            Kind::Shell
         } else if self.lines.iter().any(|line| line.starts_with("^C")) {
-            FsClass::Interrupted
+            Kind::Interrupted
+        } else if types("carafe soak ") {
+            // Against servers that lie, of which a page tells.
+            Kind::Other
         } else {
-            FsClass::Client
+            Kind::Client
         }
     }
 
@@ -119,12 +132,12 @@ impl Block {
 }
 
 /// The transcripts of this kind; there is one at least.
-fn transcripts(kind: &FsClass) -> Vec<Block> {
+fn transcripts(kind: &Kind) -> Vec<Block> {
     let found: Vec<_> = blocks()
         .into_iter()
         .filter(|block| block.kind() == *kind)
         .collect();
-    assert!(!found.is_empty(), "the README has none: {kind:?}");
+    assert!(!found.is_empty(), "no page has any: {kind:?}");
     found
 }
 
@@ -294,7 +307,7 @@ fn sorted(mut lines: Vec<String>) -> Vec<String> {
 #[test]
 fn a_minutes_tour_is_as_the_readme_tells_it() {
     let Some(scene) = Scene::set() else { return };
-    let [server] = &transcripts(&FsClass::Server)[..] else {
+    let [server] = &transcripts(&Kind::Server)[..] else {
         panic!("one server has a terminal")
     };
     let [step] = &server.steps()[..] else {
@@ -305,7 +318,7 @@ fn a_minutes_tour_is_as_the_readme_tells_it() {
     );
     let greeting = running.screen.wait_for("twice at once");
     assert_step(step, &greeting.replace(&scene.port.to_string(), "7890"));
-    for block in transcripts(&FsClass::Client) {
+    for block in transcripts(&Kind::Client) {
         if block.section == server.section {
             let steps = block.steps();
             for (step, output) in steps.iter().zip(scene.shell(&steps)) {
@@ -315,7 +328,7 @@ fn a_minutes_tour_is_as_the_readme_tells_it() {
     }
     let screen = running.end();
     let (_, later) = screen.split_once("twice at once").unwrap();
-    let [told] = &transcripts(&FsClass::Later)[..] else {
+    let [told] = &transcripts(&Kind::Later)[..] else {
         panic!("it tells the rest at once")
     };
     // Which of two connections is over first isn't always the same.
@@ -343,7 +356,7 @@ fn every_other_transcript_of_a_client_is_true() {
         let head = exchange(here, b"HEAD /hello.txt HTTP/1.0\r\n\r\n").unwrap();
         String::from_utf8_lossy(&head).contains("Last-Modified: ")
     });
-    for block in transcripts(&FsClass::Client) {
+    for block in transcripts(&Kind::Client) {
         if block.section != "A minute's tour" {
             let steps = block.steps();
             for (step, output) in steps.iter().zip(scene.shell(&steps)) {
@@ -356,7 +369,7 @@ fn every_other_transcript_of_a_client_is_true() {
 
 #[test]
 fn shells_with_servers_of_their_own_print_what_the_readme_says() {
-    for block in transcripts(&FsClass::Shell) {
+    for block in transcripts(&Kind::Shell) {
         let Some(scene) = Scene::set() else { return };
         let mut steps = block.steps();
         for step in &mut steps {
@@ -386,7 +399,7 @@ fn shells_with_servers_of_their_own_print_what_the_readme_says() {
     }
 }
 
-/// What the lines of the README's report begin with.
+/// What the lines of the report in docs/soak.md begin with.
 fn soak_labels() -> Vec<&'static str> {
     let blocks = blocks();
     let report = blocks.iter().find(|block| block.lines[0] == "PASS");
@@ -398,7 +411,7 @@ fn soak_labels() -> Vec<&'static str> {
 #[test]
 fn an_interrupted_download_goes_on_as_the_readme_says() {
     let Some(scene) = Scene::set() else { return };
-    let [block] = &transcripts(&FsClass::Interrupted)[..] else {
+    let [block] = &transcripts(&Kind::Interrupted)[..] else {
         panic!("one download is interrupted")
     };
     let steps = block.steps();
@@ -466,11 +479,10 @@ fn flags_of(command: &str) -> Vec<Flag> {
     flags.filter(|flag| flag.long != "help").collect()
 }
 
-/// The cells of the rows about flags in a section.
-fn flag_rows(section: &str) -> Vec<Vec<&'static str>> {
-    let begin = README.find(&format!("\n## {section}\n")).unwrap() + 1;
-    let section = &README[begin..];
-    let section = &section[..section.find("\n## ").unwrap()];
+/// The cells of the rows about flags beneath a heading.
+fn flag_rows(page: &'static str, heading: &str) -> Vec<Vec<&'static str>> {
+    let (_, section) = page.split_once(&format!("\n## {heading}\n")).unwrap();
+    let section = section.split("\n## ").next().unwrap();
     let rows = section.lines().filter(|line| line.starts_with("| `-"));
     rows.map(|row| row.split('|').map(str::trim).collect())
         .collect()
@@ -479,13 +491,15 @@ fn flag_rows(section: &str) -> Vec<Vec<&'static str>> {
 #[test]
 fn the_tables_of_flags_are_those_of_the_help() {
     let named = Regex::new(r"(?:^|[` ])(--?[A-Za-z0-9][A-Za-z0-9-]*)").unwrap();
-    // Soak's is told whole by docs/soak.md.
-    for (command, section, is_whole) in [
-        ("serve", "Serving", true),
-        ("get", "Downloading", true),
-        ("soak", "Soak a server in one line", false),
+    for (command, page, heading) in [
+        ("serve", SERVE, "Flags"),
+        ("get", GET, "Flags"),
+        ("soak", SOAK, "Flags"),
+        ("thank", THANK, "thank"),
+        ("say", THANK, "say"),
     ] {
-        let (flags, rows) = (flags_of(command), flag_rows(section));
+        let (flags, rows) = (flags_of(command), flag_rows(page, heading));
+        let has_defaults = command != "get";
         for row in &rows {
             for name in named.captures_iter(row[1]) {
                 let name = name[1].trim_start_matches('-');
@@ -496,8 +510,9 @@ fn the_tables_of_flags_are_those_of_the_help() {
                     is_repeated || flag.is_some(),
                     "{command}: there is no {name}"
                 );
-                if let (Some(flag), "serve", false) = (flag, command, row[2].is_empty()) {
-                    assert_eq!(flag.default.as_deref(), Some(row[2]), "--{}", flag.long);
+                if let (Some(flag), true, false) = (flag, has_defaults, row[2].is_empty()) {
+                    let told = row[2].replace('`', "");
+                    assert_eq!(flag.default.as_deref(), Some(&*told), "--{}", flag.long);
                 }
             }
         }
@@ -506,16 +521,11 @@ fn the_tables_of_flags_are_those_of_the_help() {
             .flat_map(|row| named.captures_iter(row[1]))
             .map(|name| name[1].to_owned())
             .collect();
-        for flag in flags.iter().filter(|_| is_whole) {
+        for flag in &flags {
             let short = flag.short.as_ref().map(|short| format!("-{short}"));
             let is_told = names.contains(&format!("--{}", flag.long))
-                || short.is_some_and(|short| names.contains(&short))
-                || (command == "get" && ["quiet", "verbose"].contains(&flag.long.as_str()));
-            assert!(
-                is_told,
-                "{command}: the README doesn't tell of --{}",
-                flag.long
-            );
+                || short.is_some_and(|short| names.contains(&short));
+            assert!(is_told, "{command}: no page tells of --{}", flag.long);
         }
     }
 }
