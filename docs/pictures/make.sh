@@ -29,7 +29,7 @@ shoot() {
 }
 
 shoot list 640,424 "http://127.0.0.1:$port/"
-"$carafe" soak "127.0.0.1:$port" hello.txt notes.md manual.pdf -q 500 -z 20s --zipf \
+"$carafe" soak "127.0.0.1:$port" hello.txt notes.md manual.pdf -q 500 -z 30s --zipf \
     --mix fast=80%,slow=10%,abort=5%,halfclose=2%,split=2%,idle=1% --against files \
     --pid "$server" --report soak.html --quiet >/dev/null || true
-shoot soak 640,800 "file://$scene/soak.html"
+shoot soak 640,690 "file://$scene/soak.html"
