@@ -62,19 +62,19 @@ pub struct Reactor<C> {
     listeners: Vec<Listener>,
     slots: ConnSlab<C>,
     connections_max: usize,
-    /// Connections that came by a listener aside and have not ended, and how many may be there.
-    aside_open: usize,
-    aside_max: usize,
-    /// Who makes room for others.
+    /// Open connections of the admin listeners, and how many there may be.
+    admin_open: usize,
+    admin_max: usize,
+    /// The connections that may be ended when others need their place.
     lines: Lines,
     generation: u32,
     /// By the keys of the slab.
     timers: Timers<u32>,
     run_queue: VecDeque<Token>,
-    /// What this turn's steps have moved, in bytes.
+    /// What this turn's steps have read and sent.
     bytes_moved: u64,
     ending: Vec<(Token, End)>,
-    /// What this turn's wait brought, sorted.
+    /// The connections that this turn's events name.
     ready: Vec<(Token, Readiness)>,
     sources: Vec<SourceId>,
     scratch: Box<[u8]>,
@@ -110,8 +110,8 @@ impl<C> Reactor<C> {
             listeners: Vec::new(),
             slots: ConnSlab::new(),
             connections_max,
-            aside_open: 0,
-            aside_max: 0,
+            admin_open: 0,
+            admin_max: 0,
             lines: Lines::default(),
             generation: FIRST_GENERATION,
             timers: Timers::new(now),
@@ -141,7 +141,7 @@ impl<C> Reactor<C> {
         Ok(reactor)
     }
 
-    fn add_listener(&mut self, mut socket: TcpListener, aside: bool) -> io::Result<ListenerId> {
+    fn add_listener(&mut self, mut socket: TcpListener, is_admin: bool) -> io::Result<ListenerId> {
         let key = self.listeners.len() as u32;
         let token = Token {
             key,
@@ -150,23 +150,23 @@ impl<C> Reactor<C> {
         self.poll
             .registry()
             .register(&mut socket, token.pack(), Interest::READABLE)?;
-        self.listeners.push(Listener::new(socket, aside));
+        self.listeners.push(Listener::new(socket, is_admin));
         Ok(ListenerId(key))
     }
 
-    /// Adds a listener beside the others, for those who only look on: up to `connections_max` of
+    /// Adds an admin listener, for those who read metrics and the like: up to `connections_max` of
     /// them, whatever the others are limited to. They aren't counted, they are let in when nobody
     /// else is, and neither they nor their listener hold up a drain's end.
     ///
     /// # Errors
     /// It can't be registered.
-    pub fn add_aside(
+    pub fn add_admin_listener(
         &mut self,
         socket: TcpListener,
         connections_max: usize,
     ) -> io::Result<ListenerId> {
         let id = self.add_listener(socket, true)?;
-        self.aside_max += connections_max;
+        self.admin_max += connections_max;
         Ok(id)
     }
 
@@ -244,10 +244,10 @@ impl<C> Reactor<C> {
         }
     }
 
-    /// Neither a connection nor anybody who could become one, but for those aside.
+    /// Whether no connection is open and no listener can bring one, admin listeners left out.
     fn is_empty(&self) -> bool {
-        let mut doors = self.listeners.iter().filter(|listener| !listener.aside);
-        self.slots.len() == self.aside_open && doors.all(Listener::is_closed)
+        let mut accepting = self.listeners.iter().filter(|listener| !listener.is_admin);
+        self.slots.len() == self.admin_open && accepting.all(Listener::is_closed)
     }
 
     fn turn<A: Handler<Conn = C>>(&mut self, app: &mut A) -> io::Result<()> {
@@ -259,19 +259,19 @@ impl<C> Reactor<C> {
         }
         self.begin_drain(app);
         self.insert_outgoing(app);
-        let stood = self.run_queue.len();
+        let queued_before = self.run_queue.len();
         for index in 0..self.listeners.len() {
             // Asked for each: the first step of a new client may change it.
             if self.is_accepting(&self.listeners[index]) {
                 self.accept(app, index);
             }
         }
-        self.dispatch(app, stood);
+        self.dispatch(app, queued_before);
         self.expire(app);
         self.reap(app);
-        self.wake_resting();
+        self.resume_accepting();
         self.queue_woken();
-        self.give_back();
+        self.shrink();
         Ok(())
     }
 
@@ -283,7 +283,7 @@ impl<C> Reactor<C> {
         self.control.stats.count_turn(now - self.control.now);
         let due = app.turn_over(&self.control.stats, now);
         loop {
-            let timeout = self.patience(now, due);
+            let timeout = self.poll_timeout(now, due);
             match self.poll.poll(&mut self.events, timeout) {
                 // What a signal interrupts has not looked: a turn without events would take
                 // deadlines for passed whose bytes are there.
@@ -313,8 +313,8 @@ impl<C> Reactor<C> {
                     let edge = readiness(event);
                     let slot = self.slots.get_mut(token.key as usize);
                     match slot.filter(|slot| slot.generation == token.generation) {
-                        // It goes on when those who want little had their turn.
-                        Some(slot) if slot.run == Schedule::WaitingForMore && edge.writable => {
+                        // A bulk sender became writable: it is queued behind this turn's small requests.
+                        Some(slot) if slot.run == Schedule::WaitingBulk && edge.writable => {
                             slot.run = Schedule::Again;
                             self.run_queue.push_back(token);
                         }
@@ -326,19 +326,20 @@ impl<C> Reactor<C> {
         Ok(())
     }
 
-    /// How long the wait may take; `None` is without end. It ends when something is `due`.
-    fn patience(&self, now: Instant, due: Option<Instant>) -> Option<Duration> {
-        let doors = self.listeners.iter().filter(|one| self.is_accepting(one));
+    /// The timeout of the poll: until the nearest deadline or `due`, zero if something can run
+    /// already, `None` if only an event can end the wait.
+    fn poll_timeout(&self, now: Instant, due: Option<Instant>) -> Option<Duration> {
+        let accepting = self.listeners.iter().filter(|one| self.is_accepting(one));
         let drain_ends = match self.control.life {
             Life::Draining { deadline } => deadline,
             Life::DrainAsked { .. } => return Some(Duration::ZERO),
             Life::Running | Life::Stopped => None,
         };
         let runs = !self.run_queue.is_empty() || !self.control.outgoing.is_empty();
-        if runs || doors.clone().any(Listener::is_ready) {
+        if runs || accepting.clone().any(Listener::is_ready) {
             return Some(Duration::ZERO);
         }
-        let next = doors
+        let next = accepting
             .filter_map(Listener::next_deadline)
             .chain(self.timers.next())
             .chain(self.slots.shrink_at())
@@ -350,9 +351,9 @@ impl<C> Reactor<C> {
 
     // ---- accepting ----
 
-    /// Those aside are let in when nobody else is.
+    /// Admin listeners accept even while the others are paused.
     fn is_accepting(&self, listener: &Listener) -> bool {
-        self.control.is_accepting || listener.aside
+        self.control.is_accepting || listener.is_admin
     }
 
     fn accept<A: Handler<Conn = C>>(&mut self, app: &mut A, index: usize) {
@@ -374,10 +375,10 @@ impl<C> Reactor<C> {
             let Some(socket) = listener.socket.as_ref().filter(|_| may_try) else {
                 break;
             };
-            let (open, most) = if listener.aside {
-                (self.aside_open, self.aside_max)
+            let (open, most) = if listener.is_admin {
+                (self.admin_open, self.admin_max)
             } else {
-                (self.slots.len() - self.aside_open, self.connections_max)
+                (self.slots.len() - self.admin_open, self.connections_max)
             };
             if open >= most {
                 if self.make_room(app, index, most) {
@@ -400,7 +401,7 @@ impl<C> Reactor<C> {
                 }
                 Err(error) => {
                     let until = Some(now + ACCEPT_RETRY);
-                    listener.rest(
+                    listener.back_off(
                         until,
                         &mut self.shortage,
                         now,
@@ -423,11 +424,13 @@ impl<C> Reactor<C> {
         peer: SocketAddr,
     ) {
         if self.control.is_draining() {
-            // A handshake that ended after the door was shut inherited the shut door.
+            // A socket inherits its listener's IP_MINTTL if the handshake ended after that was set.
             let _ = sockopt::set_ttl_min(&socket, 0);
         }
-        let aside = self.listeners[from.0 as usize].aside;
-        self.insert(app, socket, aside, |app, cx| app.accepted(from, peer, cx));
+        let is_admin = self.listeners[from.0 as usize].is_admin;
+        self.insert(app, socket, is_admin, |app, cx| {
+            app.accepted(from, peer, cx)
+        });
     }
 
     fn insert_outgoing<A: Handler<Conn = C>>(&mut self, app: &mut A) {
@@ -441,11 +444,11 @@ impl<C> Reactor<C> {
         &mut self,
         app: &mut A,
         socket: TcpStream,
-        aside: bool,
+        is_admin: bool,
         make: impl FnOnce(&mut A, &mut Context<'_, C>) -> C,
     ) {
-        if aside {
-            self.aside_open += 1;
+        if is_admin {
+            self.admin_open += 1;
         } else {
             self.control.stats.count_accepted();
         }
@@ -460,15 +463,15 @@ impl<C> Reactor<C> {
             socket,
             generation: token.generation,
             registered: false,
-            aside,
+            is_admin,
             run: Schedule::Waiting,
             line: None,
             link: Link::default(),
             deadline: Deadline::default(),
             conn,
         });
-        if aside {
-            self.lines.push(&mut self.slots, token.key, Line::Aside);
+        if is_admin {
+            self.lines.push(&mut self.slots, token.key, Line::Admin);
         }
         self.step(app, token, Event::Start);
         if self.run_of(token) == Some(Schedule::Ended) {
@@ -479,20 +482,20 @@ impl<C> Reactor<C> {
 
     // ---- stepping ----
 
-    /// Steps what the events name, then the run queue as it `stood` when the turn began, until all
-    /// together have moved a turn's worth. What is left of the events is queued, since their edges
-    /// won't come again; what is left of the queue stays in front for the next turn.
-    fn dispatch<A: Handler<Conn = C>>(&mut self, app: &mut A, stood: usize) {
+    /// Steps what the events name, then the connections `queued_before` this turn, until all
+    /// together have moved a turn's worth of bytes. What is left of the events is queued, since
+    /// their edges won't come again; what is left of the queue stays in front for the next turn.
+    fn dispatch<A: Handler<Conn = C>>(&mut self, app: &mut A, queued_before: usize) {
         let mut ready = std::mem::take(&mut self.ready);
         for (token, edge) in ready.drain(..) {
             match self.run_of(token) {
-                Some(Schedule::Waiting | Schedule::WaitingForMore)
+                Some(Schedule::Waiting | Schedule::WaitingBulk)
                     if self.bytes_moved >= LOOP_TURN_BYTES_MAX =>
                 {
                     self.set_run(token, Schedule::Again);
                     self.run_queue.push_back(token);
                 }
-                Some(Schedule::Waiting | Schedule::WaitingForMore) => {
+                Some(Schedule::Waiting | Schedule::WaitingBulk) => {
                     self.step(app, token, Event::Ready(edge));
                     self.relieve(app);
                 }
@@ -505,7 +508,7 @@ impl<C> Reactor<C> {
         }
         self.ready = ready;
         let mut has_stepped = false;
-        for _ in 0..stood {
+        for _ in 0..queued_before {
             // One at least: however much the others move in each turn, the queue must go on.
             if has_stepped && self.bytes_moved >= LOOP_TURN_BYTES_MAX {
                 break;
@@ -568,7 +571,7 @@ impl<C> Reactor<C> {
                     if self.unwatched.allows(self.control.now) {
                         log::error!("a socket can't be watched: {error}");
                     }
-                    self.doom(token, End::Reset(Reason::PollFailed));
+                    self.mark_ended(token, End::Reset(Reason::PollFailed));
                 }
             }
             Action::Yield => {
@@ -577,16 +580,16 @@ impl<C> Reactor<C> {
                     self.run_queue.push_back(token);
                 }
             }
-            Action::Close(reason) => self.doom(token, End::Close(reason)),
-            Action::Reset(reason) => self.doom(token, End::Reset(reason)),
+            Action::Close(reason) => self.mark_ended(token, End::Close(reason)),
+            Action::Reset(reason) => self.mark_ended(token, End::Reset(reason)),
         }
-        self.line_up(app, token, moved);
+        self.update_line(app, token, moved);
     }
 
-    fn doom(&mut self, token: Token, end: End) {
+    fn mark_ended(&mut self, token: Token, end: End) {
         self.set_run(token, Schedule::Ended);
         self.lines.remove(&mut self.slots, token.key);
-        self.aside_open -= usize::from(self.slots[token.key as usize].aside);
+        self.admin_open -= usize::from(self.slots[token.key as usize].is_admin);
         self.ending.push((token, end));
     }
 

@@ -21,8 +21,8 @@ use crate::telemetry::Reason;
 pub(crate) enum Line {
     /// Those that wait for the same, and may be ended when others need their place.
     Waiting(Reclaimable),
-    /// All that came by a listener aside, the oldest in front.
-    Aside,
+    /// All connections of the admin listeners, the oldest in front.
+    Admin,
 }
 
 impl Line {
@@ -31,7 +31,7 @@ impl Line {
     pub(super) fn index(self) -> usize {
         match self {
             Self::Waiting(reclaimable) => reclaimable as usize,
-            Self::Aside => Self::COUNT - 1,
+            Self::Admin => Self::COUNT - 1,
         }
     }
 }
@@ -42,11 +42,11 @@ impl From<Reclaimable> for Line {
     }
 }
 
-/// Between whom a connection stands: their keys, or [`NOBODY`].
+/// The keys of a connection's neighbours in its line, or [`NOBODY`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Link {
-    pub(super) before: u32,
-    pub(super) behind: u32,
+    pub(super) prev: u32,
+    pub(super) next: u32,
 }
 
 /// The key of the slab's first place, which is nobody's.
@@ -58,10 +58,10 @@ pub(crate) struct Slot<C, S = TcpStream> {
     pub(crate) socket: S,
     pub(crate) generation: u32,
     pub(crate) registered: bool,
-    /// It came by a listener aside.
-    pub(crate) aside: bool,
+    /// An admin listener accepted it.
+    pub(crate) is_admin: bool,
     pub(crate) run: Schedule,
-    /// Where it stands among those who make room for others, and between whom.
+    /// The line of reclaimable connections that it waits in, and its neighbours there.
     pub(crate) line: Option<Line>,
     pub(crate) link: Link,
     pub(crate) deadline: Deadline,
@@ -72,8 +72,9 @@ pub(crate) struct Slot<C, S = TcpStream> {
 pub(crate) enum Schedule {
     /// Waits for an edge.
     Waiting,
-    /// Waits for an edge, in the middle of a lot: those who want little go first then.
-    WaitingForMore,
+    /// Waits for an edge in the middle of a bulk transfer: when the edge comes, small requests
+    /// go first.
+    WaitingBulk,
     /// Waits for a wake-up.
     Parked,
     /// In the run queue: it stopped for its budget, or the turn's was used up before its step.
@@ -90,15 +91,15 @@ impl Schedule {
         match self {
             Self::Again => Some(Event::Resume),
             Self::Woken => Some(Event::Woken),
-            Self::Waiting | Self::WaitingForMore | Self::Parked | Self::Ended => None,
+            Self::Waiting | Self::WaitingBulk | Self::Parked | Self::Ended => None,
         }
     }
 
-    /// How a connection waits whose last step moved so many bytes.
+    /// How a connection waits after a step that moved this many bytes.
     pub(super) fn waiting_after(moved: u64) -> Self {
         match moved {
             ..LARGE_STEP_BYTES => Self::Waiting,
-            _ => Self::WaitingForMore,
+            _ => Self::WaitingBulk,
         }
     }
 }
@@ -193,8 +194,8 @@ impl<C> ConnSlab<C> {
         places.filter_map(|(key, slot)| Some((key, slot.as_ref()?)))
     }
 
-    /// Connections have left.
-    pub(super) fn have_left(&mut self, now: Instant) {
+    /// Takes note that connections were removed: the slab may have become too large.
+    pub(super) fn note_removals(&mut self, now: Instant) {
         if self.shrink_at.is_none() && self.is_far_too_large() {
             self.shrink_at = Some(now + SHRINK_DELAY);
         }

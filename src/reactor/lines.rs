@@ -27,34 +27,31 @@ impl Lines {
     /// Puts a connection that stands nowhere at the end of a line.
     pub(super) fn push<C>(&mut self, slots: &mut ConnSlab<C>, key: u32, line: Line) {
         let ends = &mut self.0[line.index()];
-        let before = std::mem::replace(&mut ends.last, key);
+        let prev = std::mem::replace(&mut ends.last, key);
         ends.len += 1;
-        match before {
+        match prev {
             NOBODY => ends.first = key,
-            before => slots[before as usize].link.behind = key,
+            prev => slots[prev as usize].link.next = key,
         }
         let slot = &mut slots[key as usize];
         slot.line = Some(line);
-        slot.link = Link {
-            before,
-            behind: NOBODY,
-        };
+        slot.link = Link { prev, next: NOBODY };
     }
 
     /// Takes a connection out of its line, if it stands in one.
     pub(super) fn remove<C>(&mut self, slots: &mut ConnSlab<C>, key: u32) {
         let slot = &mut slots[key as usize];
         let Some(line) = slot.line.take() else { return };
-        let Link { before, behind } = slot.link;
+        let Link { prev, next } = slot.link;
         let ends = &mut self.0[line.index()];
         ends.len -= 1;
-        match before {
-            NOBODY => ends.first = behind,
-            before => slots[before as usize].link.behind = behind,
+        match prev {
+            NOBODY => ends.first = next,
+            prev => slots[prev as usize].link.next = next,
         }
-        match behind {
-            NOBODY => ends.last = before,
-            behind => slots[behind as usize].link.before = before,
+        match next {
+            NOBODY => ends.last = prev,
+            next => slots[next as usize].link.prev = prev,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One listener: whether an accept may find a client, and how its door is shut.
+//! One listener: whether an accept may find a client, and how a drain closes it.
 
 use std::fmt;
 use std::io;
@@ -17,8 +17,8 @@ pub(super) struct Listener {
     pub(super) state: Accepting,
     /// Clients whose handshake was under way have come by then.
     pub(super) grace_ends: Option<Instant>,
-    /// Whom it lets in is not counted, and it stays open until the loop ends.
-    pub(super) aside: bool,
+    /// An admin listener: its connections aren't counted, and it stays open until the loop ends.
+    pub(super) is_admin: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,16 +28,16 @@ pub(super) enum Accepting {
     /// The queue may hold clients.
     Ready,
     /// No descriptor or no slot is free: until a connection ends, or then.
-    Resting { until: Option<Instant> },
+    BackedOff { until: Option<Instant> },
 }
 
 impl Listener {
-    pub(super) fn new(socket: TcpListener, aside: bool) -> Self {
+    pub(super) fn new(socket: TcpListener, is_admin: bool) -> Self {
         Self {
             socket: Some(socket),
             state: Accepting::Waiting,
             grace_ends: None,
-            aside,
+            is_admin,
         }
     }
 
@@ -51,14 +51,14 @@ impl Listener {
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let until = match self.state {
-            Accepting::Resting { until } => until,
+            Accepting::BackedOff { until } => until,
             Accepting::Waiting => self.grace_ends,
             Accepting::Ready => None,
         };
         until.filter(|_| !self.is_closed())
     }
 
-    /// Lets no new client begin a handshake. Closing instead would reset those in the queue.
+    /// Drops new SYNs. To close the listener instead would reset the clients in its queue.
     pub(super) fn shut(&mut self, now: Instant) {
         let Some(socket) = &self.socket else { return };
         if let Err(error) = sockopt::set_ttl_min(socket, sockopt::TTL_OF_NOBODY) {
@@ -69,7 +69,7 @@ impl Listener {
         self.grace_ends = Some(now + deferral + HANDSHAKE_GRACE);
     }
 
-    /// Whether somebody is at the door. If nobody is, an edge will come.
+    /// Whether the accept queue holds a client. If it is empty, an edge will come.
     pub(super) fn is_wanted(&mut self) -> bool {
         let waiting = self.socket.as_ref().map(sockopt::accept_queue_len);
         let is_wanted = !matches!(waiting, Some(Ok(0)));
@@ -79,9 +79,9 @@ impl Listener {
         is_wanted
     }
 
-    /// Lets those at the door wait: until a connection ends or may end, or `until`. Out of
-    /// descriptors, accept fails before it looks whether anybody is there.
-    pub(super) fn rest(
+    /// Stops accepting until a connection ends or may end, or until `until`. Without a free
+    /// descriptor, accept(2) fails before it looks whether a client is in the queue.
+    pub(super) fn back_off(
         &mut self,
         until: Option<Instant>,
         shortage: &mut RateLimit,
@@ -91,7 +91,7 @@ impl Listener {
         if !self.is_wanted() {
             return;
         }
-        self.state = Accepting::Resting { until };
+        self.state = Accepting::BackedOff { until };
         if shortage.allows(now) {
             log::warn!("{why}: new clients wait");
         }
@@ -101,7 +101,7 @@ impl Listener {
     pub(super) fn may_try(&self, now: Instant) -> bool {
         match self.state {
             Accepting::Ready => true,
-            Accepting::Resting { until } => until.is_some_and(|until| until <= now),
+            Accepting::BackedOff { until } => until.is_some_and(|until| until <= now),
             Accepting::Waiting => false,
         }
     }

@@ -10,13 +10,13 @@ use crate::limits::{CONNECTIONS_KEPT_FREE_SHARE, RECLAIMS_PER_CLIENT_MAX};
 use crate::telemetry::Reason;
 
 impl<C> Reactor<C> {
-    /// After a step: a connection enters the line of those who wait as it does. Whoever stands there
+    /// After a step: a connection enters the line of those that wait for the same. One that is in it
     /// already keeps its place, unless the step has sent something: each request that is answered
     /// puts a connection behind all others, while an edge that brings nothing does not (epoll reports
     /// once, after it was registered, that an idle socket is writable).
-    pub(super) fn line_up<A: Handler<Conn = C>>(&mut self, app: &A, token: Token, moved: u64) {
+    pub(super) fn update_line<A: Handler<Conn = C>>(&mut self, app: &A, token: Token, moved: u64) {
         let slot = &self.slots[token.key as usize];
-        if slot.aside || slot.run == Schedule::Ended {
+        if slot.is_admin || slot.run == Schedule::Ended {
             return;
         }
         let line = app.reclaimable(&slot.conn).map(Line::from);
@@ -32,7 +32,7 @@ impl<C> Reactor<C> {
     /// Whether nearly all places are taken by those who ask for something. The others make room
     /// when it is wanted.
     pub(super) fn is_crowded(&self) -> bool {
-        let open = self.slots.len() - self.ending.len() - self.aside_open;
+        let open = self.slots.len() - self.ending.len() - self.admin_open;
         let waiting = [
             Reclaimable::Silent,
             Reclaimable::Partial,
@@ -43,8 +43,8 @@ impl<C> Reactor<C> {
         asking > self.connections_max - self.connections_max.div_ceil(CONNECTIONS_KEPT_FREE_SHARE)
     }
 
-    /// Makes a place for whoever waits at the door of a listener whose connections are as many as
-    /// they may be. Returns whether the listener may try again at once.
+    /// Frees a slot for a client in the accept queue of a listener that has reached its
+    /// limit. Returns whether the listener may try again at once.
     pub(super) fn make_room<A: Handler<Conn = C>>(
         &mut self,
         app: &mut A,
@@ -52,19 +52,19 @@ impl<C> Reactor<C> {
         most: usize,
     ) -> bool {
         let listener = &mut self.listeners[index];
-        let aside = listener.aside;
+        let is_admin = listener.is_admin;
         if !listener.is_wanted() {
             return false;
         }
-        let has_made_room = if aside {
-            self.reclaim_aside(app)
+        let has_made_room = if is_admin {
+            self.reclaim_admin(app)
         } else {
             self.reclaim(app)
         };
-        if !has_made_room && (aside || self.first_to_go().is_none()) {
-            let (now, aside) = (self.control.now, if aside { " aside" } else { "" });
-            let why = format_args!("the limit of {most} connections{aside} is reached");
-            self.listeners[index].rest(None, &mut self.shortage, now, why);
+        if !has_made_room && (is_admin || self.first_to_go().is_none()) {
+            let (now, kind) = (self.control.now, if is_admin { " aside" } else { "" });
+            let why = format_args!("the limit of {most} connections{kind} is reached");
+            self.listeners[index].back_off(None, &mut self.shortage, now, why);
         }
         has_made_room
     }
@@ -99,7 +99,7 @@ impl<C> Reactor<C> {
                 };
                 let token = self.token_of(key);
                 self.step(app, token, Event::Reclaim);
-                // What it held is given back.
+                // The reap frees what it held.
                 self.reap(app);
             }
         }
@@ -122,13 +122,14 @@ impl<C> Reactor<C> {
         Some(self.token_of(key))
     }
 
-    /// Ends a connection aside: the oldest that only waits, or else the oldest. There are few.
-    fn reclaim_aside<A: Handler<Conn = C>>(&mut self, app: &mut A) -> bool {
-        let mut next = self.lines.first(Line::Aside);
+    /// Ends a connection of an admin listener: the oldest that only waits, or else the oldest. There
+    /// are few.
+    fn reclaim_admin<A: Handler<Conn = C>>(&mut self, app: &mut A) -> bool {
+        let mut next = self.lines.first(Line::Admin);
         let oldest = next.map(|key| self.token_of(key));
         while let Some(key) = next {
             let token = self.token_of(key);
-            next = Some(self.slots[key as usize].link.behind).filter(|&key| key != NOBODY);
+            next = Some(self.slots[key as usize].link.next).filter(|&key| key != NOBODY);
             self.step(app, token, Event::Reclaim);
             if self.run_of(token) == Some(Schedule::Ended) {
                 self.reap(app);
@@ -138,19 +139,19 @@ impl<C> Reactor<C> {
         let Some(token) = oldest else { return false };
         self.step(app, token, Event::Stop(Reason::Evicted));
         if self.run_of(token) != Some(Schedule::Ended) {
-            self.doom(token, End::Reset(Reason::Evicted));
+            self.mark_ended(token, End::Reset(Reason::Evicted));
         }
         self.reap(app);
         true
     }
 
-    /// Who waits at the door for a place need not wait for an end when somebody may be ended.
-    pub(super) fn wake_resting(&mut self) {
+    /// A listener that backed off need not wait for an end when a connection may be reclaimed.
+    pub(super) fn resume_accepting(&mut self) {
         if self.first_to_go().is_none() {
             return;
         }
-        for listener in self.listeners.iter_mut().filter(|one| !one.aside) {
-            if let Accepting::Resting { until: None } = listener.state {
+        for listener in self.listeners.iter_mut().filter(|one| !one.is_admin) {
+            if let Accepting::BackedOff { until: None } = listener.state {
                 listener.state = Accepting::Ready;
             }
         }

@@ -31,22 +31,22 @@ impl<C> Reactor<C> {
                 }
             };
             drop(slot.socket);
-            if !slot.aside {
+            if !slot.is_admin {
                 self.control.stats.count_ended(reason);
             }
             app.ended(slot.conn, token, reason, &mut self.control);
         }
         self.ending = ending;
-        self.slots.have_left(self.control.now);
+        self.slots.note_removals(self.control.now);
         for listener in &mut self.listeners {
-            if let Accepting::Resting { .. } = listener.state {
+            if let Accepting::BackedOff { .. } = listener.state {
                 listener.state = Accepting::Ready;
             }
         }
     }
 
-    /// A while after most connections have left, their memory goes, too.
-    pub(super) fn give_back(&mut self) {
+    /// Frees memory that is no longer needed, a while after most connections have ended.
+    pub(super) fn shrink(&mut self) {
         if !self.slots.shrink(self.control.now) {
             return;
         }
@@ -58,12 +58,12 @@ impl<C> Reactor<C> {
         }
     }
 
-    /// Shuts the door: new SYNs are dropped, while those already let in are accepted still.
+    /// Begins a drain: new SYNs are dropped, while clients in the accept queue are still accepted.
     pub(super) fn begin_drain<A: Handler<Conn = C>>(&mut self, app: &mut A) {
         if let Life::DrainAsked { deadline } = self.control.life {
             let deadline = Some(deadline);
             self.control.life = Life::Draining { deadline };
-            for listener in self.listeners.iter_mut().filter(|one| !one.aside) {
+            for listener in self.listeners.iter_mut().filter(|one| !one.is_admin) {
                 listener.shut(self.control.now);
             }
             app.draining();
@@ -79,7 +79,7 @@ impl<C> Reactor<C> {
         for socket in self
             .listeners
             .iter_mut()
-            .filter(|listener| !listener.aside)
+            .filter(|listener| !listener.is_admin)
             .filter_map(|listener| listener.socket.take())
         {
             let left = sockopt::accept_queue_len(&socket).unwrap_or(0);
@@ -94,7 +94,7 @@ impl<C> Reactor<C> {
         for token in self.open_tokens() {
             self.step(app, token, Event::Stop(reason));
             if self.run_of(token) != Some(Schedule::Ended) {
-                self.doom(token, End::Reset(reason));
+                self.mark_ended(token, End::Reset(reason));
             }
         }
     }

@@ -100,7 +100,7 @@ impl Telemetry {
         if let Some(listener) = observers.metrics {
             let address = listener.local_addr()?;
             door = Some((
-                reactor.add_aside(listener, METRICS_CONNECTIONS_MAX)?,
+                reactor.add_admin_listener(listener, METRICS_CONNECTIONS_MAX)?,
                 address,
             ));
         }

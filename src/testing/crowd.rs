@@ -76,7 +76,7 @@ impl Crowd {
             socket: Nobody(NonZeroU32::MIN),
             generation: key,
             registered: true,
-            aside: false,
+            is_admin: false,
             run: Schedule::Waiting,
             line: None,
             link: Link::default(),

@@ -59,7 +59,7 @@ fn reactor(aside_max: usize, patience: Duration) -> (Reactor<bool>, Host, [Socke
     let (aside, address_aside) = listener();
     let mut reactor = Reactor::new(vec![clients], 1).unwrap();
     let host = Host {
-        aside: reactor.add_aside(aside, aside_max).unwrap(),
+        aside: reactor.add_admin_listener(aside, aside_max).unwrap(),
         patience,
         ended: Vec::new(),
     };
