@@ -13,6 +13,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
@@ -61,13 +62,20 @@ fn count(load: Load, rounds: usize) -> nix::Result<u64> {
             thread::sleep(Duration::from_millis(100));
         }
         let steps = thread::scope(|scope| {
-            let tracer = scope.spawn(|| single_step(loop_thread));
-            load(&mut clients, address);
-            while !is_waiting(loop_thread) {
-                thread::sleep(Duration::from_millis(10));
+            let (attached, is_attached) = mpsc::channel();
+            let tracer = scope.spawn(move || single_step(loop_thread, &attached));
+            if is_attached.recv().is_err() {
+                return tracer.join().unwrap();
             }
-            // A signal that is ignored stops who is traced all the same, and nobody else.
-            kill(loop_thread, Signal::SIGWINCH)?;
+            load(&mut clients, address);
+            while !tracer.is_finished() {
+                thread::sleep(Duration::from_millis(10));
+                // A signal that is ignored stops a thread that is traced all the same. Sent between
+                // two steps it goes to another thread, and is lost.
+                if is_waiting(loop_thread) {
+                    kill(loop_thread, Signal::SIGWINCH)?;
+                }
+            }
             tracer.join().unwrap()
         });
         counts.push(steps? / CLIENTS as u64);
@@ -84,11 +92,13 @@ fn is_waiting(thread: Pid) -> bool {
     stat.rsplit_once(") ").unwrap().1.starts_with('S')
 }
 
-/// Steps a thread, and counts, until it is sent a signal. In a system call a step lasts as long as the
-/// call.
-fn single_step(thread: Pid) -> nix::Result<u64> {
+/// Steps a thread, and counts, until it is sent a signal. Says when it is traced: a signal that comes
+/// before is lost. In a system call a step lasts as long as the call.
+fn single_step(thread: Pid, attached: &Sender<()>) -> nix::Result<u64> {
     ptrace::attach(thread)?;
     waitpid(thread, Some(WaitPidFlag::__WALL))?;
+    // Who waits for this is there.
+    let _ = attached.send(());
     let mut steps = 0;
     loop {
         ptrace::step(thread, None)?;
