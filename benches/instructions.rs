@@ -1,6 +1,6 @@
 //! User-space instructions of a warm 1 KiB download: the same on a busy machine as on a quiet one. The
-//! real binary's loop is single-stepped by ptrace(2), and each step counted, while a
-//! few clients ask at once. (An instruction that repeats itself, as `rep movsb`, counts once for each time.)
+//! real binary's loop is single-stepped by ptrace(2), and each step counted, while a client asks: what a
+//! turn costs is in it. (An instruction that repeats itself, as `rep movsb`, counts once for each time.)
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -22,8 +22,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// Asked in one turn. A step of ptrace takes some 30 µs, and what took a second would be looked at anew.
-const CLIENTS: usize = 4;
+/// Asked in one turn: one, since a step of ptrace takes some 30 µs, and what took a second would be
+/// looked at anew.
+const CLIENTS: usize = 1;
 const FILE_BYTES: usize = 1024;
 
 /// Asks once for each of [`CLIENTS`], all at once.
