@@ -100,7 +100,7 @@ impl ReadingName {
                 Action::Wait
             };
         }
-        // The tutorial's clients send no terminator: bytes that name a file are the name.
+        // Some clients send a name without a line feed, and wait: bytes that name a file are the name.
         *io.deadline = self.expires.min(io.now + io.name_gap);
         self.lookups = self.lookups.saturating_add(1);
         if self.lookups <= LOOKUPS_MAX && look_up(name, io.root).is_ok() {

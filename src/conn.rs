@@ -1,5 +1,5 @@
 //! One connection: `ReadingName` -> `Sending(offset)` -> `Closing`, or back to `ReadingName` if it
-//! is kept alive. It knows a transport and a service; no poll, no slab, no clock. Each state is a
+//! is kept alive. It knows a transport and a protocol; no poll, no slab, no clock. Each state is a
 //! struct with what only that state needs.
 //!
 //! The steps of a state say what should happen (`Step`); [`Conn::step`] alone makes it happen.

@@ -1,4 +1,4 @@
-//! What is served: bytes received go in, a verdict comes out. A service knows no sockets and no
+//! What is served: bytes received go in, a decision comes out. A protocol knows no sockets and no
 //! waiting; the connection asks it at every moment at which a request might be whole.
 
 pub mod bare;
@@ -45,7 +45,7 @@ pub trait Protocol {
 /// Says that something is done.
 pub type Told = Box<dyn FnOnce() + Send>;
 
-/// What a client has sent, and when the service is asked about it.
+/// What a client has sent, and when the protocol is asked about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// All bytes of the request so far; at least one.
@@ -105,18 +105,18 @@ pub enum InputState {
     Arrived,
     /// The receive queue is empty.
     WouldBlock,
-    /// Nothing has come for as long as the last verdict asked for.
+    /// Nothing has come for as long as the last decision asked for.
     IdleTimeout,
     /// The client has shut its side: a zero-length read.
     Ended,
 }
 
-/// The service's answer.
+/// The protocol's answer.
 #[derive(Debug)]
 pub enum Decision {
     /// The request isn't whole.
     NeedMore {
-        /// The service tried the bytes as they stand, at a cost: one more of the connection's
+        /// The protocol tried the bytes as they stand, at a cost: one more of the connection's
         /// guesses is spent.
         guessed: bool,
         /// Ask again after so much silence.

@@ -3,8 +3,9 @@
 //!
 //! One turn, in order: wait (not at all if something is ready to run) · read the clock once ·
 //! sources · accept, a bounded number · the events, then the run queue as it stood · deadlines ·
-//! reap. Handlers never free anything: they say how a connection ends, and the reap at the end of
-//! the turn releases it, so that a token can't come to mean another connection within a turn.
+//! reap. Handlers never free anything: they say how a connection ends, and the reap releases it, at the
+//! end of the turn, or earlier where a slot or memory is needed at once. A token that outlives its
+//! connection fails by its generation.
 //!
 //! Polling is edge-triggered. A socket is registered, once and for both directions, when its first
 //! attempt would block. Whoever stops without having seen WouldBlock goes to the run queue, since

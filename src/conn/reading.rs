@@ -1,4 +1,4 @@
-//! ReadingName: collects bytes until the service has heard a whole request.
+//! ReadingName: collects bytes until the protocol has heard a whole request.
 
 use std::io::ErrorKind;
 use std::time::Instant;
@@ -47,14 +47,14 @@ enum Wait {
     Bytes,
     /// There was no descriptor to try the bytes.
     Descriptor(Box<PendingRequest>),
-    /// A helper is on an errand for the service, since then.
+    /// A helper is on an errand for the protocol, since then.
     DiskTask(Box<PendingRequest>, Instant),
 }
 
 /// What is kept of a request that is answered in several steps.
 #[derive(Debug)]
 struct PendingRequest {
-    /// When the service was asked last.
+    /// When the protocol was asked last.
     input_state: InputState,
     /// When the request had come.
     at: Instant,
@@ -241,7 +241,7 @@ impl Reading {
         }
     }
 
-    /// Asks the service what it couldn't say before.
+    /// Asks the protocol what it couldn't say before.
     fn respond_again<T: Transport, S: Protocol>(
         &mut self,
         io: &mut StepIo<'_, '_, T, S>,
@@ -298,7 +298,7 @@ impl Reading {
         }
     }
 
-    /// Reads until the queue is empty or the service has heard enough. A deadline, too, counts
+    /// Reads until the queue is empty or the protocol has heard enough. A deadline, too, counts
     /// only after a look at the queue: after a pause of the whole process, it may have passed
     /// while the request lay there.
     fn read<T: Transport, S: Protocol>(
@@ -339,7 +339,8 @@ impl Reading {
         }
     }
 
-    /// The queue is empty. `unasked`: there are bytes about which the service was not asked since.
+    /// The queue is empty. `has_unseen`: bytes came in this step, after which the
+    /// protocol was not yet told that the queue is empty.
     fn on_would_block<T: Transport, S: Protocol>(
         &mut self,
         io: &mut StepIo<'_, '_, T, S>,
@@ -369,7 +370,7 @@ impl Reading {
         }
     }
 
-    /// Puts the pending bytes and `fresh` more from the scratch buffer to the service.
+    /// Puts the pending bytes and `fresh` more from the scratch buffer to the protocol.
     fn respond<T: Transport, S: Protocol>(
         &mut self,
         io: &mut StepIo<'_, '_, T, S>,

@@ -455,7 +455,7 @@ impl Sending {
         overwritten
     }
 
-    /// Stops before the end. `keeps_up` says that neither the peer nor the disk was the reason.
+    /// Stops before the end. `fast_reader`: it stopped for its budget alone.
     fn pause<T, S>(&mut self, fast_reader: bool, io: &mut StepIo<'_, '_, T, S>) {
         let (now, stall) = (io.turn.now, io.timeouts.stall);
         let mark = match self.progress {

@@ -1,5 +1,5 @@
 //! The words between the loop and what runs on it: why something is called, what it is given for
-//! that one step, and what it wants next. No room of its own logic.
+//! that one step, and what it wants next. Types only, no logic.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ pub enum Event {
     Resume,
     /// Its deadline has passed.
     Deadline,
-    /// It was parked, and what it waited for may be there now.
+    /// It was suspended, and what it waited for may be there now.
     Woken,
     /// The server is stopping: it shall end if it is kept alive and has nothing to do.
     Evict,
@@ -67,8 +67,9 @@ pub struct Readiness {
 pub enum Action {
     /// An attempt would have blocked: wait for an edge or the deadline.
     Wait,
-    /// Waits for something that is no readiness: only [`Event::Woken`], [`Event::Deadline`],
-    /// [`Event::Stop`] or the peer's death bring it back.
+    /// Waits for something that is no readiness. No edge reaches it but the peer's death, which is
+    /// [`Event::Ready`] with [`Readiness::dead`]; [`Event::Woken`], [`Event::Deadline`],
+    /// [`Event::Stop`], [`Event::Evict`] and [`Event::Reclaim`] do.
     Suspend,
     /// The budget is used up and nothing has blocked: no new edge will come, step it next turn.
     Yield,
@@ -87,7 +88,7 @@ pub struct StepContext<'a> {
     pub scratch: &'a mut [u8],
     /// When [`Event::Deadline`] shall come; kept between steps.
     pub deadline: Option<Instant>,
-    /// Bytes that the step sent or threw away: what it took of the turn that all share.
+    /// Bytes that the step sent or discarded, without those of requests: what it took of the turn that all share.
     pub bytes_moved: u64,
     /// The first signal was taken: what ends now waits for its peer's FIN.
     pub draining: bool,
