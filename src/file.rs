@@ -18,5 +18,5 @@ pub use budget::{Budget, Lease};
 pub use fs_class::{FsClass, FsClasses, MayBlock, Mount};
 pub use list::{List, ListError, ListMemory, ListTask, Listed};
 pub use open_file::{Inode, Lookup, LookupError, OpenFile, Probe, ReadError, ReadMode, Segment};
-pub use task::{Chunk, DiskTask, ReadTask, TaskResult};
+pub use task::{Chunk, ChunkBytes, DiskTask, ReadTask, TaskResult};
 pub use task_pool::{TaskId, TaskPool};

@@ -6,10 +6,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::fs::Stat;
-
 use crate::conn::transport::Transport;
-use crate::file::{Chunk, Lease, OpenFile, Probe, ReadError, ReadMode, ReadTask};
+use crate::file::{Chunk, ChunkBytes, Lease, OpenFile, Probe, ReadError, ReadMode, ReadTask};
 
 /// Why no more of a body could be sent.
 pub(super) enum SendError {
@@ -39,32 +37,15 @@ pub(super) enum BodySource {
     Warm(Range<u64>),
     /// A helper is on its way, since then.
     Awaited(Instant),
-    /// A helper has brought these.
-    Fetched(Box<Kept>),
-}
-
-/// A part of a file.
-#[derive(Debug)]
-pub(super) struct Kept {
-    /// Where it is. What is missing of it is beyond the file's end.
-    range: Range<u64>,
-    bytes: Vec<u8>,
-    lease: Option<Lease>,
-    /// The file's state afterwards.
-    pub(super) stat: Stat,
+    /// A helper has brought these. What is missing of the range is beyond the file's end.
+    Fetched(Range<u64>, Box<ChunkBytes>),
 }
 
 impl From<Chunk> for BodySource {
-    fn from(chunk: Chunk) -> Self {
-        let Chunk { range, kept, lease } = chunk;
+    fn from(Chunk { range, kept }: Chunk) -> Self {
         match kept {
             None => Self::Warm(range),
-            Some((bytes, stat)) => Self::Fetched(Box::new(Kept {
-                range,
-                bytes,
-                lease,
-                stat,
-            })),
+            Some(kept) => Self::Fetched(range, kept),
         }
     }
 }
@@ -108,11 +89,11 @@ impl BodySource {
         cold: u64,
         transport: &mut T,
     ) -> Result<usize, SendError> {
-        if let Self::Fetched(kept) = self
-            && kept.range.contains(&start)
+        if let Self::Fetched(range, kept) = self
+            && range.contains(&start)
         {
             // The range is no longer than a buffer.
-            let rest = kept.bytes.get((start - kept.range.start) as usize..);
+            let rest = kept.bytes.get((start - range.start) as usize..);
             let rest = rest.unwrap_or_default();
             let count = rest.len().min(into.len());
             into[..count].copy_from_slice(&rest[..count]);
@@ -139,8 +120,8 @@ impl BodySource {
     /// file's byte that comes `next` is in it, and if there is enough room for what all keep.
     pub(super) fn rest(&mut self, next: Option<u64>) {
         match self {
-            Self::Fetched(kept)
-                if next.is_some_and(|next| kept.range.contains(&next))
+            Self::Fetched(range, kept)
+                if next.is_some_and(|next| range.contains(&next))
                     && !kept.lease.as_ref().is_some_and(Lease::is_scarce) => {}
             _ => *self = Self::Unknown,
         }

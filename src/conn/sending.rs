@@ -443,7 +443,7 @@ impl Sending {
             return false;
         };
         let is_overwritten = || match (&self.source, file.fs_class()) {
-            (BodySource::Fetched(kept), _) => file.is_overwritten_by(&kept.stat),
+            (BodySource::Fetched(_, kept), _) => file.is_overwritten_by(&kept.stat),
             // Asking may wait; a helper will, when it has read those bytes.
             (_, FsClass::Remote) => false,
             _ => file.is_overwritten().unwrap_or_default(),

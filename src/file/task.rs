@@ -54,8 +54,17 @@ pub enum TaskResult {
 pub struct Chunk {
     /// Where it is. Bytes of it that are missing are beyond the file's end.
     pub range: Range<u64>,
-    /// The bytes, if they were to be kept, and the file's state after they were read.
-    pub kept: Option<(Vec<u8>, Stat)>,
+    /// What of it is kept, if it was to be.
+    pub kept: Option<Box<ChunkBytes>>,
+}
+
+/// Bytes that a thread hands over.
+#[derive(Debug)]
+pub struct ChunkBytes {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// The file's state after they were read.
+    pub stat: Stat,
     /// Their part of what may be kept.
     pub lease: Option<Lease>,
 }
@@ -186,15 +195,15 @@ impl ReadTask {
         self.file.note_read(&range);
         let kept = if self.keeps {
             buffer.truncate((at - self.range.start) as usize);
-            Some((buffer, self.file.stat_now()?))
+            Some(Box::new(ChunkBytes {
+                bytes: buffer,
+                stat: self.file.stat_now()?,
+                lease: None,
+            }))
         } else {
             None
         };
-        Ok(Chunk {
-            range,
-            kept,
-            lease: None,
-        })
+        Ok(Chunk { range, kept })
     }
 
     /// The sender will want what comes next.
@@ -274,7 +283,7 @@ mod tests {
         for mode in [ReadMode::Copy, ReadMode::Sendfile] {
             let chunk = read(mode);
             assert_eq!(chunk.range, 3..TASK_RESULT_BYTES_MAX + 3);
-            let (bytes, stat) = chunk.kept.unwrap();
+            let ChunkBytes { bytes, stat, .. } = *chunk.kept.unwrap();
             assert_eq!(bytes.len() as u64, TASK_RESULT_BYTES_MAX);
             assert_eq!((bytes[0], stat.st_size as u64), (3, length));
         }
@@ -282,7 +291,7 @@ mod tests {
         named.as_file().set_len(10).unwrap();
         let chunk = read(ReadMode::Copy);
         assert_eq!(chunk.range, 3..TASK_RESULT_BYTES_MAX + 3);
-        assert_eq!(chunk.kept.unwrap().0.len(), 7);
+        assert_eq!(chunk.kept.unwrap().bytes.len(), 7);
     }
 
     #[test]
@@ -291,7 +300,7 @@ mod tests {
         let read = file.read_nowait(&mut [0; 11], 0);
         assert!(matches!(read, Err(ReadError::WouldBlock)));
         let chunk = run(ReadTask::new(&file, 0, 11, BLOCK, ReadMode::Copy)).unwrap();
-        assert_eq!(chunk.kept.unwrap().0.len(), 10);
+        assert_eq!(chunk.kept.unwrap().bytes.len(), 10);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use super::budget::Budget;
 use super::fs_class::{MayBlock, Mount};
 use super::open_file::Lookup;
-use super::task::{DiskTask, TaskResult};
+use super::task::{Chunk, DiskTask, TaskResult};
 use super::thread_pool::ThreadPool;
 use crate::failure::panic_message;
 use crate::limits::{POOL_THREADS_MAX, REMOTE_POOL_THREADS_MAX, TASK_RESULTS_TOTAL_BYTES_MAX};
@@ -80,7 +80,9 @@ impl<K: Send + 'static> TaskPool<K> {
                     TaskResult::Panicked
                 });
             match &mut result {
-                TaskResult::Read(Ok(chunk)) => chunk.lease = lease,
+                TaskResult::Read(Ok(Chunk {
+                    kept: Some(kept), ..
+                })) => kept.lease = lease,
                 TaskResult::Opened {
                     lookup: Ok(Lookup::File(file)),
                     ..

@@ -394,8 +394,8 @@ fn what_helpers_bring_of_a_foreign_file_is_bounded() {
         next = match next {
             Action::Suspend => match bench.task.take().unwrap().run(MayBlock::Forever) {
                 TaskResult::Read(Ok(portion)) => {
-                    let Chunk { range, kept, .. } = &portion;
-                    let (bytes, _) = kept.as_ref().unwrap();
+                    let Chunk { range, kept } = &portion;
+                    let bytes = &kept.as_ref().unwrap().bytes;
                     assert_eq!(bytes.len() as u64, range.end - range.start);
                     assert!(bytes.len() as u64 <= TASK_RESULT_BYTES_MAX);
                     brought.push(bytes.len());
@@ -442,7 +442,7 @@ fn where_all_keep_too_much_nobody_keeps_what_its_client_does_not_take() {
         else {
             panic!("it is a read");
         };
-        portion.lease = budget.lease(TASK_RESULT_BYTES_MAX);
+        portion.kept.as_mut().unwrap().lease = budget.lease(TASK_RESULT_BYTES_MAX);
         then(&mut bench, &[], &[Write::Take(10_000), Write::Block]);
         taken += 10_000;
         if taken >= BIG_BYTES {
