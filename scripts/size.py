@@ -34,7 +34,7 @@ COMMON = {
     "conn.rs": ["Conn", "State"],
     "conn/step.rs": ["StepIo", "Step", "Timeouts"],
     "conn/transport.rs": ["Transport", "Socket"],
-    "conn/input_buffer.rs": ["Kept"],
+    "conn/input_buffer.rs": ["InputBuffer"],
     "conn/reading.rs": ["Reading"],
     "conn/sending.rs": ["Sending", "AfterReply"],
     "conn/body_source.rs": ["BodySource"],

@@ -33,16 +33,9 @@ pub use step::{StepIo, Timeouts};
 #[derive(Debug)]
 pub struct Conn {
     state: State,
-    abort_on_close: AbortOnClose,
-}
-
-/// What the sudden death of the process does to the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum AbortOnClose {
-    /// A close in order.
-    Off,
-    /// A reset: whoever waits for an answer, or for the rest of one, must see an error.
-    On,
+    /// The guard: SO_LINGER of zero is set in advance, so that the kernel's close resets the connection
+    /// if the process dies. Whoever waits for an answer, or for the rest of one, must see an error.
+    aborts_on_close: bool,
 }
 
 #[derive(Debug)]
@@ -68,7 +61,7 @@ impl Conn {
     pub fn new(expires: Instant) -> Self {
         Self {
             state: State::ReadingName(Reading::new(expires)),
-            abort_on_close: AbortOnClose::Off,
+            aborts_on_close: false,
         }
     }
 
@@ -76,7 +69,7 @@ impl Conn {
     #[must_use]
     pub fn silent(expires: Instant) -> Self {
         Self {
-            abort_on_close: AbortOnClose::On,
+            aborts_on_close: true,
             ..Self::new(expires)
         }
     }
@@ -85,8 +78,8 @@ impl Conn {
     /// [`Conn::silent`] is the same connection, so that this one need not be kept.
     #[must_use]
     pub fn silent_until(&self) -> Option<Instant> {
-        match (&self.state, self.abort_on_close) {
-            (State::ReadingName(reading), AbortOnClose::On) => reading.silent_until(),
+        match &self.state {
+            State::ReadingName(reading) if self.aborts_on_close => reading.silent_until(),
             _ => None,
         }
     }
@@ -143,27 +136,23 @@ impl Conn {
         }
     }
 
-    /// Sets the guard for what comes now: `next`, or the first attempt of a state just entered.
-    /// What is over in one step is never guarded, unless it can be cut within its step; nor is a reply whose head says how long it is, or the wait for another request.
+    /// Sets the guard for what comes now: `action`, or the first attempt of a state just entered. What
+    /// is over within one step needs none, unless the step itself can be cut. Nor does a reply with a
+    /// head, which says how long the body is; a connection that is kept alive between its replies, which
+    /// is owed nothing; and one that is closing, whose peer would lose what it has not taken yet.
     fn set_abort_on_close<T: Transport>(&mut self, transport: &mut T, action: Option<Action>) {
-        let is_owed = match (&self.state, action) {
+        let aborts = match (&self.state, action) {
             (_, Some(Action::Close(_))) | (State::Closing(_), _) => false,
             (State::Sending(sending), _) if sending.has_head() => false,
             (State::ReadingName(reading), _) if reading.is_keep_alive() => false,
             (State::Sending(sending), None) => {
-                self.abort_on_close == AbortOnClose::On
-                    || sending.response.body_len > transport.takes_at_once()
+                self.aborts_on_close || sending.response.body_len > transport.takes_at_once()
             }
             _ => true,
         };
-        let abort_on_close = if is_owed {
-            AbortOnClose::On
-        } else {
-            AbortOnClose::Off
-        };
-        if abort_on_close != self.abort_on_close {
-            transport.reset_on_close(abort_on_close == AbortOnClose::On);
-            self.abort_on_close = abort_on_close;
+        if aborts != self.aborts_on_close {
+            transport.reset_on_close(aborts);
+            self.aborts_on_close = aborts;
         }
     }
 
@@ -216,15 +205,6 @@ impl Conn {
     #[must_use]
     pub fn was_kept_alive(&self) -> bool {
         matches!(&self.state, State::ReadingName(reading) if reading.is_keep_alive())
-    }
-
-    /// Since when it has been waiting for another request, if it has.
-    #[must_use]
-    pub fn idle_since(&self) -> Option<Instant> {
-        match &self.state {
-            State::ReadingName(reading) => reading.idle_since(),
-            State::Sending(_) | State::Closing(_) => None,
-        }
     }
 
     /// What it waits for, if it may be ended when others need its place.

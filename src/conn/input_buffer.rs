@@ -9,7 +9,7 @@ use memmap2::MmapMut;
 use crate::limits::{INPUT_ON_HEAP_BYTES_MAX, INPUT_PAGE_BYTES, MEMORY_MARGIN_BYTES};
 
 #[derive(Debug)]
-pub(super) enum Kept {
+pub(super) enum InputBuffer {
     /// Without a heap block while it is empty.
     Few(Vec<u8>),
     Many {
@@ -18,13 +18,13 @@ pub(super) enum Kept {
     },
 }
 
-impl Default for Kept {
+impl Default for InputBuffer {
     fn default() -> Self {
         Self::Few(Vec::new())
     }
 }
 
-impl Kept {
+impl InputBuffer {
     pub(super) fn as_slice(&self) -> &[u8] {
         match self {
             Self::Few(bytes) => bytes,
@@ -92,7 +92,7 @@ mod tests {
             INPUT_PAGE_BYTES,
             20_000,
         ] {
-            let mut kept = Kept::default();
+            let mut kept = InputBuffer::default();
             assert_eq!(kept.held_bytes(), 0);
             for part in all.chunks(step) {
                 kept.append(part).unwrap();
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_few_bytes_take_no_page() {
-        let mut kept = Kept::default();
+        let mut kept = InputBuffer::default();
         kept.append(&[]).unwrap();
         assert!(kept.is_empty() && kept.held_bytes() == 0);
         kept.append(&[b'x'; INPUT_ON_HEAP_BYTES_MAX]).unwrap();

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::time::Instant;
 
 use super::closing::Extra;
-use super::input_buffer::Kept;
+use super::input_buffer::InputBuffer;
 use super::sending::{KeptAlive, Leftover, NextInput, Sending};
 use super::step::Step::{self, Enter, Stay};
 use super::step::{StepIo, await_disk, blame, go_on_waiting};
@@ -19,7 +19,7 @@ use crate::telemetry::Reason;
 #[derive(Debug)]
 pub(super) struct Reading {
     /// The incomplete request. Empty, and without a heap block, while the client is silent.
-    pending: Kept,
+    pending: InputBuffer,
     speculative_lookups: u8,
     expires: Instant,
     wait: Wait,
@@ -96,7 +96,7 @@ impl Wait {
 impl Reading {
     pub(super) fn new(expires: Instant) -> Self {
         Self {
-            pending: Kept::default(),
+            pending: InputBuffer::default(),
             speculative_lookups: 0,
             expires,
             wait: Wait::Bytes,
@@ -417,7 +417,7 @@ impl Reading {
                 false if !has_waited => Extra::None,
                 _ => Extra::Some,
             };
-            let mut read = Kept::default();
+            let mut read = InputBuffer::default();
             if reply.then == AfterResponse::ReadOn && read.append(&bytes[reply.used..]).is_err() {
                 return Stay(Action::Close(Reason::OutOfMemory));
             }

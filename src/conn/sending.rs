@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::body_source::{BodySource, SendError};
 use super::closing::{Closing, Extra, Look, OnTheWire, Patience, ReplyEnd, close_table};
-use super::input_buffer::Kept;
+use super::input_buffer::InputBuffer;
 use super::step::Step::{self, Enter, EnterWaiting, Stay};
 use super::step::{StepIo, await_disk, blame};
 use crate::conn::transport::{SendFileError, Transport};
@@ -50,7 +50,7 @@ pub(super) struct Leftover {
     /// The queue was empty after the request, and an edge will come.
     pub(super) is_drained: bool,
     /// What was read with the request and belongs to the next one.
-    pub(super) read: Kept,
+    pub(super) read: InputBuffer,
 }
 
 /// What a connection does after a reply.
@@ -62,7 +62,7 @@ pub(super) enum AfterReply {
 /// A connection that is kept alive.
 pub(super) struct KeptAlive {
     /// What has come of the next request.
-    pub(super) pending: Kept,
+    pub(super) pending: InputBuffer,
     pub(super) input: NextInput,
     /// The bytes of all replies so far.
     pub(super) sent: u64,

@@ -14,8 +14,8 @@ use carafe::protocol::{
     AfterResponse, Body, Decision, InputState, Protocol, Reply, Request, RequestEnd,
 };
 use carafe::reactor::event::{Action, Event, Readiness, Reclaimable};
-use carafe::telemetry::Reason;
 use carafe::telemetry::response::Outcome;
+use carafe::telemetry::{Reason, Stage};
 use carafe::testing::{Bench, READABLE, Read, Scripted, WRITABLE, Write};
 
 const ALL: Write = Write::Take(usize::MAX);
@@ -81,7 +81,7 @@ fn idle() -> Bench<Scripted, Echo> {
     assert_eq!(bench.step(Event::Start), Action::Wait);
     bench.transport.assert_done();
     assert_eq!(bench.finished.len(), 1);
-    assert!(bench.conn.idle_since().is_some());
+    assert_eq!(bench.conn.stage(), Stage::Idle);
     bench
 }
 
@@ -109,7 +109,7 @@ fn pipelined_requests_are_answered_before_the_socket_is_read_again() {
     assert_eq!(bench.transport.sent, b"(a)(b)");
     // The rest of a request has the request's time.
     assert_eq!(bench.patience(), Some(REQUEST_TIMEOUT));
-    assert!(bench.conn.idle_since().is_none());
+    assert_ne!(bench.conn.stage(), Stage::Idle);
     then(&mut bench, &[bytes("se\n")], &[ALL]);
     assert_eq!(bench.step(READABLE), Action::Close(Reason::Complete));
     bench.transport.assert_done();
