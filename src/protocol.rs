@@ -66,6 +66,24 @@ pub struct Request<'a> {
     pub reached: Reached<'a>,
 }
 
+#[cfg(feature = "testing")]
+impl<'a> Request<'a> {
+    /// What a connection's first request is, when nothing else is known.
+    #[must_use]
+    pub fn new(bytes: &'a [u8], input_state: InputState) -> Self {
+        Self {
+            bytes,
+            input_state,
+            speculative_lookups: 0,
+            is_keep_alive: false,
+            draining: false,
+            is_crowded: false,
+            results: &[],
+            reached: Reached::default(),
+        }
+    }
+}
+
 /// Tells the address to which a client has connected. To know it costs a system call, so it is made
 /// only for an answer that says it.
 #[derive(Clone, Copy)]

@@ -11,7 +11,7 @@ use carafe::http::request::{Parsed, parse};
 use carafe::protocol::bare::Bare;
 use carafe::protocol::http::Http;
 use carafe::protocol::sniff::SharedPort;
-use carafe::protocol::{Decision, InputState, Protocol as _, Reached, Request};
+use carafe::protocol::{Decision, InputState, Protocol as _, Request};
 use carafe::reactor::event::Action;
 use carafe::root::Root;
 use carafe::root::listing::Listings;
@@ -86,14 +86,8 @@ pub fn names(data: &[u8]) {
         ] {
             let mut service = service(None);
             let request = Request {
-                bytes,
-                input_state,
-                speculative_lookups: 0,
                 is_keep_alive,
-                draining: false,
-                is_crowded: false,
-                results: &[],
-                reached: Reached::default(),
+                ..Request::new(bytes, input_state)
             };
             match service.respond(&request) {
                 Decision::Reply(reply) => assert!(reply.used <= bytes.len()),

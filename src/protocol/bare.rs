@@ -199,7 +199,6 @@ impl Protocol for Bare {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Reached;
     use std::fs;
 
     const GAP: Duration = Duration::from_secs(1);
@@ -216,16 +215,7 @@ mod tests {
 
     /// The verdict in a word.
     fn judge(bare: &mut Bare, bytes: &[u8], input_state: InputState) -> &'static str {
-        match bare.respond(&Request {
-            bytes,
-            input_state,
-            speculative_lookups: 0,
-            is_keep_alive: false,
-            draining: false,
-            is_crowded: false,
-            results: &[],
-            reached: Reached::default(),
-        }) {
+        match bare.respond(&Request::new(bytes, input_state)) {
             Decision::Reply(Reply {
                 outcome: Outcome::Complete,
                 ..
@@ -301,14 +291,8 @@ mod tests {
         let mut guess = |speculative_lookups| {
             let bytes = b"name";
             match bare.respond(&Request {
-                bytes,
-                input_state: InputState::WouldBlock,
                 speculative_lookups,
-                is_keep_alive: false,
-                draining: false,
-                is_crowded: false,
-                results: &[],
-                reached: Reached::default(),
+                ..Request::new(bytes, InputState::WouldBlock)
             }) {
                 Decision::Reply(_) => true,
                 Decision::NeedMore {

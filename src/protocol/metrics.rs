@@ -121,20 +121,14 @@ impl<F: FnMut() -> String> Protocol for Metrics<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{InputState, Reached};
+    use crate::protocol::InputState;
 
     /// Head and body, or None while there is none.
     fn ask(bytes: &[u8], draining: bool) -> Option<(String, Vec<u8>)> {
         let mut metrics = Metrics::new(|| "the page".to_owned());
         match metrics.respond(&Request {
-            bytes,
-            input_state: InputState::Arrived,
-            speculative_lookups: 0,
-            is_keep_alive: false,
             draining,
-            is_crowded: false,
-            results: &[],
-            reached: Reached::default(),
+            ..Request::new(bytes, InputState::Arrived)
         }) {
             Decision::Reply(Reply {
                 head,

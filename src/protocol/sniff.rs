@@ -129,7 +129,6 @@ mod tests {
     use crate::http::entity_tag::TagKey;
     use crate::http::mime::ContentTypes;
     use crate::limits::NAME_GAP;
-    use crate::protocol::Reached;
 
     fn port(files: &[&str]) -> (tempfile::TempDir, SharedPort) {
         let folder = tempfile::tempdir().expect("a folder");
@@ -144,16 +143,7 @@ mod tests {
     }
 
     fn judge(port: &mut SharedPort, bytes: &[u8], input_state: InputState) -> &'static str {
-        let decision = port.respond(&Request {
-            bytes,
-            input_state,
-            speculative_lookups: 0,
-            is_keep_alive: false,
-            draining: false,
-            is_crowded: false,
-            results: &[],
-            reached: Reached::default(),
-        });
+        let decision = port.respond(&Request::new(bytes, input_state));
         match decision {
             Decision::NeedMore { quiet: None, .. } => "waits",
             Decision::NeedMore { quiet: Some(_), .. } => "waits for the gap",

@@ -95,21 +95,11 @@ fn decode(encoding: &'static Encoding, bytes: &[u8]) -> (String, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Reached;
     use encoding_rs::GBK;
 
     fn judge(bytes: &[u8], input_state: InputState) -> Decision {
         let output = LineWriter::new(std::io::sink()).unwrap();
-        let request = Request {
-            bytes,
-            input_state,
-            speculative_lookups: 0,
-            is_keep_alive: false,
-            draining: false,
-            is_crowded: false,
-            results: &[],
-            reached: Reached::default(),
-        };
+        let request = Request::new(bytes, input_state);
         Thanks::new(GBK, Duration::from_secs(1), false, output).respond(&request)
     }
 
@@ -157,14 +147,8 @@ mod tests {
         let mut thanks = Thanks::new(GBK, Duration::from_secs(1), false, output);
         let mut judge = |bytes, speculative_lookups| {
             thanks.respond(&Request {
-                bytes,
-                input_state: InputState::WouldBlock,
                 speculative_lookups,
-                is_keep_alive: false,
-                draining: false,
-                is_crowded: false,
-                results: &[],
-                reached: Reached::default(),
+                ..Request::new(bytes, InputState::WouldBlock)
             })
         };
         assert!(matches!(
@@ -189,16 +173,7 @@ mod tests {
     fn once_takes_one_text() {
         let output = LineWriter::new(std::io::sink()).unwrap();
         let mut thanks = Thanks::new(GBK, Duration::from_secs(1), true, output);
-        let request = Request {
-            bytes: b"hi",
-            input_state: InputState::WouldBlock,
-            speculative_lookups: 0,
-            is_keep_alive: false,
-            draining: false,
-            is_crowded: false,
-            results: &[],
-            reached: Reached::default(),
-        };
+        let request = Request::new(b"hi", InputState::WouldBlock);
         let outcomes = [(); 2].map(|()| match thanks.respond(&request) {
             Decision::Reply(reply) => reply.outcome,
             other => panic!("{other:?}"),
