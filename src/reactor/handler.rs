@@ -236,10 +236,12 @@ impl Remote {
     /// # Errors
     /// The waker's descriptor can't be written, which no known kernel does.
     pub fn notify(&self, id: SourceId) -> io::Result<()> {
-        self.inbox
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(id);
-        self.waker.wake()
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever left the first note has woken the loop, which takes all.
+        if inbox.is_empty() {
+            self.waker.wake()?;
+        }
+        inbox.push(id);
+        Ok(())
     }
 }

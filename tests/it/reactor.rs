@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::common::PATIENCE;
 use carafe::limits::{LARGE_STEP_BYTES, LOOP_TURN_BYTES_MAX, SHRINK_DELAY, SLAB_SLOTS_KEPT};
 use carafe::reactor::event::{Action, Event, Reclaimable};
 use carafe::reactor::{
@@ -830,4 +831,31 @@ fn a_loop_that_may_not_end_yet_serves_its_sources_and_sleeps_between() {
     assert_eq!(reactor.stats().ended(Reason::DrainDeadline), 1);
     // One for each time and each client, and a few in the beginning and the end.
     assert!(app.turns < u64::from(enough) + 10, "{} turns", app.turns);
+}
+
+/// Only the first of several notes writes to the waker; none is lost for that.
+#[test]
+fn notes_of_several_threads_at_once_are_all_told() {
+    const THREADS: u32 = 4;
+    const EACH: u32 = 5_000;
+    let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let mut reactor = Reactor::new(vec![listener], 10).unwrap();
+    let remote = reactor.remote();
+    let (heard, hears) = mpsc::channel();
+    let enough = THREADS * EACH;
+    let mut app = Lingerer {
+        told: 0,
+        enough,
+        heard,
+        turns: 0,
+    };
+    let server = thread::spawn(move || reactor.run(&mut app).unwrap());
+    for _ in 0..THREADS {
+        let remote = remote.clone();
+        thread::spawn(move || (0..EACH).for_each(|_| remote.notify(SourceId(0)).unwrap()));
+    }
+    for told in 1..=enough {
+        assert_eq!(hears.recv_timeout(PATIENCE).unwrap(), told);
+    }
+    assert_eq!(server.join().unwrap(), Ending::Drained);
 }
