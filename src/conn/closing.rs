@@ -235,16 +235,21 @@ mod tests {
 
     #[test]
     fn what_a_look_finds_decides_by_the_table() {
+        let (empty, terminator) = (Look::Empty, Look::Terminator);
+        // Beside the peer's FIN, nothing else closes without lingering.
+        let closing = [
+            (RequestEnd::LineFeed, Extra::None, empty),
+            (RequestEnd::LineFeed, Extra::Possible, empty),
+            (RequestEnd::Eof, Extra::None, empty),
+            (RequestEnd::Eof, Extra::Possible, empty),
+            (RequestEnd::Guess, Extra::None, terminator),
+            (RequestEnd::Guess, Extra::Possible, terminator),
+            (RequestEnd::Guess, Extra::Some, terminator),
+        ];
         for end in all() {
             for look in LOOKS {
-                let has_end = matches!(end.ended_by, RequestEnd::LineFeed | RequestEnd::Eof);
-                let is_known_to_be_all = match look {
-                    Look::Fin => true,
-                    Look::Empty => has_end && end.extra != Extra::Some && !end.draining,
-                    Look::Terminator => end.ended_by == RequestEnd::Guess && !end.draining,
-                    Look::Bytes => false,
-                };
-                let expected = if is_known_to_be_all {
+                let is_known = !end.draining && closing.contains(&(end.ended_by, end.extra, look));
+                let expected = if look == Look::Fin || is_known {
                     OnTheWire::Close
                 } else {
                     OnTheWire::Linger
