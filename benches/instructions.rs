@@ -22,13 +22,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// Asked in one turn: one, since a step of ptrace takes some 30 µs, and what took a second would be
-/// looked at anew.
-const CLIENTS: usize = 1;
 const FILE_BYTES: usize = 1024;
 
-/// Asks once for each of [`CLIENTS`], all at once.
-type Load = fn(&mut Vec<BufReader<TcpStream>>, SocketAddr);
+/// Asks once, by a connection that is kept if it can be. A step of ptrace takes some 30 µs, and what took
+/// a second would be looked at anew: so there is one client.
+type Load = fn(&mut Option<BufReader<TcpStream>>, SocketAddr);
 
 fn main() {
     let measures = std::env::args().any(|argument| argument == "--bench");
@@ -45,7 +43,7 @@ fn main() {
     }
 }
 
-/// Instructions of the loop's thread for one request of a round, the median of so many.
+/// Instructions of the loop's thread for one request, the median of so many.
 fn count(load: Load, rounds: usize) -> nix::Result<u64> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
@@ -54,12 +52,12 @@ fn count(load: Load, rounds: usize) -> nix::Result<u64> {
     thread::sleep(Duration::from_millis(1_100));
     let (mut server, address) = start(folder.path());
     let loop_thread = Pid::from_raw(server.id() as i32);
-    let mut clients = Vec::new();
+    let mut client = None;
     let mut counts = Vec::new();
     for _ in 0..rounds {
         // The cache has the file then, and has looked at it a moment ago.
         for _ in 0..4 {
-            load(&mut clients, address);
+            load(&mut client, address);
             thread::sleep(Duration::from_millis(100));
         }
         let steps = thread::scope(|scope| {
@@ -68,7 +66,7 @@ fn count(load: Load, rounds: usize) -> nix::Result<u64> {
             if is_attached.recv().is_err() {
                 return tracer.join().unwrap();
             }
-            load(&mut clients, address);
+            load(&mut client, address);
             while !tracer.is_finished() {
                 thread::sleep(Duration::from_millis(10));
                 // A signal that is ignored stops a thread that is traced all the same. Sent between
@@ -79,7 +77,7 @@ fn count(load: Load, rounds: usize) -> nix::Result<u64> {
             }
             tracer.join().unwrap()
         });
-        counts.push(steps? / CLIENTS as u64);
+        counts.push(steps?);
     }
     server.kill().unwrap();
     let _ = server.wait();
@@ -125,34 +123,23 @@ fn start(root: &Path) -> (Child, SocketAddr) {
     (server, address.unwrap())
 }
 
-fn one_each(_: &mut Vec<BufReader<TcpStream>>, address: SocketAddr) {
-    let connect = || {
-        let mut client = TcpStream::connect(address).unwrap();
-        client.write_all(b"file\n").unwrap();
-        client
-    };
-    let clients: Vec<_> = (0..CLIENTS).map(|_| connect()).collect();
-    for mut client in clients {
-        let mut bytes = Vec::new();
-        client.read_to_end(&mut bytes).unwrap();
-        assert_eq!(bytes.len(), FILE_BYTES);
-    }
+fn one_each(_: &mut Option<BufReader<TcpStream>>, address: SocketAddr) {
+    let mut client = TcpStream::connect(address).unwrap();
+    client.write_all(b"file\n").unwrap();
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes.len(), FILE_BYTES);
 }
 
-fn kept(clients: &mut Vec<BufReader<TcpStream>>, address: SocketAddr) {
-    clients.resize_with(CLIENTS, || {
-        BufReader::new(TcpStream::connect(address).unwrap())
-    });
-    for client in &mut *clients {
-        let request = b"GET /file HTTP/1.1\r\nHost: localhost\r\n\r\n";
-        client.get_mut().write_all(request).unwrap();
+fn kept(client: &mut Option<BufReader<TcpStream>>, address: SocketAddr) {
+    let connect = || BufReader::new(TcpStream::connect(address).unwrap());
+    let client = client.get_or_insert_with(connect);
+    let request = b"GET /file HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    client.get_mut().write_all(request).unwrap();
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        assert_ne!(client.read_line(&mut line).unwrap(), 0);
     }
-    for client in clients {
-        let mut line = String::new();
-        while line != "\r\n" {
-            line.clear();
-            assert_ne!(client.read_line(&mut line).unwrap(), 0);
-        }
-        client.read_exact(&mut [0; FILE_BYTES]).unwrap();
-    }
+    client.read_exact(&mut [0; FILE_BYTES]).unwrap();
 }
