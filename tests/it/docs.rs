@@ -82,23 +82,25 @@ fn links_lead_to_files_and_headings_that_exist() {
 }
 
 /// The paths and texts of all code beneath a folder.
-fn code(folder: &Path, into: &mut Vec<(PathBuf, String)>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+pub(crate) fn code_beneath(folder: &Path) -> Vec<(PathBuf, String)> {
+    let paths = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let code = |path: PathBuf| {
         if path.is_dir() {
-            code(&path, into);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).unwrap();
-            into.push((path, text));
+            return code_beneath(&path);
         }
-    }
+        let is_code = path.extension().is_some_and(|extension| extension == "rs");
+        let text = is_code.then(|| fs::read_to_string(&path).unwrap());
+        text.map(|text| (path, text)).into_iter().collect()
+    };
+    paths.flat_map(code).collect()
 }
 
 #[test]
 fn names_of_code_in_the_architecture_are_in_the_code() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files = Vec::new();
-    code(&root.join("src"), &mut files);
+    let files = code_beneath(&root.join("src"));
     let word = Regex::new(r"\w+").unwrap();
     let words = files.iter().map(|(_, text)| {
         let words = word.find_iter(text).map(|found| found.as_str());

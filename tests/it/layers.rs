@@ -2,10 +2,11 @@
 //! among the files of src/. What is read are the paths in the code: `use`, `crate::…`, `super::…`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use regex::Regex;
+
+use crate::docs::code_beneath;
 
 const ARCHITECTURE: &str = include_str!("../../ARCHITECTURE.md");
 
@@ -20,9 +21,7 @@ struct Code {
 
 impl Code {
     fn read() -> Self {
-        let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        let mut texts = BTreeMap::new();
-        read_folder(&src, "", &mut texts);
+        let texts = modules();
         let modules: BTreeSet<String> = texts.keys().cloned().collect();
         let uses = texts
             .iter()
@@ -48,27 +47,21 @@ impl Code {
     }
 }
 
-/// The code of all files beneath a folder, without comments and tests.
-fn read_folder(folder: &Path, path: &str, into: &mut BTreeMap<String, String>) {
+/// The code of src/ by module, without comments and tests.
+fn modules() -> BTreeMap<String, String> {
     let tests = Regex::new(r"(?s)\n#\[cfg\(test\)\]\n(pub )?mod tests? \{.*").unwrap();
     let comment = Regex::new("//.*").unwrap();
-    for entry in fs::read_dir(folder).unwrap() {
-        let entry = entry.unwrap();
-        let name = entry.file_name().into_string().unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            read_folder(&entry.path(), &format!("{path}{name}/"), into);
-        } else if let Some(stem) = name.strip_suffix(".rs").filter(|stem| *stem != "tests") {
-            let text = fs::read_to_string(entry.path()).unwrap();
-            let text = comment
-                .replace_all(&tests.replace(&text, ""), "")
-                .into_owned();
-            let module = match stem {
-                "mod" => path.trim_end_matches('/').to_owned(),
-                stem => format!("{path}{stem}"),
-            };
-            into.insert(module, text);
-        }
-    }
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let module = |(path, text): (PathBuf, String)| {
+        let path = path.strip_prefix(&src).unwrap().with_extension("");
+        let path = path.to_str().unwrap();
+        let module = path.strip_suffix("/mod").unwrap_or(path).to_owned();
+        let code = comment
+            .replace_all(&tests.replace(&text, ""), "")
+            .into_owned();
+        (!path.ends_with("tests")).then_some((module, code))
+    };
+    code_beneath(&src).into_iter().filter_map(module).collect()
 }
 
 /// `a::{b, c::{d, e}}` as `a::b`, `a::c::d` and `a::c::e`.
