@@ -5,8 +5,10 @@
 //!     cargo run --example pour -- ROOT 127.0.0.1:7890
 //!     printf 'NAME\n' | nc 127.0.0.1 7890
 //!
-//! Two rules keep an edge from being lost, since epoll tells of changes alone: whoever waits has
-//! seen WouldBlock, and whoever stops earlier, for its budget, is in the run queue.
+//! A blocking call sleeps in the kernel; here one call, `poll`, sleeps for all sockets. Edge-triggered,
+//! it tells of a socket when something comes or room is made (an edge), not for as long as bytes are
+//! there. Who stops with bytes unread, and whose client sends nothing more, would sleep for ever. So
+//! whoever waits has seen WouldBlock, and whoever stops earlier, for its budget, is in the run queue.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -24,8 +26,8 @@ const LISTENER: Token = Token(usize::MAX);
 const NAME_BYTES_MAX: usize = 1024;
 const LOOKUPS_MAX: u8 = 16;
 const CONN_TURN_BYTES_MAX: u64 = 1024 * 1024;
-const LINGER_BYTES_MAX: u64 = 1024 * 1024;
-const LINGER_TIME: Duration = Duration::from_secs(2);
+const CLOSING_BYTES_MAX: u64 = 1024 * 1024;
+const CLOSING_TIME: Duration = Duration::from_secs(2);
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 const ACCEPT_RETRY: Duration = Duration::from_millis(500);
 
@@ -36,6 +38,7 @@ enum Action {
     /// The budget is used up, and no new edge will come: step it in the next turn.
     Yield,
     Enter(State),
+    /// The end: the socket is dropped. Waiting for the peer's FIN, as `Closing` does, comes before.
     Close(&'static str),
     /// The peer must see an error.
     Reset(&'static str),
@@ -89,10 +92,11 @@ impl ReadingName {
             }
         }
         // The clock counts only after a look at the socket: bytes may have come while the process
-        // was stopped.
+        // was suspended (SIGSTOP).
         if io.is_due && io.now >= self.expires {
             return Action::Close("request timeout");
         }
+        // After `name_gap` of silence what has come is the name.
         if name.len() == before {
             return if io.is_due {
                 answer(name, io)
@@ -151,7 +155,8 @@ fn look_up(name: &[u8], root: &Path) -> Result<(File, u64), &'static str> {
     Ok((file, len))
 }
 
-/// Twin: `conn::sending`, with sendfile, and helper threads where a disk would be waited for.
+/// Twin: `conn::sending`, with sendfile, and helper threads where a disk would be waited for. The socket
+/// is not read: a client that has shut its side gets its file all the same.
 struct Sending {
     name: String,
     file: Option<(File, u64)>,
@@ -178,19 +183,20 @@ impl Sending {
                 Err(_) => return Action::Reset("read failed"),
             };
             match io.socket.write(&io.scratch[..count]) {
-                // A short write is no error: what the kernel didn't take is read again.
+                // A short write is no error: what the kernel didn't take is read from the file again.
                 Ok(taken) => self.offset += taken as u64,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Action::Wait,
                 Err(_) => return Action::Close("reset by peer"),
             }
         }
         self.log(self.outcome);
-        // close(2) with unread input sends a reset, which overtakes what is unsent. So the write side
+        // `write` has only copied the bytes into the kernel. close(2) with unread input sends a reset,
+        // which discards what still lies there, and often what the peer has not read yet. So the write side
         // alone is shut, and the peer's FIN waited for. Twin: `conn::closing`'s table knows when not.
         if io.socket.shutdown(Shutdown::Write).is_err() {
             return Action::Close("reset by peer");
         }
-        *io.deadline = io.now + LINGER_TIME;
+        *io.deadline = io.now + CLOSING_TIME;
         Action::Enter(State::Closing(Closing { discarded: 0 }))
     }
 
@@ -210,9 +216,9 @@ struct Closing {
 
 impl Closing {
     fn step(&mut self, io: &mut StepIo) -> Action {
-        while self.discarded < LINGER_BYTES_MAX && !io.is_due {
+        while self.discarded < CLOSING_BYTES_MAX && !io.is_due {
             match io.socket.read(io.scratch) {
-                Ok(0) => break,
+                Ok(0) => break, // The peer's FIN: it has everything.
                 Ok(count) => self.discarded += count as u64,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Action::Wait,
                 Err(_) => break,
@@ -274,15 +280,16 @@ impl Reactor {
         for key in conns.iter().filter_map(is_due).collect::<Vec<_>>() {
             self.step(key, true);
         }
-        // Nothing is freed before, so within a turn a key means one connection; and a socket that is
-        // closed here has no event in the next turn.
+        // Nothing is freed before: a key may be among the events and among those who yielded, and its
+        // connection may have ended at the first. Dropping the socket is close(2), which takes it out of
+        // epoll, too: no event of the next turn means it.
         for key in self.ended.drain(..) {
             self.conns.remove(key);
         }
         Ok(())
     }
 
-    /// Twin: `reactor::listener`.
+    /// Twin: `reactor::listener`, which lets a bounded number in each turn.
     fn accept(&mut self) {
         self.accept_at = None;
         loop {
@@ -295,6 +302,7 @@ impl Reactor {
                     return self.accept_at = Some(self.now + ACCEPT_RETRY);
                 }
             };
+            // The twin registers a socket when its first attempt would block: most never wait.
             let token = Token(self.conns.vacant_key());
             let both = Interest::READABLE | Interest::WRITABLE;
             if let Err(error) = self.poll.registry().register(&mut socket, token, both) {
@@ -345,7 +353,7 @@ impl Reactor {
                 Action::Enter(state) => (conn.state, io.is_due) = (state, false),
                 Action::Close(how) => break how,
                 Action::Reset(how) => {
-                    // A close(2) with SO_LINGER of no time sends a reset.
+                    // With SO_LINGER on, and no time, close(2) discards what is unsent and sends a reset.
                     let linger = Some(Duration::ZERO);
                     let _ = socket2::SockRef::from(&*io.socket).set_linger(linger);
                     break how;
