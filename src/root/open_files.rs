@@ -7,7 +7,7 @@ use crate::file::version::FileVersion;
 use crate::file::{Budget, LookupError, OpenFile};
 use crate::limits::OPEN_FILES_SWEEP_MIN;
 
-/// See the room.
+/// The files that are open, by their versions, and how many may be.
 #[derive(Debug)]
 pub(super) struct OpenFiles {
     pub(super) by_version: HashMap<FileVersion, Weak<OpenFile>>,
