@@ -75,28 +75,12 @@ impl Conn {
     }
 
     /// Until when it may go on saying nothing, if it waits for its first byte. Then
-    /// [`Conn::silent`] is the same connection, so that this one need not be kept.
+    /// [`Conn::silent`] makes the same connection again, so that this one need not be kept.
     #[must_use]
     pub fn silent_until(&self) -> Option<Instant> {
         match &self.state {
             State::ReadingName(reading) if self.aborts_on_close => reading.silent_until(),
             _ => None,
-        }
-    }
-
-    /// Whether one that waits for its first byte only goes on waiting when it is stepped for this,
-    /// without a look at its socket.
-    #[must_use]
-    pub fn ignores_while_silent(event: Event) -> bool {
-        match event {
-            Event::Ready(edge) => !(edge.readable || edge.dead),
-            Event::Evict => true,
-            Event::Start
-            | Event::Resume
-            | Event::Deadline
-            | Event::Woken
-            | Event::Reclaim
-            | Event::Stop(_) => false,
         }
     }
 

@@ -608,6 +608,7 @@ impl<C> Reactor<C> {
             if self.timers.is_due(&mut slot.deadline, tick, now, key) {
                 let generation = slot.generation;
                 self.step(app, Token { key, generation }, Event::Deadline);
+                self.reap_if_many(app);
             }
         }
         if let Life::Draining { deadline } = self.control.life

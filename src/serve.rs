@@ -45,7 +45,7 @@ use threads::Others;
 
 pub use conn_record::ConnRecord;
 #[cfg(feature = "testing")]
-pub(crate) use conn_record::{Peer, Role};
+pub(crate) use conn_record::Role;
 use server::no_loop;
 pub use server::{Server, Stopper};
 

@@ -8,7 +8,7 @@ use super::Reactor;
 use super::conn_slab::{End, Schedule};
 use super::handler::{Handler, Life, Token};
 use super::listener::Accepting;
-use crate::limits::SLAB_SLOTS_KEPT;
+use crate::limits::{EVENTS_PER_TURN_MAX, SLAB_SLOTS_KEPT};
 use crate::reactor::event::Event;
 use crate::sockopt;
 use crate::telemetry::Reason;
@@ -42,6 +42,13 @@ impl<C> Reactor<C> {
             if let Accepting::BackedOff { .. } = listener.state {
                 listener.state = Accepting::Ready;
             }
+        }
+    }
+
+    /// Where very many may end in one turn, what they hold is freed as they go.
+    pub(super) fn reap_if_many<A: Handler<Conn = C>>(&mut self, app: &mut A) {
+        if self.ending.len() >= EVENTS_PER_TURN_MAX {
+            self.reap(app);
         }
     }
 
@@ -96,6 +103,7 @@ impl<C> Reactor<C> {
             if self.run_of(token) != Some(Schedule::Ended) {
                 self.mark_ended(token, End::Reset(reason));
             }
+            self.reap_if_many(app);
         }
     }
 

@@ -1,43 +1,30 @@
 //! A connection as `serve` keeps it: who it is, and the lines that the log has of it.
 
 use std::fmt::{self, Display};
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use mio::net::TcpStream;
 
 use crate::conn::Conn;
 use crate::escape::Excerpt;
-use crate::reactor::event::{Action, Event};
+use crate::reactor::event::{Action, Reclaimable};
 use crate::telemetry::Reason;
 use crate::telemetry::Stage;
 use crate::telemetry::response::Response;
 
-/// A connection. Of those that only wait, most have said nothing yet: such a one is a place in the
-/// slab and no more.
+/// A connection as its slot holds it. Of those that only wait, most have sent nothing yet: of such a one
+/// there is the address and no more.
 #[derive(Debug)]
-pub enum ConnRecord {
-    /// Not a byte has come. Until when one must have come is the deadline in its place; who it is,
-    /// the kernel knows.
-    Silent,
-    /// Anything else.
-    Active(Box<Active>),
-    /// It ended before a byte came.
-    Left(Box<Farewell>),
+pub struct ConnRecord {
+    pub(super) peer: Peer,
+    /// `None` while not a byte has come. Until when one must have come is the deadline in the slot.
+    active: Option<Box<Active>>,
 }
 
-/// What the log says of one that ended before a byte came.
-#[derive(Debug)]
-pub struct Farewell {
-    peer: Peer,
-    accepted_at: Instant,
-}
-
-/// A connection that does something, and what its last log line needs.
+/// What a connection does, and what its last log line needs.
 #[derive(Debug)]
 pub struct Active {
-    pub(super) peer: Peer,
     pub(super) accepted_at: Instant,
     /// It stands in the line of those who wait for a descriptor.
     pub(super) waits_for_fd: bool,
@@ -48,73 +35,64 @@ pub struct Active {
 }
 
 impl ConnRecord {
-    /// One that was just accepted, and has `patience` to name a file. It may have done so already.
-    pub(crate) fn new(peer: Peer, role: Role, accepted_at: Instant, patience: Duration) -> Self {
-        let conn = Conn::new(accepted_at + patience);
-        Self::Active(Active::new(peer, accepted_at, role, conn))
+    /// One that was just accepted. Its request must have come within `request_timeout`, and may be
+    /// there already.
+    pub(crate) fn new(
+        peer: SocketAddr,
+        role: Role,
+        accepted_at: Instant,
+        request_timeout: Duration,
+    ) -> Self {
+        let conn = Conn::new(accepted_at + request_timeout);
+        Self {
+            peer: Peer::new(peer),
+            active: Some(Active::new(accepted_at, role, conn)),
+        }
     }
 
-    /// What a step for this is made with; `None` if it would change nothing. A silent client's
-    /// `deadline` is the one in its place, and its `peer` is asked for.
+    /// What a step is made with. `deadline` is the one in the slot.
     pub(crate) fn wake(
         &mut self,
-        event: Event,
         deadline: Option<Instant>,
-        patience: Duration,
-        peer: impl FnOnce() -> Peer,
-    ) -> Option<&mut Active> {
-        if let Self::Silent = self {
-            if Conn::ignores_while_silent(event) {
-                return None;
-            }
+        request_timeout: Duration,
+    ) -> &mut Active {
+        self.active.get_or_insert_with(|| {
             let expires = deadline.expect("it fell silent with a deadline, which the loop keeps");
-            let since = expires.checked_sub(patience).unwrap_or(expires);
-            *self = Self::Active(Active::silent(peer(), since, expires));
-        }
-        match self {
-            Self::Active(active) => Some(active),
-            Self::Silent | Self::Left(_) => None,
-        }
+            let accepted_at = expires.checked_sub(request_timeout).unwrap_or(expires);
+            Active::silent(accepted_at, expires)
+        })
     }
 
-    /// After a step: one that has said nothing yet, and waits until this `deadline`, gives back all
-    /// that can be had from there again; one that has ended gives back all but its farewell, since
-    /// very many may end in one turn.
-    pub(crate) fn rest(&mut self, next: Action, deadline: Option<Instant>) {
-        let Self::Active(active) = self else { return };
-        if !matches!(active.role, Role::Client(_)) {
-            return;
-        }
-        match next {
-            Action::Wait if deadline.is_some() && active.conn.silent_until() == deadline => {
-                *self = Self::Silent;
-            }
-            Action::Close(_) | Action::Reset(_) if active.has_said_nothing() => {
-                *self = Self::Left(Box::new(Farewell {
-                    peer: active.peer,
-                    accepted_at: active.accepted_at,
-                }));
-            }
-            _ => {}
+    /// After a step: one that has sent nothing yet, and waits until this `deadline`, gives back all
+    /// that [`ConnRecord::wake`] can make again.
+    pub(crate) fn rest(&mut self, action: Action, deadline: Option<Instant>) {
+        let is_silent = |active: &mut Box<Active>| {
+            matches!(active.role, Role::Client(_))
+                && action == Action::Wait
+                && deadline.is_some()
+                && active.conn.silent_until() == deadline
+        };
+        drop(self.active.take_if(is_silent));
+    }
+
+    /// What it waits for, if it may be ended when others need its place.
+    pub(super) fn reclaimable(&self) -> Option<Reclaimable> {
+        match &self.active {
+            Some(active) => active.conn.reclaimable(),
+            None => Some(Reclaimable::Silent),
         }
     }
 
     /// What there is to say of one that has ended. A silent one ends without a step only if it can't
     /// be watched, in the turn in which it came.
     pub(super) fn into_active(self, now: Instant) -> Box<Active> {
-        let (peer, accepted_at) = match self {
-            Self::Active(active) => return active,
-            Self::Left(farewell) => (farewell.peer, farewell.accepted_at),
-            Self::Silent => (Peer(None), now),
-        };
-        Active::silent(peer, accepted_at, now)
+        self.active.unwrap_or_else(|| Active::silent(now, now))
     }
 }
 
 impl Active {
-    fn new(peer: Peer, accepted_at: Instant, role: Role, conn: Conn) -> Box<Self> {
+    fn new(accepted_at: Instant, role: Role, conn: Conn) -> Box<Self> {
         Box::new(Self {
-            peer,
             accepted_at,
             waits_for_fd: false,
             held: 0,
@@ -124,46 +102,47 @@ impl Active {
     }
 
     /// A client from which not a byte has come, and which has until `expires`.
-    fn silent(peer: Peer, accepted_at: Instant, expires: Instant) -> Box<Self> {
+    fn silent(accepted_at: Instant, expires: Instant) -> Box<Self> {
         let role = Role::Client(Stage::Reading);
-        Self::new(peer, accepted_at, role, Conn::silent(expires))
-    }
-
-    fn has_said_nothing(&self) -> bool {
-        let conn = &self.conn;
-        !self.waits_for_fd
-            && conn.target().is_empty()
-            && conn.response().is_none()
-            && !conn.was_kept_alive()
+        Self::new(accepted_at, role, Conn::silent(expires))
     }
 }
 
-/// The other end, as logs show it. A silent client's address is asked for when it does something,
-/// and of a connection that was reset the kernel doesn't tell it any more.
+/// The other end's address and port, as logs show them: an IPv4 address in IPv6's clothes is shown
+/// without them. Every slot holds one, so it is packed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) Option<SocketAddr>);
+pub(crate) struct Peer {
+    ip: [u8; 16],
+    port: [u8; 2],
+    /// The interface of a link-local address (RFC 4007, 11).
+    scope: [u8; 4],
+}
 
 impl Peer {
-    /// Asks the kernel.
-    pub(super) fn of(socket: &TcpStream) -> Self {
-        socket.peer_addr().map_or(Self(None), Self::new)
+    fn new(address: SocketAddr) -> Self {
+        let (ip, scope) = match address {
+            SocketAddr::V4(address) => (address.ip().to_ipv6_mapped(), 0),
+            SocketAddr::V6(address) => (*address.ip(), address.scope_id()),
+        };
+        Self {
+            ip: ip.octets(),
+            port: address.port().to_ne_bytes(),
+            scope: scope.to_ne_bytes(),
+        }
     }
 
-    /// An IPv4 address in IPv6's clothes is shown without them.
-    pub(super) fn new(address: SocketAddr) -> Self {
-        Self(Some(SocketAddr::new(
-            address.ip().to_canonical(),
-            address.port(),
-        )))
+    pub(super) fn address(self) -> SocketAddr {
+        let (ip, port) = (Ipv6Addr::from(self.ip), u16::from_ne_bytes(self.port));
+        match ip.to_ipv4_mapped() {
+            Some(ip) => SocketAddr::from((ip, port)),
+            None => SocketAddrV6::new(ip, port, 0, u32::from_ne_bytes(self.scope)).into(),
+        }
     }
 }
 
 impl Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(address) => address.fmt(f),
-            None => f.write_str("-"),
-        }
+        self.address().fmt(f)
     }
 }
 
@@ -178,8 +157,7 @@ pub(crate) enum Role {
 
 /// One line for the end of a connection, unless its replies had theirs. A reply's time begins when
 /// its request had come, that of a connection without one when it was accepted.
-pub(super) fn log_end(client: &Active, reason: Reason, now: Instant) {
-    let peer = client.peer;
+pub(super) fn log_end(peer: Peer, client: &Active, reason: Reason, now: Instant) {
     let Some(response) = client.conn.response() else {
         let seconds = (now - client.accepted_at).as_secs_f64();
         match client.conn.target() {
@@ -238,13 +216,14 @@ mod tests {
     use super::*;
     use crate::limits::REQUEST_TIMEOUT;
     use crate::protocol::{Decision, Protocol, Request};
-    use crate::testing::{Bench, READABLE, Read, Scripted, WRITABLE};
+    use crate::reactor::event::Event;
+    use crate::testing::{Bench, Read, Scripted, WRITABLE};
 
     /// Release only: mio's sockets are larger in debug builds.
     #[cfg(not(debug_assertions))]
     #[test]
-    fn a_place_in_the_slab_takes_48_bytes() {
-        assert_eq!(crate::reactor::Reactor::<ConnRecord>::slot_bytes(), 48);
+    fn a_slot_of_the_slab_takes_64_bytes() {
+        assert_eq!(crate::reactor::Reactor::<ConnRecord>::slot_bytes(), 64);
     }
 
     /// Wants more, whatever comes.
@@ -259,8 +238,8 @@ mod tests {
         }
     }
 
-    fn peer() -> Peer {
-        Peer::new("[::ffff:192.0.2.1]:50000".parse().expect("an address"))
+    fn peer() -> SocketAddr {
+        "[::ffff:192.0.2.1]:50000".parse().expect("an address")
     }
 
     /// A client of this role after its first step, in which it read this; and its deadline.
@@ -268,9 +247,7 @@ mod tests {
         let mut bench = Bench::new(Scripted::new([read], []), Insatiable);
         assert_eq!(bench.step(Event::Start), Action::Wait);
         let mut client = ConnRecord::new(peer(), role, bench.now, REQUEST_TIMEOUT);
-        if let ConnRecord::Active(active) = &mut client {
-            active.conn = bench.conn;
-        }
+        client.wake(None, REQUEST_TIMEOUT).conn = bench.conn;
         client.rest(Action::Wait, bench.deadline);
         (client, bench.deadline)
     }
@@ -280,19 +257,17 @@ mod tests {
     #[test]
     fn one_that_has_said_nothing_is_silent_and_no_other_is() {
         let (client, _) = accepted(CLIENT, Read::Block);
-        assert!(matches!(client, ConnRecord::Silent));
+        assert!(client.active.is_none());
         let (client, _) = accepted(CLIENT, Read::Bytes(b"na".to_vec()));
-        assert!(matches!(client, ConnRecord::Active(_)));
+        assert!(client.active.is_some());
         let (client, _) = accepted(Role::Admin, Read::Block);
-        assert!(matches!(client, ConnRecord::Active(_)));
+        assert!(client.active.is_some());
     }
 
     #[test]
     fn one_that_must_be_asked_again_at_another_time_is_not_silent() {
         let (mut client, deadline) = accepted(Role::Admin, Read::Block);
-        if let ConnRecord::Active(active) = &mut client {
-            active.role = CLIENT;
-        }
+        client.wake(deadline, REQUEST_TIMEOUT).role = CLIENT;
         for (next, at) in [
             (Action::Wait, None),
             (
@@ -301,35 +276,28 @@ mod tests {
             ),
             (Action::Suspend, deadline),
             (Action::Yield, deadline),
+            (Action::Close(Reason::ClientLeft), deadline),
         ] {
             client.rest(next, at);
-            assert!(matches!(client, ConnRecord::Active(_)), "{next:?} {at:?}");
+            assert!(client.active.is_some(), "{next:?} {at:?}");
         }
     }
 
     #[test]
     fn a_silent_one_that_speaks_is_who_it_was() {
         let (mut client, deadline) = accepted(CLIENT, Read::Block);
-        let active = client.wake(READABLE, deadline, REQUEST_TIMEOUT, peer);
-        let active = active.expect("something came");
-        assert_eq!(active.peer.to_string(), "192.0.2.1:50000");
+        let active = client.wake(deadline, REQUEST_TIMEOUT);
         assert_eq!(Some(active.accepted_at + REQUEST_TIMEOUT), deadline);
         assert_eq!(active.conn.silent_until(), deadline);
         client.rest(Action::Wait, deadline);
-        assert!(
-            matches!(client, ConnRecord::Silent),
-            "it was an alarm for nothing"
-        );
+        assert!(client.active.is_none(), "it was an alarm for nothing");
+        assert_eq!(client.peer.to_string(), "192.0.2.1:50000");
     }
 
-    /// What silent clients are not woken for changes nothing, and touches no socket.
+    /// What doesn't concern a silent client touches no socket, and leaves it silent.
     #[test]
-    fn a_silent_one_is_not_woken_for_nothing() {
-        let (mut client, deadline) = accepted(CLIENT, Read::Block);
+    fn a_silent_one_is_not_changed_by_what_is_not_for_it() {
         for event in [WRITABLE, Event::Evict] {
-            let nobody_asks = || unreachable!("the kernel is not asked");
-            let woken = client.wake(event, deadline, REQUEST_TIMEOUT, nobody_asks);
-            assert!(woken.is_none(), "{event:?}");
             let mut bench = Bench::new(Scripted::default(), Insatiable);
             bench.conn = Conn::silent(bench.now + REQUEST_TIMEOUT);
             bench.deadline = Some(bench.now + REQUEST_TIMEOUT);
@@ -340,20 +308,15 @@ mod tests {
     }
 
     #[test]
-    fn one_that_leaves_without_a_word_is_remembered_to_its_last_line() {
-        let (mut client, deadline) = accepted(CLIENT, Read::Block);
-        let woken = client.wake(READABLE, deadline, REQUEST_TIMEOUT, peer);
-        let accepted_at = woken.expect("something came").accepted_at;
-        client.rest(Action::Close(Reason::ClientLeft), deadline);
-        assert!(matches!(client, ConnRecord::Left(_)));
-        let left = client.into_active(accepted_at + Duration::from_secs(1));
-        assert_eq!(left.peer.to_string(), "192.0.2.1:50000");
-        assert_eq!(left.accepted_at, accepted_at);
-        assert!(left.has_said_nothing());
-    }
-
-    #[test]
-    fn one_that_was_reset_has_no_address() {
-        assert_eq!(Peer(None).to_string(), "-");
+    fn an_address_is_shown_as_it_was_but_for_mapped_ones() {
+        for (given, shown) in [
+            ("192.0.2.1:80", "192.0.2.1:80"),
+            ("[::ffff:192.0.2.1]:65535", "192.0.2.1:65535"),
+            ("[2001:db8::1]:1", "[2001:db8::1]:1"),
+            ("[fe80::1%4294967295]:1", "[fe80::1%4294967295]:1"),
+        ] {
+            let address = given.parse().expect("an address");
+            assert_eq!(Peer::new(address).to_string(), shown);
+        }
     }
 }

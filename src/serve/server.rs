@@ -23,9 +23,7 @@ use crate::telemetry::rate_limit::RateLimit;
 use crate::telemetry::response::Response;
 use crate::telemetry::{Reason, Stats};
 
-use super::conn_record::ConnRecord;
-use super::conn_record::{Active, log_end, log_response};
-use super::conn_record::{Peer, Role};
+use super::conn_record::{Active, ConnRecord, Peer, Role, log_end, log_response};
 use super::disk_tasks::DiskTasks;
 use super::fd_budget::FdBudget;
 use super::listeners::say_lower_somaxconn;
@@ -273,7 +271,7 @@ impl<S: Protocol> Serving<S> {
     /// One step of a client, and what is to be told of it.
     fn step_client(
         &mut self,
-        client: &mut Active,
+        (peer, client): (Peer, &mut Active),
         socket: &mut TcpStream,
         event: Event,
         cx: &mut Context<'_, ConnRecord>,
@@ -318,9 +316,9 @@ impl<S: Protocol> Serving<S> {
         for response in self.finished.drain(..) {
             let (stats, reason) = (&mut cx.control.stats, response.outcome.reason());
             self.telemetry
-                .count_reply(client.peer, &response, reason, Instant::now(), stats);
+                .count_reply(peer, &response, reason, Instant::now(), stats);
             let took = cx.turn.now - response.asked_at;
-            log_response(client.peer, &response, took, &response.outcome);
+            log_response(peer, &response, took, &response.outcome);
         }
         self.telemetry.on_step(client);
         // Who looks for a descriptor by a helper keeps its place until it has one, unless that may
@@ -374,7 +372,7 @@ impl<S: Protocol> Handler for Serving<S> {
             Role::Client(_) => self.timeouts,
             Role::Admin => super::telemetry::TIMEOUTS,
         };
-        ConnRecord::new(Peer::new(peer), role, accepted_at, timeouts.request)
+        ConnRecord::new(peer, role, accepted_at, timeouts.request)
     }
 
     fn step(
@@ -384,17 +382,13 @@ impl<S: Protocol> Handler for Serving<S> {
         event: Event,
         cx: &mut Context<'_, ConnRecord>,
     ) -> Action {
-        // Before the step: once a connection is over the kernel doesn't tell whose it was.
-        let peer = || Peer::of(socket);
-        let patience = self.timeouts.request;
-        let Some(active) = client.wake(event, cx.turn.deadline, patience, peer) else {
-            return Action::Wait;
-        };
+        let peer = client.peer;
+        let active = client.wake(cx.turn.deadline, self.timeouts.request);
         let next = match active.role {
             Role::Admin => self
                 .telemetry
                 .answer(active, socket, event, cx, &self.log_writer),
-            Role::Client(_) => self.step_client(active, socket, event, cx),
+            Role::Client(_) => self.step_client((peer, active), socket, event, cx),
         };
         client.rest(next, cx.turn.deadline);
         next
@@ -414,11 +408,7 @@ impl<S: Protocol> Handler for Serving<S> {
     }
 
     fn reclaimable(&self, client: &ConnRecord) -> Option<Reclaimable> {
-        match client {
-            ConnRecord::Silent => Some(Reclaimable::Silent),
-            ConnRecord::Active(active) => active.conn.reclaimable(),
-            ConnRecord::Left(_) => None,
-        }
+        client.reclaimable()
     }
 
     fn holds_too_much(&self) -> bool {
@@ -447,7 +437,7 @@ impl<S: Protocol> Handler for Serving<S> {
         reason: Reason,
         control: &mut LoopHandle<ConnRecord>,
     ) {
-        let now = control.now();
+        let (now, peer) = (control.now(), client.peer);
         let mut client = client.into_active(now);
         self.update_fd_queue(&mut client, false, token, control);
         self.held.note(&mut client.held, 0);
@@ -456,15 +446,15 @@ impl<S: Protocol> Handler for Serving<S> {
         }
         self.telemetry.on_close(&client);
         match client.role {
-            Role::Admin => log::debug!("{} metrics: {reason}", client.peer),
+            Role::Admin => log::debug!("{peer} metrics: {reason}"),
             Role::Client(_) => {
                 if let Some(response) = client.conn.response() {
                     let until = client.conn.lingers_since().unwrap_or_else(Instant::now);
                     let stats = &mut control.stats;
                     self.telemetry
-                        .count_reply(client.peer, response, reason, until, stats);
+                        .count_reply(peer, response, reason, until, stats);
                 }
-                log_end(&client, reason, now);
+                log_end(peer, &client, reason, now);
             }
         }
         // The descriptors it held are free once it is dropped.

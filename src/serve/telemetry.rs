@@ -187,7 +187,7 @@ impl Telemetry {
         stats.count_reply(status, reason, response.offset, took);
         if let Some(log) = &self.access_log {
             log.record(&LogEntry {
-                peer: peer.0,
+                peer: peer.address(),
                 at: access_log::arrival(response),
                 took,
                 response,

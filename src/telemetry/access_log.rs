@@ -52,7 +52,7 @@ pub struct AccessLog {
 #[derive(Clone, Copy, Debug)]
 pub struct LogEntry<'a> {
     /// Who asked, unless it was gone before the kernel was asked for its address.
-    pub peer: Option<SocketAddr>,
+    pub peer: SocketAddr,
     /// When the request had come.
     pub at: Timestamp,
     /// From then until the last byte was accepted, or until it was clear that it won't be.
@@ -172,11 +172,7 @@ impl fmt::Display for Combined<'_> {
             ..
         } = self.0;
         let time = at.strftime("%d/%b/%Y:%H:%M:%S +0000");
-        match peer {
-            Some(peer) => write!(f, "{}", peer.ip())?,
-            None => f.write_str("-")?,
-        }
-        write!(f, " - - [{time}] \"")?;
+        write!(f, "{} - - [{time}] \"", peer.ip())?;
         let http_log = response.http_log.as_deref();
         match http_log {
             Some(http_log) => write!(f, "{}", request_text(&http_log.line))?,
@@ -204,8 +200,8 @@ struct JsonLine<'a> {
     /// RFC 3339, UTC, to the millisecond.
     time: String,
     /// Both are null for one that was gone.
-    peer: Option<String>,
-    port: Option<u16>,
+    peer: String,
+    port: u16,
     protocol: &'static str,
     method: Cow<'a, str>,
     target: Cow<'a, str>,
@@ -230,8 +226,8 @@ fn json(entry: &LogEntry<'_>) -> String {
     };
     let line = JsonLine {
         time: format!("{:.3}", entry.at),
-        peer: entry.peer.map(|peer| peer.ip().to_string()),
-        port: entry.peer.map(|peer| peer.port()),
+        peer: entry.peer.ip().to_string(),
+        port: entry.peer.port(),
         protocol,
         method,
         target: request_text(target).to_text(),
@@ -431,7 +427,7 @@ mod tests {
 
     fn entry(response: &Response, reason: Reason) -> LogEntry<'_> {
         LogEntry {
-            peer: Some("192.0.2.1:50000".parse().unwrap()),
+            peer: "192.0.2.1:50000".parse().unwrap(),
             at: "2026-11-23T07:31:02.0459Z".parse().unwrap(),
             took: Duration::from_nanos(1_234_567),
             response,
@@ -537,20 +533,6 @@ mod tests {
         assert_eq!(value["target"], "x");
         assert_eq!(value["status"], 404);
         assert_eq!(value["reason"], "refused: no such file");
-    }
-
-    #[test]
-    fn one_that_was_gone_has_no_address() {
-        let response = bare(b"x", 0, 1, Outcome::Complete);
-        let mut entry = entry(&response, Reason::PeerReset);
-        entry.peer = None;
-        let line = Combined(&entry).to_string();
-        assert!(line.starts_with("- - - [23/Nov/2026"), "{line}");
-        let value: Value = serde_json::from_str(&json(&entry)).unwrap();
-        assert_eq!(
-            (&value["peer"], &value["port"]),
-            (&Value::Null, &Value::Null)
-        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Very many connections without a kernel, kept as the loop keeps them: in its slab's places and
 //! its wheel, stepped over a transport on which nothing comes.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use crate::protocol::{Decision, Protocol, Request};
 use crate::reactor::conn_slab::{Link, Schedule, Slot};
 use crate::reactor::event::{Action, Event, StepContext};
 use crate::reactor::timer_wheel::{Deadline, Timers};
-use crate::serve::{ConnRecord, Peer, Role};
+use crate::serve::{ConnRecord, Role};
 use crate::telemetry::Reason;
 use crate::telemetry::Stage;
 
@@ -25,6 +26,9 @@ pub struct Crowd {
     patience: Duration,
     transport: Scripted,
 }
+
+/// Whose address they have.
+const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
 /// As large as a socket. Like a descriptor, it leaves one number out.
 #[derive(Debug)]
@@ -66,7 +70,7 @@ impl Crowd {
     /// One more is accepted, makes its first step and waits.
     pub fn admit(&mut self, now: Instant) {
         let role = Role::Client(Stage::Reading);
-        let mut client = ConnRecord::new(Peer(None), role, now, self.patience);
+        let mut client = ConnRecord::new(PEER, role, now, self.patience);
         let mut deadline = None;
         let next = self.step(&mut client, Event::Start, now, &mut deadline);
         assert_eq!(next, Action::Wait);
@@ -111,8 +115,7 @@ impl Crowd {
         now: Instant,
         deadline: &mut Option<Instant>,
     ) -> Action {
-        let active = client.wake(event, *deadline, self.patience, || Peer(None));
-        let active = active.expect("nothing that a silent one ignores steps it here");
+        let active = client.wake(*deadline, self.patience);
         self.transport.begin_turn();
         self.transport.reads.push_back(Read::Block);
         let mut turn = StepContext {
