@@ -56,7 +56,7 @@ impl State {
 }
 
 impl Conn {
-    /// A connection accepted just now, which has until `expires` to name a file.
+    /// A connection that was accepted just now and has until `expires` to name a file.
     #[must_use]
     pub fn new(expires: Instant) -> Self {
         Self {
@@ -85,9 +85,9 @@ impl Conn {
     }
 
     /// The driver: steps the state until it has to wait or ends.
-    pub fn step<T: Transport, S: Protocol>(
+    pub fn step<T: Transport, P: Protocol>(
         &mut self,
-        io: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, P>,
         mut event: Event,
     ) -> Action {
         let mut replies = 0;
@@ -210,7 +210,7 @@ impl Conn {
         }
     }
 
-    /// Whether it waits for what a helper does.
+    /// Whether it waits for what a disk thread does.
     #[must_use]
     pub fn awaits_task(&self) -> bool {
         match &self.state {

@@ -500,7 +500,7 @@ impl<C> Reactor<C> {
                     self.step(app, token, Event::Ready(edge));
                     self.relieve(app);
                 }
-                Some(Schedule::Parked | Schedule::Woken) if edge.dead => {
+                Some(Schedule::Suspended | Schedule::Woken) if edge.dead => {
                     self.step(app, token, Event::Ready(edge));
                 }
                 // What is queued tries everything when its turn comes.
@@ -527,7 +527,7 @@ impl<C> Reactor<C> {
 
     fn queue_woken(&mut self) {
         for token in std::mem::take(&mut self.control.wakes) {
-            if self.run_of(token) == Some(Schedule::Parked) {
+            if self.run_of(token) == Some(Schedule::Suspended) {
                 self.set_run(token, Schedule::Woken);
                 self.run_queue.push_back(token);
             }
@@ -563,7 +563,7 @@ impl<C> Reactor<C> {
         match next {
             Action::Wait | Action::Suspend => {
                 match (next, slot.run) {
-                    (Action::Suspend, _) => slot.run = Schedule::Parked,
+                    (Action::Suspend, _) => slot.run = Schedule::Suspended,
                     // A deadline came while it was queued; it stays queued.
                     (_, Schedule::Again | Schedule::Woken) => {}
                     _ => slot.run = Schedule::waiting_after(moved),

@@ -81,7 +81,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
             set_bounds(&mut service, args.cache, &room, uncached);
             let server = Server::new(service, timeouts, listeners, most, log_writer);
             let mut server = server.map_err(no_loop)?;
-            server.app.patience = args.listen.drain;
+            server.app.drain_timeout = args.listen.drain;
             server.app.telemetry = Telemetry::beside(access_log);
             Ok(server)
         }

@@ -53,13 +53,13 @@ pub const DEAD: Event = Event::Ready(Readiness {
 
 /// One connection, stepped by hand, with a clock that stands.
 #[derive(Debug)]
-pub struct Bench<T, S> {
+pub struct Bench<T, P> {
     /// The connection under test.
     pub conn: Conn,
     /// Its socket.
     pub transport: T,
     /// What it serves.
-    pub service: S,
+    pub protocol: P,
     /// The time that the next step sees.
     pub now: Instant,
     /// When it wants [`Event::Deadline`].
@@ -75,16 +75,16 @@ pub struct Bench<T, S> {
     scratch: Vec<u8>,
 }
 
-impl<T: Transport + Turning, S: Protocol> Bench<T, S> {
+impl<T: Transport + Turning, P: Protocol> Bench<T, P> {
     /// A connection that was just accepted.
-    pub fn new(transport: T, service: S) -> Self {
+    pub fn new(transport: T, protocol: P) -> Self {
         let now = Instant::now();
         let conn = Conn::new(now + REQUEST_TIMEOUT);
         let scratch = vec![0; SCRATCH_BYTES];
         Self {
             conn,
             transport,
-            service,
+            protocol,
             now,
             deadline: None,
             draining: false,
@@ -119,7 +119,7 @@ impl<T: Transport + Turning, S: Protocol> Bench<T, S> {
         };
         let mut io = StepIo {
             transport: &mut self.transport,
-            service: &mut self.service,
+            protocol: &mut self.protocol,
             timeouts: Timeouts {
                 request: REQUEST_TIMEOUT,
                 keep_alive: KEEP_ALIVE,

@@ -1,5 +1,5 @@
 //! Where the next bytes of a file come from while it is sent: from the file itself if that is known
-//! not to wait, else from a helper. A part of Sending.
+//! not to wait, else from a disk thread. A part of Sending.
 
 use std::io::{self, ErrorKind};
 use std::ops::Range;
@@ -15,7 +15,7 @@ pub(super) enum SendError {
     Socket(io::Error),
     File(io::Error),
     FileEnded,
-    /// A helper has to read first.
+    /// A disk thread has to read first.
     Cold(ReadTask),
 }
 
@@ -35,9 +35,9 @@ pub(super) enum BodySource {
     Unknown,
     /// These were in memory a moment ago.
     Warm(Range<u64>),
-    /// A helper is on its way, since then.
+    /// A disk thread reads, since then.
     Awaited(Instant),
-    /// A helper has brought these. What is missing of the range is beyond the file's end.
+    /// A disk thread has read these. What is missing of the range is beyond the file's end.
     Fetched(Range<u64>, Box<ChunkBytes>),
 }
 
@@ -53,7 +53,7 @@ impl From<Chunk> for BodySource {
 impl BodySource {
     /// How many of the bytes that sendfile shall send don't have to be waited for. `wanted` is where
     /// they begin, how many they are, and where the last that this body needs ends. What isn't in
-    /// memory is read by a helper, `cold` bytes of it.
+    /// memory is read by a disk thread, `cold` bytes of it.
     pub(super) fn warm<T: Transport>(
         &mut self,
         file: &Arc<OpenFile>,

@@ -86,75 +86,65 @@ pub(super) struct Closing {
     sent: u64,
     /// Since when the last byte is accepted.
     pub(super) since: Instant,
-    patience: Patience,
+    /// The input is the body of the request, which many clients send to its end before they read the
+    /// answer: more of it is thrown away, and for longer.
+    is_body: bool,
     discarded: u64,
     idle_ends: Instant,
     total_ends: Instant,
     acked: u64,
 }
 
-/// How much input is thrown away, and for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Patience {
-    /// What a client says beyond its request.
-    Ordinary,
-    /// The request's body, which many clients send to its end before they read the answer.
-    Body,
-}
-
-impl Patience {
-    fn bytes_max(self) -> u64 {
-        match self {
-            Self::Ordinary => LINGER_BYTES_MAX,
-            Self::Body => HTTP_BODY_LINGER_BYTES_MAX,
-        }
-    }
-
-    fn total(self) -> Duration {
-        match self {
-            Self::Ordinary => LINGER_TOTAL,
-            Self::Body => HTTP_BODY_LINGER_TOTAL,
-        }
+/// For how long input is thrown away at most.
+fn linger_total(is_body: bool) -> Duration {
+    if is_body {
+        HTTP_BODY_LINGER_TOTAL
+    } else {
+        LINGER_TOTAL
     }
 }
 
 impl Closing {
     /// The write side was just shut after `sent` bytes; `discarded` bytes of input were thrown away
     /// before.
-    pub(super) fn new<T: Transport, S>(
+    pub(super) fn new<T: Transport, P>(
         response: Response,
         sent: u64,
-        (discarded, patience): (u64, Patience),
-        io: &mut StepIo<'_, '_, T, S>,
+        (discarded, is_body): (u64, bool),
+        io: &mut StepIo<'_, '_, T, P>,
     ) -> Self {
         let now = io.turn.now;
-        let (idle_ends, total_ends) = (now + LINGER_IDLE, now + patience.total());
         let acked = io.transport.acked_bytes();
         Self {
             response,
             sent,
-            since: io.turn.now,
-            patience,
+            since: now,
+            is_body,
             discarded,
-            idle_ends,
-            total_ends,
+            idle_ends: now + LINGER_IDLE,
+            total_ends: now + linger_total(is_body),
             acked,
         }
     }
 
-    pub(super) fn step<T: Transport, S>(
+    pub(super) fn step<T: Transport, P>(
         &mut self,
-        io: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, P>,
         event: Event,
     ) -> Step<Infallible> {
         let close = Stay(Action::Close(self.response.outcome.reason()));
         match event {
             Event::Stop(_) => return close,
-            Event::Evict => return Stay(Action::Wait),
+            Event::Drain => return Stay(Action::Wait),
             Event::Deadline => self.wind_clocks(io),
             Event::Ready(edge) if !(edge.readable || edge.dead) => return Stay(Action::Wait),
             _ => {}
         }
+        let bytes_max = if self.is_body {
+            HTTP_BODY_LINGER_BYTES_MAX
+        } else {
+            LINGER_BYTES_MAX
+        };
         let budget_ends = self.discarded + CONN_TURN_BYTES_MAX;
         while self.discarded < budget_ends {
             match io.transport.read(io.turn.scratch) {
@@ -171,7 +161,7 @@ impl Closing {
                 }
                 Err(error) => return Stay(Action::Close(blame(&error))),
             }
-            if self.discarded > self.patience.bytes_max() {
+            if self.discarded > bytes_max {
                 return close;
             }
         }
@@ -186,13 +176,13 @@ impl Closing {
     /// Both clocks stand while the peer goes on acknowledging enough: it is still taking what was sent.
     /// Our FIN counts for a byte, and its acknowledgement for nothing. A server that stops waits
     /// until the peer has everything: the process's end may take the network's with it.
-    fn wind_clocks<T: Transport, S>(&mut self, io: &mut StepIo<'_, '_, T, S>) {
+    fn wind_clocks<T: Transport, P>(&mut self, io: &mut StepIo<'_, '_, T, P>) {
         let before = std::mem::replace(&mut self.acked, io.transport.acked_bytes());
         let has_all = self.acked > self.sent;
         let least = io.timeouts.least_bytes(LINGER_IDLE);
         if self.acked > before + least || (io.turn.draining && !has_all) {
             self.idle_ends = io.turn.now + LINGER_IDLE;
-            self.total_ends = io.turn.now + self.patience.total();
+            self.total_ends = io.turn.now + linger_total(self.is_body);
         }
     }
 }
@@ -231,6 +221,61 @@ mod tests {
             .collect();
         let expected = [RequestEnd::LineFeed, RequestEnd::Eof].map(|end| (end, Extra::None, false));
         assert_eq!(unseen, expected);
+    }
+
+    /// The rows of the table in ARCHITECTURE.md that tells what `close_table` decides.
+    fn written_rows() -> Vec<String> {
+        let end = |ended_by, extra, draining| ReplyEnd {
+            ended_by,
+            extra,
+            draining,
+        };
+        let rows = [
+            (
+                "LF or EOF; the reply never waited",
+                end(RequestEnd::Eof, Extra::None, false),
+            ),
+            (
+                "LF or EOF; the reply waited",
+                end(RequestEnd::LineFeed, Extra::Possible, false),
+            ),
+            (
+                "LF or EOF; more was read with it",
+                end(RequestEnd::LineFeed, Extra::Some, false),
+            ),
+            ("a guess", end(RequestEnd::Guess, Extra::Possible, false)),
+            (
+                "a head whose body nobody reads",
+                end(RequestEnd::Unread, Extra::Possible, false),
+            ),
+            (
+                "any of these, during a drain",
+                end(RequestEnd::LineFeed, Extra::None, true),
+            ),
+        ];
+        let cell = |end, look| match close_table(end, look) {
+            OnTheWire::Look => "look",
+            OnTheWire::Close => "close",
+            OnTheWire::Linger => "linger",
+        };
+        rows.map(|(name, end)| {
+            let found = |look| match close_table(end, None) {
+                OnTheWire::Look => cell(end, Some(look)),
+                _ => "–",
+            };
+            let [fin, empty, terminator, bytes] = LOOKS.map(found);
+            let first = cell(end, None);
+            format!("| {name} | {first} | {fin} | {empty} | {terminator} | {bytes} |")
+        })
+        .into()
+    }
+
+    #[test]
+    fn the_architecture_has_the_table_that_is_here() {
+        let text = include_str!("../../ARCHITECTURE.md");
+        for row in written_rows() {
+            assert!(text.contains(&row), "{row}");
+        }
     }
 
     #[test]

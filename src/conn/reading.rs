@@ -47,7 +47,7 @@ enum Wait {
     Bytes,
     /// There was no descriptor to try the bytes.
     Descriptor(Box<PendingRequest>),
-    /// A helper is on an errand for the protocol, since then.
+    /// A disk thread does something for the protocol, since then.
     DiskTask(Box<PendingRequest>, Instant),
 }
 
@@ -105,23 +105,23 @@ impl Reading {
     }
 
     /// The request after a reply.
-    pub(super) fn after_reply<T, S>(kept: KeptAlive, io: &mut StepIo<'_, '_, T, S>) -> Self {
+    pub(super) fn after_reply<T, P>(kept: KeptAlive, io: &mut StepIo<'_, '_, T, P>) -> Self {
         let KeptAlive {
             pending,
             input,
             sent,
         } = kept;
         let now = io.turn.now;
-        let patience = if pending.is_empty() {
+        let timeout = if pending.is_empty() {
             io.timeouts.keep_alive
         } else {
             io.timeouts.request
         };
-        io.turn.deadline = Some(now + patience);
+        io.turn.deadline = Some(now + timeout);
         Self {
             pending,
             speculative_lookups: 0,
-            expires: now + patience,
+            expires: now + timeout,
             wait: Wait::Bytes,
             previous: Previous::Reply {
                 at: now,
@@ -152,7 +152,7 @@ impl Reading {
         is_silent.then_some(self.expires)
     }
 
-    /// Whether it waits for what a helper does.
+    /// Whether it waits for what a disk thread does.
     pub(super) fn awaits_task(&self) -> bool {
         matches!(self.wait, Wait::DiskTask(..))
     }
@@ -208,9 +208,9 @@ impl Reading {
         }))
     }
 
-    pub(super) fn step<T: Transport, S: Protocol>(
+    pub(super) fn step<T: Transport, P: Protocol>(
         &mut self,
-        io: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, P>,
         event: Event,
     ) -> Step<Sending> {
         match (&self.wait, event) {
@@ -218,7 +218,7 @@ impl Reading {
             (Wait::Bytes, Event::Ready(edge)) if !(edge.readable || edge.dead) => {
                 Stay(Action::Wait)
             }
-            (Wait::Bytes, Event::Evict) if self.idle_since().is_none() => Stay(Action::Wait),
+            (Wait::Bytes, Event::Drain) if self.idle_since().is_none() => Stay(Action::Wait),
             (Wait::Bytes, _) => self.go_on(io, event),
             (_, Event::Stop(reason)) => Stay(Action::Reset(reason)),
             // Its memory is needed. It is owed an answer.
@@ -228,7 +228,7 @@ impl Reading {
             (Wait::Descriptor(_) | Wait::DiskTask(..), Event::Ready(_)) => {
                 Stay(Action::Close(Reason::PeerReset))
             }
-            (Wait::Descriptor(asked), Event::Evict) if !asked.is_late(io.turn.now) => {
+            (Wait::Descriptor(asked), Event::Drain) if !asked.is_late(io.turn.now) => {
                 let until = asked.until.unwrap_or(io.turn.now);
                 let since = until.checked_sub(io.timeouts.stall).unwrap_or(until);
                 Stay(go_on_waiting(io, since, until))
@@ -242,9 +242,9 @@ impl Reading {
     }
 
     /// Asks the protocol what it couldn't say before.
-    fn respond_again<T: Transport, S: Protocol>(
+    fn respond_again<T: Transport, P: Protocol>(
         &mut self,
-        io: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, P>,
         input_state: InputState,
     ) -> Step<Sending> {
         match self.respond(io, 0, input_state) {
@@ -257,10 +257,10 @@ impl Reading {
         }
     }
 
-    /// A helper has come back, or has not. The client's clock stood meanwhile.
-    fn take_fetched<T: Transport, S: Protocol>(
+    /// A disk thread is done, or the disk's time may be over. The client's clock stood meanwhile.
+    fn take_fetched<T: Transport, P: Protocol>(
         &mut self,
-        io: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, P>,
     ) -> Step<Sending> {
         let Wait::DiskTask(asked, since) = &mut self.wait else {
             return Stay(Action::Suspend);
@@ -280,9 +280,9 @@ impl Reading {
     }
 
     /// After a reply, what was read with its request comes first.
-    fn go_on<T: Transport, S: Protocol>(
+    fn go_on<T: Transport, P: Protocol>(
         &mut self,
-        io: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, P>,
         event: Event,
     ) -> Step<Sending> {
         let Previous::Reply { input, .. } = &mut self.previous else {
@@ -301,9 +301,9 @@ impl Reading {
     /// Reads until the queue is empty or the protocol has heard enough. A deadline, too, counts
     /// only after a look at the queue: after a pause of the whole process, it may have passed
     /// while the request lay there.
-    fn read<T: Transport, S: Protocol>(
+    fn read<T: Transport, P: Protocol>(
         &mut self,
-        io: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, P>,
         event: Event,
     ) -> Step<Sending> {
         if event == Event::Start && !self.is_keep_alive() {
@@ -341,9 +341,9 @@ impl Reading {
 
     /// The queue is empty. `has_unseen`: bytes came in this step, after which the
     /// protocol was not yet told that the queue is empty.
-    fn on_would_block<T: Transport, S: Protocol>(
+    fn on_would_block<T: Transport, P: Protocol>(
         &mut self,
-        io: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, P>,
         event: Event,
         has_unseen: bool,
     ) -> Step<Sending> {
@@ -362,7 +362,7 @@ impl Reading {
             Stay(Action::Wait) if event == Event::Deadline && io.turn.now >= self.expires => {
                 self.end(Reason::RequestTimeout)
             }
-            Stay(Action::Wait) if event == Event::Evict && self.idle_since().is_some() => {
+            Stay(Action::Wait) if event == Event::Drain && self.idle_since().is_some() => {
                 self.end(Reason::RequestTimeout)
             }
             Stay(Action::Wait) if event == Event::Reclaim => self.end(Reason::Evicted),
@@ -371,9 +371,9 @@ impl Reading {
     }
 
     /// Puts the pending bytes and `fresh` more from the scratch buffer to the protocol.
-    fn respond<T: Transport, S: Protocol>(
+    fn respond<T: Transport, P: Protocol>(
         &mut self,
-        io: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, P>,
         fresh: usize,
         input_state: InputState,
     ) -> Step<Sending> {
@@ -403,7 +403,7 @@ impl Reading {
             results: self.wait.asked().map_or(&[], |asked| &asked.results),
             reached: Reached::new(&reached),
         };
-        let decision = io.service.respond(&request);
+        let decision = io.protocol.respond(&request);
         if let Decision::Reply(reply) = decision {
             let has_waited = !matches!(self.wait, Wait::Bytes);
             let is_drained = matches!(
@@ -442,9 +442,9 @@ impl Reading {
     }
 
     /// There is no answer yet.
-    fn wait_for<T, S>(
+    fn wait_for<T, P>(
         &mut self,
-        io: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, P>,
         decision: Decision,
         input_state: InputState,
     ) -> Action {
@@ -460,9 +460,9 @@ impl Reading {
                 Action::Wait
             }
             Decision::WaitForFd => self.wait_for_fd(io, input_state),
-            Decision::Suspend(errand) => {
+            Decision::Suspend(task) => {
                 self.wait = Wait::DiskTask(self.wait.take(input_state, now), now);
-                *io.task = Some(errand);
+                *io.task = Some(task);
                 io.turn.deadline = Some(now + io.timeouts.disk.min(SUSPENDED_CHECK_INTERVAL));
                 Action::Suspend
             }
@@ -472,9 +472,9 @@ impl Reading {
     }
 
     /// Waits for a descriptor, and not for the client: the request's timeout doesn't count.
-    fn wait_for_fd<T, S>(
+    fn wait_for_fd<T, P>(
         &mut self,
-        io: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, P>,
         input_state: InputState,
     ) -> Action {
         let now = io.turn.now;

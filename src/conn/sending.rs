@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use super::body_source::{BodySource, SendError};
-use super::closing::{Closing, Extra, Look, OnTheWire, Patience, ReplyEnd, close_table};
+use super::closing::{Closing, Extra, Look, OnTheWire, ReplyEnd, close_table};
 use super::input_buffer::InputBuffer;
 use super::step::Step::{self, Enter, EnterWaiting, Stay};
 use super::step::{StepIo, await_disk, blame};
@@ -35,7 +35,7 @@ pub(super) struct Sending {
     /// How the reply has gone so far.
     progress: Progress,
     source: BodySource,
-    /// What the next read by a helper takes, in bytes.
+    /// What the next read by a disk thread takes, in bytes.
     cold_bytes: u64,
     /// What was thrown away of a body that nobody reads, in bytes.
     discarded: u64,
@@ -149,7 +149,7 @@ impl Sending {
         self.head_sent < self.head.len()
     }
 
-    /// Whether it waits for what a helper reads.
+    /// Whether it waits for what a disk thread reads.
     pub(super) fn awaits_task(&self) -> bool {
         matches!(self.source, BodySource::Awaited(_))
     }
@@ -159,14 +159,14 @@ impl Sending {
         !self.head.is_empty()
     }
 
-    pub(super) fn step<T: Transport, S>(
+    pub(super) fn step<T: Transport, P>(
         &mut self,
-        io: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, P>,
         event: Event,
     ) -> Step<AfterReply> {
         match event {
             Event::Stop(reason) => return Stay(Action::Reset(reason)),
-            // Only the peer's death gets through to one that waits for a helper.
+            // Only the peer's death gets through to one that waits for a disk thread.
             Event::Ready(_) if self.awaits_task() => {
                 return Stay(Action::Reset(Reason::PeerReset));
             }
@@ -189,13 +189,13 @@ impl Sending {
         match event {
             Event::Deadline => self.check_stall(io),
             Event::Ready(edge) if !(edge.writable || edge.dead) => Stay(self.discard_input(io)),
-            Event::Evict | Event::Reclaim => Stay(Action::Wait),
+            Event::Drain | Event::Reclaim => Stay(Action::Wait),
             _ => self.send(io),
         }
     }
 
     /// Sends until it has to wait, or its budget is used up, or all is sent.
-    fn send<T: Transport, S>(&mut self, io: &mut StepIo<'_, '_, T, S>) -> Step<AfterReply> {
+    fn send<T: Transport, P>(&mut self, io: &mut StepIo<'_, '_, T, P>) -> Step<AfterReply> {
         let budget_ends = self.response.offset + CONN_TURN_BYTES_MAX;
         while self.has_head_left() || self.response.offset < self.response.body_len {
             if self.response.offset >= budget_ends {
@@ -219,7 +219,7 @@ impl Sending {
     }
 
     /// No more could be sent now, or at all.
-    fn fail<T: Transport, S>(&mut self, error: SendError, io: &mut StepIo<'_, '_, T, S>) -> Action {
+    fn fail<T: Transport, P>(&mut self, error: SendError, io: &mut StepIo<'_, '_, T, P>) -> Action {
         match error {
             SendError::WouldBlock => {
                 let was_empty = self.found_empty();
@@ -256,7 +256,7 @@ impl Sending {
     /// The peer takes no more now. Perhaps it takes nothing before it has sent the whole body of its
     /// request, so what has come of that is thrown away. No edge will tell of what a turn leaves in the
     /// queue, so the next turn goes on.
-    fn discard_input<T: Transport, S>(&mut self, io: &mut StepIo<'_, '_, T, S>) -> Action {
+    fn discard_input<T: Transport, P>(&mut self, io: &mut StepIo<'_, '_, T, P>) -> Action {
         if self.ended_by != RequestEnd::Unread {
             return Action::Wait;
         }
@@ -280,10 +280,10 @@ impl Sending {
 
     /// Sends what it can of the head, and of the body's bytes from the offset to `until`. Returns
     /// how many of the body's were accepted.
-    fn send_until<T: Transport, S>(
+    fn send_until<T: Transport, P>(
         &mut self,
         until: u64,
-        io: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, P>,
     ) -> Result<u64, SendError> {
         let offset = self.response.offset;
         // It fits: a turn's bytes are few.
@@ -347,9 +347,9 @@ impl Sending {
     }
 
     /// Sends what is left of the head alone. The body follows in this step, as it says.
-    fn send_head<T: Transport, S>(
+    fn send_head<T: Transport, P>(
         &mut self,
-        io: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, P>,
     ) -> Result<u64, SendError> {
         let more = true;
         self.head_sent += io.transport.write(&self.head[self.head_sent..], more)?;
@@ -358,10 +358,10 @@ impl Sending {
 
     /// Sends what is left of the head and up to `count` bytes of the body from the scratch buffer,
     /// in one call.
-    fn copy<T: Transport, S>(
+    fn copy<T: Transport, P>(
         &mut self,
         count: usize,
-        io: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, P>,
     ) -> Result<u64, SendError> {
         let head = &self.head[self.head_sent..];
         let scratch = &mut *io.turn.scratch;
@@ -444,7 +444,7 @@ impl Sending {
         };
         let is_overwritten = || match (&self.source, file.fs_class()) {
             (BodySource::Fetched(_, kept), _) => file.is_overwritten_by(&kept.stat),
-            // Asking may wait; a helper will, when it has read those bytes.
+            // Asking may wait; a disk thread asks when it has read those bytes.
             (_, FsClass::Remote) => false,
             _ => file.is_overwritten().unwrap_or_default(),
         };
@@ -456,7 +456,7 @@ impl Sending {
     }
 
     /// Stops before the end. `fast_reader`: it stopped for its budget alone.
-    fn pause<T, S>(&mut self, fast_reader: bool, io: &mut StepIo<'_, '_, T, S>) {
+    fn pause<T, P>(&mut self, fast_reader: bool, io: &mut StepIo<'_, '_, T, P>) {
         let (now, stall) = (io.turn.now, io.timeouts.stall);
         let mark = match self.progress {
             Progress::FirstTurn => Mark {
@@ -480,7 +480,7 @@ impl Sending {
     /// Looks at what the peer has acknowledged. Writable edges alone come minutes apart for an honest
     /// slow reader with a large buffer. It must take some bytes within the stall timeout, and is looked
     /// at often enough for the timeout to count from when it last did.
-    fn check_stall<T: Transport, S>(&mut self, io: &mut StepIo<'_, '_, T, S>) -> Step<AfterReply> {
+    fn check_stall<T: Transport, P>(&mut self, io: &mut StepIo<'_, '_, T, P>) -> Step<AfterReply> {
         let Progress::Resumed { mark, fast_reader } = self.progress else {
             return Stay(Action::Wait);
         };
@@ -518,7 +518,7 @@ impl Sending {
     }
 
     /// All bytes are accepted. Unread input would turn the close into a reset that eats them.
-    fn finish<T: Transport, S>(&mut self, io: &mut StepIo<'_, '_, T, S>) -> Step<AfterReply> {
+    fn finish<T: Transport, P>(&mut self, io: &mut StepIo<'_, '_, T, P>) -> Step<AfterReply> {
         if self.then == AfterResponse::ReadOn && !io.turn.draining {
             return self.read_on(io);
         }
@@ -561,7 +561,7 @@ impl Sending {
     }
 
     /// The connection is kept alive. While the reply waited, the edge of what came was ignored.
-    fn read_on<T, S>(&mut self, io: &mut StepIo<'_, '_, T, S>) -> Step<AfterReply> {
+    fn read_on<T, P>(&mut self, io: &mut StepIo<'_, '_, T, P>) -> Step<AfterReply> {
         let sent = self.sent();
         let response = self.take_response();
         io.finished.push(response);
@@ -593,7 +593,7 @@ impl Sending {
     }
 
     /// The one read before a close, unless the answer is known.
-    fn peek_input<T: Transport, S>(&self, io: &mut StepIo<'_, '_, T, S>) -> io::Result<usize> {
+    fn peek_input<T: Transport, P>(&self, io: &mut StepIo<'_, '_, T, P>) -> io::Result<usize> {
         if self.found_empty() {
             Err(ErrorKind::WouldBlock.into())
         } else {
@@ -607,24 +607,17 @@ impl Sending {
     }
 
     /// Shuts the write side; `discarded` bytes of input were thrown away already.
-    fn linger<T: Transport, S>(
+    fn linger<T: Transport, P>(
         &mut self,
-        io: &mut StepIo<'_, '_, T, S>,
+        io: &mut StepIo<'_, '_, T, P>,
         discarded: u64,
     ) -> io::Result<Closing> {
         io.transport.shutdown_write()?;
         let sent = self.sent();
-        let patience = match self.ended_by {
-            RequestEnd::Unread => Patience::Body,
-            _ => Patience::Ordinary,
-        };
+        let is_body = self.ended_by == RequestEnd::Unread;
         let response = self.take_response();
-        Ok(Closing::new(
-            response,
-            sent,
-            (self.discarded + discarded, patience),
-            io,
-        ))
+        let discarded = self.discarded + discarded;
+        Ok(Closing::new(response, sent, (discarded, is_body), io))
     }
 
     fn warn(&self, what: &dyn std::fmt::Display) {

@@ -37,18 +37,18 @@ impl Timeouts {
 
 /// What a step works with.
 #[derive(Debug)]
-pub struct StepIo<'a, 't, T, S> {
+pub struct StepIo<'a, 't, T, P> {
     /// The socket.
     pub transport: &'a mut T,
-    /// What is served.
-    pub service: &'a mut S,
+    /// Who answers.
+    pub protocol: &'a mut P,
     /// How long things may take.
     pub timeouts: Timeouts,
     /// The time, the scratch buffer and the deadline.
     pub turn: &'a mut StepContext<'t>,
     /// Takes what became of replies after which the connection goes on.
     pub finished: &'a mut Vec<Response>,
-    /// Takes what a helper shall do. The connection is parked until it has what that brings.
+    /// Takes what a disk thread shall do. The connection is suspended until it has the result.
     pub task: &'a mut Option<DiskTask>,
     /// What the connection's last disk task came to, if it is done.
     pub task_result: Option<TaskResult>,
@@ -75,8 +75,8 @@ impl<N> Step<N> {
 }
 
 /// Goes on waiting for a disk, until the disk's time is over.
-pub(super) fn await_disk<T: Transport, S>(
-    io: &mut StepIo<'_, '_, T, S>,
+pub(super) fn await_disk<T: Transport, P>(
+    io: &mut StepIo<'_, '_, T, P>,
     since: Instant,
     target: &[u8],
 ) -> Action {
@@ -91,8 +91,8 @@ pub(super) fn await_disk<T: Transport, S>(
 
 /// Goes on waiting for what is no readiness. A FIN doesn't tell whether the client has left or has
 /// no more to say, so it keeps its place unless others need that.
-pub(super) fn go_on_waiting<T: Transport, S>(
-    io: &mut StepIo<'_, '_, T, S>,
+pub(super) fn go_on_waiting<T: Transport, P>(
+    io: &mut StepIo<'_, '_, T, P>,
     since: Instant,
     until: Instant,
 ) -> Action {

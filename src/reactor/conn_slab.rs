@@ -85,10 +85,10 @@ pub(crate) enum Schedule {
     /// go first.
     WaitingBulk,
     /// Waits for a wake-up.
-    Parked,
+    Suspended,
     /// In the run queue: it stopped for its budget, or the turn's was used up before its step.
     Again,
-    /// In the run queue: it was parked and woken.
+    /// In the run queue: it was suspended and woken.
     Woken,
     /// Ended; the reap will take it.
     Ended,
@@ -100,7 +100,7 @@ impl Schedule {
         match self {
             Self::Again => Some(Event::Resume),
             Self::Woken => Some(Event::Woken),
-            Self::Waiting | Self::WaitingBulk | Self::Parked | Self::Ended => None,
+            Self::Waiting | Self::WaitingBulk | Self::Suspended | Self::Ended => None,
         }
     }
 

@@ -19,8 +19,8 @@ pub enum Event {
     Deadline,
     /// It was suspended, and what it waited for may be there now.
     Woken,
-    /// The server is stopping: it shall end if it is kept alive and has nothing to do.
-    Evict,
+    /// A drain begins: it shall end if it is kept alive and has nothing to do.
+    Drain,
     /// Others need its place, or its memory: it shall end if it is [`Reclaimable`] still, after a
     /// look at its socket.
     Reclaim,
@@ -69,7 +69,7 @@ pub enum Action {
     Wait,
     /// Waits for something that is no readiness. No edge reaches it but the peer's death, which is
     /// [`Event::Ready`] with [`Readiness::dead`]; [`Event::Woken`], [`Event::Deadline`],
-    /// [`Event::Stop`], [`Event::Evict`] and [`Event::Reclaim`] do.
+    /// [`Event::Stop`], [`Event::Drain`] and [`Event::Reclaim`] do.
     Suspend,
     /// The budget is used up and nothing has blocked: no new edge will come, step it next turn.
     Yield,

@@ -184,8 +184,8 @@ impl<C> LoopHandle<C> {
         self.now
     }
 
-    /// Steps a parked connection once more, with [`Event::Woken`]. Nothing happens if it isn't
-    /// parked any more.
+    /// Steps a suspended connection once more, with [`Event::Woken`]. Nothing happens if it isn't
+    /// suspended any more.
     pub fn wake(&mut self, token: Token) {
         self.wakes.push(token);
     }
@@ -202,11 +202,11 @@ impl<C> LoopHandle<C> {
         self.is_accepting = is_accepting;
     }
 
-    /// Lets no new client in, serves those that are connected, and ends: after `patience` at the
+    /// Lets no new client in, serves those that are connected, and ends: after `timeout` at the
     /// latest.
-    pub fn drain(&mut self, patience: Duration) {
+    pub fn drain(&mut self, timeout: Duration) {
         if matches!(self.life, Life::Running) {
-            let deadline = self.now + patience;
+            let deadline = self.now + timeout;
             self.life = Life::DrainAsked { deadline };
         }
     }

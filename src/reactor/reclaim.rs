@@ -62,7 +62,7 @@ impl<C> Reactor<C> {
             self.reclaim(app)
         };
         if !has_made_room && (is_admin || self.first_to_go().is_none()) {
-            let (now, kind) = (self.control.now, if is_admin { " aside" } else { "" });
+            let (now, kind) = (self.control.now, if is_admin { " for metrics" } else { "" });
             let why = format_args!("the limit of {most} connections{kind} is reached");
             self.listeners[index].back_off(None, &mut self.shortage, now, why);
         }

@@ -75,7 +75,7 @@ impl<C> Reactor<C> {
             }
             app.draining();
             for token in self.open_tokens() {
-                self.step(app, token, Event::Evict);
+                self.step(app, token, Event::Drain);
             }
         }
     }

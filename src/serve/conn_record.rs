@@ -297,7 +297,7 @@ mod tests {
     /// What doesn't concern a silent client touches no socket, and leaves it silent.
     #[test]
     fn a_silent_one_is_not_changed_by_what_is_not_for_it() {
-        for event in [WRITABLE, Event::Evict] {
+        for event in [WRITABLE, Event::Drain] {
             let mut bench = Bench::new(Scripted::default(), Insatiable);
             bench.conn = Conn::silent(bench.now + REQUEST_TIMEOUT);
             bench.deadline = Some(bench.now + REQUEST_TIMEOUT);

@@ -36,21 +36,21 @@ use super::workers::WorkerRole;
 /// of the process, such as the access log.
 const SIGNALS_TAKEN: [i32; 6] = [SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGXFSZ];
 
-/// A service on its own loop, listening.
+/// A protocol on its own loop, listening.
 #[allow(
     missing_debug_implementations,
     reason = "signal-hook's Signals has none"
 )]
-pub struct Server<S> {
+pub struct Server<P> {
     pub(super) reactor: Reactor<ConnRecord>,
-    pub(super) app: Serving<S>,
+    pub(super) app: Serving<P>,
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) log_writer: LineWriter,
 }
 
-impl<S: Protocol> Server<S> {
+impl<P: Protocol> Server<P> {
     pub(super) fn start(
-        service: S,
+        protocol: P,
         timeouts: Timeouts,
         listen: &ListenArgs,
         listeners: Vec<TcpListener>,
@@ -60,9 +60,9 @@ impl<S: Protocol> Server<S> {
     ) -> Result<Self, Failure> {
         say_lower_somaxconn(listen.backlog);
         let most = room.connections_max(0);
-        let server = Self::new(service, timeouts, listeners, most, log_writer);
+        let server = Self::new(protocol, timeouts, listeners, most, log_writer);
         let mut server = server.map_err(no_loop)?;
-        server.app.patience = listen.drain;
+        server.app.drain_timeout = listen.drain;
         let mut signals = Signals::new(SIGNALS_TAKEN).map_err(no_loop)?;
         if observers.hangups {
             signals.add_signal(SIGHUP).map_err(no_loop)?;
@@ -93,7 +93,7 @@ impl<S: Protocol> Server<S> {
     /// # Errors
     /// The poll can't be made.
     pub fn new(
-        service: S,
+        protocol: P,
         timeouts: Timeouts,
         listeners: Vec<TcpListener>,
         connections_max: usize,
@@ -105,9 +105,9 @@ impl<S: Protocol> Server<S> {
             .collect::<Result<_, _>>()?;
         let reactor = Reactor::new(listeners, connections_max)?;
         let app = Serving {
-            service,
+            protocol,
             timeouts,
-            patience: Duration::ZERO,
+            drain_timeout: Duration::ZERO,
             signals: None,
             signalled: Signalled::Not,
             once: false,
@@ -117,7 +117,7 @@ impl<S: Protocol> Server<S> {
             disk_tasks: DiskTasks::new(reactor.remote(), DISK_TASKS),
             held: RequestMemory::new(connections_max),
             telemetry: Telemetry::default(),
-            place: WorkerRole::Alone,
+            worker: WorkerRole::Alone,
             log_writer: log_writer.clone(),
         };
         Ok(Self {
@@ -141,8 +141,8 @@ impl<S: Protocol> Server<S> {
     }
 
     /// How long a stop may take.
-    pub fn set_drain(&mut self, patience: Duration) {
-        self.app.patience = patience;
+    pub fn set_drain(&mut self, drain_timeout: Duration) {
+        self.app.drain_timeout = drain_timeout;
     }
 
     /// Runs until it is stopped, and says what it counted.
@@ -182,12 +182,12 @@ pub(super) enum Signalled {
     Again(u8),
 }
 
-/// The application: a service, and what happens around its connections.
-pub(super) struct Serving<S> {
-    service: S,
+/// The application: a protocol, and what happens around its connections.
+pub(super) struct Serving<P> {
+    protocol: P,
     timeouts: Timeouts,
     /// How long a drain may take.
-    pub(super) patience: Duration,
+    pub(super) drain_timeout: Duration,
     signals: Option<Signals>,
     pub(super) signalled: Signalled,
     /// Drain after the first answer.
@@ -201,15 +201,15 @@ pub(super) struct Serving<S> {
     disk_tasks: DiskTasks,
     held: RequestMemory,
     pub(super) telemetry: Telemetry,
-    pub(super) place: WorkerRole,
+    pub(super) worker: WorkerRole,
     log_writer: LineWriter,
 }
 
-impl<S: Protocol> Serving<S> {
+impl<P: Protocol> Serving<P> {
     /// Drains, and so do the others.
     fn drain(&mut self, control: &mut LoopHandle<ConnRecord>) {
-        control.drain(self.patience);
-        self.place.pass_on(STOP);
+        control.drain(self.drain_timeout);
+        self.worker.pass_on(STOP);
     }
 
     /// A hangup opens things anew, as SIGUSR1 does with the log alone. SIGUSR2 and SIGXFSZ mean nothing. The
@@ -227,8 +227,8 @@ impl<S: Protocol> Serving<S> {
         }
         if hung_up {
             self.telemetry.reopen();
-            self.disk_tasks.reopen(&mut self.service);
-            self.place.pass_on(HANGUP);
+            self.disk_tasks.reopen(&mut self.protocol);
+            self.worker.pass_on(HANGUP);
         }
         let Some(signal) = last else { return };
         match self.signalled {
@@ -240,7 +240,7 @@ impl<S: Protocol> Serving<S> {
                 // Signal numbers are small.
                 self.signalled = Signalled::Again(u8::try_from(signal).unwrap_or(u8::MAX));
                 control.stop();
-                self.place.pass_on(STOP_NOW);
+                self.worker.pass_on(STOP_NOW);
             }
         }
     }
@@ -287,13 +287,13 @@ impl<S: Protocol> Serving<S> {
             // Who is first in the line looks for a descriptor now and then, the others only whether
             // they are still to wait.
             Event::Deadline if client.waits_for_fd && self.fd_waiters.front() != Some(&token) => {
-                Event::Evict
+                Event::Drain
             }
             event => event,
         };
         let mut io = StepIo {
             transport: &mut Socket(socket),
-            service: &mut self.service,
+            protocol: &mut self.protocol,
             timeouts: self.timeouts,
             turn: &mut cx.turn,
             finished: &mut self.finished,
@@ -321,7 +321,7 @@ impl<S: Protocol> Serving<S> {
             log_response(peer, &response, took, &response.outcome);
         }
         self.telemetry.on_step(client);
-        // Who looks for a descriptor by a helper keeps its place until it has one, unless that may
+        // Who looks for a descriptor by a disk thread keeps its place until it has one, unless that may
         // be never: all the others would wait as long.
         let keeps_place = client.waits_for_fd && !self.disk_tasks.is_far(token);
         let stands = !client.conn.awaits_task() || keeps_place;
@@ -332,7 +332,7 @@ impl<S: Protocol> Serving<S> {
             cx.turn.deadline = cx.turn.deadline.map(|deadline| deadline.min(again));
         }
         if self.once && client.conn.response().is_some() {
-            cx.control.drain(self.patience);
+            cx.control.drain(self.drain_timeout);
         }
         next
     }
@@ -358,7 +358,7 @@ impl<S: Protocol> Serving<S> {
     }
 }
 
-impl<S: Protocol> Handler for Serving<S> {
+impl<P: Protocol> Handler for Serving<P> {
     type Conn = ConnRecord;
 
     fn accepted(
@@ -398,8 +398,8 @@ impl<S: Protocol> Handler for Serving<S> {
         match id {
             SIGNALS => self.take_signals(control),
             STOP_NOW => control.stop(),
-            HANGUP => self.disk_tasks.reopen(&mut self.service),
-            REOPENED => self.service.reopened(),
+            HANGUP => self.disk_tasks.reopen(&mut self.protocol),
+            REOPENED => self.protocol.reopened(),
             // The turn asks whether this loop may end.
             OTHER_ENDED => {}
             DISK_TASKS => self.disk_tasks.collect(control),
@@ -416,18 +416,18 @@ impl<S: Protocol> Handler for Serving<S> {
     }
 
     fn draining(&mut self) {
-        if self.place.begins_to_drain() {
+        if self.worker.begins_to_drain() {
             self.log_writer.announce(&format_args!("draining"));
         }
     }
 
     fn may_end(&self) -> bool {
-        self.place.may_end()
+        self.worker.may_end()
     }
 
     fn turn_over(&mut self, stats: &Stats, now: Instant) -> Option<Instant> {
-        self.place.publish(stats, self.telemetry.stages());
-        self.service.release_idle(now)
+        self.worker.publish(stats, self.telemetry.stages());
+        self.protocol.release_idle(now)
     }
 
     fn ended(

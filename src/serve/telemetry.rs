@@ -70,7 +70,7 @@ impl TelemetryConfig {
     }
 }
 
-/// The metrics' patience; the flags are for clients.
+/// How long things may take on a connection of the metrics; the flags are for clients.
 pub(super) const TIMEOUTS: Timeouts = Timeouts {
     request: REQUEST_TIMEOUT,
     keep_alive: KEEP_ALIVE,
@@ -84,7 +84,7 @@ pub(super) const TIMEOUTS: Timeouts = Timeouts {
 pub(super) struct Telemetry {
     access_log: Option<AccessLog>,
     /// The metrics' listener, and where it listens.
-    door: Option<(ListenerId, SocketAddr)>,
+    admin_listener: Option<(ListenerId, SocketAddr)>,
     /// Other loops, whose figures are shown too.
     others: Option<Arc<Workers>>,
     /// Open connections, in the order of [`Stage::ALL`].
@@ -96,16 +96,16 @@ impl Telemetry {
         observers: TelemetryConfig,
         reactor: &mut Reactor<ConnRecord>,
     ) -> io::Result<Self> {
-        let mut door = None;
+        let mut admin_listener = None;
         if let Some(listener) = observers.metrics {
             let address = listener.local_addr()?;
-            door = Some((
+            admin_listener = Some((
                 reactor.add_admin_listener(listener, METRICS_CONNECTIONS_MAX)?,
                 address,
             ));
         }
         Ok(Self {
-            door,
+            admin_listener,
             ..Self::beside(observers.access_log)
         })
     }
@@ -120,7 +120,7 @@ impl Telemetry {
 
     /// Where the metrics are.
     pub(super) fn metrics(&self) -> Option<SocketAddr> {
-        self.door.map(|(_, address)| address)
+        self.admin_listener.map(|(_, address)| address)
     }
 
     /// The metrics show the figures of these loops, too.
@@ -149,7 +149,10 @@ impl Telemetry {
 
     /// Who came by this listener.
     pub(super) fn on_accept(&mut self, from: ListenerId) -> Role {
-        if self.door.is_some_and(|(door, _)| door == from) {
+        if self
+            .admin_listener
+            .is_some_and(|(admin_listener, _)| admin_listener == from)
+        {
             return Role::Admin;
         }
         self.stages[Stage::Reading as usize] += 1;
@@ -208,7 +211,7 @@ impl Telemetry {
         log_writer: &LineWriter,
     ) -> Action {
         let stats = &cx.control.stats;
-        let mut service = Metrics::new(|| {
+        let mut protocol = Metrics::new(|| {
             let mut sums = Figures {
                 stats: stats.clone(),
                 stages: self.stages,
@@ -228,7 +231,7 @@ impl Telemetry {
         });
         let mut io = StepIo {
             transport: &mut Socket(socket),
-            service: &mut service,
+            protocol: &mut protocol,
             timeouts: TIMEOUTS,
             turn: &mut cx.turn,
             finished: &mut Vec::new(),

@@ -69,7 +69,7 @@ impl<'scope> Others<'scope> {
             let _ = seat.send(WorkerRole::Other(Arc::clone(&workers), index));
         }
         first.app.telemetry.look_at(Arc::clone(&workers));
-        first.app.place = WorkerRole::First(workers);
+        first.app.worker = WorkerRole::First(workers);
         Ok(Self(threads))
     }
 
@@ -99,7 +99,7 @@ fn work<S: Protocol>(
         }
     };
     let _ = made.send(Ok(server.reactor.remote()));
-    server.app.place = place.recv().ok()?;
+    server.app.worker = place.recv().ok()?;
     Some(server.run_in_place())
 }
 
@@ -117,7 +117,7 @@ impl<S: Protocol> Server<S> {
             log::error!("{trouble}");
         }
         let failed = trouble.is_some();
-        self.app.place.leave(failed);
+        self.app.worker.leave(failed);
         Ended {
             stats: self.reactor.stats().clone(),
             failed,

@@ -128,7 +128,7 @@ impl Crowd {
         };
         let mut io = StepIo {
             transport: &mut self.transport,
-            service: &mut Deaf,
+            protocol: &mut Deaf,
             timeouts: Timeouts {
                 request: self.patience,
                 keep_alive: KEEP_ALIVE,

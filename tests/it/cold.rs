@@ -240,7 +240,7 @@ fn a_helper_without_a_descriptor_makes_the_connection_stand_in_line() {
         Action::Suspend
     );
     bench.now += STALL_TIMEOUT / 2 - SUSPENDED_CHECK_INTERVAL / 2;
-    assert_eq!(bench.step(Event::Evict), Action::Suspend);
+    assert_eq!(bench.step(Event::Drain), Action::Suspend);
     assert_eq!(bench.patience(), Some(SUSPENDED_CHECK_INTERVAL / 2));
     assert_eq!(bench.expire(), Action::Suspend, "the last look");
     let next = look_up_fails(&mut bench, LookupError::NoDescriptor);
@@ -506,7 +506,7 @@ fn what_is_in_memory_is_never_asked() {
 fn a_wake_up_without_anything_brought_changes_nothing() {
     let root = root();
     for mut bench in [looking_up(&root, b"small\n"), reading(&root, b"small\n")] {
-        for event in [Event::Woken, Event::Evict, Event::Deadline] {
+        for event in [Event::Woken, Event::Drain, Event::Deadline] {
             let next = bench.step(event);
             assert_parked(next, &bench);
         }
@@ -570,7 +570,7 @@ fn what_was_brought_counts_whatever_the_step_is_for() {
     let mut bench = reading(&root, b"small\n");
     let task_result = bench.task.take().unwrap().run(MayBlock::Forever);
     then(&mut bench, &[Read::Block], &[ALL]);
-    let next = bench.step_with(Event::Evict, Some(task_result));
+    let next = bench.step_with(Event::Drain, Some(task_result));
     assert_completes(&bench, next, SMALL);
 }
 

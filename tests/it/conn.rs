@@ -320,19 +320,19 @@ fn a_parked_connection_whose_client_said_its_last_gives_its_place_to_others() {
     bench.transport.peer_has_finished = true;
     bench.now += SUSPENDED_CHECK_INTERVAL;
     assert_eq!(
-        bench.step(Event::Evict),
+        bench.step(Event::Drain),
         Action::Suspend,
         "nobody needs its place"
     );
     bench.is_crowded = true;
     bench.draining = true;
     assert_eq!(
-        bench.step(Event::Evict),
+        bench.step(Event::Drain),
         Action::Suspend,
         "it is to be served still"
     );
     bench.draining = false;
-    assert_eq!(bench.step(Event::Evict), Action::Reset(Reason::ClientLeft));
+    assert_eq!(bench.step(Event::Drain), Action::Reset(Reason::ClientLeft));
 }
 
 #[test]
@@ -343,12 +343,12 @@ fn a_parked_connection_whose_client_may_say_more_keeps_its_place() {
     let start = bench.now;
     while bench.now + SUSPENDED_CHECK_INTERVAL < start + STALL_TIMEOUT {
         bench.now += SUSPENDED_CHECK_INTERVAL;
-        assert_eq!(bench.step(Event::Evict), Action::Suspend);
+        assert_eq!(bench.step(Event::Drain), Action::Suspend);
         assert_eq!(bench.patience(), Some(SUSPENDED_CHECK_INTERVAL));
     }
     bench.now = start + STALL_TIMEOUT;
     then(&mut bench, &[Read::Block], &[ALL]);
-    assert_eq!(bench.step(Event::Evict), Action::Wait, "the last look");
+    assert_eq!(bench.step(Event::Drain), Action::Wait, "the last look");
     assert_eq!(bench.transport.sent, SMALL);
 }
 

@@ -206,7 +206,7 @@ fn between_requests_every_end_is_a_good_one() {
 }
 
 /// The server stops, or others need the place.
-const EVENTS: [Event; 2] = [Event::Evict, Event::Reclaim];
+const EVENTS: [Event; 2] = [Event::Drain, Event::Reclaim];
 
 #[test]
 fn who_is_idle_is_ended_unless_a_request_lies_there() {
@@ -223,7 +223,7 @@ fn who_is_idle_is_ended_unless_a_request_lies_there() {
     // The beginning of one, too: it has the request's time, as if it had been read before.
     let mut bench = idle();
     then(&mut bench, &[bytes("b"), Read::Block], &[]);
-    assert_eq!(bench.step(Event::Evict), Action::Wait);
+    assert_eq!(bench.step(Event::Drain), Action::Wait);
     assert_eq!(bench.patience(), Some(REQUEST_TIMEOUT));
     then(&mut bench, &[bytes("\n")], &[ALL]);
     assert_eq!(bench.step(READABLE), Action::Wait);
@@ -235,12 +235,12 @@ fn who_is_not_idle_stays_when_the_server_stops() {
     // A first request that has not come.
     let mut bench = bench([Read::Block], []);
     assert_eq!(bench.step(Event::Start), Action::Wait);
-    assert_eq!(bench.step(Event::Evict), Action::Wait);
+    assert_eq!(bench.step(Event::Drain), Action::Wait);
     // A later one that has begun.
     let mut bench = idle();
     then(&mut bench, &[bytes("b")], &[]);
     assert_eq!(bench.step(READABLE), Action::Wait);
-    assert_eq!(bench.step(Event::Evict), Action::Wait);
+    assert_eq!(bench.step(Event::Drain), Action::Wait);
     // A reply under way.
     then(&mut bench, &[bytes("\nlong\n")], &[ALL, Write::Block]);
     assert_eq!(bench.step(READABLE), Action::Wait);

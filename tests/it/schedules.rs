@@ -98,7 +98,7 @@ fn run_all(
             panic!("a reset without a fault")
         };
         note((std::mem::take(&mut bench.transport.sent), reason.as_str()));
-        (choices, service) = (bench.transport.choices, bench.service);
+        (choices, service) = (bench.transport.choices, bench.protocol);
         if !choices.advance() {
             return;
         }
