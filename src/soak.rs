@@ -13,6 +13,7 @@ mod ledger;
 mod live;
 mod metric;
 mod outcome;
+mod outputs;
 mod page;
 mod plan;
 pub mod plot;

@@ -149,7 +149,7 @@ Examples:
 const SOAK_EXAMPLES: &str = "\
 Examples:
   carafe soak localhost:7890 hello.txt   ten clients for ten seconds
-  carafe soak http://localhost:7890/hello.txt -q 1000 -z 1m
+  carafe soak http://localhost:7890/hello.txt --rate 1000 -z 1m
   carafe soak localhost:7890 hello.txt --against files \\
       --mix fast=80%,slow=20% --fail-if 'p99>50ms,errors>0'
 

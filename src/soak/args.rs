@@ -116,11 +116,11 @@ pub struct SoakArgs {
     #[arg(long, value_name = "CONDITION,...", value_parser = Conditions::from_str)]
     pub fail_if: Option<Conditions>,
 
-    /// Write the report as JSON
+    /// Write the report as JSON; - is standard output, and the text goes to stderr then
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 
-    /// Write the report as an HTML page
+    /// Write the report as an HTML page (or to -)
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 

@@ -32,6 +32,8 @@ pub(super) struct Client {
     /// What it carries; after its end, what another connection must carry.
     pub(super) request: Option<InFlight>,
     state: ClientState,
+    /// It has carried a request before.
+    is_reused: bool,
     /// When a byte last went or came, or the connection was set up.
     last_progress: Instant,
 }
@@ -84,6 +86,7 @@ impl Client {
             id,
             connect_failed: false,
             state: ClientState::Connecting,
+            is_reused: false,
             last_progress: request.started,
             request: Some(request),
         }
@@ -108,6 +111,7 @@ impl Client {
         ledger: &mut Ledger<'_>,
     ) -> bool {
         self.request = Some(request);
+        self.is_reused = true;
         let waits = socket.peek(&mut [0]).map_err(|error| error.kind());
         let is_open = matches!(waits, Err(ErrorKind::WouldBlock));
         if is_open {
@@ -145,6 +149,13 @@ impl Client {
             Ok(action) => {
                 self.request = Some(request);
                 return Some(action);
+            }
+            Err(end) if self.is_reused && end.is_unanswered && !request.has_answer => {
+                // The server may have closed the connection while the request was on its way, and a GET
+                // may be sent again: RFC 9110, 9.2.2, and RFC 9112, 9.3.1. It goes to a new connection, once.
+                ledger.ask_again(&mut request);
+                self.request = Some(request);
+                return Some(Action::Close(Reason::ClientLeft));
             }
             Err(end) => end,
         };
@@ -275,7 +286,7 @@ impl Client {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => {
                     let what = format!("sending: {error}");
-                    return Err(RequestEnd::new(Class::ResetBefore, what));
+                    return Err(RequestEnd::new(Class::ResetBefore, what).unanswered());
                 }
             }
             if *at == piece_ends && *at < bytes.len() {
@@ -343,7 +354,7 @@ impl Client {
                         Class::ResetBefore
                     };
                     let what = format!("{error}{}", self.progress(request));
-                    return Err(RequestEnd::new(class, what));
+                    return Err(RequestEnd::new(class, what).unanswered());
                 }
             }
         }
@@ -423,7 +434,7 @@ impl Client {
             ClientState::Head(head) if !head.is_empty() => {
                 RequestEnd::new(Class::BadAnswer, "its head is cut short")
             }
-            _ => RequestEnd::new(Class::Empty, "closed without a byte"),
+            _ => RequestEnd::new(Class::Empty, "closed without a byte").unanswered(),
         }
     }
 }

@@ -116,7 +116,8 @@ impl<'a> Engine<'a> {
     pub(super) fn offered(&self) -> Duration {
         let stage = &self.stage;
         let took = stage.began.elapsed();
-        let offered = stage.arrivals.as_ref().map_or(took, |arrivals| {
+        let by_number = stage.arrivals.as_ref().filter(|_| stage.has_started_all());
+        let offered = by_number.map_or(took, |arrivals| {
             let last = stage.last_start.saturating_duration_since(stage.began);
             last.max(arrivals.next_after())
         });
@@ -305,8 +306,8 @@ impl<'a> Engine<'a> {
         }
         self.start_due(now, control);
         let (stage, ledger) = (&self.stage, &self.ledger);
-        let starts = stage.next_arrival(now).is_some()
-            || stage.may_start(now) && stage.workload.clients() > 0;
+        // Also in the open model: that nobody arrives any more is a part of the time that was asked for.
+        let starts = stage.next_arrival(now).is_some() || stage.may_start(now);
         let time_is_up = stage.limits.time.map(|time| stage.began + time);
         let silence_ends = time_is_up.unwrap_or(stage.last_start + ledger.plan.timeout);
         let is_silent = ledger.silent > 0 && now < silence_ends;
@@ -342,7 +343,9 @@ impl<'a> Engine<'a> {
         let arrival = arrival.filter(|_| !self.stage.arrival_waits);
         let restart = self.stage.restarts.peek().map(|Reverse((at, _))| *at);
         let restart = restart.filter(|_| self.stage.may_start(now));
-        let next = [arrival, restart].into_iter().flatten();
+        let end = self.stage.limits.time.map(|time| self.stage.began + time);
+        let end = end.filter(|&end| end > now);
+        let next = [arrival, restart, end].into_iter().flatten();
         self.clock
             .wake_at(next.fold(self.stage.next_tick, Instant::min))
     }

@@ -159,6 +159,7 @@ fn load(seconds: &[Second]) -> Load {
         never_started: 17,
         started_late: 0,
         seconds: 120.0,
+        ramp_seconds: 8.0,
         mix: [("fast", 80.0), ("slow", 15.0), ("idle", 5.0)]
             .map(|(kind, share)| (kind.into(), share))
             .into(),
@@ -198,6 +199,7 @@ fn outcomes(seconds: &[Second]) -> Outcomes {
     ];
     Outcomes {
         started: classes.iter().map(|class| class.count).sum(),
+        asked_again: 4,
         classes,
     }
 }

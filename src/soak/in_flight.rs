@@ -32,6 +32,8 @@ pub(super) struct RequestEnd {
     pub(super) what: Cow<'static, str>,
     /// The connection may carry another request.
     pub(super) reusable: bool,
+    /// The connection broke, or ended; before the answer, if there was none.
+    pub(super) is_unanswered: bool,
 }
 
 impl RequestEnd {
@@ -40,6 +42,15 @@ impl RequestEnd {
             class,
             what: what.into(),
             reusable: false,
+            is_unanswered: false,
+        }
+    }
+
+    /// The same, for a connection that ended by itself.
+    pub(super) fn unanswered(self) -> Self {
+        Self {
+            is_unanswered: true,
+            ..self
         }
     }
 }

@@ -129,6 +129,15 @@ impl<'a> Ledger<'a> {
         }
     }
 
+    /// A request goes to another connection: its server has closed the one that it was sent on.
+    pub(super) fn ask_again(&mut self, request: &mut InFlight) {
+        if request.waits() {
+            self.tally.wait_ends(Instant::now(), true);
+        }
+        request.sent = None;
+        self.tally.asked_again += 1;
+    }
+
     /// Counts a request that the end of the run cut off.
     pub(super) fn cut_off(&mut self, request: InFlight) {
         self.finish(request, Class::Unfinished, String::new);

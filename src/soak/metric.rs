@@ -66,7 +66,7 @@ const QUANTILES: [(&str, Quantile); 5] = [
     ("max", |times| times.max),
 ];
 
-const OTHERS: [(&str, Unit, Source); 12] = {
+const OTHERS: [(&str, Unit, Source); 13] = {
     use Source::{Run, Server, Trend};
     [
         (
@@ -78,6 +78,11 @@ const OTHERS: [(&str, Unit, Source); 12] = {
             "errors",
             Unit::Number,
             Run(|report| Some(report.outcomes.failed() as f64)),
+        ),
+        (
+            "asked_again",
+            Unit::Number,
+            Run(|report| Some(report.outcomes.asked_again as f64)),
         ),
         ("error_rate", Unit::Percent, Run(error_percent)),
         (
@@ -136,10 +141,10 @@ impl Metric {
             let (_, quantile) = QUANTILES.iter().find(|(text, _)| *text == quantile)?;
             Some((Unit::Time, Source::Time(*times, *quantile)))
         });
-        let class = || classes().find(|class| class.as_str() == name);
+        let class = || Class::ALL.iter().find(|class| class.as_str() == name);
         let other = || OTHERS.iter().find(|(text, ..)| *text == name);
         let (unit, source) = time
-            .or_else(|| class().map(|class| (Unit::Number, Source::Class(class))))
+            .or_else(|| class().map(|&class| (Unit::Number, Source::Class(class))))
             .or_else(|| other().map(|&(_, unit, source)| (unit, source)))?;
         Some(Self {
             name: name.into(),
@@ -168,12 +173,6 @@ impl Metric {
     }
 }
 
-/// The classes that a condition may name.
-fn classes() -> impl Iterator<Item = Class> {
-    let all = Class::ALL.iter().copied();
-    all.filter(|&class| class.is_failure() || class == Class::Unfinished)
-}
-
 /// All names, for the message that refuses another one.
 pub(super) fn names() -> String {
     let times = TIMES.map(|(prefix, _)| prefix);
@@ -181,7 +180,7 @@ pub(super) fn names() -> String {
     let times = times[1..].join(", ");
     let mut names = vec![format!("{quantiles}, each also with {times} before it")];
     names.extend(OTHERS.map(|(text, ..)| text.to_owned()));
-    names.extend(classes().map(|class| class.as_str().to_owned()));
+    names.extend(Class::ALL.iter().map(|class| class.as_str().to_owned()));
     names.join(", ")
 }
 

@@ -235,8 +235,10 @@ mod tests {
             let bytes = String::from_utf8_lossy(&local.names[0].bytes);
             assert!(bytes.contains("\r\nHost: [fe80::1]:7\r\n"), "{bytes}");
         }
-        let v6 = plan("http://[::1]:7/a").expect("a plan");
-        assert_eq!(v6.address.to_string(), "[::1]:7");
+        let address = |url: &str| plan(url).expect("a plan").address.to_string();
+        assert_eq!(address("http://[::1]:7/a"), "[::1]:7");
+        assert_eq!(address("http://[::1]/a"), "[::1]:80");
+        assert_eq!(address("http://127.0.0.1:/a"), "127.0.0.1:80");
     }
 
     #[test]
@@ -265,6 +267,8 @@ mod tests {
             ("http://127.0.0.1:1/a b", "http://HOST:PORT/PATH"),
             ("http://127.0.0.1:1/a http://127.0.0.1:2/a", "one server"),
             ("http://user@127.0.0.1:1/a", "http://HOST:PORT/PATH"),
+            ("http://127.0.0.1:65536/a", "1 to 65535"),
+            ("http://[::1]:70000/a", "1 to 65535"),
             ("http://127.0.0.1:1/a --unterminated", "--unterminated"),
             (&format!("127.0.0.1:1 {long}"), "1 to"),
         ] {

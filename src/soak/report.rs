@@ -94,6 +94,8 @@ pub struct Load {
     pub started_late: u64,
     /// How long load was offered, in seconds.
     pub seconds: f64,
+    /// How much of that the full load was still being reached, in seconds.
+    pub ramp_seconds: f64,
     /// The population as asked for: kind and share in percent.
     pub mix: Vec<(String, f64)>,
     /// Bytes of bodies received.
@@ -116,6 +118,9 @@ pub enum Model {
 pub struct Outcomes {
     /// Requests started.
     pub started: u64,
+    /// How many of them were sent a second time, on a new connection: the server had closed the kept one
+    /// before it answered.
+    pub asked_again: u64,
     /// The ways they ended, in the order of [`Class::ALL`]; none that
     /// did not occur.
     pub classes: Vec<ClassCount>,

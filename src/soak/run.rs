@@ -1,9 +1,7 @@
 //! A run from the command line to the exit code: stages of load with quiet points between them,
 //! and the report.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Write as _};
-use std::path::Path;
+use std::io;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -16,13 +14,13 @@ use super::engine::{Engine, Observer, StageLimits, Workload};
 use super::ledger::{Ledger, Phase};
 use super::live::{Live, LiveFigures};
 use super::outcome::Class;
+use super::outputs;
 use super::plan::{Plan, TargetProtocol};
 use super::population::ClientKind;
 use super::report::{self, Against, Generator, Model, Report, Status, Verdict, Verification};
 use super::threshold::Conditions;
 use super::verdict::judge;
 use super::watch::Watch;
-use super::{page, text};
 use crate::descriptors::raise_descriptor_limit;
 use crate::escape::Escaped;
 use crate::failure::{Exit, Failure};
@@ -42,9 +40,7 @@ fn soak(args: &SoakArgs) -> Result<Exit, Failure> {
         Plan::new(args, args.seed.unwrap_or_else(rand::random)).map_err(Failure::usage)?;
     let references = references(args, &mut plan)?;
     let load = load(args, &plan)?;
-    for path in args.json.iter().chain(&args.report) {
-        check_writable(path)?;
-    }
+    outputs::check(args)?;
     check_source(&plan)?;
     let watch = watch(args)?;
     let signals = signals()?;
@@ -67,7 +63,7 @@ fn soak(args: &SoakArgs) -> Result<Exit, Failure> {
     report.server =
         watch.map(|watch| watch.finish(period.began, period.ended, warm_up(args, &period)));
     judge(&mut report, &conditions);
-    write_out(args, &report)?;
+    outputs::write(args, &report)?;
     Ok(match report.verdict.status {
         Status::Pass => Exit::Done,
         Status::Fail => Exit::Failed,
@@ -89,24 +85,6 @@ fn conditions(args: &SoakArgs) -> Result<Conditions, Failure> {
         ));
     }
     Ok(conditions)
-}
-
-/// That a report can't be written must not turn out after an hour of load. A file that was not
-/// there is not left behind.
-fn check_writable(path: &Path) -> Result<(), Failure> {
-    let is_new = !path.exists();
-    let opened = OpenOptions::new().append(true).create(true).open(path);
-    let checked = opened.and_then(|_| {
-        if is_new {
-            fs::remove_file(path)
-        } else {
-            Ok(())
-        }
-    });
-    checked.map_err(|error| {
-        let path = Escaped(path.as_os_str().as_encoded_bytes());
-        Failure::usage(format!("'{path}' can't be written: {error}"))
-    })
 }
 
 /// Whether clients can have the first of the local addresses.
@@ -156,14 +134,29 @@ fn load(args: &SoakArgs, plan: &Plan) -> Result<Workload, Failure> {
             "--clients: '{clients}' won't do: with {limit} descriptors it takes 1 to {room}"
         )));
     }
-    Ok(match args.rate {
-        Some(rate) => Workload::Open {
+    let longest = duration(args).unwrap_or(Duration::MAX);
+    if args.ramp.is_some_and(|ramp| ramp > longest) {
+        return Err(Failure::usage(format!(
+            "--ramp: the full load would never be reached in the {longest:?} that it lasts"
+        )));
+    }
+    if let Some(rate) = args.rate {
+        return Ok(Workload::Open {
             rate,
             clients_max: clients,
-        },
-        // It is no more than the descriptors.
-        None => Workload::Closed(plan.mix.spread(clients as usize)),
-    })
+        });
+    }
+    // It is no more than the descriptors.
+    let kinds = plan.mix.spread(clients as usize);
+    let is_nobody = |kind: &ClientKind| plan.mix.share(*kind) > 0.0 && !kinds.contains(kind);
+    if let Some(kind) = ClientKind::ALL.into_iter().find(is_nobody) {
+        return Err(Failure::usage(format!(
+            "--mix: {}={}% of {clients} clients is nobody: it takes more --clients, or --rate",
+            kind.as_str(),
+            plan.mix.share(kind)
+        )));
+    }
+    Ok(Workload::Closed(kinds))
 }
 
 /// The first signal is the loop's; a second one ends the program as it would any other.
@@ -227,7 +220,6 @@ fn offer(
 ) -> io::Result<LoadPeriod> {
     let mut time_left = duration(args);
     let mut ramp = args.ramp.unwrap_or_default();
-    let stage_max = watch.map(|_| args.quiet_every);
     engine.begin_count();
     let mut period = LoadPeriod {
         began: Instant::now(),
@@ -238,6 +230,7 @@ fn offer(
     };
     let cpu_before = cpu_time();
     loop {
+        let stage_max = watch.map(|_| args.quiet_every.saturating_add(ramp));
         let time = [time_left, stage_max].into_iter().flatten().min();
         let requests = args.requests.map(|all| all - engine.ledger.tally.started);
         if let Some(watch) = watch {
@@ -377,6 +370,7 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Workload, period: &Load
             never_started: engine.never_started,
             started_late: tally.late,
             seconds: period.load.as_secs_f64(),
+            ramp_seconds: args.ramp.unwrap_or_default().as_secs_f64(),
             mix: kinds
                 .map(|kind| (kind.as_str().to_owned(), plan.mix.share(kind)))
                 .collect(),
@@ -408,38 +402,4 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Workload, period: &Load
 fn rss_max_bytes() -> u64 {
     let status = procfs::process::Process::myself().and_then(|this| this.status());
     status.ok().and_then(|status| status.vmhwm).unwrap_or(0) * 1024
-}
-
-/// The report goes to the files that were asked for, and to standard output even if one of them
-/// can't be written.
-fn write_out(args: &SoakArgs, report: &Report) -> Result<(), Failure> {
-    let written = write_files(args, report);
-    // Last, since a terminal may be stuck. Whoever closed standard output doesn't want it.
-    match io::stdout().write_all(text::render(report).as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => written.and(Err(Failure::new(
-            Exit::NotOffered,
-            format!("standard output can't be written: {error}"),
-        ))),
-        _ => written,
-    }
-}
-
-fn write_files(args: &SoakArgs, report: &Report) -> Result<(), Failure> {
-    let complain = |path: &Path, error: io::Error| {
-        let path = Escaped(path.as_os_str().as_encoded_bytes());
-        Failure::new(
-            Exit::NotOffered,
-            format!("'{path}' can't be written: {error}"),
-        )
-    };
-    if let Some(path) = &args.json {
-        let written = serde_json::to_vec_pretty(report)
-            .map_err(io::Error::from)
-            .and_then(|json| fs::write(path, json));
-        written.map_err(|error| complain(path, error))?;
-    }
-    if let Some(path) = &args.report {
-        fs::write(path, page::render(report)).map_err(|error| complain(path, error))?;
-    }
-    Ok(())
 }

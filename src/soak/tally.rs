@@ -80,6 +80,8 @@ pub struct Tally {
     pub began: Instant,
     /// Requests started.
     pub started: u64,
+    /// Requests that were sent a second time, as their kept connection had been closed.
+    pub asked_again: u64,
     counts: [u64; Class::ALL.len()],
     samples: [Option<String>; Class::ALL.len()],
     /// From connect to the handshake's end.
@@ -122,6 +124,7 @@ impl Tally {
         Self {
             began,
             started: 0,
+            asked_again: 0,
             counts: Default::default(),
             samples: Default::default(),
             connect: LatencyHistogram::default(),
@@ -273,6 +276,7 @@ impl Tally {
         });
         Outcomes {
             started: self.started,
+            asked_again: self.asked_again,
             classes: classes.collect(),
         }
     }

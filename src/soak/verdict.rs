@@ -110,6 +110,15 @@ fn notes(report: &Report) -> Vec<String> {
                 .into(),
         );
     }
+    if load.seconds < load.ramp_seconds {
+        notes.push("the run was over before its ramp was: the full load was never reached".into());
+    }
+    if let again @ 1.. = report.outcomes.asked_again {
+        notes.push(format!(
+            "{again} requests were sent a second time: the server had closed, without an answer, the connection \
+             that it had kept (asked_again>0 fails a run by it)"
+        ));
+    }
     let silence = latency.longest_silence_us;
     if silence >= SILENCE_MIN_US && silence >= 10 * latency.total.p50 {
         notes.push(format!(

@@ -72,6 +72,16 @@ fn a_duration_ends_a_run_and_counts_what_is_under_way() {
 }
 
 #[test]
+fn the_open_model_lasts_as_long_as_it_was_asked_to() {
+    let (_root, carafe) = five_files();
+    let soaked = soak_words(&format!("{} ant --rate 2 -z 1s", carafe.addr()));
+    soaked.assert_pass();
+    assert_eq!(soaked.started(), 2);
+    assert_eq!(soaked.at("load.seconds").as_f64(), Some(1.0));
+    assert_eq!(soaked.at("load.rate_started").as_f64(), Some(2.0));
+}
+
+#[test]
 fn a_load_that_is_not_offered_is_no_pass() {
     let (_root, carafe) = five_files();
     let soaked = soak_words(&format!("{} ant -q 1000000 -c 50 -z 1s", carafe.addr()));
@@ -336,6 +346,45 @@ fn a_browser_shows_the_page() {
     }
 }
 
+#[test]
+fn a_minus_is_standard_output_and_moves_the_text() {
+    let (_root, carafe) = five_files();
+    let run = |flag: &str| {
+        let addr = carafe.addr().to_string();
+        let output = Command::new(env!("CARGO_BIN_EXE_carafe"))
+            .args(["soak", &addr, "ant", "-n", "5", flag, "-"])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap())
+    };
+    let [json, text] = run("--json");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["verdict"]["word"], "pass");
+    assert!(text.starts_with("PASS"), "{text}");
+    assert!(run("--report")[0].starts_with("<!DOCTYPE html>"));
+    assert!(!Path::new("-").exists());
+}
+
+#[test]
+fn every_class_can_be_a_condition() {
+    let (_root, carafe) = five_files();
+    let conditions = "complete<5,aborted>0,idle_closed>0";
+    let words = format!("{} ant -n 5 --fail-if {conditions}", carafe.addr());
+    let soaked = soak_words(&words);
+    soaked.assert_pass();
+    for condition in conditions.split(',') {
+        assert_eq!(soaked.threshold(condition), "held");
+    }
+}
+
+#[test]
+fn a_ramp_that_was_not_climbed_is_told() {
+    let (_root, carafe) = five_files();
+    let soaked = soak_words(&format!("{} ant --rate 500 -n 5 --ramp 10s", carafe.addr()));
+    assert!(soaked.notes().contains("ramp"), "{soaked:#?}");
+}
+
 // ---- what is refused ----
 
 #[test]
@@ -362,6 +411,9 @@ fn what_cannot_be_meant_is_refused_in_one_line_before_anybody_connects() {
         format!("{addr} a -c 0"),
         format!("{addr} a -n 0"),
         format!("{addr} a -z never"),
+        format!("{addr} a -z 1s --ramp 2s"),
+        format!("{addr} a --ramp 11s"),
+        format!("{addr} a --mix fast=98%,idle=2%"),
         format!("{addr} a --zipf much"),
         format!("{addr} a --source 127.0.1.0/99"),
         format!("{addr} a --no-keep-alive"),
@@ -371,6 +423,8 @@ fn what_cannot_be_meant_is_refused_in_one_line_before_anybody_connects() {
         format!("http://{addr}/a http://127.0.0.1:1/a"),
         format!("https://{addr}/a"),
         "http:///a".into(),
+        "http://127.0.0.1:65536/a".into(),
+        "http://127.0.0.1:0/a".into(),
         "127.0.0.1 a".into(),
     ] {
         soak_words(&words).complaint();
@@ -404,6 +458,18 @@ fn a_report_that_cannot_be_written_is_refused_before_anybody_connects() {
             assert!(stderr.contains(place), "{stderr}");
             port.assert(flag);
         }
+    }
+    let twice = folder.path().join("twice");
+    for _ in 0..2 {
+        let soaked = soak_words(&format!(
+            "{} a --json {} --report {}/./twice",
+            port.address(),
+            word(&twice),
+            word(folder.path())
+        ));
+        assert!(soaked.stderr.contains("--json"), "{soaked:#?}");
+        port.assert("twice");
+        fs::write(&twice, "").unwrap();
     }
 }
 

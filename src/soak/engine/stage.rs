@@ -102,9 +102,14 @@ impl Stage {
     pub(super) fn may_start(&self, now: Instant) -> bool {
         let limits = &self.limits;
         let in_time = limits.time.is_none_or(|time| now < self.began + time);
-        let in_number = limits.requests.is_none_or(|most| self.started < most);
         let has_more = !matches!(&self.workload, Workload::Learn(names) if names.is_empty());
-        in_time && in_number && has_more && self.over.is_none()
+        in_time && !self.has_started_all() && has_more && self.over.is_none()
+    }
+
+    /// Whether as many requests were started as may be.
+    pub(super) fn has_started_all(&self) -> bool {
+        let most = self.limits.requests;
+        most.is_some_and(|most| self.started >= most)
     }
 
     pub(super) fn next_arrival(&self, now: Instant) -> Option<Instant> {

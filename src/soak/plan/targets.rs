@@ -191,10 +191,16 @@ fn http_names(
             bytes,
         }
     };
-    let server = ServerAddress {
-        host,
-        port: authority.port_u16().unwrap_or(80),
+    let port = match authority.as_str().rsplit_once(':') {
+        // The brackets of an address hold colons, too; an empty port is the default one (RFC 3986, 3.2.3).
+        Some((_, port)) if !port.is_empty() && !port.ends_with(']') => {
+            port.parse().ok().filter(|&port| port != 0).ok_or_else(|| {
+                format!("'{}' won't do: a port is 1 to 65535", Escaped(targets[0]))
+            })?
+        }
+        _ => 80,
     };
+    let server = ServerAddress { host, port };
     let target = format!("http://{authority}");
     Ok((server, target, paths.into_iter().map(name).collect()))
 }

@@ -14,6 +14,8 @@ pub(crate) enum Style {
     Closed,
     /// Content-Length; the tenth answer of a connection says that it is the last.
     TenEach,
+    /// Content-Length; each eleventh request of a connection is read, and finds it closed.
+    TenUnsaid,
     /// Chunks of many sizes; the connection stays.
     Chunked,
     /// The body ends with the connection.
@@ -32,6 +34,9 @@ pub(crate) fn serve(
             let Some(request) = Request::read(&mut reader)? else {
                 break;
             };
+            if style == Style::TenUnsaid && answered == 11 {
+                break;
+            }
             let is_last = request.says_close
                 || matches!(style, Style::Closed | Style::UntilClose)
                 || (style == Style::TenEach && answered == 10);
@@ -85,7 +90,7 @@ fn reply(
 fn framed(style: Style, answer: Answer, body: &[u8]) -> Vec<u8> {
     let told = told(answer, body);
     match style {
-        Style::KeptAlive | Style::Closed | Style::TenEach => {
+        Style::KeptAlive | Style::Closed | Style::TenEach | Style::TenUnsaid => {
             let length = body.len().max(told.len());
             let head = format!("Content-Length: {length}\r\n\r\n");
             [head.as_bytes(), &told].concat()

@@ -35,6 +35,8 @@ pub(crate) enum Answer {
     NotFound,
     /// HTTP: words that are no answer.
     Garbage,
+    /// These bytes, and an orderly end.
+    Raw(&'static str),
 }
 
 /// What the answers are made of: a body for each name.
@@ -122,6 +124,7 @@ fn told(answer: Answer, body: &[u8]) -> Vec<u8> {
         Answer::Cut(count) | Answer::Reset(count) | Answer::Silent(count) => bytes.truncate(count),
         Answer::Flipped(offset) => bytes[offset] ^= 1,
         Answer::OneTooMany => bytes.push(b'!'),
+        Answer::Raw(text) => return text.into(),
         Answer::Whole | Answer::NotFound | Answer::Garbage => {}
     }
     bytes
