@@ -28,7 +28,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve a folder's files to everyone who names one
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Download files by name
     Get(GetArgs),
     /// Print each client's text and answer "thank you !"

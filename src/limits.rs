@@ -495,6 +495,13 @@ pub const LISTINGS_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// A list of so many bytes is freed by a pool thread: it is some 50 us of work.
 pub const LISTING_FREED_BYTES_MIN: usize = 1024 * 1024;
 
+/// The fields that the operator adds to one answer, in bytes: some clients and proxies take no more
+/// than 8 KiB of a head, and carafe's own fields need room beside them.
+pub const CUSTOM_FIELDS_BYTES_MAX: usize = 6 * 1024;
+
+/// For how long a browser needn't ask again whether it may ask, in seconds. Chromium takes no more.
+pub const CORS_PREFLIGHT_SECONDS: u64 = 2 * 60 * 60;
+
 /// What Retry-After says to a client whose list found no memory, in seconds. A large one takes that
 /// long to be sent.
 pub const LISTING_RETRY_SECONDS: u64 = 5;

@@ -167,6 +167,8 @@ fn open_root(args: &ServeArgs, tags: &TagKey) -> Result<SharedPort, Failure> {
     let types = ContentTypes::new(args.mime.clone());
     let mut http = Http::new(types, index, folders, tags.clone());
     http.set_top(&name_of(&args.root));
+    let custom_fields = args.custom_fields();
+    http.set_custom_fields(custom_fields.map_err(Failure::usage)?);
     if let Some(ServerAddress { host, port }) = &args.gopher_host {
         http.set_address(host.clone(), *port);
     }

@@ -19,6 +19,10 @@ const SERVE: &[Group] = &[
         ],
     ),
     (
+        "What answers say",
+        &["header", "header-for", "cache-control", "cors"],
+    ),
+    (
         "Where clients come in",
         &["port", "bind", "backlog", "no-defer-accept"],
     ),

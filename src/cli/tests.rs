@@ -110,6 +110,34 @@ const BAD_VALUES: &[(&str, &str)] = &[
         "--hidden: '.a/b' won't do: it takes a name that begins with a dot",
     ),
     (
+        "serve --header X-A",
+        "--header: 'X-A' won't do: it takes 'NAME: VALUE', as in 'X-Frame-Options: DENY'",
+    ),
+    (
+        "serve --header content-length:3",
+        "--header: 'content-length:3' won't do: it takes no field that is a connection's own",
+    ),
+    (
+        "serve --header-for *.js",
+        "--header-for: '*.js' won't do: it takes GLOB='NAME: VALUE', as in",
+    ),
+    (
+        "serve --header-for [a=X-A:b",
+        "--header-for: '[a=X-A:b' won't do: it takes a GLOB such as *.js: unclosed character class",
+    ),
+    (
+        "serve --header-for *.js=Connection:close",
+        "--header-for: '*.js=Connection:close' won't do: it takes no field that is a connection's own",
+    ),
+    (
+        "serve --cache-control no-store",
+        "--cache-control: 'no-store' won't do: it takes GLOB=VALUE, as in 'assets/*=max-age",
+    ),
+    (
+        "serve --cors=app.example",
+        "--cors: 'app.example' won't do: it takes an origin as browsers write it, such as https://",
+    ),
+    (
         "serve --log-format xml",
         "--log-format: 'xml' won't do: it takes combined or json",
     ),
@@ -196,6 +224,19 @@ fn a_bad_value_is_one_line_with_flag_value_and_what_it_takes() {
         assert!(message.contains(expected), "{words}: {message}");
         assert_eq!(message.matches('\n').count(), 1, "{words}: {message}");
     }
+}
+
+#[test]
+fn fields_of_ones_own_are_bounded() {
+    let rule = format!("*=X-A: {}", "a".repeat(limits::CUSTOM_FIELDS_BYTES_MAX));
+    let words = ["carafe", "serve", "--header-for", &rule].map(OsString::from);
+    let Err((message, exit)) = parse(words) else {
+        panic!("it is too much")
+    };
+    let expected =
+        "--header, --header-for, --cache-control: 6151 bytes won't do: together they take";
+    assert_eq!(exit, Exit::Usage);
+    assert!(message.contains(expected), "{message}");
 }
 
 #[test]

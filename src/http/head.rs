@@ -13,6 +13,9 @@ use super::validators::Validators;
 /// The type of the pages that this server writes as text.
 pub const TEXT: &str = "text/plain; charset=utf-8";
 
+/// The field that has browsers take bodies for what they are said to be.
+pub const NO_SNIFF: &str = "X-Content-Type-Options";
+
 /// What the Server field says (RFC 9110, section 10.2.4).
 const SERVER: &str = concat!("carafe/", env!("CARGO_PKG_VERSION"));
 
@@ -76,20 +79,27 @@ impl Head {
         self.clean_field(name, &value)
     }
 
-    /// Adds fields as [`Head::fields_of`] made them.
+    /// Adds whole lines, which must be fields.
     #[must_use]
     pub fn fields(mut self, fields: &[u8]) -> Self {
         self.bytes.extend_from_slice(fields);
         self
     }
 
-    /// The fields of an answer with a whole file that are the same whenever it is asked for.
+    /// The fields of an answer with a whole file that are the same whenever it is asked for; `custom`
+    /// is what the operator adds.
     #[must_use]
-    pub fn fields_of(validators: &Validators, content_type: &str, length: u64) -> Box<[u8]> {
+    pub fn fields_of(
+        validators: &Validators,
+        content_type: &str,
+        length: u64,
+        custom: &[u8],
+    ) -> Box<[u8]> {
         let head = Self { bytes: Vec::new() };
         head.validators(validators)
             .accept_ranges()
             .content(content_type, length)
+            .fields(custom)
             .bytes
             .into()
     }
@@ -126,7 +136,7 @@ impl Head {
     /// "X-Content-Type-Options header"). Files go without: their types are guesses by their names.
     #[must_use]
     pub fn no_sniff(self) -> Self {
-        self.field("X-Content-Type-Options", "nosniff")
+        self.field(NO_SNIFF, "nosniff")
     }
 
     /// Accept-Ranges (RFC 9110, section 14.3).

@@ -9,9 +9,10 @@ use ::http::StatusCode;
 use crate::escape::Excerpt;
 use crate::file::{ListError, Lookup, LookupError, OpenFile, TaskResult};
 use crate::http::accept;
+use crate::http::custom_fields::CustomFields;
 use crate::http::date::{Clock, Now};
 use crate::http::entity_tag::TagKey;
-use crate::http::head::{Head, TEXT};
+use crate::http::head::{Head, NO_SNIFF, TEXT};
 use crate::http::listing::ListingStyle;
 use crate::http::method::Method;
 use crate::http::mime::ContentTypes;
@@ -42,6 +43,7 @@ pub struct Http {
     is_logged: bool,
     clock: Clock,
     tags: TagKey,
+    custom_fields: CustomFields,
 }
 
 /// What is answered, before it is known what becomes of the connection.
@@ -52,6 +54,8 @@ struct Answer {
     /// In place of a body, for who reads the answer, until it is known in which form.
     hint: Option<Hint>,
     outcome: Outcome,
+    /// The operator's fields are in the head: those of a file.
+    has_custom_fields: bool,
 }
 
 /// The file that stands for a folder, with its name.
@@ -71,6 +75,15 @@ impl Answer {
             body,
             hint: None,
             outcome,
+            has_custom_fields: false,
+        }
+    }
+
+    /// An answer with a file, or about it, whose head has all that belongs to the file.
+    fn of_file(status: StatusCode, head: Head, body: Body) -> Self {
+        Self {
+            has_custom_fields: true,
+            ..Self::new(status, head, body)
         }
     }
 
@@ -83,22 +96,17 @@ impl Answer {
     }
 
     /// A page for browsers, a line of text for others.
-    fn readable(
-        self,
-        accepts_html: impl FnOnce() -> bool,
-        path: &[u8],
-        index: Option<&[u8]>,
-    ) -> Self {
+    fn readable(self, accepts_html: impl FnOnce() -> bool, path: &[u8], http: &Http) -> Self {
         let Some(hint) = self.hint else { return self };
         let (content_type, bytes) = if accepts_html() {
-            let slashes = target::count_slashes(path);
+            let (slashes, index) = (target::count_slashes(path), http.index.as_deref());
             (page::HTML, page::error(self.status, hint, slashes, index))
         } else {
             (TEXT, page::error_text(self.status, hint))
         };
         let head = self.head.content(content_type, bytes.len() as u64);
         Self {
-            head: head.no_sniff().field("Vary", "Accept"),
+            head: http.no_sniff(head).field("Vary", "Accept"),
             body: Body::Bytes(bytes.into()),
             ..self
         }
@@ -122,7 +130,13 @@ impl Http {
             is_logged: false,
             clock: Clock::default(),
             tags,
+            custom_fields: CustomFields::default(),
         }
+    }
+
+    /// Adds fields to answers.
+    pub fn set_custom_fields(&mut self, fields: CustomFields) {
+        self.custom_fields = fields;
     }
 
     /// Whether answers carry what an access log says of them.
@@ -183,11 +197,12 @@ impl Http {
     /// An answer to what is no request. Where the next one would begin isn't known.
     fn refuse(&self, request: &Request<'_>, problem: Problem, now: Now) -> Decision {
         let answer =
-            Answer::error(problem.status(), why(problem), now).readable(|| false, b"", None);
+            Answer::error(problem.status(), why(problem), now).readable(|| false, b"", self);
         let bytes = request.bytes.trim_ascii_start();
         let line = bytes.split(|&byte| byte == b'\n').next();
         let line = line.unwrap_or_default().trim_ascii_end();
-        let head = answer.head.connection(Version::Http11, false).finish();
+        let head = answer.head.fields(self.custom_fields.of_all());
+        let head = head.connection(Version::Http11, false).finish();
         Decision::Reply(Reply {
             subject: cut(line),
             head,
@@ -226,8 +241,13 @@ impl Http {
         let is_last = request.draining || request.is_crowded;
         let keep_alive = message.keep_alive && !has_body && !is_last;
         let accepts_html = || message.fields.all("accept").any(accept::names_html);
-        let answer = answer.readable(accepts_html, message.target.path(), self.index.as_deref());
-        let head = answer.head.connection(message.version, keep_alive).finish();
+        let answer = answer.readable(accepts_html, message.target.path(), self);
+        let head = if answer.has_custom_fields {
+            answer.head
+        } else {
+            answer.head.fields(self.custom_fields.of_all())
+        };
+        let head = head.connection(message.version, keep_alive).finish();
         let field = |name| message.fields.first(name).map(cut);
         Decision::Reply(Reply {
             subject: cut(message.line),
@@ -268,7 +288,10 @@ impl Http {
         now: Now,
     ) -> Result<Answer, Decision> {
         if message.method == Method::Options {
-            let head = Head::new(StatusCode::NO_CONTENT, now).allow();
+            let mut head = Head::new(StatusCode::NO_CONTENT, now).allow();
+            if message.fields.has("access-control-request-method") {
+                head = head.fields(self.custom_fields.of_preflight());
+            }
             return Ok(Answer::new(StatusCode::NO_CONTENT, head, Body::empty()));
         }
         let Target::Resource { path, query } = message.target else {
@@ -336,9 +359,8 @@ impl Http {
             Ok(Ok(list)) => {
                 let status = StatusCode::OK;
                 let head = Head::new(status, now)
-                    .content(format.content_type(), list.bytes().len() as u64)
-                    .no_sniff()
-                    .field("Vary", "Accept");
+                    .content(format.content_type(), list.bytes().len() as u64);
+                let head = self.no_sniff(head).field("Vary", "Accept");
                 Ok(Answer::new(status, head, Body::List(list)))
             }
             Ok(Err(ListError::NoMemory)) => {
@@ -384,6 +406,15 @@ impl Http {
         }
     }
 
+    /// Has a page of this server taken for what it is, unless the operator says so of all answers.
+    fn no_sniff(&self, head: Head) -> Head {
+        if self.custom_fields.have(NO_SNIFF) {
+            head
+        } else {
+            head.no_sniff()
+        }
+    }
+
     fn file(&self, file: &Arc<OpenFile>, name: &[u8], message: &Message<'_>, now: Now) -> Answer {
         let is_plain = !message.fields.has_condition_or_range();
         let kept = file.header_fields().filter(|_| is_plain);
@@ -393,11 +424,12 @@ impl Http {
         let validators = Validators::new(&file.facts(), &self.tags, now.time);
         let length = file.length();
         let content_type = self.types.of(name);
+        let custom_fields = self.custom_fields.of_file(name);
         let wants_range = match evaluate(message.method, &message.fields, &validators) {
             Evaluation::NotModified => {
                 let status = StatusCode::NOT_MODIFIED;
                 let head = Head::new(status, now).validators(&validators);
-                return Answer::new(status, head, Body::empty());
+                return Answer::of_file(status, head.fields(&custom_fields), Body::empty());
             }
             Evaluation::PreconditionFailed => {
                 let status = StatusCode::PRECONDITION_FAILED;
@@ -411,10 +443,11 @@ impl Http {
                 .validators(&validators)
                 .accept_ranges()
                 .content(content_type, length)
+                .fields(&custom_fields)
         };
         match range.map_or(Ranges::Whole, |range| range::parse(range, length)) {
             Ranges::Whole => {
-                let fields = Head::fields_of(&validators, &content_type, length);
+                let fields = Head::fields_of(&validators, &content_type, length, &custom_fields);
                 let answer = whole(file, &fields, now);
                 if let Some(kept) = kept.filter(|_| validators.are_final()) {
                     // It was empty a moment ago.
@@ -426,14 +459,14 @@ impl Http {
                 let part_length = range.end - range.start;
                 let head = partial(&content_type, part_length).content_range(&range, length);
                 let body = Body::Parts(Arc::clone(file), [(Box::default(), range)].into());
-                Answer::new(StatusCode::PARTIAL_CONTENT, head, body)
+                Answer::of_file(StatusCode::PARTIAL_CONTENT, head, body)
             }
             Ranges::Many(ranges) => {
                 let nonce = rand::random();
                 let multipart = Multipart::new(&ranges, length, &content_type, nonce);
                 let body = Body::Parts(Arc::clone(file), multipart.parts.into());
                 let head = partial(&multipart.content_type, multipart.length);
-                Answer::new(StatusCode::PARTIAL_CONTENT, head, body)
+                Answer::of_file(StatusCode::PARTIAL_CONTENT, head, body)
             }
             Ranges::Unsatisfiable => {
                 let status = StatusCode::RANGE_NOT_SATISFIABLE;
@@ -473,7 +506,7 @@ fn must_wait_for_body(request: &Request<'_>, used: usize, message: &Message<'_>)
 fn whole(file: &Arc<OpenFile>, fields: &[u8], now: Now) -> Answer {
     let status = StatusCode::OK;
     let head = Head::new(status, now).fields(fields);
-    Answer::new(status, head, Body::File(Arc::clone(file)))
+    Answer::of_file(status, head, Body::File(Arc::clone(file)))
 }
 
 /// What was asked for is found under another path.

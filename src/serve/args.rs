@@ -10,6 +10,7 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 
 use crate::flags::{Count, ServerAddress, Verbosity, duration, encoding, size, timeout};
+use crate::http::custom_fields::{AllowedOrigin, CustomField, CustomFields, FieldRule};
 use crate::http::mime::Override;
 use crate::limits;
 use crate::root::DotFiles;
@@ -79,6 +80,23 @@ pub struct ServeArgs {
     #[arg(long, value_name = "EXT=TYPE", value_parser = Override::from_str)]
     pub mime: Vec<Override>,
 
+    /// HTTP: a field of every answer; may be repeated
+    #[arg(long, value_name = "NAME: VALUE", value_parser = CustomField::from_str)]
+    pub header: Vec<CustomField>,
+
+    /// HTTP: a field of answers with files whose path beneath ROOT matches; may be repeated
+    #[arg(long, value_name = "GLOB=NAME: VALUE", value_parser = FieldRule::from_str)]
+    pub header_for: Vec<FieldRule>,
+
+    /// HTTP: what Cache-Control says of files whose path beneath ROOT matches; may be repeated
+    #[arg(long, value_name = "GLOB=VALUE", value_parser = FieldRule::cache_control)]
+    pub cache_control: Vec<FieldRule>,
+
+    /// HTTP: let pages of other sites read answers: those of all sites, or of this one
+    #[arg(long, value_name = "ORIGIN", num_args = 0..=1, require_equals = true, default_missing_value = "*",
+          value_parser = AllowedOrigin::from_str)]
+    pub cors: Option<AllowedOrigin>,
+
     /// Where clients find this server, as Gopher menus say it [default: the address that each has connected to]
     #[arg(long, value_name = "HOST:PORT", value_parser = ServerAddress::from_str)]
     pub gopher_host: Option<ServerAddress>,
@@ -118,8 +136,31 @@ impl ServeArgs {
         DotFiles::Allow(names.collect())
     }
 
+    /// The fields to add to answers.
+    ///
+    /// # Errors
+    /// They are too much; the text says so.
+    pub fn custom_fields(&self) -> Result<CustomFields, String> {
+        let rules = [&self.header_for[..], &self.cache_control].concat();
+        let fields = CustomFields::new(self.header.clone(), rules, self.cors.as_ref());
+        let fields = fields.map_err(|error| {
+            format!("--header-for, --cache-control: these globs won't do together: {error}")
+        })?;
+        match fields.bytes_max() {
+            ..=limits::CUSTOM_FIELDS_BYTES_MAX => Ok(fields),
+            bytes => Err(format!(
+                "--header, --header-for, --cache-control: {bytes} bytes won't do: together they take {} \
+                 at most",
+                limits::CUSTOM_FIELDS_BYTES_MAX
+            )),
+        }
+    }
+
     /// What is wrong with flags that are each right.
     pub(crate) fn contradiction(&self) -> Option<String> {
+        if let Err(line) = self.custom_fields() {
+            return Some(line);
+        }
         if let (Some(format), None) = (self.log_format, &self.access_log) {
             return Some(format!(
                 "--log-format: '{format}' won't do: it takes an --access-log whose lines it is for"

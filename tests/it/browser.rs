@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::common::{Carafe, PATIENCE, assert_same, has_tool, pattern, root_with, shell, until};
 use crate::proxied::Nginx;
+use crate::talk::settle;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -97,6 +98,16 @@ impl Browser {
     fn run(&self, script: &str, arguments: &[&str]) -> Value {
         let body = json!({"script": script, "args": arguments});
         self.tell("execute/sync", &body)
+    }
+
+    /// What an asynchronous function's body comes to, which is part of the page.
+    fn run_async(&self, body: &str, arguments: &[&str]) -> Value {
+        let script = format!(
+            "const [...args] = arguments, done = args.pop();
+            (async () => {{ {body} }})().then(done, error => done(String(error)));"
+        );
+        let body = json!({"script": script, "args": arguments});
+        self.tell("execute/async", &body)
     }
 
     /// Clicks the only link or button within what a selector names that shows this text.
@@ -407,4 +418,50 @@ fn every_link_brings_its_files_bytes() {
             assert_same(&shown, &browser.take_download(), &file);
         }
     });
+}
+
+/// What a page of one site may read of another, and what not.
+#[test]
+fn a_page_reads_parts_of_another_sites_files() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let root = root_with(&[
+        ("page.html", "<title>a page</title>"),
+        ("data", "0123456789"),
+    ]);
+    let carafe = Carafe::serve(root.path(), &[]);
+    browser.tell(
+        "url",
+        &json!({"url": format!("http://{}/page.html", carafe.addr())}),
+    );
+    let origin = format!("http://{}", carafe.addr());
+    let one = format!("--cors={origin}");
+    // Several ranges and a field of one's own are asked about beforehand.
+    let script = "const fields = {Range: 'bytes=2-3,-1', 'X-Own': '1', 'If-Match': '*'};
+        const answer = await fetch(args[0], {headers: fields});
+        const named = ['content-range', 'x-extra', 'etag'].map(n => answer.headers.get(n) !== null);
+        return [answer.status, (await answer.text()).includes('23'), ...named];";
+    for (flags, expected) in [
+        (vec!["--cors"], json!([206, true, false, true, true])),
+        (vec![&*one], json!([206, true, false, true, true])),
+        (
+            vec!["--cors=http://127.0.0.1:1"],
+            json!("TypeError: Failed to fetch"),
+        ),
+        (vec![], json!("TypeError: Failed to fetch")),
+    ] {
+        let flags = [&flags[..], &["--header", "X-Extra: 1"]].concat();
+        settle(root.path());
+        let other = Carafe::serve(root.path(), &flags);
+        let url = format!("http://{}/data", other.addr());
+        assert_eq!(browser.run_async(script, &[&url]), expected, "{flags:?}");
+        let missing = format!("http://{}/none", other.addr());
+        let script = "return (await fetch(args[0])).status;";
+        let status = browser.run_async(script, &[&missing]);
+        assert_eq!(status == 404, expected.is_array(), "{flags:?}");
+        other.stop();
+    }
+    drop(browser);
+    carafe.stop_clean();
 }

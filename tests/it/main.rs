@@ -70,6 +70,7 @@ mod soaking;
 mod talk;
 mod terminal;
 mod thank;
+mod web;
 mod workers;
 
 /// What the fuzz targets check, for the corpus.

@@ -25,9 +25,10 @@ const SOAK: &str = include_str!("../../docs/soak.md");
 const THANK: &str = include_str!("../../docs/thank.md");
 
 /// The pages with transcripts.
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     include_str!("../../README.md"),
     include_str!("../../docs/protocol.md"),
+    include_str!("../../docs/web.md"),
     SERVE,
     GET,
     SOAK,
