@@ -27,12 +27,12 @@ pub trait Protocol {
     /// Judges everything received so far and not yet answered.
     fn respond(&mut self, request: &Request<'_>) -> Decision;
 
-    /// Has helpers open anew, by its path, what it serves: that may wait for ever. When one of them
-    /// is ready it calls `told`, after which [`Protocol::reopened`] is due. Replies under way keep what
-    /// they have.
-    fn reopen(&mut self, _helpers: &ThreadPool, _told: Told) {}
+    /// Has a thread of this pool open anew, by its path, what is served: that may wait for ever. A
+    /// thread that has done so calls `notify`, after which [`Protocol::reopened`] is due. Replies under
+    /// way keep what they have.
+    fn reopen(&mut self, _pool: &ThreadPool, _notify: Notify) {}
 
-    /// Takes what helpers have opened anew.
+    /// Takes what a thread has opened anew.
     fn reopened(&mut self) {}
 
     /// Gives back what it keeps for requests that haven't come. Returns when it wants to be asked
@@ -42,8 +42,8 @@ pub trait Protocol {
     }
 }
 
-/// Says that something is done.
-pub type Told = Box<dyn FnOnce() + Send>;
+/// Tells the loop, from another thread, that something is done.
+pub type Notify = Box<dyn FnOnce() + Send>;
 
 /// What a client has sent, and when the protocol is asked about it.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +52,7 @@ pub struct Request<'a> {
     pub bytes: &'a [u8],
     /// What is known about what follows.
     pub input_state: InputState,
-    /// How many guesses this connection has been granted (see [`Decision::NeedMore`]).
+    /// How many speculative look-ups the connection has used up (see [`Decision::NeedMore`]).
     pub speculative_lookups: u8,
     /// The connection has carried a reply before: it was kept alive.
     pub is_keep_alive: bool,
@@ -134,11 +134,11 @@ pub enum InputState {
 pub enum Decision {
     /// The request isn't whole.
     NeedMore {
-        /// The protocol tried the bytes as they stand, at a cost: one more of the connection's
-        /// guesses is spent.
-        guessed: bool,
-        /// Ask again after so much silence.
-        quiet: Option<Duration>,
+        /// The protocol has looked for what the bytes name as they stand: one of the connection's
+        /// speculative look-ups is used up.
+        speculative: bool,
+        /// Ask again when nothing has come for so long.
+        gap: Option<Duration>,
     },
     /// There is no descriptor to look for a file now. Ask again.
     WaitForFd,
@@ -154,7 +154,7 @@ pub enum Decision {
 #[derive(Debug)]
 pub struct Reply {
     /// What was asked for, as the log shows it.
-    pub subject: Box<[u8]>,
+    pub target: Box<[u8]>,
     /// What goes in front of the body. With one, the peer knows the body's length, and a body that
     /// is cut short needs no reset to be seen as such.
     pub head: Vec<u8>,
@@ -178,7 +178,7 @@ impl Reply {
     /// A body and nothing else; the connection's end is the body's.
     #[must_use]
     pub fn bare(
-        subject: Box<[u8]>,
+        target: Box<[u8]>,
         body: Body,
         outcome: Outcome,
         used: usize,
@@ -186,7 +186,7 @@ impl Reply {
     ) -> Self {
         let (head, then, status, http_log) = (Vec::new(), AfterResponse::Close, None, None);
         Self {
-            subject,
+            target,
             head,
             body,
             outcome,

@@ -453,9 +453,9 @@ impl Reading {
             Decision::NeedMore { .. } if input_state == InputState::Ended => {
                 Action::Close(Reason::ClientLeft)
             }
-            Decision::NeedMore { guessed, quiet } => {
-                self.speculative_lookups += u8::from(guessed);
-                let silence = quiet.map_or(self.expires, |quiet| now + quiet);
+            Decision::NeedMore { speculative, gap } => {
+                self.speculative_lookups += u8::from(speculative);
+                let silence = gap.map_or(self.expires, |gap| now + gap);
                 io.turn.deadline = Some(self.expires.min(silence));
                 Action::Wait
             }

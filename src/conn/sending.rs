@@ -109,7 +109,7 @@ impl Sending {
         asked_at: Instant,
     ) -> Self {
         let Reply {
-            subject: target,
+            target,
             head,
             body,
             outcome,

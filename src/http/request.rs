@@ -22,7 +22,7 @@ pub enum Parsed<'a> {
     Partial,
     /// No request can be read. Where the next one would begin isn't known, so the connection
     /// closes after the answer.
-    Bad(Problem),
+    Bad(RequestError),
     /// A whole head.
     Whole {
         /// How many bytes it takes, skipped empty lines included.
@@ -93,7 +93,7 @@ pub enum Expectation {
 
 /// What is wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Problem {
+pub enum RequestError {
     /// The request line is none (RFC 9112, section 3).
     Line,
     /// The target isn't in a form for the method (RFC 9112, section 3.2).
@@ -123,7 +123,7 @@ pub enum Problem {
     Expectation,
 }
 
-impl Problem {
+impl RequestError {
     /// The status of the answer.
     #[must_use]
     pub fn status(self) -> StatusCode {
@@ -154,7 +154,7 @@ impl Problem {
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Line => "not a request line",
@@ -178,11 +178,11 @@ impl Request<'_> {
     /// Why a well-formed request is answered with an error before anyone looks at its target. The
     /// connection may go on.
     #[must_use]
-    pub fn problem(&self) -> Option<Problem> {
+    pub fn error(&self) -> Option<RequestError> {
         match (self.method, self.expectation) {
-            (Method::Unknown, _) => Some(Problem::MethodUnknown),
-            (Method::Connect | Method::Other, _) => Some(Problem::MethodNotAllowed),
-            (_, Expectation::Unknown) => Some(Problem::Expectation),
+            (Method::Unknown, _) => Some(RequestError::MethodUnknown),
+            (Method::Connect | Method::Other, _) => Some(RequestError::MethodNotAllowed),
+            (_, Expectation::Unknown) => Some(RequestError::Expectation),
             _ => None,
         }
     }
@@ -198,12 +198,12 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
     let bytes = &bytes[skipped..];
     let (line, line_used) = match first_line(bytes) {
         FirstLine::Partial => return Parsed::Partial,
-        FirstLine::TooLong => return Parsed::Bad(Problem::LineTooLong),
+        FirstLine::TooLong => return Parsed::Bad(RequestError::LineTooLong),
         FirstLine::Whole { line, used } => (line, used),
     };
     let start = match RequestLine::parse(line) {
         Ok(start) => start,
-        Err(problem) => return Parsed::Bad(problem),
+        Err(error) => return Parsed::Bad(error),
     };
     let within = bytes.len().min(HTTP_HEAD_BYTES_MAX);
     let mut headers = [httparse::EMPTY_HEADER; HTTP_FIELDS_MAX];
@@ -211,11 +211,11 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
         match httparse::parse_headers(&bytes[line_used..within], &mut headers) {
             Ok(httparse::Status::Complete((used, fields))) => (used, fields),
             Ok(httparse::Status::Partial) if within == HTTP_HEAD_BYTES_MAX => {
-                return Parsed::Bad(Problem::HeadTooLarge);
+                return Parsed::Bad(RequestError::HeadTooLarge);
             }
             Ok(httparse::Status::Partial) => return Parsed::Partial,
-            Err(httparse::Error::TooManyHeaders) => return Parsed::Bad(Problem::HeadTooLarge),
-            Err(_) => return Parsed::Bad(Problem::Field),
+            Err(httparse::Error::TooManyHeaders) => return Parsed::Bad(RequestError::HeadTooLarge),
+            Err(_) => return Parsed::Bad(RequestError::Field),
         };
     let fields = fields.iter().map(|field| (field.name, field.value));
     match start.with(fields.collect()) {
@@ -223,7 +223,7 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
             used: skipped + line_used + fields_used,
             request,
         },
-        Err(problem) => Parsed::Bad(problem),
+        Err(error) => Parsed::Bad(error),
     }
 }
 
@@ -288,15 +288,15 @@ struct RequestLine<'a> {
 }
 
 impl<'a> RequestLine<'a> {
-    fn parse(line: &'a [u8]) -> Result<Self, Problem> {
+    fn parse(line: &'a [u8]) -> Result<Self, RequestError> {
         let mut words = line.split(|&byte| byte == b' ');
         let (Some(method_name), Some(target), Some(version), None) =
             (words.next(), words.next(), words.next(), words.next())
         else {
-            return Err(Problem::Line);
+            return Err(RequestError::Line);
         };
         if !is_token(method_name) {
-            return Err(Problem::Line);
+            return Err(RequestError::Line);
         }
         let version = match version {
             b"HTTP/1.0" => Version::Http10,
@@ -304,13 +304,13 @@ impl<'a> RequestLine<'a> {
             [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
                 if major.is_ascii_digit() && minor.is_ascii_digit() =>
             {
-                return Err(Problem::Version);
+                return Err(RequestError::Version);
             }
-            _ => return Err(Problem::Line),
+            _ => return Err(RequestError::Line),
         };
         let known = METHODS.iter().find(|(name, _)| *name == method_name);
         let method = known.map_or(Method::Unknown, |&(_, method)| method);
-        let (target, authority) = Target::parse(method, target).ok_or(Problem::Target)?;
+        let (target, authority) = Target::parse(method, target).ok_or(RequestError::Target)?;
         Ok(Self {
             line,
             method_name,
@@ -322,7 +322,7 @@ impl<'a> RequestLine<'a> {
     }
 
     /// Judges the fields together with the line.
-    fn with(self, fields: Fields<'a>) -> Result<Request<'a>, Problem> {
+    fn with(self, fields: Fields<'a>) -> Result<Request<'a>, RequestError> {
         let body = body(self.version, &fields)?;
         let host = host(self.version, &fields)?;
         Ok(Request {
@@ -342,27 +342,27 @@ impl<'a> RequestLine<'a> {
 
 /// RFC 9112, section 6.3. Whatever could be read in two ways is refused: the other reading may be
 /// that of a proxy in between.
-fn body(version: Version, fields: &Fields<'_>) -> Result<RequestBody, Problem> {
+fn body(version: Version, fields: &Fields<'_>) -> Result<RequestBody, RequestError> {
     if fields.has("transfer-encoding") {
         if version == Version::Http10 || fields.has("content-length") {
-            return Err(Problem::TransferEncoding);
+            return Err(RequestError::TransferEncoding);
         }
         let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
         let codings: Vec<_> = fields.members("transfer-encoding").collect();
         return match &codings[..] {
             [last] if is_chunked(last) => Ok(RequestBody::Chunked),
             [first @ .., last] if is_chunked(last) && !first.iter().any(|c| is_chunked(c)) => {
-                Err(Problem::Coding)
+                Err(RequestError::Coding)
             }
-            _ => Err(Problem::TransferEncoding),
+            _ => Err(RequestError::TransferEncoding),
         };
     }
     if !fields.has("content-length") {
         return Ok(RequestBody::None);
     }
-    let digits = fields.only("content-length").ok_or(Problem::Length)?;
+    let digits = fields.only("content-length").ok_or(RequestError::Length)?;
     if !digits.iter().all(u8::is_ascii_digit) {
-        return Err(Problem::Length);
+        return Err(RequestError::Length);
     }
     let length = std::str::from_utf8(digits)
         .ok()
@@ -370,16 +370,16 @@ fn body(version: Version, fields: &Fields<'_>) -> Result<RequestBody, Problem> {
     match length {
         Some(0) => Ok(RequestBody::None),
         Some(length) => Ok(RequestBody::Length(length)),
-        None => Err(Problem::Length),
+        None => Err(RequestError::Length),
     }
 }
 
 /// RFC 9112, section 3.2.
-fn host<'a>(version: Version, fields: &Fields<'a>) -> Result<Option<&'a [u8]>, Problem> {
+fn host<'a>(version: Version, fields: &Fields<'a>) -> Result<Option<&'a [u8]>, RequestError> {
     match (fields.only("host"), version) {
         (Some(host), _) if is_authority(host) => Ok(Some(host)),
         (None, Version::Http10) if !fields.has("host") => Ok(None),
-        _ => Err(Problem::Host),
+        _ => Err(RequestError::Host),
     }
 }
 

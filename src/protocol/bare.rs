@@ -11,7 +11,7 @@ use crate::file::thread_pool::ThreadPool;
 use crate::file::{LookupError, OpenFile, TaskResult};
 use crate::http::target::remove_dot_segments;
 use crate::limits::{EMPTY_NAME_GAP_SHARE, NAME_BYTES_MAX, NAME_GAP, SPECULATIVE_LOOKUPS_MAX};
-use crate::protocol::{Body, Decision, InputState, Protocol, Reply, Request, RequestEnd, Told};
+use crate::protocol::{Body, Decision, InputState, Notify, Protocol, Reply, Request, RequestEnd};
 use crate::root::{self, Root};
 use crate::telemetry::Reason;
 use crate::telemetry::response::Outcome;
@@ -51,17 +51,17 @@ impl Bare {
     fn guess(&mut self, request: &Request<'_>, may_become_longer: bool) -> Decision {
         let Some(gap) = self.name_gap else {
             return Decision::NeedMore {
-                guessed: false,
-                quiet: None,
+                speculative: false,
+                gap: None,
             };
         };
-        let quiet = (!may_become_longer).then_some(gap);
+        let gap = (!may_become_longer).then_some(gap);
         if request.speculative_lookups >= SPECULATIVE_LOOKUPS_MAX
             || request.bytes.len() > NAME_BYTES_MAX
         {
             return Decision::NeedMore {
-                guessed: false,
-                quiet,
+                speculative: false,
+                gap,
             };
         }
         match self.answer(
@@ -76,8 +76,8 @@ impl Bare {
                 ..
             })
             | Decision::Abort(_) => Decision::NeedMore {
-                guessed: true,
-                quiet,
+                speculative: true,
+                gap,
             },
             decided => decided,
         }
@@ -134,8 +134,8 @@ impl Bare {
         match request.input_state {
             _ if too_long => self.answer(request, bytes, bytes.len(), RequestEnd::Guess),
             InputState::Arrived => Decision::NeedMore {
-                guessed: false,
-                quiet: None,
+                speculative: false,
+                gap: None,
             },
             InputState::WouldBlock => self.guess(request, may_become_longer),
             InputState::IdleTimeout => self.answer(request, bytes, bytes.len(), RequestEnd::Guess),
@@ -164,8 +164,8 @@ impl Bare {
                 return Decision::Abort(Reason::OpenFailed);
             }
         };
-        let subject = name[..name.len().min(NAME_BYTES_MAX)].into();
-        Decision::Reply(Reply::bare(subject, body, outcome, used, ended_by))
+        let target = name[..name.len().min(NAME_BYTES_MAX)].into();
+        Decision::Reply(Reply::bare(target, body, outcome, used, ended_by))
     }
 }
 
@@ -179,8 +179,8 @@ pub(super) fn readings(name: &[u8]) -> impl Iterator<Item = Cow<'_, [u8]>> {
 }
 
 impl Protocol for Bare {
-    fn reopen(&mut self, helpers: &ThreadPool, told: Told) {
-        self.root.reopen(helpers, told);
+    fn reopen(&mut self, pool: &ThreadPool, notify: Notify) {
+        self.root.reopen(pool, notify);
     }
 
     fn reopened(&mut self) {
@@ -221,8 +221,8 @@ mod tests {
                 ..
             }) => "served",
             Decision::Reply(_) => "refused",
-            Decision::NeedMore { quiet: None, .. } => "waits",
-            Decision::NeedMore { quiet: Some(_), .. } => "waits for the gap",
+            Decision::NeedMore { gap: None, .. } => "waits",
+            Decision::NeedMore { gap: Some(_), .. } => "waits for the gap",
             other => panic!("{other:?}"),
         }
     }
@@ -296,8 +296,8 @@ mod tests {
             }) {
                 Decision::Reply(_) => true,
                 Decision::NeedMore {
-                    guessed: false,
-                    quiet: Some(GAP),
+                    speculative: false,
+                    gap: Some(GAP),
                 } => false,
                 other => panic!("{other:?}"),
             }

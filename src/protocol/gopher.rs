@@ -18,7 +18,7 @@ pub(super) fn menu(
     root: &mut Root,
     folders: &mut Listings,
 ) -> Decision {
-    let name = match folder(root, &reply.subject, request.results) {
+    let name = match folder(root, &reply.target, request.results) {
         (name, Ok(())) => name,
         (name, Err(LookupError::WouldBlock | LookupError::OtherMount(_))) => {
             return Decision::Suspend(root.open_task(&name));
@@ -26,7 +26,7 @@ pub(super) fn menu(
         (_, Err(_)) => return Decision::Reply(reply),
     };
     // Gopher+ asks so for information on all items, and one of its clients takes nothing else.
-    let plus = reply.subject.strip_prefix(&*name);
+    let plus = reply.target.strip_prefix(&*name);
     let plus = plus.is_some_and(|rest| rest.starts_with(b"\t$"));
     match folders.menu(
         root,

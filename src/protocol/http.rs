@@ -19,7 +19,7 @@ use crate::http::mime::ContentTypes;
 use crate::http::page::{self, Hint};
 use crate::http::range::{self, Multipart, Ranges};
 use crate::http::request::{
-    Expectation, Parsed, Problem, Request as Message, RequestBody, Version, parse,
+    Expectation, Parsed, Request as Message, RequestBody, RequestError, Version, parse,
 };
 use crate::http::target::{self, Target};
 use crate::http::validators::{Evaluation, Validators, evaluate};
@@ -168,22 +168,22 @@ impl Http {
         let now = self.clock.at(SystemTime::now());
         match parse(request.bytes) {
             Parsed::Partial => Decision::NeedMore {
-                guessed: false,
-                quiet: None,
+                speculative: false,
+                gap: None,
             },
-            Parsed::Bad(problem) => self.refuse(request, problem, now),
+            Parsed::Bad(error) => self.refuse(request, error, now),
             Parsed::Whole {
                 used,
                 request: message,
             } => {
                 if must_wait_for_body(request, used, &message) {
                     return Decision::NeedMore {
-                        guessed: false,
-                        quiet: Some(HTTP_BODY_GAP),
+                        speculative: false,
+                        gap: Some(HTTP_BODY_GAP),
                     };
                 }
-                let answer = match message.problem() {
-                    Some(problem) => Ok(Answer::error(problem.status(), why(problem), now)),
+                let answer = match message.error() {
+                    Some(error) => Ok(Answer::error(error.status(), why(error), now)),
                     None => self.answer(root, &message, request.results, now),
                 };
                 match answer {
@@ -195,16 +195,15 @@ impl Http {
     }
 
     /// An answer to what is no request. Where the next one would begin isn't known.
-    fn refuse(&self, request: &Request<'_>, problem: Problem, now: Now) -> Decision {
-        let answer =
-            Answer::error(problem.status(), why(problem), now).readable(|| false, b"", self);
+    fn refuse(&self, request: &Request<'_>, error: RequestError, now: Now) -> Decision {
+        let answer = Answer::error(error.status(), why(error), now).readable(|| false, b"", self);
         let bytes = request.bytes.trim_ascii_start();
         let line = bytes.split(|&byte| byte == b'\n').next();
         let line = line.unwrap_or_default().trim_ascii_end();
         let head = answer.head.fields(self.custom_fields.of_all());
         let head = head.connection(Version::Http11, false).finish();
         Decision::Reply(Reply {
-            subject: cut(line),
+            target: truncate_for_log(line),
             head,
             // Whatever else it is, to HEAD no body is sent (RFC 9110, section 9.3.2).
             body: if line.starts_with(b"HEAD ") {
@@ -219,7 +218,7 @@ impl Http {
             status: Some(answer.status),
             http_log: self.is_logged.then(|| {
                 Box::new(HttpLogFields {
-                    line: cut(line),
+                    line: truncate_for_log(line),
                     ..HttpLogFields::default()
                 })
             }),
@@ -248,9 +247,9 @@ impl Http {
             answer.head.fields(self.custom_fields.of_all())
         };
         let head = head.connection(message.version, keep_alive).finish();
-        let field = |name| message.fields.first(name).map(cut);
+        let field = |name| message.fields.first(name).map(truncate_for_log);
         Decision::Reply(Reply {
-            subject: cut(message.line),
+            target: truncate_for_log(message.line),
             head,
             body: match message.method {
                 Method::Head => Body::empty(),
@@ -271,7 +270,7 @@ impl Http {
             status: Some(answer.status),
             http_log: self.is_logged.then(|| {
                 Box::new(HttpLogFields {
-                    line: cut(message.line),
+                    line: truncate_for_log(message.line),
                     referer: field("referer"),
                     agent: field("user-agent"),
                 })
@@ -355,7 +354,7 @@ impl Http {
         let style = ListingStyle::new(query, message.fields.all("accept"));
         let format = style.format.clone();
         match folders.list(root, name, style, results) {
-            Err(errand) => Err(Decision::Suspend(errand)),
+            Err(task) => Err(Decision::Suspend(task)),
             Ok(Ok(list)) => {
                 let status = StatusCode::OK;
                 let head = Head::new(status, now)
@@ -519,15 +518,17 @@ fn moved(location: &str, now: Now) -> Answer {
     }
 }
 
-fn why(problem: Problem) -> &'static str {
-    match problem {
-        Problem::MethodNotAllowed | Problem::MethodUnknown => "a method that is not served",
-        Problem::Expectation => "an unknown expectation",
+fn why(error: RequestError) -> &'static str {
+    match error {
+        RequestError::MethodNotAllowed | RequestError::MethodUnknown => {
+            "a method that is not served"
+        }
+        RequestError::Expectation => "an unknown expectation",
         _ => "not a request",
     }
 }
 
 /// What a log line shows of bytes from a client.
-fn cut(bytes: &[u8]) -> Box<[u8]> {
+fn truncate_for_log(bytes: &[u8]) -> Box<[u8]> {
     bytes[..bytes.len().min(NAME_BYTES_MAX)].into()
 }

@@ -77,8 +77,8 @@ impl<F: FnMut() -> String> Protocol for Metrics<F> {
             }
             (Ok(_), ..) if !is_too_long => {
                 return Decision::NeedMore {
-                    guessed: false,
-                    quiet: None,
+                    speculative: false,
+                    gap: None,
                 };
             }
             _ => {
@@ -101,7 +101,7 @@ impl<F: FnMut() -> String> Protocol for Metrics<F> {
         }
         let head = head.connection(Version::Http11, false).finish();
         Decision::Reply(Reply {
-            subject: Box::default(),
+            target: Box::default(),
             head,
             body: if is_head {
                 Body::empty()

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::bare::Bare;
 use super::gopher;
 use super::http::Http;
-use super::{Body, Decision, InputState, Protocol, Reply, Request, RequestEnd, Told};
+use super::{Body, Decision, InputState, Notify, Protocol, Reply, Request, RequestEnd};
 use crate::file::thread_pool::ThreadPool;
 use crate::http::request::{Sniffed, sniff};
 use crate::http::target;
@@ -62,8 +62,8 @@ impl SharedPort {
 }
 
 impl Protocol for SharedPort {
-    fn reopen(&mut self, helpers: &ThreadPool, told: Told) {
-        self.bare.reopen(helpers, told);
+    fn reopen(&mut self, pool: &ThreadPool, notify: Notify) {
+        self.bare.reopen(pool, notify);
     }
 
     fn reopened(&mut self) {
@@ -91,13 +91,13 @@ impl Protocol for SharedPort {
             // It may be long before its line ends, longer than a name.
             Sniffed::Maybe { whole_method: true } if request.input_state != InputState::Ended => {
                 Decision::NeedMore {
-                    guessed: false,
-                    quiet: None,
+                    speculative: false,
+                    gap: None,
                 }
             }
             Sniffed::Empty if !is_silent => Decision::NeedMore {
-                guessed: false,
-                quiet: Some(self.bare.empty_name_gap()),
+                speculative: false,
+                gap: Some(self.bare.empty_name_gap()),
             },
             Sniffed::Maybe { .. } => self.name(request, true),
             Sniffed::Name | Sniffed::Empty => self.name(request, false),
@@ -145,8 +145,8 @@ mod tests {
     fn judge(port: &mut SharedPort, bytes: &[u8], input_state: InputState) -> &'static str {
         let decision = port.respond(&Request::new(bytes, input_state));
         match decision {
-            Decision::NeedMore { quiet: None, .. } => "waits",
-            Decision::NeedMore { quiet: Some(_), .. } => "waits for the gap",
+            Decision::NeedMore { gap: None, .. } => "waits",
+            Decision::NeedMore { gap: Some(_), .. } => "waits for the gap",
             Decision::Reply(reply) if reply.outcome == Outcome::Complete => "served",
             other => panic!("{other:?}"),
         }

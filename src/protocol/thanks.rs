@@ -54,7 +54,7 @@ impl Protocol for Thanks {
     fn respond(&mut self, request: &Request<'_>) -> Decision {
         let used = request.bytes.len().min(TEXT_BYTES_MAX);
         let may_grow = used < TEXT_BYTES_MAX;
-        let waits = |guessed, quiet| Decision::NeedMore { guessed, quiet };
+        let waits = |speculative, gap| Decision::NeedMore { speculative, gap };
         match request.input_state {
             InputState::Arrived if may_grow => return waits(false, None),
             // Every look at a text that is still cut costs as much as the whole.
@@ -74,8 +74,8 @@ impl Protocol for Thanks {
             _ => RequestEnd::Guess,
         };
         let (body, outcome) = self.thank(&text);
-        let subject = text.as_bytes()[..text.floor_char_boundary(NAME_BYTES_MAX)].into();
-        Decision::Reply(Reply::bare(subject, body, outcome, used, ended_by))
+        let target = text.as_bytes()[..text.floor_char_boundary(NAME_BYTES_MAX)].into();
+        Decision::Reply(Reply::bare(target, body, outcome, used, ended_by))
     }
 }
 
@@ -109,7 +109,7 @@ mod tests {
         let Decision::Reply(reply) = judge(&bytes, InputState::WouldBlock) else {
             panic!("a reply")
         };
-        assert_eq!(&*reply.subject, "你好".as_bytes());
+        assert_eq!(&*reply.target, "你好".as_bytes());
         let Body::Bytes(body) = reply.body else {
             panic!("bytes")
         };
@@ -122,13 +122,13 @@ mod tests {
         let cut = &bytes[..3];
         let waits = Some(Duration::from_secs(1));
         assert!(
-            matches!(judge(cut, InputState::WouldBlock), Decision::NeedMore { quiet, .. } if quiet == waits)
+            matches!(judge(cut, InputState::WouldBlock), Decision::NeedMore { gap, .. } if gap == waits)
         );
         for input_state in [InputState::IdleTimeout, InputState::Ended] {
             let Decision::Reply(reply) = judge(cut, input_state) else {
                 panic!("a reply")
             };
-            assert_eq!(&*reply.subject, "你\u{fffd}".as_bytes());
+            assert_eq!(&*reply.target, "你\u{fffd}".as_bytes());
         }
     }
 
@@ -153,20 +153,23 @@ mod tests {
         };
         assert!(matches!(
             judge(b"\xc4", 0),
-            Decision::NeedMore { guessed: true, .. }
+            Decision::NeedMore {
+                speculative: true,
+                ..
+            }
         ));
         assert!(matches!(
             judge(b"whole", SPECULATIVE_LOOKUPS_MAX - 1),
             Decision::Reply(_)
         ));
         let Decision::NeedMore {
-            guessed: false,
-            quiet,
+            speculative: false,
+            gap,
         } = judge(b"whole", SPECULATIVE_LOOKUPS_MAX)
         else {
             panic!("it waits")
         };
-        assert_eq!(quiet, Some(Duration::from_secs(1)));
+        assert_eq!(gap, Some(Duration::from_secs(1)));
     }
 
     #[test]
@@ -187,6 +190,6 @@ mod tests {
         let Decision::Reply(reply) = judge(b"a\xff\xffb", InputState::WouldBlock) else {
             panic!("reply")
         };
-        assert_eq!(&*reply.subject, "a\u{fffd}\u{fffd}b".as_bytes());
+        assert_eq!(&*reply.target, "a\u{fffd}\u{fffd}b".as_bytes());
     }
 }

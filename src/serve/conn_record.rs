@@ -232,8 +232,8 @@ mod tests {
     impl Protocol for Insatiable {
         fn respond(&mut self, _: &Request<'_>) -> Decision {
             Decision::NeedMore {
-                guessed: false,
-                quiet: None,
+                speculative: false,
+                gap: None,
             }
         }
     }

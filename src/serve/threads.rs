@@ -199,8 +199,8 @@ mod tests {
             assert!(request.bytes != b"panic\n", "as it was told");
             if !request.bytes.ends_with(b"\n") {
                 return Decision::NeedMore {
-                    guessed: false,
-                    quiet: None,
+                    speculative: false,
+                    gap: None,
                 };
             }
             let (body, used) = (Body::Bytes(b"fine".as_slice().into()), request.bytes.len());

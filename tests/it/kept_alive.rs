@@ -29,8 +29,8 @@ impl Protocol for Echo {
     fn respond(&mut self, request: &Request<'_>) -> Decision {
         let Some(end) = request.bytes.iter().position(|&byte| byte == b'\n') else {
             return Decision::NeedMore {
-                guessed: false,
-                quiet: None,
+                speculative: false,
+                gap: None,
             };
         };
         let line = &request.bytes[..end];
@@ -39,7 +39,7 @@ impl Protocol for Echo {
             line => [line, b")"].concat(),
         };
         Decision::Reply(Reply {
-            subject: line.into(),
+            target: line.into(),
             head: (*b"(").into(),
             body: Body::Bytes(body.into()),
             outcome: Outcome::Complete,
@@ -449,8 +449,8 @@ fn a_body_of_several_parts_comes_in_order() {
         fn respond(&mut self, request: &Request<'_>) -> Decision {
             let (body, used) = (self.0.take().unwrap(), request.bytes.len());
             let end = RequestEnd::LineFeed;
-            let subject = Box::default();
-            Decision::Reply(Reply::bare(subject, body, Outcome::Complete, used, end))
+            let target = Box::default();
+            Decision::Reply(Reply::bare(target, body, Outcome::Complete, used, end))
         }
     }
     for (cut, writes) in [(1, 7), (2, 4), (7, 1), (100, 1)] {

@@ -35,7 +35,7 @@ fn a_head_says_what_it_says() {
     assert_eq!(request.body, RequestBody::None);
     assert_eq!(request.expectation, Expectation::None);
     assert!(request.keep_alive);
-    assert_eq!(request.problem(), None);
+    assert_eq!(request.error(), None);
 }
 
 #[test]
@@ -50,8 +50,8 @@ fn what_follows_a_head_is_left() {
 
 #[test]
 fn methods() {
-    use Problem::{MethodNotAllowed, MethodUnknown};
-    for (line, method, problem) in [
+    use RequestError::{MethodNotAllowed, MethodUnknown};
+    for (line, method, error) in [
         ("GET /", Method::Get, None),
         ("HEAD /", Method::Head, None),
         ("OPTIONS *", Method::Options, None),
@@ -68,12 +68,8 @@ fn methods() {
     ] {
         let head = format!("{line} HTTP/1.1\r\nHost: h\r\n\r\n");
         let request = whole(&head);
-        assert_eq!(
-            (request.method, request.problem()),
-            (method, problem),
-            "{line}"
-        );
-        assert!(problem.is_none_or(|problem| !problem.closes()));
+        assert_eq!((request.method, request.error()), (method, error), "{line}");
+        assert!(error.is_none_or(|error| !error.closes()));
     }
     assert_eq!(MethodNotAllowed.status(), 405);
     assert_eq!(MethodUnknown.status(), 501);
@@ -81,41 +77,41 @@ fn methods() {
 
 #[test]
 fn request_lines() {
-    for (line, problem, status) in [
-        ("GET /", Problem::Line, 400),
-        ("GET  / HTTP/1.1", Problem::Line, 400),
-        ("GET /  HTTP/1.1", Problem::Line, 400),
-        ("GET / HTTP/1.1 ", Problem::Line, 400),
-        (" GET / HTTP/1.1", Problem::Line, 400),
-        ("GET\t/ HTTP/1.1", Problem::Line, 400),
-        ("GET /a b HTTP/1.1", Problem::Line, 400),
-        ("GET HTTP/1.1", Problem::Line, 400),
-        ("G(T / HTTP/1.1", Problem::Line, 400),
-        ("GET / http/1.1", Problem::Line, 400),
-        ("GET / HTTP/1.10", Problem::Line, 400),
-        ("GET / HTTP/1", Problem::Line, 400),
-        ("GET / HTTP/1.1\r", Problem::Line, 400),
-        ("\rGET / HTTP/1.1", Problem::Line, 400),
-        ("GET / HTTP/1.1\t", Problem::Line, 400),
-        ("GET /\tHTTP/1.1", Problem::Line, 400),
-        ("GET / FTP/1.1", Problem::Line, 400),
-        ("GET / HTTP/11.1", Problem::Line, 400),
-        ("GET / HTTP/1.x", Problem::Line, 400),
-        ("GET / HTTP/2.0", Problem::Version, 505),
-        ("GET / HTTP/9.9", Problem::Version, 505),
-        ("GET / HTTP/0.9", Problem::Version, 505),
-        ("PRI * HTTP/2.0", Problem::Version, 505),
-        ("GET * HTTP/1.1", Problem::Target, 400),
-        ("GET h:80 HTTP/1.1", Problem::Target, 400),
-        ("GET https://h/ HTTP/1.1", Problem::Target, 400),
-        ("CONNECT / HTTP/1.1", Problem::Target, 400),
-        ("GET /a\rb HTTP/1.1", Problem::Target, 400),
-        ("GET /\0 HTTP/1.1", Problem::Target, 400),
+    for (line, error, status) in [
+        ("GET /", RequestError::Line, 400),
+        ("GET  / HTTP/1.1", RequestError::Line, 400),
+        ("GET /  HTTP/1.1", RequestError::Line, 400),
+        ("GET / HTTP/1.1 ", RequestError::Line, 400),
+        (" GET / HTTP/1.1", RequestError::Line, 400),
+        ("GET\t/ HTTP/1.1", RequestError::Line, 400),
+        ("GET /a b HTTP/1.1", RequestError::Line, 400),
+        ("GET HTTP/1.1", RequestError::Line, 400),
+        ("G(T / HTTP/1.1", RequestError::Line, 400),
+        ("GET / http/1.1", RequestError::Line, 400),
+        ("GET / HTTP/1.10", RequestError::Line, 400),
+        ("GET / HTTP/1", RequestError::Line, 400),
+        ("GET / HTTP/1.1\r", RequestError::Line, 400),
+        ("\rGET / HTTP/1.1", RequestError::Line, 400),
+        ("GET / HTTP/1.1\t", RequestError::Line, 400),
+        ("GET /\tHTTP/1.1", RequestError::Line, 400),
+        ("GET / FTP/1.1", RequestError::Line, 400),
+        ("GET / HTTP/11.1", RequestError::Line, 400),
+        ("GET / HTTP/1.x", RequestError::Line, 400),
+        ("GET / HTTP/2.0", RequestError::Version, 505),
+        ("GET / HTTP/9.9", RequestError::Version, 505),
+        ("GET / HTTP/0.9", RequestError::Version, 505),
+        ("PRI * HTTP/2.0", RequestError::Version, 505),
+        ("GET * HTTP/1.1", RequestError::Target, 400),
+        ("GET h:80 HTTP/1.1", RequestError::Target, 400),
+        ("GET https://h/ HTTP/1.1", RequestError::Target, 400),
+        ("CONNECT / HTTP/1.1", RequestError::Target, 400),
+        ("GET /a\rb HTTP/1.1", RequestError::Target, 400),
+        ("GET /\0 HTTP/1.1", RequestError::Target, 400),
     ] {
         let head = format!("{line}\r\nHost: h\r\n\r\n");
-        assert_eq!(parse(head.as_bytes()), Parsed::Bad(problem), "{line:?}");
-        assert_eq!(problem.status(), status);
-        assert!(problem.closes());
+        assert_eq!(parse(head.as_bytes()), Parsed::Bad(error), "{line:?}");
+        assert_eq!(error.status(), status);
+        assert!(error.closes());
     }
 }
 
@@ -138,7 +134,7 @@ fn field_lines() {
         let head = get("1.1", fields);
         assert_eq!(
             parse(head.as_bytes()),
-            Parsed::Bad(Problem::Field),
+            Parsed::Bad(RequestError::Field),
             "{fields:?}"
         );
     }
@@ -149,8 +145,8 @@ fn field_lines() {
             "{fields:?}"
         );
     }
-    assert_eq!(Problem::Field.status(), 400);
-    assert!(Problem::Field.closes());
+    assert_eq!(RequestError::Field.status(), 400);
+    assert!(RequestError::Field.closes());
 }
 
 #[test]
@@ -182,18 +178,18 @@ fn hosts() {
             ),
             None => assert_eq!(
                 parse(head.as_bytes()),
-                Parsed::Bad(Problem::Host),
+                Parsed::Bad(RequestError::Host),
                 "{head:?}"
             ),
         }
     }
-    assert!(Problem::Host.closes() && Problem::Host.status() == 400);
+    assert!(RequestError::Host.closes() && RequestError::Host.status() == 400);
 }
 
 #[test]
 fn bodies() {
-    use Problem::{Coding, Length, TransferEncoding};
     use RequestBody::Chunked;
+    use RequestError::{Coding, Length, TransferEncoding};
     let sized = RequestBody::Length;
     #[rustfmt::skip]
     let rows = [
@@ -225,7 +221,7 @@ fn bodies() {
         ("1.1", "Transfer-Encoding: \"chunked\"\r\n", Err(TransferEncoding)),
         ("1.1", "Transfer-Encoding: chunked;x=y\r\n", Err(TransferEncoding)),
         ("1.1", "Transfer-Encoding: xchunked\r\n", Err(TransferEncoding)),
-        ("1.1", "Transfer-Encoding: \x0bchunked\r\n", Err(Problem::Field)),
+        ("1.1", "Transfer-Encoding: \x0bchunked\r\n", Err(RequestError::Field)),
         ("1.1", "Transfer-Encoding:\r\n", Err(TransferEncoding)),
         ("1.1", "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", Err(TransferEncoding)),
         ("1.1", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", Err(TransferEncoding)),
@@ -236,11 +232,11 @@ fn bodies() {
         let head = get(version, fields);
         match expected {
             Ok(body) => assert_eq!(whole(&head).body, body, "{fields:?}"),
-            Err(problem) => {
-                assert_eq!(parse(head.as_bytes()), Parsed::Bad(problem), "{fields:?}");
-                assert!(problem.closes());
-                let status = if problem == Coding { 501 } else { 400 };
-                assert_eq!(problem.status(), status);
+            Err(error) => {
+                assert_eq!(parse(head.as_bytes()), Parsed::Bad(error), "{fields:?}");
+                assert!(error.closes());
+                let status = if error == Coding { 501 } else { 400 };
+                assert_eq!(error.status(), status);
             }
         }
     }
@@ -289,10 +285,10 @@ fn expectations() {
         let head = get(version, fields);
         let request = whole(&head);
         assert_eq!(request.expectation, expected, "{version} {fields}");
-        let problem = (expected == Unknown).then_some(Problem::Expectation);
-        assert_eq!(request.problem(), problem);
+        let error = (expected == Unknown).then_some(RequestError::Expectation);
+        assert_eq!(request.error(), error);
     }
-    assert_eq!(Problem::Expectation.status(), 417);
+    assert_eq!(RequestError::Expectation.status(), 417);
 }
 
 #[test]
@@ -305,11 +301,14 @@ fn limits() {
         let longest = format!("{}{end}{end}", line_of(HTTP_LINE_BYTES_MAX));
         whole(&longest);
         let longer = format!("{}{end}{end}", line_of(HTTP_LINE_BYTES_MAX + 1));
-        assert_eq!(parse(longer.as_bytes()), Parsed::Bad(Problem::LineTooLong));
+        assert_eq!(
+            parse(longer.as_bytes()),
+            Parsed::Bad(RequestError::LineTooLong)
+        );
     }
-    assert_eq!(Problem::LineTooLong.status(), 414);
+    assert_eq!(RequestError::LineTooLong.status(), 414);
     let endless = vec![b'x'; HTTP_LINE_BYTES_MAX + 1];
-    assert_eq!(parse(&endless), Parsed::Bad(Problem::LineTooLong));
+    assert_eq!(parse(&endless), Parsed::Bad(RequestError::LineTooLong));
     assert_eq!(parse(&endless[1..]), Parsed::Partial);
 
     let head_of = |len: usize| {
@@ -319,7 +318,7 @@ fn limits() {
     whole(&head_of(HTTP_HEAD_BYTES_MAX));
     whole(&format!("\r\n{}", head_of(HTTP_HEAD_BYTES_MAX)));
     let longer = head_of(HTTP_HEAD_BYTES_MAX + 1);
-    let too_large = Parsed::Bad(Problem::HeadTooLarge);
+    let too_large = Parsed::Bad(RequestError::HeadTooLarge);
     assert_eq!(parse(longer.as_bytes()), too_large);
     assert_eq!(parse(&longer.as_bytes()[..HTTP_HEAD_BYTES_MAX]), too_large);
     assert_eq!(
@@ -331,12 +330,12 @@ fn limits() {
     whole(&get("1.1", &"X: y\r\n".repeat(HTTP_FIELDS_MAX - 1)));
     let more = get("1.1", &"X: y\r\n".repeat(HTTP_FIELDS_MAX));
     assert_eq!(parse(more.as_bytes()), too_large);
-    assert_eq!(Problem::HeadTooLarge.status(), 431);
+    assert_eq!(RequestError::HeadTooLarge.status(), 431);
 
     let after = |lines: usize| "\r\n".repeat(lines) + "GET / HTTP/1.0\r\n\r\n";
     whole(&after(HTTP_EMPTY_LINES_MAX));
     let more = after(HTTP_EMPTY_LINES_MAX + 1);
-    assert_eq!(parse(more.as_bytes()), Parsed::Bad(Problem::Line));
+    assert_eq!(parse(more.as_bytes()), Parsed::Bad(RequestError::Line));
 }
 
 #[test]
