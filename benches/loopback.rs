@@ -31,7 +31,7 @@ fn start_carafe(root: PathBuf) -> (SocketAddr, Stopper, thread::JoinHandle<()>) 
     let (send, receive) = std::sync::mpsc::channel();
     let server = thread::spawn(move || {
         let listener = mio::net::TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let service = Bare::new(Root::open(&root, false).unwrap(), Some(NAME_GAP));
+        let protocol = Bare::new(Root::open(&root, false).unwrap(), Some(NAME_GAP));
         let timeouts = Timeouts {
             request: REQUEST_TIMEOUT,
             keep_alive: KEEP_ALIVE,
@@ -40,7 +40,7 @@ fn start_carafe(root: PathBuf) -> (SocketAddr, Stopper, thread::JoinHandle<()>) 
             disk: DISK_TIMEOUT,
         };
         let outlet = LineWriter::new(io::sink()).unwrap();
-        let mut server = Server::new(service, timeouts, vec![listener], 1000, outlet).unwrap();
+        let mut server = Server::new(protocol, timeouts, vec![listener], 1000, outlet).unwrap();
         server.set_drain(Duration::from_secs(5));
         send.send((server.addresses()[0], server.stopper()))
             .unwrap();

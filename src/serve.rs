@@ -1,4 +1,4 @@
-//! The application on the reactor: `serve` and `thank` wire listeners, connections, a service,
+//! The application on the reactor: `serve` and `thank` wire listeners, connections, a protocol,
 //! signals, counters and the log together.
 
 pub mod args;
@@ -58,8 +58,8 @@ pub use server::{Server, Stopper};
 /// Never: there is one loop at least.
 pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let tags = &TagKey::of_this_machine();
-    let mut service = open_root(args, tags)?;
-    let observers = TelemetryConfig::open(args)?;
+    let mut protocol = open_root(args, tags)?;
+    let telemetry = TelemetryConfig::open(args)?;
     let log_writer = start_log(&args.listen)?;
     let timeouts = Timeouts {
         request: args.listen.request_timeout,
@@ -68,18 +68,18 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
         min_rate: args.min_rate,
         disk: args.disk_timeout,
     };
-    let (listen, aside) = (&args.listen, observers.descriptors());
-    let room = FdBudget::find(listen, Some(args.open_files), aside, args.workers)?;
+    let (listen, for_telemetry) = (&args.listen, telemetry.descriptors());
+    let fd_budget = FdBudget::find(listen, Some(args.open_files), for_telemetry, args.workers)?;
     let uncached = &Once::new();
-    set_bounds(&mut service, args.cache, &room, uncached);
+    set_bounds(&mut protocol, args.cache, &fd_budget, uncached);
     let mut listeners = bind_for(args.workers, listen, args.port, &log_writer)?.into_iter();
     let first = listeners.next().expect("there is one loop at least");
     let makers = (1..).zip(listeners).map(|(index, listeners)| {
-        let (access_log, log_writer) = (observers.access_log.clone(), log_writer.clone());
+        let (access_log, log_writer) = (telemetry.access_log.clone(), log_writer.clone());
         move || {
-            let (mut service, most) = (open_root(args, tags)?, room.connections_max(index));
-            set_bounds(&mut service, args.cache, &room, uncached);
-            let server = Server::new(service, timeouts, listeners, most, log_writer);
+            let (mut protocol, most) = (open_root(args, tags)?, fd_budget.connections_max(index));
+            set_bounds(&mut protocol, args.cache, &fd_budget, uncached);
+            let server = Server::new(protocol, timeouts, listeners, most, log_writer);
             let mut server = server.map_err(no_loop)?;
             server.app.drain_timeout = args.listen.drain;
             server.app.telemetry = Telemetry::beside(access_log);
@@ -88,7 +88,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     });
     let makers: Vec<_> = makers.collect();
     let mut server = Server::start(
-        service, timeouts, listen, first, room, log_writer, observers,
+        protocol, timeouts, listen, first, fd_budget, log_writer, telemetry,
     )?;
     thread::scope(|scope| {
         let others = Others::start(scope, &mut server, makers)?;
@@ -115,7 +115,7 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
     let stdout = LineWriter::new(io::stdout()).map_err(|error| {
         Failure::new(Exit::Failed, format!("no thread for the output: {error}"))
     })?;
-    let service = Thanks::new(args.encoding, args.text_gap, args.once, stdout.clone());
+    let protocol = Thanks::new(args.encoding, args.text_gap, args.once, stdout.clone());
     let log_writer = start_log(&args.listen)?;
     let timeouts = Timeouts {
         request: args.listen.request_timeout,
@@ -124,11 +124,11 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
         min_rate: MIN_RATE_BYTES,
         disk: DISK_TIMEOUT,
     };
-    let room = FdBudget::find(&args.listen, None, 0, 1)?;
+    let fd_budget = FdBudget::find(&args.listen, None, 0, 1)?;
     let listeners = bind_all(&args.listen, args.port, &log_writer)?;
-    let (listen, nobody) = (&args.listen, TelemetryConfig::default());
+    let (listen, telemetry) = (&args.listen, TelemetryConfig::default());
     let mut server = Server::start(
-        service, timeouts, listen, listeners, room, log_writer, nobody,
+        protocol, timeouts, listen, listeners, fd_budget, log_writer, telemetry,
     )?;
     server.app.once = args.once;
     server.announce();
@@ -209,10 +209,12 @@ fn name_of(folder: &Path) -> Vec<u8> {
 
 /// What a loop's files may take. Without inotify nothing is kept: the answers are the same, only
 /// slower. `warned`: one line is enough for all loops.
-fn set_bounds(service: &mut SharedPort, bytes: u64, room: &FdBudget, warned: &Once) {
-    service.root_mut().set_open_files_max(room.open_files_max());
+fn set_bounds(protocol: &mut SharedPort, bytes: u64, fd_budget: &FdBudget, warned: &Once) {
+    protocol
+        .root_mut()
+        .set_open_files_max(fd_budget.open_files_max());
     if bytes > 0
-        && let Err(error) = service.root_mut().set_cache(room.cache_limits(bytes))
+        && let Err(error) = protocol.root_mut().set_cache(fd_budget.cache_limits(bytes))
     {
         warned.call_once(|| {
             log::warn!(

@@ -19,19 +19,19 @@ pub(super) struct FdBudget {
 }
 
 impl FdBudget {
-    /// Raises the descriptor limit as far as it goes, and leaves room for files: `None` for a
-    /// service that opens none, else what the flag says. `aside` are for those who look on. There is
-    /// room for a connection in each of the loops at least.
+    /// Raises the descriptor limit as far as it goes, and leaves descriptors for files: `None` for a
+    /// protocol that opens none, else what the flag says. `telemetry` are those of logs and metrics. Each
+    /// of the loops can have a connection at least.
     pub(super) fn find(
         listen: &ListenArgs,
         open_files: Option<Option<u64>>,
-        aside: u64,
+        telemetry: u64,
         loops: u64,
     ) -> Result<Self, Failure> {
         let limit = raise_descriptor_limit();
         let listeners = loops * listen.bind.len().max(1) as u64;
         let reserved = DESCRIPTORS_RESERVED + (loops - 1) * DESCRIPTORS_PER_LOOP;
-        let free = limit.saturating_sub(reserved + listeners + aside);
+        let free = limit.saturating_sub(reserved + listeners + telemetry);
         let default_files = (limit / OPEN_FILES_SHARE).min(free.saturating_sub(1));
         let files = open_files.map_or(0, |flag| flag.unwrap_or(default_files));
         let room = free.saturating_sub(files);

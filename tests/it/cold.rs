@@ -47,7 +47,7 @@ fn content(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at * 31 % 251) as u8).collect()
 }
 
-/// A service whose root is taken for one on a file system of this kind.
+/// A protocol whose root is taken for one on a file system of this kind.
 fn bare(root: &TempDir, kind: FsClass) -> Bare {
     let mut opened = Root::open(root.path(), false).unwrap();
     opened.assume(kind);
@@ -62,9 +62,9 @@ fn http(root: &TempDir, kind: FsClass) -> SharedPort {
     )
 }
 
-fn bench<S: Protocol>(service: S, request: &[u8]) -> Bench<Scripted, S> {
+fn bench<S: Protocol>(protocol: S, request: &[u8]) -> Bench<Scripted, S> {
     let script = Scripted::new([Read::Bytes(request.to_vec())], []);
-    Bench::new(script, service)
+    Bench::new(script, protocol)
 }
 
 /// Adds to the script of a bench.
@@ -645,7 +645,7 @@ fn a_folder_that_a_helper_found_is_read_by_a_helper_too() {
     let root = root();
     let request =
         b"GET /folder HTTP/1.1\r\nHost: h\r\n\r\nGET /folder/ HTTP/1.1\r\nHost: h\r\n\r\n";
-    let service = SharedPort::new(
+    let protocol = SharedPort::new(
         bare(&root, FsClass::Remote),
         Http::new(
             ContentTypes::new([]),
@@ -654,7 +654,7 @@ fn a_folder_that_a_helper_found_is_read_by_a_helper_too() {
             TagKey::new(b""),
         ),
     );
-    let mut bench = bench(service, request);
+    let mut bench = bench(protocol, request);
     let next = bench.step(Event::Start);
     assert_parked(next, &bench);
     then(&mut bench, &[], &[ALL]);
@@ -674,11 +674,11 @@ fn without_memory_for_a_list_the_client_is_told_to_try_again() {
     let root = root();
     let parked = |request: &[u8]| {
         let folders = Some(Listings::new());
-        let service = SharedPort::new(
+        let protocol = SharedPort::new(
             bare(&root, FsClass::InMemory),
             Http::new(ContentTypes::new([]), None, folders, TagKey::new(b"")),
         );
-        let mut bench = bench(service, request);
+        let mut bench = bench(protocol, request);
         let next = bench.step(Event::Start);
         assert_parked(next, &bench);
         assert!(matches!(bench.task, Some(DiskTask::List(_))));

@@ -44,8 +44,8 @@ where
     R: IntoIterator<Item = Read>,
     W: IntoIterator<Item = Write>,
 {
-    let service = Bare::new(Root::open(root.path(), false).unwrap(), Some(NAME_GAP));
-    Bench::new(Scripted::new(reads, writes), service)
+    let protocol = Bare::new(Root::open(root.path(), false).unwrap(), Some(NAME_GAP));
+    Bench::new(Scripted::new(reads, writes), protocol)
 }
 
 fn bytes(bytes: &[u8]) -> Read {
@@ -244,7 +244,7 @@ fn a_name_without_end_is_refused_when_it_is_too_long_and_the_rest_is_discarded()
 
 // ---- parked ----
 
-/// Answers `Later` so many times, then asks the real service.
+/// Answers `Later` so many times, then asks the real protocol.
 #[derive(Debug)]
 struct NoDescriptor {
     times: u32,
@@ -265,8 +265,8 @@ impl Protocol for NoDescriptor {
 
 fn parked(root: &TempDir, name: &[u8], times: u32) -> Bench<Scripted, NoDescriptor> {
     let then = Bare::new(Root::open(root.path(), false).unwrap(), Some(NAME_GAP));
-    let service = NoDescriptor { times, then };
-    let mut bench = Bench::new(Scripted::new([bytes(name)], []), service);
+    let protocol = NoDescriptor { times, then };
+    let mut bench = Bench::new(Scripted::new([bytes(name)], []), protocol);
     assert_eq!(bench.step(Event::Start), Action::Suspend);
     assert_eq!(bench.patience(), Some(SUSPENDED_CHECK_INTERVAL));
     bench

@@ -1,5 +1,5 @@
 //! A connection that is kept alive, over a scripted transport: requests one after the other, and
-//! what becomes of it between them. The service of this room answers each line by itself.
+//! what becomes of it between them. The protocol of this room answers each line by itself.
 
 use std::io::ErrorKind::ConnectionReset;
 use std::sync::Arc;

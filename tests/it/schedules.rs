@@ -74,8 +74,8 @@ fn all_results(
     blocks: u32,
 ) -> (BTreeSet<(Vec<u8>, &'static str)>, u64) {
     let (mut results, mut schedules) = (BTreeSet::new(), 0);
-    for service in [bare(root.path(), exact), cached(root.path(), exact)] {
-        run_all(service, input, ends, blocks, &mut |result| {
+    for protocol in [bare(root.path(), exact), cached(root.path(), exact)] {
+        run_all(protocol, input, ends, blocks, &mut |result| {
             results.insert(result);
             schedules += 1;
         });
@@ -84,7 +84,7 @@ fn all_results(
 }
 
 fn run_all(
-    mut service: Bare,
+    mut protocol: Bare,
     input: &[u8],
     ends: bool,
     blocks: u32,
@@ -93,12 +93,12 @@ fn run_all(
     let mut choices = Choices::default();
     loop {
         let wire = Wire::new(choices, input, ends, blocks).cold(1);
-        let mut bench = Bench::new(wire, service);
+        let mut bench = Bench::new(wire, protocol);
         let Action::Close(reason) = bench.run() else {
             panic!("a reset without a fault")
         };
         note((std::mem::take(&mut bench.transport.sent), reason.as_str()));
-        (choices, service) = (bench.transport.choices, bench.protocol);
+        (choices, protocol) = (bench.transport.choices, bench.protocol);
         if !choices.advance() {
             return;
         }
