@@ -24,9 +24,9 @@ use std::thread;
 use crate::conn::Timeouts;
 use crate::escape::Escaped;
 use crate::failure::{Exit, Failure};
+use crate::file::LookupError;
 use crate::flags::ServerAddress;
 use crate::http::entity_tag::TagKey;
-use crate::http::mime::ContentTypes;
 use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, STALL_TIMEOUT};
 use crate::protocol::bare::Bare;
 use crate::protocol::http::Http;
@@ -159,13 +159,19 @@ fn open_root(args: &ServeArgs, tags: &TagKey) -> Result<SharedPort, Failure> {
             )),
         }
     })?;
+    let pages = args.pages();
+    let spa = pages.spa.iter().map(|file| ("--spa", file));
+    let errors = pages.errors.iter().map(|page| ("--error-page", &page.file));
+    for (flag, file) in spa.chain(errors) {
+        must_be_there(&mut root, flag, file)?;
+    }
     root.never_block();
     let bare = Bare::new(root, (!args.exact_names).then_some(args.name_gap));
     let index = args.index.as_encoded_bytes();
     let index = (!index.is_empty()).then(|| index.into());
     let folders = args.listing.then(Listings::new);
-    let types = ContentTypes::new(args.mime.clone());
-    let mut http = Http::new(types, index, folders, tags.clone());
+    let mut http = Http::new(args.content_types(), index, folders, tags.clone());
+    http.set_pages(pages);
     http.set_top(&name_of(&args.root));
     let custom_fields = args.custom_fields();
     http.set_custom_fields(custom_fields.map_err(Failure::usage)?);
@@ -175,6 +181,21 @@ fn open_root(args: &ServeArgs, tags: &TagKey) -> Result<SharedPort, Failure> {
     // Both count by status.
     http.set_logged(args.access_log.is_some() || args.metrics.is_some());
     Ok(SharedPort::new(bare, http))
+}
+
+/// A page that stands for others must be there when the server starts: a name that was mistyped would
+/// show only when somebody is sent no page.
+fn must_be_there(root: &mut Root, flag: &str, file: &[u8]) -> Result<(), Failure> {
+    let why = match root.find_file(file, &[]) {
+        Ok(_) => return Ok(()),
+        Err(LookupError::Refused(why)) => why.to_owned(),
+        Err(LookupError::Failed(errno)) => errno.to_string(),
+        Err(error) => format!("{error:?}"),
+    };
+    let shown = Escaped(file);
+    Err(Failure::usage(format!(
+        "{flag}: '{shown}' won't do: it takes a file beneath ROOT ({why})"
+    )))
 }
 
 /// Whether a folder is /, whatever its path is.

@@ -12,7 +12,11 @@ const SERVE: &[Group] = &[
         &[
             "listing",
             "index",
+            "clean-urls",
+            "spa",
+            "error-page",
             "mime",
+            "default-type",
             "hidden",
             "exact-names",
             "gopher-host",

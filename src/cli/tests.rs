@@ -134,6 +134,18 @@ const BAD_VALUES: &[(&str, &str)] = &[
         "--cache-control: 'no-store' won't do: it takes GLOB=VALUE, as in 'assets/*=max-age",
     ),
     (
+        "serve --error-page 404.html",
+        "--error-page: '404.html' won't do: it takes STATUS=FILE, as in 404=404.html",
+    ),
+    (
+        "serve --error-page 403=x",
+        "--error-page: '403=x' won't do: it takes STATUS=FILE with one of 404, 405, 412, 416, 500, 501, 503",
+    ),
+    (
+        "serve --default-type text",
+        "--default-type: 'text' won't do: it takes a media type such as text/plain",
+    ),
+    (
         "serve --cors=app.example",
         "--cors: 'app.example' won't do: it takes an origin as browsers write it, such as https://",
     ),

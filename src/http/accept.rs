@@ -1,6 +1,6 @@
 //! What an Accept field asks for (RFC 9110, section 12.5.1), as far as there is a choice.
 
-use super::fields::trim;
+use super::fields::{Fields, trim};
 
 /// Whether an Accept field's value prefers JSON to a page (RFC 9110, section 12.5.1). JSON must be
 /// named: what takes anything gets the page.
@@ -26,6 +26,15 @@ pub fn prefers_json(accept: &[u8]) -> bool {
 #[must_use]
 pub fn names_html(accept: &[u8]) -> bool {
     members(accept).any(|(name, quality)| name == b"text/html" && quality > 0)
+}
+
+/// Whether a browser asks for a page to show, and not a page for something in it: it names pages, and
+/// says nothing else (Fetch Metadata, "Sec-Fetch-Mode"). Not all say so, and none to plain HTTP on
+/// another machine.
+#[must_use]
+pub fn is_navigation(fields: &Fields<'_>) -> bool {
+    let mode = fields.first("sec-fetch-mode");
+    mode.is_none_or(|mode| mode == b"navigate") && fields.all("accept").any(names_html)
 }
 
 /// The types, in small letters, with the thousandths of their weights.

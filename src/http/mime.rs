@@ -179,6 +179,21 @@ pub struct Override {
     content_type: String,
 }
 
+impl Override {
+    /// The type of all files of which nothing else is known, as `--default-type` takes it.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn of_unknown(content_type: &str) -> Result<Self, &'static str> {
+        let content_type = content_type.parse::<Mime>().ok().filter(is_valid);
+        let content_type = content_type.ok_or("takes a media type such as text/plain")?;
+        Ok(Self {
+            extension: ANY.to_owned(),
+            content_type: with_charset(&content_type),
+        })
+    }
+}
+
 impl FromStr for Override {
     type Err = &'static str;
 
@@ -193,12 +208,11 @@ impl FromStr for Override {
                 "takes EXT=TYPE with an extension such as log, or * for files of unknown type",
             );
         }
-        let content_type = content_type.parse::<Mime>().ok().filter(is_valid);
-        let content_type =
-            content_type.ok_or("takes EXT=TYPE with a media type such as text/plain")?;
+        let of_unknown = Self::of_unknown(content_type)
+            .map_err(|_| "takes EXT=TYPE with a media type such as text/plain")?;
         Ok(Self {
             extension: extension.to_lowercase(),
-            content_type: with_charset(&content_type),
+            ..of_unknown
         })
     }
 }

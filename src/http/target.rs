@@ -239,11 +239,28 @@ pub fn folder_location(path: &[u8], name: &Name<'_>, query: Option<&[u8]>) -> St
     if location.is_empty() {
         location.push_str("./");
     }
+    push_query(&mut location, query);
+    location
+}
+
+/// The Location of a name that is in the same folder as the plain path that was asked for: of its last
+/// component, or of the folder if it ends in a slash.
+#[must_use]
+pub fn location_beside(name: &[u8], query: Option<&[u8]>) -> String {
+    let last = name.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    let mut location = match last {
+        [] => "./".to_owned(),
+        last => encode_segment(last),
+    };
+    push_query(&mut location, query);
+    location
+}
+
+fn push_query(location: &mut String, query: Option<&[u8]>) {
     if let Some(query) = query {
         // Writing to memory doesn't fail.
         let _ = write!(location, "?{}", percent_encode(query, QUERY));
     }
-    location
 }
 
 /// What can't stand in a query as it is. Percent signs stay: the query is not decoded.

@@ -1,6 +1,9 @@
 //! HTTP/1.1: turns a request into an answer. What a request says and what a head looks like is told by
 //! [`crate::http`].
 
+mod answer;
+mod pages;
+
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -12,11 +15,11 @@ use crate::http::accept;
 use crate::http::custom_fields::CustomFields;
 use crate::http::date::{Clock, Now};
 use crate::http::entity_tag::TagKey;
-use crate::http::head::{Head, NO_SNIFF, TEXT};
+use crate::http::head::Head;
 use crate::http::listing::ListingStyle;
 use crate::http::method::Method;
 use crate::http::mime::ContentTypes;
-use crate::http::page::{self, Hint};
+use crate::http::page::Hint;
 use crate::http::range::{self, Multipart, Ranges};
 use crate::http::request::{
     Expectation, Parsed, Request as Message, RequestBody, RequestError, Version, parse,
@@ -29,7 +32,11 @@ use crate::limits::{
 use crate::protocol::{AfterResponse, Body, Decision, InputState, Reply, Request, RequestEnd};
 use crate::root::listing::Listings;
 use crate::root::{self, Root};
-use crate::telemetry::response::{HttpLogFields, Outcome};
+use crate::telemetry::response::HttpLogFields;
+
+use answer::{Answer, moved, no_sniff, whole};
+
+pub use pages::{ErrorPage, Pages};
 
 /// Answers requests for a root's files.
 #[derive(Debug)]
@@ -44,18 +51,16 @@ pub struct Http {
     clock: Clock,
     tags: TagKey,
     custom_fields: CustomFields,
+    pages: Pages,
 }
 
-/// What is answered, before it is known what becomes of the connection.
-struct Answer {
-    status: StatusCode,
-    head: Head,
-    body: Body,
-    /// In place of a body, for who reads the answer, until it is known in which form.
-    hint: Option<Hint>,
-    outcome: Outcome,
-    /// The operator's fields are in the head: those of a file.
-    has_custom_fields: bool,
+/// A request that was understood, and what its answer is made of.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    message: &'a Message<'a>,
+    /// What tasks for it came to.
+    results: &'a [TaskResult],
+    now: Now,
 }
 
 /// The file that stands for a folder, with its name.
@@ -64,53 +69,6 @@ enum Index {
     None,
     File(Vec<u8>, Arc<OpenFile>),
     Failed(Vec<u8>, LookupError),
-}
-
-impl Answer {
-    fn new(status: StatusCode, head: Head, body: Body) -> Self {
-        let outcome = Outcome::Complete;
-        Self {
-            status,
-            head,
-            body,
-            hint: None,
-            outcome,
-            has_custom_fields: false,
-        }
-    }
-
-    /// An answer with a file, or about it, whose head has all that belongs to the file.
-    fn of_file(status: StatusCode, head: Head, body: Body) -> Self {
-        Self {
-            has_custom_fields: true,
-            ..Self::new(status, head, body)
-        }
-    }
-
-    fn error(status: StatusCode, why: &'static str, now: Now) -> Self {
-        Self {
-            hint: Some(Hint::None),
-            outcome: Outcome::Refused(why),
-            ..Self::new(status, Head::error(status, now), Body::empty())
-        }
-    }
-
-    /// A page for browsers, a line of text for others.
-    fn readable(self, accepts_html: impl FnOnce() -> bool, path: &[u8], http: &Http) -> Self {
-        let Some(hint) = self.hint else { return self };
-        let (content_type, bytes) = if accepts_html() {
-            let (slashes, index) = (target::count_slashes(path), http.index.as_deref());
-            (page::HTML, page::error(self.status, hint, slashes, index))
-        } else {
-            (TEXT, page::error_text(self.status, hint))
-        };
-        let head = self.head.content(content_type, bytes.len() as u64);
-        Self {
-            head: http.no_sniff(head).field("Vary", "Accept"),
-            body: Body::Bytes(bytes.into()),
-            ..self
-        }
-    }
 }
 
 impl Http {
@@ -131,12 +89,18 @@ impl Http {
             clock: Clock::default(),
             tags,
             custom_fields: CustomFields::default(),
+            pages: Pages::default(),
         }
     }
 
     /// Adds fields to answers.
     pub fn set_custom_fields(&mut self, fields: CustomFields) {
         self.custom_fields = fields;
+    }
+
+    /// Has pages stand for others.
+    pub fn set_pages(&mut self, pages: Pages) {
+        self.pages = pages;
     }
 
     /// Whether answers carry what an access log says of them.
@@ -182,11 +146,16 @@ impl Http {
                         gap: Some(HTTP_BODY_GAP),
                     };
                 }
+                let asked = Asked {
+                    message: &message,
+                    results: request.results,
+                    now,
+                };
                 let answer = match message.error() {
                     Some(error) => Ok(Answer::error(error.status(), why(error), now)),
-                    None => self.answer(root, &message, request.results, now),
+                    None => self.answer(root, asked),
                 };
-                match answer {
+                match answer.and_then(|answer| self.in_place(root, answer, asked)) {
                     Ok(answer) => self.reply(request, &message, used, answer),
                     Err(verdict) => verdict,
                 }
@@ -196,7 +165,12 @@ impl Http {
 
     /// An answer to what is no request. Where the next one would begin isn't known.
     fn refuse(&self, request: &Request<'_>, error: RequestError, now: Now) -> Decision {
-        let answer = Answer::error(error.status(), why(error), now).readable(|| false, b"", self);
+        let answer = Answer::error(error.status(), why(error), now).readable(
+            || false,
+            b"",
+            None,
+            &self.custom_fields,
+        );
         let bytes = request.bytes.trim_ascii_start();
         let line = bytes.split(|&byte| byte == b'\n').next();
         let line = line.unwrap_or_default().trim_ascii_end();
@@ -240,7 +214,12 @@ impl Http {
         let is_last = request.draining || request.is_crowded;
         let keep_alive = message.keep_alive && !has_body && !is_last;
         let accepts_html = || message.fields.all("accept").any(accept::names_html);
-        let answer = answer.readable(accepts_html, message.target.path(), self);
+        let answer = answer.readable(
+            accepts_html,
+            message.target.path(),
+            self.index.as_deref(),
+            &self.custom_fields,
+        );
         let head = if answer.has_custom_fields {
             answer.head
         } else {
@@ -279,46 +258,55 @@ impl Http {
     }
 
     /// The answer to a request that can be read; the error is a verdict of another kind.
-    fn answer(
-        &mut self,
-        root: &mut Root,
-        message: &Message<'_>,
-        results: &[TaskResult],
-        now: Now,
-    ) -> Result<Answer, Decision> {
-        if message.method == Method::Options {
-            let mut head = Head::new(StatusCode::NO_CONTENT, now).allow();
-            if message.fields.has("access-control-request-method") {
+    fn answer(&mut self, root: &mut Root, asked: Asked<'_>) -> Result<Answer, Decision> {
+        if asked.message.method == Method::Options {
+            let mut head = Head::new(StatusCode::NO_CONTENT, asked.now).allow();
+            if asked.message.fields.has("access-control-request-method") {
                 head = head.fields(self.custom_fields.of_preflight());
             }
             return Ok(Answer::new(StatusCode::NO_CONTENT, head, Body::empty()));
         }
-        let Target::Resource { path, query } = message.target else {
-            return Ok(Answer::error(StatusCode::BAD_REQUEST, "no path", now));
+        let Target::Resource { path, query } = asked.message.target else {
+            return Ok(Answer::error(StatusCode::BAD_REQUEST, "no path", asked.now));
         };
         let Some(name) = target::decode(path) else {
-            return Ok(Answer::error(StatusCode::BAD_REQUEST, "not a path", now));
+            return Ok(Answer::error(
+                StatusCode::BAD_REQUEST,
+                "not a path",
+                asked.now,
+            ));
         };
         // Where relative references lead from, to whoever asks.
         let path = &*target::remove_dot_segments(path);
-        match root.find_or_root(&name.bytes, results) {
-            Ok(Lookup::File(file)) => Ok(self.file(&file, &name.bytes, message, now)),
+        let found = root.find_or_root(&name.bytes, asked.results);
+        if self.pages.clean_urls
+            && let Some(answer) = self.clean(root, &found, &name, (path, query), asked)?
+        {
+            return Ok(answer);
+        }
+        match found {
+            Ok(Lookup::File(file)) => Ok(self.file(&file, &name.bytes, asked)),
             Ok(Lookup::Directory(_)) if name.is_folder => {
-                self.folder(root, &name, (path, query), message, results, now)
+                self.folder(root, &name, (path, query), asked)
             }
             // What would not be shown isn't told.
             Ok(Lookup::Directory(_)) => {
                 let folder = [&name.bytes, &b"/"[..]].concat();
-                match self.index(root, &folder, results) {
-                    Index::Failed(index, error) => return Self::failed(root, error, &index, now),
+                match self.index(root, &folder, asked) {
+                    Index::Failed(index, error) => {
+                        return Self::failed(root, error, &index, asked.now);
+                    }
                     Index::None if self.folders.is_none() => {
-                        return Ok(Answer::error(StatusCode::NOT_FOUND, "a folder", now));
+                        return Ok(Answer::error(StatusCode::NOT_FOUND, "a folder", asked.now));
                     }
                     Index::File(..) | Index::None => {}
                 }
-                Ok(moved(&target::folder_location(path, &name, query), now))
+                Ok(moved(
+                    &target::folder_location(path, &name, query),
+                    asked.now,
+                ))
             }
-            Err(error) => Self::failed(root, error, &name.bytes, now),
+            Err(error) => Self::failed(root, error, &name.bytes, asked.now),
         }
     }
 
@@ -327,18 +315,16 @@ impl Http {
         root: &mut Root,
         folder: &target::Name<'_>,
         (path, query): (&[u8], Option<&[u8]>),
-        message: &Message<'_>,
-        results: &[TaskResult],
-        now: Now,
+        asked: Asked<'_>,
     ) -> Result<Answer, Decision> {
         let name = &*folder.bytes;
-        match self.index(root, name, results) {
-            Index::File(index, file) => return Ok(self.file(&file, &index, message, now)),
-            Index::Failed(index, error) => return Self::failed(root, error, &index, now),
+        match self.index(root, name, asked) {
+            Index::File(index, file) => return Ok(self.file(&file, &index, asked)),
+            Index::Failed(index, error) => return Self::failed(root, error, &index, asked.now),
             Index::None => {}
         }
         let Some(folders) = &mut self.folders else {
-            let answer = Answer::error(StatusCode::NOT_FOUND, "a folder", now);
+            let answer = Answer::error(StatusCode::NOT_FOUND, "a folder", asked.now);
             let hint = match path {
                 b"/" => Hint::NoFirstPage,
                 _ => Hint::None,
@@ -349,43 +335,134 @@ impl Http {
             });
         };
         if !target::is_plain(path, folder) {
-            return Ok(moved(&target::folder_location(path, folder, query), now));
+            return Ok(moved(
+                &target::folder_location(path, folder, query),
+                asked.now,
+            ));
         }
-        let style = ListingStyle::new(query, message.fields.all("accept"));
+        let style = ListingStyle::new(query, asked.message.fields.all("accept"));
         let format = style.format.clone();
-        match folders.list(root, name, style, results) {
+        match folders.list(root, name, style, asked.results) {
             Err(task) => Err(Decision::Suspend(task)),
             Ok(Ok(list)) => {
                 let status = StatusCode::OK;
-                let head = Head::new(status, now)
+                let head = Head::new(status, asked.now)
                     .content(format.content_type(), list.bytes().len() as u64);
-                let head = self.no_sniff(head).field("Vary", "Accept");
+                let head = no_sniff(head, &self.custom_fields).field("Vary", "Accept");
                 Ok(Answer::new(status, head, Body::List(list)))
             }
             Ok(Err(ListError::NoMemory)) => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
-                let answer = Answer::error(status, "no memory for a list", now);
+                let answer = Answer::error(status, "no memory for a list", asked.now);
                 let retry = LISTING_RETRY_SECONDS.to_string();
                 Ok(Answer {
                     head: answer.head.field("Retry-After", retry),
                     ..answer
                 })
             }
-            Ok(Err(ListError::Failed(error))) => Self::failed(root, error, name, now),
+            Ok(Err(ListError::Failed(error))) => Self::failed(root, error, name, asked.now),
         }
     }
 
     /// The index of a folder whose name ends in a slash. One that is there and can't be served is
     /// answered like any such file; a list in its place would show what it was to cover.
-    fn index(&self, root: &mut Root, folder: &[u8], results: &[TaskResult]) -> Index {
+    fn index(&self, root: &mut Root, folder: &[u8], asked: Asked<'_>) -> Index {
         let Some(index) = &self.index else {
             return Index::None;
         };
         let name = [folder, index].concat();
-        match root.find(&name, results) {
+        match root.find(&name, asked.results) {
             Ok(Lookup::File(file)) => Index::File(name, file),
             Ok(Lookup::Directory(_)) | Err(LookupError::Refused(root::NO_SUCH_FILE)) => Index::None,
             Err(error) => Index::Failed(name, error),
+        }
+    }
+
+    /// What a path without an extension brings, or where one with it leads.
+    fn clean(
+        &self,
+        root: &mut Root,
+        found: &Result<Lookup, LookupError>,
+        name: &target::Name<'_>,
+        (path, query): (&[u8], Option<&[u8]>),
+        asked: Asked<'_>,
+    ) -> Result<Option<Answer>, Decision> {
+        let is_plain = target::is_plain(path, name);
+        let index = self.index.as_deref();
+        match found {
+            Ok(Lookup::File(_)) if is_plain => {
+                let Some(short) = pages::without_extension(&name.bytes, index) else {
+                    return Ok(None);
+                };
+                // What would lead to another file keeps its address.
+                if !short.ends_with(b"/") && Self::page(root, short, asked)?.is_some() {
+                    return Ok(None);
+                }
+                let location = target::location_beside(short, query);
+                Ok(Some(moved(&location, asked.now)))
+            }
+            Ok(Lookup::Directory(_)) | Err(LookupError::Refused(_)) if !name.is_folder => {
+                let page = [&name.bytes, pages::EXTENSION].concat();
+                let Some(file) = Self::page(root, &page, asked)? else {
+                    return Ok(None);
+                };
+                if is_plain && pages::is_index(&page, index) {
+                    return Ok(Some(moved(
+                        &target::location_beside(b"/", query),
+                        asked.now,
+                    )));
+                }
+                Ok(Some(self.file(&file, &page, asked)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The answer that is given in the place of one that brings no file.
+    fn in_place(
+        &self,
+        root: &mut Root,
+        mut answer: Answer,
+        asked: Asked<'_>,
+    ) -> Result<Answer, Decision> {
+        if answer.hint.is_none() {
+            return Ok(answer);
+        }
+        let spa = self.pages.spa.as_deref();
+        let spa = spa.filter(|_| answer.status == StatusCode::NOT_FOUND);
+        if let Some(spa) = spa {
+            if accept::is_navigation(&asked.message.fields)
+                && let Some(file) = Self::page(root, spa, asked)?
+            {
+                let answer = self.file(&file, spa, asked);
+                return Ok(answer.with_field("Vary", pages::SPA_VARIES_BY));
+            }
+            answer = answer.with_field("Vary", pages::SPA_VARIES_BY);
+        }
+        let Some(name) = self.pages.of_error(answer.status) else {
+            return Ok(answer);
+        };
+        let Some(file) = Self::page(root, name, asked)? else {
+            return Ok(answer);
+        };
+        Ok(Answer {
+            head: answer.head.content(&self.types.of(name), file.length()),
+            body: Body::File(file),
+            hint: None,
+            ..answer
+        })
+    }
+
+    /// A file that is to stand for something else, if there is one now.
+    fn page(
+        root: &mut Root,
+        name: &[u8],
+        asked: Asked<'_>,
+    ) -> Result<Option<Arc<OpenFile>>, Decision> {
+        match root.find(name, asked.results) {
+            Ok(Lookup::File(file)) => Ok(Some(file)),
+            Ok(Lookup::Directory(_)) | Err(LookupError::Refused(_)) => Ok(None),
+            Err(error) => Self::failed(root, error, name, asked.now).map(|_| None),
         }
     }
 
@@ -405,16 +482,8 @@ impl Http {
         }
     }
 
-    /// Has a page of this server taken for what it is, unless the operator says so of all answers.
-    fn no_sniff(&self, head: Head) -> Head {
-        if self.custom_fields.have(NO_SNIFF) {
-            head
-        } else {
-            head.no_sniff()
-        }
-    }
-
-    fn file(&self, file: &Arc<OpenFile>, name: &[u8], message: &Message<'_>, now: Now) -> Answer {
+    fn file(&self, file: &Arc<OpenFile>, name: &[u8], asked: Asked<'_>) -> Answer {
+        let Asked { message, now, .. } = asked;
         let is_plain = !message.fields.has_condition_or_range();
         let kept = file.header_fields().filter(|_| is_plain);
         if let Some(fields) = kept.and_then(OnceLock::get) {
@@ -499,23 +568,6 @@ fn must_wait_for_body(request: &Request<'_>, used: usize, message: &Message<'_>)
             request.input_state,
             InputState::IdleTimeout | InputState::Ended
         )
-}
-
-/// An answer with all of a file.
-fn whole(file: &Arc<OpenFile>, fields: &[u8], now: Now) -> Answer {
-    let status = StatusCode::OK;
-    let head = Head::new(status, now).fields(fields);
-    Answer::of_file(status, head, Body::File(Arc::clone(file)))
-}
-
-/// What was asked for is found under another path.
-fn moved(location: &str, now: Now) -> Answer {
-    let status = StatusCode::MOVED_PERMANENTLY;
-    let head = Head::error(status, now).location(location);
-    Answer {
-        hint: Some(Hint::None),
-        ..Answer::new(status, head, Body::empty())
-    }
 }
 
 fn why(error: RequestError) -> &'static str {

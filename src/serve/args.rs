@@ -11,8 +11,9 @@ use clap::builder::{OsStringValueParser, TypedValueParser as _};
 
 use crate::flags::{Count, ServerAddress, Verbosity, duration, encoding, size, timeout};
 use crate::http::custom_fields::{AllowedOrigin, CustomField, CustomFields, FieldRule};
-use crate::http::mime::Override;
+use crate::http::mime::{ContentTypes, Override};
 use crate::limits;
+use crate::protocol::http::{ErrorPage, Pages};
 use crate::root::DotFiles;
 use crate::telemetry::access_log::LogFormat;
 
@@ -80,6 +81,22 @@ pub struct ServeArgs {
     #[arg(long, value_name = "EXT=TYPE", value_parser = Override::from_str)]
     pub mime: Vec<Override>,
 
+    /// HTTP: the type of files of which nothing else is known
+    #[arg(long, value_name = "TYPE", value_parser = Override::of_unknown)]
+    pub default_type: Option<Override>,
+
+    /// HTTP: a file beneath ROOT that is sent with an error's status; may be repeated
+    #[arg(long, value_name = "STATUS=FILE", value_parser = OsStringValueParser::new().try_map(error_page))]
+    pub error_page: Vec<ErrorPage>,
+
+    /// HTTP: a file beneath ROOT that browsers show where there is nothing
+    #[arg(long, value_name = "FILE")]
+    pub spa: Option<OsString>,
+
+    /// HTTP: /x brings x.html, and /x.html leads there
+    #[arg(long)]
+    pub clean_urls: bool,
+
     /// HTTP: a field of every answer; may be repeated
     #[arg(long, value_name = "NAME: VALUE", value_parser = CustomField::from_str)]
     pub header: Vec<CustomField>,
@@ -136,6 +153,23 @@ impl ServeArgs {
         DotFiles::Allow(names.collect())
     }
 
+    /// The types of files.
+    #[must_use]
+    pub fn content_types(&self) -> ContentTypes {
+        ContentTypes::new(self.default_type.iter().chain(&self.mime).cloned())
+    }
+
+    /// The pages that stand for others.
+    #[must_use]
+    pub fn pages(&self) -> Pages {
+        let spa = self.spa.as_ref();
+        Pages {
+            clean_urls: self.clean_urls,
+            spa: spa.map(|file| file.as_encoded_bytes().into()),
+            errors: self.error_page.clone(),
+        }
+    }
+
     /// The fields to add to answers.
     ///
     /// # Errors
@@ -188,6 +222,10 @@ fn index_name(name: OsString) -> Result<OsString, &'static str> {
         return Err("takes a file's name without a slash, and without a dot in front");
     }
     Ok(name)
+}
+
+fn error_page(text: OsString) -> Result<ErrorPage, String> {
+    ErrorPage::parse(text.as_encoded_bytes())
 }
 
 /// A name that is hidden without `--hidden`.

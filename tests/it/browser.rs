@@ -465,3 +465,57 @@ fn a_page_reads_parts_of_another_sites_files() {
     drop(browser);
     carafe.stop_clean();
 }
+
+/// A page whose script knows the routes: opened by one, gone on to another, reloaded there and gone back.
+#[test]
+fn an_app_of_one_page_is_reloaded_where_it_is() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let page = "<!DOCTYPE html><title>app</title><body><p></p><img src=\"/lost.png\"><script>
+        const show = () => document.querySelector('p').textContent = location.pathname;
+        const go = path => { history.pushState(null, '', path); show(); };
+        onpopstate = show; show();</script>";
+    let root = root_with(&[
+        ("index.html", page),
+        ("404.html", "<title>lost</title>"),
+        ("about.html", "<title>about</title>"),
+    ]);
+    let flags = [
+        "--spa",
+        "index.html",
+        "--error-page",
+        "404=404.html",
+        "--clean-urls",
+    ];
+    let carafe = Carafe::serve(root.path(), &flags);
+    let url = format!("http://{}", carafe.addr());
+    let shows = |path: &str| {
+        until(path, || {
+            let script = "return [document.title, document.querySelector('p')?.textContent];";
+            browser.run(script, &[]) == json!(["app", path])
+        });
+    };
+    browser.tell("url", &json!({"url": format!("{url}/users/7")}));
+    shows("/users/7");
+    browser.run("go('/users/8.x');", &[]);
+    shows("/users/8.x");
+    browser.tell("refresh", &json!({}));
+    shows("/users/8.x");
+    browser.tell("back", &json!({}));
+    shows("/users/7");
+    // What isn't there for a script or a picture isn't there.
+    let script = "const answer = await fetch('/lost'), image = document.images[0];
+        await image.decode().catch(() => 0);
+        return [answer.status, await answer.text(), image.naturalWidth];";
+    let found = browser.run_async(script, &[]);
+    assert_eq!(found, json!([404, "<title>lost</title>", 0]));
+    browser.tell("url", &json!({"url": format!("{url}/about.html?q#h")}));
+    let script = "return [document.title, location.href];";
+    assert_eq!(
+        browser.run(script, &[]),
+        json!(["about", format!("{url}/about?q#h")])
+    );
+    drop(browser);
+    carafe.stop();
+}

@@ -17,7 +17,7 @@ use carafe::limits::{
 };
 use carafe::protocol::Protocol;
 use carafe::protocol::bare::Bare;
-use carafe::protocol::http::Http;
+use carafe::protocol::http::{ErrorPage, Http, Pages};
 use carafe::protocol::sniff::SharedPort;
 use carafe::reactor::event::{Action, Event};
 use carafe::root::Root;
@@ -638,6 +638,34 @@ fn a_folder_and_its_index_are_looked_up_one_after_the_other() {
     assert_parked(next, &bench);
     then(&mut bench, &[Read::Block], &[ALL]);
     assert_eq!(bench.fetch(), Action::Wait);
+}
+
+#[test]
+fn pages_that_stand_for_others_are_looked_up_where_nothing_is_found() {
+    let root = root();
+    let mut web = Http::new(ContentTypes::new([]), None, None, TagKey::new(b""));
+    web.set_pages(Pages {
+        clean_urls: true,
+        spa: Some(Box::from(*b"lost")),
+        errors: vec![ErrorPage::parse(b"404=small").unwrap()],
+    });
+    let request = b"GET /none HTTP/1.1\r\nHost: h\r\nAccept: text/html\r\n\r\n";
+    let mut bench = bench(SharedPort::new(bare(&root, FsClass::Remote), web), request);
+    let mut next = bench.step(Event::Start);
+    for name in ["none", "none.html", "lost", "small"] {
+        assert_parked(next, &bench);
+        let task = bench.task.take().unwrap();
+        match &task {
+            DiskTask::Open { name: asked, .. } => assert_eq!(**asked, *name.as_bytes()),
+            other => panic!("{other:?}"),
+        }
+        next = bench.step_with(Event::Woken, Some(task.run(MayBlock::Forever)));
+    }
+    assert_parked(next, &bench);
+    then(&mut bench, &[Read::Block], &[ALL]);
+    assert_eq!(bench.fetch(), Action::Wait);
+    let sent = &bench.transport.sent;
+    assert!(sent.starts_with(b"HTTP/1.1 404 ") && sent.ends_with(SMALL));
 }
 
 #[test]
