@@ -17,8 +17,7 @@ use std::time::{Duration, Instant};
 
 use ::http::StatusCode;
 
-use crate::file::thread_pool::ThreadPool;
-use crate::file::{DiskTask, List, OpenFile, Segment, TaskResult};
+use crate::file::{DiskTask, List, Notify, OpenFile, Segment, TaskResult, ThreadPool};
 use crate::telemetry::Reason;
 use crate::telemetry::response::{HttpLogFields, Outcome};
 
@@ -32,7 +31,7 @@ pub trait Protocol {
     /// way keep what they have.
     fn reopen(&mut self, _pool: &ThreadPool, _notify: Notify) {}
 
-    /// Takes what a thread has opened anew.
+    /// Takes what a thread has opened anew, if one has.
     fn reopened(&mut self) {}
 
     /// Gives back what it keeps for requests that haven't come. Returns when it wants to be asked
@@ -41,9 +40,6 @@ pub trait Protocol {
         None
     }
 }
-
-/// Tells the loop, from another thread, that something is done.
-pub type Notify = Box<dyn FnOnce() + Send>;
 
 /// What a client has sent, and when the protocol is asked about it.
 #[derive(Clone, Copy, Debug)]

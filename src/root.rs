@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::escape::Escaped;
-use crate::file::thread_pool::ThreadPool;
 use crate::file::{
-    Budget, DiskTask, FsClass, Lookup, LookupError, MayBlock, Mount, OpenFile, TaskResult,
+    DiskTask, FsClass, Lookup, LookupError, MayBlock, Mount, OpenFile, Semaphore, TaskResult,
+    ThreadPool,
 };
 use cache::{Cache, CacheLimits};
 use containment::{RootDir, WELL_KNOWN, classify, is_well_known, path_of};
@@ -148,7 +148,7 @@ impl Root {
 
     /// Lets no more files be open at the same time. More of them are [`LookupError::NoDescriptor`].
     pub fn set_open_files_max(&mut self, most: u64) {
-        self.open_files.descriptors = Budget::new(most);
+        self.open_files.descriptors = Semaphore::new(most);
     }
 
     /// Leaves what may wait for a disk to threads: it is [`LookupError::WouldBlock`] from now on.

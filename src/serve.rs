@@ -3,7 +3,6 @@
 
 pub mod args;
 mod conn_record;
-mod disk_tasks;
 mod fd_budget;
 mod greeting;
 mod listeners;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::conn::transport::Transport;
-use crate::file::{Chunk, ChunkBytes, Lease, OpenFile, Probe, ReadError, ReadMode, ReadTask};
+use crate::file::{Chunk, ChunkBytes, OpenFile, Permit, Probe, ReadError, ReadMode, ReadTask};
 
 /// Why no more of a body could be sent.
 pub(super) enum SendError {
@@ -122,7 +122,7 @@ impl BodySource {
         match self {
             Self::Fetched(range, kept)
                 if next.is_some_and(|next| range.contains(&next))
-                    && !kept.lease.as_ref().is_some_and(Lease::is_scarce) => {}
+                    && !kept.permit.as_ref().is_some_and(Permit::is_scarce) => {}
             _ => *self = Self::Unknown,
         }
     }

@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-use super::budget::{Budget, Lease};
 use super::fs_class::{MayBlock, Mount};
 use super::open_file::LookupError;
+use super::semaphore::{Permit, Semaphore};
 use super::thread_pool::ThreadPool;
 use crate::limits::LISTING_FREED_BYTES_MIN;
 
@@ -34,7 +34,7 @@ pub type Listed = Result<Arc<List>, ListError>;
 pub struct List {
     bytes: Vec<u8>,
     /// Its part of the memory, given back after the bytes. Only the drop takes it.
-    lease: Option<Lease>,
+    permit: Option<Permit>,
     /// Who frees a large one: the kernel takes a millisecond to take back 10 MB.
     freer: OnceLock<ThreadPool>,
 }
@@ -57,7 +57,7 @@ impl Drop for List {
         if let Some(pool) = self.freer.take()
             && self.bytes.len() >= LISTING_FREED_BYTES_MIN
         {
-            let content = (std::mem::take(&mut self.bytes), self.lease.take());
+            let content = (std::mem::take(&mut self.bytes), self.permit.take());
             pool.run(Mount::default(), move || drop(content));
         }
     }
@@ -66,7 +66,8 @@ impl Drop for List {
 /// A list to be made. Whoever asks before it is begun may wait for the same one: what is read is
 /// read after they asked.
 pub struct ListTask {
-    id: u64,
+    /// By which those who wait for it are known, once it was sent.
+    number: OnceLock<u64>,
     is_begun: AtomicBool,
     is_cancelled: AtomicBool,
     make: Box<Make>,
@@ -75,24 +76,19 @@ pub struct ListTask {
 type Make = dyn Fn(&ListTask, MayBlock) -> Listed + Send + Sync;
 
 impl ListTask {
-    /// `id` is no other's of this loop. What is found to lie further than it may go is
-    /// [`LookupError::OtherMount`].
-    pub fn new(
-        id: u64,
-        make: impl Fn(&Self, MayBlock) -> Listed + Send + Sync + 'static,
-    ) -> Arc<Self> {
+    /// What is found to lie further than it may go is [`LookupError::OtherMount`].
+    pub fn new(make: impl Fn(&Self, MayBlock) -> Listed + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
-            id,
+            number: OnceLock::new(),
             is_begun: AtomicBool::new(false),
             is_cancelled: AtomicBool::new(false),
             make: Box::new(make),
         })
     }
 
-    /// What tells it from all others.
-    #[must_use]
-    pub fn id(&self) -> u64 {
-        self.id
+    /// Its task's number, which is this one if it has none yet.
+    pub(super) fn number_or(&self, number: u64) -> u64 {
+        *self.number.get_or_init(|| number)
     }
 
     /// Whether somebody who asks now may wait for it, too.
@@ -125,14 +121,14 @@ impl ListTask {
 
 impl fmt::Debug for ListTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ListTask").field(&self.id).finish()
+        f.debug_tuple("ListTask").field(&self.number).finish()
     }
 }
 
 /// The lists of a loop, and the memory that all of them may have, those under way included.
 #[derive(Clone, Debug)]
 pub struct ListMemory {
-    budget: Budget,
+    semaphore: Semaphore,
     /// Lists that somebody still has.
     lists: Arc<Mutex<Vec<Weak<List>>>>,
 }
@@ -141,20 +137,20 @@ impl ListMemory {
     /// So many bytes at most.
     #[must_use]
     pub fn new(bytes_max: u64) -> Self {
-        let (budget, lists) = (Budget::new(bytes_max), Arc::default());
-        Self { budget, lists }
+        let (semaphore, lists) = (Semaphore::new(bytes_max), Arc::default());
+        Self { semaphore, lists }
     }
 
     /// None of it yet, for one list.
     #[must_use]
-    pub fn reserve(&self) -> Lease {
-        self.budget.lease_nothing()
+    pub fn reserve(&self) -> Permit {
+        self.semaphore.acquire_none()
     }
 
     /// A finished list. If somebody has the very same one, it is that one: however many ask for a
     /// directory that doesn't change, and don't read, its list is in memory once.
     #[must_use]
-    pub fn share(&self, bytes: Vec<u8>, lease: Lease) -> Arc<List> {
+    pub fn share(&self, bytes: Vec<u8>, permit: Permit) -> Arc<List> {
         let lists = || self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         let others: Vec<_> = lists().iter().filter_map(Weak::upgrade).collect();
         if let Some(same) = others.into_iter().find(|other| other.bytes == bytes) {
@@ -162,7 +158,7 @@ impl ListMemory {
         }
         let list = Arc::new(List {
             bytes,
-            lease: Some(lease),
+            permit: Some(permit),
             freer: OnceLock::new(),
         });
         let mut lists = lists();
@@ -178,8 +174,8 @@ mod tests {
 
     /// Whether so much is taken of a memory of 100 bytes.
     fn has_taken(memory: &ListMemory, bytes: u64) -> bool {
-        let left = memory.budget.lease(100 - bytes);
-        left.is_some() && memory.budget.lease(1).is_none()
+        let left = memory.semaphore.try_acquire(100 - bytes);
+        left.is_some() && memory.semaphore.try_acquire(1).is_none()
     }
 
     #[test]
@@ -206,8 +202,8 @@ mod tests {
         let pool = ThreadPool::new(1);
         let is_held = || {
             memory
-                .budget
-                .lease(LISTING_FREED_BYTES_MIN as u64)
+                .semaphore
+                .try_acquire(LISTING_FREED_BYTES_MIN as u64)
                 .is_none()
         };
         for length in [LISTING_FREED_BYTES_MIN - 1, LISTING_FREED_BYTES_MIN] {
@@ -230,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_list_is_joined_until_it_is_begun_or_nobody_waits() {
-        let task = ListTask::new(1, |task, may_block| {
+        let task = ListTask::new(|task, may_block| {
             assert!(!task.can_be_joined());
             match may_block {
                 MayBlock::Forever => Err(ListError::NoMemory),
@@ -245,7 +241,7 @@ mod tests {
             ListError::NoMemory
         );
         assert!(!task.can_be_joined());
-        let task = ListTask::new(2, |_, _| Err(ListError::NoMemory));
+        let task = ListTask::new(|_, _| Err(ListError::NoMemory));
         task.cancel();
         assert!(!task.can_be_joined());
     }

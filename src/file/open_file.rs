@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
-use super::budget::{Budget, Lease};
 use super::fs_class::{FsClass, Mount, preadv2_nowait};
+use super::semaphore::{Permit, Semaphore};
 use super::thread_pool::ThreadPool;
 use super::version::{self, Facts, FileVersion, Snapshot, Trust};
 use crate::limits::COLD_BLOCK_BYTES;
@@ -107,7 +107,7 @@ enum Source {
     Open {
         file: File,
         /// The descriptor's part of those that files may have, given back after the close.
-        lease: OnceLock<Lease>,
+        permit: OnceLock<Permit>,
         /// Of [`FsClass::ReadOnce`]: what was read.
         read_blocks: Mutex<ReadBlocks>,
         /// Who closes the file, if the loop must not, and on which mount it is.
@@ -129,7 +129,7 @@ impl OpenFile {
         Self {
             source: Source::Open {
                 file,
-                lease: OnceLock::new(),
+                permit: OnceLock::new(),
                 read_blocks: Mutex::default(),
                 closer: OnceLock::new(),
             },
@@ -298,17 +298,17 @@ impl OpenFile {
 
     // ---- closing ----
 
-    /// Takes a descriptor's part of the budget, unless it has one. Says whether it has one now.
-    pub(crate) fn take_lease(&self, budget: &Budget) -> bool {
-        let Source::Open { lease, .. } = &self.source else {
+    /// Takes a descriptor's part of the semaphore, unless it has one. Says whether it has one now.
+    pub(crate) fn acquire_descriptor(&self, semaphore: &Semaphore) -> bool {
+        let Source::Open { permit, .. } = &self.source else {
             return true;
         };
-        if lease.get().is_none()
-            && let Some(taken) = budget.lease(1)
+        if permit.get().is_none()
+            && let Some(taken) = semaphore.try_acquire(1)
         {
-            lease.get_or_init(|| taken);
+            permit.get_or_init(|| taken);
         }
-        lease.get().is_some()
+        permit.get().is_some()
     }
 
     /// Has threads close it, if the close may wait for this mount.

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use rustix::fs::{Advice, Stat};
 
-use super::budget::Lease;
 use super::fs_class::{FsClass, MayBlock, Mount};
 use super::list::{ListError, ListTask, Listed};
 use super::open_file::{Lookup, LookupError, OpenFile, ReadMode};
+use super::semaphore::Permit;
 use crate::limits::{COLD_BLOCK_BYTES, READ_AHEAD_BUFFER_BYTES, TASK_RESULT_BYTES_MAX};
 
 /// Something that may wait for a disk. A connection has one at a time.
@@ -66,7 +66,7 @@ pub struct ChunkBytes {
     /// The file's state after they were read.
     pub stat: Stat,
     /// Their part of what may be kept.
-    pub lease: Option<Lease>,
+    pub permit: Option<Permit>,
 }
 
 impl DiskTask {
@@ -105,6 +105,16 @@ impl DiskTask {
         match self {
             Self::Read(read) if read.file.fs_class() == FsClass::Remote => Some(read.file.mount()),
             _ => None,
+        }
+    }
+}
+
+impl TaskResult {
+    /// The same for another one who waits: only for a list do several.
+    pub(super) fn shared(&self) -> Self {
+        match self {
+            Self::Listed(listed) => Self::Listed(listed.clone()),
+            _ => Self::Panicked,
         }
     }
 }
@@ -198,7 +208,7 @@ impl ReadTask {
             Some(Box::new(ChunkBytes {
                 bytes: buffer,
                 stat: self.file.stat_now()?,
-                lease: None,
+                permit: None,
             }))
         } else {
             None

@@ -147,7 +147,7 @@ impl ThreadPool {
                 drop(queue);
                 // Whoever waits for it is told by what the job drops.
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(job.run)) {
-                    log::error!("a helper panicked: {}", panic_message(&*panic));
+                    log::error!("a disk thread panicked: {}", panic_message(&*panic));
                 }
                 queue = self.queue();
                 queue.change(mount, |lane| lane.running -= 1);

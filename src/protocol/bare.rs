@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::escape::Excerpt;
-use crate::file::thread_pool::ThreadPool;
-use crate::file::{LookupError, OpenFile, TaskResult};
+use crate::file::{LookupError, Notify, OpenFile, TaskResult, ThreadPool};
 use crate::http::target::remove_dot_segments;
 use crate::limits::{EMPTY_NAME_GAP_SHARE, NAME_BYTES_MAX, NAME_GAP, SPECULATIVE_LOOKUPS_MAX};
-use crate::protocol::{Body, Decision, InputState, Notify, Protocol, Reply, Request, RequestEnd};
+use crate::protocol::{Body, Decision, InputState, Protocol, Reply, Request, RequestEnd};
 use crate::root::{self, Root};
 use crate::telemetry::Reason;
 use crate::telemetry::response::Outcome;
@@ -180,7 +179,7 @@ pub(super) fn readings(name: &[u8]) -> impl Iterator<Item = Cow<'_, [u8]>> {
 
 impl Protocol for Bare {
     fn reopen(&mut self, pool: &ThreadPool, notify: Notify) {
-        self.root.reopen(pool, notify);
+        self.root.reopen(pool, move || notify());
     }
 
     fn reopened(&mut self) {

@@ -17,7 +17,7 @@ use super::containment::RootDir;
 use super::{Root, path_or_root};
 use crate::escape::Excerpt;
 use crate::file::{
-    DiskTask, Lease, ListError, ListMemory, ListTask, Listed, Lookup, LookupError, MayBlock,
+    DiskTask, ListError, ListMemory, ListTask, Listed, Lookup, LookupError, MayBlock, Permit,
     TaskResult,
 };
 use crate::http::date;
@@ -34,8 +34,6 @@ pub struct Listings {
     address: Option<(String, u16)>,
     memory: ListMemory,
     queued: Vec<Queued>,
-    /// Lists so far.
-    count: u64,
 }
 
 impl Default for Listings {
@@ -45,7 +43,6 @@ impl Default for Listings {
             address: None,
             memory: ListMemory::new(LISTINGS_BYTES_MAX),
             queued: Vec::new(),
-            count: 0,
         }
     }
 }
@@ -130,7 +127,6 @@ impl Listings {
         if let Some(task) = same.find(|task| task.can_be_joined()) {
             return task;
         }
-        self.count += 1;
         let work = Work {
             root: Arc::clone(root),
             name: name.into(),
@@ -138,9 +134,7 @@ impl Listings {
             top: Arc::clone(&self.top),
             memory: self.memory.clone(),
         };
-        let task = ListTask::new(self.count, move |task, may_block| {
-            work.make(task, may_block)
-        });
+        let task = ListTask::new(move |task, may_block| work.make(task, may_block));
         self.queued.push(Queued {
             root: Arc::downgrade(root),
             name: name.into(),
@@ -184,7 +178,7 @@ impl Work {
         &self,
         task: &ListTask,
         may_block: MayBlock,
-        memory: &mut Lease,
+        memory: &mut Permit,
     ) -> Result<Entries, ListError> {
         let found = self.root.find(path_or_root(&self.name), may_block)?;
         let Lookup::Directory(directory) = found else {
@@ -217,7 +211,7 @@ impl Work {
 }
 
 /// Goes on only if somebody still waits, and if there is so much memory.
-fn check_in_progress(task: &ListTask, memory: &mut Lease, bytes: usize) -> Result<(), ListError> {
+fn check_in_progress(task: &ListTask, memory: &mut Permit, bytes: usize) -> Result<(), ListError> {
     if task.is_cancelled() {
         // Nobody hears it.
         return Err(LookupError::Refused("nobody waits").into());
@@ -225,7 +219,7 @@ fn check_in_progress(task: &ListTask, memory: &mut Lease, bytes: usize) -> Resul
     resize(memory, bytes)
 }
 
-fn resize(memory: &mut Lease, bytes: usize) -> Result<(), ListError> {
+fn resize(memory: &mut Permit, bytes: usize) -> Result<(), ListError> {
     let fits = memory.resize(bytes as u64);
     fits.then_some(()).ok_or(ListError::NoMemory)
 }

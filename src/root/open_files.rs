@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use crate::file::version::FileVersion;
-use crate::file::{Budget, LookupError, OpenFile};
+use crate::file::{LookupError, OpenFile, Semaphore};
 use crate::limits::OPEN_FILES_SWEEP_MIN;
 
 /// The files that are open, by their versions, and how many may be.
@@ -13,7 +13,7 @@ pub(super) struct OpenFiles {
     pub(super) by_version: HashMap<FileVersion, Weak<OpenFile>>,
     sweep_at: usize,
     /// Those that they may have.
-    pub(super) descriptors: Budget,
+    pub(super) descriptors: Semaphore,
 }
 
 impl Default for OpenFiles {
@@ -21,7 +21,7 @@ impl Default for OpenFiles {
         Self {
             by_version: HashMap::new(),
             sweep_at: OPEN_FILES_SWEEP_MIN,
-            descriptors: Budget::new(u64::MAX),
+            descriptors: Semaphore::new(u64::MAX),
         }
     }
 }
@@ -35,7 +35,7 @@ impl OpenFiles {
             shared.note_seen_again(&opened);
             return Ok(shared);
         }
-        if !opened.take_lease(&self.descriptors) {
+        if !opened.acquire_descriptor(&self.descriptors) {
             return Err(LookupError::NoDescriptor);
         }
         if self.by_version.len() >= self.sweep_at {

@@ -13,6 +13,7 @@ use signal_hook_mio::v1_0::Signals;
 use crate::conn::transport::Socket;
 use crate::conn::{StepIo, Timeouts};
 use crate::failure::{Exit, Failure};
+use crate::file::DiskTasks;
 use crate::limits::FD_WAIT_RETRY;
 use crate::protocol::Protocol;
 use crate::reactor::event::{Action, Event, Reclaimable};
@@ -24,11 +25,10 @@ use crate::telemetry::response::Response;
 use crate::telemetry::{Reason, Stats};
 
 use super::conn_record::{Active, ConnRecord, Peer, Role, log_end, log_response};
-use super::disk_tasks::DiskTasks;
 use super::fd_budget::FdBudget;
 use super::listeners::say_lower_somaxconn;
 use super::request_memory::RequestMemory;
-use super::sources::{DISK_TASKS, HANGUP, OTHER_ENDED, REOPENED, SIGNALS, STOP, STOP_NOW};
+use super::sources::{DISK_TASKS, HANGUP, OTHER_ENDED, SIGNALS, STOP, STOP_NOW};
 use super::telemetry::{Telemetry, TelemetryConfig};
 use super::workers::WorkerRole;
 
@@ -104,6 +104,12 @@ impl<P: Protocol> Server<P> {
             .map(TcpListener::local_addr)
             .collect::<Result<_, _>>()?;
         let reactor = Reactor::new(listeners, connections_max)?;
+        let remote = reactor.remote();
+        let notify = move || {
+            if let Err(error) = remote.notify(DISK_TASKS) {
+                log::error!("the loop can't be woken: {error}");
+            }
+        };
         let app = Serving {
             protocol,
             timeouts,
@@ -114,7 +120,7 @@ impl<P: Protocol> Server<P> {
             finished: Vec::new(),
             fd_waiters: VecDeque::new(),
             shortage: RateLimit::default(),
-            disk_tasks: DiskTasks::new(reactor.remote(), DISK_TASKS),
+            disk_tasks: DiskTasks::new(notify),
             held: RequestMemory::new(connections_max),
             telemetry: Telemetry::default(),
             worker: WorkerRole::Alone,
@@ -198,7 +204,7 @@ pub(super) struct Serving<P> {
     fd_waiters: VecDeque<Token>,
     /// Their shortage is warned about.
     shortage: RateLimit,
-    disk_tasks: DiskTasks,
+    disk_tasks: DiskTasks<Token>,
     held: RequestMemory,
     pub(super) telemetry: Telemetry,
     pub(super) worker: WorkerRole,
@@ -227,7 +233,7 @@ impl<P: Protocol> Serving<P> {
         }
         if hung_up {
             self.telemetry.reopen();
-            self.disk_tasks.reopen(&mut self.protocol);
+            self.reopen_root();
             self.worker.pass_on(HANGUP);
         }
         let Some(signal) = last else { return };
@@ -243,6 +249,21 @@ impl<P: Protocol> Serving<P> {
                 self.worker.pass_on(STOP_NOW);
             }
         }
+    }
+
+    fn reopen_root(&mut self) {
+        let (pool, notify) = (self.disk_tasks.reopeners(), self.disk_tasks.notify());
+        self.protocol.reopen(pool, notify);
+    }
+
+    /// Disk threads have done something: wakes those who wait for it.
+    fn collect_results(&mut self, control: &mut LoopHandle<ConnRecord>) {
+        let (waiting, panics) = self.disk_tasks.collect();
+        control.stats.helper_panics += panics;
+        for token in waiting {
+            control.wake(token);
+        }
+        self.protocol.reopened();
     }
 
     /// Puts a client into the line of those who wait for a descriptor, or takes it out.
@@ -323,7 +344,7 @@ impl<P: Protocol> Serving<P> {
         self.telemetry.on_step(client);
         // Who looks for a descriptor by a disk thread keeps its place until it has one, unless that may
         // be never: all the others would wait as long.
-        let keeps_place = client.waits_for_fd && !self.disk_tasks.is_far(token);
+        let keeps_place = client.waits_for_fd && !self.disk_tasks.is_remote(token);
         let stands = !client.conn.awaits_task() || keeps_place;
         self.update_fd_queue(client, next == Action::Suspend && stands, token, cx.control);
         if self.fd_waiters.front() == Some(&token) {
@@ -398,11 +419,10 @@ impl<P: Protocol> Handler for Serving<P> {
         match id {
             SIGNALS => self.take_signals(control),
             STOP_NOW => control.stop(),
-            HANGUP => self.disk_tasks.reopen(&mut self.protocol),
-            REOPENED => self.protocol.reopened(),
+            HANGUP => self.reopen_root(),
             // The turn asks whether this loop may end.
             OTHER_ENDED => {}
-            DISK_TASKS => self.disk_tasks.collect(control),
+            DISK_TASKS => self.collect_results(control),
             _ => self.drain(control),
         }
     }

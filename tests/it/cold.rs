@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use carafe::file::{
-    Budget, Chunk, DiskTask, FsClass, ListError, LookupError, MayBlock, TaskResult,
+    Chunk, DiskTask, FsClass, ListError, LookupError, MayBlock, Semaphore, TaskResult,
 };
 use carafe::http::entity_tag::TagKey;
 use carafe::http::mime::ContentTypes;
@@ -437,12 +437,12 @@ fn where_all_keep_too_much_nobody_keeps_what_its_client_does_not_take() {
     while taken < BIG_BYTES {
         assert_parked(next, &bench);
         reads += 1;
-        let budget = Budget::new(TASK_RESULT_BYTES_MAX);
+        let memory = Semaphore::new(TASK_RESULT_BYTES_MAX);
         let TaskResult::Read(Ok(mut portion)) = bench.task.take().unwrap().run(MayBlock::Forever)
         else {
             panic!("it is a read");
         };
-        portion.kept.as_mut().unwrap().lease = budget.lease(TASK_RESULT_BYTES_MAX);
+        portion.kept.as_mut().unwrap().permit = memory.try_acquire(TASK_RESULT_BYTES_MAX);
         then(&mut bench, &[], &[Write::Take(10_000), Write::Block]);
         taken += 10_000;
         if taken >= BIG_BYTES {
@@ -453,7 +453,7 @@ fn where_all_keep_too_much_nobody_keeps_what_its_client_does_not_take() {
         if taken < BIG_BYTES {
             assert_eq!(next, Action::Wait);
             assert!(
-                budget.lease(TASK_RESULT_BYTES_MAX).is_some(),
+                memory.try_acquire(TASK_RESULT_BYTES_MAX).is_some(),
                 "it was given back"
             );
             next = bench.step(carafe::testing::WRITABLE);
