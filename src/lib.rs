@@ -20,6 +20,7 @@ pub mod cli;
 )]
 pub mod conn;
 pub mod descriptors;
+pub mod dot_segments;
 pub mod download;
 pub mod escape;
 pub mod failure;

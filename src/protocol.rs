@@ -146,6 +146,14 @@ pub enum Decision {
     Abort(Reason),
 }
 
+impl Decision {
+    /// The request isn't whole, and only what comes can change that.
+    pub const NEED_MORE: Self = Self::NeedMore {
+        speculative: false,
+        gap: None,
+    };
+}
+
 /// An answer.
 #[derive(Debug)]
 pub struct Reply {

@@ -257,8 +257,8 @@ impl Root {
         }
     }
 
-    /// Whether this name is served by HTTP alone.
-    pub(super) fn is_for_http(&self, name: &[u8]) -> bool {
+    /// Whether a name is hidden from whom it has no meaning for (see [`WELL_KNOWN`]). It can be looked up.
+    pub(super) fn is_hidden(&self, name: &[u8]) -> bool {
         is_well_known(name) && !self.directory.shows(WELL_KNOWN)
     }
 

@@ -2,13 +2,12 @@
 //! ends when nothing in the stream need say so.
 
 use std::borrow::Cow;
-use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::dot_segments::remove_dot_segments;
 use crate::escape::Excerpt;
 use crate::file::{LookupError, Notify, OpenFile, TaskResult, ThreadPool};
-use crate::http::target::remove_dot_segments;
 use crate::limits::{EMPTY_NAME_GAP_SHARE, NAME_BYTES_MAX, NAME_GAP, SPECULATIVE_LOOKUPS_MAX};
 use crate::protocol::{Body, Decision, InputState, Protocol, Reply, Request, RequestEnd};
 use crate::root::{self, Root};
@@ -49,10 +48,7 @@ impl Bare {
     /// Nothing but time can end this name; the bytes in hand are tried as they stand.
     fn guess(&mut self, request: &Request<'_>, may_become_longer: bool) -> Decision {
         let Some(gap) = self.name_gap else {
-            return Decision::NeedMore {
-                speculative: false,
-                gap: None,
-            };
+            return Decision::NEED_MORE;
         };
         let gap = (!may_become_longer).then_some(gap);
         if request.speculative_lookups >= SPECULATIVE_LOOKUPS_MAX
@@ -94,21 +90,13 @@ impl Bare {
                 Err(LookupError::Refused("the name is too long")),
             );
         }
-        let mut last = None;
-        for reading in readings(name) {
-            let found = if self.root.is_for_http(&reading) {
+        first_reading(name, |reading| {
+            if self.root.is_hidden(reading) {
                 Err(LookupError::Refused(root::HIDDEN))
             } else {
-                self.root.find_file(&reading, results)
-            };
-            let is_nothing =
-                matches!(found, Err(LookupError::Refused(why)) if why != root::NOT_REGULAR);
-            last = Some((reading, found));
-            if !is_nothing {
-                break;
+                self.root.find_file(reading, results)
             }
-        }
-        last.expect("there is one reading at least")
+        })
     }
 
     /// Answers what is whole. Silence ends no name that may yet become something longer: a browser's
@@ -132,10 +120,7 @@ impl Bare {
         };
         match request.input_state {
             _ if too_long => self.answer(request, bytes, bytes.len(), RequestEnd::Guess),
-            InputState::Arrived => Decision::NeedMore {
-                speculative: false,
-                gap: None,
-            },
+            InputState::Arrived => Decision::NEED_MORE,
             InputState::WouldBlock => self.guess(request, may_become_longer),
             InputState::IdleTimeout => self.answer(request, bytes, bytes.len(), RequestEnd::Guess),
             InputState::Ended => self.answer(request, bytes, bytes.len(), RequestEnd::Eof),
@@ -168,13 +153,23 @@ impl Bare {
     }
 }
 
-/// The names that a request may mean, in the order in which they are looked up, without dot
-/// segments: what it says, and what stands before its first TAB. There a Gopher client's selector
-/// ends, in front of search terms or of a word of Gopher+ (RFC 1436, section 2).
-pub(super) fn readings(name: &[u8]) -> impl Iterator<Item = Cow<'_, [u8]>> {
-    let tab = name.iter().position(|&byte| byte == b'\t');
-    let selector = tab.map(|tab| &name[..tab]);
-    iter::once(name).chain(selector).map(remove_dot_segments)
+/// What the first reading of a name leads to that names anything, or else the last one; and that
+/// reading, without dot segments. A name is read as it stands, and then up to its first TAB: there a
+/// Gopher client's selector ends, in front of search terms or of a word of Gopher+ (RFC 1436, 2).
+pub(super) fn first_reading<T>(
+    name: &[u8],
+    mut find: impl FnMut(&[u8]) -> Result<T, LookupError>,
+) -> (Cow<'_, [u8]>, Result<T, LookupError>) {
+    let whole = remove_dot_segments(name);
+    let found = find(&whole);
+    match (&found, name.iter().position(|&byte| byte == b'\t')) {
+        (Err(LookupError::Refused(why)), Some(tab)) if *why != root::NOT_REGULAR => {
+            let selector = remove_dot_segments(&name[..tab]);
+            let found = find(&selector);
+            (selector, found)
+        }
+        _ => (whole, found),
+    }
 }
 
 impl Protocol for Bare {

@@ -1,13 +1,11 @@
 //! Gopher's menus (RFC 1436): its clients ask for a file as the bare protocol's do, and for a folder
 //! likewise.
 
-use std::borrow::Cow;
-
-use crate::file::{ListError, Lookup, LookupError, TaskResult};
-use crate::protocol::bare::readings;
+use crate::file::{ListError, Lookup, LookupError};
+use crate::protocol::bare::first_reading;
 use crate::protocol::{Body, Decision, Reply, Request};
+use crate::root::Root;
 use crate::root::listing::Listings;
-use crate::root::{self, Root};
 use crate::telemetry::Reason;
 use crate::telemetry::response::Outcome;
 
@@ -18,12 +16,15 @@ pub(super) fn menu(
     root: &mut Root,
     folders: &mut Listings,
 ) -> Decision {
-    let name = match folder(root, &reply.target, request.results) {
-        (name, Ok(())) => name,
+    let found = first_reading(&reply.target, |reading| {
+        root.find_or_root(reading, request.results)
+    });
+    let name = match found {
+        (name, Ok(Lookup::Directory(_))) => name,
         (name, Err(LookupError::WouldBlock | LookupError::OtherMount(_))) => {
             return Decision::Suspend(root.open_task(&name));
         }
-        (_, Err(_)) => return Decision::Reply(reply),
+        (_, Ok(Lookup::File(_)) | Err(_)) => return Decision::Reply(reply),
     };
     // Gopher+ asks so for information on all items, and one of its clients takes nothing else.
     let plus = reply.target.strip_prefix(&*name);
@@ -45,27 +46,4 @@ pub(super) fn menu(
         Ok(Err(ListError::NoMemory)) => Decision::Abort(Reason::OpenFailed),
         Ok(Err(ListError::Failed(_))) => Decision::Reply(reply),
     }
-}
-
-/// Whether a name that the bare protocol refused is a folder's, and the reading of the name that was
-/// tried last.
-fn folder<'n>(
-    root: &mut Root,
-    name: &'n [u8],
-    results: &[TaskResult],
-) -> (Cow<'n, [u8]>, Result<(), LookupError>) {
-    let mut last = (name.into(), Err(LookupError::Refused(root::EMPTY_NAME)));
-    for reading in readings(name) {
-        let found = match root.find_or_root(&reading, results) {
-            Ok(Lookup::Directory(_)) => Ok(()),
-            Ok(Lookup::File(_)) => Err(LookupError::Refused("not a folder")),
-            Err(error) => Err(error),
-        };
-        let is_nothing = matches!(found, Err(LookupError::Refused(_)));
-        last = (reading, found);
-        if !is_nothing {
-            break;
-        }
-    }
-    last
 }

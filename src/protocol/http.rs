@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use ::http::StatusCode;
 
+use crate::dot_segments::remove_dot_segments;
 use crate::escape::Excerpt;
 use crate::file::{ListError, Lookup, LookupError, OpenFile, TaskResult};
 use crate::http::accept;
@@ -131,10 +132,7 @@ impl Http {
     pub(super) fn message(&mut self, root: &mut Root, request: &Request<'_>) -> Decision {
         let now = self.clock.at(SystemTime::now());
         match parse(request.bytes) {
-            Parsed::Partial => Decision::NeedMore {
-                speculative: false,
-                gap: None,
-            },
+            Parsed::Partial => Decision::NEED_MORE,
             Parsed::Bad(error) => self.refuse(request, error, now),
             Parsed::Whole {
                 used,
@@ -277,7 +275,7 @@ impl Http {
             ));
         };
         // Where relative references lead from, to whoever asks.
-        let path = &*target::remove_dot_segments(path);
+        let path = &*remove_dot_segments(path);
         let found = root.find_or_root(&name.bytes, asked.results);
         if self.pages.clean_urls
             && let Some(answer) = self.clean(root, &found, &name, (path, query), asked)?

@@ -76,10 +76,7 @@ impl<F: FnMut() -> String> Protocol for Metrics<F> {
                 (answer, used, ended_by)
             }
             (Ok(_), ..) if !is_too_long => {
-                return Decision::NeedMore {
-                    speculative: false,
-                    gap: None,
-                };
+                return Decision::NEED_MORE;
             }
             _ => {
                 let answer = Answer::text(StatusCode::BAD_REQUEST, "not a request\n");

@@ -90,10 +90,7 @@ impl Protocol for SharedPort {
             Sniffed::Simple(path) => self.simple(request, path),
             // It may be long before its line ends, longer than a name.
             Sniffed::Maybe { whole_method: true } if request.input_state != InputState::Ended => {
-                Decision::NeedMore {
-                    speculative: false,
-                    gap: None,
-                }
+                Decision::NEED_MORE
             }
             Sniffed::Empty if !is_silent => Decision::NeedMore {
                 speculative: false,

@@ -231,10 +231,7 @@ mod tests {
 
     impl Protocol for Insatiable {
         fn respond(&mut self, _: &Request<'_>) -> Decision {
-            Decision::NeedMore {
-                speculative: false,
-                gap: None,
-            }
+            Decision::NEED_MORE
         }
     }
 

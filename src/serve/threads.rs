@@ -198,10 +198,7 @@ mod tests {
         fn respond(&mut self, request: &Request<'_>) -> Decision {
             assert!(request.bytes != b"panic\n", "as it was told");
             if !request.bytes.ends_with(b"\n") {
-                return Decision::NeedMore {
-                    speculative: false,
-                    gap: None,
-                };
+                return Decision::NEED_MORE;
             }
             let (body, used) = (Body::Bytes(b"fine".as_slice().into()), request.bytes.len());
             let end = RequestEnd::LineFeed;

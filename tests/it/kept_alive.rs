@@ -28,10 +28,7 @@ struct Echo;
 impl Protocol for Echo {
     fn respond(&mut self, request: &Request<'_>) -> Decision {
         let Some(end) = request.bytes.iter().position(|&byte| byte == b'\n') else {
-            return Decision::NeedMore {
-                speculative: false,
-                gap: None,
-            };
+            return Decision::NEED_MORE;
         };
         let line = &request.bytes[..end];
         let body = match line {
