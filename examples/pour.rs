@@ -12,11 +12,11 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::os::unix::{ffi::OsStrExt as _, fs::FileExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use std::{env, ffi::OsStr, mem};
+use std::{env, ffi::OsStr, fmt::Display, mem};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
@@ -25,8 +25,8 @@ use slab::Slab;
 const LISTENER: Token = Token(usize::MAX);
 const NAME_BYTES_MAX: usize = 1024;
 const LOOKUPS_MAX: u8 = 16;
-const CONN_TURN_BYTES_MAX: u64 = 1024 * 1024;
-const CLOSING_BYTES_MAX: u64 = 1024 * 1024;
+const SENT_BYTES_MAX: u64 = 1024 * 1024;
+const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
 const CLOSING_TIME: Duration = Duration::from_secs(2);
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 const ACCEPT_RETRY: Duration = Duration::from_millis(500);
@@ -44,194 +44,173 @@ enum Action {
     Reset(&'static str),
 }
 
-/// Twin: `conn::State`.
+/// Twin: `conn::State`, where each state has its own data.
+#[derive(Clone, Copy)]
 enum State {
-    ReadingName(ReadingName),
-    Sending(Sending),
-    Closing(Closing),
+    ReadingName,
+    Sending,
+    Closing,
+    /// Freed at the end of the turn.
+    Ended,
 }
 
-/// What a step may use. Twin: `conn::StepIo`.
-struct StepIo<'a> {
-    socket: &'a mut TcpStream,
-    scratch: &'a mut [u8],
-    root: &'a Path,
-    now: Instant,
-    /// When the next step comes at the latest, `is_due` then. Twin: `reactor::timer_wheel`.
-    deadline: &'a mut Instant,
-    is_due: bool,
-    name_gap: Duration,
-}
-
-/// Twin: `conn::reading`.
-struct ReadingName {
+/// Twin: `conn::Conn`.
+struct Conn {
+    socket: TcpStream,
+    state: State,
+    /// When the next step comes at the latest. Twin: `reactor::timer_wheel`.
+    deadline: Instant,
+    /// When the name must be whole.
+    expires: Instant,
     name: Vec<u8>,
     lookups: u8,
-    expires: Instant,
+    /// What is sent, and the length that is promised.
+    file: Option<(File, u64)>,
+    offset: u64,
+    outcome: &'static str,
+    discarded: usize,
 }
 
-impl ReadingName {
-    fn step(&mut self, io: &mut StepIo) -> Action {
-        let (before, name) = (self.name.len(), &mut self.name);
+/// What a step may use beside its connection. Twin: `conn::StepIo`.
+struct Turn {
+    root: PathBuf,
+    name_gap: Duration,
+    scratch: Vec<u8>,
+    now: Instant,
+    /// The step comes because its connection's deadline has passed.
+    is_due: bool,
+}
+
+impl Conn {
+    /// Twin: `conn::reading`.
+    fn read_name(&mut self, turn: &mut Turn) -> Action {
+        let before = self.name.len();
         loop {
-            match io.socket.read(io.scratch) {
+            match self.socket.read(&mut turn.scratch) {
                 // A zero-length read: the client has shut its side.
-                Ok(0) if name.is_empty() => return Action::Close("client left"),
-                Ok(0) => return answer(name, io),
-                Ok(count) => name.extend_from_slice(&io.scratch[..count]),
+                Ok(0) if self.name.is_empty() => return Action::Close("client left"),
+                Ok(0) => return self.answer(turn),
+                Ok(count) => self.name.extend_from_slice(&turn.scratch[..count]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(_) => return Action::Close("reset by peer"),
             }
-            if let Some(at) = name.iter().position(|&byte| byte == b'\n') {
-                let line = &name[..at];
-                return answer(line.strip_suffix(b"\r").unwrap_or(line), io);
-            }
-            let lacks_lf = name.len() == NAME_BYTES_MAX + 1 && name.ends_with(b"\r");
-            if name.len() > NAME_BYTES_MAX && !lacks_lf {
-                return answer(name, io);
+            if let Some(line_feed) = self.name.iter().position(|&byte| byte == b'\n') {
+                let has_cr = self.name[..line_feed].ends_with(b"\r");
+                self.name.truncate(line_feed - usize::from(has_cr));
+                return self.answer(turn);
+            } else if self.name.len() > NAME_BYTES_MAX {
+                return self.answer(turn);
             }
         }
         // The clock counts only after a look at the socket: bytes may have come while the process
         // was suspended (SIGSTOP).
-        if io.is_due && io.now >= self.expires {
+        if turn.is_due && turn.now >= self.expires {
             return Action::Close("request timeout");
         }
-        // After `name_gap` of silence what has come is the name.
-        if name.len() == before {
-            return if io.is_due {
-                answer(name, io)
-            } else {
-                Action::Wait
-            };
+        // Some clients send a name without a line feed, and wait: bytes that name a file are the name,
+        // and after `name_gap` of silence what has come is.
+        let is_name = if self.name.len() == before {
+            turn.is_due
+        } else {
+            self.deadline = self.expires.min(turn.now + turn.name_gap);
+            self.lookups = self.lookups.saturating_add(1);
+            self.lookups <= LOOKUPS_MAX && look_up(&self.name, &turn.root).is_ok()
+        };
+        if is_name {
+            self.answer(turn)
+        } else {
+            Action::Wait
         }
-        // Some clients send a name without a line feed, and wait: bytes that name a file are the name.
-        *io.deadline = self.expires.min(io.now + io.name_gap);
-        self.lookups = self.lookups.saturating_add(1);
-        if self.lookups <= LOOKUPS_MAX && look_up(name, io.root).is_ok() {
-            return answer(name, io);
+    }
+
+    /// To a client all refusals are the same: no byte, and an end in order. Twin: `protocol::bare`.
+    fn answer(&mut self, turn: &Turn) -> Action {
+        match look_up(&self.name, &turn.root) {
+            Ok(found) => (self.file, self.outcome) = (Some(found), "complete"),
+            Err(why) => self.outcome = why,
         }
-        Action::Wait
+        Action::Enter(State::Sending)
     }
-}
 
-/// To a client all refusals are the same: no byte, and an end in order.
-fn answer(name: &[u8], io: &StepIo) -> Action {
-    let (file, outcome) = match look_up(name, io.root) {
-        Ok(file) => (Some(file), "complete"),
-        Err(why) => (None, why),
-    };
-    let name = name.escape_ascii().to_string();
-    Action::Enter(State::Sending(Sending {
-        name,
-        file,
-        offset: 0,
-        outcome,
-    }))
-}
-
-/// Twin: `root`, which asks the kernel to stay beneath the root (openat2): here a rename between the
-/// look and the open could lead out of it. Gives the file and the length that is promised.
-fn look_up(name: &[u8], root: &Path) -> Result<(File, u64), &'static str> {
-    if name.len() > NAME_BYTES_MAX {
-        return Err("refused: the name is too long");
-    }
-    let slashes = name.iter().take_while(|&&byte| byte == b'/').count();
-    let name = &name[slashes..];
-    let mut components = name.split(|&byte| byte == b'/');
-    if name.is_empty() || name.contains(&0) || components.any(|one| one.starts_with(b".")) {
-        return Err("refused: not served");
-    }
-    let no_such_file = |_| "refused: no such file";
-    let path = root
-        .join(OsStr::from_bytes(name))
-        .canonicalize()
-        .map_err(no_such_file)?;
-    // open(2) of a FIFO would wait for its other end.
-    if !path.starts_with(root) || !path.is_file() {
-        return Err("refused: not a regular file");
-    }
-    let file = File::open(path).map_err(no_such_file)?;
-    let len = file.metadata().map_err(no_such_file)?.len();
-    Ok((file, len))
-}
-
-/// Twin: `conn::sending`, with sendfile, and helper threads where a disk would be waited for. The socket
-/// is not read: a client that has shut its side gets its file all the same.
-struct Sending {
-    name: String,
-    file: Option<(File, u64)>,
-    offset: u64,
-    outcome: &'static str,
-}
-
-impl Sending {
-    fn step(&mut self, io: &mut StepIo) -> Action {
-        if io.is_due {
+    /// Twin: `conn::sending`, with sendfile, and threads where a disk would be waited for. The socket is
+    /// not read: a client that has shut its side gets its file all the same.
+    fn send(&mut self, turn: &mut Turn) -> Action {
+        if turn.is_due {
             return Action::Reset("stalled");
         }
-        *io.deadline = io.now + STALL_TIMEOUT;
-        let budget_ends = self.offset + CONN_TURN_BYTES_MAX;
+        self.deadline = turn.now + STALL_TIMEOUT;
+        let budget_ends = self.offset + SENT_BYTES_MAX;
         while let Some((file, len)) = self.file.as_ref().filter(|file| self.offset < file.1) {
             if self.offset >= budget_ends {
                 return Action::Yield;
             }
-            let most = (len - self.offset).min(io.scratch.len() as u64) as usize;
+            let most = (len - self.offset).min(turn.scratch.len() as u64) as usize;
             // A body that is cut short must not look whole.
-            let count = match file.read_at(&mut io.scratch[..most], self.offset) {
+            let count = match file.read_at(&mut turn.scratch[..most], self.offset) {
                 Ok(0) => return Action::Reset("file became shorter"),
                 Ok(count) => count,
                 Err(_) => return Action::Reset("read failed"),
             };
-            match io.socket.write(&io.scratch[..count]) {
+            match self.socket.write(&turn.scratch[..count]) {
                 // A short write is no error: what the kernel didn't take is read from the file again.
                 Ok(taken) => self.offset += taken as u64,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Action::Wait,
                 Err(_) => return Action::Close("reset by peer"),
             }
         }
-        self.log(self.outcome);
         // `write` has only copied the bytes into the kernel. close(2) with unread input sends a reset,
         // which discards what still lies there, and often what the peer has not read yet. So the write side
         // alone is shut, and the peer's FIN waited for. Twin: `conn::closing`'s table knows when not.
-        if io.socket.shutdown(Shutdown::Write).is_err() {
+        if self.socket.shutdown(Shutdown::Write).is_err() {
             return Action::Close("reset by peer");
         }
-        *io.deadline = io.now + CLOSING_TIME;
-        Action::Enter(State::Closing(Closing { discarded: 0 }))
+        self.log(self.outcome);
+        self.deadline = turn.now + CLOSING_TIME;
+        Action::Enter(State::Closing)
     }
 
-    fn log(&self, how: &str) {
-        let len = self.file.as_ref().map_or(0, |(_, len)| *len);
-        log(&format!(
-            "\"{}\" {}/{len} bytes {how}",
-            self.name, self.offset
-        ));
-    }
-}
-
-/// Reads and throws away until the peer's FIN. Twin: `conn::closing`.
-struct Closing {
-    discarded: u64,
-}
-
-impl Closing {
-    fn step(&mut self, io: &mut StepIo) -> Action {
-        while self.discarded < CLOSING_BYTES_MAX && !io.is_due {
-            match io.socket.read(io.scratch) {
+    /// Reads and throws away until the peer's FIN. Twin: `conn::closing`.
+    fn discard(&mut self, turn: &mut Turn) -> Action {
+        while self.discarded < DISCARDED_BYTES_MAX && !turn.is_due {
+            match self.socket.read(&mut turn.scratch) {
                 Ok(0) => break, // The peer's FIN: it has everything.
-                Ok(count) => self.discarded += count as u64,
+                Ok(count) => self.discarded += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Action::Wait,
                 Err(_) => break,
             }
         }
         Action::Close("closed")
     }
+
+    /// One line for each connection. Twin: `serve::conn_record`.
+    fn log(&self, how: &str) {
+        let (name, len) = (
+            self.name.escape_ascii(),
+            self.file.as_ref().map_or(0, |file| file.1),
+        );
+        log(format_args!("\"{name}\" {}/{len} bytes {how}", self.offset));
+    }
 }
 
-struct Conn {
-    socket: TcpStream,
-    state: State,
-    deadline: Instant,
+/// Twin: `root`, which asks the kernel to stay beneath the root (openat2): here a rename between the
+/// look and the open could lead out of it.
+fn look_up(name: &[u8], root: &Path) -> Result<(File, u64), &'static str> {
+    let mut components = name.split(|&byte| byte == b'/');
+    if name.len() > NAME_BYTES_MAX {
+        return Err("refused: the name is too long");
+    } else if components.any(|component| component.starts_with(b".")) {
+        return Err("refused: a component begins with a dot");
+    }
+    let slashes = name.iter().take_while(|&&byte| byte == b'/').count();
+    let path = root.join(OsStr::from_bytes(&name[slashes..]));
+    let path = path.canonicalize().map_err(|_| "refused: no such file")?;
+    // open(2) of a FIFO would wait for its other end.
+    if !path.starts_with(root) || !path.is_file() {
+        return Err("refused: not a regular file");
+    }
+    let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+    let (len, file) = opened.map_err(|_| "refused: it can't be opened")?;
+    Ok((file, len))
 }
 
 /// Twin: `reactor::Reactor`.
@@ -241,51 +220,43 @@ struct Reactor {
     accept_at: Option<Instant>,
     conns: Slab<Conn>,
     run_queue: Vec<usize>,
-    ended: Vec<usize>,
-    root: PathBuf,
-    scratch: Vec<u8>,
-    now: Instant,
-    name_gap: Duration,
+    turn: Turn,
 }
 
 impl Reactor {
-    /// One turn: wait, accept, step those with news, those who yielded and those who are due, reap.
+    /// Wait, accept, step those with news, those who yielded and those who are due, reap. Twin:
+    /// `Reactor::turn`.
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         let deadlines = self.conns.iter().map(|(_, conn)| conn.deadline);
-        let mut next = deadlines.chain(self.accept_at).min();
-        if !self.run_queue.is_empty() {
-            next = Some(self.now);
-        }
+        let yielded = mem::take(&mut self.run_queue);
+        let next = match yielded[..] {
+            [] => deadlines.chain(self.accept_at).min(),
+            _ => Some(self.turn.now),
+        };
         let timeout = next.map(|at| at.saturating_duration_since(Instant::now()));
         match self.poll.poll(events, timeout) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => events.clear(),
             result => result?,
         }
-        self.now = Instant::now();
-        let yielded = mem::take(&mut self.run_queue);
-        if self.accept_at.is_some_and(|at| at <= self.now)
-            || events.iter().any(|event| event.token() == LISTENER)
-        {
+        let now = Instant::now();
+        self.turn.now = now;
+        let mut ready: Vec<_> = events.iter().map(|event| event.token()).collect();
+        ready.extend(yielded.into_iter().map(Token));
+        if self.accept_at.is_some_and(|at| at <= now) || ready.contains(&LISTENER) {
             self.accept();
         }
-        let ready = events.iter().map(|event| event.token());
-        for token in ready.filter(|&token| token != LISTENER) {
+        for token in ready.into_iter().filter(|&token| token != LISTENER) {
             self.step(token.0, false);
         }
-        for key in yielded {
-            self.step(key, false);
-        }
-        let (conns, now) = (&self.conns, self.now);
         let is_due = |(key, conn): (usize, &Conn)| (conn.deadline <= now).then_some(key);
-        for key in conns.iter().filter_map(is_due).collect::<Vec<_>>() {
+        for key in self.conns.iter().filter_map(is_due).collect::<Vec<_>>() {
             self.step(key, true);
         }
         // Nothing is freed before: a key may be among the events and among those who yielded, and its
         // connection may have ended at the first. Dropping the socket is close(2), which takes it out of
         // epoll, too: no event of the next turn means it.
-        for key in self.ended.drain(..) {
-            self.conns.remove(key);
-        }
+        let is_open = |_, conn: &mut Conn| !matches!(conn.state, State::Ended);
+        self.conns.retain(is_open);
         Ok(())
     }
 
@@ -293,33 +264,34 @@ impl Reactor {
     fn accept(&mut self) {
         self.accept_at = None;
         loop {
-            let mut socket = match self.listener.accept() {
-                Ok((socket, _)) => socket,
+            let token = Token(self.conns.vacant_key());
+            // The twin registers a socket when its first attempt would block: most never wait.
+            let both = Interest::READABLE | Interest::WRITABLE;
+            let socket = self.listener.accept().and_then(|(mut socket, _)| {
+                let registered = self.poll.registry().register(&mut socket, token, both);
+                registered.map(|()| socket)
+            });
+            let socket = match socket {
+                Ok(socket) => socket,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) => {
                     // Out of descriptors: who waits in the backlog makes no new edge.
-                    log(&format!("accept: {error}"));
-                    return self.accept_at = Some(self.now + ACCEPT_RETRY);
+                    log(format_args!("accept: {error}"));
+                    return self.accept_at = Some(self.turn.now + ACCEPT_RETRY);
                 }
             };
-            // The twin registers a socket when its first attempt would block: most never wait.
-            let token = Token(self.conns.vacant_key());
-            let both = Interest::READABLE | Interest::WRITABLE;
-            if let Err(error) = self.poll.registry().register(&mut socket, token, both) {
-                log(&format!("register: {error}"));
-                continue;
-            }
-            let expires = self.now + 10 * self.name_gap;
-            let state = ReadingName {
-                name: Vec::new(),
-                lookups: 0,
-                expires,
-            };
-            let state = State::ReadingName(state);
+            let expires = self.turn.now + 10 * self.turn.name_gap;
             self.conns.insert(Conn {
                 socket,
-                state,
+                state: State::ReadingName,
                 deadline: expires,
+                expires,
+                name: Vec::new(),
+                lookups: 0,
+                file: None,
+                offset: 0,
+                outcome: "",
+                discarded: 0,
             });
             self.step(token.0, false);
         }
@@ -327,50 +299,42 @@ impl Reactor {
 
     /// Steps a connection's state until it waits or ends. Twin: `conn::Conn::step`.
     fn step(&mut self, key: usize, is_due: bool) {
-        if self.ended.contains(&key) {
+        // One that yielded may have ended since, and its key may be another's, whom a step does no harm.
+        // Twin: `reactor::handler::Token` has a generation.
+        let (Some(conn), turn) = (self.conns.get_mut(key), &mut self.turn) else {
             return;
-        }
-        let conn = &mut self.conns[key];
-        let mut io = StepIo {
-            socket: &mut conn.socket,
-            scratch: &mut self.scratch,
-            root: &self.root,
-            now: self.now,
-            deadline: &mut conn.deadline,
-            is_due,
-            name_gap: self.name_gap,
         };
+        turn.is_due = is_due;
         let how = loop {
-            let action = match &mut conn.state {
-                State::ReadingName(reading) => reading.step(&mut io),
-                State::Sending(sending) => sending.step(&mut io),
-                State::Closing(closing) => closing.step(&mut io),
+            let action = match conn.state {
+                State::ReadingName => conn.read_name(turn),
+                State::Sending => conn.send(turn),
+                State::Closing => conn.discard(turn),
+                State::Ended => return,
             };
             match action {
                 Action::Wait => return,
                 Action::Yield => return self.run_queue.push(key),
                 // Its first attempt is made before it waits: its edge may have come already.
-                Action::Enter(state) => (conn.state, io.is_due) = (state, false),
+                Action::Enter(state) => (conn.state, turn.is_due) = (state, false),
                 Action::Close(how) => break how,
                 Action::Reset(how) => {
                     // With SO_LINGER on, and no time, close(2) discards what is unsent and sends a reset.
-                    let linger = Some(Duration::ZERO);
-                    let _ = socket2::SockRef::from(&*io.socket).set_linger(linger);
+                    let socket = socket2::SockRef::from(&conn.socket);
+                    let _ = socket.set_linger(Some(Duration::ZERO));
                     break how;
                 }
             }
         };
-        match &conn.state {
-            State::ReadingName(_) => log(how),
-            State::Sending(sending) => sending.log(how),
-            State::Closing(_) => {}
+        if !matches!(conn.state, State::Closing) {
+            conn.log(how);
         }
-        self.ended.push(key);
+        conn.state = State::Ended;
     }
 }
 
 /// Twin: `telemetry::log_writer`, which a terminal that takes nothing can't hold up.
-fn log(line: &str) {
+fn log(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
@@ -380,29 +344,26 @@ fn main() -> io::Result<()> {
         log("usage: pour ROOT ADDRESS:PORT [MILLISECONDS AFTER WHICH A NAME ENDS]");
         std::process::exit(2);
     };
-    let root = PathBuf::from(root).canonicalize()?;
     let gap = rest.first().and_then(|gap| gap.parse().ok());
-    let name_gap = Duration::from_millis(gap.unwrap_or(1000));
-    let address: SocketAddr = address.parse().map_err(io::Error::other)?;
-    let mut listener = TcpListener::bind(address)?;
-    let poll = Poll::new()?;
-    poll.registry()
-        .register(&mut listener, LISTENER, Interest::READABLE)?;
-    log(&format!("listening on {}", listener.local_addr()?));
-    let (conns, run_queue, ended) = (Slab::new(), Vec::new(), Vec::new());
-    let (accept_at, scratch, now) = (None, vec![0; 64 * 1024], Instant::now());
-    let mut reactor = Reactor {
-        poll,
-        listener,
-        accept_at,
-        conns,
-        run_queue,
-        ended,
-        root,
-        scratch,
-        now,
-        name_gap,
+    let turn = Turn {
+        root: PathBuf::from(root).canonicalize()?,
+        name_gap: Duration::from_millis(gap.unwrap_or(1000)),
+        scratch: vec![0; 64 * 1024],
+        now: Instant::now(),
+        is_due: false,
     };
+    let mut reactor = Reactor {
+        poll: Poll::new()?,
+        listener: TcpListener::bind(address.parse().map_err(io::Error::other)?)?,
+        accept_at: None,
+        conns: Slab::new(),
+        run_queue: Vec::new(),
+        turn,
+    };
+    let Reactor { poll, listener, .. } = &mut reactor;
+    poll.registry()
+        .register(listener, LISTENER, Interest::READABLE)?;
+    log(format_args!("listening on {}", listener.local_addr()?));
     let mut events = Events::with_capacity(1024);
     loop {
         reactor.turn(&mut events)?;
