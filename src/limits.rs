@@ -461,18 +461,75 @@ pub const SOAK_ABORT_BYTES_MAX: u64 = 64 * 1024;
 /// How long a soak offers load if nothing else is asked.
 pub const SOAK_DURATION: Duration = Duration::from_secs(10);
 
+/// The loads of a run whose server is watched, by default: one to warm up, and three to see what repeats.
+pub const SOAK_STAGES: f64 = 4.0;
+
+/// The shortest of these loads, by default: a pause takes a fifth of a second.
+pub const SOAK_STAGE_MIN: Duration = Duration::from_secs(1);
+
+/// The longest of these loads, by default: quiet points of a night are many then.
+pub const SOAK_STAGE_MAX: Duration = Duration::from_secs(600);
+
+/// How often a watched server is looked at in a run, by default: enough for as many floors as a trend takes.
+pub const SOAK_SAMPLES: u32 = 200;
+
+/// The time between two looks, by default: the least, which is five of the kernel's ticks of CPU time; that of
+/// a run whose length isn't known; and the most.
+pub const SOAK_SAMPLE_EVERY: [Duration; 3] = [
+    Duration::from_millis(50),
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+];
+
 /// The longest warm-up that counts for no slope by default.
 pub const SOAK_WARM_UP_MAX: Duration = Duration::from_secs(60);
 
 /// The share of arrivals that may have been started late, or never, in a load that counts as offered.
 pub const SOAK_MISSING_SHARE_MAX: f64 = 0.005;
 
-/// The points that a trend needs. With fewer, the correlation of neighbours is itself a guess.
-pub const SLOPE_POINTS_MIN: usize = 20;
+/// The stretches that a run is cut into, at most; there are half as many at least, in a longer one. As many
+/// tell well enough how stretches differ, and what each holds is a few kilobytes.
+pub const STRETCHES_MAX: usize = 64;
 
-/// The independent points that a trend's points must be worth. Two are used up by the line; with
-/// fewer than three beside them the interval says nothing.
-pub const SLOPE_EFFECTIVE_POINTS_MIN: f64 = 5.0;
+/// The stretches from whose differences something can be told.
+pub const STRETCHES_MIN: usize = 4;
+
+/// What must be left by each load, in steps, to be found 19 times in 20: fewer may come unevenly, and look like
+/// a cache that fills.
+pub const LEFT_FOUND_PER_LOAD: f64 = 10.0;
+
+/// A load that leaves less than this part of what one before it has left is a sign of a cache that fills.
+pub const LEFT_SLOWS: f64 = 1.0 / 3.0;
+
+/// The looks that a trend needs.
+pub const TREND_LOOKS_MIN: usize = 20;
+
+/// How often a trend may leave out the first half of what it was fitted to.
+pub const TREND_PARTS: u32 = 3;
+
+/// The stretches whose floors a trend is fitted to, at most: more would tell no more, as those of one cycle
+/// are alike.
+pub const TREND_FLOORS_MAX: usize = 60;
+
+/// The same, at least. Three are used up by the curve; with fewer the correlation of neighbours is a guess.
+pub const TREND_FLOORS_MIN: usize = 12;
+
+/// The independent floors that a trend's must be worth: three beside those that the curve uses up.
+pub const TREND_EFFECTIVE_FLOORS_MIN: f64 = 12.0;
+
+/// A fall by so large a part of the range of the looks (of its middle nine tenths) ends a cycle.
+pub const TREND_FALL_SHARE: f64 = 0.3;
+
+/// Steps of memory that a trend can't be sure of, over its whole time, however still it is between them.
+pub const TREND_STEPS_UNSURE: f64 = 4.0;
+
+/// The leak that is found 19 times in 20, in half widths of the interval: one to be beyond it at all, and the
+/// rest for the chance that the fit is lower, or the interval wider. By the proof in src/soak/synthetic.rs.
+pub const TREND_FOUND_MARGINS: f64 = 2.5;
+
+/// What the kernel's count of a process's pages may be behind, in bytes: it adds up what each core has counted
+/// when that is 32 pages (percpu_counter, since Linux 6.2; each thread 64 before).
+pub const RSS_STEP_BYTES: f64 = 32.0 * 4096.0;
 
 /// Samples of the server that a report holds, about. A plot is not finer than that.
 pub const REPORT_SAMPLES: usize = 2000;

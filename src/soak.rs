@@ -6,6 +6,7 @@ mod charts;
 mod check;
 mod client;
 mod engine;
+mod finding;
 #[cfg(test)]
 mod fixtures;
 mod in_flight;
@@ -22,6 +23,10 @@ pub mod process;
 mod report;
 mod run;
 mod slope;
+mod stretches;
+mod sure;
+#[cfg(test)]
+mod synthetic;
 mod tally;
 mod text;
 mod threshold;

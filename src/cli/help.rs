@@ -161,8 +161,8 @@ Examples:
   carafe soak localhost:7890 hello.txt --against files \\
       --mix fast=80%,slow=20% --fail-if 'p99>50ms,errors>0'
 
-Exit codes: 0 pass, 1 a threshold or a byte was wrong, 2 usage, 3 it could not
-run, not offer the load, or not compare.";
+Exit codes: 0 pass, 1 a threshold or a byte was wrong, 2 usage, 3 undecided, or
+it could not run, not offer the load, or not compare.";
 
 /// The name of each command, its groups and examples.
 pub(super) const COMMANDS: &[(&str, &[Group], &str)] = &[

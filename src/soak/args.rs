@@ -95,24 +95,25 @@ pub struct SoakArgs {
     #[arg(long, value_name = "PID", value_parser = Count::new(1, 1 << 30))]
     pub pid: Option<u64>,
 
-    /// How often the server is looked at
-    #[arg(long, value_name = "TIME", default_value = "1s", allow_hyphen_values = true, value_parser = timeout)]
-    pub sample_every: Duration,
+    /// How often the server is looked at [default: 200 times, but each 50ms to 1s; each 250ms with -n]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = timeout)]
+    pub sample_every: Option<Duration>,
 
     /// What counts for no slope at the beginning [default: a fifth of the run, a minute at most]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = timeout)]
     pub warm_up: Option<Duration>,
 
-    /// Pause the load so often, to judge leaks while nobody is there
-    #[arg(long, value_name = "TIME", default_value = "10m", allow_hyphen_values = true, value_parser = timeout)]
-    pub quiet_every: Duration,
+    /// Pause the load so often, to judge leaks while nobody is there [default: three times, but each 10m
+    /// at least]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = timeout)]
+    pub quiet_every: Option<Duration>,
 
     /// How long the server may take to come to rest when the last client has gone
     #[arg(long, value_name = "TIME", default_value = "5s", allow_hyphen_values = true, value_parser = timeout)]
     pub settle: Duration,
 
     /// What makes the run fail, beside corrupt>0 and short>0 [default: errors>0, with --pid also
-    /// fd_left>0]
+    /// fd_left>0,rss_leak>0/h,fd_leak>0/h]
     #[arg(long, value_name = "CONDITION,...", value_parser = Conditions::from_str)]
     pub fail_if: Option<Conditions>,
 

@@ -100,7 +100,11 @@ impl<'a> Engine<'a> {
         let clients = self.stage.workload.clients() as usize;
         self.numbers.resize(self.numbers.len().max(clients), 0);
         self.clock.wake_at(self.stage.began)?;
+        self.ledger.tally.resume(self.stage.began);
         let ran = reactor.run(self);
+        self.ledger
+            .tally
+            .pause(self.stage.over.unwrap_or_else(Instant::now));
         reactor.remove_source(&mut self.signals)?;
         ran?;
         while let Some(request) = self.stage.queued_for_idle.pop_front() {

@@ -28,6 +28,7 @@ pub fn report() -> Report {
                 "errors>0: there were 63".into(),
                 "p99>50ms: it was 61.2 ms".into(),
             ],
+            finds: Vec::new(),
             cut_short: false,
         },
         load: load(&seconds),
@@ -82,6 +83,7 @@ pub fn empty() -> Report {
         verdict: Verdict {
             status: Status::NotOffered,
             reasons: vec!["no request was started".into()],
+            finds: Vec::new(),
             cut_short: true,
         },
         load: Load {
@@ -156,6 +158,7 @@ fn load(seconds: &[Second]) -> Load {
         rate_asked: Some(5_000.0),
         rate_started: 4_822.4,
         rate_ended: 4_821.9,
+        rate_intervals: None,
         never_started: 17,
         started_late: 0,
         seconds: 120.0,
@@ -200,6 +203,8 @@ fn outcomes(seconds: &[Second]) -> Outcomes {
     Outcomes {
         started: classes.iter().map(|class| class.count).sum(),
         asked_again: 4,
+        failed_share: None,
+        never_complete: Vec::new(),
         classes,
     }
 }
@@ -212,6 +217,7 @@ fn percentiles(count: u64, [p50, p90, p99, p999, max]: [u64; 5]) -> Percentiles 
         p99,
         p999,
         max,
+        intervals: None,
     }
 }
 
@@ -271,24 +277,29 @@ fn server() -> ServerUsage {
         died: false,
         samples: (-2..=125).map(sample).collect(),
         cpu_percent: 87.0,
+        cpu_interval: None,
         rss: Resource {
             before: 4.1 * MIB,
             max: 8.04 * MIB,
             after: 5.54 * MIB,
+            left: None,
             slope: Slope::Fitted {
                 per_minute: 0.72 * MIB,
                 low: 0.66 * MIB,
                 high: 0.78 * MIB,
+                finds: 0.12 * MIB,
             },
         },
         descriptors: Resource {
             before: 9.0,
             max: 80.0,
             after: 9.0,
+            left: None,
             slope: Slope::Fitted {
                 per_minute: 0.04,
                 low: -0.31,
                 high: 0.39,
+                finds: 0.7,
             },
         },
     }
@@ -299,5 +310,8 @@ fn threshold(text: &str, measured: &str, outcome: ThresholdOutcome) -> Threshold
         text: text.into(),
         measured: measured.into(),
         outcome,
+        longer: None,
+        is_optional: false,
+        finding: None,
     }
 }

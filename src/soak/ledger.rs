@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::check::{Checker, Reference};
 use super::in_flight::{InFlight, RequestEnd};
 use super::outcome::Class;
-use super::plan::{Choice, Plan};
+use super::plan::{Choice, Plan, RequestTemplate};
 use super::population::ClientKind;
 use super::tally::Tally;
 use crate::escape::Escaped;
@@ -36,6 +36,8 @@ pub(super) struct Ledger<'a> {
     pub(super) in_flight_max: u64,
     /// Of those under way, the clients' that say nothing: they hold up no end.
     pub(super) silent: u64,
+    /// Of each name, whether a client that wants all of it had an end, and whether it was complete.
+    ends: Vec<(bool, bool)>,
     phases: [u64; 4],
     /// What a body is compared with is read into it.
     buffer: Box<[u8]>,
@@ -46,6 +48,7 @@ impl<'a> Ledger<'a> {
         Self {
             plan,
             tally: Tally::new(Instant::now()),
+            ends: vec![(false, false); references.len()],
             references,
             in_flight: 0,
             in_flight_max: 0,
@@ -109,6 +112,10 @@ impl<'a> Ledger<'a> {
             let gave_up = class == Class::Timeout || class == Class::Unfinished;
             self.tally.wait_ends(now, gave_up);
         }
+        let wants_all = !matches!(request.choice.kind, ClientKind::Abort | ClientKind::Idle);
+        let ends = &mut self.ends[request.choice.name as usize];
+        ends.0 |= wants_all && class != Class::Unfinished;
+        ends.1 |= class == Class::Complete;
         let name = &self.plan.names[request.choice.name as usize].shown;
         self.tally
             .end(class, || format!("{}: {}", Escaped(name), what()));
@@ -153,6 +160,12 @@ impl<'a> Ledger<'a> {
         }
     }
 
+    /// The names that never came, though somebody had wanted all of them.
+    pub(super) fn never_complete(&self) -> impl Iterator<Item = &RequestTemplate> {
+        let names = self.plan.names.iter().zip(&self.ends);
+        names.filter_map(|(name, &(ended, came))| (ended && !came).then_some(name))
+    }
+
     /// How many clients are in a phase.
     pub(super) fn phase(&self, phase: Phase) -> u64 {
         self.phases[phase as usize]
@@ -166,6 +179,7 @@ impl<'a> Ledger<'a> {
     /// Forgets what was counted: what follows is the load.
     pub(super) fn begin_count(&mut self) {
         self.tally = Tally::new(Instant::now());
+        self.ends.fill((false, false));
         self.in_flight_max = 0;
     }
 }

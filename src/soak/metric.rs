@@ -1,7 +1,7 @@
 //! The figures that a condition may be about: their names, units and where a report has them.
 
 use super::outcome::Class;
-use super::report::{Percentiles, Report, Resource, ServerUsage};
+use super::report::{Interval, Percentiles, Report, Resource, ServerUsage, Slope};
 use crate::units::{parse_bytes, parse_duration};
 
 /// A figure that a condition is about.
@@ -19,16 +19,21 @@ pub(super) enum Source {
     Time(Times, Quantile),
     /// How many requests ended so.
     Class(Class),
-    /// One number of the run; none where it says nothing.
-    Run(fn(&Report) -> Option<f64>),
-    /// One number of the server's process; as above.
-    Server(fn(&ServerUsage) -> Option<f64>),
-    /// How a resource of that process grew.
+    /// One figure of the run; none where it says nothing.
+    Run(fn(&Report) -> Option<Interval>),
+    /// One figure of the server's process; as above.
+    Server(fn(&ServerUsage) -> Option<Interval>),
+    /// What is left of a resource of that process.
+    Left(fn(&ServerUsage) -> &Resource),
+    /// How it grew.
     Trend(fn(&ServerUsage) -> &Resource),
+    /// By how much it is sure to have grown: the lower end alone counts.
+    Leak(fn(&ServerUsage) -> &Resource),
 }
 
 type Times = fn(&Report) -> &Percentiles;
-type Quantile = fn(&Percentiles) -> u64;
+/// The figure, and which of the intervals is its own.
+type Quantile = (fn(&Percentiles) -> u64, Option<usize>);
 
 /// What a trend is per.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,73 +64,61 @@ const TIMES: [(&str, Times); 5] = [
 ];
 
 const QUANTILES: [(&str, Quantile); 5] = [
-    ("p50", |times| times.p50),
-    ("p90", |times| times.p90),
-    ("p99", |times| times.p99),
-    ("p99.9", |times| times.p999),
-    ("max", |times| times.max),
+    ("p50", (|times| times.p50, Some(0))),
+    ("p90", (|times| times.p90, Some(1))),
+    ("p99", (|times| times.p99, Some(2))),
+    ("p99.9", (|times| times.p999, Some(3))),
+    ("max", (|times| times.max, None)),
 ];
 
-const OTHERS: [(&str, Unit, Source); 13] = {
-    use Source::{Run, Server, Trend};
+const OTHERS: [(&str, Unit, Source); 15] = {
+    use Source::{Leak, Left, Run, Server, Trend};
+    const MEMORY: fn(&ServerUsage) -> &Resource = |server| &server.rss;
+    const DESCRIPTORS: fn(&ServerUsage) -> &Resource = |server| &server.descriptors;
     [
         (
             "silence",
             Unit::Time,
-            Run(|report| Some(report.latency.longest_silence_us as f64)),
+            Run(|report| exact(report.latency.longest_silence_us)),
         ),
         (
             "errors",
             Unit::Number,
-            Run(|report| Some(report.outcomes.failed() as f64)),
+            Run(|report| exact(report.outcomes.failed())),
         ),
         (
             "asked_again",
             Unit::Number,
-            Run(|report| Some(report.outcomes.asked_again as f64)),
+            Run(|report| exact(report.outcomes.asked_again)),
         ),
         ("error_rate", Unit::Percent, Run(error_percent)),
         (
             "rate",
             Unit::Rate,
-            Run(|report| Some(report.load.rate_ended)),
+            Run(|report| rate(report, report.load.rate_ended, 1)),
         ),
         (
             "rate_started",
             Unit::Rate,
-            Run(|report| Some(report.load.rate_started)),
+            Run(|report| rate(report, report.load.rate_started, 0)),
         ),
-        (
-            "cpu",
-            Unit::Percent,
-            Server(|server| Some(server.cpu_percent)),
-        ),
+        ("cpu", Unit::Percent, Server(cpu)),
         (
             "rss_max",
             Unit::Bytes,
-            Server(|server| Some(server.rss.max)),
+            Server(|server| Some(Interval::exact(server.rss.max))),
         ),
-        (
-            "rss_left",
-            Unit::Bytes,
-            Server(|server| left(server, &server.rss)),
-        ),
-        ("rss_slope", Unit::BytesTrend, Trend(|server| &server.rss)),
+        ("rss_left", Unit::Bytes, Left(MEMORY)),
+        ("rss_slope", Unit::BytesTrend, Trend(MEMORY)),
+        ("rss_leak", Unit::BytesTrend, Leak(MEMORY)),
         (
             "fd_max",
             Unit::Number,
-            Server(|server| Some(server.descriptors.max)),
+            Server(|server| Some(Interval::exact(server.descriptors.max))),
         ),
-        (
-            "fd_left",
-            Unit::Number,
-            Server(|server| left(server, &server.descriptors)),
-        ),
-        (
-            "fd_slope",
-            Unit::NumberTrend,
-            Trend(|server| &server.descriptors),
-        ),
+        ("fd_left", Unit::Number, Left(DESCRIPTORS)),
+        ("fd_slope", Unit::NumberTrend, Trend(DESCRIPTORS)),
+        ("fd_leak", Unit::NumberTrend, Leak(DESCRIPTORS)),
     ]
 };
 
@@ -154,23 +147,81 @@ impl Metric {
     }
 
     pub(super) fn needs_pid(&self) -> bool {
-        matches!(self.source, Source::Server(_) | Source::Trend(_))
+        use Source::{Leak, Left, Server, Trend};
+        matches!(self.source, Server(_) | Left(_) | Trend(_) | Leak(_))
     }
 
-    /// What the report says, in the metric's unit; none where it says nothing, or more than one
-    /// number, as of a trend.
-    pub(super) fn value(&self, report: &Report) -> Option<f64> {
+    /// Whether it is a trend, which is per something.
+    pub(super) fn is_trend(&self) -> bool {
+        matches!(self.source, Source::Trend(_) | Source::Leak(_))
+    }
+
+    /// By which power of the run's length an interval shrinks: that of a slope by more, as what it is
+    /// measured against grows, too.
+    pub(super) fn shrinks_by(&self) -> f64 {
+        if self.is_trend() { 1.5 } else { 0.5 }
+    }
+
+    /// What the report says, in the metric's unit (trends: per minute); none where it says nothing.
+    pub(super) fn interval(&self, report: &Report) -> Option<Interval> {
+        let server = report.server.as_ref();
         match self.source {
-            Source::Time(times, quantile) => {
-                let times = times(report);
-                (times.count > 0).then(|| quantile(times) as f64)
-            }
-            Source::Class(class) => Some(class_count(report, class) as f64),
+            Source::Time(times, quantile) => time(times(report), quantile),
+            Source::Class(class) => exact(class_count(report, class)),
             Source::Run(value) => value(report),
-            Source::Server(value) => report.server.as_ref().and_then(value),
-            Source::Trend(_) => None,
+            Source::Server(value) => server.and_then(value),
+            Source::Left(of) => server.and_then(|server| left(server, of(server))),
+            Source::Trend(of) | Source::Leak(of) => server.and_then(|server| trend(of(server))),
         }
     }
+}
+
+fn exact(count: u64) -> Option<Interval> {
+    Some(Interval::exact(count as f64))
+}
+
+fn time(times: &Percentiles, (quantile, index): Quantile) -> Option<Interval> {
+    let value = quantile(times) as f64;
+    let interval = index.and_then(|index| Some(times.intervals?[index]));
+    let interval = interval.map_or(Interval::exact(value), |(low, high)| Interval {
+        value,
+        low: low as f64,
+        high: high.map_or(f64::INFINITY, |high| high as f64),
+    });
+    (times.count > 0).then_some(interval)
+}
+
+fn rate(report: &Report, rate: f64, index: usize) -> Option<Interval> {
+    let interval = report
+        .load
+        .rate_intervals
+        .map(|both| both[index].around(rate));
+    Some(interval.unwrap_or(Interval::exact(rate)))
+}
+
+fn trend(resource: &Resource) -> Option<Interval> {
+    match resource.slope {
+        Slope::NotEnoughData => None,
+        Slope::Fitted {
+            per_minute,
+            low,
+            high,
+            ..
+        } => Some(Interval {
+            value: per_minute,
+            low,
+            high,
+        }),
+    }
+}
+
+fn cpu(server: &ServerUsage) -> Option<Interval> {
+    let exact = Interval::exact(server.cpu_percent);
+    Some(
+        server
+            .cpu_interval
+            .map_or(exact, |interval| interval.around(server.cpu_percent)),
+    )
 }
 
 /// All names, for the message that refuses another one.
@@ -194,16 +245,26 @@ fn class_count(report: &Report, class: Class) -> u64 {
     }
 }
 
-fn error_percent(report: &Report) -> Option<f64> {
-    let started = report.outcomes.started;
-    (started > 0).then(|| report.outcomes.failed() as f64 * 100.0 / started as f64)
+fn error_percent(report: &Report) -> Option<Interval> {
+    let (started, failed) = (report.outcomes.started, report.outcomes.failed());
+    let seen = Interval::exact(failed as f64 * 100.0 / started as f64);
+    let interval = report.outcomes.failed_share;
+    (started > 0).then(|| interval.map_or(seen, |share| share.scaled(100.0)))
 }
 
 /// What is left of a resource: only where the server was seen without clients after the load began.
-fn left(server: &ServerUsage, resource: &Resource) -> Option<f64> {
+fn left(server: &ServerUsage, resource: &Resource) -> Option<Interval> {
     let mut samples = server.samples.iter();
     let has_settled = samples.any(|sample| sample.is_quiet && sample.at_us > 0);
-    (has_settled && !server.died).then_some(resource.after - resource.before)
+    let value = resource.after - resource.before;
+    let interval = resource
+        .left
+        .map_or(Interval::exact(value), |left| Interval {
+            value,
+            low: left.low,
+            high: left.high,
+        });
+    (has_settled && !server.died).then_some(interval)
 }
 
 impl Per {
@@ -225,18 +286,33 @@ impl Per {
 }
 
 impl Unit {
-    /// A slope and the ends of its interval, as `0.42 MB/min (95 %: 0.31 to 0.53)`.
-    pub(super) fn show_trend(self, trend: [f64; 3], per: Per) -> String {
-        let units = match self {
-            Self::BytesTrend => BYTE_UNITS,
-            _ => NO_UNIT,
+    /// A figure and, where it isn't a fact, the ends of its interval: `0.42 MB/min (99 %: 0.31 to 0.53)`.
+    pub(super) fn show_interval(self, interval: Interval, per: Per) -> String {
+        let Interval { value, low, high } = interval;
+        let (units, per) = match self {
+            Self::BytesTrend => (BYTE_UNITS, format!("/{}", per.as_str())),
+            Self::NumberTrend => (NO_UNIT, format!("/{}", per.as_str())),
+            _ if low >= high => return self.show(value),
+            Self::Time => (TIME_UNITS, String::new()),
+            Self::Bytes => (BYTE_UNITS, String::new()),
+            Self::Number => (NO_UNIT, String::new()),
+            Self::Percent => (NO_UNIT, " %".into()),
+            Self::Rate => (NO_UNIT, "/s".into()),
         };
-        let largest = trend.map(f64::abs).into_iter().fold(0.0, f64::max);
+        let finite = [value, low, high].into_iter().filter(|end| end.is_finite());
+        let largest = finite.map(f64::abs).fold(0.0, f64::max);
         let (size, unit) = unit_for(largest, units);
         let decimals = decimals_for(largest / size);
-        let [slope, low, high] = trend.map(|end| end / size);
-        let per = per.as_str();
-        format!("{slope:.decimals$}{unit}/{per} (95 %: {low:.decimals$} to {high:.decimals$})")
+        let [value, low, high] = [value, low, high].map(|end| end / size);
+        if low >= high {
+            return format!("{value:.decimals$}{unit}{per}");
+        }
+        let high = if high.is_finite() {
+            format!("to {high:.decimals$}")
+        } else {
+            "or more".into()
+        };
+        format!("{value:.decimals$}{unit}{per} (99 %: {low:.decimals$} {high})")
     }
 
     pub(super) fn takes(self) -> &'static str {

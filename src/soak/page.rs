@@ -64,13 +64,17 @@ fn banner(report: &Report) -> Markup {
     let class = match verdict.status {
         Status::Pass => "pass",
         Status::Fail => "fail",
-        Status::NotOffered => "unsaid",
+        Status::NotOffered | Status::Undecided => "unsaid",
     };
     html! {
         header class={ "banner " (class) } {
             h1 { (wording::verdict(verdict)) }
             @if !verdict.reasons.is_empty() {
                 ul { @for reason in &verdict.reasons { li { (Untrusted(reason)) } } }
+            }
+            @if verdict.status == Status::Pass && !verdict.finds.is_empty() {
+                p { "It " (wording::FINDS) }
+                ul { @for finding in &verdict.finds { li { (finding.text) } } }
             }
             p {
                 (Untrusted(&report.target)) ", "

@@ -8,6 +8,48 @@ use super::outcome::Class;
 /// The JSON's schema. A field may be added under the same name; a change of meaning is a new one.
 pub const SCHEMA: &str = "carafe-soak/1";
 
+/// A figure, and where it is with 99 % certainty.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Interval {
+    /// What was measured.
+    pub value: f64,
+    /// The lower end.
+    pub low: f64,
+    /// The upper end, which may be infinite.
+    pub high: f64,
+}
+
+impl Interval {
+    /// A fact of the run, such as a count or a maximum.
+    pub fn exact(value: f64) -> Self {
+        Self {
+            value,
+            low: value,
+            high: value,
+        }
+    }
+
+    /// As sure as another figure of the same, however that was reckoned.
+    #[must_use]
+    pub fn around(self, value: f64) -> Self {
+        Self {
+            value,
+            low: value - (self.value - self.low),
+            high: value + (self.high - self.value),
+        }
+    }
+
+    /// The same in another unit.
+    #[must_use]
+    pub fn scaled(self, factor: f64) -> Self {
+        Self {
+            value: self.value * factor,
+            low: self.low * factor,
+            high: self.high * factor,
+        }
+    }
+}
+
 /// Everything that a run found.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
@@ -56,8 +98,23 @@ pub struct Verdict {
     /// Why, a sentence each; empty after a pass.
     #[serde(rename = "because")]
     pub reasons: Vec<String>,
+    /// What would have failed the run, 95 times in 100, if it had been there.
+    pub finds: Vec<Finding>,
     /// The run was ended early by a signal.
     pub cut_short: bool,
+}
+
+/// The least fault of a kind that the run would have found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// What it is of: `errors`, `memory`, `descriptors` and such.
+    pub of: &'static str,
+    /// How much of it, a request: bytes, or a number; none if no size would have been found.
+    pub per_request: Option<f64>,
+    /// The same an hour, at the run's rate.
+    pub per_hour: Option<f64>,
+    /// The same in words.
+    pub text: String,
 }
 
 /// What a verdict may be.
@@ -71,6 +128,8 @@ pub enum Status {
     Fail,
     /// The load asked for was not offered, so nothing can be said. Exit code 3.
     NotOffered,
+    /// The run was too short, or saw too little, to tell. Exit code 3.
+    Undecided,
 }
 
 /// Asked against achieved.
@@ -88,6 +147,8 @@ pub struct Load {
     pub rate_started: f64,
     /// Requests that came to an end a second, whichever.
     pub rate_ended: f64,
+    /// Where these two are, with 99 % certainty.
+    pub rate_intervals: Option<[Interval; 2]>,
     /// Arrivals that were due and never started; open model.
     pub never_started: u64,
     /// Those that were started more than a quarter of a second late.
@@ -121,6 +182,10 @@ pub struct Outcomes {
     /// How many of them were sent a second time, on a new connection: the server had closed the kept one
     /// before it answered.
     pub asked_again: u64,
+    /// The share of failures, where it is with 99 % certainty.
+    pub failed_share: Option<Interval>,
+    /// Names that were asked for and never came; the first hundred of them.
+    pub never_complete: Vec<String>,
     /// The ways they ended, in the order of [`Class::ALL`]; none that
     /// did not occur.
     pub classes: Vec<ClassCount>,
@@ -194,6 +259,8 @@ pub struct Percentiles {
     pub p999: u64,
     /// The largest.
     pub max: u64,
+    /// Where each of the four quantiles is, with 99 % certainty: low and high; so few may tell no high.
+    pub intervals: Option<[(u64, Option<u64>); 4]>,
 }
 
 /// What was checked.
@@ -212,7 +279,7 @@ pub struct Verification {
 }
 
 /// What bodies are compared with.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Against {
     /// Nothing: a wrong byte would not be noticed.
@@ -248,6 +315,8 @@ pub struct ServerUsage {
     pub samples: Vec<Sample>,
     /// CPU time in percent of one core, over the load.
     pub cpu_percent: f64,
+    /// Where that is, with 99 % certainty.
+    pub cpu_interval: Option<Interval>,
     /// Resident memory, in bytes.
     pub rss: Resource,
     /// Descriptors.
@@ -290,8 +359,21 @@ pub struct Resource {
     pub max: f64,
     /// At the last quiet point.
     pub after: f64,
+    /// What is left of it, as far as that can be told from a cache: see [`Left`].
+    pub left: Option<Left>,
     /// The trend after the warm-up.
     pub slope: Slope,
+}
+
+/// What a load leaves behind. A rise that repeats with each load is a leak; one that doesn't is a cache.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Left {
+    /// At least so much.
+    pub low: f64,
+    /// At most so much.
+    pub high: f64,
+    /// Loads that were judged: those after the first one.
+    pub loads: usize,
 }
 
 /// A trend, per minute.
@@ -301,7 +383,7 @@ pub enum Slope {
     /// Too few samples, or over too short a time, to say anything.
     #[default]
     NotEnoughData,
-    /// The fitted slope and its 95 % confidence interval.
+    /// The fitted slope at the end of the run, and its 99 % confidence interval.
     Fitted {
         /// The fitted slope.
         per_minute: f64,
@@ -309,6 +391,8 @@ pub enum Slope {
         low: f64,
         /// The interval's upper end.
         high: f64,
+        /// The least slope that would have been found, 95 times in 100: with the interval above zero.
+        finds: f64,
     },
 }
 
@@ -321,6 +405,13 @@ pub struct Threshold {
     pub measured: String,
     /// What that means.
     pub outcome: ThresholdOutcome,
+    /// How many times as long a run would decide it, about.
+    pub longer: Option<f64>,
+    /// It fails a run, but the lack of data does not keep it from passing.
+    pub is_optional: bool,
+    /// What it would have found.
+    #[serde(skip)]
+    pub finding: Option<Finding>,
 }
 
 /// How a threshold came out.
@@ -331,6 +422,8 @@ pub enum ThresholdOutcome {
     Held,
     /// The run failed by it.
     Failed,
+    /// Its interval lies on both sides.
+    Undecided,
     /// Nothing can be said.
     NotEnoughData,
 }

@@ -25,7 +25,8 @@ use crate::descriptors::raise_descriptor_limit;
 use crate::escape::Escaped;
 use crate::failure::{Exit, Failure};
 use crate::limits::{
-    SOAK_DESCRIPTORS_RESERVED, SOAK_DURATION, SOAK_OPEN_FILES_MAX, SOAK_WARM_UP_MAX,
+    SOAK_DESCRIPTORS_RESERVED, SOAK_DURATION, SOAK_OPEN_FILES_MAX, SOAK_SAMPLE_EVERY, SOAK_SAMPLES,
+    SOAK_STAGE_MAX, SOAK_STAGE_MIN, SOAK_STAGES, SOAK_WARM_UP_MAX,
 };
 use crate::soak::args::SoakArgs;
 
@@ -67,7 +68,7 @@ fn soak(args: &SoakArgs) -> Result<Exit, Failure> {
     Ok(match report.verdict.status {
         Status::Pass => Exit::Done,
         Status::Fail => Exit::Failed,
-        Status::NotOffered => Exit::NotOffered,
+        Status::NotOffered | Status::Undecided => Exit::NotOffered,
     })
 }
 
@@ -179,7 +180,7 @@ fn signals() -> Result<Signals, Failure> {
 fn watch(args: &SoakArgs) -> Result<Option<Watch>, Failure> {
     let start = |pid: u64| {
         // At most 2^30, as the flag says.
-        Watch::start(pid as u32, args.sample_every)
+        Watch::start(pid as u32, sample_every(args))
             .map_err(|error| Failure::usage(format!("--pid: '{pid}' won't do: {error}")))
     };
     args.pid.map(start).transpose()
@@ -230,9 +231,14 @@ fn offer(
     };
     let cpu_before = cpu_time();
     loop {
-        let stage_max = watch.map(|_| args.quiet_every.saturating_add(ramp));
-        let time = [time_left, stage_max].into_iter().flatten().min();
+        let (stage_time, stage_requests) = match watch {
+            Some(_) => stage_max(args),
+            None => (None, None),
+        };
+        let stage_time = stage_time.map(|time| time.saturating_add(ramp));
+        let time = [time_left, stage_time].into_iter().flatten().min();
         let requests = args.requests.map(|all| all - engine.ledger.tally.started);
+        let requests = [requests, stage_requests].into_iter().flatten().min();
         if let Some(watch) = watch {
             watch.set_quiet(false);
         }
@@ -267,6 +273,30 @@ fn offer(
 fn duration(args: &SoakArgs) -> Option<Duration> {
     let default = args.requests.is_none().then_some(SOAK_DURATION);
     args.duration.or(default)
+}
+
+/// How far a stage goes: to the next quiet point. A rise that repeats takes some loads to be seen.
+fn stage_max(args: &SoakArgs) -> (Option<Duration>, Option<u64>) {
+    match (args.quiet_every, duration(args)) {
+        (Some(time), _) => (Some(time), None),
+        (None, Some(time)) => {
+            let time = time.div_f64(SOAK_STAGES).max(SOAK_STAGE_MIN);
+            (Some(time.min(SOAK_STAGE_MAX)), None)
+        }
+        (None, None) => {
+            let requests = args.requests.map(|all| (all as f64 / SOAK_STAGES).ceil());
+            (
+                Some(SOAK_STAGE_MAX),
+                requests.map(|requests| requests as u64),
+            )
+        }
+    }
+}
+
+fn sample_every(args: &SoakArgs) -> Duration {
+    let [least, usual, most] = SOAK_SAMPLE_EVERY;
+    let default = duration(args).map_or(usual, |time| (time / SOAK_SAMPLES).clamp(least, most));
+    args.sample_every.unwrap_or(default)
 }
 
 fn cpu_time() -> Duration {
@@ -331,7 +361,6 @@ impl Observer for View<'_> {
 
 fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Workload, period: &LoadPeriod) -> Report {
     let (plan, tally) = (engine.ledger.plan, &engine.ledger.tally);
-    let seconds = period.load.as_secs_f64().max(1e-9);
     let shown =
         |name: &super::plan::RequestTemplate| String::from_utf8_lossy(&name.shown).into_owned();
     let against = match &args.against {
@@ -339,14 +368,6 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Workload, period: &Load
         None if args.verify => Against::FirstDownload,
         None => Against::Nothing,
     };
-    let (model, rate_asked, clients) = match load {
-        Workload::Open { rate, clients_max } => (Model::Open, Some(*rate), *clients_max),
-        Workload::Closed(kinds) => (Model::Closed, None, kinds.len() as u64),
-        Workload::Learn(_) => (Model::Closed, None, 0),
-    };
-    let kinds = ClientKind::ALL
-        .into_iter()
-        .filter(|&kind| plan.mix.share(kind) > 0.0);
     Report {
         schema: report::SCHEMA,
         carafe: env!("CARGO_PKG_VERSION"),
@@ -358,25 +379,19 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Workload, period: &Load
         verdict: Verdict {
             status: Status::Pass,
             reasons: Vec::new(),
+            finds: Vec::new(),
             cut_short: engine.cut_short,
         },
-        load: report::Load {
-            model,
-            clients,
-            clients_max: engine.ledger.in_flight_max,
-            rate_asked,
-            rate_started: tally.started as f64 / seconds,
-            rate_ended: tally.ended() as f64 / seconds,
-            never_started: engine.never_started,
-            started_late: tally.late,
-            seconds: period.load.as_secs_f64(),
-            ramp_seconds: args.ramp.unwrap_or_default().as_secs_f64(),
-            mix: kinds
-                .map(|kind| (kind.as_str().to_owned(), plan.mix.share(kind)))
+        load: asked_and_achieved(args, engine, load, period),
+        outcomes: report::Outcomes {
+            never_complete: engine
+                .ledger
+                .never_complete()
+                .take(100)
+                .map(shown)
                 .collect(),
-            body_bytes: tally.body_bytes,
+            ..tally.outcomes()
         },
-        outcomes: tally.outcomes(),
         latency: tally.latency(),
         verification: Verification {
             against,
@@ -395,6 +410,41 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Workload, period: &Load
         thresholds: Vec::new(),
         seconds: tally.seconds.clone(),
         notes: Vec::new(),
+    }
+}
+
+fn asked_and_achieved(
+    args: &SoakArgs,
+    engine: &Engine<'_>,
+    load: &Workload,
+    period: &LoadPeriod,
+) -> report::Load {
+    let (plan, tally) = (engine.ledger.plan, &engine.ledger.tally);
+    let seconds = period.load.as_secs_f64().max(1e-9);
+    let (model, rate_asked, clients) = match load {
+        Workload::Open { rate, clients_max } => (Model::Open, Some(*rate), *clients_max),
+        Workload::Closed(kinds) => (Model::Closed, None, kinds.len() as u64),
+        Workload::Learn(_) => (Model::Closed, None, 0),
+    };
+    let kinds = ClientKind::ALL
+        .into_iter()
+        .filter(|&kind| plan.mix.share(kind) > 0.0);
+    report::Load {
+        model,
+        clients,
+        clients_max: engine.ledger.in_flight_max,
+        rate_asked,
+        rate_started: tally.started as f64 / seconds,
+        rate_ended: tally.ended() as f64 / seconds,
+        rate_intervals: Some(tally.rates()),
+        never_started: engine.never_started,
+        started_late: tally.late,
+        seconds: period.load.as_secs_f64(),
+        ramp_seconds: args.ramp.unwrap_or_default().as_secs_f64(),
+        mix: kinds
+            .map(|kind| (kind.as_str().to_owned(), plan.mix.share(kind)))
+            .collect(),
+        body_bytes: tally.body_bytes,
     }
 }
 

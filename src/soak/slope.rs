@@ -1,251 +1,314 @@
-//! Trends: a straight line through samples of a resource, and how sure one may be of it.
+//! Trends: whether a resource still grows at the end of a run, and how sure one may be of it.
 //!
-//! Consecutive looks at a process are not independent: memory that was high a second ago is high
-//! now. Taken as independent, they give an interval far too narrow, and noise passes for a leak.
-//! So the number of samples is reduced to what independent ones would tell, by the correlation of
-//! each residual with the next: `n (1 - r) / (1 + r)`. That is the adjustment of climate trends
-//! by Santer et al., "Statistical significance of trends and trend differences in layer-average
-//! atmospheric temperature time series", J. Geophys. Res. 105 (2000), section 4.
+//! Memory that is collected is a sawtooth, and a leak lifts its floor: so the looks are cut into stretches of
+//! at least a cycle, and the least of each is kept. A cache fills and levels off: so a parabola is fitted to
+//! the floors, and its slope at the end counts. A line would take a full cache for a leak.
+//!
+//! Consecutive floors are not independent: memory that was high a minute ago is high now. Taken as
+//! independent, they give an interval far too narrow, and noise passes for a leak. So their number is reduced
+//! to what independent ones would tell, by the correlation of each residual with the next:
+//! `n (1 - r) / (1 + r)`. That is the adjustment of climate trends by Santer et al., "Statistical significance
+//! of trends and trend differences in layer-average atmospheric temperature time series", J. Geophys. Res.
+//! 105 (2000), section 4.
+
+use statrs::distribution::{ContinuousCDF as _, StudentsT};
 
 use super::report::Slope;
-use crate::limits::{SLOPE_EFFECTIVE_POINTS_MIN, SLOPE_POINTS_MIN};
+use crate::limits::{
+    TREND_EFFECTIVE_FLOORS_MIN, TREND_FALL_SHARE, TREND_FLOORS_MAX, TREND_FLOORS_MIN,
+    TREND_FOUND_MARGINS, TREND_LOOKS_MIN, TREND_PARTS, TREND_STEPS_UNSURE,
+};
 
-/// The 97.5 % quantile of the normal distribution: 2.5 % are left out at either end.
-const NORMAL_QUANTILE: f64 = 1.959_963_984_540_054;
+/// Points (time in seconds, value), in order of time and about evenly spaced.
+type Point = (f64, f64);
 
-/// Fits a line by least squares to points (time in seconds, value), in order of time and evenly
-/// spaced. The slope and its 95 % confidence interval are per minute.
+/// The parameters of a parabola.
+const PARAMETERS: f64 = 3.0;
+
+/// The slope at the end of looks under load, with its 99 % interval, per minute. Those before `from` are the
+/// warm-up, and tell only how large the steps are; no step is taken to be smaller than `step`.
 ///
-/// [`Slope::NotEnoughData`] stands for less than [`SLOPE_POINTS_MIN`] points, no time between
-/// them, or points that tell no more than [`SLOPE_EFFECTIVE_POINTS_MIN`] independent ones would.
-pub fn fit(points: &[(f64, f64)]) -> Slope {
-    let [(_, origin), ..] = points else {
-        return Slope::NotEnoughData;
-    };
-    if points.len() < SLOPE_POINTS_MIN {
-        return Slope::NotEnoughData;
-    }
-    let count = points.len() as f64;
-    let time_mean = points.iter().map(|(time, _)| time).sum::<f64>() / count;
-    // From the first value on: a constant series stays free of rounding.
-    let value_mean = points.iter().map(|(_, value)| value - origin).sum::<f64>() / count;
-    let centred: Vec<_> = points
-        .iter()
-        .map(|(time, value)| (time - time_mean, value - origin - value_mean))
-        .collect();
-    let time_spread: f64 = centred.iter().map(|(time, _)| time * time).sum();
-    if time_spread <= 0.0 {
-        return Slope::NotEnoughData;
-    }
-    let product: f64 = centred.iter().map(|(time, value)| time * value).sum();
-    let per_second = product / time_spread;
-    let residuals: Vec<_> = centred
-        .iter()
-        .map(|(time, value)| value - per_second * time)
-        .collect();
-    let value_spread: f64 = centred.iter().map(|(_, value)| value * value).sum();
-    let unexplained: f64 = residuals.iter().map(|residual| residual * residual).sum();
-
-    // What rounding leaves of an exact line is no noise, and its correlation means nothing.
-    let margin = if unexplained <= value_spread * f64::EPSILON {
-        0.0
-    } else {
-        let effective = effective_count(&residuals, unexplained);
-        if effective < SLOPE_EFFECTIVE_POINTS_MIN {
-            return Slope::NotEnoughData;
+/// Where no curve fits, as when a cache was full after half of the run, the beginning is left out.
+/// [`Slope::NotEnoughData`] stands for fewer than [`TREND_LOOKS_MIN`] looks, fewer than
+/// [`TREND_FLOORS_MIN`] cycles, or floors that tell no more than [`TREND_EFFECTIVE_FLOORS_MIN`] independent
+/// ones would.
+pub fn of_looks(looks: &[Point], from: f64, step: f64) -> Slope {
+    from_some_part_on(looks, from, |warm| {
+        let mut count = TREND_FLOORS_MAX.min(warm.len() / 3);
+        if let cycles @ 1.. = falls(&Parabola::fit(warm)?.residuals, step) {
+            // Each stretch has more than a cycle, and so a floor.
+            count = count.min(cycles * 4 / 5);
         }
-        let freedom = effective - 2.0;
-        t_quantile(freedom) * (unexplained / freedom / time_spread).sqrt()
-    };
-    Slope::Fitted {
-        per_minute: per_second * 60.0,
-        low: (per_second - margin) * 60.0,
-        high: (per_second + margin) * 60.0,
+        if count < TREND_FLOORS_MIN {
+            return None;
+        }
+        let width = warm.len() / count;
+        // From the end, so that what is left over is the warm-up's.
+        let all: Vec<_> = looks.rchunks(width).map(floor).rev().collect();
+        judge(
+            &all[all.len() - count..],
+            step.max(typical_step(&all)),
+            step,
+        )
+    })
+}
+
+/// The same of quiet points, each of which is a floor.
+pub fn of_quiet_points(points: &[Point], from: f64, step: f64) -> Slope {
+    let steps = step.max(typical_step(points));
+    from_some_part_on(points, from, |warm| judge(warm, steps, step))
+}
+
+/// Tries all from a time on, then the later half of that, then its half.
+fn from_some_part_on(
+    points: &[Point],
+    from: f64,
+    judge: impl Fn(&[Point]) -> Option<Slope>,
+) -> Slope {
+    let mut warm = &points[points.partition_point(|(time, _)| *time < from)..];
+    for _ in 0..TREND_PARTS {
+        if warm.len() < TREND_LOOKS_MIN {
+            break;
+        }
+        if let Some(slope) = judge(warm) {
+            return slope;
+        }
+        warm = &warm[warm.len() / 2..];
+    }
+    Slope::NotEnoughData
+}
+
+fn floor(stretch: &[Point]) -> Point {
+    let least = stretch.iter().min_by(|a, b| a.1.total_cmp(&b.1));
+    *least.expect("no stretch is empty")
+}
+
+/// How often values fall from a peak by a good part of their range: the ends of cycles. What moves within a
+/// step or two has none.
+fn falls(values: &[f64], step: f64) -> usize {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share) as usize];
+    let range = at(0.95) - at(0.05);
+    if range <= 2.0 * step {
+        return 0;
+    }
+    let fall = TREND_FALL_SHARE * range;
+    let (mut count, mut is_falling, mut turn) = (0, false, values[0]);
+    for &value in values {
+        if is_falling {
+            turn = turn.min(value);
+            if value - turn > fall {
+                (turn, is_falling) = (value, false);
+            }
+        } else {
+            turn = turn.max(value);
+            if turn - value > fall {
+                (turn, is_falling, count) = (value, true, count + 1);
+            }
+        }
+    }
+    count
+}
+
+/// The step that half of all rise is made in: an allocator that asks for much at once hides a leak until the
+/// next time.
+fn typical_step(floors: &[Point]) -> f64 {
+    let steps = floors.windows(2).map(|pair| pair[1].1 - pair[0].1);
+    let mut steps: Vec<_> = steps.filter(|&step| step > 0.0).collect();
+    steps.sort_by(f64::total_cmp);
+    let mut left = steps.iter().sum::<f64>() / 2.0;
+    let half = steps.into_iter().find(|step| {
+        left -= step;
+        left <= 0.0
+    });
+    half.unwrap_or(0.0)
+}
+
+/// A parabola fitted by least squares, as a sum of three orthogonal polynomials: 1, `time - mean`, and the
+/// rest of its square.
+struct Parabola {
+    /// Its slope at the last point, per second.
+    end_slope: f64,
+    /// The variance of that, in those of a value.
+    leverage: f64,
+    residuals: Vec<f64>,
+}
+
+impl Parabola {
+    /// `None`: there is no time between the points.
+    fn fit(points: &[Point]) -> Option<Self> {
+        let (_, origin) = *points.first()?;
+        let count = points.len() as f64;
+        let mean = |of: &dyn Fn(&Point) -> f64| points.iter().map(of).sum::<f64>() / count;
+        let time_mean = mean(&|point| point.0);
+        // From the first value on: a constant series stays free of rounding.
+        let value_mean = mean(&|point| point.1 - origin);
+        let centred = points
+            .iter()
+            .map(|(time, value)| (time - time_mean, value - origin - value_mean));
+        let centred: Vec<_> = centred.collect();
+        let sum = |of: &dyn Fn(&Point) -> f64| centred.iter().map(of).sum::<f64>();
+        let time_spread = sum(&|(time, _)| time * time);
+        if time_spread <= 0.0 {
+            return None;
+        }
+        let tilt = sum(&|(time, _)| time.powi(3)) / time_spread;
+        let square = |time: f64| time * time - tilt * time - time_spread / count;
+        let square_spread = sum(&|(time, _)| square(*time).powi(2));
+        let line = sum(&|(time, value)| time * value) / time_spread;
+        let bend = sum(&|(time, value)| square(*time) * value) / square_spread;
+        // What the bend adds to the slope at the end.
+        let end = 2.0 * centred.last()?.0 - tilt;
+        let residual = |(time, value): &Point| value - line * time - bend * square(*time);
+        Some(Self {
+            end_slope: line + bend * end,
+            leverage: 1.0 / time_spread + end * end / square_spread,
+            residuals: centred.iter().map(residual).collect(),
+        })
     }
 }
 
-/// How many independent points would tell as much. Residuals of a line look less correlated than
-/// they are, by about `(1 + 4 r) / n` (Kendall, "Note on bias in the estimation of
-/// autocorrelation", Biometrika 41, 1954), which is added again: a random walk would pass for a
-/// leak otherwise. A negative correlation is not counted in one's favour.
-fn effective_count(residuals: &[f64], unexplained: f64) -> f64 {
+/// The slope at the end of floors. `None`: they don't tell.
+fn judge(floors: &[Point], typical_step: f64, least_step: f64) -> Option<Slope> {
+    let time = floors.last()?.0 - floors.first()?.0;
+    let parabola = Parabola::fit(floors)?;
+    let residuals = &parabola.residuals;
+    let unexplained: f64 = residuals.iter().map(|residual| residual * residual).sum();
+    // What is less than a step is rounding, and its correlation means nothing.
+    let by_noise = if unexplained <= least_step * least_step * residuals.len() as f64 / 4.0 {
+        0.0
+    } else {
+        let effective = effective_count(residuals, PARAMETERS);
+        if effective < TREND_EFFECTIVE_FLOORS_MIN {
+            return None;
+        }
+        let freedom = effective - PARAMETERS;
+        t_quantile(freedom) * (unexplained / freedom * parabola.leverage).sqrt()
+    };
+    let margin = by_noise.max(TREND_STEPS_UNSURE * typical_step / time);
+    Some(Slope::Fitted {
+        per_minute: parabola.end_slope * 60.0,
+        low: (parabola.end_slope - margin) * 60.0,
+        high: (parabola.end_slope + margin) * 60.0,
+        finds: margin * TREND_FOUND_MARGINS * 60.0,
+    })
+}
+
+/// How many independent values would tell as much as these residuals of a curve. They look less correlated
+/// than they are, by about `(parameters + 4 r) / n` (Kendall, "Note on bias in the estimation of
+/// autocorrelation", Biometrika 41, 1954, for one parameter), which is added again: a random walk would pass
+/// for a leak otherwise. A negative correlation is not counted in one's favour.
+pub fn effective_count(residuals: &[f64], parameters: f64) -> f64 {
     let neighbours = residuals.iter().zip(&residuals[1..]);
     let shared: f64 = neighbours.map(|(one, next)| one * next).sum();
+    let unexplained: f64 = residuals.iter().map(|residual| residual * residual).sum();
     let count = residuals.len() as f64;
     let apparent = shared / unexplained;
-    let correlation = (apparent + (1.0 + 4.0 * apparent) / count).clamp(0.0, 1.0);
+    let correlation = (apparent + (parameters + 4.0 * apparent) / count).clamp(0.0, 1.0);
     count * (1.0 - correlation) / (1.0 + correlation)
 }
 
-/// The 97.5 % quantile of Student's t distribution, from the normal one by the expansion in
-/// Abramowitz and Stegun, 26.7.5. From 3 degrees of freedom on it is right to 2 in 1,000.
-fn t_quantile(freedom: f64) -> f64 {
-    let z = NORMAL_QUANTILE;
-    let [z3, z5, z7, z9] = [3, 5, 7, 9].map(|power| z.powi(power));
-    z + (z3 + z) / 4.0 / freedom
-        + (5.0 * z5 + 16.0 * z3 + 3.0 * z) / 96.0 / freedom.powi(2)
-        + (3.0 * z7 + 19.0 * z5 + 17.0 * z3 - 15.0 * z) / 384.0 / freedom.powi(3)
-        + (79.0 * z9 + 776.0 * z7 + 1482.0 * z5 - 1920.0 * z3 - 945.0 * z)
-            / 92_160.0
-            / freedom.powi(4)
+/// The 99.5 % quantile of Student's t distribution: half a percent is left out at either end.
+pub fn t_quantile(freedom: f64) -> f64 {
+    let student = StudentsT::new(0.0, 1.0, freedom).expect("its freedom is positive");
+    student.inverse_cdf(0.995)
 }
 
 #[cfg(test)]
 mod tests {
-    use rand::{RngExt as _, SeedableRng as _};
-    use rand_chacha::ChaCha8Rng;
-    use rand_distr::StandardNormal;
-
     use super::*;
 
-    fn fitted(points: &[(f64, f64)]) -> (f64, f64, f64) {
-        match fit(points) {
+    fn looks(count: u32, at: impl Fn(f64) -> f64) -> Vec<Point> {
+        (0..count)
+            .map(|second| (f64::from(second), at(f64::from(second))))
+            .collect()
+    }
+
+    fn fitted(slope: Slope) -> (f64, f64, f64) {
+        match slope {
             Slope::Fitted {
                 per_minute,
                 low,
                 high,
+                ..
             } => (per_minute, low, high),
             Slope::NotEnoughData => panic!("not enough data"),
         }
     }
 
-    /// A point a second: noise of which each value keeps a part of the one before, on a line.
-    fn series(seed: u64, count: u32, kept: f64, per_minute: f64) -> Vec<(f64, f64)> {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut noise = 0.0;
-        (0..count)
-            .map(|second| {
-                noise = kept * noise + rng.sample::<f64, _>(StandardNormal);
-                let time = f64::from(second);
-                (time, 1000.0 + noise + per_minute * time / 60.0)
-            })
-            .collect()
-    }
-
-    /// In how many of 400 series without a trend the interval leaves out zero.
-    fn false_alarms(count: u32, kept: f64) -> usize {
-        (0..400)
-            .filter(|&seed| match fit(&series(seed, count, kept, 0.0)) {
-                Slope::Fitted { low, high, .. } => low > 0.0 || high < 0.0,
-                Slope::NotEnoughData => false,
-            })
-            .count()
+    #[test]
+    fn an_even_rise_is_found_as_far_as_steps_let_it() {
+        for slope in [-3.0, 7.0, 1e6] {
+            let rise = looks(600, |second| 1e9 + slope * second);
+            let (per_minute, low, high) = fitted(of_looks(&rise, 60.0, 1.0));
+            assert!((per_minute / slope / 60.0 - 1.0).abs() < 1e-6, "{slope}");
+            assert!(low < per_minute && per_minute < high, "never 0 to 0");
+            assert!((low > 0.0) == (slope > 0.0) && (high < 0.0) == (slope < 0.0));
+        }
+        let (per_minute, low, high) = fitted(of_looks(&looks(600, |_| 5.0), 60.0, 1.0));
+        assert_eq!(per_minute, 0.0);
+        // Four steps in nine minutes, less what the floors leave out.
+        assert!(
+            (0.4..0.5).contains(&high) && low == -high,
+            "{low} to {high}"
+        );
     }
 
     #[test]
-    fn quantiles_are_those_of_the_tables() {
-        for (freedom, known) in [
-            (3.0, 3.182_446),
-            (4.0, 2.776_445),
-            (5.0, 2.570_582),
-            (10.0, 2.228_139),
-            (30.0, 2.042_272),
-            (120.0, 1.979_930),
-            (1e9, 1.959_964),
-        ] {
-            let quantile = t_quantile(freedom);
-            assert!(
-                (quantile / known - 1.0).abs() < 2e-3,
-                "{freedom}: {quantile}"
-            );
-        }
-    }
-
-    #[test]
-    fn an_exact_line_has_no_margin() {
-        for slope in [-3.0, 0.1, 7.0, 1e9] {
-            let points: Vec<_> = (0..60)
-                .map(|second| (f64::from(second) - 7.5, 0.3 + slope * f64::from(second)))
-                .collect();
-            let (per_minute, low, high) = fitted(&points);
-            assert!((per_minute / slope / 60.0 - 1.0).abs() < 1e-9, "{slope}");
-            assert_eq!((low, high), (per_minute, per_minute), "{slope}");
-        }
-    }
-
-    #[test]
-    fn a_constant_has_no_slope_and_no_margin() {
-        for value in [0.0, 0.1, 12_345_678_912_345.6] {
-            let points: Vec<_> = (0..50).map(|second| (f64::from(second), value)).collect();
-            assert_eq!(fitted(&points), (0.0, 0.0, 0.0), "{value}");
-        }
-    }
-
-    /// Worked apart from this code, with the t table's 2.100922 for 18 degrees of freedom.
-    #[test]
-    fn a_known_sample_has_its_known_interval() {
-        let points: Vec<_> = (0..20)
-            .map(|second| (f64::from(second), f64::from(second * 7 % 5)))
-            .collect();
-        let (per_minute, low, high) = fitted(&points);
-        let known = [1.804_511, -5.427_413, 9.036_436];
-        for (found, known) in [per_minute, low, high].into_iter().zip(known) {
-            assert!((found - known).abs() < 1e-3, "{found}, not {known}");
-        }
+    fn a_parabola_is_fitted_exactly_and_its_end_counts() {
+        let curve = looks(100, |second| 3.0 + 2.0 * second - 0.01 * second * second);
+        let parabola = Parabola::fit(&curve).expect("there is time");
+        assert!((parabola.end_slope - (2.0 - 0.02 * 99.0)).abs() < 1e-9);
+        assert!(
+            parabola
+                .residuals
+                .iter()
+                .all(|residual| residual.abs() < 1e-9)
+        );
+        // Four times as unsure as a line's slope, for evenly spaced points.
+        let line = 12.0 / 100.0_f64.powi(3);
+        assert!(
+            (parabola.leverage / line / 16.0 - 1.0).abs() < 0.1,
+            "{}",
+            parabola.leverage
+        );
     }
 
     #[test]
     fn little_data_says_nothing() {
-        let line = |count: u32| -> Vec<_> {
-            (0..count)
-                .map(|second| (f64::from(second), f64::from(second)))
-                .collect()
-        };
-        assert!(matches!(fit(&[]), Slope::NotEnoughData));
-        assert!(matches!(fit(&line(19)), Slope::NotEnoughData));
-        assert!(matches!(fit(&line(20)), Slope::Fitted { .. }));
-        assert!(matches!(fit(&[(1.0, 5.0); 40]), Slope::NotEnoughData));
-        // One long swing tells as much as a few points.
-        let swing: Vec<_> = (0..40)
-            .map(|second| (f64::from(second), (f64::from(second) / 10.0).sin()))
+        for few in [
+            looks(0, |second| second),
+            looks(1, |second| second),
+            looks(19, |second| second),
+            vec![(1.0, 5.0); 400],
+            // Eight cycles.
+            looks(400, |second| (second % 50.0) * 1e6),
+        ] {
+            assert!(matches!(of_looks(&few, 0.0, 1.0), Slope::NotEnoughData));
+        }
+        let enough = looks(60, |second| second * 1e6);
+        assert!(matches!(of_looks(&enough, 0.0, 1.0), Slope::Fitted { .. }));
+        // The warm-up is left out.
+        assert!(matches!(of_looks(&enough, 45.0, 1.0), Slope::NotEnoughData));
+    }
+
+    #[test]
+    fn cycles_are_counted_by_their_falls() {
+        let saw: Vec<_> = looks(400, |second| second % 20.0)
+            .into_iter()
+            .map(|at| at.1)
             .collect();
-        assert!(matches!(fit(&swing), Slope::NotEnoughData));
+        assert_eq!(falls(&saw, 1.0), 19);
+        assert_eq!(falls(&saw, 15.0), 0, "within a step or two");
     }
 
     #[test]
-    fn noise_is_no_leak() {
-        for (count, kept) in [(60, 0.0), (600, 0.0), (60, 0.5), (600, 0.5), (600, 0.9)] {
-            let alarms = false_alarms(count, kept);
-            assert!(alarms <= 30, "{count} points, {kept} kept: {alarms} of 400");
-        }
-    }
-
-    /// Its neighbours taken as independent, nearly every one of these would have a slope.
-    #[test]
-    fn a_random_walk_is_seldom_a_leak() {
-        for count in [60, 600] {
-            let alarms = false_alarms(count, 1.0);
-            assert!(alarms <= 80, "{count} points: {alarms} of 400");
-        }
-    }
-
-    #[test]
-    fn a_leak_in_noise_is_found() {
-        for kept in [0.0, 0.5, 0.9] {
-            let (_, low, high) = fitted(&series(1, 1200, kept, 1.0));
-            assert!(
-                low > 0.0 && low < 1.0 && high > 1.0,
-                "{kept}: {low} to {high}"
-            );
-        }
-    }
-
-    /// A descriptor lost once a minute is a staircase, whose steps are far from independent.
-    #[test]
-    fn a_staircase_is_a_leak_and_a_single_step_is_none() {
-        let stairs = |every: u32| -> Vec<_> {
-            (0..1200)
-                .map(|second| (f64::from(second), f64::from(second / every)))
-                .collect()
-        };
-        let (per_minute, low, _) = fitted(&stairs(60));
-        assert!(
-            (per_minute - 1.0).abs() < 0.01 && low > 0.9,
-            "{per_minute}, {low}"
-        );
-        match fit(&stairs(600)) {
-            Slope::NotEnoughData => {}
-            Slope::Fitted { low, high, .. } => assert!(low <= 0.0, "{low} to {high}"),
-        }
+    fn a_step_is_what_half_of_the_rise_is_made_in() {
+        let stairs = looks(100, |second| {
+            (second / 10.0).floor() * 64.0 + (second % 2.0)
+        });
+        assert_eq!(typical_step(&stairs), 64.0 - 1.0);
+        assert_eq!(typical_step(&looks(10, |second| -second)), 0.0);
     }
 }

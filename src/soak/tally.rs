@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use super::outcome::Class;
-use super::report::{ClassCount, Latency, Outcomes, Percentiles, Second};
+use super::report::{ClassCount, Interval, Latency, Outcomes, Percentiles, Second};
+use super::stretches::Stretches;
+use super::sure;
 use crate::limits::SOAK_LATE_MAX;
 
 /// Significant digits of a histogram: figures are right to a tenth of a percent.
@@ -13,6 +15,9 @@ const DIGITS: u8 = 3;
 
 /// The longest time that a histogram holds, a day, in microseconds.
 const LONGEST_US: u64 = 24 * 3600 * 1_000_000;
+
+/// The quantiles that a report tells, beside the maximum.
+const QUANTILES: [f64; 4] = [0.5, 0.9, 0.99, 0.999];
 
 /// One distribution of times.
 #[derive(Clone, Debug)]
@@ -43,6 +48,21 @@ impl LatencyHistogram {
             p99: self.0.value_at_quantile(0.99),
             p999: self.0.value_at_quantile(0.999),
             max: self.0.max(),
+            intervals: None,
+        }
+    }
+
+    /// The same with their intervals, by the design effect of each.
+    fn sure_percentiles(&self, effects: [f64; QUANTILES.len()]) -> Percentiles {
+        let count = self.0.len() as f64;
+        let interval = |index: usize| {
+            let (low, high) = sure::quantile(QUANTILES[index], count, effects[index]);
+            let high = high.map(|high| self.0.value_at_quantile(high));
+            (self.0.value_at_quantile(low), high)
+        };
+        Percentiles {
+            intervals: (count > 0.0).then(|| std::array::from_fn(interval)),
+            ..self.percentiles()
         }
     }
 
@@ -107,6 +127,7 @@ pub struct Tally {
     second: Second,
     second_times: LatencyHistogram,
     stall: Stall,
+    stretches: Stretches,
 }
 
 /// The longest time in which clients waited and nobody received a byte.
@@ -145,6 +166,7 @@ impl Tally {
                 longest: Duration::ZERO,
                 longest_at: began,
             },
+            stretches: Stretches::new(began),
         }
     }
 
@@ -152,6 +174,7 @@ impl Tally {
     pub fn start(&mut self) {
         self.started += 1;
         self.second.started += 1;
+        self.stretches.start();
     }
 
     /// An arrival was sent so long after it was due.
@@ -164,6 +187,7 @@ impl Tally {
     pub fn end(&mut self, class: Class, sample: impl FnOnce() -> String) {
         self.counts[class as usize] += 1;
         self.second.completed += u64::from(class == Class::Complete);
+        self.stretches.end(class.is_failure());
         if class.is_failure() {
             self.second.failed += 1;
             self.samples[class as usize].get_or_insert_with(sample);
@@ -184,7 +208,9 @@ impl Tally {
                 self.by_length[class].record(total);
             }
         }
-        self.second_times.record(since_due.unwrap_or(total));
+        let time = since_due.unwrap_or(total);
+        self.second_times.record(time);
+        self.stretches.record(micros(time));
     }
 
     /// Bytes of a body have come.
@@ -219,8 +245,19 @@ impl Tally {
         self.stall.waiting -= 1;
     }
 
+    /// Load is offered again, after a pause.
+    pub fn resume(&mut self, now: Instant) {
+        self.stretches.resume(now);
+    }
+
+    /// Load is no longer offered, for a while or for good.
+    pub fn pause(&mut self, now: Instant) {
+        self.stretches.close(now);
+    }
+
     /// Closes the seconds that are over.
     pub fn roll(&mut self, now: Instant, clients: u64) {
+        self.stretches.roll(now);
         let second = now.saturating_duration_since(self.began).as_secs() as u32;
         while self.second.at < second {
             self.close_second(clients);
@@ -265,6 +302,16 @@ impl Tally {
         failures.map(|&class| self.count(class)).sum()
     }
 
+    /// How many requests were started, and ended, a second.
+    pub fn rates(&self) -> [Interval; 2] {
+        self.stretches.rates()
+    }
+
+    /// The share of requests that failed.
+    pub fn failures(&self) -> Interval {
+        self.stretches.failures()
+    }
+
     /// What became of every request.
     pub fn outcomes(&self) -> Outcomes {
         let occurred = Class::ALL.iter().filter(|&&class| self.count(class) > 0);
@@ -277,6 +324,8 @@ impl Tally {
         Outcomes {
             started: self.started,
             asked_again: self.asked_again,
+            failed_share: Some(self.failures()),
+            never_complete: Vec::new(),
             classes: classes.collect(),
         }
     }
@@ -284,11 +333,19 @@ impl Tally {
     /// How long things took.
     pub fn latency(&self) -> Latency {
         let corrected = self.corrected();
+        let raw = QUANTILES.map(|at| self.stretches.design_effect(at, None));
+        let is_open = !self.since_due.0.is_empty() || self.total.0.is_empty();
+        let filled_in = if is_open {
+            raw
+        } else {
+            let interval = self.total.0.value_at_quantile(0.5).max(1);
+            QUANTILES.map(|at| self.stretches.design_effect(at, Some(interval)))
+        };
         Latency {
-            connect: self.connect.percentiles(),
-            first_byte: self.first_byte.percentiles(),
-            total: self.total.percentiles(),
-            corrected: corrected.percentiles(),
+            connect: self.connect.sure_percentiles(raw),
+            first_byte: self.first_byte.sure_percentiles(raw),
+            total: self.total.sure_percentiles(raw),
+            corrected: corrected.sure_percentiles(filled_in),
             histogram: corrected.steps(),
             longest_silence_us: micros(self.stall.longest),
             longest_silence_at_us: micros(

@@ -1,6 +1,6 @@
 //! The report as plain text, for a terminal or a pipe: the verdict first, then what it rests on.
 
-use super::report::{ClassCount, Load, Model, Percentiles, Report, ServerUsage};
+use super::report::{ClassCount, Load, Model, Percentiles, Report, ServerUsage, Status};
 use super::{units, wording};
 use crate::escape::EscapedText;
 
@@ -82,6 +82,11 @@ fn verdict(report: &Report) -> Lines {
     let reasons = listed(&report.verdict.reasons);
     let mut lines = vec![wording::verdict(&report.verdict)];
     lines.extend(reasons.iter().map(|reason| format!("  {reason}")));
+    let finds = &report.verdict.finds;
+    if report.verdict.status == Status::Pass && !finds.is_empty() {
+        lines.push(format!("  {}", wording::FINDS));
+        lines.extend(finds.iter().map(|finding| format!("  - {}", finding.text)));
+    }
     lines
 }
 

@@ -2,9 +2,13 @@
 
 use std::str::FromStr;
 
+use super::finding;
 use super::metric::{self, Metric, Per, Source};
 use super::outcome::Class;
-use super::report::{Against, Report, Resource, Slope, Threshold, ThresholdOutcome};
+use super::report::{Against, Interval, Report, Threshold, ThresholdOutcome};
+
+/// A run that must be longer by more than this factor is not worth a word.
+const LONGER_MAX: f64 = 1000.0;
 
 /// Conditions that make a run fail, in the order written.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,14 +33,13 @@ enum Operator {
 }
 
 impl Conditions {
-    /// What a run is held to without `--fail-if`: no errors, and no descriptors left behind where
-    /// the server is watched.
+    /// What a run is held to without `--fail-if`: no errors, and where the server is watched no
+    /// descriptors left behind, and no leak that is sure.
     pub fn default_for(has_pid: bool) -> Self {
-        let mut conditions = vec![Condition::built_in("errors>0")];
-        if has_pid {
-            conditions.push(Condition::built_in("fd_left>0"));
-        }
-        Self(conditions)
+        let of_process = ["fd_left>0", "rss_leak>0/h", "fd_leak>0/h"];
+        let of_process = of_process.into_iter().filter(|_| has_pid);
+        let all = std::iter::once("errors>0").chain(of_process);
+        Self(all.map(Condition::built_in).collect())
     }
 
     /// Whether one of them is about the server's process, which `--pid` names.
@@ -112,56 +115,77 @@ impl Condition {
     }
 
     fn evaluate(&self, report: &Report) -> Threshold {
-        let measured = match self.metric.source {
-            Source::Trend(of) => report
-                .server
-                .as_ref()
-                .and_then(|server| self.judge_trend(of(server))),
-            _ => self.judge_value(report),
-        };
-        let (measured, outcome) = match measured {
-            Some((measured, true)) => (measured, ThresholdOutcome::Failed),
-            Some((measured, false)) => (measured, ThresholdOutcome::Held),
-            None => ("not enough data".into(), ThresholdOutcome::NotEnoughData),
-        };
+        let interval = self.metric.interval(report);
+        let interval = interval.map(|interval| interval.scaled(self.minutes()));
+        let outcome = interval.map_or(ThresholdOutcome::NotEnoughData, |interval| {
+            let is_proof = matches!(self.metric.source, Source::Leak(_));
+            let high = if is_proof {
+                interval.low
+            } else {
+                interval.high
+            };
+            let ends = [interval.low, high];
+            match ends.map(|end| self.operator.is_met(end, self.bound)) {
+                [true, true] => ThresholdOutcome::Failed,
+                [false, false] => ThresholdOutcome::Held,
+                _ => ThresholdOutcome::Undecided,
+            }
+        });
+        let measured = interval.map_or("not enough data".into(), |interval| {
+            self.metric.unit.show_interval(interval, self.per)
+        });
+        let is_undecided = outcome == ThresholdOutcome::Undecided;
         Threshold {
             text: self.text.clone(),
-            measured,
+            measured: self.explained(measured, report),
             outcome,
+            longer: interval
+                .filter(|_| is_undecided)
+                .and_then(|interval| self.longer(interval)),
+            is_optional: matches!(self.metric.source, Source::Leak(_)),
+            finding: finding::of(&self.metric, self.least(), report),
         }
     }
 
-    /// What was measured, and whether the condition is met.
-    fn judge_value(&self, report: &Report) -> Option<(String, bool)> {
-        let value = self.metric.value(report)?;
-        let mut measured = self.metric.unit.show(value);
-        if matches!(self.metric.source, Source::Class(Class::Corrupt))
-            && value == 0.0
-            && matches!(report.verification.against, Against::Nothing)
-        {
-            measured.push_str(", but nothing was compared");
+    /// What a bare figure doesn't tell.
+    fn explained(&self, measured: String, report: &Report) -> String {
+        let is_nothing = measured == "0";
+        match self.metric.source {
+            Source::Class(Class::Corrupt)
+                if is_nothing && matches!(report.verification.against, Against::Nothing) =>
+            {
+                "0, but nothing was compared".into()
+            }
+            _ => measured,
         }
-        Some((measured, self.operator.is_met(value, self.bound)))
     }
 
-    /// A trend meets it only where its whole interval does.
-    fn judge_trend(&self, resource: &Resource) -> Option<(String, bool)> {
-        let Slope::Fitted {
-            per_minute,
-            low,
-            high,
-        } = resource.slope
-        else {
-            return None;
+    /// How many times as long a run would have its interval on one side of the bound, if it measured the
+    /// same. None where nothing near would.
+    fn longer(&self, interval: Interval) -> Option<f64> {
+        let distance = (interval.value - self.bound).abs();
+        let margin = if interval.value < self.bound {
+            interval.high - interval.value
+        } else {
+            interval.value - interval.low
         };
-        let trend = [per_minute, low, high].map(|slope| slope * self.per.minutes());
-        let [_, low, high] = trend;
-        let nearest = match self.operator {
-            Operator::Above | Operator::AtLeast => low,
-            Operator::Below | Operator::AtMost => high,
-        };
-        let measured = self.metric.unit.show_trend(trend, self.per);
-        Some((measured, self.operator.is_met(nearest, self.bound)))
+        let times = (margin / distance).powf(1.0 / self.metric.shrinks_by());
+        (1.0..=LONGER_MAX).contains(&times).then_some(times)
+    }
+
+    /// The bound, of a condition on what is too much; a trend's per minute.
+    fn least(&self) -> Option<f64> {
+        let is_above = matches!(self.operator, Operator::Above | Operator::AtLeast);
+        is_above.then_some(self.bound / self.minutes())
+    }
+
+    /// What a trend is per, in minutes; others are per nothing.
+    fn minutes(&self) -> f64 {
+        if self.metric.is_trend() {
+            self.per.minutes()
+        } else {
+            1.0
+        }
     }
 }
 

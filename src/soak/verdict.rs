@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use super::outcome::Class;
-use super::report::{Against, Model, Report, Status, ThresholdOutcome};
+use super::report::{Against, Finding, Model, Report, Status, Threshold, ThresholdOutcome};
 use super::threshold::Conditions;
+use super::wording;
 use crate::limits::{SOAK_LATE_MAX, SOAK_MISSING_SHARE_MAX};
 
 /// A silence that is shorter is nothing to speak of.
@@ -32,15 +33,72 @@ pub fn judge(report: &mut Report, conditions: &Conditions) {
         reasons.push("the server's process ended during the run".into());
     }
     let not_offered = not_offered(report);
+    let undecided = undecided(report);
     report.verdict.status = if !reasons.is_empty() {
         Status::Fail
     } else if not_offered.is_some() {
         Status::NotOffered
+    } else if !undecided.is_empty() {
+        Status::Undecided
     } else {
         Status::Pass
     };
     reasons.extend(not_offered);
+    reasons.extend(undecided);
     report.verdict.reasons = reasons;
+    report.verdict.finds = finds(&report.thresholds);
+}
+
+/// The least fault of each kind that a condition would have found.
+fn finds(thresholds: &[Threshold]) -> Vec<Finding> {
+    let mut least: Vec<Finding> = Vec::new();
+    for finding in thresholds
+        .iter()
+        .filter_map(|threshold| threshold.finding.as_ref())
+    {
+        let size = |finding: &Finding| finding.per_request.unwrap_or(f64::INFINITY);
+        match least.iter_mut().find(|found| found.of == finding.of) {
+            Some(found) if size(finding) < size(found) => *found = finding.clone(),
+            Some(_) => {}
+            None => least.push(finding.clone()),
+        }
+    }
+    least
+}
+
+/// What the run can't tell, and what would.
+fn undecided(report: &Report) -> Vec<String> {
+    let (outcomes, verification) = (&report.outcomes, &report.verification);
+    let thresholds = report.thresholds.iter().filter_map(|threshold| {
+        let Threshold { text, measured, .. } = threshold;
+        match threshold.outcome {
+            ThresholdOutcome::Undecided => {
+                let longer = wording::longer(threshold, report);
+                Some(format!("{text}: {measured}; {longer}"))
+            }
+            ThresholdOutcome::NotEnoughData if !threshold.is_optional => {
+                Some(format!("{text}: not enough data; a longer run has more"))
+            }
+            _ => None,
+        }
+    });
+    let mut reasons: Vec<_> = thresholds.collect();
+    // Clients that break off, and those that say nothing, complete nothing.
+    let mut kinds = report.load.mix.iter();
+    let completes = kinds.any(|(kind, share)| *share > 0.0 && kind != "abort" && kind != "idle");
+    if completes && outcomes.count(Class::Complete) == 0 {
+        reasons.push("nothing was complete".into());
+    } else if completes && verification.bodies == 0 && verification.against != Against::Nothing {
+        reasons.push("nothing was compared".into());
+    }
+    if let [name, others @ ..] = &outcomes.never_complete[..] {
+        let more = match others.len() {
+            0 => String::new(),
+            more => format!(", nor {more} more"),
+        };
+        reasons.push(format!("'{name}' never came{more}"));
+    }
+    reasons
 }
 
 /// Failures that are not the server's.

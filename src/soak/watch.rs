@@ -13,7 +13,7 @@ use log::debug;
 
 use super::process::{Process, is_end};
 use super::report::{Sample, ServerUsage};
-use crate::limits::SETTLE_CHECK_INTERVAL;
+use crate::limits::{RSS_STEP_BYTES, SETTLE_CHECK_INTERVAL};
 use samples::RawSample;
 
 /// A process that is looked at until [`finish`](Watch::finish), or until it ends.
@@ -37,6 +37,8 @@ struct Sampler {
 #[derive(Debug)]
 struct SamplerState {
     samples: Vec<RawSample>,
+    /// When load began, and ended, and began again.
+    turns: Vec<Instant>,
     has_died: bool,
     is_settling: bool,
     is_over: bool,
@@ -50,6 +52,7 @@ impl Watch {
         let sampler = Arc::new(Sampler {
             state: Mutex::new(SamplerState {
                 samples: Vec::new(),
+                turns: Vec::new(),
                 has_died: false,
                 is_settling: false,
                 is_over: false,
@@ -72,15 +75,16 @@ impl Watch {
         })
     }
 
-    /// Says whether no client is there from now on. Doesn't block.
+    /// Says whether no client is there from now on. Waits for no more than another thread's note.
     pub fn set_quiet(&self, is_quiet: bool) {
+        let phase = &self.sampler.phase;
+        let changed = phase.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |phase| {
+            ((phase % 2 == 1) != is_quiet).then_some(phase + 1)
+        });
         // An error stands for "is so already".
-        let _ = self
-            .sampler
-            .phase
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |phase| {
-                ((phase % 2 == 1) != is_quiet).then_some(phase + 1)
-            });
+        if changed.is_ok() {
+            self.sampler.lock().turns.push(Instant::now());
+        }
     }
 
     /// The last look, in time since the watch began; none after the process's end.
@@ -128,15 +132,16 @@ impl Watch {
         self.stop();
         let state = self.sampler.lock();
         let samples = &state.samples;
-        let resource = |value| samples::resource(samples, began..=ended, warm_up, value);
+        let resource = |of| samples::resource(samples, &state.turns, warm_up, of);
         ServerUsage {
             pid: self.pid,
             name: self.name.clone(),
             died: state.has_died,
             samples: samples::thinned(samples, began),
             cpu_percent: samples::cpu_percent(samples, began, ended),
-            rss: resource(|usage| usage.rss_bytes),
-            descriptors: resource(|usage| usage.descriptors),
+            cpu_interval: Some(samples::cpu_interval(samples)),
+            rss: resource((|usage| usage.rss_bytes, RSS_STEP_BYTES)),
+            descriptors: resource((|usage| usage.descriptors, 1.0)),
         }
     }
 

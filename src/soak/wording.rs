@@ -2,7 +2,7 @@
 
 use super::report::{
     Against, Latency, Load, Model, Percentiles, Report, Resource, ServerUsage, Slope, Status,
-    ThresholdOutcome, Verdict, Verification,
+    Threshold, ThresholdOutcome, Verdict, Verification,
 };
 use super::units;
 
@@ -15,6 +15,7 @@ pub fn status(status: Status) -> &'static str {
         Status::Pass => "PASS",
         Status::Fail => "FAIL",
         Status::NotOffered => "NOT OFFERED",
+        Status::Undecided => "UNDECIDED",
     }
 }
 
@@ -156,9 +157,25 @@ pub fn outcome(outcome: ThresholdOutcome) -> &'static str {
     match outcome {
         ThresholdOutcome::Held => "held",
         ThresholdOutcome::Failed => "FAILED",
+        ThresholdOutcome::Undecided => "undecided",
         ThresholdOutcome::NotEnoughData => "not enough data",
     }
 }
+
+/// How much longer a run must be to decide a threshold.
+pub fn longer(threshold: &Threshold, report: &Report) -> String {
+    match threshold.longer {
+        Some(times) => format!(
+            "a run {} times as long would tell, of {}",
+            units::number((times * 10.0).ceil() / 10.0),
+            units::seconds(report.load.seconds * times)
+        ),
+        None => "a longer run, or more loads with quiet points between them, may tell".into(),
+    }
+}
+
+/// What stands above the faults that a run would have found.
+pub const FINDS: &str = "would have found, 95 times in 100:";
 
 /// The figures of a distribution, `p50` to `max`; none of nothing.
 pub fn percentiles(of: &Percentiles) -> [String; 5] {
@@ -188,7 +205,7 @@ pub fn resources(server: &ServerUsage) -> [[String; 5]; 3] {
         "before",
         "max",
         "after",
-        "slope per minute (95 % interval)",
+        "slope per minute (99 % interval)",
     ];
     [
         heading.map(Into::into),
@@ -204,6 +221,7 @@ fn resource(label: &str, of: &Resource, show: fn(f64) -> String) -> [String; 5] 
             per_minute,
             low,
             high,
+            ..
         } => format!("{} ({} to {})", show(per_minute), show(low), show(high)),
     };
     let [before, max, after] = [of.before, of.max, of.after].map(show);

@@ -9,6 +9,7 @@ fn times(factor: u64) -> Percentiles {
         p99: 3 * factor,
         p999: 4 * factor,
         max: 5 * factor,
+        intervals: None,
     }
 }
 
@@ -17,12 +18,14 @@ fn server() -> ServerUsage {
         before: 4.0 * unit,
         max: 10.0 * unit,
         after: 7.0 * unit,
+        left: None,
         slope,
     };
     let fitted = |per_minute, low, high| Slope::Fitted {
         per_minute,
         low,
         high,
+        finds: 2.0 * (high - low),
     };
     let rest = Sample {
         at_us: 9_000_000,
@@ -35,6 +38,7 @@ fn server() -> ServerUsage {
         died: false,
         samples: vec![rest],
         cpu_percent: 12.5,
+        cpu_interval: None,
         rss: resource(1e6, fitted(420e3, 310e3, 530e3)),
         descriptors: resource(1.0, fitted(0.01, -0.02, 0.04)),
     }
@@ -57,6 +61,8 @@ fn report() -> Report {
         outcomes: Outcomes {
             started: 1000,
             asked_again: 0,
+            failed_share: None,
+            never_complete: Vec::new(),
             classes: vec![
                 class(Class::Complete, 993),
                 class(Class::Unfinished, 2),
@@ -134,35 +140,103 @@ fn values_are_compared() {
 
 #[test]
 fn a_trend_fails_by_its_whole_interval() {
-    use ThresholdOutcome::{Failed, Held};
+    use ThresholdOutcome::{Failed, Held, Undecided};
     let report = report();
     for (text, measured, outcome) in [
         (
             "rss_slope>400kB/min",
-            "420.00 kB/min (95 %: 310.00 to 530.00)",
+            "420.00 kB/min (99 %: 310.00 to 530.00)",
+            Undecided,
+        ),
+        (
+            "rss_slope>600kB/min",
+            "420.00 kB/min (99 %: 310.00 to 530.00)",
             Held,
         ),
         (
             "rss_slope>300kB / min",
-            "420.00 kB/min (95 %: 310.00 to 530.00)",
+            "420.00 kB/min (99 %: 310.00 to 530.00)",
             Failed,
         ),
         (
             "rss_slope>=18.6MB/h",
-            "25.20 MB/h (95 %: 18.60 to 31.80)",
+            "25.20 MB/h (99 %: 18.60 to 31.80)",
             Failed,
         ),
-        ("rss_slope<5kB/s", "7.00 kB/s (95 %: 5.17 to 8.83)", Held),
-        ("rss_slope<9kB/s", "7.00 kB/s (95 %: 5.17 to 8.83)", Failed),
-        ("fd_slope>0/min", "0.010/min (95 %: -0.020 to 0.040)", Held),
-        ("fd_slope<3/h", "0.60/h (95 %: -1.20 to 2.40)", Failed),
+        ("rss_slope<5kB/s", "7.00 kB/s (99 %: 5.17 to 8.83)", Held),
+        ("rss_leak>0/h", "25.20 MB/h (99 %: 18.60 to 31.80)", Failed),
+        ("fd_leak>0/h", "0.60/h (99 %: -1.20 to 2.40)", Held),
+        ("rss_slope<9kB/s", "7.00 kB/s (99 %: 5.17 to 8.83)", Failed),
+        (
+            "fd_slope>0/min",
+            "0.010/min (99 %: -0.020 to 0.040)",
+            Undecided,
+        ),
+        ("fd_slope<3/h", "0.60/h (99 %: -1.20 to 2.40)", Failed),
         (
             "fd_slope<0.1/s",
-            "0.00017/s (95 %: -0.00033 to 0.00067)",
+            "0.00017/s (99 %: -0.00033 to 0.00067)",
             Failed,
         ),
     ] {
         assert_eq!(judge(text, &report), (measured.into(), outcome), "{text}");
+    }
+}
+
+#[test]
+fn an_interval_on_both_sides_is_undecided_and_says_how_much_longer() {
+    let mut report = report();
+    report.latency.corrected.intervals = Some([
+        (9_000, Some(11_000)),
+        (19_000, Some(22_000)),
+        (28_000, Some(31_000)),
+        (38_000, None),
+    ]);
+    let mean = |value, low, high| Interval { value, low, high };
+    report.load.rate_intervals = Some([mean(100.0, 99.0, 101.0); 2]);
+    report.outcomes.failed_share = Some(mean(0.005, 0.001, 0.012));
+    let judged = |text: &str| {
+        let found = conditions(text).evaluate(&report).swap_remove(0);
+        (found.measured, found.outcome, found.longer.map(f64::round))
+    };
+    use ThresholdOutcome::{Failed, Held, Undecided};
+    for (text, measured, outcome, longer) in [
+        ("p50>12ms", "10.00 ms (99 %: 9.00 to 11.00)", Held, None),
+        ("p50>8ms", "10.00 ms (99 %: 9.00 to 11.00)", Failed, None),
+        (
+            "p50>10500us",
+            "10.00 ms (99 %: 9.00 to 11.00)",
+            Undecided,
+            Some(4.0),
+        ),
+        (
+            "p99.9>1h",
+            "40.00 ms (99 %: 38.00 or more)",
+            Undecided,
+            None,
+        ),
+        ("p99.9>37ms", "40.00 ms (99 %: 38.00 or more)", Failed, None),
+        ("max>49ms", "50.000 ms", Failed, None),
+        (
+            "rate<98",
+            "98.50/s (99 %: 97.50 to 99.50)",
+            Undecided,
+            Some(4.0),
+        ),
+        (
+            "error_rate>1%",
+            "0.50 % (99 %: 0.10 to 1.20)",
+            Undecided,
+            Some(2.0),
+        ),
+        (
+            "rss_slope>400kB/min",
+            "420.00 kB/min (99 %: 310.00 to 530.00)",
+            Undecided,
+            Some(3.0),
+        ),
+    ] {
+        assert_eq!(judged(text), (measured.into(), outcome, longer), "{text}");
     }
 }
 
@@ -235,11 +309,12 @@ fn the_defaults_are_no_errors_and_nothing_left() {
     assert_eq!(Conditions::default_for(false), conditions("errors>0"));
     assert_eq!(
         Conditions::default_for(true),
-        conditions("errors>0,fd_left>0")
+        conditions("errors>0,fd_left>0,rss_leak>0/h,fd_leak>0/h")
     );
     let found = Conditions::default_for(true).evaluate(&report());
     let texts: Vec<_> = found.iter().map(|found| found.text.as_str()).collect();
-    assert_eq!(texts, ["errors>0", "fd_left>0", "corrupt>0", "short>0"]);
+    assert_eq!(texts[..2], ["errors>0", "fd_left>0"]);
+    assert_eq!(texts[4..], ["corrupt>0", "short>0"]);
 }
 
 #[test]

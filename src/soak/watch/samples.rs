@@ -1,11 +1,11 @@
 //! What the looks at a process tell of a load: quiet points, trends, and what a report holds of them.
 
-use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use crate::limits::{REPORT_SAMPLES, SLOPE_POINTS_MIN};
-use crate::soak::report::{Resource, Sample, Usage};
+use crate::limits::{LEFT_SLOWS, REPORT_SAMPLES, TREND_LOOKS_MIN};
+use crate::soak::report::{Interval, Left, Resource, Sample, Usage};
 use crate::soak::slope;
+use crate::soak::sure;
 
 /// One look at the process.
 #[derive(Clone, Copy, Debug)]
@@ -48,27 +48,43 @@ pub(super) fn is_at_rest(samples: &[RawSample]) -> bool {
     }
 }
 
-/// How one resource moved.
+/// How long load was offered until then: pauses are no time in which anything leaks.
+fn load_time(turns: &[Instant], at: Instant) -> Duration {
+    let loads = turns.chunks(2).map(|load| {
+        let ended = load.get(1).map_or(at, |&ended| ended.min(at));
+        ended.saturating_duration_since(load[0])
+    });
+    loads.sum()
+}
+
+/// How one resource moved. Load began and ended at the turns.
 ///
 /// A quiet point is the last look of a stretch without clients: those before it may have seen the
 /// server still winding down. Trends leave out the warm-up. They are fitted to the quiet points where
 /// those are enough, to the looks under load otherwise.
 pub(super) fn resource(
     samples: &[RawSample],
-    load: RangeInclusive<Instant>,
+    turns: &[Instant],
     warm_up: Duration,
-    value: fn(&Usage) -> u64,
+    (value, step): (fn(&Usage) -> u64, f64),
 ) -> Resource {
-    let (began, ended) = load.into_inner();
     let figure = |sample: &RawSample| value(&sample.usage) as f64;
-    let mut quiet = quiet_points(samples);
-    let before = quiet.next().map_or(0.0, figure);
-    let after = quiet.last().map_or(before, figure);
-    let points = trend(samples, began + warm_up, ended).into_iter();
-    let points = points.map(|sample| {
-        let time = sample.at.saturating_duration_since(began);
+    let quiet: Vec<_> = quiet_points(samples).map(figure).collect();
+    let before = quiet.first().copied().unwrap_or(0.0);
+    let after = quiet.last().copied().unwrap_or(before);
+    let seen = match turns {
+        [began, .., ended] => trend(samples, *began, *ended),
+        _ => Vec::new(),
+    };
+    let is_quiet = seen
+        .first()
+        .is_some_and(|sample| sample.quiet_phase.is_some());
+    let points = seen.iter().map(|sample| {
+        let time = load_time(turns, sample.at);
         (time.as_secs_f64(), figure(sample))
     });
+    let points: Vec<_> = points.collect();
+    let warm_up = warm_up.as_secs_f64();
     Resource {
         before,
         max: samples
@@ -77,8 +93,45 @@ pub(super) fn resource(
             .reduce(f64::max)
             .unwrap_or(before),
         after,
-        slope: slope::fit(&points.collect::<Vec<_>>()),
+        left: left(&quiet, step),
+        slope: if is_quiet {
+            slope::of_quiet_points(&points, warm_up, step)
+        } else {
+            slope::of_looks(&points, warm_up, step)
+        },
     }
+}
+
+/// What loads left behind, by the quiet points before and after each of them. What the first one leaves may be
+/// what every server needs once.
+fn left(quiet: &[f64], step: f64) -> Option<Left> {
+    let rises: Vec<_> = quiet.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let all: f64 = rises.iter().sum();
+    let unclear = |loads| Left {
+        low: all.min(0.0),
+        high: all.max(0.0),
+        loads,
+    };
+    let exactly = |value, loads| Left {
+        low: value,
+        high: value,
+        loads,
+    };
+    let (_, later) = rises.split_first()?;
+    let loads = later.len();
+    let (first, last) = match loads {
+        0 => return Some(unclear(0)),
+        1 => (&rises[..1], later),
+        _ => (&later[..loads / 2], &later[loads - loads / 2..]),
+    };
+    let sum = |some: &[f64]| some.iter().sum::<f64>();
+    let repeats = later.iter().filter(|&&rise| rise >= step).count() * 2 > loads;
+    let slows_down = sum(last) < LEFT_SLOWS * sum(first);
+    Some(match sum(later) {
+        after_first if after_first < step => exactly(after_first, loads),
+        _ if repeats && !slows_down => exactly(all, loads),
+        _ => unclear(loads),
+    })
 }
 
 /// The looks that a trend is fitted to.
@@ -86,7 +139,7 @@ fn trend(samples: &[RawSample], from: Instant, to: Instant) -> Vec<&RawSample> {
     let quiet: Vec<_> = quiet_points(samples)
         .filter(|sample| sample.at >= from)
         .collect();
-    if quiet.len() >= SLOPE_POINTS_MIN {
+    if quiet.len() >= TREND_LOOKS_MIN {
         return quiet;
     }
     samples
@@ -112,6 +165,21 @@ pub(super) fn cpu_percent(samples: &[RawSample], began: Instant, ended: Instant)
     }
     let cpu_us = to.usage.cpu_us.saturating_sub(from.usage.cpu_us);
     cpu_us as f64 / 1e6 / time.as_secs_f64() * 100.0
+}
+
+/// The same between looks under load: how sure its mean is.
+pub(super) fn cpu_interval(samples: &[RawSample]) -> Interval {
+    let pairs = samples.windows(2);
+    let under_load = pairs.filter(|pair| pair.iter().all(|sample| sample.quiet_phase.is_none()));
+    let rates = under_load.map(|pair| {
+        let time = pair[1]
+            .at
+            .saturating_duration_since(pair[0].at)
+            .as_secs_f64();
+        let cpu_us = pair[1].usage.cpu_us.saturating_sub(pair[0].usage.cpu_us);
+        cpu_us as f64 / 1e4 / time.max(1e-6)
+    });
+    sure::mean(&rates.collect::<Vec<_>>())
 }
 
 /// What the report holds: of a long watch every so many looks, so that about [`REPORT_SAMPLES`]
@@ -160,6 +228,17 @@ mod tests {
     }
 
     #[test]
+    fn pauses_are_no_load() {
+        let origin = Instant::now();
+        let at = |second| origin + Duration::from_secs(second);
+        let turns = [at(10), at(20), at(25), at(30)];
+        for (second, load) in [(0, 0), (10, 0), (15, 5), (22, 10), (27, 12), (99, 15)] {
+            assert_eq!(load_time(&turns, at(second)), Duration::from_secs(load));
+        }
+        assert_eq!(load_time(&turns[..3], at(99)), Duration::from_secs(84));
+    }
+
+    #[test]
     fn quiet_points_are_the_last_of_their_stretches() {
         // Two stretches may meet, when the load between them was too short for a look.
         let runs = [Some(1), Some(1), None, Some(3), Some(3), Some(5), None];
@@ -184,6 +263,28 @@ mod tests {
         let quiet = trend(&samples, after(95), after(299));
         assert_eq!(quiet.len(), 20);
         assert!(quiet.iter().all(|sample| sample.quiet_phase.is_some()));
+    }
+
+    #[test]
+    fn what_repeats_is_left_and_what_a_cache_keeps_is_not() {
+        let told = |quiet: &[f64]| left(quiet, 1.0).map(|left| (left.low, left.high));
+        for (quiet, low, high) in [
+            // One load: it may be either.
+            (&[10.0, 13.0][..], 0.0, 3.0),
+            (&[10.0, 10.0], 0.0, 0.0),
+            // A file that is opened once; a pool.
+            (&[10.0, 11.0, 11.0, 11.0], 0.0, 0.0),
+            (&[10.0, 90.0, 90.0, 88.0], -2.0, -2.0),
+            // A leak.
+            (&[10.0, 40.0, 70.0, 100.0, 130.0], 120.0, 120.0),
+            (&[10.0, 20.0, 30.0], 20.0, 20.0),
+            // A cache that still fills, and a rise at the end.
+            (&[10.0, 110.0, 130.0, 135.0, 136.0], 0.0, 126.0),
+            (&[10.0, 10.0, 10.0, 10.0, 11.0], 0.0, 1.0),
+        ] {
+            assert_eq!(told(quiet), Some((low, high)), "{quiet:?}");
+        }
+        assert_eq!(told(&[10.0]), None);
     }
 
     #[test]

@@ -6,15 +6,15 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// Serves one body to any name, and forgets neither a descriptor nor 10 KB of each connection.
-const LEAKY: &str = r#"
+/// Serves one body to any name, and keeps something of each connection, in one of three ways.
+const KEEPING: &str = r#"
 import os, resource, socket, sys
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 server = socket.create_server(("127.0.0.1", 0), backlog=1024)
 print("port", server.getsockname()[1], "", flush=True)
 body = open(sys.argv[1], "rb").read()
-kept = []
+kept, served = [], 0
 while True:
     client, _ = server.accept()
     try:
@@ -28,7 +28,15 @@ while True:
     except OSError:
         pass
     client.close()
-    kept.append((os.dup(0), bytearray(b"x") * 10240))
+    served += 1
+    if sys.argv[2] == "leak":
+        kept.append((os.dup(0), bytearray(b"x") * 10240))
+    elif sys.argv[2] == "cache" and served <= 100:
+        kept.append((os.dup(0) if served == 1 else None, bytearray(b"x") * 65536))
+    elif sys.argv[2] == "collect":
+        kept.append(bytearray(b"x") * 262144)
+        if served % 25 == 0:
+            kept.clear()
 "#;
 
 /// The tutorial's server, but for its port and folder: what one recv brings is the name.
@@ -57,9 +65,16 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    /// [`LEAKY`] with this file.
+    /// Serves this file, and forgets neither a descriptor nor 10 KB of each connection.
     pub(crate) fn leaky(body: &Path) -> Self {
-        Self::start(Command::new("python3").args(["-c", LEAKY]).arg(body))
+        Self::keeping(body, "leak")
+    }
+
+    /// [`KEEPING`] with this file: `leak`; `cache`, full after a hundred downloads; or `collect`, which lets go
+    /// after each 25.
+    pub(crate) fn keeping(body: &Path, how: &str) -> Self {
+        let mut command = Command::new("python3");
+        Self::start(command.args(["-c", KEEPING]).arg(body).arg(how))
     }
 
     /// [`TUTORIAL`] with this folder.

@@ -237,6 +237,11 @@ impl Soaked {
     }
 
     #[track_caller]
+    pub(crate) fn assert_undecided(&self) {
+        self.assert_verdict(3, "undecided");
+    }
+
+    #[track_caller]
     pub(crate) fn assert_not_offered(&self) {
         self.assert_verdict(3, "not_offered");
     }
