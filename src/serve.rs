@@ -40,7 +40,7 @@ use crate::telemetry::logger;
 use fd_budget::FdBudget;
 use listeners::{bind_all, bind_for};
 use telemetry::{Telemetry, TelemetryConfig};
-use threads::Others;
+use threads::WorkerThreads;
 
 pub use conn_record::ConnRecord;
 #[cfg(feature = "testing")]
@@ -90,7 +90,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
         protocol, timeouts, listen, first, fd_budget, log_writer, telemetry,
     )?;
     thread::scope(|scope| {
-        let others = Others::start(scope, &mut server, makers)?;
+        let others = WorkerThreads::start(scope, &mut server, makers)?;
         // ROOT's file system is asked before a client comes: later it may keep silent.
         let serves_everything = is_top(&args.root);
         server.announce();
@@ -135,7 +135,7 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
         let greeting = greeting::of_texts(&server.addresses);
         server.log_writer.announce(&format_args!("{greeting}"));
     }
-    let exit = server.run_until_signal(Others::default());
+    let exit = server.run_until_signal(WorkerThreads::default());
     if stdout.flush() {
         return Ok(exit);
     }

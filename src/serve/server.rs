@@ -30,7 +30,7 @@ use super::listeners::say_lower_somaxconn;
 use super::request_memory::RequestMemory;
 use super::sources::{DISK_TASKS, HANGUP, OTHER_ENDED, SIGNALS, STOP, STOP_NOW};
 use super::telemetry::{Telemetry, TelemetryConfig};
-use super::workers::WorkerRole;
+use super::workers::Worker;
 
 /// What would end the process by default. SIGXFSZ comes with the EFBIG of a file that has reached a limit
 /// of the process, such as the access log.
@@ -123,7 +123,7 @@ impl<P: Protocol> Server<P> {
             disk_tasks: DiskTasks::new(notify),
             held: RequestMemory::new(connections_max),
             telemetry: Telemetry::default(),
-            worker: WorkerRole::Alone,
+            worker: Worker::default(),
             log_writer: log_writer.clone(),
         };
         Ok(Self {
@@ -207,7 +207,7 @@ pub(super) struct Serving<P> {
     disk_tasks: DiskTasks<Token>,
     held: RequestMemory,
     pub(super) telemetry: Telemetry,
-    pub(super) worker: WorkerRole,
+    pub(super) worker: Worker,
     log_writer: LineWriter,
 }
 

@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
 use super::server::{Server, Signalled};
-use super::workers::{WorkerRole, Workers};
+use super::workers::{Worker, Workers};
 use crate::failure::{Exit, Failure, panic_message};
 use crate::protocol::Protocol;
 use crate::reactor::{Ending, Remote};
@@ -18,7 +18,7 @@ use crate::telemetry::Stats;
 
 /// The loops beside the first.
 #[derive(Debug, Default)]
-pub(super) struct Others<'scope>(Vec<ScopedJoinHandle<'scope, Option<Ended>>>);
+pub(super) struct WorkerThreads<'scope>(Vec<ScopedJoinHandle<'scope, Option<Ended>>>);
 
 /// What a loop leaves.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct Ended {
     pub(super) failed: bool,
 }
 
-impl<'scope> Others<'scope> {
+impl<'scope> WorkerThreads<'scope> {
     /// Starts a thread for each of these loops. Nothing of a loop can move between threads, so each
     /// is made on its own. When all are made, all run, and the first may.
     ///
@@ -47,29 +47,29 @@ impl<'scope> Others<'scope> {
             return Ok(Self::default());
         }
         let mut remotes = vec![first.reactor.remote()];
-        let (mut threads, mut seats) = (Vec::new(), Vec::new());
+        let (mut threads, mut starts) = (Vec::new(), Vec::new());
         for (index, make) in (1..).zip(makers) {
             let (made, is_made) = mpsc::channel();
-            let (seat, place) = mpsc::channel();
+            let (start, is_started) = mpsc::channel();
             let thread = thread::Builder::new()
                 .name(format!("loop-{index}"))
-                .spawn_scoped(scope, move || work(make, &made, &place))
+                .spawn_scoped(scope, move || work(make, &made, &is_started))
                 .map_err(|error| {
                     Failure::new(Exit::Failed, format!("no thread for a loop: {error}"))
                 })?;
             let lost = |_| Failure::new(Exit::Failed, "a loop ended before it began");
             remotes.push(is_made.recv().map_err(lost)??);
             threads.push(thread);
-            seats.push(seat);
+            starts.push(start);
         }
-        let is_looked_at = first.app.telemetry.metrics().is_some();
-        let workers = Arc::new(Workers::new(remotes, is_looked_at));
-        for (index, seat) in (1..).zip(seats) {
-            // It waits for this; if it is gone, its end will say why.
-            let _ = seat.send(WorkerRole::Other(Arc::clone(&workers), index));
+        let has_metrics = first.app.telemetry.metrics().is_some();
+        let workers = Arc::new(Workers::new(remotes, has_metrics));
+        for (index, start) in (1..).zip(starts) {
+            // The thread waits for this; if it is gone, its end will say why.
+            let _ = start.send(Worker::new(Arc::clone(&workers), index));
         }
         first.app.telemetry.look_at(Arc::clone(&workers));
-        first.app.worker = WorkerRole::First(workers);
+        first.app.worker = Worker::new(workers, 0);
         Ok(Self(threads))
     }
 
@@ -85,11 +85,11 @@ impl<'scope> Others<'scope> {
     }
 }
 
-/// Makes a loop and runs it in the place that it gets, if it gets one.
+/// Makes a loop, and runs it when all others are made.
 fn work<S: Protocol>(
     make: impl FnOnce() -> Result<Server<S>, Failure>,
     made: &Sender<Result<Remote, Failure>>,
-    place: &Receiver<WorkerRole>,
+    start: &Receiver<Worker>,
 ) -> Option<Ended> {
     let mut server = match make() {
         Ok(server) => server,
@@ -99,7 +99,7 @@ fn work<S: Protocol>(
         }
     };
     let _ = made.send(Ok(server.reactor.remote()));
-    server.app.worker = place.recv().ok()?;
+    server.app.worker = start.recv().ok()?;
     Some(server.run_in_place())
 }
 
@@ -108,15 +108,15 @@ impl<S: Protocol> Server<S> {
     fn run_in_place(&mut self) -> Ended {
         // After a panic nothing of the loop is used but its counters, which are whole at any time.
         let run = catch_unwind(AssertUnwindSafe(|| self.reactor.run(&mut self.app)));
-        let trouble = match run {
+        let failure = match run {
             Ok(Ok(Ending::Drained | Ending::Stopped)) => None,
             Ok(Err(error)) => Some(format!("the loop failed: {error}")),
             Err(panic) => Some(format!("the loop panicked: {}", panic_message(&*panic))),
         };
-        if let Some(trouble) = &trouble {
-            log::error!("{trouble}");
+        if let Some(failure) = &failure {
+            log::error!("{failure}");
         }
-        let failed = trouble.is_some();
+        let failed = failure.is_some();
         self.app.worker.leave(failed);
         Ended {
             stats: self.reactor.stats().clone(),
@@ -124,7 +124,7 @@ impl<S: Protocol> Server<S> {
         }
     }
 
-    pub(super) fn run_until_signal(mut self, others: Others<'_>) -> Exit {
+    pub(super) fn run_until_signal(mut self, others: WorkerThreads<'_>) -> Exit {
         let ended = self.run_with(others);
         let stats = &ended.stats;
         let lost = [
@@ -155,7 +155,7 @@ impl<S: Protocol> Server<S> {
 
     /// Runs this loop, which is the first, and waits for the others. Returns what all have counted,
     /// and whether one of them failed.
-    fn run_with(&mut self, others: Others<'_>) -> Ended {
+    fn run_with(&mut self, others: WorkerThreads<'_>) -> Ended {
         let first = self.run_in_place();
         let mut sum = Ended {
             stats: Stats::default(),
@@ -243,7 +243,7 @@ mod tests {
         thread::scope(|scope| {
             let makers = others.map(|listener| move || Ok(server(listener)));
             let mut first = server(first);
-            let others = Others::start(scope, &mut first, makers.into()).unwrap();
+            let others = WorkerThreads::start(scope, &mut first, makers.into()).unwrap();
             let remote = first.reactor.remote();
             scope.spawn(move || act(&addresses, &remote));
             let ended = first.run_with(others);
@@ -301,7 +301,7 @@ mod tests {
         let address = alone.addresses()[0];
         let client =
             thread::spawn(move || TcpStream::connect(address).unwrap().write_all(b"panic\n"));
-        let ended = alone.run_with(Others::default());
+        let ended = alone.run_with(WorkerThreads::default());
         assert_eq!(alone.exit(&ended), Exit::Failed);
         client.join().unwrap().unwrap();
     }
@@ -320,7 +320,7 @@ mod tests {
                     }
                 }
             };
-            Others::start(scope, &mut first, vec![maker(false), maker(true)]).unwrap_err()
+            WorkerThreads::start(scope, &mut first, vec![maker(false), maker(true)]).unwrap_err()
         });
         assert_eq!(failure.line, "no");
     }

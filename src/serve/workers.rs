@@ -1,5 +1,5 @@
-//! What loops that serve side by side share: whom the first tells what it was told, how many let in, and
-//! what each has counted.
+//! What loops that serve side by side share: how each wakes the others, how many still accept, and what
+//! each has counted.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,28 +8,21 @@ use super::sources::{OTHER_ENDED, STOP_NOW};
 use crate::reactor::{Remote, SourceId};
 use crate::telemetry::{Stage, Stats, add_each};
 
-/// A loop's place among those that serve together.
+/// A loop among those that serve together: what they share, and its index. The first one (0) has the
+/// signals and the metrics, and ends last. `None` is a loop that serves alone.
 #[derive(Clone, Debug, Default)]
-pub(super) enum WorkerRole {
-    /// There is no other.
-    #[default]
-    Alone,
-    /// It tells the others what to do, and ends after them.
-    First(Arc<Workers>),
-    /// It does as it is told.
-    Other(Arc<Workers>, usize),
-}
+pub(super) struct Worker(Option<(Arc<Workers>, usize)>);
 
 /// What the loops share.
 #[derive(Debug)]
 pub(super) struct Workers {
-    /// Reach each of the loops; the first of them comes first.
+    /// Wake each of the loops, by its index.
     remotes: Vec<Remote>,
     /// How many have not begun to drain.
-    letting_in: AtomicUsize,
+    accepting: AtomicUsize,
     /// How many beside the first have not ended.
     others_running: AtomicUsize,
-    /// What each of the others had counted when its latest turn was over. Empty if nobody looks.
+    /// What each of the others had counted when its latest turn was over. Empty without metrics.
     figures: Vec<Mutex<Figures>>,
 }
 
@@ -42,28 +35,28 @@ pub(super) struct Figures {
 }
 
 impl Workers {
-    /// For loops that these reach, none of which has ended; the first shows what the others count, if
-    /// somebody looks.
-    pub(super) fn new(remotes: Vec<Remote>, is_looked_at: bool) -> Self {
+    /// For the loops that these wake, none of which has ended. `has_metrics`: the first shows what all
+    /// have counted.
+    pub(super) fn new(remotes: Vec<Remote>, has_metrics: bool) -> Self {
         let others = remotes.len() - 1;
-        let shown = if is_looked_at { others } else { 0 };
+        let shown = if has_metrics { others } else { 0 };
         Self {
-            letting_in: AtomicUsize::new(remotes.len()),
+            accepting: AtomicUsize::new(remotes.len()),
             others_running: AtomicUsize::new(others),
             remotes,
             figures: (0..shown).map(|_| Mutex::default()).collect(),
         }
     }
 
-    fn tell(&self, to: usize, id: SourceId) {
-        if let Err(error) = self.remotes[to].notify(id) {
-            log::error!("loop {to} can't be told: {error}");
+    fn notify(&self, index: usize, id: SourceId) {
+        if let Err(error) = self.remotes[index].notify(id) {
+            log::error!("loop {index} can't be woken: {error}");
         }
     }
 
-    fn tell_all_but(&self, but: usize, id: SourceId) {
-        for to in (0..self.remotes.len()).filter(|&to| to != but) {
-            self.tell(to, id);
+    fn notify_all_but(&self, index: usize, id: SourceId) {
+        for other in (0..self.remotes.len()).filter(|&other| other != index) {
+            self.notify(other, id);
         }
     }
 
@@ -77,37 +70,38 @@ impl Workers {
     }
 }
 
-impl WorkerRole {
-    /// Tells the others what the first was told.
+impl Worker {
+    pub(super) fn new(workers: Arc<Workers>, index: usize) -> Self {
+        Self(Some((workers, index)))
+    }
+
+    /// A signal came to the first loop, which passes it on to the others.
     pub(super) fn pass_on(&self, id: SourceId) {
-        if let Self::First(workers) = self {
-            workers.tell_all_but(0, id);
+        if let Some((workers, 0)) = &self.0 {
+            workers.notify_all_but(0, id);
         }
     }
 
-    /// This loop lets nobody in any more. Whether that is so of all loops now.
+    /// This loop has stopped accepting. Whether all have now.
     pub(super) fn begins_to_drain(&self) -> bool {
-        match self {
-            Self::Alone => true,
-            // Who comes last has seen that the others' doors are shut.
-            Self::First(workers) | Self::Other(workers, _) => {
-                workers.letting_in.fetch_sub(1, Ordering::AcqRel) == 1
-            }
-        }
+        self.0.as_ref().is_none_or(|(workers, _)| {
+            // The last to come here has seen that the others accept no more.
+            workers.accepting.fetch_sub(1, Ordering::AcqRel) == 1
+        })
     }
 
     /// The first has the signals, so it stays until the others have ended.
     pub(super) fn may_end(&self) -> bool {
-        match self {
-            Self::First(workers) => workers.others_running.load(Ordering::Acquire) == 0,
-            Self::Alone | Self::Other(..) => true,
+        match &self.0 {
+            Some((workers, 0)) => workers.others_running.load(Ordering::Acquire) == 0,
+            _ => true,
         }
     }
 
-    /// Shows the first what this loop has counted.
+    /// Shows the first loop what this one has counted.
     pub(super) fn publish(&self, stats: &Stats, stages: [u64; Stage::ALL.len()]) {
-        if let Self::Other(workers, index) = self
-            && let Some(figures) = workers.figures.get(index - 1)
+        if let Some((workers, index)) = &self.0
+            && let Some(figures) = index.checked_sub(1).and_then(|at| workers.figures.get(at))
         {
             let mut figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
             figures.stats.clone_from(stats);
@@ -117,17 +111,15 @@ impl WorkerRole {
 
     /// The loop is over. One that failed takes the others with it.
     pub(super) fn leave(&self, failed: bool) {
-        let (workers, index) = match self {
-            Self::Alone => return,
-            Self::First(workers) => (workers, 0),
-            Self::Other(workers, index) => (workers, *index),
+        let Some((workers, index)) = &self.0 else {
+            return;
         };
         if failed {
-            workers.tell_all_but(index, STOP_NOW);
+            workers.notify_all_but(*index, STOP_NOW);
         }
-        if index != 0 {
+        if *index != 0 {
             workers.others_running.fetch_sub(1, Ordering::AcqRel);
-            workers.tell(0, OTHER_ENDED);
+            workers.notify(0, OTHER_ENDED);
         }
     }
 }
