@@ -20,8 +20,13 @@ pub struct Escaped<'a>(pub &'a [u8]);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_escaped(self.0, f, |c| is_unsafe(c) || matches!(c, '"' | '\\'))
+        write_escaped(self.0, f, is_escaped)
     }
+}
+
+/// What could forge or hide something between quotes.
+fn is_escaped(c: char) -> bool {
+    is_unsafe(c) || matches!(c, '"' | '\\')
 }
 
 /// Shows the beginning of what a peer sent, escaped as [`Escaped`] does it. Whatever its length, what
@@ -70,11 +75,16 @@ impl fmt::Display for Excerpt<'_> {
 /// How many bytes at the beginning take at most `shown_max` when they are escaped. No character is
 /// cut in two.
 fn escaped_prefix(bytes: &[u8], shown_max: usize) -> usize {
+    if bytes.len() <= shown_max && plain_text(bytes, is_escaped).is_some() {
+        return bytes.len();
+    }
     let (mut taken, mut shown) = (0, 0);
     for chunk in bytes.utf8_chunks() {
         let valid = chunk.valid().chars().map(|c| {
-            let escapes = is_unsafe(c) || matches!(c, '"' | '\\');
-            (c.len_utf8(), c.len_utf8() * if escapes { 4 } else { 1 })
+            (
+                c.len_utf8(),
+                c.len_utf8() * if is_escaped(c) { 4 } else { 1 },
+            )
         });
         for (length, width) in valid.chain(chunk.invalid().iter().map(|_| (1, 4))) {
             if shown + width > shown_max {
@@ -102,6 +112,9 @@ fn write_escaped(
     f: &mut fmt::Formatter<'_>,
     escapes: impl Fn(char) -> bool,
 ) -> fmt::Result {
+    if let Some(text) = plain_text(bytes, &escapes) {
+        return f.write_str(text);
+    }
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
             if escapes(c) {
@@ -113,6 +126,16 @@ fn write_escaped(
         write_hex(chunk.invalid(), f)?;
     }
     Ok(())
+}
+
+/// ASCII in which nothing is escaped, as nearly everything is.
+fn plain_text(bytes: &[u8], escapes: impl Fn(char) -> bool) -> Option<&str> {
+    let is_plain = |&byte: &u8| byte.is_ascii() && !escapes(byte.into());
+    if bytes.iter().all(is_plain) {
+        std::str::from_utf8(bytes).ok()
+    } else {
+        None
+    }
 }
 
 fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {

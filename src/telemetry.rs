@@ -7,6 +7,7 @@ pub mod log_writer;
 pub mod logger;
 pub mod rate_limit;
 pub mod response;
+mod stamp;
 
 use std::fmt;
 use std::ops::AddAssign;

@@ -159,15 +159,15 @@ pub(crate) enum Role {
 /// its request had come, that of a connection without one when it was accepted.
 pub(super) fn log_end(peer: Peer, client: &Active, reason: Reason, now: Instant) {
     let Some(response) = client.conn.response() else {
-        let seconds = (now - client.accepted_at).as_secs_f64();
+        let seconds = Seconds(now - client.accepted_at);
         match client.conn.target() {
             b"" if client.conn.was_kept_alive() => {
                 log::debug!("{peer} - {}", reason.of_connection())
             }
-            b"" => log::info!("{peer} - 0/0 bytes {seconds:.3}s {reason}"),
+            b"" => log::info!("{peer} - 0/0 bytes {seconds} {reason}"),
             part => {
                 log::info!(
-                    "{peer} \"{}\" 0/0 bytes {seconds:.3}s {reason}",
+                    "{peer} \"{}\" 0/0 bytes {seconds} {reason}",
                     Excerpt::of_request(part)
                 );
             }
@@ -180,6 +180,16 @@ pub(super) fn log_end(peer: Peer, client: &Active, reason: Reason, now: Instant)
         now - response.asked_at,
         &response.end(reason),
     );
+}
+
+/// A duration to the millisecond.
+struct Seconds(Duration);
+
+impl Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = (self.0.as_micros() + 500) / 1000;
+        write!(f, "{}.{:03}s", millis / 1000, millis % 1000)
+    }
 }
 
 /// A status and a space; nothing for the bare protocol, which has none.
@@ -203,10 +213,10 @@ pub(super) fn log_response(peer: Peer, response: &Response, took: Duration, end:
         status,
         ..
     } = response;
-    let seconds = took.as_secs_f64();
+    let seconds = Seconds(took);
     let status = Status(*status);
     log::info!(
-        "{peer} \"{}\" {status}{offset}/{body_len} bytes {seconds:.3}s {end}",
+        "{peer} \"{}\" {status}{offset}/{body_len} bytes {seconds} {end}",
         Excerpt::of_request(target)
     );
 }

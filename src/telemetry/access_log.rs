@@ -2,6 +2,7 @@
 //! here and written by a thread ([`crate::telemetry::log_writer`]); what a peer sent can't forge one.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
@@ -21,6 +22,7 @@ use crate::telemetry::Reason;
 use crate::telemetry::log_writer::{LineWriter, Sink};
 use crate::telemetry::rate_limit::RateLimit;
 use crate::telemetry::response::Response;
+use crate::telemetry::stamp::SecondStamp;
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,12 +48,14 @@ impl fmt::Display for LogFormat {
 pub struct AccessLog {
     writer: LineWriter,
     format: LogFormat,
+    /// The time in a combined line.
+    stamp: RefCell<SecondStamp>,
 }
 
 /// One reply, as the log tells of it.
 #[derive(Clone, Copy, Debug)]
 pub struct LogEntry<'a> {
-    /// Who asked, unless it was gone before the kernel was asked for its address.
+    /// Who asked.
     pub peer: SocketAddr,
     /// When the request had come.
     pub at: Timestamp,
@@ -79,14 +83,22 @@ impl AccessLog {
             line: LineState::Whole,
             warning_limit: RateLimit::default(),
         })?;
-        Ok(Self { writer, format })
+        Ok(Self {
+            writer,
+            format,
+            stamp: RefCell::default(),
+        })
     }
 
     /// Queues the line of one reply. It is dropped and counted if the log doesn't take them fast
     /// enough.
     pub fn record(&self, entry: &LogEntry<'_>) {
         match self.format {
-            LogFormat::Combined => self.writer.print(&format_args!("{}", Combined(entry))),
+            LogFormat::Combined => {
+                let mut stamp = self.stamp.borrow_mut();
+                let line = Combined(entry, stamp.of(entry.at, combined_time));
+                self.writer.print(&format_args!("{line}"));
+            }
             LogFormat::Json => self.writer.print(&format_args!("{}", json(entry))),
         }
     }
@@ -160,18 +172,21 @@ fn field_text(field: &[u8]) -> Excerpt<'_> {
 // ---- combined ----
 
 /// A line of `%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i"`.
-struct Combined<'a>(&'a LogEntry<'a>);
+struct Combined<'a>(&'a LogEntry<'a>, &'a str);
+
+fn combined_time(at: Timestamp) -> String {
+    at.strftime("%d/%b/%Y:%H:%M:%S +0000").to_string()
+}
 
 impl fmt::Display for Combined<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let LogEntry {
             peer,
-            at,
             response,
             reason,
             ..
         } = self.0;
-        let time = at.strftime("%d/%b/%Y:%H:%M:%S +0000");
+        let time = self.1;
         write!(f, "{} - - [{time}] \"", peer.ip())?;
         let http_log = response.http_log.as_deref();
         match http_log {
@@ -199,7 +214,6 @@ const BARE_METHOD: &str = "NAME";
 struct JsonLine<'a> {
     /// RFC 3339, UTC, to the millisecond.
     time: String,
-    /// Both are null for one that was gone.
     peer: String,
     port: u16,
     protocol: &'static str,
@@ -436,7 +450,11 @@ mod tests {
     }
 
     fn combined_line(response: &Response, reason: Reason) -> String {
-        Combined(&entry(response, reason)).to_string()
+        combined(&entry(response, reason))
+    }
+
+    fn combined(entry: &LogEntry<'_>) -> String {
+        Combined(entry, &combined_time(entry.at)).to_string()
     }
 
     #[test]
@@ -499,9 +517,9 @@ mod tests {
         for response in responses {
             let entry = entry(&response, Reason::Complete);
             let bound = ACCESS_LOG_REQUEST_BYTES_MAX + 2 * ACCESS_LOG_FIELD_BYTES_MAX + 500;
-            assert!(Combined(&entry).to_string().len() < bound);
+            assert!(combined(&entry).len() < bound);
             assert!(json(&entry).len() < bound);
-            assert!(Combined(&entry).to_string().contains("\\xff...\" "));
+            assert!(combined(&entry).contains("\\xff...\" "));
         }
     }
 

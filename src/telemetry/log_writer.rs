@@ -1,5 +1,6 @@
-//! A writer that never blocks: lines go into a bounded queue, and a thread writes them. A stuck
-//! terminal or pipe stops that thread, not the loop; lines that don't fit are dropped and counted.
+//! A writer that never blocks: lines go into a bounded queue, and a thread writes them, those of a moment
+//! with one write(2). A stuck terminal or pipe stops that thread, not the loop; lines that don't fit are
+//! dropped and counted.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
@@ -7,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::limits::{LOG_FLUSH, LOG_QUEUE_BYTES_MAX, LOG_RESERVE_BYTES};
+use crate::limits::{LOG_FLUSH, LOG_GATHER, LOG_QUEUE_BYTES_MAX, LOG_RESERVE_BYTES};
 
 /// The near end of a bounded queue of lines; a thread at the far end writes them to the sink.
 #[derive(Clone, Debug)]
@@ -27,6 +28,10 @@ struct LineQueue {
     bytes: Vec<u8>,
     /// Offsets in `bytes` before which the sink is to be opened anew.
     reopen_at: Vec<usize>,
+    /// The thread sleeps until something comes, and is to be woken.
+    sleeps: bool,
+    /// The thread is to write what there is, and not to wait for more.
+    is_urgent: bool,
     /// The thread has taken bytes that it has not finished with.
     writing: bool,
     /// Lines that the thread has taken and not written yet.
@@ -73,12 +78,13 @@ impl LineWriter {
         self.push(format!("{line}\n").as_bytes(), LOG_QUEUE_BYTES_MAX);
     }
 
-    /// Queues one line that may use the reserve: what must be seen with `-q` too.
+    /// Queues one line that may use the reserve, and is written at once: what must be seen with `-q` too.
     pub fn announce(&self, line: &fmt::Arguments<'_>) {
         self.push(
             format!("{line}\n").as_bytes(),
             LOG_QUEUE_BYTES_MAX + LOG_RESERVE_BYTES,
         );
+        self.shared.hurry(&mut self.shared.lock());
     }
 
     /// Lines lost so far: the queue was full, or the output failed.
@@ -94,8 +100,7 @@ impl LineWriter {
         if queue.reopen_at.last() != Some(&at) {
             queue.reopen_at.push(at);
         }
-        drop(queue);
-        self.shared.filled.notify_one();
+        self.shared.hurry(&mut queue);
     }
 
     /// Waits as [`LineWriter::flush`] does, and gives up on what is left then, and on all that comes.
@@ -115,7 +120,8 @@ impl LineWriter {
     /// Waits until the thread has written everything, but not longer than [`LOG_FLUSH`]: the reader
     /// may be stuck. Returns whether every line so far was written.
     pub fn flush(&self) -> bool {
-        let queue = self.shared.lock();
+        let mut queue = self.shared.lock();
+        self.shared.hurry(&mut queue);
         let unwritten = |queue: &mut LineQueue| queue.writing || queue.has_work();
         let (queue, waited) = self
             .shared
@@ -132,8 +138,12 @@ impl LineWriter {
             return;
         }
         queue.bytes.extend_from_slice(line);
-        drop(queue);
-        self.shared.filled.notify_one();
+        if queue.bytes.len() >= LOG_QUEUE_BYTES_MAX / 2 && !queue.is_urgent {
+            self.shared.hurry(&mut queue);
+        } else if std::mem::take(&mut queue.sleeps) {
+            drop(queue);
+            self.shared.filled.notify_one();
+        }
     }
 
     /// Whether an ordinary line would be dropped; then it counts as dropped, and need not be formatted.
@@ -151,18 +161,36 @@ impl SharedQueue {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has the thread write what there is now.
+    fn hurry(&self, queue: &mut LineQueue) {
+        queue.is_urgent = true;
+        self.filled.notify_one();
+    }
+
+    /// Waits for lines, and then for more that come at nearly the same time: one write costs as much as
+    /// many lines, and a thread that is awake need not be woken.
+    fn wait_for_lines(&self) -> MutexGuard<'_, LineQueue> {
+        let mut queue = self.lock();
+        while !queue.has_work() {
+            (queue.writing, queue.sleeps, queue.is_urgent) = (false, true, false);
+            self.emptied.notify_all();
+            let woken = self.filled.wait(queue);
+            queue = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        queue.sleeps = false;
+        let has_time = |queue: &mut LineQueue| !queue.is_urgent;
+        let (mut queue, _) = self
+            .filled
+            .wait_timeout_while(queue, LOG_GATHER, has_time)
+            .unwrap_or_else(PoisonError::into_inner);
+        queue.is_urgent = false;
+        queue
+    }
+
     fn write_to(&self, mut sink: impl Sink) {
         let (mut taken, mut reopen_at) = (Vec::new(), Vec::new());
         loop {
-            let mut queue = self.lock();
-            while !queue.has_work() {
-                queue.writing = false;
-                self.emptied.notify_all();
-                queue = self
-                    .filled
-                    .wait(queue)
-                    .unwrap_or_else(PoisonError::into_inner);
-            }
+            let mut queue = self.wait_for_lines();
             std::mem::swap(&mut queue.bytes, &mut taken);
             std::mem::swap(&mut queue.reopen_at, &mut reopen_at);
             queue.writing = true;

@@ -2,11 +2,14 @@
 //! lines, everything else whole time stamps.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::sync::{Mutex, PoisonError};
 
-use jiff::Zoned;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::log_writer::LineWriter;
+use super::stamp::SecondStamp;
 use crate::limits::{LOG_QUEUE_BYTES_MAX, LOG_RESERVE_BYTES};
 
 /// Sends everything logged to stderr through a queue. `level` overrides RUST_LOG, which overrides
@@ -25,13 +28,19 @@ pub fn start(level: Option<LevelFilter>) -> io::Result<LineWriter> {
     builder
         .target(target)
         .write_style(env_logger::WriteStyle::Never);
-    if io::stderr().is_terminal() {
-        let colours = Colours::wanted();
-        builder.format(move |line, record| {
-            let time = Zoned::now().strftime("%H:%M:%S").to_string();
-            write_for_person(line, record, &time, colours)
-        });
-    }
+    let person = io::stderr().is_terminal().then(Colours::wanted);
+    let stamp = Mutex::new(SecondStamp::default());
+    builder.format(move |line, record| {
+        // It is whole after every use.
+        let mut stamp = stamp.lock().unwrap_or_else(PoisonError::into_inner);
+        match person {
+            Some(colours) => {
+                let time = stamp.of(Timestamp::now(), local_time_of_day);
+                write_for_person(line, record, time, colours)
+            }
+            None => write_for_program(line, record, stamp.of(Timestamp::now(), whole_time)),
+        }
+    });
     let inner = builder.build();
     log::set_max_level(inner.filter());
     log::set_boxed_logger(Box::new(QueueLogger {
@@ -66,6 +75,22 @@ impl Colours {
             Self::On
         }
     }
+}
+
+fn local_time_of_day(time: Timestamp) -> String {
+    let local = time.to_zoned(TimeZone::system());
+    local.strftime("%H:%M:%S").to_string()
+}
+
+/// RFC 3339, UTC, to the second.
+fn whole_time(time: Timestamp) -> String {
+    format!("{time:.0}")
+}
+
+/// As env_logger writes a line by itself.
+fn write_for_program(line: &mut impl Write, record: &Record<'_>, time: &str) -> io::Result<()> {
+    let (level, target) = (record.level(), record.target());
+    writeln!(line, "[{time} {level:<5} {target}] {}", record.args())
 }
 
 /// The time of day where the person is, and the text. A level is named only if it isn't info, nor is
