@@ -329,6 +329,9 @@ pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// servers stop at 100 or not at all.
 pub const HTTP_FIELDS_MAX: usize = 128;
 
+/// How many header fields there is a table for at first. A browser's fit in.
+pub const HTTP_FIELDS_USUAL: usize = 16;
+
 /// The longest body of an HTTP request, in bytes, that is awaited and thrown away, so that the
 /// connection can go on: a form's.
 pub const HTTP_SHORT_BODY_BYTES_MAX: u64 = 16 * 1024;

@@ -1,13 +1,13 @@
 //! What a connection may do to its socket and with a file, and the socket that does it. Tests put a
 //! scripted one in its place.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use mio::net::TcpStream;
 use rustix::io::Errno;
-use rustix::net::SendFlags;
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::SockRef;
 
 use crate::file::{OpenFile, Probe, ReadError};
@@ -107,7 +107,8 @@ pub struct Socket<'a>(pub &'a mut TcpStream);
 
 impl Transport for Socket<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        retry_interrupted(|| self.0.read(buf))
+        // The standard library's read is a point at which a thread can be cancelled, which costs.
+        retry_interrupted(|| Ok(rustix::net::recv(&*self.0, &mut *buf, RecvFlags::empty())?.0))
     }
 
     fn write(&mut self, bytes: &[u8], more: bool) -> io::Result<usize> {

@@ -39,6 +39,8 @@ const FIXDATE_BYTES: usize = 29;
 pub struct Now {
     /// The time.
     pub time: SystemTime,
+    /// When its second began.
+    second: SystemTime,
     date: Option<[u8; FIXDATE_BYTES]>,
 }
 
@@ -53,7 +55,8 @@ impl Now {
 impl From<SystemTime> for Now {
     fn from(time: SystemTime) -> Self {
         let date = format(time).and_then(|date| date.into_bytes().try_into().ok());
-        Self { time, date }
+        let second = whole_second(time).unwrap_or(time);
+        Self { time, second, date }
     }
 }
 
@@ -67,7 +70,12 @@ impl Clock {
     /// A time, with its date.
     pub fn at(&mut self, time: SystemTime) -> Now {
         let now = match self.latest {
-            Some(latest) if whole_second(latest.time) == whole_second(time) => {
+            // One before that second began is an error here.
+            Some(latest)
+                if time
+                    .duration_since(latest.second)
+                    .is_ok_and(|age| age.as_secs() == 0) =>
+            {
                 Now { time, ..latest }
             }
             _ => Now::from(time),

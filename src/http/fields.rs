@@ -74,8 +74,24 @@ pub fn trim(mut value: &[u8]) -> &[u8] {
 /// Whether these bytes are a token (RFC 9110, section 5.6.2).
 #[must_use]
 pub fn is_token(bytes: &[u8]) -> bool {
-    let is_tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    !bytes.is_empty() && bytes.iter().all(is_tchar)
+    const TCHARS: [bool; 256] = letters_digits_and(b"!#$%&'*+-.^_`|~");
+    !bytes.is_empty() && bytes.iter().all(|&byte| TCHARS[usize::from(byte)])
+}
+
+/// Which bytes are ASCII letters, digits or one of `others`: to look one up takes one instruction.
+pub(super) const fn letters_digits_and(others: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use super::fields::{Fields, is_token, trim};
 use super::method::{METHODS, Method};
 use super::target::{Target, is_authority};
 use crate::limits::{
-    HTTP_EMPTY_LINES_MAX, HTTP_FIELDS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_LINE_BYTES_MAX, NAME_BYTES_MAX,
+    HTTP_EMPTY_LINES_MAX, HTTP_FIELDS_MAX, HTTP_FIELDS_USUAL, HTTP_HEAD_BYTES_MAX,
+    HTTP_LINE_BYTES_MAX, NAME_BYTES_MAX,
 };
 
 /// What this server does, as the Allow field says it (RFC 9110, section 10.2.1).
@@ -206,25 +207,43 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
         Err(error) => return Parsed::Bad(error),
     };
     let within = bytes.len().min(HTTP_HEAD_BYTES_MAX);
-    let mut headers = [httparse::EMPTY_HEADER; HTTP_FIELDS_MAX];
-    let (fields_used, fields) =
-        match httparse::parse_headers(&bytes[line_used..within], &mut headers) {
-            Ok(httparse::Status::Complete((used, fields))) => (used, fields),
-            Ok(httparse::Status::Partial) if within == HTTP_HEAD_BYTES_MAX => {
-                return Parsed::Bad(RequestError::HeadTooLarge);
-            }
-            Ok(httparse::Status::Partial) => return Parsed::Partial,
-            Err(httparse::Error::TooManyHeaders) => return Parsed::Bad(RequestError::HeadTooLarge),
-            Err(_) => return Parsed::Bad(RequestError::Field),
-        };
-    let fields = fields.iter().map(|field| (field.name, field.value));
-    match start.with(fields.collect()) {
+    let lines = &bytes[line_used..within];
+    // To empty a table for all that there may be takes longer than to read the few that mostly come.
+    let parsed = match parse_fields::<HTTP_FIELDS_USUAL>(lines) {
+        Err(httparse::Error::TooManyHeaders) => parse_fields::<HTTP_FIELDS_MAX>(lines),
+        parsed => parsed,
+    };
+    let (fields_used, fields) = match parsed {
+        Ok(Some(whole)) => whole,
+        Ok(None) if within == HTTP_HEAD_BYTES_MAX => {
+            return Parsed::Bad(RequestError::HeadTooLarge);
+        }
+        Ok(None) => return Parsed::Partial,
+        Err(httparse::Error::TooManyHeaders) => return Parsed::Bad(RequestError::HeadTooLarge),
+        Err(_) => return Parsed::Bad(RequestError::Field),
+    };
+    match start.with(fields) {
         Ok(request) => Parsed::Whole {
             used: skipped + line_used + fields_used,
             request,
         },
         Err(error) => Parsed::Bad(error),
     }
+}
+
+/// The length of all fields, `MAX` at most, with the empty line behind them, and the fields. `None`: more
+/// may follow.
+fn parse_fields<const MAX: usize>(
+    lines: &[u8],
+) -> Result<Option<(usize, Fields<'_>)>, httparse::Error> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX];
+    Ok(match httparse::parse_headers(lines, &mut fields)? {
+        httparse::Status::Complete((used, fields)) => {
+            let fields = fields.iter().map(|field| (field.name, field.value));
+            Some((used, fields.collect()))
+        }
+        httparse::Status::Partial => None,
+    })
 }
 
 /// The length of the empty lines in front (RFC 9112, section 2.2). `None`: more may follow.

@@ -7,6 +7,7 @@ use std::net::Ipv6Addr;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
 
+use super::fields::letters_digits_and;
 use super::method::Method;
 use crate::dot_segments::remove_dot_segments;
 
@@ -120,8 +121,8 @@ pub fn is_authority(bytes: &[u8]) -> bool {
         [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
         _ => false,
     };
-    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte);
-    is_port && host.iter().all(is_name) && has_whole_escapes(host)
+    const NAME: [bool; 256] = letters_digits_and(b"-._~!$&'()*+,;=%");
+    is_port && host.iter().all(|&byte| NAME[usize::from(byte)]) && has_whole_escapes(host)
 }
 
 /// Whether these bytes are an IPv6address or an IPvFuture (RFC 3986, section 3.2.2).
@@ -141,8 +142,8 @@ fn is_ip_literal(bytes: &[u8]) -> bool {
 /// Whether two hexadecimal digits follow each percent sign (RFC 3986, section 2.1).
 fn has_whole_escapes(bytes: &[u8]) -> bool {
     bytes.iter().enumerate().all(|(at, &byte)| {
-        let digits = bytes.get(at + 1..at + 3);
-        byte != b'%' || digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+        let digits = || bytes.get(at + 1..at + 3);
+        byte != b'%' || digits().is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
     })
 }
 

@@ -16,6 +16,10 @@ const SLOTS: u64 = 2048;
 
 const WORD_BITS: u64 = u64::BITS as u64;
 
+const WORDS: u64 = SLOTS / WORD_BITS;
+
+const _: () = assert!(WORDS == u32::BITS as u64, "a bit of one word for each");
+
 /// One deadline, kept by whoever it belongs to. There is one in every connection's place in the
 /// slab, so it is packed: with the padding that a u64's alignment asks for it would be 16 bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,7 +48,9 @@ pub struct Timers<K> {
     done: u64,
     slots: Vec<Vec<K>>,
     /// One bit a slot: it holds something.
-    occupied: [u64; (SLOTS / WORD_BITS) as usize],
+    occupied: [u64; WORDS as usize],
+    /// One bit a word of `occupied`: it isn't zero.
+    occupied_words: u32,
 }
 
 impl<K: Copy> Timers<K> {
@@ -55,7 +61,8 @@ impl<K: Copy> Timers<K> {
             epoch: now,
             done: 0,
             slots: (0..SLOTS).map(|_| Vec::new()).collect(),
-            occupied: [0; (SLOTS / WORD_BITS) as usize],
+            occupied: [0; WORDS as usize],
+            occupied_words: 0,
         }
     }
 
@@ -92,7 +99,11 @@ impl<K: Copy> Timers<K> {
         let until = self.nanos(now).get() / TICK_NS;
         while let Some(tick) = self.next_tick().filter(|&tick| tick <= until) {
             let slot = (tick % SLOTS) as usize;
-            self.occupied[slot / 64] &= !(1 << (slot % 64));
+            let word = slot / WORD_BITS as usize;
+            self.occupied[word] &= !(1 << (slot % WORD_BITS as usize));
+            if self.occupied[word] == 0 {
+                self.occupied_words &= !(1 << word);
+            }
             // Taken, not drained: the slot shall not keep room for the most that it ever held.
             let keys = std::mem::take(&mut self.slots[slot]);
             into.extend(keys.into_iter().map(|key| (key, tick)));
@@ -129,7 +140,8 @@ impl<K: Copy> Timers<K> {
     /// Forgets all entries. All owners must be gone.
     pub fn clear(&mut self) {
         self.slots.fill_with(Vec::new);
-        self.occupied = [0; (SLOTS / WORD_BITS) as usize];
+        self.occupied = [0; WORDS as usize];
+        self.occupied_words = 0;
     }
 
     /// Nanoseconds since the epoch, at least one.
@@ -149,26 +161,27 @@ impl<K: Copy> Timers<K> {
     fn insert(&mut self, tick: u64, key: K) {
         let slot = (tick % SLOTS) as usize;
         self.slots[slot].push(key);
-        self.occupied[slot / 64] |= 1 << (slot % 64);
+        let word = slot / WORD_BITS as usize;
+        self.occupied[word] |= 1 << (slot % WORD_BITS as usize);
+        self.occupied_words |= 1 << word;
     }
 
     /// The first occupied tick after `done`, found by the bits.
     fn next_tick(&self) -> Option<u64> {
-        let words = SLOTS / WORD_BITS;
         let first = self.done + 1;
         let (first_word, first_bit) = (first % SLOTS / WORD_BITS, first % WORD_BITS);
-        // The first word is looked at twice: its upper part first, its lower part last.
-        (0..=words).find_map(|step| {
-            let word = (first_word + step) % words;
-            let mask = match step {
-                0 => u64::MAX << first_bit,
-                _ if step == words => (1 << first_bit) - 1,
-                _ => u64::MAX,
-            };
-            let bits = self.occupied[word as usize] & mask;
-            (bits != 0)
-                .then(|| first - first_bit + step * WORD_BITS + u64::from(bits.trailing_zeros()))
-        })
+        let upper = self.occupied[first_word as usize] & (u64::MAX << first_bit);
+        let (words_on, bits) = if upper == 0 {
+            // Bit 0 is the word after the first. The first word comes last: what is left of it is lower.
+            let after = self.occupied_words.rotate_right(first_word as u32 + 1);
+            let words_on = u64::from(after.trailing_zeros()) + 1;
+            let word = (first_word + words_on) % WORDS;
+            (words_on, self.occupied[word as usize])
+        } else {
+            (0, upper)
+        };
+        let tick = first - first_bit + words_on * WORD_BITS + u64::from(bits.trailing_zeros());
+        (bits != 0).then_some(tick)
     }
 }
 
