@@ -114,6 +114,9 @@ impl Conn {
             };
             self.set_abort_on_close(io.transport, action);
             if let Some(action) = action {
+                if !matches!(action, Action::Close(_) | Action::Reset(_)) {
+                    io.transport.flush();
+                }
                 return action;
             }
             event = Event::Start;

@@ -134,6 +134,10 @@ impl<T: Transport + Turning, P: Protocol> Bench<T, P> {
         };
         let next = self.conn.step(&mut io, event);
         self.deadline = turn.deadline;
+        assert!(
+            matches!(next, Action::Close(_) | Action::Reset(_)) || !self.transport.holds_back(),
+            "bytes are held back while the connection waits"
+        );
         next
     }
 
@@ -158,6 +162,11 @@ impl<T: Transport + Turning, P: Protocol> Bench<T, P> {
 pub trait Turning {
     /// A new turn: what blocked in the last one may be tried again.
     fn begin_turn(&mut self);
+
+    /// Whether a write has promised more, and nothing has come since.
+    fn holds_back(&self) -> bool {
+        false
+    }
 }
 
 // ---- a script ----
@@ -216,6 +225,7 @@ pub struct Scripted {
     pub colds: u32,
     read_blocked: bool,
     write_blocked: bool,
+    holds_back: bool,
 }
 
 impl Scripted {
@@ -263,6 +273,10 @@ impl Turning for Scripted {
     fn begin_turn(&mut self) {
         (self.read_blocked, self.write_blocked) = (false, false);
     }
+
+    fn holds_back(&self) -> bool {
+        self.holds_back
+    }
 }
 
 impl Transport for Scripted {
@@ -296,12 +310,17 @@ impl Transport for Scripted {
                 let n = max.min(bytes.len());
                 self.sent.extend_from_slice(&bytes[..n]);
                 self.more.push(more);
+                self.holds_back = more;
                 Ok(n)
             }
             Write::Block => Err(ErrorKind::WouldBlock.into()),
             Write::Fail(kind) => Err(kind.into()),
             other => unreachable!("{other:?} is for files"),
         }
+    }
+
+    fn flush(&mut self) {
+        self.holds_back = false;
     }
 
     fn send_file(
@@ -312,6 +331,7 @@ impl Transport for Scripted {
     ) -> Result<usize, SendFileError> {
         match self.next_write() {
             Write::Take(max) => {
+                self.holds_back = false;
                 let mut bytes = vec![0; max.min(count)];
                 let n = file
                     .read_blocking(&mut bytes, offset)
@@ -411,6 +431,8 @@ impl Transport for Null {
         self.sent += bytes.len() as u64;
         Ok(bytes.len())
     }
+
+    fn flush(&mut self) {}
 
     fn send_file(&mut self, _: &OpenFile, _: u64, count: usize) -> Result<usize, SendFileError> {
         self.sent += count as u64;

@@ -8,28 +8,41 @@ use memmap2::MmapMut;
 
 use crate::limits::{INPUT_ON_HEAP_BYTES_MAX, INPUT_PAGE_BYTES, MEMORY_MARGIN_BYTES};
 
+#[derive(Debug, Default)]
+pub(super) struct InputBuffer {
+    memory: Memory,
+    /// How many bytes in front are answered.
+    answered: usize,
+}
+
 #[derive(Debug)]
-pub(super) enum InputBuffer {
+enum Memory {
     /// Without a heap block while it is empty.
-    Few(Vec<u8>),
-    Many {
+    Heap(Vec<u8>),
+    Pages {
         pages: MmapMut,
         len: usize,
     },
 }
 
-impl Default for InputBuffer {
+impl Default for Memory {
     fn default() -> Self {
-        Self::Few(Vec::new())
+        Self::Heap(Vec::new())
+    }
+}
+
+impl Memory {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Heap(bytes) => bytes,
+            Self::Pages { pages, len } => &pages[..*len],
+        }
     }
 }
 
 impl InputBuffer {
     pub(super) fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Few(bytes) => bytes,
-            Self::Many { pages, len } => &pages[..*len],
-        }
+        &self.memory.as_slice()[self.answered..]
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -38,9 +51,18 @@ impl InputBuffer {
 
     /// The memory that it takes, in bytes.
     pub(super) fn held_bytes(&self) -> usize {
-        match self {
-            Self::Few(bytes) => bytes.capacity(),
-            Self::Many { pages, .. } => pages.len(),
+        match &self.memory {
+            Memory::Heap(bytes) => bytes.capacity(),
+            Memory::Pages { pages, .. } => pages.len(),
+        }
+    }
+
+    /// The first so many bytes are answered. Those behind them stay where they are: to move them for each
+    /// of many requests that came together would take time that grows with the square.
+    pub(super) fn consume(&mut self, count: usize) {
+        self.answered += count;
+        if self.is_empty() {
+            *self = Self::default();
         }
     }
 
@@ -49,26 +71,30 @@ impl InputBuffer {
         if more.is_empty() {
             return Ok(());
         }
+        if self.answered > 0 {
+            let before = std::mem::take(self);
+            self.append(before.as_slice())?;
+        }
         let mut margin = Vec::<u8>::new();
         margin.try_reserve_exact(MEMORY_MARGIN_BYTES)?;
         // It is given back at once, which must not make a compiler think that nobody needs it.
         drop(std::hint::black_box(margin));
         let end = self.as_slice().len() + more.len();
-        match self {
-            Self::Few(bytes) if end <= INPUT_ON_HEAP_BYTES_MAX => {
+        match &mut self.memory {
+            Memory::Heap(bytes) if end <= INPUT_ON_HEAP_BYTES_MAX => {
                 bytes.try_reserve(more.len())?;
                 bytes.extend_from_slice(more);
                 return Ok(());
             }
-            Self::Many { pages, .. } if end <= pages.len() => {}
-            Self::Few(_) | Self::Many { .. } => {
+            Memory::Pages { pages, .. } if end <= pages.len() => {}
+            Memory::Heap(_) | Memory::Pages { .. } => {
                 let mut pages = MmapMut::map_anon(end.next_multiple_of(INPUT_PAGE_BYTES))?;
                 let len = self.as_slice().len();
                 pages[..len].copy_from_slice(self.as_slice());
-                *self = Self::Many { pages, len };
+                self.memory = Memory::Pages { pages, len };
             }
         }
-        if let Self::Many { pages, len } = self {
+        if let Memory::Pages { pages, len } = &mut self.memory {
             pages[*len..end].copy_from_slice(more);
             *len = end;
         }
@@ -113,5 +139,20 @@ mod tests {
         kept.append(b"x").unwrap();
         assert_eq!(kept.held_bytes(), INPUT_PAGE_BYTES);
         assert_eq!(kept.as_slice(), [b'x'; INPUT_ON_HEAP_BYTES_MAX + 1]);
+    }
+
+    #[test]
+    fn what_is_answered_is_gone_and_the_rest_stays_in_order() {
+        for length in [10, INPUT_ON_HEAP_BYTES_MAX, 3000] {
+            let all: Vec<u8> = (0..length).map(|at| at as u8).collect();
+            let mut kept = InputBuffer::default();
+            kept.append(&all).unwrap();
+            kept.consume(3);
+            assert_eq!(kept.as_slice(), &all[3..]);
+            kept.append(b"more").unwrap();
+            assert_eq!(kept.as_slice(), [&all[3..], b"more"].concat());
+            kept.consume(all.len() + 1);
+            assert!(kept.is_empty() && kept.held_bytes() == 0);
+        }
     }
 }

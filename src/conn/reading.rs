@@ -417,8 +417,12 @@ impl Reading {
                 false if !has_waited => Extra::None,
                 _ => Extra::Some,
             };
-            let mut read = InputBuffer::default();
-            if reply.then == AfterResponse::ReadOn && read.append(&bytes[reply.used..]).is_err() {
+            let mut read = std::mem::take(&mut self.pending);
+            if copied {
+                read.consume(reply.used);
+            } else if reply.then == AfterResponse::ReadOn
+                && read.append(&fresh[reply.used..]).is_err()
+            {
                 return Stay(Action::Close(Reason::OutOfMemory));
             }
             let input = Leftover {

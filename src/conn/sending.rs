@@ -424,15 +424,15 @@ impl Sending {
         Ok(filled)
     }
 
-    /// Whether the kernel may hold back the last of so many bytes: the connection closes in this step
-    /// when they are accepted, or another piece of the body is at hand.
+    /// Whether the kernel may hold back the last of so many bytes: when they are accepted the connection
+    /// closes in this step, or another piece of the body or another request is at hand.
     fn more_follows(&self, bytes: usize, turn: &StepContext<'_>) -> bool {
         let is_last = self.response.offset + bytes as u64 == self.response.body_len;
-        if is_last {
-            let end = self.end(turn.draining);
-            self.then == AfterResponse::Close && close_table(end, None) == OnTheWire::Close
-        } else {
-            matches!(self.body, Body::Parts(..))
+        match self.then {
+            _ if !is_last => matches!(self.body, Body::Parts(..)),
+            AfterResponse::ReadOn if !turn.draining => !self.leftover.read.is_empty(),
+            AfterResponse::ReadOn => false,
+            AfterResponse::Close => close_table(self.end(turn.draining), None) == OnTheWire::Close,
         }
     }
 

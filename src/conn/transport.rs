@@ -23,12 +23,15 @@ pub trait Transport {
     /// `WouldBlock`, or the connection broke.
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize>;
 
-    /// Writes what the kernel takes. `more` promises that the connection is closed, or written
-    /// to, at once: the kernel may hold a part of a segment back for it (MSG_MORE).
+    /// Writes what the kernel takes. `more` promises that within this step the connection is closed,
+    /// written to or flushed: the kernel may hold a part of a segment back for it (MSG_MORE).
     ///
     /// # Errors
     /// `WouldBlock`, or the connection broke.
     fn write(&mut self, bytes: &[u8], more: bool) -> io::Result<usize>;
+
+    /// Has the kernel send what it holds back.
+    fn flush(&mut self);
 
     /// Sends up to `count` bytes of the file from `offset` on, without copying them to user
     /// space. Zero means that the file ends there.
@@ -101,14 +104,28 @@ pub enum SendFileError {
     Unsupported,
 }
 
-/// The real transport.
+/// The real transport, for one step.
 #[derive(Debug)]
-pub struct Socket<'a>(pub &'a mut TcpStream);
+pub struct Socket<'a> {
+    stream: &'a mut TcpStream,
+    /// The kernel may hold back what was written last.
+    holds_back: bool,
+}
+
+impl<'a> Socket<'a> {
+    /// The transport of a non-blocking socket.
+    pub fn new(stream: &'a mut TcpStream) -> Self {
+        Self {
+            stream,
+            holds_back: false,
+        }
+    }
+}
 
 impl Transport for Socket<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         // The standard library's read is a point at which a thread can be cancelled, which costs.
-        retry_interrupted(|| Ok(rustix::net::recv(&*self.0, &mut *buf, RecvFlags::empty())?.0))
+        retry_interrupted(|| Ok(rustix::net::recv(&*self.stream, &mut *buf, RecvFlags::empty())?.0))
     }
 
     fn write(&mut self, bytes: &[u8], more: bool) -> io::Result<usize> {
@@ -117,8 +134,19 @@ impl Transport for Socket<'_> {
         } else {
             SendFlags::empty()
         };
-        let send = || rustix::net::send(&*self.0, bytes, flags | SendFlags::NOSIGNAL);
-        retry_interrupted(|| Ok(send()?))
+        let send = || rustix::net::send(&*self.stream, bytes, flags | SendFlags::NOSIGNAL);
+        let sent = retry_interrupted(|| Ok(send()?))?;
+        self.holds_back = more;
+        Ok(sent)
+    }
+
+    /// tcp(7): to set TCP_NODELAY, which is set already, sends what waits.
+    fn flush(&mut self) {
+        if std::mem::take(&mut self.holds_back)
+            && let Err(error) = self.stream.set_nodelay(true)
+        {
+            log::debug!("TCP_NODELAY: {error}");
+        }
     }
 
     fn send_file(
@@ -131,8 +159,9 @@ impl Transport for Socket<'_> {
             return Err(SendFileError::Unsupported);
         };
         let probe = offset;
+        self.holds_back = false;
         loop {
-            return match rustix::fs::sendfile(&*self.0, handle, Some(&mut offset), count) {
+            return match rustix::fs::sendfile(&*self.stream, handle, Some(&mut offset), count) {
                 Ok(sent) => Ok(sent),
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => Err(SendFileError::WouldBlock),
@@ -151,12 +180,12 @@ impl Transport for Socket<'_> {
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
-        self.0.shutdown(Shutdown::Write)
+        self.stream.shutdown(Shutdown::Write)
     }
 
     fn reset_on_close(&mut self, on: bool) {
         let linger = on.then_some(Duration::ZERO);
-        if let Err(error) = SockRef::from(&*self.0).set_linger(linger) {
+        if let Err(error) = SockRef::from(&*self.stream).set_linger(linger) {
             log::debug!("SO_LINGER: {error}");
         }
     }
@@ -166,15 +195,15 @@ impl Transport for Socket<'_> {
     }
 
     fn acked_bytes(&mut self) -> u64 {
-        sockopt::acked_bytes(&*self.0).unwrap_or(0)
+        sockopt::acked_bytes(&*self.stream).unwrap_or(0)
     }
 
     fn peer_has_finished(&mut self) -> bool {
-        sockopt::peer_has_finished(&*self.0).unwrap_or(false)
+        sockopt::peer_has_finished(&*self.stream).unwrap_or(false)
     }
 
     fn reached_address(&self) -> Option<SocketAddr> {
-        self.0.local_addr().ok()
+        self.stream.local_addr().ok()
     }
 }
 

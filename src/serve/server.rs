@@ -313,7 +313,7 @@ impl<P: Protocol> Serving<P> {
             event => event,
         };
         let mut io = StepIo {
-            transport: &mut Socket(socket),
+            transport: &mut Socket::new(socket),
             protocol: &mut self.protocol,
             timeouts: self.timeouts,
             turn: &mut cx.turn,

@@ -230,7 +230,7 @@ impl Telemetry {
             })
         });
         let mut io = StepIo {
-            transport: &mut Socket(socket),
+            transport: &mut Socket::new(socket),
             protocol: &mut protocol,
             timeouts: TIMEOUTS,
             turn: &mut cx.turn,

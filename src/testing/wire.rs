@@ -78,6 +78,8 @@ pub struct Wire {
     is_broken: bool,
     read_blocked: bool,
     write_blocked: bool,
+    /// A write has promised more, and nothing has come since.
+    holds_back: bool,
     /// What was written.
     pub sent: Vec<u8>,
     /// Whether the write side was shut.
@@ -104,6 +106,7 @@ impl Wire {
             is_broken: false,
             read_blocked: false,
             write_blocked: false,
+            holds_back: false,
             sent: Vec::new(),
             is_shut: false,
             resets_on_close: false,
@@ -200,6 +203,10 @@ impl Turning for Wire {
     fn begin_turn(&mut self) {
         (self.read_blocked, self.write_blocked) = (false, false);
     }
+
+    fn holds_back(&self) -> bool {
+        self.holds_back
+    }
 }
 
 impl Transport for Wire {
@@ -227,10 +234,15 @@ impl Transport for Wire {
         Ok(n)
     }
 
-    fn write(&mut self, bytes: &[u8], _more: bool) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8], more: bool) -> io::Result<usize> {
         let n = self.room(bytes.len())?;
+        self.holds_back = more;
         self.sent.extend_from_slice(&bytes[..n]);
         Ok(n)
+    }
+
+    fn flush(&mut self) {
+        self.holds_back = false;
     }
 
     fn send_file(
@@ -243,6 +255,7 @@ impl Transport for Wire {
             ErrorKind::WouldBlock => SendFileError::WouldBlock,
             _ => SendFileError::Socket(error),
         })?;
+        self.holds_back = false;
         let mut bytes = vec![0; room];
         let n = file
             .read_blocking(&mut bytes, offset)
