@@ -41,6 +41,10 @@ pub const INPUT_PAGE_BYTES: usize = 4096;
 /// are small, and can't be refused. Less than what the allocator asks the kernel for by itself (128 KiB).
 pub const MEMORY_MARGIN_BYTES: usize = 64 * 1024;
 
+/// Bytes in memory from this length on are sent from where they are, in one call with the head before
+/// them; to copy fewer behind their head costs less than the kernel's look at a list of pieces.
+pub const GATHERED_BYTES_MIN: usize = 4 * 1024;
+
 /// A body up to this many bytes is read and sent through the scratch buffer; a longer one goes by
 /// sendfile, which saves the copy but costs more to set up.
 pub const COPIED_BODY_BYTES_MAX: u64 = 32 * 1024;

@@ -13,7 +13,8 @@ use crate::escape::Excerpt;
 use crate::file::{DiskTask, FsClass, Probe, Segment, TaskResult};
 use crate::limits::{
     COLD_BLOCK_BYTES, COLD_READ_BYTES, CONN_TURN_BYTES_MAX, COPIED_BODY_BYTES_MAX,
-    HTTP_BODY_LINGER_BYTES_MAX, SENDFILE_SEGMENT_BYTES, STALL_CHECKS, SUSPENDED_CHECK_INTERVAL,
+    GATHERED_BYTES_MIN, HTTP_BODY_LINGER_BYTES_MAX, SENDFILE_SEGMENT_BYTES, STALL_CHECKS,
+    SUSPENDED_CHECK_INTERVAL,
 };
 use crate::protocol::{AfterResponse, Body, Reply, RequestEnd};
 use crate::reactor::event::{Action, Event, StepContext};
@@ -288,18 +289,30 @@ impl Sending {
         let offset = self.response.offset;
         // It fits: a turn's bytes are few.
         let count = (until - offset) as usize;
-        if self.response.body_len <= COPIED_BODY_BYTES_MAX {
-            return self.copy(count, io);
-        }
         let is_one_of_several = matches!(self.body, Body::Parts(..));
-        let is_short = |length: u64| is_one_of_several && length <= COPIED_BODY_BYTES_MAX;
+        let is_short = |length: u64| {
+            let whole = if is_one_of_several {
+                length
+            } else {
+                self.response.body_len
+            };
+            whole <= COPIED_BODY_BYTES_MAX
+        };
         let sent = match self.body.segment(offset) {
-            Segment::Bytes(bytes) if is_short(bytes.len() as u64) => return self.copy(count, io),
-            Segment::Bytes(_) if self.has_head_left() => return self.send_head(io),
+            Segment::Bytes(bytes) if bytes.len() < GATHERED_BYTES_MIN => {
+                return self.copy(count, io);
+            }
+            Segment::Bytes(bytes) if is_one_of_several && is_short(bytes.len() as u64) => {
+                return self.copy(count, io);
+            }
             Segment::Bytes(bytes) => {
                 let bytes = &bytes[..count.min(bytes.len())];
                 let more = self.more_follows(bytes.len(), io.turn);
-                io.transport.write(bytes, more)?
+                let head = &self.head[self.head_sent..];
+                let head_left = head.len();
+                let sent = io.transport.write_gathered(head, bytes, more)?;
+                self.head_sent += sent.min(head_left);
+                sent.saturating_sub(head_left)
             }
             Segment::File { file, length, .. }
                 if file.fs_class() == FsClass::Remote || is_short(length) =>

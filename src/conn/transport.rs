@@ -1,13 +1,13 @@
 //! What a connection may do to its socket and with a file, and the socket that does it. Tests put a
 //! scripted one in its place.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use mio::net::TcpStream;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use socket2::SockRef;
 
 use crate::file::{OpenFile, Probe, ReadError};
@@ -29,6 +29,12 @@ pub trait Transport {
     /// # Errors
     /// `WouldBlock`, or the connection broke.
     fn write(&mut self, bytes: &[u8], more: bool) -> io::Result<usize>;
+
+    /// As [`Transport::write`], of two pieces with one call, without copying them together.
+    ///
+    /// # Errors
+    /// `WouldBlock`, or the connection broke.
+    fn write_gathered(&mut self, first: &[u8], second: &[u8], more: bool) -> io::Result<usize>;
 
     /// Has the kernel send what it holds back.
     fn flush(&mut self);
@@ -120,6 +126,18 @@ impl<'a> Socket<'a> {
             holds_back: false,
         }
     }
+
+    fn send(
+        &mut self,
+        more: bool,
+        call: impl Fn(&TcpStream, SendFlags) -> rustix::io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut flags = SendFlags::NOSIGNAL;
+        flags.set(SendFlags::MORE, more);
+        let sent = retry_interrupted(|| Ok(call(self.stream, flags)?))?;
+        self.holds_back = more;
+        Ok(sent)
+    }
 }
 
 impl Transport for Socket<'_> {
@@ -129,15 +147,17 @@ impl Transport for Socket<'_> {
     }
 
     fn write(&mut self, bytes: &[u8], more: bool) -> io::Result<usize> {
-        let flags = if more {
-            SendFlags::MORE
-        } else {
-            SendFlags::empty()
-        };
-        let send = || rustix::net::send(&*self.stream, bytes, flags | SendFlags::NOSIGNAL);
-        let sent = retry_interrupted(|| Ok(send()?))?;
-        self.holds_back = more;
-        Ok(sent)
+        self.send(more, |stream, flags| {
+            rustix::net::send(stream, bytes, flags)
+        })
+    }
+
+    fn write_gathered(&mut self, first: &[u8], second: &[u8], more: bool) -> io::Result<usize> {
+        let pieces = [IoSlice::new(first), IoSlice::new(second)];
+        self.send(more, |stream, flags| {
+            let mut nothing_else = SendAncillaryBuffer::default();
+            rustix::net::sendmsg(stream, &pieces, &mut nothing_else, flags)
+        })
     }
 
     /// tcp(7): to set TCP_NODELAY, which is set already, sends what waits.
