@@ -16,6 +16,7 @@ mod metric;
 mod outcome;
 mod outputs;
 mod page;
+mod pipeline;
 mod plan;
 pub mod plot;
 mod population;

@@ -115,7 +115,10 @@ const SOAK: &[Group] = &[
         "The server's process",
         &["pid", "sample-every", "warm-up", "quiet-every", "settle"],
     ),
-    ("The report", &["json", "report", "quiet"]),
+    (
+        "The report",
+        &["json", "report", "junit", "summary", "quiet"],
+    ),
 ];
 
 const EXAMPLES: &str = "\

@@ -125,6 +125,14 @@ pub struct SoakArgs {
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
+    /// Write the thresholds as JUnit's XML, a test case each (or to -)
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+
+    /// Write a summary in Markdown, such as for $GITHUB_STEP_SUMMARY (or to -)
+    #[arg(long, value_name = "FILE")]
+    pub summary: Option<PathBuf>,
+
     /// No live view
     #[arg(long)]
     pub quiet: bool,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::SoakArgs;
 use super::report::Report;
-use super::{page, text};
+use super::{page, pipeline, text};
 use crate::escape::Escaped;
 use crate::failure::{Exit, Failure};
 
@@ -26,6 +26,8 @@ fn outputs(args: &SoakArgs) -> impl Iterator<Item = Output<'_>> {
         ("--report", &args.report, |report| {
             Ok(page::render(report).into())
         }),
+        ("--junit", &args.junit, pipeline::junit),
+        ("--summary", &args.summary, pipeline::summary),
     ]
     .into_iter()
     .filter_map(|(flag, path, render)| {

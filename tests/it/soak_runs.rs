@@ -363,6 +363,12 @@ fn a_minus_is_standard_output_and_moves_the_text() {
     assert_eq!(json["verdict"]["word"], "pass");
     assert!(text.starts_with("PASS"), "{text}");
     assert!(run("--report")[0].starts_with("<!DOCTYPE html>"));
+    assert!(run("--summary")[0].starts_with("## PASS"));
+    let [xml, _] = run("--junit");
+    let document = roxmltree::Document::parse(&xml).unwrap();
+    let suite = document.root_element().first_element_child().unwrap();
+    assert_eq!(suite.attribute("errors"), Some("0"));
+    assert_eq!(suite.attribute("tests"), Some("4"));
     assert!(!Path::new("-").exists());
 }
 
