@@ -19,6 +19,7 @@ use crate::file::{
     DiskTask, FsClass, Lookup, LookupError, MayBlock, Mount, OpenFile, Semaphore, TaskResult,
     ThreadPool,
 };
+use crate::http::coding::Coding;
 use cache::{Cache, CacheLimits};
 use containment::{RootDir, WELL_KNOWN, classify, is_well_known, path_of};
 use open_files::OpenFiles;
@@ -212,6 +213,61 @@ impl Root {
         {
             return Ok(Lookup::File(file));
         }
+        self.find_uncached(path, results, now)
+    }
+
+    /// The file that a name's file is in a coding, if it lies beside it and is not older. The file was
+    /// found for the same request, so that the cache knows of all changes before it.
+    ///
+    /// # Errors
+    /// See [`LookupError`]; none is [`LookupError::Refused`].
+    pub fn find_sibling(
+        &mut self,
+        name: &[u8],
+        file: &OpenFile,
+        coding: Coding,
+        results: &[TaskResult],
+    ) -> Result<Option<Arc<OpenFile>>, LookupError> {
+        let path = path_of(name);
+        let sibling = [path, coding.suffix()].concat();
+        let now = self.cache.is_some().then(Instant::now);
+        let mut found = None;
+        if let (Some(cache), Some(now)) = (&mut self.cache, now) {
+            if cache.lacks_sibling(path, coding, now) {
+                return Ok(None);
+            }
+            found = cache.peek(&sibling, now);
+        }
+        let found = match found {
+            Some(file) => Ok(Lookup::File(file)),
+            None => self.find_uncached(&sibling, results, now),
+        };
+        match found {
+            Ok(Lookup::File(sibling)) => {
+                Ok(Some(sibling).filter(|sibling| sibling.is_as_new_as(file)))
+            }
+            Err(LookupError::Refused(why)) => {
+                let is_new = result_for(&sibling, results).is_none();
+                if let Some(cache) = &mut self.cache
+                    && (is_new && why == NO_SUCH_FILE)
+                {
+                    let directory = &self.directory;
+                    cache.note_no_sibling(path, coding, || directory.is_absent(&sibling));
+                }
+                Ok(None)
+            }
+            Ok(Lookup::Directory(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Looks a path up that the cache doesn't have, and tells it.
+    fn find_uncached(
+        &mut self,
+        path: &[u8],
+        results: &[TaskResult],
+        now: Option<Instant>,
+    ) -> Result<Lookup, LookupError> {
         let found = match self.open_path(path, results) {
             Err(LookupError::NoDescriptor)
                 if self.cache.as_mut().is_some_and(Cache::close_files) =>

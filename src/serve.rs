@@ -171,6 +171,7 @@ fn open_root(args: &ServeArgs, tags: &TagKey) -> Result<SharedPort, Failure> {
     let folders = args.listing.then(Listings::new);
     let mut http = Http::new(args.content_types(), index, folders, tags.clone());
     http.set_pages(pages);
+    http.set_precompressed(args.precompressed);
     http.set_top(&name_of(&args.root));
     let custom_fields = args.custom_fields();
     http.set_custom_fields(custom_fields.map_err(Failure::usage)?);

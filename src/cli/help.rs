@@ -15,6 +15,7 @@ const SERVE: &[Group] = &[
             "clean-urls",
             "spa",
             "error-page",
+            "precompressed",
             "mime",
             "default-type",
             "hidden",

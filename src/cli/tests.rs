@@ -139,7 +139,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     (
         "serve --error-page 403=x",
-        "--error-page: '403=x' won't do: it takes STATUS=FILE with one of 404, 405, 412, 416, 500, 501, 503",
+        "--error-page: '403=x' won't do: it takes STATUS=FILE with one of 404, 405, 406, 412, 416, 500, 501, 503",
     ),
     (
         "serve --default-type text",

@@ -116,7 +116,7 @@ enum Source {
     /// In memory, all of them. The file was closed.
     InMemory {
         contents: Box<[u8]>,
-        header_fields: OnceLock<Box<[u8]>>,
+        header_fields: [OnceLock<Box<[u8]>>; 2],
     },
 }
 
@@ -152,7 +152,7 @@ impl OpenFile {
         (count == length).then(|| Self {
             source: Source::InMemory {
                 contents,
-                header_fields: OnceLock::new(),
+                header_fields: Default::default(),
             },
             stat: self.stat,
             fs_class: self.fs_class,
@@ -169,13 +169,14 @@ impl OpenFile {
         }
     }
 
-    /// Where the header fields that every response with this file has may be kept. Only a file in
-    /// memory has the place: it belongs to one name.
+    /// Where the header fields that every response with this file has may be kept: as itself, or as
+    /// the sibling of another, which have different ones. Only a file in memory has the place: it belongs
+    /// to one name.
     #[must_use]
-    pub fn header_fields(&self) -> Option<&OnceLock<Box<[u8]>>> {
+    pub fn header_fields(&self, as_sibling: bool) -> Option<&OnceLock<Box<[u8]>>> {
         match &self.source {
             Source::Open { .. } => None,
-            Source::InMemory { header_fields, .. } => Some(header_fields),
+            Source::InMemory { header_fields, .. } => Some(&header_fields[usize::from(as_sibling)]),
         }
     }
 
@@ -346,6 +347,15 @@ impl OpenFile {
         version::version(&self.stat)
     }
 
+    /// Whether it is not older than what it was made of: see [`version::is_as_new`].
+    #[must_use]
+    pub fn is_as_new_as(&self, other: &Self) -> bool {
+        version::is_as_new(
+            version::modified(&self.stat),
+            version::modified(&other.stat),
+        )
+    }
+
     /// What its validators are made of.
     #[must_use]
     pub fn facts(&self) -> Facts {
@@ -415,7 +425,7 @@ impl Drop for OpenFile {
         {
             let nothing = Source::InMemory {
                 contents: Box::default(),
-                header_fields: OnceLock::new(),
+                header_fields: Default::default(),
             };
             let source = std::mem::replace(&mut self.source, nothing);
             pool.run(mount, move || drop(source));

@@ -86,6 +86,14 @@ pub fn is_overwritten(then: &Stat, now: &Stat) -> bool {
     modified(now) != modified(then) && length(now) == length(then)
 }
 
+/// Whether what is made of a file is not older than the file: `made` and `of` are when the bytes of
+/// either were changed last. Some programs cut the time that they copy to whole seconds, brotli(1) does:
+/// such a one counts to the second.
+#[must_use]
+pub fn is_as_new(made: Stamp, of: Stamp) -> bool {
+    made >= of || (made.1 == 0 && made.0 == of.0)
+}
+
 /// What a stamp is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trust {
@@ -146,6 +154,21 @@ pub fn is_fine((_, nanoseconds): Stamp) -> bool {
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn what_is_made_of_a_file_is_not_older() {
+        for (made, of, expected) in [
+            ((7, 5), (7, 5), true),
+            ((7, 6), (7, 5), true),
+            ((8, 0), (7, 5), true),
+            ((7, 0), (7, 5), true),
+            ((7, 4), (7, 5), false),
+            ((6, 9), (7, 5), false),
+            ((6, 0), (7, 0), false),
+        ] {
+            assert_eq!(is_as_new(made, of), expected, "{made:?} {of:?}");
+        }
+    }
 
     #[test]
     #[rustfmt::skip]

@@ -7,7 +7,7 @@ use super::fields::{Fields, trim};
 pub fn prefers_json(accept: &[u8]) -> bool {
     let (mut json, mut html, mut any_text, mut any) = (None, None, None, None);
     for (name, quality) in members(accept) {
-        match &name[..] {
+        match &name.to_ascii_lowercase()[..] {
             b"application/json" => json = Some(quality),
             b"text/html" => html = Some(quality),
             b"text/*" => any_text = Some(quality),
@@ -25,7 +25,7 @@ pub fn prefers_json(accept: &[u8]) -> bool {
 /// Whether an Accept field's value names pages, as those of browsers do.
 #[must_use]
 pub fn names_html(accept: &[u8]) -> bool {
-    members(accept).any(|(name, quality)| name == b"text/html" && quality > 0)
+    members(accept).any(|(name, quality)| name.eq_ignore_ascii_case(b"text/html") && quality > 0)
 }
 
 /// Whether a browser asks for a page to show, and not a page for something in it: it names pages, and
@@ -37,11 +37,11 @@ pub fn is_navigation(fields: &Fields<'_>) -> bool {
     mode.is_none_or(|mode| mode == b"navigate") && fields.all("accept").any(names_html)
 }
 
-/// The types, in small letters, with the thousandths of their weights.
-fn members(accept: &[u8]) -> impl Iterator<Item = (Vec<u8>, u32)> {
-    accept.split(|&byte| byte == b',').map(|member| {
+/// The members of a list with weights, each with the thousandths of its own.
+pub(super) fn members(list: &[u8]) -> impl Iterator<Item = (&[u8], u32)> {
+    list.split(|&byte| byte == b',').map(|member| {
         let mut parts = member.split(|&byte| byte == b';').map(trim);
-        let name = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let name = parts.next().unwrap_or_default();
         let quality = parts.find_map(quality).unwrap_or(1000);
         (name, quality)
     })

@@ -86,20 +86,20 @@ impl Head {
         self
     }
 
-    /// The fields of an answer with a whole file that are the same whenever it is asked for; `custom`
-    /// is what the operator adds.
+    /// The fields of an answer with a whole file that are the same whenever it is asked for; `others` are
+    /// lines that don't follow from these.
     #[must_use]
     pub fn fields_of(
         validators: &Validators,
         content_type: &str,
         length: u64,
-        custom: &[u8],
+        others: &[u8],
     ) -> Box<[u8]> {
         let head = Self { bytes: Vec::new() };
         head.validators(validators)
             .accept_ranges()
             .content(content_type, length)
-            .fields(custom)
+            .fields(others)
             .bytes
             .into()
     }

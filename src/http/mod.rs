@@ -4,6 +4,7 @@
 //! come out.
 
 pub mod accept;
+pub mod coding;
 pub mod custom_fields;
 pub mod date;
 pub mod entity_tag;

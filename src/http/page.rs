@@ -62,6 +62,7 @@ impl Hint {
             (_, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED) => {
                 "This server gives out files, and takes nothing."
             }
+            (_, StatusCode::NOT_ACCEPTABLE) => "It isn’t here in a form that was asked for.",
             (_, StatusCode::PRECONDITION_FAILED) => "What is there is not what was expected.",
             (_, StatusCode::RANGE_NOT_SATISFIABLE) => "The file ends before what was asked for.",
             (_, StatusCode::SERVICE_UNAVAILABLE) => {

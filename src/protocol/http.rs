@@ -13,6 +13,7 @@ use crate::dot_segments::remove_dot_segments;
 use crate::escape::Excerpt;
 use crate::file::{ListError, Lookup, LookupError, OpenFile, TaskResult};
 use crate::http::accept;
+use crate::http::coding::{self, Coding};
 use crate::http::custom_fields::CustomFields;
 use crate::http::date::{Clock, Now};
 use crate::http::entity_tag::TagKey;
@@ -53,6 +54,8 @@ pub struct Http {
     tags: TagKey,
     custom_fields: CustomFields,
     pages: Pages,
+    /// Files are sent in a coding where one lies beside them.
+    is_precompressed: bool,
 }
 
 /// A request that was understood, and what its answer is made of.
@@ -91,6 +94,7 @@ impl Http {
             tags,
             custom_fields: CustomFields::default(),
             pages: Pages::default(),
+            is_precompressed: false,
         }
     }
 
@@ -102,6 +106,11 @@ impl Http {
     /// Has pages stand for others.
     pub fn set_pages(&mut self, pages: Pages) {
         self.pages = pages;
+    }
+
+    /// Sends files in a coding that the client takes, where such a file lies beside them.
+    pub fn set_precompressed(&mut self, is_precompressed: bool) {
+        self.is_precompressed = is_precompressed;
     }
 
     /// Whether answers carry what an access log says of them.
@@ -283,7 +292,7 @@ impl Http {
             return Ok(answer);
         }
         match found {
-            Ok(Lookup::File(file)) => Ok(self.file(&file, &name.bytes, asked)),
+            Ok(Lookup::File(file)) => self.file(root, &file, &name.bytes, asked),
             Ok(Lookup::Directory(_)) if name.is_folder => {
                 self.folder(root, &name, (path, query), asked)
             }
@@ -317,7 +326,7 @@ impl Http {
     ) -> Result<Answer, Decision> {
         let name = &*folder.bytes;
         match self.index(root, name, asked) {
-            Index::File(index, file) => return Ok(self.file(&file, &index, asked)),
+            Index::File(index, file) => return self.file(root, &file, &index, asked),
             Index::Failed(index, error) => return Self::failed(root, error, &index, asked.now),
             Index::None => {}
         }
@@ -410,7 +419,7 @@ impl Http {
                         asked.now,
                     )));
                 }
-                Ok(Some(self.file(&file, &page, asked)))
+                self.file(root, &file, &page, asked).map(Some)
             }
             _ => Ok(None),
         }
@@ -432,7 +441,7 @@ impl Http {
             if accept::is_navigation(&asked.message.fields)
                 && let Some(file) = Self::page(root, spa, asked)?
             {
-                let answer = self.file(&file, spa, asked);
+                let answer = self.file(root, &file, spa, asked)?;
                 return Ok(answer.with_field("Vary", pages::SPA_VARIES_BY));
             }
             answer = answer.with_field("Vary", pages::SPA_VARIES_BY);
@@ -480,40 +489,99 @@ impl Http {
         }
     }
 
-    fn file(&self, file: &Arc<OpenFile>, name: &[u8], asked: Asked<'_>) -> Answer {
+    /// A file, in the coding that the client takes best.
+    fn file(
+        &self,
+        root: &mut Root,
+        file: &Arc<OpenFile>,
+        name: &[u8],
+        asked: Asked<'_>,
+    ) -> Result<Answer, Decision> {
+        if !self.is_precompressed {
+            return Ok(self.representation(file, name, None, asked));
+        }
+        let accepted = coding::accepted(&asked.message.fields);
+        for coding in accepted.codings {
+            match root.find_sibling(name, file, coding, asked.results) {
+                Ok(Some(sibling)) => {
+                    return Ok(self.representation(&sibling, name, Some(coding), asked));
+                }
+                // The file itself has a descriptor, and does as well.
+                Ok(None) | Err(LookupError::NoDescriptor) => {}
+                Err(error) => {
+                    let sibling = [name, coding.suffix()].concat();
+                    Self::failed(root, error, &sibling, asked.now)?;
+                }
+            }
+        }
+        if accepted.identity {
+            return Ok(self.representation(file, name, None, asked));
+        }
+        let why = "not in a coding that is accepted";
+        Ok(self.error_of_file(StatusCode::NOT_ACCEPTABLE, why, asked.now))
+    }
+
+    /// An error that depends on what would have been sent.
+    fn error_of_file(&self, status: StatusCode, why: &'static str, now: Now) -> Answer {
+        let answer = Answer::error(status, why, now);
+        if self.is_precompressed {
+            return Answer {
+                head: answer.head.fields(VARY_BY_CODING),
+                ..answer
+            };
+        }
+        answer
+    }
+
+    /// What is sent of a file that is known by this name: itself, or, in a coding, its sibling.
+    fn representation(
+        &self,
+        file: &Arc<OpenFile>,
+        name: &[u8],
+        coding: Option<Coding>,
+        asked: Asked<'_>,
+    ) -> Answer {
         let Asked { message, now, .. } = asked;
         let is_plain = !message.fields.has_condition_or_range();
-        let kept = file.header_fields().filter(|_| is_plain);
+        let kept = file.header_fields(coding.is_some()).filter(|_| is_plain);
         if let Some(fields) = kept.and_then(OnceLock::get) {
             return whole(file, fields, now);
         }
         let validators = Validators::new(&file.facts(), &self.tags, now.time);
         let length = file.length();
         let content_type = self.types.of(name);
-        let custom_fields = self.custom_fields.of_file(name);
-        let wants_range = match evaluate(message.method, &message.fields, &validators) {
+        let mut others = self.custom_fields.of_file(name);
+        if self.is_precompressed {
+            others.to_mut().extend_from_slice(VARY_BY_CODING);
+        }
+        let ranges = match evaluate(message.method, &message.fields, &validators) {
             Evaluation::NotModified => {
                 let status = StatusCode::NOT_MODIFIED;
                 let head = Head::new(status, now).validators(&validators);
-                return Answer::of_file(status, head.fields(&custom_fields), Body::empty());
+                return Answer::of_file(status, head.fields(&others), Body::empty());
             }
             Evaluation::PreconditionFailed => {
                 let status = StatusCode::PRECONDITION_FAILED;
-                return Answer::error(status, "a condition does not hold", now);
+                return self.error_of_file(status, "a condition does not hold", now);
             }
-            Evaluation::Proceed { range } => range && message.method == Method::Get,
+            Evaluation::Proceed { range: true } if message.method == Method::Get => {
+                ranges_of(message, length, coding)
+            }
+            Evaluation::Proceed { .. } => Ranges::Whole,
         };
-        let range = message.fields.only("range").filter(|_| wants_range);
+        if let Some(coding) = coding {
+            others.to_mut().extend_from_slice(coding.field());
+        }
         let partial = |content_type: &str, length| {
             Head::new(StatusCode::PARTIAL_CONTENT, now)
                 .validators(&validators)
                 .accept_ranges()
                 .content(content_type, length)
-                .fields(&custom_fields)
+                .fields(&others)
         };
-        match range.map_or(Ranges::Whole, |range| range::parse(range, length)) {
+        match ranges {
             Ranges::Whole => {
-                let fields = Head::fields_of(&validators, &content_type, length, &custom_fields);
+                let fields = Head::fields_of(&validators, &content_type, length, &others);
                 let answer = whole(file, &fields, now);
                 if let Some(kept) = kept.filter(|_| validators.are_final()) {
                     // It was empty a moment ago.
@@ -536,13 +604,23 @@ impl Http {
             }
             Ranges::Unsatisfiable => {
                 let status = StatusCode::RANGE_NOT_SATISFIABLE;
-                let answer = Answer::error(status, "no such range", now);
+                let answer = self.error_of_file(status, "no such range", now);
                 Answer {
                     head: answer.head.unsatisfied_range(length),
                     ..answer
                 }
             }
         }
+    }
+}
+
+/// Which parts of so many bytes are asked for.
+fn ranges_of(message: &Message<'_>, length: u64, coding: Option<Coding>) -> Ranges {
+    let range = message.fields.only("range");
+    match range.map_or(Ranges::Whole, |range| range::parse(range, length)) {
+        // Nobody could tell whether each of the parts is in the coding, or the body around them.
+        Ranges::Many(_) if coding.is_some() => Ranges::Whole,
+        ranges => ranges,
     }
 }
 
@@ -567,6 +645,10 @@ fn must_wait_for_body(request: &Request<'_>, used: usize, message: &Message<'_>)
             InputState::IdleTimeout | InputState::Ended
         )
 }
+
+/// What every answer with a file says whose form depends on what the client takes (RFC 9110, section
+/// 12.5.5).
+const VARY_BY_CODING: &[u8] = b"Vary: Accept-Encoding\r\n";
 
 fn why(error: RequestError) -> &'static str {
     match error {

@@ -19,6 +19,7 @@
 mod watch_thread;
 mod watches;
 
+use std::borrow::Cow;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -33,6 +34,7 @@ use rustix::io::Errno;
 
 use super::containment::RootDir;
 use crate::file::{FsClass, Inode, OpenFile};
+use crate::http::coding::Coding;
 use crate::limits::{
     CACHE_EVENTS_MAX, CACHE_FILE_BYTES, CACHE_FRESH, CACHE_GHOST_BYTES, CACHE_IDLE,
     CACHE_INVALIDATIONS_MAX, CACHE_NAMES_MAX, CACHE_REUSE_WINDOW, CACHE_SPARE_SHARE,
@@ -82,6 +84,8 @@ struct Watched {
     /// It, once it was looked at.
     file: Option<Arc<OpenFile>>,
     looked_at: Instant,
+    /// In which codings it was looked for since, and nothing has that name: a bit for each.
+    absent: u8,
 }
 
 /// Why a name isn't watched. Most names are asked for once.
@@ -136,9 +140,19 @@ impl Cache {
 
     /// The file of a name, after every change so far was taken in.
     pub fn get(&mut self, name: &[u8], now: Instant) -> Option<Arc<OpenFile>> {
+        self.catch_up(now);
+        self.peek(name, now)
+    }
+
+    /// Takes in every change so far.
+    fn catch_up(&mut self, now: Instant) {
         self.asked_at = Some(now);
         self.take_watched();
         self.take_events(now);
+    }
+
+    /// The file of a name, by what was known when changes were taken in last.
+    pub fn peek(&mut self, name: &[u8], now: Instant) -> Option<Arc<OpenFile>> {
         let watched = self.files.get(name)?;
         let age = now.saturating_duration_since(watched.looked_at);
         if age < CACHE_FRESH {
@@ -184,6 +198,43 @@ impl Cache {
         None
     }
 
+    /// Whether nothing has the name of a file's sibling, by what was known when changes were taken in
+    /// last. A sibling that is there is a name of its own.
+    pub fn lacks_sibling(&self, name: &[u8], coding: Coding, now: Instant) -> bool {
+        let watched = self.files.peek(name);
+        watched.is_some_and(|watched| {
+            let age = now.saturating_duration_since(watched.looked_at);
+            age < CACHE_FRESH && watched.absent & bit_of(coding) != 0
+        })
+    }
+
+    /// A file's sibling was not found just now; `is_absent` tells whether nothing has its name. The
+    /// directory is watched as long as the file is, so that an event tells when something has.
+    pub fn note_no_sibling(
+        &mut self,
+        name: &[u8],
+        coding: Coding,
+        is_absent: impl FnOnce() -> bool,
+    ) {
+        if let Some(watched) = self.files.peek_mut(name)
+            && is_absent()
+        {
+            watched.absent |= bit_of(coding);
+        }
+    }
+
+    /// Something may have the name of a sibling now.
+    fn recheck_siblings(&mut self, path: &[u8]) {
+        let stems = Coding::ALL
+            .iter()
+            .filter_map(|coding| path.strip_suffix(coding.suffix()));
+        for stem in stems {
+            if let Some(watched) = self.files.peek_mut(stem) {
+                watched.absent = 0;
+            }
+        }
+    }
+
     fn may_keep(&self, file: &OpenFile) -> bool {
         file.handle().is_some()
             && file.fs_class() != FsClass::Remote
@@ -205,6 +256,7 @@ impl Cache {
         };
         let watched = self.files.get_mut(name)?;
         watched.looked_at = now;
+        watched.absent = 0;
         let before = watched.file.replace(Arc::clone(&file));
         self.discount(before.as_deref());
         match file.contents() {
@@ -407,11 +459,16 @@ impl Cache {
             return;
         }
         for path in paths {
-            match &event.entry {
-                None => self.forget(&path),
-                Some(entry) if path.is_empty() => self.forget(entry),
-                Some(entry) => self.forget(&[&path, &b"/"[..], entry].concat()),
-            }
+            let Some(entry) = &event.entry else {
+                self.forget(&path);
+                continue;
+            };
+            let entry = match &*path {
+                b"" => Cow::from(&**entry),
+                path => [path, b"/", entry].concat().into(),
+            };
+            self.forget(&entry);
+            self.recheck_siblings(&entry);
         }
     }
 
@@ -506,12 +563,17 @@ impl Cache {
             inode,
             file: None,
             looked_at,
+            absent: 0,
         };
         match self.files.put(Rc::clone(name), watched) {
             Some(before) => self.discount(before.file.as_deref()),
             None => self.file_bytes += name.len() + CACHE_FILE_BYTES,
         }
     }
+}
+
+fn bit_of(coding: Coding) -> u8 {
+    1 << coding as u8
 }
 
 fn ghost_bytes(name: &[u8]) -> usize {

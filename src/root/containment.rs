@@ -132,6 +132,15 @@ impl RootDir {
         )
     }
 
+    /// Whether nothing has this path, not even a link that leads nowhere, as far as that is known without
+    /// waiting. A link's end may come to be where nobody watches.
+    pub(super) fn is_absent(&self, path: &[u8]) -> bool {
+        let flags = PATH_FLAGS | OFlags::NOFOLLOW;
+        self.resolve_flags(MayBlock::Never).is_ok_and(|resolve| {
+            open_beneath(&self.directory, path, flags, resolve).err() == Some(Errno::NOENT)
+        })
+    }
+
     /// What keeps openat2 from waiting longer.
     fn resolve_flags(&self, may_block: MayBlock) -> Result<ResolveFlags, LookupError> {
         match (may_block, self.own_class) {

@@ -97,6 +97,10 @@ pub struct ServeArgs {
     #[arg(long)]
     pub clean_urls: bool,
 
+    /// HTTP: send x.br, x.zst or x.gz for x to clients that take it
+    #[arg(long)]
+    pub precompressed: bool,
+
     /// HTTP: a field of every answer; may be repeated
     #[arg(long, value_name = "NAME: VALUE", value_parser = CustomField::from_str)]
     pub header: Vec<CustomField>,

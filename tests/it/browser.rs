@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use crate::common::{Carafe, PATIENCE, assert_same, has_tool, pattern, root_with, shell, until};
 use crate::proxied::Nginx;
 use crate::talk::settle;
+use crate::web;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -518,4 +519,36 @@ fn an_app_of_one_page_is_reloaded_where_it_is() {
     );
     drop(browser);
     carafe.stop();
+}
+
+/// What is sent in a coding is shown as it was before, by its address and when it is asked for again.
+#[test]
+fn a_page_in_a_coding_is_decoded() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let text = web::text();
+    let root = root_with(&[("page.html", text.as_bytes()), ("page.html.br", web::BR)]);
+    settle(root.path());
+    let carafe = Carafe::serve(root.path(), &["--precompressed"]);
+    let url = json!({"url": format!("http://{}/page.html", carafe.addr())});
+    for command in [("url", &url), ("refresh", &json!({}))] {
+        browser.tell(command.0, command.1);
+        let script = "const [entry] = performance.getEntriesByType('navigation');
+            return [document.body.textContent, entry.decodedBodySize, entry.encodedBodySize];";
+        let shown = browser.run(script, &[]);
+        assert_eq!(
+            shown,
+            json!([text, text.len(), web::BR.len()]),
+            "{}",
+            command.0
+        );
+    }
+    drop(browser);
+    let log = carafe.stop();
+    // Reloaded, it is still what it was.
+    assert!(
+        log.contains(" 200 21/21 bytes") && log.contains(" 304 0/0 bytes"),
+        "{log}"
+    );
 }

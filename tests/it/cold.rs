@@ -613,16 +613,7 @@ fn a_folder_and_its_index_are_looked_up_one_after_the_other() {
     let root = root();
     let request = b"GET /folder/ HTTP/1.1\r\nHost: h\r\n\r\n";
     let mut bench = bench(http(&root, FsClass::Remote), request);
-    let mut next = bench.step(Event::Start);
-    for name in [&b"folder/"[..], b"folder/index.html"] {
-        assert_parked(next, &bench);
-        let task = bench.task.take().unwrap();
-        match &task {
-            DiskTask::Open { name: asked, .. } => assert_eq!(**asked, *name),
-            other => panic!("{other:?}"),
-        }
-        next = bench.step_with(Event::Woken, Some(task.run(MayBlock::Forever)));
-    }
+    let next = looks_up(&mut bench, &["folder/", "folder/index.html"]);
     assert_parked(next, &bench);
     assert!(bench.transport.sent.is_empty());
     then(&mut bench, &[Read::Block], &[ALL]);
@@ -640,6 +631,36 @@ fn a_folder_and_its_index_are_looked_up_one_after_the_other() {
     assert_eq!(bench.fetch(), Action::Wait);
 }
 
+/// It waits for one look-up after the other, of these names. Returns what it does after the last.
+fn looks_up(bench: &mut Bench<Scripted, SharedPort>, names: &[&str]) -> Action {
+    let mut next = bench.step(Event::Start);
+    for name in names {
+        assert_parked(next, bench);
+        let task = bench.task.take().unwrap();
+        match &task {
+            DiskTask::Open { name: asked, .. } => assert_eq!(**asked, *name.as_bytes()),
+            other => panic!("{other:?}"),
+        }
+        next = bench.step_with(Event::Woken, Some(task.run(MayBlock::Forever)));
+    }
+    next
+}
+
+#[test]
+fn siblings_are_looked_up_one_after_the_other() {
+    let root = root();
+    fs::write(root.path().join("small.gz"), b"gzip").unwrap();
+    let mut web = Http::new(ContentTypes::new([]), None, None, TagKey::new(b""));
+    web.set_precompressed(true);
+    let request = b"GET /small HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip, br\r\n\r\n";
+    let mut bench = bench(SharedPort::new(bare(&root, FsClass::Remote), web), request);
+    let next = looks_up(&mut bench, &["small", "small.br", "small.gz"]);
+    assert_parked(next, &bench);
+    then(&mut bench, &[Read::Block], &[ALL]);
+    assert_eq!(bench.fetch(), Action::Wait);
+    assert!(bench.transport.sent.ends_with(b"\r\n\r\ngzip"));
+}
+
 #[test]
 fn pages_that_stand_for_others_are_looked_up_where_nothing_is_found() {
     let root = root();
@@ -651,16 +672,7 @@ fn pages_that_stand_for_others_are_looked_up_where_nothing_is_found() {
     });
     let request = b"GET /none HTTP/1.1\r\nHost: h\r\nAccept: text/html\r\n\r\n";
     let mut bench = bench(SharedPort::new(bare(&root, FsClass::Remote), web), request);
-    let mut next = bench.step(Event::Start);
-    for name in ["none", "none.html", "lost", "small"] {
-        assert_parked(next, &bench);
-        let task = bench.task.take().unwrap();
-        match &task {
-            DiskTask::Open { name: asked, .. } => assert_eq!(**asked, *name.as_bytes()),
-            other => panic!("{other:?}"),
-        }
-        next = bench.step_with(Event::Woken, Some(task.run(MayBlock::Forever)));
-    }
+    let next = looks_up(&mut bench, &["none", "none.html", "lost", "small"]);
     assert_parked(next, &bench);
     then(&mut bench, &[Read::Block], &[ALL]);
     assert_eq!(bench.fetch(), Action::Wait);

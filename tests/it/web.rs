@@ -1,9 +1,17 @@
-//! What a web site asks of its server beyond files: fields of its own, and pages that stand for others.
+//! What a web site asks of its server beyond files: fields of its own, pages that stand for others, and
+//! compressed siblings.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::time::Instant;
 
-use crate::common::{Carafe, count_lines, root_with, run_carafe};
-use crate::talk::{Answer, Talk, ask, get, settle};
+use crate::common::{
+    Carafe, assert_same, count_lines, exchange, has_tool, root_with, run_carafe, shell, until,
+};
+use crate::proxied::Nginx;
+use crate::talk::{Answer, Talk, age, ask, get, settle};
+use rustix::process::Signal;
+use tempfile::{NamedTempFile, TempDir};
 
 /// The values of a field, which may stand several times.
 fn values<'a>(answer: &'a Answer, name: &str) -> Vec<&'a str> {
@@ -384,5 +392,348 @@ fn pages_must_be_there_when_the_server_starts() {
         Some("text/html; charset=utf-8")
     );
     drop(talk);
+    carafe.stop();
+}
+
+// ---- compressed siblings ----
+
+/// What lies beside `page.html`, 300 bytes of text, in brotli, Zstandard and gzip.
+pub(crate) const BR: &[u8] =
+    b"\xa1\x58\x09\xc0\x6f\xa4\x74\xf3\x26\xaa\x32\xb4\x64\x03\x79\x8b\xd9\xe2\x00\xe0\x38";
+const ZST: &[u8] =
+    b"\x28\xb5\x2f\xfd\x64\x2c\x00\x6d\x00\x00\x30\x68\x65\x6c\x6c\x6f\x20\x01\x00\x23\x51\x4b\x11\
+      \xdc\xdd\x7e\xcc";
+const GZ: &[u8] =
+    b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xcb\x48\xcd\xc9\xc9\x57\xc8\x18\x25\x89\x20\x01\xc1\x48\
+      \x42\x59\x2c\x01\x00\x00";
+
+pub(crate) fn text() -> String {
+    "hello ".repeat(50)
+}
+
+/// The text, with siblings and without; one sibling is older than its file, one has none.
+fn site() -> TempDir {
+    let text = text().into_bytes();
+    let root = root_with(&[
+        ("page.html", &text[..]),
+        ("page.html.br", BR),
+        ("page.html.zst", ZST),
+        ("page.html.gz", GZ),
+        ("d/index.html", &text),
+        ("d/index.html.gz", GZ),
+        ("alone.txt", &text),
+        ("stale.txt", &text),
+        ("stale.txt.gz", GZ),
+        ("lost.txt.gz", GZ),
+    ]);
+    age(&root.path().join("stale.txt.gz"));
+    root
+}
+
+fn ask_for(talk: &mut Talk, path: &str, codings: &str, fields: &str) -> Answer {
+    let fields = match codings {
+        "" => fields.to_owned(),
+        codings => format!("Accept-Encoding: {codings}\r\n{fields}"),
+    };
+    talk.ask(&get(path, &fields))
+}
+
+const BROWSER: &str = "gzip, deflate, br, zstd";
+
+#[test]
+fn what_a_client_takes_is_sent() {
+    let root = site();
+    settle(root.path());
+    let text = text().into_bytes();
+    let flags = [
+        "--precompressed",
+        "--clean-urls",
+        "--header-for",
+        "*.html=X-Page: 1",
+    ];
+    let carafe = Carafe::serve(root.path(), &flags);
+    let mut talk = Talk::to(carafe.addr());
+    let (html, plain) = ("text/html; charset=utf-8", "text/plain; charset=utf-8");
+    let rows = [
+        ("/page", BROWSER, "br", BR, html),
+        ("/page", "zstd, gzip", "zstd", ZST, html),
+        ("/page", "gzip", "gzip", GZ, html),
+        ("/page", "br;q=0.1, gzip;q=0.2", "gzip", GZ, html),
+        ("/page", "*", "br", BR, html),
+        ("/page", "", "", &*text, html),
+        ("/page", "deflate", "", &text, html),
+        ("/page", "identity;q=0, gzip", "gzip", GZ, html),
+        ("/d/", BROWSER, "gzip", GZ, html),
+        ("/d/", "br", "", &text, html),
+        ("/alone.txt", BROWSER, "", &text, plain),
+        ("/stale.txt", BROWSER, "", &text, plain),
+        ("/page.html.gz", BROWSER, "", GZ, "application/gzip"),
+    ];
+    // What is asked for again comes from the cache.
+    for _ in 0..4 {
+        let mut tags = BTreeMap::new();
+        for &(path, codings, coding, body, kind) in &rows {
+            let answer = ask_for(&mut talk, path, codings, "");
+            assert_same(&format!("{path} {codings}"), &answer.body, body);
+            assert_eq!(answer.status, 200);
+            let expected = Some(coding).filter(|coding| !coding.is_empty());
+            assert_eq!(
+                answer.field("content-encoding"),
+                expected,
+                "{path} {codings}"
+            );
+            assert_eq!(answer.field("content-type"), Some(kind));
+            assert_eq!(answer.field("vary"), Some("Accept-Encoding"));
+            assert_eq!(answer.field("x-page").is_some(), kind == html);
+            assert_eq!(answer.field("accept-ranges"), Some("bytes"));
+            let tag = answer.field("etag").unwrap().to_owned();
+            let known = tags.entry((path, coding)).or_insert_with(|| tag.clone());
+            assert_eq!(*known, tag, "{path} {codings}");
+        }
+        let different: BTreeSet<_> = tags.values().collect();
+        // The sibling has one tag under both of its addresses.
+        assert_eq!(different.len(), tags.len() - 1);
+    }
+    drop(talk);
+    carafe.stop_clean();
+}
+
+#[test]
+fn where_no_form_is_taken_or_none_is_asked_for() {
+    let root = site();
+    let text = text().into_bytes();
+    let carafe = Carafe::serve(root.path(), &["--precompressed"]);
+    let mut talk = Talk::to(carafe.addr());
+    assert_eq!(ask_for(&mut talk, "/lost.txt", BROWSER, "").status, 404);
+    // Without anything that is taken.
+    for codings in ["identity;q=0", "*;q=0", "identity;q=0, br;q=0"] {
+        let answer = ask_for(&mut talk, "/alone.txt", codings, "");
+        assert_eq!(
+            (answer.status, &*answer.text()),
+            (406, "406 Not Acceptable\n")
+        );
+        assert_eq!(values(&answer, "vary"), ["Accept-Encoding", "Accept"]);
+    }
+    drop(talk);
+    // Names know nothing of it, nor does who hasn't asked for it.
+    assert_same(
+        "by name",
+        &exchange(carafe.addr(), b"page.html\n").unwrap(),
+        &text,
+    );
+    carafe.stop();
+    // Who has a descriptor for the file alone sends it as it is.
+    let flags = ["--precompressed", "--open-files", "1", "--cache", "0"];
+    let carafe = Carafe::serve(root.path(), &flags);
+    let answer = ask_for(&mut Talk::to(carafe.addr()), "/page.html", BROWSER, "");
+    assert_same("one descriptor", &answer.body, &text);
+    carafe.stop();
+    let carafe = Carafe::serve(root.path(), &[]);
+    let mut talk = Talk::to(carafe.addr());
+    let answer = ask_for(&mut talk, "/page.html", BROWSER, "");
+    assert_same("without the flag", &answer.body, &text);
+    assert_eq!(
+        (answer.field("vary"), answer.field("content-encoding")),
+        (None, None)
+    );
+    drop(talk);
+    carafe.stop_clean();
+}
+
+#[test]
+fn conditions_and_ranges_are_for_what_is_sent() {
+    let root = site();
+    settle(root.path());
+    let carafe = Carafe::serve(root.path(), &["--precompressed"]);
+    let mut talk = Talk::to(carafe.addr());
+    let mut ask = |codings: &str, fields: &str| ask_for(&mut talk, "/page.html", codings, fields);
+    let tag = |answer: &Answer| answer.field("etag").unwrap().to_owned();
+    let (own, br) = (tag(&ask("", "")), tag(&ask(BROWSER, "")));
+    for (fields, codings, status) in [
+        (format!("If-None-Match: {br}\r\n"), BROWSER, 304),
+        (format!("If-None-Match: {own}\r\n"), BROWSER, 200),
+        (format!("If-None-Match: {br}\r\n"), "", 200),
+        (format!("If-None-Match: {own}\r\n"), "", 304),
+        (format!("If-Match: {own}\r\n"), "br", 412),
+        (format!("If-Match: {own}\r\n"), "", 200),
+    ] {
+        let answer = ask(codings, &fields);
+        assert_eq!(answer.status, status, "{codings} {fields}");
+        assert_eq!(values(&answer, "vary")[0], "Accept-Encoding");
+        let is_coded = codings == BROWSER && status == 200;
+        assert_eq!(answer.field("content-encoding"), is_coded.then_some("br"));
+    }
+    let part = "Range: bytes=2-5\r\n";
+    let (same, other) = (
+        format!("{part}If-Range: {br}\r\n"),
+        format!("{part}If-Range: {own}\r\n"),
+    );
+    for fields in [part, &same] {
+        let answer = ask("br", fields);
+        assert_eq!((answer.status, &answer.body[..]), (206, &BR[2..6]));
+        assert_eq!(answer.field("content-range"), Some("bytes 2-5/21"));
+        assert_eq!(answer.field("content-encoding"), Some("br"));
+        assert_eq!(answer.field("etag"), Some(&*br));
+    }
+    // Another form's tag is no ground for a part; several parts of a coded one come as a whole.
+    for fields in [&*other, "Range: bytes=0-0,9-9\r\n"] {
+        let answer = ask("br", fields);
+        assert_eq!((answer.status, &answer.body[..]), (200, BR));
+    }
+    assert_eq!(ask("", "Range: bytes=0-0,9-9\r\n").status, 206);
+    let answer = ask("br", "Range: bytes=21-\r\n");
+    assert_eq!(
+        (answer.status, answer.field("content-range")),
+        (416, Some("bytes */21"))
+    );
+    let request = get("/page.html", "Accept-Encoding: zstd\r\n").replace("GET", "HEAD");
+    talk.say(request);
+    let head = talk.head();
+    assert_eq!(head.field("content-encoding"), Some("zstd"));
+    assert_eq!(head.field("content-length"), Some("27"));
+    drop(talk);
+    carafe.stop();
+}
+
+/// Each request is sent after the change, and sees it, however warm the cache is.
+#[test]
+fn whoever_asks_after_a_sibling_changed_sees_the_change() {
+    let root = root_with(&[("a.txt", "content")]);
+    let (file, sibling) = (root.path().join("a.txt"), root.path().join("a.txt.gz"));
+    let carafe = Carafe::serve(root.path(), &["--precompressed"]);
+    let mut talk = Talk::to(carafe.addr());
+    for round in 0..60 {
+        for asks in 0..=round % 6 {
+            let answer = ask_for(&mut talk, "/a.txt", BROWSER, "");
+            assert_eq!(answer.text(), "content", "{round} {asks}");
+        }
+        std::fs::write(&sibling, "as if it were gzip").unwrap();
+        for asks in 0..=round % 5 {
+            let answer = ask_for(&mut talk, "/a.txt", BROWSER, "");
+            assert_eq!(answer.text(), "as if it were gzip", "{round} {asks}");
+        }
+        if round % 2 == 0 {
+            std::fs::remove_file(&sibling).unwrap();
+        } else {
+            age(&sibling);
+        }
+    }
+    std::fs::write(&file, "other").unwrap();
+    assert_eq!(ask_for(&mut talk, "/a.txt", BROWSER, "").text(), "other");
+    drop(talk);
+    carafe.stop();
+}
+
+#[test]
+fn a_warm_answer_with_a_sibling_costs_no_call_more() {
+    const ASKED: usize = 400;
+    if !has_tool("strace") {
+        return;
+    }
+    let root = site();
+    settle(root.path());
+    let calls = NamedTempFile::new().unwrap();
+    let options = [
+        "-e",
+        "trace=openat2,read,recvfrom,sendto,preadv2,statx,inotify_add_watch",
+    ];
+    let flags = ["-q", "--precompressed"];
+    let carafe = Carafe::serve_traced(root.path(), calls.path(), &options, &flags);
+    let mut talk = Talk::to(carafe.addr());
+    // Two codings aren't there, and the third is.
+    let mut ask = || assert_eq!(ask_for(&mut talk, "/d/index.html", BROWSER, "").body, GZ);
+    let count = |call: &str| {
+        let trace = std::fs::read_to_string(calls.path()).unwrap();
+        trace.lines().filter(|line| line.starts_with(call)).count()
+    };
+    until("all of it is kept", || {
+        let before = count("openat2(");
+        (0..20).for_each(|_| ask());
+        count("openat2(") == before
+    });
+    let names = ["openat2(", "preadv2(", "recvfrom(", "sendto(", "read("];
+    let before = names.map(count);
+    let began = Instant::now();
+    (0..ASKED).for_each(|_| ask());
+    let seconds = began.elapsed().as_secs() as usize + 1;
+    let mut costs = names.map(count);
+    for (cost, before) in costs.iter_mut().zip(before) {
+        *cost -= before;
+    }
+    let [opened, read, received, sent, inotify] = costs;
+    assert_eq!((sent, received >= ASKED), (ASKED, true));
+    assert!(
+        inotify <= ASKED + seconds,
+        "{inotify}: one look for both names"
+    );
+    // Once a second the file and its three siblings are looked at anew, and two are seen to be missing.
+    assert!(
+        opened <= 6 * seconds && read <= 2 * seconds,
+        "{costs:?} in {seconds} s"
+    );
+    drop(talk);
+    carafe.signal(Signal::TERM);
+    assert_eq!(carafe.wait().0.code(), Some(0));
+}
+
+#[test]
+fn clients_decode_what_they_asked_for() {
+    if !has_tool("curl") || !has_tool("wget") {
+        return;
+    }
+    let root = site();
+    let carafe = Carafe::serve(root.path(), &["--precompressed"]);
+    let url = format!("http://{}/page.html", carafe.addr());
+    let run = |script: &str| String::from_utf8(shell(script, &[url.as_ref()])).unwrap();
+    // A curl that lacks a coding says that it can't decode it.
+    let features = run("curl -V");
+    for (coding, feature, bytes) in [
+        ("br", "brotli", 21),
+        ("zstd", "zstd", 27),
+        ("gzip", "libz", 30),
+    ] {
+        if !features.contains(feature) {
+            continue;
+        }
+        let ask = format!("-sSf --compressed -H 'Accept-Encoding: {coding}'");
+        assert_eq!(run(&format!("curl {ask} \"$1\"")), text(), "{coding}");
+        let size = run(&format!(
+            "curl {ask} -o /dev/null -w '%{{size_download}}' \"$1\""
+        ));
+        assert_eq!(size, bytes.to_string(), "{coding}");
+    }
+    assert_eq!(run("curl -sSf \"$1\""), text());
+    assert_eq!(run("wget -qO- \"$1\""), text());
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("page");
+    let args = ["get", "-o"].map(OsStr::new);
+    let args = [args[0], args[1], output.as_os_str(), url.as_ref()];
+    assert!(run_carafe(&args).status.success());
+    assert_eq!(std::fs::read(&output).unwrap(), text().as_bytes());
+    carafe.stop();
+}
+
+/// A cache in front keeps a form for each kind of client, and asks again for each.
+#[test]
+fn a_cache_in_front_keeps_the_forms_apart() {
+    if !has_tool("nginx") {
+        return;
+    }
+    let root = site();
+    settle(root.path());
+    let flags = ["--precompressed", "--cache-control", "*=max-age=1000"];
+    let carafe = Carafe::serve(root.path(), &flags);
+    let nginx = Nginx::caching(&carafe);
+    let mut talk = Talk::to(nginx.addr());
+    let text = text();
+    for round in ["MISS", "HIT"] {
+        for (codings, body) in [(BROWSER, BR), ("gzip", GZ), ("", text.as_bytes())] {
+            let answer = ask_for(&mut talk, "/files/page.html", codings, "");
+            assert_same(&format!("{codings} {round}"), &answer.body, body);
+            assert_eq!(answer.field("x-cache"), Some(round), "{codings}");
+        }
+    }
+    drop(talk);
+    drop(nginx);
     carafe.stop();
 }

@@ -29,7 +29,7 @@ pub(super) const EXTENSION: &[u8] = b".html";
 pub(super) const SPA_VARIES_BY: &str = "Accept, Sec-Fetch-Mode";
 
 /// The errors that may have a page: those of a request that was understood.
-const STATUSES: [u16; 7] = [404, 405, 412, 416, 500, 501, 503];
+const STATUSES: [u16; 8] = [404, 405, 406, 412, 416, 500, 501, 503];
 
 impl ErrorPage {
     /// Parses `STATUS=FILE`; of several pages for one status the last one counts.

@@ -721,3 +721,207 @@ fn events_that_were_lost_clear_everything() {
     assert!(cache.watches.is_empty());
     until_watched(&cache, 0);
 }
+
+// ---- siblings ----
+
+/// A change beside a file with 8 bytes that was last changed at 1,000 s, and what its sibling in brotli
+/// is then.
+type SiblingChange = (&'static str, fn(&Path), Option<&'static [u8]>);
+
+fn set_modified(path: &Path, seconds: u64) {
+    let file = File::options().write(true).open(path).unwrap();
+    let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    file.set_modified(time).unwrap();
+}
+
+const SIBLING_CHANGES: &[SiblingChange] = &[
+    (
+        "it is written",
+        |at| fs::write(at.join("file.br"), b"br").unwrap(),
+        Some(b"br"),
+    ),
+    (
+        "it is moved there",
+        |at| {
+            fs::rename(at.join("new"), at.join("file.br")).unwrap();
+        },
+        Some(b"new"),
+    ),
+    (
+        "it is overwritten",
+        |at| fs::write(at.join("file.br"), b"again").unwrap(),
+        Some(b"again"),
+    ),
+    (
+        "it becomes older",
+        |at| set_modified(&at.join("file.br"), 999),
+        None,
+    ),
+    (
+        "it becomes as new",
+        |at| set_modified(&at.join("file.br"), 1_000),
+        Some(b"again"),
+    ),
+    (
+        "the file becomes newer",
+        |at| set_modified(&at.join("file"), 1_001),
+        None,
+    ),
+    (
+        "the file is set back",
+        |at| set_modified(&at.join("file"), 1_000),
+        Some(b"again"),
+    ),
+    (
+        "the file is written",
+        |at| fs::write(at.join("file"), b"file two").unwrap(),
+        None,
+    ),
+    (
+        "the file is aged",
+        |at| set_modified(&at.join("file"), 1_000),
+        Some(b"again"),
+    ),
+    (
+        "it is removed",
+        |at| fs::remove_file(at.join("file.br")).unwrap(),
+        None,
+    ),
+    (
+        "a folder has its name",
+        |at| fs::create_dir(at.join("file.br")).unwrap(),
+        None,
+    ),
+    (
+        "nothing has",
+        |at| fs::remove_dir(at.join("file.br")).unwrap(),
+        None,
+    ),
+    (
+        "a link that leads nowhere",
+        |at| symlink("target", at.join("file.br")).unwrap(),
+        None,
+    ),
+    (
+        "the link leads somewhere",
+        |at| fs::write(at.join("target"), b"target").unwrap(),
+        Some(b"target"),
+    ),
+    (
+        "the link leads out",
+        |at| {
+            fs::remove_file(at.join("file.br")).unwrap();
+            symlink("/etc/hostname", at.join("file.br")).unwrap();
+        },
+        None,
+    ),
+    (
+        "nothing has, once more",
+        |at| fs::remove_file(at.join("file.br")).unwrap(),
+        None,
+    ),
+    (
+        "a second name of another file",
+        |at| {
+            fs::hard_link(at.join("target"), at.join("file.br")).unwrap();
+        },
+        Some(b"target"),
+    ),
+    (
+        "which is written by its first",
+        |at| fs::write(at.join("target"), b"more").unwrap(),
+        Some(b"more"),
+    ),
+];
+
+/// What is sent for a file to who takes brotli: nothing, if there is no sibling.
+fn sibling(root: &mut Root, name: &str) -> Option<Vec<u8>> {
+    let file = look(root, name).unwrap();
+    let found = root.find_sibling(name.as_bytes(), &file, Coding::Brotli, &[]);
+    root.cache().settle();
+    let sibling = found.unwrap()?;
+    let mut bytes = vec![0; sibling.length() as usize];
+    sibling.read_blocking(&mut bytes, 0).unwrap();
+    Some(bytes)
+}
+
+#[test]
+fn whoever_asks_after_a_change_has_the_sibling_that_is_there() {
+    // However often it was asked for before: not at all, once, and until all is kept.
+    for looks in [0, 1, 5] {
+        let at = tempfile::tempdir().unwrap();
+        fs::create_dir(at.path().join("d")).unwrap();
+        let folder = at.path().join("d");
+        fs::write(folder.join("file"), b"file one").unwrap();
+        fs::write(folder.join("new"), b"new").unwrap();
+        set_modified(&folder.join("file"), 1_000);
+        let mut root = root(at.path());
+        let mut expected = None;
+        for (what, change, after) in SIBLING_CHANGES {
+            for _ in 0..looks {
+                assert_eq!(
+                    sibling(&mut root, "d/file").as_deref(),
+                    expected,
+                    "before {what}"
+                );
+            }
+            change(&folder);
+            expected = *after;
+            assert_eq!(
+                sibling(&mut root, "/d/file").as_deref(),
+                expected,
+                "{what}, {looks}"
+            );
+        }
+    }
+}
+
+#[test]
+fn that_there_is_no_sibling_is_kept_for_a_second() {
+    let at = tempfile::tempdir().unwrap();
+    fs::write(at.path().join("file"), b"x").unwrap();
+    symlink("nowhere", at.path().join("file.zst")).unwrap();
+    let mut root = root(at.path());
+    assert!(is_kept(&mut root, "file"));
+    let file = look(&mut root, "file").unwrap();
+    for coding in Coding::ALL {
+        let found = root.find_sibling(b"file", &file, coding, &[]).unwrap();
+        assert!(found.is_none(), "{coding:?}");
+        let now = root.cache().files.peek(&b"file"[..]).unwrap().looked_at;
+        // A link's end may come to be where nobody watches.
+        let is_known = coding != Coding::Zstd;
+        assert_eq!(
+            root.cache().lacks_sibling(b"file", coding, now),
+            is_known,
+            "{coding:?}"
+        );
+        assert!(
+            !root
+                .cache()
+                .lacks_sibling(b"file", coding, now + CACHE_FRESH)
+        );
+    }
+    // A later look at the file is none at what lies beside it.
+    let directory = beneath(at.path());
+    let Ok(Lookup::File(file)) = directory.find(b"file", MayBlock::Forever) else {
+        panic!("it is there")
+    };
+    let later = Instant::now() + CACHE_FRESH;
+    let kept = root
+        .cache()
+        .note_found(&directory, b"file", &file, true, later);
+    assert!(kept.is_some());
+    assert!(!root.cache().lacks_sibling(b"file", Coding::Gzip, later));
+    // What a thread found some time ago is not.
+    fs::write(at.path().join("other"), b"x").unwrap();
+    assert!(is_kept(&mut root, "other"));
+    let other = look(&mut root, "other").unwrap();
+    let earlier = TaskResult::Opened {
+        name: Box::from(*b"other.gz"),
+        lookup: Err(LookupError::Refused(crate::root::NO_SUCH_FILE)),
+    };
+    let found = root.find_sibling(b"other", &other, Coding::Gzip, &[earlier]);
+    assert!(found.unwrap().is_none());
+    let now = root.cache().files.peek(&b"other"[..]).unwrap().looked_at;
+    assert!(!root.cache().lacks_sibling(b"other", Coding::Gzip, now));
+}

@@ -18,12 +18,24 @@ pub(crate) struct Nginx {
 impl Nginx {
     /// With carafe's root behind `/files/`.
     pub(crate) fn before(carafe: &Carafe) -> Self {
+        Self::with(carafe, "", "")
+    }
+
+    /// As [`Self::before`], and keeps what it may, as answers tell.
+    pub(crate) fn caching(carafe: &Carafe) -> Self {
+        let here = "proxy_cache kept; proxy_cache_key $uri; proxy_http_version 1.1;
+            proxy_set_header Connection ''; add_header X-Cache $upstream_cache_status;";
+        Self::with(carafe, "proxy_cache_path cache keys_zone=kept:1m;", here)
+    }
+
+    /// `above` stands above its server, `here` where carafe is asked.
+    fn with(carafe: &Carafe, above: &str, here: &str) -> Self {
         // The port was free a moment ago. Where somebody has taken it nginx ends.
-        let mut tries = (0..10).filter_map(|_| Self::start(carafe));
+        let mut tries = (0..10).filter_map(|_| Self::start(carafe, above, here));
         tries.next().expect("a port is free")
     }
 
-    fn start(carafe: &Carafe) -> Option<Self> {
+    fn start(carafe: &Carafe, above: &str, here: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
@@ -35,10 +47,10 @@ impl Nginx {
             "daemon off; master_process off; pid pid; error_log error;
             events {{ }}
             http {{
-                access_log access; {temporary}
+                access_log access; {temporary} {above}
                 server {{
                     listen {address};
-                    location /files/ {{ proxy_pass http://{}/; }}
+                    location /files/ {{ proxy_pass http://{}/; {here} }}
                 }}
             }}",
             carafe.addr(),
