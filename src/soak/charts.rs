@@ -7,8 +7,8 @@ use super::units;
 /// The most points of a line: as many as a desk's screen can tell apart, and a run may last days.
 const POINTS_MAX: usize = 600;
 
-/// The histogram's bars for each factor of ten.
-const BARS_A_DECADE: f64 = 20.0;
+/// What a plot is higher than its highest point, which would be drawn half outside otherwise.
+const HEADROOM: f64 = 1.03;
 
 /// Some seconds in a row.
 struct Bucket {
@@ -113,7 +113,7 @@ fn latency(buckets: &[Bucket], width: usize, x: Axis) -> Option<Plot> {
             .filter_map(|point| point.1)
     };
     let least = all().reduce(f64::min)?;
-    let y = Axis::log(least, all().fold(least, f64::max), tick_time);
+    let y = Axis::log(least, all().fold(least, f64::max) * HEADROOM, tick_time);
     Some(Plot {
         title: "Latency",
         note: each_point(width, "the middle p50, the highest p99 and maximum"),
@@ -139,7 +139,7 @@ fn requests(buckets: &[Bucket], width: usize, x: Axis) -> Plot {
         title: "Requests a second",
         note: each_point(width, "the mean, and the lowest second"),
         x,
-        y: Axis::whole(max, tick_count),
+        y: Axis::whole(max * HEADROOM, tick_count),
         marks: lowest(buckets, width, completed)
             .into_iter()
             .chain(lines)
@@ -155,7 +155,7 @@ fn bytes(buckets: &[Bucket], width: usize, x: Axis) -> Plot {
         title: "Bytes received a second",
         note: each_point(width, "the mean, and the lowest second"),
         x,
-        y: Axis::bytes(highest(buckets, received), tick_bytes),
+        y: Axis::bytes(highest(buckets, received) * HEADROOM, tick_bytes),
         marks: lowest(buckets, width, received)
             .into_iter()
             .chain([line])
@@ -212,24 +212,17 @@ fn lowest(
 /// is seen beside a million that took a millisecond.
 pub fn histogram(report: &Report) -> Option<Plot> {
     let latency = &report.latency;
-    let bin = |us: f64| (us.max(1.0).log10() * BARS_A_DECADE).floor() as i32;
-    let edge = |bin: i32| 10_f64.powf(f64::from(bin) / BARS_A_DECADE);
-    let mut counts = std::collections::BTreeMap::<i32, u64>::new();
-    for &(from, to, count) in &latency.histogram {
-        *counts
-            .entry(bin(f64::midpoint(from as f64, to as f64)))
-            .or_default() += count;
-    }
-    let (first, last) = (*counts.first_key_value()?.0, *counts.last_key_value()?.0);
-    let bars = counts.into_iter().filter(|&(_, count)| count > 0);
+    let bars = latency.histogram.iter();
+    // Nothing is at zero on a logarithmic scale.
+    let bars = bars.map(|&(from, to, count)| (from.max(1), to.max(2), count));
     let bars: Vec<_> = bars
-        .map(|(bin, count)| {
-            let (from, to) = (edge(bin), edge(bin + 1));
-            let [short, long] = [from, to].map(|us| units::time(us.round() as u64));
+        .map(|(from, to, count)| {
+            let [short, long] = [from, to].map(units::time);
             let tooltip = format!("{short} to {long}: {}", units::count(count));
-            (from, to, count as f64, tooltip)
+            (from as f64, to as f64, count as f64, tooltip)
         })
         .collect();
+    let (least, greatest) = (bars.first()?.0, bars.last()?.1);
     let most = bars.iter().map(|bar| bar.2).reduce(f64::max)?;
     let corrected = &latency.corrected;
     let guides = [
@@ -244,9 +237,9 @@ pub fn histogram(report: &Report) -> Option<Plot> {
     Some(Plot {
         title: "Corrected latency",
         note: "Requests by latency; both scales are logarithmic.".into(),
-        x: Axis::log(edge(first), edge(last + 1), tick_time),
+        x: Axis::log(least, greatest, tick_time),
         // A bar of one must be seen.
-        y: Axis::log(0.5, most, tick_count),
+        y: Axis::log(0.5, most * HEADROOM, tick_count),
         marks: std::iter::once(("first", "", Shape::Bars(bars)))
             .chain(guides)
             .collect(),
@@ -270,7 +263,7 @@ pub fn of_server(server: &ServerUsage) -> Vec<Plot> {
             title,
             note: String::new(),
             x: Axis::time(from, to),
-            y: axis(max),
+            y: axis(max * HEADROOM),
             marks: quiet(samples)
                 .chain([("first", "", Shape::Line(points))])
                 .collect(),

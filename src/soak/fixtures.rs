@@ -15,6 +15,7 @@ pub fn report() -> Report {
     Report {
         schema: SCHEMA,
         carafe: "0.1.0",
+        command: "carafe soak 127.0.0.1:7890 --rate 5000 'a b'".into(),
         started_at: "2026-02-03T04:05:06Z".into(),
         target: "127.0.0.1:7890".into(),
         names: ["a.txt", "photos/dog.jpg", "big.bin", "接收.txt"]
@@ -100,6 +101,7 @@ pub fn hostile() -> Report {
     let hostile = || "\"<script>alert('&')</script>\x1b[2J\n\u{202e}".to_owned();
     let mut report = report();
     report.target = hostile();
+    report.command = hostile();
     report.names = vec![hostile(); 3];
     report.verdict.reasons = vec![hostile(); 2];
     report.notes = vec![hostile(); 2];

@@ -52,6 +52,7 @@ pub fn render(report: &Report) -> String {
                 (server(report.server.as_ref()))
                 (verification_and_generator(report))
                 (notes(report))
+                (glossary())
                 (footer(report))
             }
         }
@@ -304,10 +305,22 @@ fn notes(report: &Report) -> Markup {
     }
 }
 
+fn glossary() -> Markup {
+    html! {
+        section {
+            h2 { "Words" }
+            dl class="glossary" {
+                @for (word, meaning) in wording::GLOSSARY { dt { (word) } dd { (meaning) } }
+            }
+        }
+    }
+}
+
 fn footer(report: &Report) -> Markup {
     let names = report.names.iter().take(NAMES_LISTED);
     html! {
         footer class="soft" {
+            p { "Started as " code { (Untrusted(&report.command)) } }
             p { "carafe " (report.carafe) ", " code { "--seed " (report.seed) } " replays the run's choices." }
             details {
                 summary {
@@ -378,6 +391,8 @@ mod tests {
             "--seed 10177104022274072153",
             "The server's descriptors",
             "接收.txt",
+            "carafe soak 127.0.0.1:7890 --rate 5000 'a b'",
+            "coordinated omission",
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }

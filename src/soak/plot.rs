@@ -219,7 +219,7 @@ impl Plot {
         html! {
             @for (row, (at, label)) in guides.enumerate() {
                 @let (side, at) = if at > 0.6 { ("right", 1.0 - at) } else { ("left", at) };
-                span class="guide" style={ (side) ":" (percent(at)) ";top:" (row) ".3em" } { (label) }
+                span class="guide" style={ (side) ":" (percent(at)) ";top:calc(" (row) "*1.6em + .3em)" } { (label) }
             }
         }
     }

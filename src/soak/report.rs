@@ -57,6 +57,8 @@ pub struct Report {
     pub schema: &'static str,
     /// The program's version.
     pub carafe: &'static str,
+    /// The command line, as a shell takes it.
+    pub command: String,
     /// When the load began, RFC 3339 in UTC.
     pub started_at: String,
     /// The server, as the command line named it: `127.0.0.1:7890` or `http://127.0.0.1:80`.

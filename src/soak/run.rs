@@ -1,6 +1,7 @@
 //! A run from the command line to the exit code: stages of load with quiet points between them,
 //! and the report.
 
+use std::ffi::OsString;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -371,6 +372,7 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Workload, period: &Load
     Report {
         schema: report::SCHEMA,
         carafe: env!("CARGO_PKG_VERSION"),
+        command: command_line(std::env::args_os()),
         started_at: format!("{:.0}", period.started_at),
         target: plan.target.clone(),
         names: plan.names.iter().take(100).map(shown).collect(),
@@ -448,8 +450,45 @@ fn asked_and_achieved(
     }
 }
 
+/// The words as a shell takes them again.
+fn command_line(words: impl Iterator<Item = OsString>) -> String {
+    let quoted = words.map(|word| {
+        let word = word.to_string_lossy();
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=%@+".contains(c);
+        if word.chars().all(is_plain) && !word.is_empty() {
+            word.into_owned()
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
 /// The peak of the resident set; zero where that can't be read.
 fn rss_max_bytes() -> u64 {
     let status = procfs::process::Process::myself().and_then(|this| this.status());
     status.ok().and_then(|status| status.vmhwm).unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_is_told_as_it_can_be_typed() {
+        let words = [
+            "carafe",
+            "soak",
+            "[::1]:7",
+            "it's",
+            "",
+            "--fail-if",
+            "p99>5ms",
+        ];
+        let told = command_line(words.into_iter().map(OsString::from));
+        assert_eq!(
+            told,
+            r"carafe soak '[::1]:7' 'it'\''s' '' --fail-if 'p99>5ms'"
+        );
+    }
 }

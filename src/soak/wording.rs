@@ -162,6 +162,44 @@ pub fn outcome(outcome: ThresholdOutcome) -> &'static str {
     }
 }
 
+/// What the page's words mean.
+pub const GLOSSARY: [(&str, &str); 9] = [
+    (
+        "p99",
+        "99 requests in 100 were as fast as this, or faster; p50 is the median",
+    ),
+    (
+        "first byte",
+        "from the request, when it was sent, to the answer's first byte",
+    ),
+    (
+        "total",
+        "from the beginning of the connection, or of the request on a kept one, to the last byte",
+    ),
+    (
+        "corrected",
+        "as somebody would have seen it who doesn't wait for the server: without coordinated omission, \
+         which hides what clients that wait did not ask meanwhile",
+    ),
+    (
+        "open, closed model",
+        "requests arrive at a rate whatever the server does, or each client waits for its answer",
+    ),
+    ("silence", "somebody waited, and nobody received a byte"),
+    (
+        "99 % interval",
+        "where the truth is in 99 of 100 cases; a threshold is held or failed if all of it is",
+    ),
+    (
+        "slope",
+        "how fast the floor of memory still rises at the end of the run: less than that is a cache that has filled",
+    ),
+    (
+        "no client",
+        "a quiet point: the load has paused, and what is left is the server's own",
+    ),
+];
+
 /// How much longer a run must be to decide a threshold.
 pub fn longer(threshold: &Threshold, report: &Report) -> String {
     match threshold.longer {
