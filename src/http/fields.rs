@@ -81,10 +81,10 @@ pub fn is_token(bytes: &[u8]) -> bool {
 /// Which bytes are ASCII letters, digits or one of `others`: to look one up takes one instruction.
 pub(super) const fn letters_digits_and(others: &[u8]) -> [bool; 256] {
     let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < table.len() {
-        table[byte] = (byte as u8).is_ascii_alphanumeric();
-        byte += 1;
+    let mut byte = u8::MAX;
+    while byte > 0 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte -= 1;
     }
     let mut at = 0;
     while at < others.len() {
