@@ -56,6 +56,8 @@ pub struct Request<'a> {
     pub draining: bool,
     /// Places for connections are short: this reply is the connection's last.
     pub is_crowded: bool,
+    /// It came by TLS.
+    pub is_encrypted: bool,
     /// What tasks for this request came to (see [`Decision::Suspend`]).
     pub results: &'a [TaskResult],
     /// Where the client found this server.
@@ -74,6 +76,7 @@ impl<'a> Request<'a> {
             is_keep_alive: false,
             draining: false,
             is_crowded: false,
+            is_encrypted: false,
             results: &[],
             reached: Reached::default(),
         }

@@ -400,6 +400,7 @@ impl Reading {
             is_keep_alive: self.is_keep_alive(),
             draining: io.turn.draining,
             is_crowded: io.turn.is_crowded,
+            is_encrypted: transport.is_encrypted(),
             results: self.wait.asked().map_or(&[], |asked| &asked.results),
             reached: Reached::new(&reached),
         };

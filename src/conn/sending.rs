@@ -315,7 +315,9 @@ impl Sending {
                 sent.saturating_sub(head_left)
             }
             Segment::File { file, length, .. }
-                if file.fs_class() == FsClass::Remote || is_short(length) =>
+                if file.fs_class() == FsClass::Remote
+                    || is_short(length)
+                    || !io.transport.sends_files() =>
             {
                 return self.copy(count, io);
             }

@@ -54,6 +54,21 @@ pub struct StepIo<'a, 't, T, P> {
     pub task_result: Option<TaskResult>,
 }
 
+impl<'t, P> StepIo<'_, 't, (), P> {
+    /// For one step over a transport.
+    pub fn over<'b, T>(&'b mut self, transport: &'b mut T) -> StepIo<'b, 't, T, P> {
+        StepIo {
+            transport,
+            protocol: self.protocol,
+            timeouts: self.timeouts,
+            turn: self.turn,
+            finished: self.finished,
+            task: self.task,
+            task_result: self.task_result.take(),
+        }
+    }
+}
+
 /// What one step of a state asks the driver for. `N` is what the state may become.
 pub(super) enum Step<N> {
     Stay(Action),

@@ -51,6 +51,16 @@ pub trait Transport {
         count: usize,
     ) -> Result<usize, SendFileError>;
 
+    /// Whether [`Transport::send_file`] can do it at all.
+    fn sends_files(&self) -> bool {
+        true
+    }
+
+    /// Whether nobody between here and the peer can read along.
+    fn is_encrypted(&self) -> bool {
+        false
+    }
+
     /// Whether sending so many bytes of the file from `start` on may wait for a disk: see
     /// [`OpenFile::would_block`].
     fn would_block(&mut self, file: &OpenFile, start: u64, count: usize, probe: Probe) -> bool {
