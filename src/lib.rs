@@ -52,4 +52,9 @@ pub mod telemetry;
 #[doc(hidden)]
 #[allow(clippy::cast_possible_truncation, reason = "small numbers")]
 pub mod testing;
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "lengths that a buffer bounds"
+)]
+pub mod tls;
 pub mod units;

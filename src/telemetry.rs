@@ -56,6 +56,8 @@ reasons! {
     Stalled = "stalled",
     /// The peer reset the connection, or it broke.
     PeerReset = "reset by peer",
+    /// It spoke TLS, and broke its rules or found nothing in common with this server.
+    TlsFailed = "TLS failed",
     /// The file ended before the length that was promised.
     FileShort = "file became shorter",
     /// The file was overwritten in place while it was sent.

@@ -144,6 +144,7 @@ pub fn status(response: &Response, reason: Reason) -> u16 {
         | Reason::RequestTimeout
         | Reason::Evicted
         | Reason::Stalled
+        | Reason::TlsFailed
         | Reason::PeerReset => 499,
         Reason::FileShort
         | Reason::FileChanged
