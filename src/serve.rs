@@ -11,6 +11,7 @@ mod server;
 mod sources;
 mod telemetry;
 mod threads;
+mod tls;
 mod workers;
 
 use std::ffi::{OsStr, OsString};
@@ -41,6 +42,7 @@ use fd_budget::FdBudget;
 use listeners::{bind_all, bind_for};
 use telemetry::{Telemetry, TelemetryConfig};
 use threads::WorkerThreads;
+use tls::{LoopTls, Tls};
 
 pub use conn_record::ConnRecord;
 #[cfg(feature = "testing")]
@@ -58,6 +60,7 @@ pub use server::{Server, Stopper};
 pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let tags = &TagKey::of_this_machine();
     let mut protocol = open_root(args, tags)?;
+    let tls = &Tls::open(&args.tls)?;
     let telemetry = TelemetryConfig::open(args)?;
     let log_writer = start_log(&args.listen)?;
     let timeouts = Timeouts {
@@ -82,6 +85,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
             let mut server = server.map_err(no_loop)?;
             server.app.drain_timeout = args.listen.drain;
             server.app.telemetry = Telemetry::beside(access_log);
+            server.app.tls = tls.as_ref().map(|tls| LoopTls::new(tls, false));
             Ok(server)
         }
     });
@@ -89,13 +93,18 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let mut server = Server::start(
         protocol, timeouts, listen, first, fd_budget, log_writer, telemetry,
     )?;
+    if let Some(tls) = tls {
+        server.app.tls = Some(LoopTls::new(tls, true));
+        server.app.telemetry.show_tls(tls.clone());
+    }
     thread::scope(|scope| {
         let others = WorkerThreads::start(scope, &mut server, makers)?;
         // ROOT's file system is asked before a client comes: later it may keep silent.
         let serves_everything = is_top(&args.root);
         server.announce();
         if logger::is_watched() {
-            let greeting = greeting::of_files(&server.addresses, &args.root, args.listing);
+            let greeting =
+                greeting::of_files(&server.addresses, tls.is_some(), &args.root, args.listing);
             server.log_writer.announce(&format_args!("{greeting}"));
         } else {
             let root = args.root.as_os_str().as_encoded_bytes();
@@ -175,6 +184,7 @@ fn open_root(args: &ServeArgs, tags: &TagKey) -> Result<SharedPort, Failure> {
     http.set_top(&name_of(&args.root));
     let custom_fields = args.custom_fields();
     http.set_custom_fields(custom_fields.map_err(Failure::usage)?);
+    http.set_tls(tls::policy(&args.tls));
     if let Some(ServerAddress { host, port }) = &args.gopher_host {
         http.set_address(host.clone(), *port);
     }

@@ -2,6 +2,7 @@
 //! connection as the loop would, and choices that can be enumerated. Not part of the interface.
 
 pub mod crowd;
+pub mod tls_wire;
 pub mod wire;
 
 use std::collections::VecDeque;
@@ -17,6 +18,7 @@ use crate::limits::{
 };
 use crate::protocol::Protocol;
 use crate::reactor::event::{Action, Event, Readiness, StepContext};
+use crate::telemetry::Stage;
 use crate::telemetry::response::Response;
 
 /// An edge that says that a read may find something.
@@ -132,7 +134,14 @@ impl<T: Transport + Turning, P: Protocol> Bench<T, P> {
             task: &mut self.task,
             task_result,
         };
-        let next = self.conn.step(&mut io, event);
+        let next = match io.transport.before_step(event) {
+            Some(ending) => ending,
+            None => {
+                let next = self.conn.step(&mut io, event);
+                self.transport
+                    .after_step(next, self.conn.stage(), &mut turn)
+            }
+        };
         self.deadline = turn.deadline;
         assert!(
             matches!(next, Action::Close(_) | Action::Reset(_)) || !self.transport.holds_back(),
@@ -167,6 +176,22 @@ pub trait Turning {
     fn holds_back(&self) -> bool {
         false
     }
+
+    /// A step of the connection comes: what happens instead, if something does.
+    fn before_step(&mut self, _event: Event) -> Option<Action> {
+        None
+    }
+
+    /// What becomes of what a connection wants after a step.
+    fn after_step(&mut self, next: Action, _stage: Stage, _turn: &mut StepContext<'_>) -> Action {
+        next
+    }
+}
+
+/// A transport that tells by itself what comes next.
+pub trait Edges: Transport + Turning {
+    /// What the poll would report next, if anything can still happen without time passing.
+    fn edge(&mut self) -> Option<Event>;
 }
 
 // ---- a script ----

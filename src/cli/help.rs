@@ -32,6 +32,10 @@ const SERVE: &[Group] = &[
         &["port", "bind", "backlog", "no-defer-accept"],
     ),
     (
+        "How they speak TLS",
+        &["tls-cert", "tls-key", "tls-only", "hsts"],
+    ),
+    (
         "How long things may take",
         &[
             "request-timeout",
@@ -134,9 +138,10 @@ Examples:
   carafe serve music --listing -p 8000   with lists, on another port
   carafe serve -b 127.0.0.1 -b ::1       for this machine only
   carafe serve /srv/www --access-log access.log --metrics 127.0.0.1:9100
+  carafe serve -p 443 --tls-cert fullchain.pem --tls-key privkey.pem
 
 Ctrl-C (SIGINT) and SIGTERM let clients finish, a second one ends at once.
-SIGHUP opens the access log and ROOT anew.";
+SIGHUP opens the access log, ROOT and certificates anew.";
 
 const GET_EXAMPLES: &str = "\
 Examples:

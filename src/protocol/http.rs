@@ -56,6 +56,16 @@ pub struct Http {
     pages: Pages,
     /// Files are sent in a coding where one lies beside them.
     is_precompressed: bool,
+    tls: TlsPolicy,
+}
+
+/// What is asked of clients where certificates are configured.
+#[derive(Clone, Debug, Default)]
+pub struct TlsPolicy {
+    /// Who comes without TLS is sent to it, or away.
+    pub is_required: bool,
+    /// Strict-Transport-Security (RFC 6797, section 6.1), for those who come by TLS.
+    pub hsts: Option<Box<str>>,
 }
 
 /// A request that was understood, and what its answer is made of.
@@ -95,6 +105,7 @@ impl Http {
             custom_fields: CustomFields::default(),
             pages: Pages::default(),
             is_precompressed: false,
+            tls: TlsPolicy::default(),
         }
     }
 
@@ -111,6 +122,16 @@ impl Http {
     /// Sends files in a coding that the client takes, where such a file lies beside them.
     pub fn set_precompressed(&mut self, is_precompressed: bool) {
         self.is_precompressed = is_precompressed;
+    }
+
+    /// What is asked of clients beside a request.
+    pub fn set_tls(&mut self, policy: TlsPolicy) {
+        self.tls = policy;
+    }
+
+    /// Whether the request is to come by TLS, and has not.
+    pub(super) fn must_come_by_tls(&self, request: &Request<'_>) -> bool {
+        self.tls.is_required && !request.is_encrypted
     }
 
     /// Whether answers carry what an access log says of them.
@@ -160,6 +181,7 @@ impl Http {
                 };
                 let answer = match message.error() {
                     Some(error) => Ok(Answer::error(error.status(), why(error), now)),
+                    None if self.must_come_by_tls(request) => Ok(to_https(&message, now)),
                     None => self.answer(root, asked),
                 };
                 match answer.and_then(|answer| self.in_place(root, answer, asked)) {
@@ -231,6 +253,11 @@ impl Http {
             answer.head
         } else {
             answer.head.fields(self.custom_fields.of_all())
+        };
+        let hsts = self.tls.hsts.as_deref().filter(|_| request.is_encrypted);
+        let head = match hsts {
+            Some(hsts) => head.field("Strict-Transport-Security", hsts),
+            None => head,
         };
         let head = head.connection(message.version, keep_alive).finish();
         let field = |name| message.fields.first(name).map(truncate_for_log);
@@ -649,6 +676,21 @@ fn must_wait_for_body(request: &Request<'_>, used: usize, message: &Message<'_>)
 /// What every answer with a file says whose form depends on what the client takes (RFC 9110, section
 /// 12.5.5).
 const VARY_BY_CODING: &[u8] = b"Vary: Accept-Encoding\r\n";
+
+/// The same is found by TLS, on this very port, if the client says by what name it has come.
+fn to_https(message: &Message<'_>, now: Now) -> Answer {
+    let (Some(host), Target::Resource { path, query }) = (message.host, message.target) else {
+        return Answer::error(StatusCode::FORBIDDEN, WITHOUT_TLS, now);
+    };
+    let query = query.map(|query| [b"?", query].concat());
+    let location = [b"https://", host, path, &query.unwrap_or_default()].concat();
+    let mut answer = moved("", now);
+    answer.head = Head::error(answer.status, now).field("Location", location);
+    answer
+}
+
+/// Why one is refused that comes without TLS, where that is required.
+pub(super) const WITHOUT_TLS: &str = "a client without TLS";
 
 fn why(error: RequestError) -> &'static str {
     match error {

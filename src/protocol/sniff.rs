@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::bare::Bare;
 use super::gopher;
-use super::http::Http;
+use super::http::{Http, WITHOUT_TLS};
 use super::{Body, Decision, InputState, Protocol, Reply, Request, RequestEnd};
 use crate::file::{Notify, ThreadPool};
 use crate::http::request::{Sniffed, sniff};
@@ -79,7 +79,17 @@ impl Protocol for SharedPort {
             return self.http.message(self.bare.root_mut(), request);
         }
         if request.bytes.starts_with(TLS_HANDSHAKE) {
-            return refuse_tls(request);
+            return refuse(request, "a TLS client");
+        }
+        if self.http.must_come_by_tls(request) {
+            return match sniff(request.bytes) {
+                Sniffed::Http => self.http.message(self.bare.root_mut(), request),
+                Sniffed::Maybe { .. } | Sniffed::Empty => Decision::NeedMore {
+                    speculative: false,
+                    gap: None,
+                },
+                Sniffed::Simple(_) | Sniffed::Name => refuse(request, WITHOUT_TLS),
+            };
         }
         let is_silent = matches!(
             request.input_state,
@@ -107,12 +117,12 @@ impl Protocol for SharedPort {
 /// until the name is taken to be whole, and its log line would be noise.
 const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
 
-/// Whoever says hello in TLS sees the end at once, and the log says why.
-fn refuse_tls(request: &Request<'_>) -> Decision {
+/// Whoever speaks what is not served here sees the end at once, and the log says why.
+fn refuse(request: &Request<'_>, why: &'static str) -> Decision {
     Decision::Reply(Reply::bare(
         Box::default(),
         Body::empty(),
-        Outcome::Refused("a TLS client"),
+        Outcome::Refused(why),
         request.bytes.len(),
         RequestEnd::Unread,
     ))

@@ -16,6 +16,7 @@ use crate::limits;
 use crate::protocol::http::{ErrorPage, Pages};
 use crate::root::DotFiles;
 use crate::telemetry::access_log::LogFormat;
+use crate::tls::certificates::PairFiles;
 
 /// `carafe serve`.
 #[derive(Args, Debug)]
@@ -127,6 +128,10 @@ pub struct ServeArgs {
           value_parser = OsStringValueParser::new().try_map(hidden_name))]
     pub hidden: Vec<OsString>,
 
+    /// Who speaks TLS, and how.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
     /// Append a line for every reply to this file, or to standard output for -
     #[arg(long, value_name = "FILE")]
     pub access_log: Option<PathBuf>,
@@ -215,7 +220,65 @@ impl ServeArgs {
                 self.port
             ));
         }
-        self.listen.contradiction()
+        self.tls
+            .contradiction()
+            .or_else(|| self.listen.contradiction())
+    }
+}
+
+/// TLS in `carafe serve`.
+#[derive(Args, Clone, Debug)]
+pub struct TlsArgs {
+    /// Speak TLS, too: a certificate and its chain, in PEM; may be repeated, the client's server name chooses
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Vec<PathBuf>,
+
+    /// The private key of the certificate, in PEM; one for each, in the same order
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Vec<PathBuf>,
+
+    /// Refuse clients without TLS; HTTP is sent to https
+    #[arg(long)]
+    pub tls_only: bool,
+
+    /// HTTP: browsers that have come by TLS shall come by nothing else, for a year or for TIME
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, allow_hyphen_values = true,
+          default_missing_value = HSTS_AGE, value_parser = duration)]
+    pub hsts: Option<Duration>,
+}
+
+/// What `--hsts` stands for alone. The list of those that browsers know without a visit takes no less
+/// (hstspreload.org).
+const HSTS_AGE: &str = "365d";
+
+impl TlsArgs {
+    /// Each certificate's file and its key's.
+    #[must_use]
+    pub fn pairs(&self) -> Vec<PairFiles> {
+        let files = self.tls_cert.iter().zip(&self.tls_key);
+        let pair = |(certificate, key): (&PathBuf, &PathBuf)| PairFiles {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        };
+        files.map(pair).collect()
+    }
+
+    fn contradiction(&self) -> Option<String> {
+        let (certificates, keys) = (self.tls_cert.len(), self.tls_key.len());
+        if certificates != keys {
+            let (flag, other) = if certificates < keys {
+                ("--tls-key", "--tls-cert")
+            } else {
+                ("--tls-cert", "--tls-key")
+            };
+            return Some(format!("{flag}: each takes a {other} that goes with it"));
+        }
+        let lone = match (certificates, self.tls_only, self.hsts) {
+            (0, true, _) => "--tls-only",
+            (0, _, Some(_)) => "--hsts",
+            _ => return None,
+        };
+        Some(format!("{lone}: takes a --tls-cert and its --tls-key"))
     }
 }
 

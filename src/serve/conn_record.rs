@@ -8,10 +8,12 @@ use http::StatusCode;
 
 use crate::conn::Conn;
 use crate::escape::Excerpt;
+use crate::limits::REQUEST_MEMORY_SHARE_BYTES;
 use crate::reactor::event::{Action, Reclaimable};
 use crate::telemetry::Reason;
 use crate::telemetry::Stage;
 use crate::telemetry::response::Response;
+use crate::tls::transport::Wire;
 
 /// A connection as its slot holds it. Of those that only wait, most have sent nothing yet: of such a one
 /// there is the address and no more.
@@ -31,6 +33,7 @@ pub struct Active {
     /// What it holds of a request, as [`super::request_memory::RequestMemory`] knows it, in bytes.
     pub(super) held: u32,
     pub(super) role: Role,
+    pub(super) wire: Wire,
     pub(crate) conn: Conn,
 }
 
@@ -67,8 +70,10 @@ impl ConnRecord {
     /// that [`ConnRecord::wake`] can make again.
     pub(crate) fn rest(&mut self, action: Action, deadline: Option<Instant>) {
         let is_silent = |active: &mut Box<Active>| {
-            matches!(active.role, Role::Client(_))
-                && action == Action::Wait
+            matches!(
+                (active.role, &active.wire),
+                (Role::Client(_), Wire::Unknown)
+            ) && action == Action::Wait
                 && deadline.is_some()
                 && active.conn.silent_until() == deadline
         };
@@ -78,7 +83,7 @@ impl ConnRecord {
     /// What it waits for, if it may be ended when others need its place.
     pub(super) fn reclaimable(&self) -> Option<Reclaimable> {
         match &self.active {
-            Some(active) => active.conn.reclaimable(),
+            Some(active) => active.reclaimable(),
             None => Some(Reclaimable::Silent),
         }
     }
@@ -97,8 +102,27 @@ impl Active {
             waits_for_fd: false,
             held: 0,
             role,
+            wire: Wire::Unknown,
             conn,
         })
+    }
+
+    /// What it holds of what its client sends, in bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.conn.held_bytes() + self.wire.held_bytes()
+    }
+
+    fn reclaimable(&self) -> Option<Reclaimable> {
+        use Reclaimable::{Idle, Large, Partial, Silent};
+        match self.conn.reclaimable() {
+            // Half a record of TLS is more than it has said in HTTP.
+            Some(Silent | Partial | Idle)
+                if self.wire.held_bytes() > REQUEST_MEMORY_SHARE_BYTES =>
+            {
+                Some(Large)
+            }
+            kind => kind,
+        }
     }
 
     /// A client from which not a byte has come, and which has until `expires`.

@@ -12,7 +12,12 @@ use crate::escape::Escaped;
 use crate::limits::GREETING_ADDRESSES_MAX;
 
 /// For who serves a folder.
-pub(super) fn of_files(bound: &[SocketAddr], root: &Path, lists_folders: bool) -> String {
+pub(super) fn of_files(
+    bound: &[SocketAddr],
+    by_tls: bool,
+    root: &Path,
+    lists_folders: bool,
+) -> String {
     let root = Escaped(root.as_os_str().as_encoded_bytes());
     let folders = if lists_folders {
         "listed"
@@ -23,7 +28,8 @@ pub(super) fn of_files(bound: &[SocketAddr], root: &Path, lists_folders: bool) -
         ("serving", format!("\"{root}\"")),
         ("folders", folders.to_owned()),
     ];
-    let urls = urls(bound, &own_addresses());
+    let scheme = if by_tls { "https" } else { "http" };
+    let urls = urls(scheme, bound, &own_addresses());
     rows.extend(urls.into_iter().enumerate().map(|(index, url)| {
         let label = if index == 0 { "open" } else { "" };
         (label, url)
@@ -49,7 +55,7 @@ fn block(rows: &[(&str, String)]) -> String {
 
 /// What a browser opens: this machine by name, and the addresses by which others reach it, as far as
 /// they are bound.
-fn urls(bound: &[SocketAddr], own: &[IpAddr]) -> Vec<String> {
+fn urls(scheme: &str, bound: &[SocketAddr], own: &[IpAddr]) -> Vec<String> {
     let mut places = Vec::new();
     for at in bound {
         if !at.ip().is_unspecified() {
@@ -62,7 +68,7 @@ fn urls(bound: &[SocketAddr], own: &[IpAddr]) -> Vec<String> {
         places.extend(reachable.map(|&ip| SocketAddr::new(ip, at.port()).to_string()));
     }
     let mut urls: Vec<_> = Vec::new();
-    for url in places.iter().map(|place| format!("http://{place}/")) {
+    for url in places.iter().map(|place| format!("{scheme}://{place}/")) {
         if !urls.contains(&url) {
             urls.push(url);
         }
@@ -104,7 +110,7 @@ mod tests {
     fn urls_of(bound: &[&str], own: &[&str]) -> Vec<String> {
         let bound: Vec<SocketAddr> = bound.iter().map(|at| at.parse().unwrap()).collect();
         let own: Vec<IpAddr> = own.iter().map(|ip| ip.parse().unwrap()).collect();
-        urls(&bound, &own)
+        urls("http", &bound, &own)
     }
 
     #[test]
@@ -140,12 +146,12 @@ mod tests {
     #[test]
     fn a_greeting_fits_a_terminal_and_says_how_to_list_and_to_stop() {
         let bound = ["127.0.0.1:65535".parse().unwrap()];
-        let text = of_files(&bound, Path::new("a\x1b[2J"), false);
+        let text = of_files(&bound, false, Path::new("a\x1b[2J"), false);
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         for part in ["\n  serving  \"a\\x1b[2J\"\n", "--listing", "Ctrl-C"] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        assert!(!of_files(&bound, Path::new("a"), true).contains("--listing"));
+        assert!(!of_files(&bound, false, Path::new("a"), true).contains("--listing"));
         assert!(of_texts(&bound).contains("carafe say localhost:65535 TEXT\n"));
     }
 }

@@ -30,7 +30,10 @@ use super::listeners::say_lower_somaxconn;
 use super::request_memory::RequestMemory;
 use super::sources::{DISK_TASKS, HANGUP, OTHER_ENDED, SIGNALS, STOP, STOP_NOW};
 use super::telemetry::{Telemetry, TelemetryConfig};
+use super::tls::LoopTls;
 use super::workers::Worker;
+use crate::tls::session::Blocked;
+use crate::tls::transport::Line;
 
 /// What would end the process by default. SIGXFSZ comes with the EFBIG of a file that has reached a limit
 /// of the process, such as the access log.
@@ -124,6 +127,7 @@ impl<P: Protocol> Server<P> {
             held: RequestMemory::new(connections_max),
             telemetry: Telemetry::default(),
             worker: Worker::default(),
+            tls: None,
             log_writer: log_writer.clone(),
         };
         Ok(Self {
@@ -208,6 +212,7 @@ pub(super) struct Serving<P> {
     held: RequestMemory,
     pub(super) telemetry: Telemetry,
     pub(super) worker: Worker,
+    pub(super) tls: Option<LoopTls>,
     log_writer: LineWriter,
 }
 
@@ -233,6 +238,9 @@ impl<P: Protocol> Serving<P> {
         }
         if hung_up {
             self.telemetry.reopen();
+            if let Some(watch) = self.tls.as_ref().and_then(|tls| tls.watch.as_ref()) {
+                watch.reload();
+            }
             self.reopen_root();
             self.worker.pass_on(HANGUP);
         }
@@ -313,7 +321,7 @@ impl<P: Protocol> Serving<P> {
             event => event,
         };
         let mut io = StepIo {
-            transport: &mut Socket::new(socket),
+            transport: &mut (),
             protocol: &mut self.protocol,
             timeouts: self.timeouts,
             turn: &mut cx.turn,
@@ -321,7 +329,15 @@ impl<P: Protocol> Serving<P> {
             task: &mut task,
             task_result,
         };
-        let next = client.conn.step(&mut io, event);
+        let mut plain = Socket::new(socket);
+        let next = match &mut self.tls {
+            None => client.conn.step(&mut io.over(&mut plain), event),
+            Some(tls) => {
+                let (blocked, tls) = (&mut Blocked::default(), &mut tls.terminator);
+                let line = Line::new(&mut plain, blocked, &mut client.wire, tls);
+                line.step(&mut client.conn, event, io)
+            }
+        };
         self.weigh(client, next, cx.turn.now);
         if let Some(task) = task {
             self.disk_tasks.send(token, task);
@@ -360,7 +376,8 @@ impl<P: Protocol> Serving<P> {
 
     /// Notes what a client holds after a step.
     fn weigh(&mut self, client: &mut Active, next: Action, now: Instant) {
-        self.held.note(&mut client.held, client.conn.held_bytes());
+        let held = client.held_bytes();
+        self.held.note(&mut client.held, held);
         if next == Action::Close(Reason::OutOfMemory) {
             self.held.run_out();
             if self.shortage.allows(now) {
@@ -447,7 +464,13 @@ impl<P: Protocol> Handler for Serving<P> {
 
     fn turn_over(&mut self, stats: &Stats, now: Instant) -> Option<Instant> {
         self.worker.publish(stats, self.telemetry.stages());
-        self.protocol.release_idle(now)
+        let due = self.protocol.release_idle(now);
+        let Some(tls) = &mut self.tls else {
+            return due;
+        };
+        tls.terminator.turn_over();
+        let looks = tls.watch.as_mut().map(|watch| watch.check(now));
+        due.into_iter().chain(looks).min()
     }
 
     fn ended(

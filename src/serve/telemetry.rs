@@ -10,6 +10,7 @@ use mio::net::{TcpListener, TcpStream};
 
 use super::conn_record::{Active, ConnRecord, Peer, Role};
 use super::listeners::{bind, cannot_bind};
+use super::tls::Tls;
 use super::workers::{Figures, Workers};
 use crate::conn::transport::Socket;
 use crate::conn::{StepIo, Timeouts};
@@ -87,6 +88,7 @@ pub(super) struct Telemetry {
     admin_listener: Option<(ListenerId, SocketAddr)>,
     /// Other loops, whose figures are shown too.
     others: Option<Arc<Workers>>,
+    tls: Option<Tls>,
     /// Open connections, in the order of [`Stage::ALL`].
     stages: [u64; Stage::ALL.len()],
 }
@@ -126,6 +128,11 @@ impl Telemetry {
     /// The metrics show the figures of these loops, too.
     pub(super) fn look_at(&mut self, others: Arc<Workers>) {
         self.others = Some(others);
+    }
+
+    /// The metrics show its figures, too.
+    pub(super) fn show_tls(&mut self, tls: Tls) {
+        self.tls = Some(tls);
     }
 
     /// Open connections, in the order of [`Stage::ALL`].
@@ -227,6 +234,7 @@ impl Telemetry {
                     self.access_log.as_ref().map(AccessLog::dropped),
                 ),
                 descriptors: (open_descriptors(), descriptor_limit()),
+                tls: self.tls.as_ref().map(Tls::figures),
             })
         });
         let mut io = StepIo {

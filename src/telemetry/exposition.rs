@@ -27,6 +27,17 @@ pub struct MetricsSnapshot {
     pub lines_dropped: (u64, Option<u64>),
     /// Open descriptors, and how many may be open, as far as both are known.
     pub descriptors: (Option<u64>, Option<u64>),
+    /// What there is to say of TLS, if it is spoken.
+    pub tls: Option<TlsFigures>,
+}
+
+/// What the page says of TLS.
+#[derive(Clone, Debug)]
+pub struct TlsFigures {
+    /// Each certificate's path, and when it ends, in seconds since 1970.
+    pub ends: Vec<(String, u64)>,
+    /// Handshakes that are over, by what they came to.
+    pub handshakes: [(&'static str, u64); 3],
 }
 
 /// The page.
@@ -85,6 +96,22 @@ impl Collector for MetricsSnapshot {
             "From the end of the loop's wait to its next one",
             &self.stats.turns,
         )?;
+        if let Some(tls) = &self.tls {
+            let kinds = tls.handshakes.iter();
+            page.counters(
+                "carafe_tls_handshakes",
+                "TLS handshakes that are over, by what they came to",
+                None,
+                kinds.map(|&(kind, count)| (Some(("result", kind)), count)),
+            )?;
+            let ends = tls.ends.iter().map(|(path, at)| (path.as_str(), *at));
+            page.gauges(
+                "carafe_tls_certificate_end_timestamp_seconds",
+                "When a certificate ends, in seconds since 1970",
+                "certificate",
+                ends,
+            )?;
+        }
         self.encode_process(&mut page)
     }
 }
@@ -161,12 +188,12 @@ impl Page<'_> {
         Ok(())
     }
 
-    fn gauges(
+    fn gauges<'v>(
         &mut self,
         name: &str,
         help: &str,
         label: &'static str,
-        values: impl IntoIterator<Item = (&'static str, u64)>,
+        values: impl IntoIterator<Item = (&'v str, u64)>,
     ) -> fmt::Result {
         let kind = MetricType::Gauge;
         let mut metric = self.0.encode_descriptor(name, help, None, kind)?;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
-use super::{Bench, Turning, must_wait, read_unless_cold};
+use super::{Bench, Edges, Turning, must_wait, read_unless_cold};
 use crate::conn::transport::{SendFileError, Transport};
 use crate::file::{OpenFile, Probe, ReadError};
 use crate::protocol::Protocol;
@@ -73,6 +73,8 @@ pub struct Wire {
     blocks_left: u32,
     /// Looks at a file that may still find it cold.
     colds_left: u32,
+    /// So many bytes of the input come first, and the rest later.
+    cut_at: Option<usize>,
     /// The connection may break at any call.
     may_break: bool,
     is_broken: bool,
@@ -102,6 +104,7 @@ impl Wire {
             is_new: false,
             blocks_left: blocks,
             colds_left: 0,
+            cut_at: None,
             may_break: false,
             is_broken: false,
             read_blocked: false,
@@ -120,6 +123,20 @@ impl Wire {
             may_break: true,
             ..self
         }
+    }
+
+    /// Lets so many bytes of the input come at once, and the rest at once when those were read.
+    #[must_use]
+    pub fn cut_at(self, count: usize) -> Self {
+        Self {
+            cut_at: Some(count),
+            ..self
+        }
+    }
+
+    /// How many bytes the peer has said.
+    pub fn said(&self) -> usize {
+        self.input.len()
     }
 
     /// Lets files be cold where the schedule says, so many times.
@@ -144,6 +161,14 @@ impl Wire {
 
     /// Lets at least `min` more of the input arrive; the FIN counts as one.
     fn arrive(&mut self, min: u32) {
+        if let Some(cut) = self.cut_at {
+            let (all, before) = (self.input.len(), self.arrived);
+            // The rest comes in a later turn.
+            let is_over = min > 0 && self.read >= cut;
+            self.arrived = before.max(if is_over { all } else { cut.min(all) });
+            self.is_new |= self.arrived > before;
+            return;
+        }
         let rest = (self.input.len() - self.arrived) as u32;
         let fin = u32::from(self.ends && !self.fin_arrived);
         let count = (min + self.choices.below(rest + fin - min + 1)).min(rest + fin);
@@ -152,8 +177,13 @@ impl Wire {
         self.arrived += count.min(rest) as usize;
     }
 
-    /// What the poll would report next, if anything can still happen without time passing.
-    pub fn edge(&mut self) -> Option<Event> {
+    /// Gives the peer more to say, and whether it shuts its side after that.
+    pub fn say(&mut self, bytes: &[u8], ends: bool) {
+        self.input.extend_from_slice(bytes);
+        self.ends = ends;
+    }
+
+    fn next_edge(&mut self) -> Option<Event> {
         let waits_for_room = std::mem::take(&mut self.write_blocked);
         let more = self.arrived < self.input.len() || (self.ends && !self.fin_arrived);
         let is_unread = self.is_new && (self.read < self.arrived || self.fin_arrived);
@@ -295,7 +325,13 @@ impl Transport for Wire {
     }
 }
 
-impl<S: Protocol> Bench<Wire, S> {
+impl Edges for Wire {
+    fn edge(&mut self) -> Option<Event> {
+        self.next_edge()
+    }
+}
+
+impl<T: Edges, S: Protocol> Bench<T, S> {
     /// Steps until the connection ends, as the loop would: edges while there are any, then time.
     pub fn run(&mut self) -> Action {
         let mut next = self.step(Event::Start);
