@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::fs;
+use std::sync::{Arc, LazyLock};
 
 use carafe::file::{DiskTask, FsClass};
 use carafe::http::entity_tag::TagKey;
@@ -16,7 +17,13 @@ use carafe::reactor::event::Action;
 use carafe::root::Root;
 use carafe::root::listing::Listings;
 use carafe::testing::Bench;
+use carafe::testing::tls_wire::{ClientEnd, TlsWire};
 use carafe::testing::wire::{Choices, Wire};
+use carafe::tls::certificates::{Certificates, PairFiles};
+use carafe::tls::config;
+use rustls::client::Resumption;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tempfile::TempDir;
 
 /// Longer inputs find nothing that shorter ones don't.
@@ -49,7 +56,11 @@ fn root() -> Root {
 }
 
 /// A service, on a file system that is taken for one of this kind.
-fn service(kind: Option<FsClass>) -> SharedPort {
+///
+/// # Panics
+/// There is no folder for its files.
+#[must_use]
+pub fn service(kind: Option<FsClass>) -> SharedPort {
     let mut root = root();
     if let Some(kind) = kind {
         root.assume(kind);
@@ -143,9 +154,56 @@ pub fn connection(data: &[u8]) {
     }
 }
 
+/// A TLS server, and its clients of TLS 1.3 and 1.2, which resume nothing and send records of a few bytes.
+pub static TLS: LazyLock<(Arc<ServerConfig>, [Arc<ClientConfig>; 2])> = LazyLock::new(|| {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+    let folder = tempfile::tempdir().expect("a folder");
+    let (certificate, key) = (folder.path().join("c"), folder.path().join("k"));
+    fs::write(&certificate, made.cert.pem()).expect("written");
+    fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+    let pairs = vec![PairFiles { certificate, key }];
+    let certificates = Certificates::read(pairs, config::provider()).expect("a pair");
+    let client = |version| {
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).expect("a certificate");
+        let builder = ClientConfig::builder_with_provider(config::provider());
+        let builder = builder.with_protocol_versions(&[version]).expect("known");
+        let mut client = builder.with_root_certificates(roots).with_no_client_auth();
+        client.resumption = Resumption::disabled();
+        client.max_fragment_size = Some(40);
+        Arc::new(client)
+    };
+    let server = config::server(Arc::new(certificates)).expect("configured");
+    (server, [client(&TLS13), client(&TLS12)])
+});
+
+/// Whatever comes from a client that says it speaks TLS, its connection ends, and without a panic. The
+/// first byte says how many of the next ones are the schedule.
+///
+/// # Panics
+/// It doesn't.
+pub fn records(data: &[u8]) {
+    let Some((&count, rest)) = data.split_first() else {
+        return;
+    };
+    let (schedule, input) = rest.split_at(rest.len().min(count.into()));
+    let input = input[..input.len().min(INPUT_BYTES_MAX)].to_vec();
+    let tcp = Wire::new(Choices::given(schedule.iter().copied()), b"", false, 5);
+    let (server, [client, _]) = &*TLS;
+    let mut wire = TlsWire::new(tcp, (server, client), b"", ClientEnd::Open, 0);
+    // In place of its hello.
+    wire.harm(0, |said| *said = input);
+    let end = Bench::new(wire, service(None)).run();
+    assert!(
+        matches!(end, Action::Close(_) | Action::Reset(_)),
+        "{end:?}"
+    );
+}
+
 /// A second may pass between two runs, a file grow old enough to have validators, and a boundary is
 /// random.
-fn without_dates(sent: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn without_dates(sent: &[u8]) -> Vec<u8> {
     let lines = sent.split_inclusive(|&byte| byte == b'\n');
     let kept = lines.filter(|line| {
         let volatile = [

@@ -36,3 +36,8 @@ fn heads() {
 fn connections() {
     run("connection", crate::targets::connection);
 }
+
+#[test]
+fn records() {
+    run("records", crate::targets::records);
+}

@@ -9,6 +9,7 @@
 
 mod access_log;
 mod aside;
+mod authority;
 mod bad_input;
 mod browser;
 mod cache;
@@ -70,6 +71,8 @@ mod soaking;
 mod talk;
 mod terminal;
 mod thank;
+mod tls;
+mod tls_schedules;
 mod web;
 mod workers;
 

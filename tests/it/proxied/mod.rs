@@ -18,24 +18,27 @@ pub(crate) struct Nginx {
 impl Nginx {
     /// With carafe's root behind `/files/`.
     pub(crate) fn before(carafe: &Carafe) -> Self {
-        Self::with(carafe, "", "")
+        Self::with("", &files(carafe, ""))
     }
 
     /// As [`Self::before`], and keeps what it may, as answers tell.
     pub(crate) fn caching(carafe: &Carafe) -> Self {
         let here = "proxy_cache kept; proxy_cache_key $uri; proxy_http_version 1.1;
             proxy_set_header Connection ''; add_header X-Cache $upstream_cache_status;";
-        Self::with(carafe, "proxy_cache_path cache keys_zone=kept:1m;", here)
+        Self::with(
+            "proxy_cache_path cache keys_zone=kept:1m;",
+            &files(carafe, here),
+        )
     }
 
-    /// `above` stands above its server, `here` where carafe is asked.
-    fn with(carafe: &Carafe, above: &str, here: &str) -> Self {
+    /// `above` stands above its server, `here` in it.
+    pub(crate) fn with(above: &str, here: &str) -> Self {
         // The port was free a moment ago. Where somebody has taken it nginx ends.
-        let mut tries = (0..10).filter_map(|_| Self::start(carafe, above, here));
+        let mut tries = (0..10).filter_map(|_| Self::start(above, here));
         tries.next().expect("a port is free")
     }
 
-    fn start(carafe: &Carafe, above: &str, here: &str) -> Option<Self> {
+    fn start(above: &str, here: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
@@ -50,10 +53,9 @@ impl Nginx {
                 access_log access; {temporary} {above}
                 server {{
                     listen {address};
-                    location /files/ {{ proxy_pass http://{}/; {here} }}
+                    {here}
                 }}
-            }}",
-            carafe.addr(),
+            }}"
         );
         fs::write(folder.path().join("conf"), configuration).unwrap();
         let child = Command::new("nginx")
@@ -84,6 +86,12 @@ impl Nginx {
     pub(crate) fn access_log(&self) -> PathBuf {
         self.folder.path().join("access")
     }
+}
+
+/// carafe's root behind `/files/`, with more said of that.
+fn files(carafe: &Carafe, more: &str) -> String {
+    let address = carafe.addr();
+    format!("location /files/ {{ proxy_pass http://{address}/; {more} }}")
 }
 
 impl Drop for Nginx {
