@@ -109,9 +109,12 @@ pub const LINGER_BYTES_MAX: u64 = 1024 * 1024;
 /// their turn.
 pub const REPLIES_PER_STEP_MAX: u32 = 16;
 
-/// The share of the connections that stays free: when fewer are free none is kept alive. One in so
-/// many.
+/// The share of the connections that is made free when all are taken and a client waits for a place: until
+/// it is, none is kept alive. One in so many.
 pub const CONNECTIONS_KEPT_FREE_SHARE: usize = 10;
+
+/// How long connections make room after a client has waited for a place: who comes next needs one, too.
+pub const CROWDED_TIME: Duration = Duration::from_secs(1);
 
 /// Connections that are asked to make way for one newcomer in one turn. One is enough, unless a
 /// request has just come on it.

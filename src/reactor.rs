@@ -68,6 +68,8 @@ pub struct Reactor<C> {
     admin_max: usize,
     /// The connections that may be ended when others need their place.
     lines: Lines,
+    /// A moment after a client has waited for a place.
+    crowded_until: Option<Instant>,
     generation: u32,
     /// By the keys of the slab.
     timers: Timers<u32>,
@@ -114,6 +116,7 @@ impl<C> Reactor<C> {
             admin_open: 0,
             admin_max: 0,
             lines: Lines::default(),
+            crowded_until: None,
             generation: FIRST_GENERATION,
             timers: Timers::new(now),
             run_queue: VecDeque::new(),

@@ -5,8 +5,8 @@ use super::Reactor;
 use super::conn_slab::{End, Line, NOBODY, Schedule};
 use super::event::{Event, Reclaimable};
 use super::handler::{Handler, Token};
-use super::listener::Accepting;
-use crate::limits::{CONNECTIONS_KEPT_FREE_SHARE, RECLAIMS_PER_CLIENT_MAX};
+use super::listener::{Accepting, Listener};
+use crate::limits::{CONNECTIONS_KEPT_FREE_SHARE, CROWDED_TIME, RECLAIMS_PER_CLIENT_MAX};
 use crate::telemetry::Reason;
 
 impl<C> Reactor<C> {
@@ -29,9 +29,18 @@ impl<C> Reactor<C> {
         }
     }
 
-    /// Whether nearly all places are taken by those who ask for something. The others make room
-    /// when it is wanted.
+    /// Whether a client waits for a place, or one did a moment ago, and nearly all places are taken by
+    /// those who ask for something. Where nobody waits, a place that is left is no reason to close a
+    /// connection; where others take places, these make room.
     pub(super) fn is_crowded(&self) -> bool {
+        let mut listeners = self.listeners.iter().filter(|one| !one.is_admin);
+        let backs_off = |one: &Listener| matches!(one.state, Accepting::BackedOff { .. });
+        let was_wanted = self
+            .crowded_until
+            .is_some_and(|until| self.control.now < until);
+        if !was_wanted && !listeners.any(backs_off) {
+            return false;
+        }
         let open = self.slots.len() - self.ending.len() - self.admin_open;
         let waiting = [
             Reclaimable::Silent,
@@ -59,6 +68,7 @@ impl<C> Reactor<C> {
         let has_made_room = if is_admin {
             self.reclaim_admin(app)
         } else {
+            self.crowded_until = Some(self.control.now + CROWDED_TIME);
             self.reclaim(app)
         };
         if !has_made_room && (is_admin || self.first_to_go().is_none()) {
