@@ -230,7 +230,8 @@ fn read_all(files: &[PairFiles], provider: &CryptoProvider) -> Result<Arc<[Pair]
 
 impl ResolvesServerCert for Certificates {
     /// The first pair for the name that the client asks for, or the first of all, as far as the client
-    /// can check its signature.
+    /// can check its signature. One that can check none gets the first, so that rustls tells it that the two
+    /// have nothing in common, and not that it is denied access.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let pairs = self.pairs();
         let name = hello
@@ -238,7 +239,7 @@ impl ResolvesServerCert for Certificates {
             .and_then(|name| ServerName::try_from(name).ok());
         let mut fit = pairs.iter().filter(|pair| pair.can_sign_for(&hello));
         let named = name.and_then(|name| fit.clone().find(|pair| pair.is_for(&name)));
-        let chosen = named.or_else(|| fit.next())?;
+        let chosen = named.or_else(|| fit.next()).or_else(|| pairs.first())?;
         Some(Arc::clone(&chosen.certified))
     }
 }

@@ -125,11 +125,17 @@ fn openssl_asks_by_name_and_resumes() {
         assert!(text.contains("\nReused, TLSv1."), "{text}");
     }
     // It refuses what is older, with an alert.
-    let script = format!("{client} -tls1_1 -cipher ALL:@SECLEVEL=0 2>&1 </dev/null || true");
-    let text = String::from_utf8_lossy(&run(&authority, &carafe, &script)).into_owned();
-    assert!(text.contains("SSL alert number"), "{text}");
+    let refused = |flags: &str| {
+        let script = format!("{client} {flags} 2>&1 </dev/null || true");
+        let text = String::from_utf8_lossy(&run(&authority, &carafe, &script)).into_owned();
+        // handshake_failure (RFC 8446, 6.2).
+        assert!(text.contains("SSL alert number 40"), "{flags}: {text}");
+    };
+    refused("-tls1_1 -cipher ALL:@SECLEVEL=0");
+    // And who takes no signature of the certificate's kind.
+    refused("-tls1_2 -cipher aRSA");
     let log = carafe.stop();
-    assert_eq!(reason_count(&log, "TLS failed"), 1, "{log}");
+    assert_eq!(reason_count(&log, "TLS failed"), 2, "{log}");
 }
 
 #[test]
