@@ -43,23 +43,14 @@ impl From<Reclaimable> for Line {
 }
 
 /// The keys of a connection's neighbours in its line, or [`NOBODY`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Link {
     pub(super) prev: u32,
     pub(super) next: u32,
 }
 
-/// No connection's key: a token packs 32 bits, and descriptors are fewer.
-pub(super) const NOBODY: u32 = u32::MAX;
-
-impl Default for Link {
-    fn default() -> Self {
-        Self {
-            prev: NOBODY,
-            next: NOBODY,
-        }
-    }
-}
+/// The key of the slab's first place, which is nobody's.
+pub(super) const NOBODY: u32 = 0;
 
 /// A socket, what the loop knows of it, and what the application does. `S` is a socket.
 #[derive(Debug)]
@@ -140,28 +131,36 @@ pub(super) const fn entry_bytes<C>() -> usize {
         Vacant(usize),
         Occupied(T),
     }
-    size_of::<Entry<Slot<C>>>()
+    size_of::<Entry<Option<Slot<C>>>>()
 }
 
 /// The slab. It gives back what it doesn't need: a while after most connections have left, since a
 /// load that comes and goes must not pay for that.
 #[derive(Debug)]
 pub(super) struct ConnSlab<C> {
-    slab: Slab<Slot<C>>,
+    /// The first place is nobody's. With it the slab never frees its memory, but only makes it
+    /// smaller: glibc takes the size of a large block that is freed for one that will be wanted
+    /// again, and keeps as much of its heap from then on (M_TRIM_THRESHOLD in mallopt(3)).
+    slab: Slab<Option<Slot<C>>>,
     shrink_at: Option<Instant>,
 }
 
+/// A key is given to somebody until that one is removed.
+const SOMEBODY: &str = "the key is a connection's";
+
 impl<C> ConnSlab<C> {
     pub(super) fn new() -> Self {
+        let mut slab = Slab::new();
+        slab.insert(None);
         Self {
-            slab: Slab::new(),
+            slab,
             shrink_at: None,
         }
     }
 
     /// How many are taken.
     pub(super) fn len(&self) -> usize {
-        self.slab.len()
+        self.slab.len() - 1
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -174,24 +173,25 @@ impl<C> ConnSlab<C> {
     }
 
     pub(super) fn insert(&mut self, slot: Slot<C>) {
-        self.slab.insert(slot);
+        self.slab.insert(Some(slot));
     }
 
     pub(super) fn get(&self, key: usize) -> Option<&Slot<C>> {
-        self.slab.get(key)
+        self.slab.get(key)?.as_ref()
     }
 
     pub(super) fn get_mut(&mut self, key: usize) -> Option<&mut Slot<C>> {
-        self.slab.get_mut(key)
+        self.slab.get_mut(key)?.as_mut()
     }
 
     /// Somebody must be there.
     pub(super) fn remove(&mut self, key: usize) -> Slot<C> {
-        self.slab.remove(key)
+        self.slab.remove(key).expect(SOMEBODY)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Slot<C>)> {
-        self.slab.iter()
+        let places = self.slab.iter();
+        places.filter_map(|(key, slot)| Some((key, slot.as_ref()?)))
     }
 
     /// Takes note that connections were removed: the slab may have become too large.
@@ -229,12 +229,12 @@ impl<C> Index<usize> for ConnSlab<C> {
     type Output = Slot<C>;
 
     fn index(&self, key: usize) -> &Slot<C> {
-        &self.slab[key]
+        self.get(key).expect(SOMEBODY)
     }
 }
 
 impl<C> IndexMut<usize> for ConnSlab<C> {
     fn index_mut(&mut self, key: usize) -> &mut Slot<C> {
-        &mut self.slab[key]
+        self.get_mut(key).expect(SOMEBODY)
     }
 }

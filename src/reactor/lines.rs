@@ -4,25 +4,14 @@
 use super::conn_slab::{ConnSlab, Line, Link, NOBODY};
 
 /// The lines: their ends, and how long they are.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Lines([Ends; Line::COUNT]);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Ends {
     first: u32,
     last: u32,
     len: usize,
-}
-
-impl Default for Lines {
-    fn default() -> Self {
-        let empty = Ends {
-            first: NOBODY,
-            last: NOBODY,
-            len: 0,
-        };
-        Self([empty; Line::COUNT])
-    }
 }
 
 impl Lines {
