@@ -45,6 +45,11 @@ struct LineQueue {
 
 /// Where lines are written. By default, a stream that a person reads.
 pub trait Sink: Write {
+    /// How long lines are gathered before they are written.
+    fn gather_time(&self) -> Duration {
+        LOG_GATHER
+    }
+
     /// Opens itself anew: what is written from now on goes where its path leads now.
     fn reopen(&mut self) {}
 
@@ -54,7 +59,13 @@ pub trait Sink: Write {
     }
 }
 
-impl Sink for io::Stdout {}
+/// What is printed there is what the program is run for: nobody waits for it longer than needed.
+impl Sink for io::Stdout {
+    fn gather_time(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
 impl Sink for io::Stderr {}
 /// For tests: nothing is written anywhere.
 impl Sink for io::Sink {}
@@ -169,7 +180,7 @@ impl SharedQueue {
 
     /// Waits for lines, and then for more that come at nearly the same time: one write costs as much as
     /// many lines, and a thread that is awake need not be woken.
-    fn wait_for_lines(&self) -> MutexGuard<'_, LineQueue> {
+    fn wait_for_lines(&self, gather_time: Duration) -> MutexGuard<'_, LineQueue> {
         let mut queue = self.lock();
         while !queue.has_work() {
             (queue.writing, queue.sleeps, queue.is_urgent) = (false, true, false);
@@ -181,7 +192,7 @@ impl SharedQueue {
         let has_time = |queue: &mut LineQueue| !queue.is_urgent;
         let (mut queue, _) = self
             .filled
-            .wait_timeout_while(queue, LOG_GATHER, has_time)
+            .wait_timeout_while(queue, gather_time, has_time)
             .unwrap_or_else(PoisonError::into_inner);
         queue.is_urgent = false;
         queue
@@ -190,7 +201,7 @@ impl SharedQueue {
     fn write_to(&self, mut sink: impl Sink) {
         let (mut taken, mut reopen_at) = (Vec::new(), Vec::new());
         loop {
-            let mut queue = self.wait_for_lines();
+            let mut queue = self.wait_for_lines(sink.gather_time());
             std::mem::swap(&mut queue.bytes, &mut taken);
             std::mem::swap(&mut queue.reopen_at, &mut reopen_at);
             queue.writing = true;
@@ -278,6 +289,7 @@ fn count_lines(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
     use std::sync::mpsc;
+    use std::time::Instant;
 
     /// A sink that takes a write only when the test allows it.
     struct Gate {
@@ -392,6 +404,21 @@ mod tests {
         fn report_dropped(&mut self, _: u64) -> String {
             String::new()
         }
+    }
+
+    #[test]
+    fn lines_of_a_moment_share_one_write() {
+        let (written, output) = mpsc::channel();
+        let start = Instant::now();
+        let writer = LineWriter::new(Marked(written)).unwrap();
+        for line in 0..1000 {
+            writer.print(&format_args!("{line}"));
+        }
+        assert!(writer.flush());
+        let gathered = start.elapsed().as_nanos() / LOG_GATHER.as_nanos();
+        let writes = output.try_iter().count() as u128;
+        // Each write but the one that is flushed has gathered; each line alone would make a thousand.
+        assert!(writes <= gathered + 1, "{writes} writes");
     }
 
     #[test]
