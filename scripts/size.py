@@ -19,6 +19,19 @@ SRC = Path(__file__).resolve().parent.parent / "src"
 CORE_ROOMS = ("reactor", "conn", "file", "serve")
 CORE_FILES = ("protocol.rs",)
 
+# The files of ARCHITECTURE's first reading.
+FIRST_READING = (
+    "../examples/pour.rs",
+    "reactor/event.rs",
+    "reactor.rs",
+    "conn.rs",
+    "conn/reading.rs",
+    "conn/sending.rs",
+    "conn/closing.rs",
+    "protocol.rs",
+    "protocol/bare.rs",
+)
+
 # From the readiness of a connection that was accepted before to its close, for a file that is open in
 # the cache. Types of the standard library and of crates are not counted, and neither are those of which
 # a reader only sees that they are not at work: tasks of a disk, listings, the line of those who wait.
@@ -112,6 +125,9 @@ def main():
         print(f"{lines:7}  {room}")
     print(f"{sum(sizes.values()):7}  in all")
     print(f"{core:7}  the core: {', '.join(CORE_ROOMS + CORE_FILES)}")
+
+    first_reading = sum(code_lines(SRC / name) for name in FIRST_READING)
+    print(f"{first_reading:7}  ARCHITECTURE's first reading, of {len(FIRST_READING)} files")
 
     errors = []
     for title, way in WAYS.items():
