@@ -427,13 +427,15 @@ mod tests {
     #[test]
     fn a_list_is_made_once_for_all_who_wait_and_not_for_nobody() {
         let (mut pool, is_told) = pool();
-        let (made, count) = channel();
+        let ((made, count), barrier) = (channel(), Arc::new(Barrier::new(2)));
+        let until = Arc::clone(&barrier);
         let list = ListTask::new(move |_, may_block| {
             made.send(()).unwrap();
-            Err(match may_block {
-                MayBlock::Forever => ListError::NoMemory,
-                _ => LookupError::OtherMount(Mount::default()).into(),
-            })
+            if may_block != MayBlock::Forever {
+                return Err(LookupError::OtherMount(Mount::default()).into());
+            }
+            until.wait();
+            Err(ListError::NoMemory)
         });
         for key in 1..=3 {
             pool.send(key, DiskTask::List(Arc::clone(&list)));
@@ -448,6 +450,9 @@ mod tests {
                 let is_listed =
                     matches!(result, Some(TaskResult::Listed(Err(ListError::NoMemory))));
                 assert!(is_listed == is_done && result.is_some() == is_done);
+            }
+            if is_remote {
+                barrier.wait();
             }
         }
         assert_eq!(
