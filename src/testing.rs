@@ -344,10 +344,6 @@ impl Transport for Scripted {
         }
     }
 
-    fn write_gathered(&mut self, first: &[u8], second: &[u8], more: bool) -> io::Result<usize> {
-        self.write(&[first, second].concat(), more)
-    }
-
     fn flush(&mut self) {
         self.holds_back = false;
     }
@@ -459,10 +455,6 @@ impl Transport for Null {
     fn write(&mut self, bytes: &[u8], _more: bool) -> io::Result<usize> {
         self.sent += bytes.len() as u64;
         Ok(bytes.len())
-    }
-
-    fn write_gathered(&mut self, first: &[u8], second: &[u8], more: bool) -> io::Result<usize> {
-        self.write(&[first, second].concat(), more)
     }
 
     fn flush(&mut self) {}

@@ -299,20 +299,18 @@ impl Sending {
             whole <= COPIED_BODY_BYTES_MAX
         };
         let sent = match self.body.segment(offset) {
-            Segment::Bytes(bytes) if bytes.len() < GATHERED_BYTES_MIN => {
-                return self.copy(count, io);
-            }
-            Segment::Bytes(bytes) if is_one_of_several && is_short(bytes.len() as u64) => {
+            Segment::Bytes(bytes)
+                if bytes.len() < GATHERED_BYTES_MIN
+                    || is_one_of_several && is_short(bytes.len() as u64) =>
+            {
                 return self.copy(count, io);
             }
             Segment::Bytes(bytes) => {
                 let bytes = &bytes[..count.min(bytes.len())];
                 let more = self.more_follows(bytes.len(), io.turn);
                 let head = &self.head[self.head_sent..];
-                let head_left = head.len();
                 let sent = io.transport.write_gathered(head, bytes, more)?;
-                self.head_sent += sent.min(head_left);
-                sent.saturating_sub(head_left)
+                self.note_head_sent(sent)
             }
             Segment::File { file, length, .. }
                 if file.fs_class() == FsClass::Remote
@@ -388,8 +386,14 @@ impl Sending {
         let sent = io
             .transport
             .write(&io.turn.scratch[..head_left + filled], more)?;
-        self.head_sent += sent.min(head_left);
-        Ok(sent.saturating_sub(head_left) as u64)
+        Ok(self.note_head_sent(sent) as u64)
+    }
+
+    /// So many bytes were accepted, of what is left of the head first. Returns how many are the body's.
+    fn note_head_sent(&mut self, sent: usize) -> usize {
+        let of_head = sent.min(self.head.len() - self.head_sent);
+        self.head_sent += of_head;
+        sent - of_head
     }
 
     /// Copies what comes next of the body, and of several pieces as many as fit, so that no short one

@@ -30,11 +30,14 @@ pub trait Transport {
     /// `WouldBlock`, or the connection broke.
     fn write(&mut self, bytes: &[u8], more: bool) -> io::Result<usize>;
 
-    /// As [`Transport::write`], of two pieces with one call, without copying them together.
+    /// As [`Transport::write`], of two pieces with one call. Where the kernel can gather them, nothing is
+    /// copied together.
     ///
     /// # Errors
     /// `WouldBlock`, or the connection broke.
-    fn write_gathered(&mut self, first: &[u8], second: &[u8], more: bool) -> io::Result<usize>;
+    fn write_gathered(&mut self, first: &[u8], second: &[u8], more: bool) -> io::Result<usize> {
+        self.write(&[first, second].concat(), more)
+    }
 
     /// Has the kernel send what it holds back.
     fn flush(&mut self);

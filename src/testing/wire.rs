@@ -271,10 +271,6 @@ impl Transport for Wire {
         Ok(n)
     }
 
-    fn write_gathered(&mut self, first: &[u8], second: &[u8], more: bool) -> io::Result<usize> {
-        self.write(&[first, second].concat(), more)
-    }
-
     fn flush(&mut self) {
         self.holds_back = false;
     }
