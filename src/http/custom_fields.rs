@@ -10,7 +10,7 @@ use std::str::FromStr;
 use fluent_uri::UriRef;
 use globset::{Glob, GlobSet};
 
-use super::fields::{is_token, trim};
+use super::fields::{is_in_value, is_token, trim};
 use super::request::ALLOW;
 use crate::limits::CORS_PREFLIGHT_SECONDS;
 
@@ -65,14 +65,18 @@ impl CustomField {
                 "takes no field that is a connection's own, or that carafe writes by itself",
             );
         }
-        let may_be_sent = |byte: &u8| matches!(byte, b'\t' | b' '..=0x7e | 0x80..);
-        if !value.as_bytes().iter().all(may_be_sent) {
+        if !value.bytes().all(is_in_value) {
             return Err("takes a value of one line, without control characters");
         }
-        Ok(Self {
+        Ok(Self::written(name, value))
+    }
+
+    /// Of what needs no check.
+    fn written(name: &str, value: &str) -> Self {
+        Self {
             name: name.to_owned(),
             line: format!("{name}: {value}\r\n"),
-        })
+        }
     }
 
     fn is(&self, name: &str) -> bool {
@@ -178,13 +182,9 @@ impl AllowedOrigin {
     /// What every answer says: who may read it, and that they may read all its fields (the Fetch
     /// standard, "HTTP responses"). None of it depends on the request.
     fn fields(&self) -> [CustomField; 2] {
-        let field = |name: &str, value: &str| CustomField {
-            name: name.to_owned(),
-            line: format!("{name}: {value}\r\n"),
-        };
         [
-            field("Access-Control-Allow-Origin", &self.0),
-            field("Access-Control-Expose-Headers", "*"),
+            CustomField::written("Access-Control-Allow-Origin", &self.0),
+            CustomField::written("Access-Control-Expose-Headers", "*"),
         ]
     }
 }

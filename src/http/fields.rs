@@ -71,6 +71,12 @@ pub fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
+/// Whether a field's value may have this byte (RFC 9110, section 5.5).
+#[must_use]
+pub(super) fn is_in_value(byte: u8) -> bool {
+    matches!(byte, b'\t' | b' '..=0x7e | 0x80..)
+}
+
 /// Whether these bytes are a token (RFC 9110, section 5.6.2).
 #[must_use]
 pub fn is_token(bytes: &[u8]) -> bool {

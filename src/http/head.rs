@@ -6,6 +6,7 @@ use std::ops::Range;
 use ::http::StatusCode;
 
 use super::date::Now;
+use super::fields::is_in_value;
 use super::range;
 use super::request::{ALLOW, Version};
 use super::validators::Validators;
@@ -70,11 +71,10 @@ impl Head {
     #[must_use]
     pub fn field(self, name: &'static str, value: impl AsRef<[u8]>) -> Self {
         let value = value.as_ref();
-        let may_be_sent = |byte: u8| matches!(byte, b'\t' | b' '..=0x7e | 0x80..);
-        if value.iter().all(|&byte| may_be_sent(byte)) {
+        if value.iter().all(|&byte| is_in_value(byte)) {
             return self.clean_field(name, value);
         }
-        let clean = |&byte: &u8| if may_be_sent(byte) { byte } else { b' ' };
+        let clean = |&byte: &u8| if is_in_value(byte) { byte } else { b' ' };
         let value: Vec<u8> = value.iter().map(clean).collect();
         self.clean_field(name, &value)
     }
@@ -159,7 +159,7 @@ impl Head {
 
     /// Location (RFC 9110, section 10.2.2), as [`super::target::folder_location`] makes it.
     #[must_use]
-    pub fn location(self, location: &str) -> Self {
+    pub fn location(self, location: impl AsRef<[u8]>) -> Self {
         self.field("Location", location)
     }
 

@@ -336,7 +336,7 @@ impl Http {
                     Index::File(..) | Index::None => {}
                 }
                 Ok(moved(
-                    &target::folder_location(path, &name, query),
+                    target::folder_location(path, &name, query),
                     asked.now,
                 ))
             }
@@ -370,7 +370,7 @@ impl Http {
         };
         if !target::is_plain(path, folder) {
             return Ok(moved(
-                &target::folder_location(path, folder, query),
+                target::folder_location(path, folder, query),
                 asked.now,
             ));
         }
@@ -389,10 +389,7 @@ impl Http {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 let answer = Answer::error(status, "no memory for a list", asked.now);
                 let retry = LISTING_RETRY_SECONDS.to_string();
-                Ok(Answer {
-                    head: answer.head.field("Retry-After", retry),
-                    ..answer
-                })
+                Ok(answer.with_field("Retry-After", &retry))
             }
             Ok(Err(ListError::Failed(error))) => Self::failed(root, error, name, asked.now),
         }
@@ -441,10 +438,7 @@ impl Http {
                     return Ok(None);
                 };
                 if is_plain && pages::is_index(&page, index) {
-                    return Ok(Some(moved(
-                        &target::location_beside(b"/", query),
-                        asked.now,
-                    )));
+                    return Ok(Some(moved(target::location_beside(b"/", query), asked.now)));
                 }
                 self.file(root, &file, &page, asked).map(Some)
             }
@@ -684,9 +678,7 @@ fn to_https(message: &Message<'_>, now: Now) -> Answer {
     };
     let query = query.map(|query| [b"?", query].concat());
     let location = [b"https://", host, path, &query.unwrap_or_default()].concat();
-    let mut answer = moved("", now);
-    answer.head = Head::error(answer.status, now).field("Location", location);
-    answer
+    moved(location, now)
 }
 
 /// Why one is refused that comes without TLS, where that is required.

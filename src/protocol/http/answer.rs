@@ -94,7 +94,7 @@ pub(super) fn whole(file: &Arc<OpenFile>, fields: &[u8], now: Now) -> Answer {
 }
 
 /// What was asked for is found under another path.
-pub(super) fn moved(location: &str, now: Now) -> Answer {
+pub(super) fn moved(location: impl AsRef<[u8]>, now: Now) -> Answer {
     let status = StatusCode::MOVED_PERMANENTLY;
     let head = Head::error(status, now).location(location);
     Answer {
