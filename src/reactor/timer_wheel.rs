@@ -39,6 +39,12 @@ const _: () = assert!(size_of::<Deadline>() == 12);
 // lower bits have the order that they have.
 const _: () = assert!(SLOTS < 1 << 15);
 
+/// Where a slot's bit is.
+fn word_and_bit(slot: usize) -> (usize, u64) {
+    let bits = WORD_BITS as usize;
+    (slot / bits, 1 << (slot % bits))
+}
+
 /// The wheel. `K` names the owner of a deadline. An owner that is gone leaves its entry behind; if
 /// its name comes to mean another one, [`Timers::is_due`] tells their deadlines apart.
 #[derive(Debug)]
@@ -99,8 +105,8 @@ impl<K: Copy> Timers<K> {
         let until = self.nanos(now).get() / TICK_NS;
         while let Some(tick) = self.next_tick().filter(|&tick| tick <= until) {
             let slot = (tick % SLOTS) as usize;
-            let word = slot / WORD_BITS as usize;
-            self.occupied[word] &= !(1 << (slot % WORD_BITS as usize));
+            let (word, bit) = word_and_bit(slot);
+            self.occupied[word] &= !bit;
             if self.occupied[word] == 0 {
                 self.occupied_words &= !(1 << word);
             }
@@ -161,8 +167,8 @@ impl<K: Copy> Timers<K> {
     fn insert(&mut self, tick: u64, key: K) {
         let slot = (tick % SLOTS) as usize;
         self.slots[slot].push(key);
-        let word = slot / WORD_BITS as usize;
-        self.occupied[word] |= 1 << (slot % WORD_BITS as usize);
+        let (word, bit) = word_and_bit(slot);
+        self.occupied[word] |= bit;
         self.occupied_words |= 1 << word;
     }
 
