@@ -131,9 +131,13 @@ impl Stretches {
         sure::share(failed, ended, sure::design_effect(&parts, failed / ended))
     }
 
-    /// How much less the times tell of this quantile than as many independent ones would. In the closed
-    /// model, `interval` fills in the requests that waiting clients did not send.
-    pub(super) fn design_effect(&self, at: f64, interval: Option<u64>) -> f64 {
+    /// How much less the times tell of each of these quantiles than as many independent ones would. In the
+    /// closed model, `interval` fills in the requests that waiting clients did not send.
+    pub(super) fn design_effects<const N: usize>(
+        &self,
+        quantiles: [f64; N],
+        interval: Option<u64>,
+    ) -> [f64; N] {
         let corrected = |stretch: &Stretch| match interval {
             Some(interval) => stretch.times.clone_correct(interval),
             None => stretch.times.clone(),
@@ -143,18 +147,20 @@ impl Stretches {
         for times in &all {
             whole.add(times).expect("it grows");
         }
-        let value = whole.value_at_quantile(at);
-        let below = |times: &Histogram<u32>| times.count_between(0, value) as f64;
-        let parts: Parts = all
-            .iter()
-            .map(|times| (below(times), times.len() as f64))
-            .collect();
-        // The value's cell of the histogram is all below, and so a share that is seen.
-        let seen = parts.iter().map(|part| part.0).sum::<f64>() / (whole.len() as f64).max(1.0);
-        if seen < 1.0 {
-            sure::design_effect(&parts, seen)
-        } else {
-            1.0
-        }
+        quantiles.map(|at| {
+            let value = whole.value_at_quantile(at);
+            let below = |times: &Histogram<u32>| times.count_between(0, value) as f64;
+            let parts: Parts = all
+                .iter()
+                .map(|times| (below(times), times.len() as f64))
+                .collect();
+            // The value's cell of the histogram is all below, and so a share that is seen.
+            let seen = parts.iter().map(|part| part.0).sum::<f64>() / (whole.len() as f64).max(1.0);
+            if seen < 1.0 {
+                sure::design_effect(&parts, seen)
+            } else {
+                1.0
+            }
+        })
     }
 }

@@ -333,13 +333,13 @@ impl Tally {
     /// How long things took.
     pub fn latency(&self) -> Latency {
         let corrected = self.corrected();
-        let raw = QUANTILES.map(|at| self.stretches.design_effect(at, None));
+        let raw = self.stretches.design_effects(QUANTILES, None);
         let is_open = !self.since_due.0.is_empty() || self.total.0.is_empty();
         let filled_in = if is_open {
             raw
         } else {
             let interval = self.total.0.value_at_quantile(0.5).max(1);
-            QUANTILES.map(|at| self.stretches.design_effect(at, Some(interval)))
+            self.stretches.design_effects(QUANTILES, Some(interval))
         };
         Latency {
             connect: self.connect.sure_percentiles(raw),
