@@ -65,21 +65,17 @@ impl Pair {
             .clone(),
             why,
         };
+        let name = Escaped(files.certificate.as_os_str().as_encoded_bytes()).to_string();
         let chain = read_chain(&files.certificate).map_err(|why| bad(false, why))?;
         let key = read_key(&files.key).map_err(|why| bad(true, why))?;
         let unreadable = |what: &dyn Display| format!("it takes a certificate in PEM ({what})");
         let first = chain.first().expect("a chain has a certificate");
         let ends = end_of(first).map_err(|error| bad(false, unreadable(&error)))?;
         ParsedCertificate::try_from(first).map_err(|error| bad(false, unreadable(&error)))?;
-        let certified = CertifiedKey::from_der(chain, key, provider).map_err(|error| {
-            let certificate = Escaped(files.certificate.as_os_str().as_encoded_bytes());
-            bad(
-                true,
-                format!("it takes the key of '{certificate}' ({error})"),
-            )
-        })?;
+        let certified = CertifiedKey::from_der(chain, key, provider)
+            .map_err(|error| bad(true, format!("it takes the key of '{name}' ({error})")))?;
         Ok(Self {
-            name: Escaped(files.certificate.as_os_str().as_encoded_bytes()).to_string(),
+            name,
             certified: Arc::new(certified),
             ends,
         })
