@@ -34,7 +34,8 @@ FIRST_READING = (
 
 # From the readiness of a connection that was accepted before to its close, for a file that is open in
 # the cache. Types of the standard library and of crates are not counted, and neither are those of which
-# a reader only sees that they are not at work: tasks of a disk, listings, the line of those who wait.
+# a reader only sees that they are not at work: tasks of a disk, listings, the files that are opened anew,
+# the line of those who wait.
 COMMON = {
     "reactor.rs": ["Reactor"],
     "reactor/event.rs": ["Event", "Readiness", "Action", "StepContext"],
@@ -57,8 +58,7 @@ COMMON = {
     "http/request.rs": ["Sniffed"],
     "root.rs": ["Root"],
     "root/cache.rs": ["Cache"],
-    "root/open_files.rs": ["OpenFiles"],
-    "file/open_file.rs": ["OpenFile", "ReadMode", "Segment"],
+    "file/open_file.rs": ["OpenFile", "Segment"],
     "telemetry/response.rs": ["Response", "Outcome"],
     "telemetry.rs": ["Reason", "Stats"],
 }

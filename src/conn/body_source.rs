@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::conn::transport::Transport;
-use crate::file::{Chunk, ChunkBytes, OpenFile, Permit, Probe, ReadError, ReadMode, ReadTask};
+use crate::file::{Chunk, ChunkBytes, OpenFile, Permit, Probe, ReadError, ReadTask};
 
 /// Why no more of a body could be sent.
 pub(super) enum SendError {
@@ -71,7 +71,7 @@ impl BodySource {
                 Ok(left.min(count as u64) as usize)
             }
             _ if transport.would_block(file, start, count, ends) => Err(SendError::Cold(
-                ReadTask::new(file, start, end, cold, ReadMode::Sendfile),
+                ReadTask::new(file, start, end, cold, false),
             )),
             _ => {
                 *self = Self::Warm(start..start + count as u64);
@@ -109,9 +109,7 @@ impl BodySource {
             _ => transport.read_file(file, into, start),
         };
         read.map_err(|error| match error {
-            ReadError::WouldBlock => {
-                SendError::Cold(ReadTask::new(file, start, end, cold, ReadMode::Copy))
-            }
+            ReadError::WouldBlock => SendError::Cold(ReadTask::new(file, start, end, cold, true)),
             ReadError::Failed(error) => SendError::File(error),
         })
     }

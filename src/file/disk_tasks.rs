@@ -415,7 +415,7 @@ mod tests {
         for key in 0..count {
             pool.forget(key);
         }
-        assert!(pool.local.queue().ready.is_empty());
+        assert!(pool.local.queue().startable() == 0);
         barrier.wait();
         for _ in 0..POOL_THREADS_MAX {
             is_told.recv().unwrap();
@@ -508,7 +508,7 @@ mod tests {
         while !pool.remote.queue().lanes.is_empty() {
             thread::yield_now();
         }
-        assert!(pool.remote.queue().ready.is_empty());
+        assert!(pool.remote.queue().startable() == 0);
     }
 
     #[test]

@@ -52,15 +52,6 @@ pub enum ReadError {
     Failed(io::Error),
 }
 
-/// What the loop wants to do with bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadMode {
-    /// Copy them.
-    Copy,
-    /// Let sendfile send them.
-    Sendfile,
-}
-
 /// Which pages of a range are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {

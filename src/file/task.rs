@@ -10,7 +10,7 @@ use rustix::fs::{Advice, Stat};
 
 use super::fs_class::{FsClass, MayBlock, Mount};
 use super::list::{ListError, ListTask, Listed};
-use super::open_file::{Lookup, LookupError, OpenFile, ReadMode};
+use super::open_file::{Lookup, LookupError, OpenFile};
 use super::semaphore::Permit;
 use crate::limits::{COLD_BLOCK_BYTES, READ_AHEAD_BUFFER_BYTES, TASK_RESULT_BYTES_MAX};
 
@@ -144,11 +144,11 @@ pub struct ReadTask {
 
 impl ReadTask {
     /// The read that lets the loop have a file's bytes from `start` on; nothing is needed beyond
-    /// `end`. It reads `most`, a multiple of [`COLD_BLOCK_BYTES`], and as much ahead. Where the loop
-    /// can't know that they will be in memory when it wants to copy them, they are handed over.
+    /// `end`. It reads `most`, a multiple of [`COLD_BLOCK_BYTES`], and as much ahead. If the loop
+    /// `copies` them itself, or can't know that they will still be in memory, they are handed over.
     #[must_use]
-    pub fn new(file: &Arc<OpenFile>, start: u64, end: u64, most: u64, mode: ReadMode) -> Self {
-        let (range, keeps) = match (file.fs_class(), mode) {
+    pub fn new(file: &Arc<OpenFile>, start: u64, end: u64, most: u64, copies: bool) -> Self {
+        let (range, keeps) = match (file.fs_class(), copies) {
             (FsClass::ReadOnce, _) => {
                 // From the next block on that was not read yet, whole ones: they are read once.
                 let mut first = start - start % COLD_BLOCK_BYTES;
@@ -157,11 +157,11 @@ impl ReadTask {
                 }
                 (first..first + most, false)
             }
-            (FsClass::Remote, _) | (_, ReadMode::Copy) => (
+            (FsClass::Remote, _) | (_, true) => (
                 start..end.min(start + most.min(TASK_RESULT_BYTES_MAX)),
                 true,
             ),
-            (_, ReadMode::Sendfile) => (start..end.min(start + most), false),
+            (_, false) => (start..end.min(start + most), false),
         };
         Self {
             file: Arc::clone(file),
@@ -267,7 +267,7 @@ mod tests {
             (BLOCK + 7, BLOCK..2 * BLOCK),
             (2 * BLOCK, 2 * BLOCK..3 * BLOCK),
         ] {
-            let chunk = run(ReadTask::new(&file, wanted, length, BLOCK, ReadMode::Copy)).unwrap();
+            let chunk = run(ReadTask::new(&file, wanted, length, BLOCK, true)).unwrap();
             assert_eq!(chunk.range, range);
             assert!(chunk.kept.is_none());
         }
@@ -275,7 +275,7 @@ mod tests {
         // The next block that was not read.
         file.note_read(&(0..BLOCK - 1));
         assert!(is_cold(0, 1), "a part of a block is none");
-        let read = ReadTask::new(&file, 0, length, BLOCK, ReadMode::Sendfile);
+        let read = ReadTask::new(&file, 0, length, BLOCK, false);
         assert_eq!(run(read).unwrap().range, 0..BLOCK);
         assert!(!is_cold(0, length as usize));
         let mut bytes = [0; 3];
@@ -288,10 +288,18 @@ mod tests {
         let (named, file) = file(FsClass::Remote, length);
         let read = file.read_nowait(&mut [0], 0);
         assert!(matches!(read, Err(ReadError::WouldBlock)));
-        let read =
-            |mode| run(ReadTask::new(&file, 3, length, TASK_RESULT_BYTES_MAX, mode)).unwrap();
-        for mode in [ReadMode::Copy, ReadMode::Sendfile] {
-            let chunk = read(mode);
+        let read = |copies| {
+            run(ReadTask::new(
+                &file,
+                3,
+                length,
+                TASK_RESULT_BYTES_MAX,
+                copies,
+            ))
+            .unwrap()
+        };
+        for copies in [true, false] {
+            let chunk = read(copies);
             assert_eq!(chunk.range, 3..TASK_RESULT_BYTES_MAX + 3);
             let ChunkBytes { bytes, stat, .. } = *chunk.kept.unwrap();
             assert_eq!(bytes.len() as u64, TASK_RESULT_BYTES_MAX);
@@ -299,7 +307,7 @@ mod tests {
         }
         // What is missing is beyond the end.
         named.as_file().set_len(10).unwrap();
-        let chunk = read(ReadMode::Copy);
+        let chunk = read(true);
         assert_eq!(chunk.range, 3..TASK_RESULT_BYTES_MAX + 3);
         assert_eq!(chunk.kept.unwrap().bytes.len(), 7);
     }
@@ -309,7 +317,7 @@ mod tests {
         let (_named, file) = file(FsClass::Nowait, 10);
         let read = file.read_nowait(&mut [0; 11], 0);
         assert!(matches!(read, Err(ReadError::WouldBlock)));
-        let chunk = run(ReadTask::new(&file, 0, 11, BLOCK, ReadMode::Copy)).unwrap();
+        let chunk = run(ReadTask::new(&file, 0, 11, BLOCK, true)).unwrap();
         assert_eq!(chunk.kept.unwrap().bytes.len(), 10);
     }
 
@@ -318,7 +326,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         for class in [FsClass::Nowait, FsClass::ReadOnce, FsClass::Remote] {
             let file = open(File::open(directory.path()).unwrap(), class);
-            assert!(run(ReadTask::new(&file, 0, 10, BLOCK, ReadMode::Copy)).is_err());
+            assert!(run(ReadTask::new(&file, 0, 10, BLOCK, true)).is_err());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Threads that wait for disks so that the loop need not. They are started when there is something to
 //! do, so that a server whose files are in memory never has them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,15 +11,8 @@ use super::fs_class::Mount;
 use crate::failure::panic_message;
 use crate::limits::POOL_THREADS_MAX;
 
-/// Something to do.
-struct Job {
-    /// What it is cancelled by, if it can be.
-    number: Option<u64>,
-    run: Box<dyn FnOnce() + Send>,
-}
-
-/// The threads, and what they have to do. Each mount has a lane of its own: one that doesn't answer
-/// takes as many threads as a lane may have, and no more.
+/// Threads, and the jobs that they have to do. Each mount has a lane of its own: one that doesn't
+/// answer takes as many threads as a lane may have, and no more.
 #[derive(Clone)]
 pub struct ThreadPool(Arc<Shared>);
 
@@ -31,58 +24,73 @@ struct Shared {
 
 #[derive(Default)]
 pub(super) struct Queue {
-    /// Those that have something to do.
-    pub(super) lanes: HashMap<Mount, Lane>,
-    /// The lanes whose jobs can begin, in the order in which they shall: each as often as it has
-    /// such jobs.
-    pub(super) ready: VecDeque<Mount>,
+    /// Lanes that have a job. The one whose turn is next comes first.
+    pub(super) lanes: VecDeque<Lane>,
     pub(super) threads: usize,
     pub(super) idle: usize,
     /// The threads end when there is nothing left to do.
     is_closed: bool,
 }
 
-#[derive(Default)]
+/// Jobs that may wait for the same mount. They begin in the order in which they came.
 pub(super) struct Lane {
-    jobs: VecDeque<Job>,
-    running: usize,
+    mount: Mount,
+    waiting: VecDeque<Job>,
+    pub(super) running: usize,
+}
+
+struct Job {
+    /// What it is cancelled by, if it can be.
+    number: Option<u64>,
+    run: Box<dyn FnOnce() + Send>,
 }
 
 impl Lane {
     /// How many of its jobs could begin at once.
     fn startable(&self) -> usize {
-        self.jobs.len().min(POOL_THREADS_MAX - self.running)
+        self.waiting.len().min(POOL_THREADS_MAX - self.running)
     }
 }
 
 impl Queue {
-    /// Changes a lane, and keeps what is said of it.
-    fn change<T>(&mut self, mount: Mount, change: impl FnOnce(&mut Lane) -> T) -> T {
-        let lane = self.lanes.entry(mount).or_default();
-        let before = lane.startable();
-        let result = change(lane);
-        let after = lane.startable();
-        if lane.jobs.is_empty() && lane.running == 0 {
-            self.lanes.remove(&mount);
-        }
-        for _ in before..after {
-            self.ready.push_back(mount);
-        }
-        for _ in after..before {
-            let first = self.ready.iter().position(|&one| one == mount);
-            first.and_then(|first| self.ready.remove(first));
-        }
-        result
+    /// The lane of a mount, a new one if there is none.
+    pub(super) fn lane(&mut self, mount: Mount) -> &mut Lane {
+        let known = self.lanes.iter().position(|lane| lane.mount == mount);
+        let at = known.unwrap_or_else(|| {
+            self.lanes.push_back(Lane {
+                mount,
+                waiting: VecDeque::new(),
+                running: 0,
+            });
+            self.lanes.len() - 1
+        });
+        &mut self.lanes[at]
     }
 
-    /// The next job, which begins.
-    fn next(&mut self) -> Option<(Mount, Job)> {
-        let mount = *self.ready.front()?;
-        let job = self.change(mount, |lane| {
-            lane.running += 1;
-            lane.jobs.pop_front()
-        });
-        Some((mount, job?))
+    /// How many jobs could begin at once, were there threads.
+    pub(super) fn startable(&self) -> usize {
+        self.lanes.iter().map(Lane::startable).sum()
+    }
+
+    /// Begins a job: the first of the first lane that has one to begin, which then comes last.
+    fn begin(&mut self) -> Option<(Mount, Job)> {
+        let at = self.lanes.iter().position(|lane| lane.startable() > 0)?;
+        let mut lane = self.lanes.remove(at)?;
+        let begun = lane.waiting.pop_front().map(|job| (lane.mount, job));
+        lane.running += 1;
+        self.lanes.push_back(lane);
+        begun
+    }
+
+    /// A job of this mount is over.
+    fn end(&mut self, mount: Mount) {
+        self.lane(mount).running -= 1;
+        self.drop_empty_lanes();
+    }
+
+    fn drop_empty_lanes(&mut self) {
+        self.lanes
+            .retain(|lane| lane.running > 0 || !lane.waiting.is_empty());
     }
 }
 
@@ -109,10 +117,8 @@ impl ThreadPool {
     /// Runs a closure, unless it is replaced by a later one before it has begun. A few may be running
     /// at the same time.
     pub fn replace_waiting(&self, run: impl FnOnce() + Send + 'static) {
-        let waiting = self
-            .queue()
-            .change(Mount::LATEST, |lane| std::mem::take(&mut lane.jobs));
-        drop(waiting);
+        let replaced = std::mem::take(&mut self.queue().lane(Mount::LATEST).waiting);
+        drop(replaced);
         self.run(Mount::LATEST, run);
     }
 
@@ -120,8 +126,8 @@ impl ThreadPool {
     /// which they come.
     pub(super) fn push(&self, mount: Mount, number: Option<u64>, run: Box<dyn FnOnce() + Send>) {
         let mut queue = self.queue();
-        queue.change(mount, |lane| lane.jobs.push_back(Job { number, run }));
-        if queue.idle >= queue.ready.len() || queue.threads == self.0.threads_max {
+        queue.lane(mount).waiting.push_back(Job { number, run });
+        if queue.idle >= queue.startable() || queue.threads == self.0.threads_max {
             self.0.changed.notify_one();
             return;
         }
@@ -143,14 +149,14 @@ impl ThreadPool {
     fn work(&self) {
         let mut queue = self.queue();
         loop {
-            if let Some((mount, job)) = queue.next() {
+            if let Some((mount, job)) = queue.begin() {
                 drop(queue);
                 // Whoever waits for it is told by what the job drops.
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(job.run)) {
                     log::error!("a disk thread panicked: {}", panic_message(&*panic));
                 }
                 queue = self.queue();
-                queue.change(mount, |lane| lane.running -= 1);
+                queue.end(mount);
             } else if queue.is_closed {
                 queue.threads -= 1;
                 return;
@@ -166,11 +172,10 @@ impl ThreadPool {
     /// Drops a job that no thread has begun.
     pub(super) fn cancel(&self, mount: Mount, number: u64) {
         let mut queue = self.queue();
-        let job = queue.change(mount, |lane| {
-            let is_it = |job: &Job| job.number == Some(number);
-            let at = lane.jobs.iter().position(is_it);
-            at.and_then(|at| lane.jobs.remove(at))
-        });
+        let waiting = &mut queue.lane(mount).waiting;
+        let at = waiting.iter().position(|job| job.number == Some(number));
+        let job = at.and_then(|at| waiting.remove(at));
+        queue.drop_empty_lanes();
         drop(queue);
         drop(job);
     }
@@ -214,7 +219,7 @@ mod tests {
         pool.replace_waiting(move || {
             until.wait();
         });
-        while pool.queue().lanes[&Mount::LATEST].running == 0 {
+        while pool.queue().lane(Mount::LATEST).running == 0 {
             thread::yield_now();
         }
         for number in 0..5 {
