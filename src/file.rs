@@ -1,5 +1,5 @@
-//! Files that are sent: open ones and those in memory, and how their bytes are had although the loop
-//! never waits for a disk. The rooms in reading order, each of which uses only those before it:
+//! Files that are sent, open ones and those in memory, and how they are read although the loop never
+//! waits for a disk. The modules in reading order, each of which uses only those before it:
 //! [`version`] (which state of a file this is), [`Semaphore`] (descriptors and bytes that are shared out),
 //! [`FsClass`] (whether reading from a file system may wait), [`ThreadPool`] (threads that wait in the
 //! loop's place), [`OpenFile`], [`List`] (a directory's), [`DiskTask`] (what the loop leaves to

@@ -25,13 +25,13 @@ pub struct DiskTasks<K> {
     local: ThreadPool,
     remote: ThreadPool,
     reopeners: ThreadPool,
-    /// Tasks so far. The latest one's number.
+    /// How many tasks were sent so far, which is the latest one's number.
     sent: u64,
-    /// By its number, each task that somebody waits for.
+    /// The tasks for which somebody waits, by their numbers.
     tasks: HashMap<u64, Task<K>>,
     /// The number of the task that each waits for.
     awaited: HashMap<K, u64>,
-    /// What tasks came to, until it is taken.
+    /// Results, until those who waited for them take them.
     ready: HashMap<K, TaskResult>,
     /// The bytes that results may hold.
     result_memory: Semaphore,
@@ -50,7 +50,7 @@ struct Task<K> {
     remote: Option<Mount>,
     /// The list that it makes, if it makes one.
     list: Option<Arc<ListTask>>,
-    /// One, or for a list several.
+    /// Who waits for it: one connection, or for a list several.
     waiting: Vec<K>,
 }
 
@@ -73,7 +73,7 @@ impl<K: Copy + Eq + Hash> DiskTasks<K> {
         }
     }
 
-    /// Has a task done for one who waits for it. A list that was sent before is made once for all.
+    /// Sends a task for `key`, which waits for it. A list that others wait for already is made once for all.
     pub fn send(&mut self, key: K, task: DiskTask) {
         let remote = task.mount();
         self.start(key, task, remote);
@@ -102,7 +102,7 @@ impl<K: Copy + Eq + Hash> DiskTasks<K> {
         }
     }
 
-    /// Gives a task to the threads that may wait for what it may wait for.
+    /// Queues a task for the local threads, or for those that may wait for this remote mount.
     fn push(&self, number: u64, task: DiskTask, remote: Option<Mount>) {
         let (pool, mount) = self.lane(remote);
         let may_block = match remote {
@@ -133,7 +133,7 @@ impl<K: Copy + Eq + Hash> DiskTasks<K> {
                 TaskResult::Listed(Ok(list)) => list.defer_free_to(&freer),
                 _ => {}
             }
-            // Without a loop nobody takes it.
+            // The send fails when the loop has ended: then nobody takes the result.
             let _ = done.send((number, result));
             notify();
         };
@@ -147,17 +147,17 @@ impl<K: Copy + Eq + Hash> DiskTasks<K> {
         }
     }
 
-    /// Takes in what tasks came to since this was called last. Returns those to be told: for whom there
-    /// is a result, or whose task turned out to wait for another mount. And how many tasks panicked.
+    /// Takes the results of the threads. Returns who is to be woken, because a result is there or
+    /// because the task turned out to wait for a remote mount; and how many tasks panicked.
     pub fn collect(&mut self) -> (Vec<K>, u64) {
-        let (mut told, mut panics) = (Vec::new(), 0);
+        let (mut woken, mut panics) = (Vec::new(), 0);
         while let Ok((number, result)) = self.results.try_recv() {
             panics += u64::from(matches!(result, TaskResult::Panicked));
             let Entry::Occupied(mut task) = self.tasks.entry(number) else {
-                // Nobody waits any more.
+                // All who waited for it have ended.
                 continue;
             };
-            told.extend_from_slice(&task.get().waiting);
+            woken.extend_from_slice(&task.get().waiting);
             if let TaskResult::NeedsRemoteLane(again, mount) = result {
                 task.get_mut().remote = Some(mount);
                 self.push(number, again, Some(mount));
@@ -169,7 +169,7 @@ impl<K: Copy + Eq + Hash> DiskTasks<K> {
             }
             self.deliver(waiting[0], result);
         }
-        (told, panics)
+        (woken, panics)
     }
 
     fn deliver(&mut self, key: K, result: TaskResult) {
@@ -177,19 +177,20 @@ impl<K: Copy + Eq + Hash> DiskTasks<K> {
         self.ready.insert(key, result);
     }
 
-    /// What came of the task that this one waits for, if it is done.
+    /// Takes the result of the task that `key` waits for, if it is done.
     pub fn take(&mut self, key: K) -> Option<TaskResult> {
         self.ready.remove(&key)
     }
 
-    /// Whether this one waits for what may never answer.
+    /// Whether `key` waits for a remote mount, which may never answer.
     #[must_use]
     pub fn is_remote(&self, key: K) -> bool {
         let task = self.awaited.get(&key).map(|number| &self.tasks[number]);
         task.is_some_and(|task| task.remote.is_some())
     }
 
-    /// This one waits no more. A task for which nobody waits is not begun, and a list not finished.
+    /// A connection has ended. Its task is cancelled if no thread has begun it and nobody else waits; a
+    /// list that was begun stops at its next entry.
     pub fn forget(&mut self, key: K) {
         self.ready.remove(&key);
         let Some(number) = self.awaited.remove(&key) else {
@@ -209,7 +210,7 @@ impl<K: Copy + Eq + Hash> DiskTasks<K> {
         }
     }
 
-    /// Those who open a root anew, and close the old one.
+    /// The threads that open a root anew, and close the old one.
     #[must_use]
     pub fn reopeners(&self) -> &ThreadPool {
         &self.reopeners

@@ -11,42 +11,42 @@ use rustix::io::{Errno, ReadWriteFlags};
 /// What reading from a file system may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FsClass {
-    /// It is in memory: nothing ever waits.
+    /// The files are in memory (tmpfs): nothing ever waits.
     InMemory,
-    /// It can be asked whether a read would wait (preadv2(2) with RWF_NOWAIT).
+    /// The kernel can be asked whether a read would wait (preadv2(2) with RWF_NOWAIT).
     Nowait,
-    /// It is on this machine and can't be asked. What was read once is taken for read.
+    /// On this machine, but the kernel can't be asked: what was read once is taken to be in memory.
     ReadOnce,
-    /// Over a network, by another process (FUSE), or unknown: anything may wait, the close too.
+    /// Over a network, by another process (FUSE), or unknown: any call may wait, close(2) too.
     Remote,
 }
 
-/// How long somebody may wait, and so how far a path may lead.
+/// How long a caller may wait, and so how far a path may lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MayBlock {
-    /// Not at all, as the loop: only what is in memory is found.
+    /// The loop must not wait at all: it finds only what is in memory.
     Never,
-    /// For a disk of this machine, which answers sooner or later.
+    /// A local thread may wait for a disk of this machine, which answers sooner or later.
     OnDisk,
-    /// For whatever it leads to. It may be for ever.
+    /// A remote thread may wait for whatever the path leads to, perhaps for ever.
     Forever,
 }
 
-/// A mount beneath the root, as far as it must be told from others: those that wait for one shall
-/// not hold up those that wait for another.
+/// Tells mounts beneath the root apart, so that tasks that wait for one don't hold up those that wait
+/// for another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Mount(u32);
 
 impl Mount {
-    /// The lane of the jobs of which only the latest counts.
+    /// No mount: the lane of jobs that are replaced while they wait.
     pub(super) const LATEST: Self = Self(1);
 
-    /// What is mounted on this entry of a directory, of which the device and the inode are given.
+    /// What is mounted on an entry of the directory with this device and inode.
     #[must_use]
     pub fn at(device: u64, inode: u64, entry: &[u8]) -> Self {
         let mut hasher = DefaultHasher::new();
         (device, inode, entry).hash(&mut hasher);
-        // Two that share a number share a lane.
+        // Two mounts whose hashes are the same share a lane, which costs only time.
         Self(hasher.finish() as u32)
     }
 }
@@ -81,7 +81,7 @@ const LOCAL: [u64; 18] = [
 /// The classes of the file systems that were met.
 #[derive(Debug, Default)]
 pub struct FsClasses {
-    /// All are taken for this one.
+    /// If set, every file system is taken for one of this class.
     assumed: Option<FsClass>,
     /// By device and type: the numbers of devices that aren't disks are given again.
     known: Mutex<HashMap<(u64, u64), FsClass>>,

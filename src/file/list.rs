@@ -1,5 +1,5 @@
-//! The list of a directory as a thread makes it: for all who asked before it was begun, in memory of
-//! which all lists together have so much.
+//! The list of a directory, which a disk thread makes for all requests that came before it began. All
+//! lists together have a bounded amount of memory.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use crate::limits::LISTING_FREED_BYTES_MIN;
 /// Why there is no list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListError {
-    /// The lists that are held take all the memory that they may.
+    /// All lists together have as much memory as they may.
     NoMemory,
     /// The directory can't be read.
     Failed(LookupError),
@@ -33,9 +33,9 @@ pub type Listed = Result<Arc<List>, ListError>;
 #[derive(Debug)]
 pub struct List {
     bytes: Vec<u8>,
-    /// Its part of the memory, given back after the bytes. Only the drop takes it.
+    /// Its memory's permit, given back after the bytes were freed. `None` only while it is dropped.
     permit: Option<Permit>,
-    /// Who frees a large one: the kernel takes a millisecond to take back 10 MB.
+    /// The threads that free a large list: munmap(2) of 10 MB takes a millisecond.
     freer: OnceLock<ThreadPool>,
 }
 
@@ -46,7 +46,7 @@ impl List {
         &self.bytes
     }
 
-    /// Has threads free it, if that takes long.
+    /// Leaves it to threads to free the list, if it is large.
     pub(super) fn defer_free_to(&self, pool: &ThreadPool) {
         self.freer.get_or_init(|| pool.clone());
     }
@@ -63,10 +63,10 @@ impl Drop for List {
     }
 }
 
-/// A list to be made. Whoever asks before it is begun may wait for the same one: what is read is
-/// read after they asked.
+/// A list to be made. A request that comes before it is begun may wait for it, too: the directory will
+/// be read after that request came.
 pub struct ListTask {
-    /// By which those who wait for it are known, once it was sent.
+    /// The number of the task that makes it, once it was sent.
     number: OnceLock<u64>,
     is_begun: AtomicBool,
     is_cancelled: AtomicBool,
@@ -76,7 +76,7 @@ pub struct ListTask {
 type Make = dyn Fn(&ListTask, MayBlock) -> Listed + Send + Sync;
 
 impl ListTask {
-    /// What is found to lie further than it may go is [`LookupError::OtherMount`].
+    /// `make` gives [`LookupError::OtherMount`] for what lies further than it may wait.
     pub fn new(make: impl Fn(&Self, MayBlock) -> Listed + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             number: OnceLock::new(),
@@ -86,18 +86,18 @@ impl ListTask {
         })
     }
 
-    /// Its task's number, which is this one if it has none yet.
+    /// Its task's number; if it has none yet, this one from now on.
     pub(super) fn number_or(&self, number: u64) -> u64 {
         *self.number.get_or_init(|| number)
     }
 
-    /// Whether somebody who asks now may wait for it, too.
+    /// Whether a request that comes now may wait for it, too.
     #[must_use]
     pub fn can_be_joined(&self) -> bool {
         !self.is_begun.load(Ordering::SeqCst) && !self.is_cancelled()
     }
 
-    /// Nobody waits for it any more.
+    /// Ends it at the next entry: nobody waits for it any more.
     pub fn cancel(&self) {
         self.is_cancelled.store(true, Ordering::SeqCst);
     }
@@ -108,7 +108,7 @@ impl ListTask {
         self.is_cancelled.load(Ordering::SeqCst)
     }
 
-    /// Makes it. If it leads further, it will be begun anew.
+    /// Makes the list. If that may wait for another mount, another thread will begin anew.
     pub(super) fn run(&self, may_block: MayBlock) -> Listed {
         self.is_begun.store(true, Ordering::SeqCst);
         let listed = (self.make)(self, may_block);
@@ -129,26 +129,26 @@ impl fmt::Debug for ListTask {
 #[derive(Clone, Debug)]
 pub struct ListMemory {
     semaphore: Semaphore,
-    /// Lists that somebody still has.
+    /// The lists that connections still send.
     lists: Arc<Mutex<Vec<Weak<List>>>>,
 }
 
 impl ListMemory {
-    /// So many bytes at most.
+    /// No list yet, and `bytes_max` for all that will be.
     #[must_use]
     pub fn new(bytes_max: u64) -> Self {
         let (semaphore, lists) = (Semaphore::new(bytes_max), Arc::default());
         Self { semaphore, lists }
     }
 
-    /// None of it yet, for one list.
+    /// A permit for a list that is begun, of no byte yet.
     #[must_use]
     pub fn reserve(&self) -> Permit {
         self.semaphore.acquire_none()
     }
 
-    /// A finished list. If somebody has the very same one, it is that one: however many ask for a
-    /// directory that doesn't change, and don't read, its list is in memory once.
+    /// A finished list. If a connection still sends one with the same bytes, it is that one: the list of
+    /// a directory that doesn't change is in memory once, however many slow clients ask for it.
     #[must_use]
     pub fn share(&self, bytes: Vec<u8>, permit: Permit) -> Arc<List> {
         let lists = || self.lists.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,5 @@
-//! A regular file: how its bytes are had without waiting for a disk, and what fstat(2) said of it when
-//! it was opened.
+//! A regular file that was opened: how to read it without waiting for a disk, and what fstat(2) said of
+//! it then.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -30,14 +30,14 @@ pub enum Lookup {
 /// Why a name leads to no file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookupError {
-    /// It names nothing that is served; the text says why. To the client all are the same.
+    /// The name names nothing that is served; the text says why in the log. To the client all are alike.
     Refused(&'static str),
     /// No descriptor is free, in this process or in the system.
     NoDescriptor,
-    /// The look-up may have to wait for a disk: a thread of the pool must do it.
+    /// The look-up may have to wait for a disk, so a disk thread must do it.
     WouldBlock,
-    /// It leads away from the root's own file system, to this mount: a thread must do it that may wait
-    /// for ever. Only threads of the pool find that out.
+    /// The name leads to another mount, which may never answer, so a remote thread must do it. Only local
+    /// threads find that out.
     OtherMount(Mount),
     /// Anything else is a failure of ours.
     Failed(Errno),
@@ -52,7 +52,7 @@ pub enum ReadError {
     Failed(io::Error),
 }
 
-/// Which pages of a range are asked for.
+/// Which pages of a range the kernel is asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// The last one.
@@ -77,11 +77,10 @@ pub enum Segment<'a> {
     },
 }
 
-/// A file, whatever its names and its state are: device and inode number.
+/// Identifies a file, whatever its names and its state are: device and inode number.
 pub type Inode = (u64, u64);
 
-/// A regular file, with what fstat said when it was opened. Threads of the pool open and read it,
-/// too.
+/// A regular file, with what fstat said when it was opened. The loop and disk threads share it.
 #[derive(Debug)]
 pub struct OpenFile {
     source: Source,
@@ -97,14 +96,14 @@ enum Source {
     /// On the disk or in the page cache: it is open for reading.
     Open {
         file: File,
-        /// The descriptor's part of those that files may have, given back after the close.
+        /// One of the descriptors that files may have, given back after the close.
         permit: OnceLock<Permit>,
-        /// Of [`FsClass::ReadOnce`]: what was read.
+        /// What was read before, if its class is [`FsClass::ReadOnce`].
         read_blocks: Mutex<ReadBlocks>,
-        /// Who closes the file, if the loop must not, and on which mount it is.
+        /// The threads that close the file, if close(2) may wait, and the mount that it may wait for.
         closer: OnceLock<(ThreadPool, Mount)>,
     },
-    /// In memory, all of them. The file was closed.
+    /// All bytes are in memory, and the file was closed.
     InMemory {
         contents: Box<[u8]>,
         header_fields: [OnceLock<Box<[u8]>>; 2],
@@ -112,7 +111,7 @@ enum Source {
 }
 
 impl OpenFile {
-    /// Takes a file, its state, and what its file system is like.
+    /// A file that was just opened, its state, and its file system's class.
     #[must_use]
     pub fn new(file: File, state: Snapshot, fs_class: FsClass) -> Self {
         let Snapshot { stat, clock } = state;
@@ -130,8 +129,8 @@ impl OpenFile {
         }
     }
 
-    /// The same version of the file with all its bytes in memory; nothing if reading them would wait
-    /// for a disk. A file that can't be asked is read all the same: it was read a moment ago.
+    /// The same version of the file with all its bytes in memory; `None` if reading them would wait for a
+    /// disk. A file of [`FsClass::ReadOnce`] is read all the same: a thread read it a moment ago.
     #[must_use]
     pub fn read_contents(&self) -> Option<Self> {
         let length = self.length() as usize; // Whoever calls knows that it is short.
@@ -180,13 +179,13 @@ impl OpenFile {
         }
     }
 
-    /// What reading it may cost.
+    /// Whether reading it may wait.
     #[must_use]
     pub fn fs_class(&self) -> FsClass {
         self.fs_class
     }
 
-    /// A part of it, which must not reach beyond its length.
+    /// A part of the file, which must not reach beyond its length.
     #[must_use]
     pub fn segment(self: &Arc<Self>, start: u64, length: u64) -> Segment<'_> {
         match &self.source {
@@ -204,9 +203,9 @@ impl OpenFile {
 
     // ---- reading ----
 
-    /// Whether reading so many bytes from `start` on may wait for a disk. Of a file that can be
-    /// asked, the last page is: the kernel reads in order, so those before it came earlier. `probe`
-    /// asks for the first one, too: it tells a file of which somebody wanted the end alone.
+    /// Whether reading `count` bytes from `start` on may wait for a disk. If the kernel can be asked, it
+    /// is asked about the last page: it reads in order, so that the pages before that one came earlier.
+    /// [`Probe::Both`] asks about the first page, too: of some files only the end was ever wanted.
     #[must_use]
     pub fn would_block(&self, start: u64, count: usize, probe: Probe) -> bool {
         let last = start + (count as u64).saturating_sub(1);
@@ -279,7 +278,7 @@ impl OpenFile {
         self.read_blocks().is_some_and(|read| read.covers(range))
     }
 
-    /// A blocking read has brought this into memory.
+    /// Notes that a blocking read has had this range read into memory.
     pub(super) fn note_read(&self, range: &Range<u64>) {
         if self.fs_class == FsClass::ReadOnce
             && let Some(mut read) = self.read_blocks()
@@ -290,7 +289,8 @@ impl OpenFile {
 
     // ---- closing ----
 
-    /// Takes a descriptor's part of the semaphore, unless it has one. Says whether it has one now.
+    /// Counts its descriptor among those that files may have, unless it was counted before. Says whether
+    /// it could be.
     pub(crate) fn acquire_descriptor(&self, semaphore: &Semaphore) -> bool {
         let Source::Open { permit, .. } = &self.source else {
             return true;
@@ -303,14 +303,14 @@ impl OpenFile {
         permit.get().is_some()
     }
 
-    /// Has threads close it, if the close may wait for this mount.
+    /// Leaves it to threads to close the file, if close(2) may wait for this mount.
     pub(super) fn defer_close_to(&self, pool: &ThreadPool, on: Mount) {
         if let (Source::Open { closer, .. }, FsClass::Remote) = (&self.source, self.fs_class) {
             closer.get_or_init(|| (pool.clone(), on));
         }
     }
 
-    /// The mount that it is on, if that may not answer.
+    /// The mount that it is on, if that is remote.
     pub(super) fn mount(&self) -> Mount {
         match &self.source {
             Source::Open { closer, .. } => closer.get().map_or(Mount::default(), |closer| closer.1),
@@ -320,7 +320,7 @@ impl OpenFile {
 
     // ---- its state ----
 
-    /// The length at open, in bytes: what was promised, whatever happens to the file.
+    /// The length at open, in bytes, which is promised to clients whatever happens to the file.
     #[must_use]
     pub fn length(&self) -> u64 {
         version::length(&self.stat)
@@ -372,12 +372,12 @@ impl OpenFile {
         all[usize::from(known)]
     }
 
-    /// The same version was seen again later, by `other`.
+    /// Notes that the same version was seen again later, when `other` was opened.
     pub fn note_seen_again(&self, other: &Self) {
         self.trust.fetch_max(other.trust() as u8, Ordering::Relaxed);
     }
 
-    /// Whether another look would find that its state can be trusted further: the clock has moved on.
+    /// Whether opening it again would find that its state can be trusted further: the clock has moved on.
     #[must_use]
     pub fn gains_by_a_look(&self) -> bool {
         let trusted = self.trust();

@@ -18,9 +18,9 @@ use crate::limits::{COLD_BLOCK_BYTES, READ_AHEAD_BUFFER_BYTES, TASK_RESULT_BYTES
 pub enum DiskTask {
     /// Opens a file.
     Open {
-        /// Its name, which the result is known by.
+        /// Its name, by which the result is recognized.
         name: Box<[u8]>,
-        /// Opens it. What is found to lie further than this is [`LookupError::OtherMount`].
+        /// Opens it. What lies further than it may wait is [`LookupError::OtherMount`].
         open: Box<dyn Fn(MayBlock) -> Result<Lookup, LookupError> + Send>,
     },
     /// Makes the list of a directory, perhaps for several connections.
@@ -52,25 +52,25 @@ pub enum TaskResult {
 /// A part of a file that was read.
 #[derive(Debug)]
 pub struct Chunk {
-    /// Where it is. Bytes of it that are missing are beyond the file's end.
+    /// Its offsets. What `kept` lacks of it lies beyond the file's end.
     pub range: Range<u64>,
-    /// What of it is kept, if it was to be.
+    /// The bytes, if the loop is to send them from memory; else it is enough that the kernel has them.
     pub kept: Option<Box<ChunkBytes>>,
 }
 
-/// Bytes that a thread hands over.
+/// Bytes that a disk thread hands over to the loop.
 #[derive(Debug)]
 pub struct ChunkBytes {
     /// The bytes.
     pub bytes: Vec<u8>,
     /// The file's state after they were read.
     pub stat: Stat,
-    /// Their part of what may be kept.
+    /// The memory that they have of what all results may have.
     pub permit: Option<Permit>,
 }
 
 impl DiskTask {
-    /// Does it if it waits for no more than this.
+    /// Does the task, if it waits for no more than this.
     #[must_use]
     pub fn run(self, may_block: MayBlock) -> TaskResult {
         match self {
@@ -90,7 +90,7 @@ impl DiskTask {
         }
     }
 
-    /// How many bytes it may bring that are then kept.
+    /// How many bytes the thread may hand over.
     pub(super) fn kept_bytes(&self) -> Option<u64> {
         match self {
             Self::Read(read) if read.keeps => Some(read.range.end - read.range.start),
@@ -98,7 +98,7 @@ impl DiskTask {
         }
     }
 
-    /// The mount that it is known to wait for, perhaps for ever, before it is begun: an open and a list
+    /// The remote mount that it waits for, as far as that is known before it is begun: an open and a list
     /// find that out.
     #[must_use]
     pub fn mount(&self) -> Option<Mount> {
@@ -110,7 +110,7 @@ impl DiskTask {
 }
 
 impl TaskResult {
-    /// The same for another one who waits: only for a list do several.
+    /// The same result for another connection: only for a list do several wait.
     pub(super) fn shared(&self) -> Self {
         match self {
             Self::Listed(listed) => Self::Listed(listed.clone()),
@@ -136,9 +136,9 @@ pub struct ReadTask {
     /// The byte that is wanted first.
     wanted: u64,
     range: Range<u64>,
-    /// What the kernel shall read next.
+    /// What the kernel is told to read next.
     ahead: Range<u64>,
-    /// The bytes are wanted; else it is enough that they are in memory.
+    /// The bytes are handed over; else it is enough that the kernel has them in memory.
     keeps: bool,
 }
 
@@ -150,7 +150,7 @@ impl ReadTask {
     pub fn new(file: &Arc<OpenFile>, start: u64, end: u64, most: u64, copies: bool) -> Self {
         let (range, keeps) = match (file.fs_class(), copies) {
             (FsClass::ReadOnce, _) => {
-                // From the next block on that was not read yet, whole ones: they are read once.
+                // Whole blocks are read, once each: from the first one on that was not read yet.
                 let mut first = start - start % COLD_BLOCK_BYTES;
                 while file.was_read(first..first + COLD_BLOCK_BYTES) {
                     first += COLD_BLOCK_BYTES;
@@ -195,7 +195,7 @@ impl ReadTask {
             match self.file.read_blocking(into, at) {
                 Ok(0) => break self.range.end,
                 Ok(count) => at += count as u64,
-                // What was read before it is good.
+                // What was read before the error is good.
                 Err(_) if at > self.wanted => break at,
                 Err(error) => return Err(error),
             }
@@ -216,7 +216,7 @@ impl ReadTask {
         Ok(Chunk { range, kept })
     }
 
-    /// The sender will want what comes next.
+    /// Has the kernel read what the sender will want next.
     fn read_ahead(&self) {
         let Range { start, end } = self.ahead;
         if let Some(file) = self.file.handle()

@@ -46,7 +46,7 @@ struct Job {
 }
 
 impl Lane {
-    /// How many of its jobs could begin at once.
+    /// How many of its jobs may begin now.
     fn startable(&self) -> usize {
         self.waiting.len().min(POOL_THREADS_MAX - self.running)
     }
@@ -67,7 +67,7 @@ impl Queue {
         &mut self.lanes[at]
     }
 
-    /// How many jobs could begin at once, were there threads.
+    /// How many jobs may begin now, if threads are free.
     pub(super) fn startable(&self) -> usize {
         self.lanes.iter().map(Lane::startable).sum()
     }
@@ -95,7 +95,7 @@ impl Queue {
 }
 
 impl ThreadPool {
-    /// None that works yet, and up to so many.
+    /// A pool that starts up to `threads_max` threads, none of them yet.
     #[must_use]
     pub fn new(threads_max: usize) -> Self {
         Self(Arc::new(Shared {
@@ -109,13 +109,12 @@ impl ThreadPool {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs a closure that may wait for this mount, and whose result nobody waits for.
+    /// Has a thread run a closure that may wait for this mount.
     pub fn run(&self, mount: Mount, run: impl FnOnce() + Send + 'static) {
         self.push(mount, None, Box::new(run));
     }
 
-    /// Runs a closure, unless it is replaced by a later one before it has begun. A few may be running
-    /// at the same time.
+    /// Has a thread run a closure, in place of those given to this before that no thread has begun.
     pub fn replace_waiting(&self, run: impl FnOnce() + Send + 'static) {
         let replaced = std::mem::take(&mut self.queue().lane(Mount::LATEST).waiting);
         drop(replaced);
@@ -138,20 +137,20 @@ impl ThreadPool {
             .name("disk".into())
             .spawn(move || pool.work());
         if let Err(error) = started {
-            // The loop must not wait in its place. The next job tries again, and nobody's client
-            // waits for ever.
+            // The loop must not do the job itself. The next job tries again to start a thread, and clients
+            // wait no longer than the disk timeout.
             log::error!("a thread that waits for disks can't be started: {error}");
             self.queue().threads -= 1;
         }
     }
 
-    /// A thread's life.
+    /// What each thread does until the pool is closed.
     fn work(&self) {
         let mut queue = self.queue();
         loop {
             if let Some((mount, job)) = queue.begin() {
                 drop(queue);
-                // Whoever waits for it is told by what the job drops.
+                // A task's panic is caught where it runs, so this was a job that nobody waits for.
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(job.run)) {
                     log::error!("a disk thread panicked: {}", panic_message(&*panic));
                 }

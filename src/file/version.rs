@@ -1,4 +1,4 @@
-//! Which version of a file it is: what fstat said, and whether that tells every later version apart.
+//! Versions of a file: what fstat says of one, and whether every later version will differ in that.
 //!
 //! A file system stamps a change with a clock that moves in ticks, and two changes within one tick
 //! leave the same stamp. So a stamp names one version only if the clock had moved on when the file
@@ -19,12 +19,12 @@ pub type Stamp = (i64, u64);
 /// times. ctime is there because mtime can be set.
 pub type FileVersion = (u64, u64, u64, Stamp, Stamp);
 
-/// A file's state at a time.
+/// A file's state, and when it was read.
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshot {
     /// What fstat said.
     pub stat: Stat,
-    /// What the clock that stamps files showed before.
+    /// What the clock that stamps files showed just before.
     pub clock: Stamp,
 }
 
@@ -40,7 +40,7 @@ impl Snapshot {
     }
 }
 
-/// What tells a file's state from other versions, and from other files.
+/// Which version of which file has this state.
 #[must_use]
 pub fn version(stat: &Stat) -> FileVersion {
     let (device, inode) = (stat.st_dev, stat.st_ino);
@@ -108,9 +108,9 @@ pub enum Trust {
 /// What of a file's state its validators are made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
-    /// Where the same file may be given another number, none.
+    /// `None` where the same file may be given another number later.
     pub inode: Option<u64>,
-    /// Bytes.
+    /// In bytes.
     pub length: u64,
     /// See [`modified`].
     pub modified: Stamp,
@@ -120,8 +120,8 @@ pub struct Facts {
     pub trust: Trust,
 }
 
-/// How far a stamp can be trusted that was still a file's when the clock had come to `clock`.
-/// `is_local`: this kernel made it. If `changed` lies in the future, as when the clock was set back,
+/// How far a stamp can be trusted that a file still had when its clock showed `clock`. `is_local`: this
+/// kernel stamps the file, another machine doesn't. If `changed` lies in the future, as when the clock was set back,
 /// it can't be.
 #[must_use]
 pub fn trust(changed: Stamp, clock: Stamp, is_local: bool) -> Trust {
