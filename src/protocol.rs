@@ -1,5 +1,5 @@
-//! What is served: bytes received go in, a decision comes out. A protocol knows no sockets and no
-//! waiting; the connection asks it at every moment at which a request might be whole.
+//! What is served: bytes received go in, a decision comes out. A protocol knows no sockets and never waits;
+//! the connection asks it whenever a request might be whole.
 
 pub mod bare;
 mod gopher;
@@ -60,13 +60,13 @@ pub struct Request<'a> {
     pub is_encrypted: bool,
     /// What tasks for this request came to (see [`Decision::Suspend`]).
     pub results: &'a [TaskResult],
-    /// Where the client found this server.
+    /// The address at which the client has reached this server.
     pub reached: Reached<'a>,
 }
 
 #[cfg(feature = "testing")]
 impl<'a> Request<'a> {
-    /// What a connection's first request is, when nothing else is known.
+    /// A connection's first request, of which nothing else is known.
     #[must_use]
     pub fn new(bytes: &'a [u8], input_state: InputState) -> Self {
         Self {
@@ -103,7 +103,7 @@ impl<'a> Reached<'a> {
 }
 
 impl Default for Reached<'_> {
-    /// Nobody knows.
+    /// The address isn't known.
     fn default() -> Self {
         Self(&|| None)
     }
@@ -139,13 +139,13 @@ pub enum Decision {
         /// Ask again when nothing has come for so long.
         gap: Option<Duration>,
     },
-    /// There is no descriptor to look for a file now. Ask again.
+    /// No descriptor is free to open a file with. Ask again when one may be.
     WaitForFd,
-    /// Something must be looked up that may wait for a disk. Ask again when the task is done.
+    /// This task must be done first, which may wait for a disk. Ask again with its result.
     Suspend(DiskTask),
-    /// Here is the answer.
+    /// The request is whole, and this is the answer.
     Reply(Reply),
-    /// A failure of our own: the peer must see an error.
+    /// Our own failure: reset the connection, so that the peer sees an error.
     Abort(Reason),
 }
 
@@ -167,7 +167,7 @@ pub struct Reply {
     pub head: Vec<u8>,
     /// What is sent.
     pub body: Body,
-    /// How the connection ends when all is sent.
+    /// What the log says of it when all is sent.
     pub outcome: Outcome,
     /// How many of the request's bytes were used, its end included.
     pub used: usize,
@@ -175,14 +175,14 @@ pub struct Reply {
     pub ended_by: RequestEnd,
     /// What becomes of the connection.
     pub then: AfterResponse,
-    /// Its status; the bare protocol has none.
+    /// Its HTTP status; `None` for the bare protocol.
     pub status: Option<StatusCode>,
-    /// What an access log says of it; none for the bare protocol, which has no more than a name.
+    /// What else an access log says of it; `None` for the bare protocol, which has only a name.
     pub http_log: Option<Box<HttpLogFields>>,
 }
 
 impl Reply {
-    /// A body and nothing else; the connection's end is the body's.
+    /// An answer of the bare protocol: a body alone, which ends with the connection.
     #[must_use]
     pub fn bare(
         target: Box<[u8]>,
@@ -222,9 +222,9 @@ pub enum RequestEnd {
     LineFeed,
     /// The client's FIN.
     Eof,
-    /// Nothing did: the bytes in hand were taken for the whole.
+    /// Nothing did: what had come was taken for the whole request.
     Guess,
-    /// It goes on: with a body that nobody reads.
+    /// It hasn't ended: a body follows that nobody reads.
     Unread,
 }
 
@@ -233,11 +233,11 @@ pub enum RequestEnd {
 pub enum Body {
     /// Bytes in memory, shared by all who are sent the same.
     Bytes(Rc<[u8]>),
-    /// A folder's list, shared likewise.
+    /// A directory's list, shared likewise.
     List(Arc<List>),
-    /// A file, shared by all who are sent the same, whether it is open or in memory.
+    /// A file, open or in memory, shared likewise.
     File(Arc<OpenFile>),
-    /// Several pieces of a file, each after some bytes, either of which may be empty.
+    /// Several parts of a file, each after some bytes; either may be empty.
     Parts(Arc<OpenFile>, Rc<[Part]>),
 }
 
@@ -265,7 +265,7 @@ impl Body {
         }
     }
 
-    /// What comes at an offset, as far as it is sent in the same way. Empty at the end.
+    /// The bytes that follow an offset, as far as they are sent in the same way. Empty at the end.
     #[must_use]
     pub fn segment(&self, offset: u64) -> Segment<'_> {
         // What is in memory is no longer than an address.

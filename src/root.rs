@@ -36,15 +36,16 @@ pub struct Root {
     may_block: MayBlock,
     open_files: OpenFiles,
     cache: Option<Cache>,
-    /// What threads have opened anew.
+    /// Where a thread leaves the directory that it has opened anew.
     reopened: Arc<Mutex<Reopened>>,
-    /// How often that was asked for.
+    /// How often the root was to be opened anew.
     reopens: u64,
-    /// Who closes the old directory.
+    /// The threads that open it anew, and close the old directory.
     reopeners: Option<ThreadPool>,
 }
 
-/// What the latest of those who opened a root anew has found, until it is taken.
+/// What threads that opened the root anew have found: the result of the latest request, until the loop
+/// takes it.
 #[derive(Debug, Default)]
 struct Reopened {
     number: u64,
@@ -52,8 +53,8 @@ struct Reopened {
 }
 
 impl Reopened {
-    /// Takes a result unless a later one has come. Returns what isn't needed: its close may wait, so
-    /// it must be dropped where nobody waits for this.
+    /// Takes a result unless that of a later request has come. Returns the one that isn't needed: its
+    /// close(2) may wait, so it must be dropped without the lock.
     fn offer(&mut self, number: u64, found: io::Result<RootDir>) -> Option<io::Result<RootDir>> {
         if number <= self.number {
             return Some(found);
@@ -82,14 +83,15 @@ impl Root {
         })
     }
 
-    /// Closes what the cache needn't hold open. Returns when it is to be asked again.
+    /// Closes files that the cache holds open, if nobody has asked for any for a while. Returns when this
+    /// is due again.
     pub fn release_idle(&mut self, now: Instant) -> Option<Instant> {
         self.cache.as_mut()?.release_idle(now)
     }
 
-    /// Has a thread open the directory that has the root's path now. The path may lead to what doesn't
-    /// answer, and the next one may not: a few threads may wait at the same time, and the one that
-    /// was asked last is believed. `done` is called after each.
+    /// Has a thread open the directory that has the root's path now, and call `done`. The path may lead to
+    /// a file system that doesn't answer, and lead elsewhere when this is called again: so a few threads
+    /// may wait at the same time, and the latest request's result counts.
     pub fn reopen(&mut self, pool: &ThreadPool, done: impl FnOnce() + Send + 'static) {
         self.reopens += 1;
         self.reopeners = Some(pool.clone());
@@ -108,7 +110,7 @@ impl Root {
         });
     }
 
-    /// Takes the directory that a thread has opened. If there is none, the old one stays.
+    /// Takes the directory that a thread has opened anew. If it couldn't be opened, the old one stays.
     pub fn reopened(&mut self) {
         let mut reopened = self.reopened.lock().unwrap_or_else(PoisonError::into_inner);
         let found = reopened.found.take();
@@ -119,7 +121,7 @@ impl Root {
             Some(Ok(directory)) => {
                 let old = std::mem::replace(&mut self.directory, Arc::new(directory));
                 if let Some(pool) = &self.reopeners {
-                    // Its close may wait, too.
+                    // close(2) may wait, too.
                     pool.run(Mount::default(), move || drop(old));
                 }
                 if let Some(cache) = &mut self.cache {

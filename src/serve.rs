@@ -217,8 +217,8 @@ fn is_top(folder: &Path) -> bool {
     identity(folder).is_some_and(|folder| identity(Path::new("/")) == Some(folder))
 }
 
-/// Says what is served beyond what one would think. As root is how containers run, so that alone is
-/// no warning, which would be seen with `-q` and counted by monitors; a whole file system is.
+/// Says what is served beyond what one would expect. Containers run as root, so that alone is no warning,
+/// which would be seen with `-q` and counted by monitors. Serving a whole file system is one.
 fn warn_of_power(serves_everything: bool) {
     let is_root = rustix::process::geteuid().is_root();
     if serves_everything {
@@ -238,8 +238,8 @@ fn name_of(folder: &Path) -> Vec<u8> {
     name.map_or_else(|| b"/".to_vec(), OsString::into_vec)
 }
 
-/// What a loop's files may take. Without inotify nothing is kept: the answers are the same, only
-/// slower. `warned`: one line is enough for all loops.
+/// Bounds the descriptors and the memory of a loop's files. Without inotify nothing is cached: the answers
+/// are the same, only slower. `warned`: one line is enough for all loops.
 fn set_bounds(protocol: &mut SharedPort, bytes: u64, fd_budget: &FdBudget, warned: &Once) {
     protocol
         .root_mut()

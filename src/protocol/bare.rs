@@ -1,5 +1,5 @@
-//! The bare protocol: a name comes in, the file's bytes go out. This room decides where a name
-//! ends when nothing in the stream need say so.
+//! The bare protocol: a name comes in, the file's bytes go out. This module decides where a name ends, as
+//! clients need not mark its end.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::telemetry::response::Outcome;
 #[derive(Debug)]
 pub struct Bare {
     root: Root,
-    /// Silence that ends an unterminated name; `None`: only a line feed and EOF do.
+    /// The silence that ends an unterminated name; with `None` only a line feed and EOF end one.
     name_gap: Option<Duration>,
 }
 
@@ -45,7 +45,7 @@ impl Bare {
         self.name_gap.unwrap_or(NAME_GAP) / EMPTY_NAME_GAP_SHARE
     }
 
-    /// Nothing but time can end this name; the bytes in hand are tried as they stand.
+    /// The name has no end yet. If what has come names a file, it is taken for the whole name.
     fn guess(&mut self, request: &Request<'_>, may_become_longer: bool) -> Decision {
         let Some(gap) = self.name_gap else {
             return Decision::NEED_MORE;
@@ -65,7 +65,7 @@ impl Bare {
             request.bytes.len(),
             RequestEnd::Guess,
         ) {
-            // Perhaps a part of a name. A failure of ours will show again when the name is whole.
+            // It may be a part of a name. Our own failure will show again when the name is whole.
             Decision::Reply(Reply {
                 outcome: Outcome::Refused(_),
                 ..
@@ -78,7 +78,8 @@ impl Bare {
         }
     }
 
-    /// The file of a name, by the first of its readings that names anything, and that reading.
+    /// Opens the file that a name names, by the first of its readings that names anything. Returns that
+    /// reading, too.
     fn look_up<'n>(
         &mut self,
         name: &'n [u8],
@@ -99,8 +100,8 @@ impl Bare {
         })
     }
 
-    /// Answers what is whole. Silence ends no name that may yet become something longer: a browser's
-    /// first segment must not be taken for a name.
+    /// Answers a name that is whole. If it `may_become_longer`, silence doesn't end it: a browser's first
+    /// segment must not be taken for a name.
     pub(super) fn respond_or_wait(
         &mut self,
         request: &Request<'_>,

@@ -1,5 +1,5 @@
-//! Gopher's menus (RFC 1436): its clients ask for a file as the bare protocol's do, and for a folder
-//! likewise.
+//! Gopher's menus (RFC 1436): its clients ask for a file, and for a directory, by name, as the bare
+//! protocol's clients ask for a file.
 
 use crate::file::{ListError, Lookup, LookupError};
 use crate::protocol::bare::first_reading;
@@ -9,7 +9,8 @@ use crate::root::listing::Listings;
 use crate::telemetry::Reason;
 use crate::telemetry::response::Outcome;
 
-/// The menu of a folder whose name the bare protocol has refused by `reply`, or else that reply.
+/// The menu of the directory whose name the bare protocol has refused by `reply`; that reply, if it is
+/// none.
 pub(super) fn menu(
     reply: Reply,
     request: &Request<'_>,
@@ -26,7 +27,7 @@ pub(super) fn menu(
         }
         (_, Ok(Lookup::File(_)) | Err(_)) => return Decision::Reply(reply),
     };
-    // Gopher+ asks so for information on all items, and one of its clients takes nothing else.
+    // So Gopher+ asks for information on all items. One of its clients takes no other menu.
     let plus = reply.target.strip_prefix(&*name);
     let plus = plus.is_some_and(|rest| rest.starts_with(b"\t$"));
     match folders.menu(

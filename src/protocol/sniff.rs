@@ -32,7 +32,7 @@ impl SharedPort {
         self.bare.root_mut()
     }
 
-    /// A name, or what may become one. A folder's is answered with a menu.
+    /// Answers a name, or waits for its end. A directory's name is answered with a Gopher menu.
     fn name(&mut self, request: &Request<'_>, may_become_http: bool) -> Decision {
         let decision = self.bare.respond_or_wait(request, may_become_http);
         match (decision, self.http.listings()) {
@@ -49,7 +49,7 @@ impl SharedPort {
         }
     }
 
-    /// HTTP/0.9: a method, a path, and the file's bytes.
+    /// Answers a request of HTTP/0.9: GET and a path come in, the file's bytes go out.
     fn simple(&mut self, request: &Request<'_>, path: &[u8]) -> Decision {
         let Some(name) = target::decode(path) else {
             return self.bare.respond(request);
@@ -98,7 +98,7 @@ impl Protocol for SharedPort {
         match sniff(request.bytes) {
             Sniffed::Http => self.http.message(self.bare.root_mut(), request),
             Sniffed::Simple(path) => self.simple(request, path),
-            // It may be long before its line ends, longer than a name.
+            // Its line may be longer than a name may be.
             Sniffed::Maybe { whole_method: true } if request.input_state != InputState::Ended => {
                 Decision::NEED_MORE
             }

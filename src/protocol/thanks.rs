@@ -18,7 +18,7 @@ pub struct Thanks {
     reply: Rc<[u8]>,
     /// How long half a character waits for its other half.
     gap: Duration,
-    /// How many more texts are taken.
+    /// How many more texts are accepted.
     texts_left: u64,
     output: LineWriter,
 }
@@ -57,7 +57,7 @@ impl Protocol for Thanks {
         let waits = |speculative, gap| Decision::NeedMore { speculative, gap };
         match request.input_state {
             InputState::Arrived if may_grow => return waits(false, None),
-            // Every look at a text that is still cut costs as much as the whole.
+            // Decoding a text that is still incomplete costs as much as decoding the whole.
             InputState::WouldBlock
                 if may_grow && request.speculative_lookups >= SPECULATIVE_LOOKUPS_MAX =>
             {
@@ -82,7 +82,7 @@ impl Protocol for Thanks {
 /// Decodes with replacement characters, and says whether the text ends within a character.
 fn decode(encoding: &'static Encoding, bytes: &[u8]) -> (String, bool) {
     let mut decoder = encoding.new_decoder_without_bom_handling();
-    // Room for every character and for the replacement of a cut one; the text is bounded.
+    // Enough for every character, and for the replacement of one that is incomplete.
     let capacity = decoder
         .max_utf8_buffer_length(bytes.len())
         .unwrap_or(4 * TEXT_BYTES_MAX);

@@ -60,16 +60,16 @@ pub struct Cache {
     limits: CacheLimits,
     /// Names that are watched: components with single slashes between them.
     files: LruCache<Rc<[u8]>, Watched>,
-    /// Of the contents and the entries of `files`.
+    /// The bytes that the contents and the entries of `files` take.
     file_bytes: usize,
     open: usize,
-    /// When anybody last asked for anything.
+    /// When a file was last looked up.
     asked_at: Option<Instant>,
     /// Names of files that are not watched.
     ghosts: LruCache<Rc<[u8]>, Ghost>,
     ghost_bytes: usize,
     watches: Watches,
-    /// Begun with the first name that is worth watching.
+    /// Started for the first name that is worth watching.
     thread: Option<WatchThread>,
     pending: Option<Pending>,
     /// When events were lost, or there were too many.
@@ -79,9 +79,9 @@ pub struct Cache {
 /// A name that is watched.
 #[derive(Debug)]
 struct Watched {
-    /// What is watched under this name.
+    /// The file that is watched under this name.
     inode: Inode,
-    /// It, once it was looked at.
+    /// The file as it was looked at after its watches were made.
     file: Option<Arc<OpenFile>>,
     looked_at: Instant,
     /// In which codings it was looked for since, and nothing has that name: a bit for each.
@@ -91,9 +91,9 @@ struct Watched {
 /// Why a name isn't watched. Most names are asked for once.
 #[derive(Clone, Copy, Debug)]
 enum Ghost {
-    /// It was asked for.
+    /// It was asked for once.
     Asked { at: Instant },
-    /// It can't be kept; perhaps later.
+    /// It couldn't be kept. It is tried again after a while.
     Unfit { found: Instant },
 }
 
@@ -102,13 +102,13 @@ enum Ghost {
 struct Pending {
     name: Rc<[u8]>,
     asked_at: Instant,
-    /// What has come since.
+    /// Events that were read since.
     events: Vec<FsEvent>,
-    /// Something may have come that is not among them.
+    /// Some events may be missing.
     is_void: bool,
 }
 
-/// Something has changed: what is watched, or an entry of it.
+/// An event of a watch: what is watched has changed, or this entry of it.
 #[derive(Debug)]
 struct FsEvent {
     watch: i32,
@@ -116,7 +116,7 @@ struct FsEvent {
 }
 
 impl Cache {
-    /// Keeps nothing yet.
+    /// A cache that keeps nothing yet.
     ///
     /// # Errors
     /// There is no inotify instance: no descriptor, or the user's limit is reached.
@@ -138,7 +138,7 @@ impl Cache {
         })
     }
 
-    /// The file of a name, after every change so far was taken in.
+    /// The file of a name, if it is kept and no event says that it has changed.
     pub fn get(&mut self, name: &[u8], now: Instant) -> Option<Arc<OpenFile>> {
         self.catch_up(now);
         self.peek(name, now)
@@ -324,7 +324,8 @@ impl Cache {
         self.file_bytes + self.ghost_bytes + self.watches.bytes()
     }
 
-    /// Makes room, and has the thread remove the watches that are left over.
+    /// Forgets what was used longest ago until the limits hold, and has the thread remove watches that
+    /// nothing needs any more.
     fn shrink(&mut self) {
         let CacheLimits {
             bytes_max,
@@ -405,7 +406,7 @@ impl Cache {
     fn take_events(&mut self, now: Instant) {
         let is_awaited = |pending: &Pending| !pending.is_void;
         if self.watches.is_empty() && !self.pending.as_ref().is_some_and(is_awaited) {
-            // Nothing is watched for that could have changed.
+            // Nothing is watched, so there are no events.
             return;
         }
         let mut events = Vec::new();
@@ -450,8 +451,8 @@ impl Cache {
         false
     }
 
-    /// Forgets what an event means: what is watched itself, or its entry. A watch that the kernel
-    /// has removed is told as an event of what it watched, too.
+    /// Forgets what an event concerns: what is watched itself, or its entry. When the kernel removes a
+    /// watch, that comes as an event of what it watched, too.
     fn take_event(&mut self, event: &FsEvent) {
         let paths = self.watches.paths(event.watch, CACHE_INVALIDATIONS_MAX + 1);
         if paths.len() > CACHE_INVALIDATIONS_MAX {
@@ -502,7 +503,7 @@ impl Cache {
         });
     }
 
-    /// What has come of the watches that are being made.
+    /// Takes the watches that the thread has made for a name, if it is done.
     fn take_watched(&mut self) {
         let (Some(thread), Some(_)) = (&self.thread, &self.pending) else {
             return;
@@ -511,7 +512,7 @@ impl Cache {
             Ok(path) => self.note_watched(&path),
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => {
-                // The next name has another one begun.
+                // The thread has died. The next name has another one started.
                 self.thread = None;
                 self.pending = None;
                 self.clear();

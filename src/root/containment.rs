@@ -71,7 +71,7 @@ impl From<bool> for DotFiles {
 pub struct RootDir {
     directory: OwnedFd,
     dotfiles: DotFiles,
-    /// The class of the directory's own file system, as far as it is known without a try.
+    /// The class of the directory's own file system, as [`FsClasses::of_directory`] knows it.
     own_class: FsClass,
     /// The class of the files there, once one was opened.
     file_class: OnceLock<FsClass>,
@@ -118,7 +118,7 @@ impl RootDir {
         self.own_class = self.classes.of_directory(&self.directory);
     }
 
-    /// Opens a regular file or a directory, if that waits for no more than this.
+    /// Opens a regular file or a directory, if that waits for no more than `may_block` allows.
     ///
     /// # Errors
     /// See [`LookupError`]. What leads further is [`LookupError::WouldBlock`] where nothing may be
@@ -164,7 +164,7 @@ impl RootDir {
         }
     }
 
-    /// What was opened so, if it is served.
+    /// What a handle that [`RootDir::find`] has opened is, if it is served.
     pub(super) fn lookup_of(
         &self,
         file: OwnedFd,
@@ -186,9 +186,9 @@ impl RootDir {
         }
     }
 
-    /// Which mount a path leads to, component by component and link by link. That is known by where
-    /// it is mounted: nothing of it is touched, since it may not answer. Whatever else keeps a path
-    /// from its end is for the look-up itself to find.
+    /// Finds the mount that a path leads to, component by component and link by link. The mount is known
+    /// by the entry that it is mounted on; nothing of it is touched, since it may not answer. Errors on
+    /// the way are for the look-up itself to find.
     fn mount_on_the_way(&self, path: &[u8]) -> Mount {
         let mut directory = None::<OwnedFd>;
         let (mut ahead, mut at, mut links) = (Vec::from(path), 0, 0);
@@ -201,7 +201,7 @@ impl RootDir {
             }
             let base = directory.as_ref().unwrap_or(&self.directory);
             let flags = PATH_FLAGS | OFlags::NOFOLLOW;
-            // Where `..` leads out of the root that is no harm: nothing of it is served.
+            // `..` may lead out of the root here, which does no harm: nothing of it is served.
             let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
             let found = match open_beneath(base, component, flags, resolve) {
                 Ok(found) => found,

@@ -1,9 +1,7 @@
-//! Lists of directories. A thread of the pool reads, sorts and renders: the loop is handed the
-//! finished bytes.
+//! Lists of directories. A disk thread reads, sorts and renders, and hands the loop the finished bytes.
 //!
-//! What is asked for now is listed now: whoever asks gets a list that was begun after that. Those who
-//! ask while one waits for its thread share it, and a list that is the same as one that somebody still
-//! has is that one.
+//! A request gets a list that was begun after the request came. Requests that come while a list waits for
+//! its thread share it, and a list that equals one that is still being sent is that one.
 
 use std::ffi::CStr;
 use std::net::SocketAddr;
@@ -30,7 +28,7 @@ use crate::limits::{LISTING_ENTRIES_MAX, LISTING_SLICE_ENTRIES, LISTINGS_BYTES_M
 pub struct Listings {
     /// What the root is called.
     top: Arc<[u8]>,
-    /// Where menus say that clients find this server, if not where each of them has.
+    /// Where Gopher menus say that this server is, if not at the address that each client has reached.
     address: Option<(String, u16)>,
     memory: ListMemory,
     queued: Vec<Queued>,
@@ -47,7 +45,7 @@ impl Default for Listings {
     }
 }
 
-/// A list that others may wait for, too.
+/// A list that other requests may wait for, too.
 #[derive(Debug)]
 struct Queued {
     root: Weak<RootDir>,
@@ -114,7 +112,7 @@ impl Listings {
         listed.ok_or_else(|| DiskTask::List(self.task(root.directory(), name, style)))
     }
 
-    /// The same list, if it waits to be begun, or a new one.
+    /// The task for a list: one that waits to be begun, if there is one for the same list, or a new one.
     fn task(&mut self, root: &Arc<RootDir>, name: &[u8], style: ListingStyle) -> Arc<ListTask> {
         self.queued.retain(|queued| queued.task.strong_count() > 0);
         let is_same = |queued: &&Queued| {
@@ -210,10 +208,10 @@ impl Work {
     }
 }
 
-/// Goes on only if somebody still waits, and if there is so much memory.
+/// Fails if nobody waits for the list any more, or if there is less memory than it needs.
 fn check_in_progress(task: &ListTask, memory: &mut Permit, bytes: usize) -> Result<(), ListError> {
     if task.is_cancelled() {
-        // Nobody hears it.
+        // There is nobody to be told why.
         return Err(LookupError::Refused("nobody waits").into());
     }
     resize(memory, bytes)

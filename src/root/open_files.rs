@@ -12,7 +12,7 @@ use crate::limits::OPEN_FILES_SWEEP_MIN;
 pub(super) struct OpenFiles {
     pub(super) by_version: HashMap<FileVersion, Weak<OpenFile>>,
     sweep_at: usize,
-    /// Those that they may have.
+    /// The descriptors that they may have.
     pub(super) descriptors: Semaphore,
 }
 
@@ -27,8 +27,8 @@ impl Default for OpenFiles {
 }
 
 impl OpenFiles {
-    /// The handle that others already have on the same version, or this one, if it may keep its
-    /// descriptor.
+    /// The handle on the same version that a connection has already, or else this one, if a descriptor
+    /// is left for it.
     pub(super) fn share(&mut self, opened: Arc<OpenFile>) -> Result<Arc<OpenFile>, LookupError> {
         let version = opened.version();
         if let Some(shared) = self.by_version.get(&version).and_then(Weak::upgrade) {

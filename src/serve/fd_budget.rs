@@ -11,7 +11,7 @@ use crate::serve::args::ListenArgs;
 /// How the descriptors are shared out.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FdBudget {
-    /// Of all loops together.
+    /// Connections that all loops together may have.
     connections_max: u64,
     /// Descriptors that are left for files, of all loops together.
     open_files: u64,
@@ -78,8 +78,7 @@ impl FdBudget {
         })
     }
 
-    /// Connections that the loop with this number, from zero on, may have. The shares differ by one
-    /// at most.
+    /// Connections that the loop with this index may have. The shares differ by one at most.
     pub(super) fn connections_max(&self, of: u64) -> usize {
         let rest = self.connections_max % self.loops;
         let share = self.connections_max / self.loops + u64::from(of < rest);

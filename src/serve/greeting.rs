@@ -37,7 +37,7 @@ pub(super) fn of_files(
     block(&rows)
 }
 
-/// For who takes texts.
+/// The greeting of `thank`.
 pub(super) fn of_texts(bound: &[SocketAddr]) -> String {
     let port = bound.first().map_or(0, SocketAddr::port);
     block(&[("say", format!("carafe say localhost:{port} TEXT"))])

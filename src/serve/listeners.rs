@@ -1,4 +1,4 @@
-//! The sockets that listen: one or several addresses, both families where there are both, for one or
+//! The listening sockets: on one or several addresses, of both families where there are both, for one or
 //! several loops.
 
 use std::io::{self, ErrorKind};
@@ -66,7 +66,7 @@ pub(super) fn bind_all(
         at.set_port(port);
         let listener = bind(at, wants_ipv4).map_err(|error| cannot_bind(at, PORT, &error))?;
         if port == 0 {
-            // One server has one port: the first one's is good for all.
+            // All listeners of a server have the same port: the one that the first was given.
             let bound = listener.local_addr();
             port = bound.map_err(|error| cannot_bind(at, PORT, &error))?.port();
         }

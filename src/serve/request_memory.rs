@@ -1,8 +1,8 @@
-//! What all connections together hold of requests that have come in part.
+//! The memory that all connections together hold for requests that aren't whole yet.
 
 use crate::limits::{REQUEST_MEMORY_BYTES_MIN, REQUEST_MEMORY_SHARE_BYTES};
 
-/// A sum in bytes, and how high it may be.
+/// How many bytes they hold, and how many they may hold.
 #[derive(Debug)]
 pub(super) struct RequestMemory {
     bytes: usize,
@@ -12,7 +12,7 @@ pub(super) struct RequestMemory {
 }
 
 impl RequestMemory {
-    /// For so many connections at most.
+    /// With so many connections at most.
     pub(super) fn new(connections_max: usize) -> Self {
         let share_of_all = connections_max.saturating_mul(REQUEST_MEMORY_SHARE_BYTES);
         let max = share_of_all.max(REQUEST_MEMORY_BYTES_MIN);
@@ -23,7 +23,7 @@ impl RequestMemory {
         }
     }
 
-    /// A connection that has held `before` holds `now` bytes.
+    /// A connection that held `before` holds `now` bytes.
     pub(super) fn note(&mut self, before: &mut u32, now: usize) {
         self.bytes = self.bytes - *before as usize + now;
         // A request is far shorter than 4 GiB.
@@ -37,8 +37,8 @@ impl RequestMemory {
         self.bytes > self.max
     }
 
-    /// There was no memory for more. An eighth is given back, so that there is some for all else;
-    /// when half of it is free, it is tried again.
+    /// An allocation has failed. Connections are to be closed until an eighth is given back, so that
+    /// everything else has memory; when half of it is free, the bound is lifted again.
     pub(super) fn run_out(&mut self) {
         self.max = self.bytes - self.bytes / 8;
     }
@@ -50,41 +50,41 @@ mod tests {
 
     #[test]
     fn each_has_a_share_and_few_have_enough() {
-        let mut held = RequestMemory::new(2);
+        let mut memory = RequestMemory::new(2);
         let mut one = 0;
-        held.note(&mut one, REQUEST_MEMORY_BYTES_MIN);
-        assert!(!held.is_too_much());
-        held.note(&mut one, REQUEST_MEMORY_BYTES_MIN + 1);
-        assert!(held.is_too_much());
-        held.note(&mut one, 0);
-        assert!(!held.is_too_much());
+        memory.note(&mut one, REQUEST_MEMORY_BYTES_MIN);
+        assert!(!memory.is_too_much());
+        memory.note(&mut one, REQUEST_MEMORY_BYTES_MIN + 1);
+        assert!(memory.is_too_much());
+        memory.note(&mut one, 0);
+        assert!(!memory.is_too_much());
 
-        let mut held = RequestMemory::new(10_000);
+        let mut memory = RequestMemory::new(10_000);
         let mut each = [0; 10_000];
         for one in &mut each {
-            held.note(one, REQUEST_MEMORY_SHARE_BYTES);
+            memory.note(one, REQUEST_MEMORY_SHARE_BYTES);
         }
-        assert!(!held.is_too_much());
-        held.note(&mut each[0], REQUEST_MEMORY_SHARE_BYTES + 1);
-        assert!(held.is_too_much());
+        assert!(!memory.is_too_much());
+        memory.note(&mut each[0], REQUEST_MEMORY_SHARE_BYTES + 1);
+        assert!(memory.is_too_much());
     }
 
     #[test]
     fn without_memory_it_is_less_until_half_of_that_is_free() {
-        let mut held = RequestMemory::new(1);
+        let mut memory = RequestMemory::new(1);
         let (mut one, mut other) = (0, 0);
-        held.note(&mut one, 1000);
-        held.note(&mut other, 1000);
-        held.run_out();
-        assert!(held.is_too_much());
-        held.note(&mut one, 750);
-        assert!(!held.is_too_much());
-        held.note(&mut one, 751);
-        assert!(held.is_too_much());
-        held.note(&mut one, 0);
+        memory.note(&mut one, 1000);
+        memory.note(&mut other, 1000);
+        memory.run_out();
+        assert!(memory.is_too_much());
+        memory.note(&mut one, 750);
+        assert!(!memory.is_too_much());
+        memory.note(&mut one, 751);
+        assert!(memory.is_too_much());
+        memory.note(&mut one, 0);
         // The bound is what it was: there is memory again.
-        held.note(&mut other, 875);
-        held.note(&mut other, REQUEST_MEMORY_BYTES_MIN);
-        assert!(!held.is_too_much());
+        memory.note(&mut other, 875);
+        memory.note(&mut other, REQUEST_MEMORY_BYTES_MIN);
+        assert!(!memory.is_too_much());
     }
 }

@@ -124,7 +124,7 @@ impl<P: Protocol> Server<P> {
             fd_waiters: VecDeque::new(),
             shortage: RateLimit::default(),
             disk_tasks: DiskTasks::new(notify),
-            held: RequestMemory::new(connections_max),
+            request_memory: RequestMemory::new(connections_max),
             telemetry: Telemetry::default(),
             worker: Worker::default(),
             tls: None,
@@ -209,7 +209,7 @@ pub(super) struct Serving<P> {
     /// Their shortage is warned about.
     shortage: RateLimit,
     disk_tasks: DiskTasks<Token>,
-    held: RequestMemory,
+    request_memory: RequestMemory,
     pub(super) telemetry: Telemetry,
     pub(super) worker: Worker,
     pub(super) tls: Option<LoopTls>,
@@ -377,9 +377,9 @@ impl<P: Protocol> Serving<P> {
     /// Notes what a client holds after a step.
     fn weigh(&mut self, client: &mut Active, next: Action, now: Instant) {
         let held = client.held_bytes();
-        self.held.note(&mut client.held, held);
+        self.request_memory.note(&mut client.held, held);
         if next == Action::Close(Reason::OutOfMemory) {
-            self.held.run_out();
+            self.request_memory.run_out();
             if self.shortage.allows(now) {
                 log::warn!("there is no memory for what clients send: some are closed");
             }
@@ -449,7 +449,7 @@ impl<P: Protocol> Handler for Serving<P> {
     }
 
     fn holds_too_much(&self) -> bool {
-        self.held.is_too_much()
+        self.request_memory.is_too_much()
     }
 
     fn draining(&mut self) {
@@ -483,7 +483,7 @@ impl<P: Protocol> Handler for Serving<P> {
         let (now, peer) = (control.now(), client.peer);
         let mut client = client.into_active(now);
         self.update_fd_queue(&mut client, false, token, control);
-        self.held.note(&mut client.held, 0);
+        self.request_memory.note(&mut client.held, 0);
         if client.conn.awaits_task() {
             self.disk_tasks.forget(token);
         }

@@ -20,7 +20,7 @@ use crate::telemetry::Stats;
 #[derive(Debug, Default)]
 pub(super) struct WorkerThreads<'scope>(Vec<ScopedJoinHandle<'scope, Option<Ended>>>);
 
-/// What a loop leaves.
+/// What is left of a loop that has ended.
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) stats: Stats,
@@ -73,7 +73,7 @@ impl<'scope> WorkerThreads<'scope> {
         Ok(Self(threads))
     }
 
-    /// Waits for their ends.
+    /// Waits until they have ended.
     fn join(self) -> impl Iterator<Item = Ended> {
         self.0.into_iter().filter_map(|thread| {
             // A loop's panics are caught where it runs; beyond that, nothing is left to be counted.

@@ -47,7 +47,7 @@ pub(super) enum WatchTask {
     },
     /// Removes watches.
     Remove(Vec<i32>),
-    /// Removes watches, and reads away what was queued so far: it concerns nobody.
+    /// Removes watches, and throws away the events that are queued: they concern nothing that is kept.
     Clear(Vec<i32>),
 }
 
@@ -56,7 +56,7 @@ pub(super) enum WatchTask {
 pub(super) struct WatchedPath {
     /// Watches that were made, each with the length of its path: a beginning of the name.
     pub(super) watches: Vec<(usize, i32)>,
-    /// The file that is watched; none if the name can't be kept.
+    /// The file that is watched; `None` if the name can't be kept.
     pub(super) file: Option<Inode>,
 }
 

@@ -12,11 +12,12 @@ use crate::limits::{CACHE_IDLE_DIRECTORIES_MAX, CACHE_WATCH_BYTES};
 /// directories on the way to what is watched are watched.
 #[derive(Debug)]
 pub(super) struct Watches {
-    /// In the order of their bytes, so that what is beneath a directory stands together.
+    /// Sorted by their bytes, so that all paths beneath a directory are one range.
     by_path: BTreeMap<Rc<[u8]>, i32>,
-    /// In order, so that the paths of a watch stand together.
+    /// Sorted, so that the paths of a watch are one range.
     by_watch: BTreeSet<(i32, Rc<[u8]>)>,
-    /// Directories beneath which nothing is watched. To watch one anew may take the kernel long.
+    /// Directories beneath which nothing is watched any more. They stay watched for a while: the kernel
+    /// may take long to watch one anew.
     idle: LruCache<Rc<[u8]>, ()>,
     idle_max: usize,
     /// Watches that no path has any more.
