@@ -83,8 +83,8 @@ fn all_loops_serve_and_count_as_one() {
     assert_eq!(page.value("carafe_replies_total{class=\"2xx\"}"), 200.0);
     assert_eq!(page.value("carafe_replies_total{class=\"4xx\"}"), 200.0);
     assert_eq!(page.value("carafe_request_duration_seconds_count"), 400.0);
-    // A loop has a turn for a client at least, and accepts up to 128 in it.
-    assert!(page.value("carafe_loop_turn_duration_seconds_count") > 400.0);
+    // A turn accepts 128 clients at most, and may take one that came while it worked on another.
+    assert!(page.value("carafe_loop_turn_duration_seconds_count") > 430.0 / 128.0);
     drop(silent);
     until("all have left", || {
         Page::get(metrics).sum("carafe_connections_open") == 0.0
