@@ -11,7 +11,7 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::common::{pattern, until};
+use crate::common::{pattern, until, with_default_interrupt};
 use crate::fake::{carafe, run};
 use crate::origin::{Origin, Version, cut, get, has_bytes, listing};
 use rustix::process::{Pid, Signal, kill_process};
@@ -36,7 +36,8 @@ fn hesitant() -> (Origin, Sender<()>) {
 }
 
 fn begin(folder: &Path, words: &[&str]) -> Child {
-    let mut command = carafe(folder);
+    let mut command = with_default_interrupt(env!("CARGO_BIN_EXE_carafe"));
+    command.current_dir(folder);
     command.args(["get", "--retries", "0"]).args(words);
     let piped = command.stdout(Stdio::null()).stderr(Stdio::piped());
     piped.spawn().unwrap()

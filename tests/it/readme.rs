@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::common::{
     Carafe, Followed, exchange, has_tool, pattern, reserved_port, root_with, skip, until,
+    with_default_interrupt,
 };
 use crate::origin::{Origin, Version};
 use crate::pty::OnTerminal;
@@ -179,7 +180,7 @@ impl Scene {
     fn command(&self, program: &str, script: &str) -> Command {
         let binary = Path::new(env!("CARGO_BIN_EXE_carafe")).parent().unwrap();
         let path = std::env::var("PATH").unwrap();
-        let mut command = Command::new(program);
+        let mut command = with_default_interrupt(program);
         command
             .args(["-c", script])
             .current_dir(self.folder.path())

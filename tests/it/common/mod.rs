@@ -750,6 +750,14 @@ impl Followed {
     }
 }
 
+/// A program that SIGINT ends, even where the tests run in the background of a shell: that has it ignored, and
+/// who is started by them inherits it.
+pub fn with_default_interrupt(program: &str) -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", program]);
+    command
+}
+
 /// Runs the binary to its end.
 pub fn run_carafe(args: &[&OsStr]) -> std::process::Output {
     Command::new(env!("CARGO_BIN_EXE_carafe"))
