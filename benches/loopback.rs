@@ -42,8 +42,11 @@ fn start_carafe(root: PathBuf) -> (SocketAddr, Stopper, thread::JoinHandle<()>) 
         let outlet = LineWriter::new(io::sink()).unwrap();
         let mut server = Server::new(protocol, timeouts, vec![listener], 1000, outlet).unwrap();
         server.set_drain(Duration::from_secs(5));
-        send.send((server.addresses()[0], server.stopper()))
-            .unwrap();
+        send.send((
+            server.addresses()[0].ip().expect("it is no unix socket"),
+            server.stopper(),
+        ))
+        .unwrap();
         server.run().unwrap();
     });
     let (address, stopper) = receive.recv().unwrap();

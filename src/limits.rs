@@ -595,6 +595,20 @@ pub const HISTOGRAM_BOUNDS: [Duration; 13] = [
     Duration::from_secs(60),
 ];
 
+/// The longest path of a unix socket, in bytes: the kernel's `sun_path` (unix(7)) without its end.
+pub const UNIX_PATH_BYTES_MAX: usize = 107;
+
+/// A service manager with a watchdog hears of the loop so often within its time: half of it is what
+/// sd_watchdog_enabled(3) advises.
+pub const WATCHDOG_BEATS: u32 = 2;
+
+/// How often the service manager is told how many clients there are, if that has changed: a person looks
+/// at it.
+pub const SERVICE_STATUS_EVERY: Duration = Duration::from_secs(10);
+
+/// When what a service manager must know is said again, if its queue had no room.
+pub const SERVICE_RETRY: Duration = Duration::from_millis(100);
+
 /// Connections to the metrics at once; more of them wait. A monitor or two need one each.
 pub const METRICS_CONNECTIONS_MAX: usize = 8;
 

@@ -174,6 +174,11 @@ impl<C> Reactor<C> {
         Ok(id)
     }
 
+    /// A drain leaves those in this listener's queue to another process, which has it, too.
+    pub fn share(&mut self, listener: ListenerId) {
+        self.listeners[listener.0 as usize].is_shared = true;
+    }
+
     /// Watches a source; its readiness becomes [`Handler::source`].
     ///
     /// # Errors
@@ -390,7 +395,7 @@ impl<C> Reactor<C> {
                 }
                 break;
             }
-            match socket.accept() {
+            match listener::accept(socket) {
                 Ok((socket, peer)) => {
                     listener.state = Accepting::Ready;
                     self.admit(app, ListenerId(index as u32), socket, peer);
@@ -425,7 +430,7 @@ impl<C> Reactor<C> {
         app: &mut A,
         from: ListenerId,
         socket: TcpStream,
-        peer: SocketAddr,
+        peer: Option<SocketAddr>,
     ) {
         if self.control.is_draining() {
             // A socket inherits its listener's IP_MINTTL if the handshake ended after that was set.

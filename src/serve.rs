@@ -1,6 +1,8 @@
 //! The application on the reactor: `serve` and `thank` wire listeners, connections, a protocol,
 //! signals, counters and the log together.
 
+mod activation;
+pub(crate) mod address;
 pub mod args;
 mod conn_record;
 mod fd_budget;
@@ -8,10 +10,12 @@ mod greeting;
 mod listeners;
 mod request_memory;
 mod server;
+mod service_manager;
 mod sources;
 mod telemetry;
 mod threads;
 mod tls;
+mod unix_socket;
 mod workers;
 
 use std::ffi::{OsStr, OsString};
@@ -38,15 +42,19 @@ use crate::serve::args::{ListenArgs, ServeArgs, ThankArgs};
 use crate::telemetry::log_writer::LineWriter;
 use crate::telemetry::logger;
 
+use activation::Passed;
 use fd_budget::FdBudget;
 use listeners::{bind_all, bind_for};
+use service_manager::ServiceManager;
 use telemetry::{Telemetry, TelemetryConfig};
 use threads::WorkerThreads;
 use tls::{LoopTls, Tls};
 
+pub use address::ListenAddress;
 pub use conn_record::ConnRecord;
 #[cfg(feature = "testing")]
 pub(crate) use conn_record::Role;
+pub use listeners::ClientListener;
 use server::no_loop;
 pub use server::{Server, Stopper};
 
@@ -58,10 +66,15 @@ pub use server::{Server, Stopper};
 /// # Panics
 /// Never: there is one loop at least.
 pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
+    let Passed {
+        clients: passed,
+        metrics,
+    } = Passed::take()?;
     let tags = &TagKey::of_this_machine();
-    let mut protocol = open_root(args, tags)?;
+    let has_metrics = metrics.is_some() || args.metrics.is_some();
+    let mut protocol = open_root(args, tags, has_metrics)?;
     let tls = &Tls::open(&args.tls)?;
-    let telemetry = TelemetryConfig::open(args)?;
+    let telemetry = TelemetryConfig::open(args, metrics)?;
     let log_writer = start_log(&args.listen)?;
     let timeouts = Timeouts {
         request: args.listen.request_timeout,
@@ -71,15 +84,20 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
         disk: args.disk_timeout,
     };
     let (listen, for_telemetry) = (&args.listen, telemetry.descriptors());
-    let fd_budget = FdBudget::find(listen, Some(args.open_files), for_telemetry, args.workers)?;
+    let files = Some(args.open_files);
+    let fd_budget = FdBudget::find(listen, files, for_telemetry, args.workers, passed.len())?;
     let uncached = &Once::new();
     set_bounds(&mut protocol, args.cache, &fd_budget, uncached);
-    let mut listeners = bind_for(args.workers, listen, args.port, &log_writer)?.into_iter();
+    let listeners = bind_for(args.workers, listen, args.port, passed, &log_writer)?;
+    let mut listeners = listeners.into_iter();
     let first = listeners.next().expect("there is one loop at least");
     let makers = (1..).zip(listeners).map(|(index, listeners)| {
         let (access_log, log_writer) = (telemetry.access_log.clone(), log_writer.clone());
         move || {
-            let (mut protocol, most) = (open_root(args, tags)?, fd_budget.connections_max(index));
+            let (mut protocol, most) = (
+                open_root(args, tags, has_metrics)?,
+                fd_budget.connections_max(index),
+            );
             set_bounds(&mut protocol, args.cache, &fd_budget, uncached);
             let server = Server::new(protocol, timeouts, listeners, most, log_writer);
             let mut server = server.map_err(no_loop)?;
@@ -93,6 +111,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let mut server = Server::start(
         protocol, timeouts, listen, first, fd_budget, log_writer, telemetry,
     )?;
+    server.app.manager = ServiceManager::of_environment();
     if let Some(tls) = tls {
         server.app.tls = Some(LoopTls::new(tls, true));
         server.app.telemetry.show_tls(tls.clone());
@@ -111,6 +130,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
             log::info!("serving \"{}\"", Escaped(root));
         }
         warn_of_power(serves_everything);
+        server.app.is_ready();
         Ok(server.run_until_signal(others))
     })
 }
@@ -132,7 +152,7 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
         min_rate: MIN_RATE_BYTES,
         disk: DISK_TIMEOUT,
     };
-    let fd_budget = FdBudget::find(&args.listen, None, 0, 1)?;
+    let fd_budget = FdBudget::find(&args.listen, None, 0, 1, 0)?;
     let listeners = bind_all(&args.listen, args.port, &log_writer)?;
     let (listen, telemetry) = (&args.listen, TelemetryConfig::default());
     let mut server = Server::start(
@@ -155,7 +175,7 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
     })
 }
 
-fn open_root(args: &ServeArgs, tags: &TagKey) -> Result<SharedPort, Failure> {
+fn open_root(args: &ServeArgs, tags: &TagKey, has_metrics: bool) -> Result<SharedPort, Failure> {
     let mut root = Root::open(&args.root, args.dotfiles()).map_err(|error| {
         let shown = Escaped(args.root.as_os_str().as_encoded_bytes());
         match error.kind() {
@@ -189,7 +209,7 @@ fn open_root(args: &ServeArgs, tags: &TagKey) -> Result<SharedPort, Failure> {
         http.set_address(host.clone(), *port);
     }
     // Both count by status.
-    http.set_logged(args.access_log.is_some() || args.metrics.is_some());
+    http.set_logged(args.access_log.is_some() || has_metrics);
     Ok(SharedPort::new(bare, http))
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use nix::sys::socket::{getsockopt, setsockopt};
 use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockRef};
 
 /// The head of the kernel's `struct tcp_info` (`include/uapi/linux/tcp.h`), as far as
@@ -53,6 +54,17 @@ sockopt_impl!(
     DeferAccept, Both, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, i32
 );
 
+/// The memory of a socket, as `include/uapi/linux/sock_diag.h` orders it, as far as what was sent holds it.
+const SK_MEMINFO_WMEM_ALLOC: usize = 2;
+
+sockopt_impl!(
+    /// SO_MEMINFO: the kernel fills as much as is asked for.
+    MemInfo, GetOnly, libc::SOL_SOCKET, SO_MEMINFO, [u32; SK_MEMINFO_WMEM_ALLOC + 1]
+);
+
+/// `include/uapi/asm-generic/socket.h`.
+const SO_MEMINFO: i32 = 55;
+
 /// Lets a listener's clients be accepted when they have said something, or after so many seconds.
 ///
 /// # Errors
@@ -70,12 +82,31 @@ pub fn defer_accept(listener: &impl AsFd) -> io::Result<Duration> {
     Ok(Duration::from_secs(seconds.unsigned_abs().into()))
 }
 
-/// How many connections wait in a listener's accept queue.
+/// How many connections wait in a listener's accept queue. Of a unix socket's the kernel tells only
+/// whether there is one.
 ///
 /// # Errors
-/// Only if the descriptor is no TCP socket.
+/// Only if the descriptor is no socket.
 pub fn accept_queue_len(listener: &impl AsFd) -> io::Result<u32> {
+    if is_unix(listener) {
+        return Ok(u32::from(is_ready(listener, PollFlags::IN)?));
+    }
     Ok(getsockopt(listener, TcpInfo)?.unacked)
+}
+
+/// Whether it is a unix socket (unix(7)), which has no options of TCP's.
+#[must_use]
+pub fn is_unix(socket: &impl AsFd) -> bool {
+    SockRef::from(socket)
+        .domain()
+        .is_ok_and(|domain| domain == Domain::UNIX)
+}
+
+/// poll(2), without a wait.
+fn is_ready(socket: &impl AsFd, flags: PollFlags) -> io::Result<bool> {
+    let mut sockets = [PollFd::new(socket, flags)];
+    poll(&mut sockets, Some(&Timespec::default()))?;
+    Ok(sockets[0].revents().contains(flags))
 }
 
 /// Higher than what senders begin with (64 or 128) less the hops on the way. A neighbour that
@@ -127,12 +158,26 @@ pub fn acked_bytes(socket: &impl AsFd) -> io::Result<u64> {
     Ok(getsockopt(socket, TcpInfo)?.bytes_acked)
 }
 
+/// How much memory holds what was sent by a unix socket and its peer hasn't read, in bytes: never less than
+/// the bytes themselves, and none when it has read all.
+///
+/// # Errors
+/// Only if the descriptor is no socket.
+pub fn unread_memory(socket: &impl AsFd) -> io::Result<u64> {
+    Ok(u64::from(
+        getsockopt(socket, MemInfo)?[SK_MEMINFO_WMEM_ALLOC],
+    ))
+}
+
 /// Whether the peer has shut its side (tcp(7), CLOSE-WAIT).
 ///
 /// # Errors
-/// Only if the descriptor is no TCP socket.
+/// Only if the descriptor is no socket.
 pub fn peer_has_finished(socket: &impl AsFd) -> io::Result<bool> {
     const TCP_CLOSE_WAIT: u8 = 8; // include/net/tcp_states.h
+    if is_unix(socket) {
+        return is_ready(socket, PollFlags::RDHUP);
+    }
     Ok(getsockopt(socket, TcpInfo)?.state == TCP_CLOSE_WAIT)
 }
 
@@ -140,7 +185,8 @@ pub fn peer_has_finished(socket: &impl AsFd) -> io::Result<bool> {
 mod tests {
     use super::*;
     use std::io::{Read as _, Write as _};
-    use std::net::{TcpListener, TcpStream};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::os::unix::net::{UnixListener, UnixStream};
 
     #[test]
     fn the_struct_ends_where_the_kernel_says() {
@@ -225,6 +271,30 @@ mod tests {
         };
         set_ttl_min(&listener, TTL_OF_NOBODY).unwrap();
         assert_eq!(getsockopt(&listener, MinHopCount).unwrap(), TTL_OF_NOBODY);
+    }
+
+    #[test]
+    fn of_a_unix_socket_is_known_what_its_peer_has_left() {
+        let (mut client, mut server) = UnixStream::pair().unwrap();
+        assert!(is_unix(&server) && acked_bytes(&server).is_err());
+        assert_eq!(unread_memory(&server).unwrap(), 0);
+        server.write_all(&[7; 1000]).unwrap();
+        assert!(unread_memory(&server).unwrap() >= 1000);
+        client.read_exact(&mut [0; 1000]).unwrap();
+        assert_eq!(unread_memory(&server).unwrap(), 0);
+        assert!(!peer_has_finished(&server).unwrap());
+        client.shutdown(Shutdown::Write).unwrap();
+        assert!(peer_has_finished(&server).unwrap());
+    }
+
+    #[test]
+    fn of_a_unix_sockets_queue_is_known_whether_anybody_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        assert_eq!(accept_queue_len(&listener).unwrap(), 0);
+        let _clients = [(); 2].map(|()| UnixStream::connect(&path).unwrap());
+        assert_eq!(accept_queue_len(&listener).unwrap(), 1);
     }
 
     #[test]

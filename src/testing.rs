@@ -394,7 +394,7 @@ impl Transport for Scripted {
         self.guards.push(on);
     }
 
-    fn acked_bytes(&mut self) -> u64 {
+    fn acked_bytes(&mut self, _: u64) -> u64 {
         self.acked
     }
 
@@ -470,7 +470,7 @@ impl Transport for Null {
 
     fn reset_on_close(&mut self, _on: bool) {}
 
-    fn acked_bytes(&mut self) -> u64 {
+    fn acked_bytes(&mut self, _: u64) -> u64 {
         self.sent
     }
 

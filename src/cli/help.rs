@@ -29,7 +29,7 @@ const SERVE: &[Group] = &[
     ),
     (
         "Where clients come in",
-        &["port", "bind", "backlog", "no-defer-accept"],
+        &["port", "bind", "socket-mode", "backlog", "no-defer-accept"],
     ),
     (
         "How they speak TLS",
@@ -61,7 +61,7 @@ const THANK: &[Group] = &[
     ("What is done", &["encoding", "once"]),
     (
         "Where clients come in",
-        &["port", "bind", "backlog", "no-defer-accept"],
+        &["port", "bind", "socket-mode", "backlog", "no-defer-accept"],
     ),
     (
         "How long things may take",
@@ -137,6 +137,7 @@ Examples:
   carafe serve                           this folder, on port 7890
   carafe serve music --listing -p 8000   with lists, on another port
   carafe serve -b 127.0.0.1 -b ::1       for this machine only
+  carafe serve -b unix:/run/carafe.sock  for a proxy on this machine
   carafe serve /srv/www --access-log access.log --metrics 127.0.0.1:9100
   carafe serve -p 443 --tls-cert fullchain.pem --tls-key privkey.pem
 

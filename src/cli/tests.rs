@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::*;
 use crate::flags::ServerAddress;
 use crate::limits;
-use crate::serve::args::address;
+use crate::serve::address::address;
 
 fn parse_words(words: &str) -> Result<Command, (String, Exit)> {
     parse(words.split_whitespace().map(OsString::from))
@@ -40,6 +40,14 @@ const BAD_VALUES: &[(&str, &str)] = &[
     (
         "serve -p 70000",
         "--port: '70000' won't do: it takes a port, 0 to 65535",
+    ),
+    (
+        "serve --bind unix:",
+        "--bind: 'unix:' won't do: it takes a path of 1 to 107 bytes behind unix:",
+    ),
+    (
+        "serve --bind unix:s --socket-mode 888",
+        "--socket-mode: '888' won't do: it takes permissions in octal",
     ),
     (
         "serve --bind lo",
@@ -219,6 +227,14 @@ const BAD_VALUES: &[(&str, &str)] = &[
     (
         "serve -b 127.0.0.1 -b 127.0.0.1",
         "--bind: '127.0.0.1' won't do: it takes what '127.0.0.1' has already",
+    ),
+    (
+        "serve -b unix:s -b unix:s",
+        "--bind: 'unix:s' won't do: it takes what 'unix:s' has already",
+    ),
+    (
+        "serve -b ::1 --socket-mode 660",
+        "--socket-mode: takes a --bind unix:PATH whose file it is for",
     ),
     (
         "thank -b :: -b 127.0.0.1",

@@ -114,7 +114,7 @@ impl Closing {
         io: &mut StepIo<'_, '_, T, P>,
     ) -> Self {
         let now = io.turn.now;
-        let acked = io.transport.acked_bytes();
+        let acked = io.transport.acked_bytes(sent);
         Self {
             response,
             sent,
@@ -177,7 +177,7 @@ impl Closing {
     /// Our FIN counts for a byte, and its acknowledgement for nothing. A server that stops waits
     /// until the peer has everything: the process's end may take the network's with it.
     fn wind_clocks<T: Transport, P>(&mut self, io: &mut StepIo<'_, '_, T, P>) {
-        let before = std::mem::replace(&mut self.acked, io.transport.acked_bytes());
+        let before = std::mem::replace(&mut self.acked, io.transport.acked_bytes(self.sent));
         let has_all = self.acked > self.sent;
         let least = io.timeouts.least_bytes(LINGER_IDLE);
         if self.acked > before + least || (io.turn.draining && !has_all) {

@@ -504,7 +504,7 @@ impl Sending {
             return Stay(Action::Wait);
         };
         let (now, stall) = (io.turn.now, io.timeouts.stall);
-        let acked = io.transport.acked_bytes();
+        let acked = io.transport.acked_bytes(self.sent());
         let took = acked.saturating_sub(mark.acked);
         // If it has all, it waits for us.
         let has_all = acked > 0 && acked >= self.sent();

@@ -99,8 +99,8 @@ pub trait Transport {
         SENDFILE_CHUNK_BYTES
     }
 
-    /// How many bytes the peer has acknowledged.
-    fn acked_bytes(&mut self) -> u64;
+    /// How many bytes the peer has acknowledged, of `sent` in all that were written. A FIN counts for one.
+    fn acked_bytes(&mut self, sent: u64) -> u64;
 
     /// Whether the peer has shut its side, as one does that has left, and one that only has no more
     /// to say.
@@ -123,7 +123,7 @@ pub enum SendFileError {
     Unsupported,
 }
 
-/// The real transport, for one step.
+/// The real transport, for one step: TCP, or a unix socket in mio's type for TCP.
 #[derive(Debug)]
 pub struct Socket<'a> {
     stream: &'a mut TcpStream,
@@ -173,10 +173,11 @@ impl Transport for Socket<'_> {
         })
     }
 
-    /// tcp(7): to set TCP_NODELAY, which is set already, sends what waits.
+    /// tcp(7): to set TCP_NODELAY, which is set already, sends what waits. A unix socket holds nothing back.
     fn flush(&mut self) {
         if std::mem::take(&mut self.holds_back)
             && let Err(error) = self.stream.set_nodelay(true)
+            && error.raw_os_error() != Some(Errno::OPNOTSUPP.raw_os_error())
         {
             log::debug!("TCP_NODELAY: {error}");
         }
@@ -227,8 +228,14 @@ impl Transport for Socket<'_> {
         SENDFILE_CHUNK_BYTES.min(sockopt::send_buffer_max() / SEND_BUFFER_SHARE)
     }
 
-    fn acked_bytes(&mut self) -> u64 {
-        sockopt::acked_bytes(&*self.stream).unwrap_or(0)
+    /// A unix socket's peer has no kernel of its own: what it hasn't read is still in our memory.
+    fn acked_bytes(&mut self, sent: u64) -> u64 {
+        let of_unix = |_| match sockopt::unread_memory(&*self.stream)? {
+            0 => Ok(sent + 1),
+            unread => Ok(sent.saturating_sub(unread)),
+        };
+        let acked: io::Result<u64> = sockopt::acked_bytes(&*self.stream).or_else(of_unix);
+        acked.unwrap_or(0)
     }
 
     fn peer_has_finished(&mut self) -> bool {

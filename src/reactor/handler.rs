@@ -16,11 +16,11 @@ pub trait Handler {
     /// What the slab keeps beside a socket.
     type Conn;
 
-    /// A client was accepted. Its first step follows at once.
+    /// A client was accepted. Its first step follows at once. By a unix socket it has no address.
     fn accepted(
         &mut self,
         from: ListenerId,
-        peer: SocketAddr,
+        peer: Option<SocketAddr>,
         cx: &mut Context<'_, Self::Conn>,
     ) -> Self::Conn;
 

@@ -1,10 +1,14 @@
-//! One listener: whether an accept may find a client, and how a drain closes it.
+//! One listener: whether an accept may find a client, and how a drain closes it. It may be a unix socket's:
+//! mio's types for TCP hold a descriptor of either family, and epoll makes no difference.
 
 use std::fmt;
 use std::io;
+use std::iter;
+use std::net::SocketAddr;
 use std::time::Instant;
 
-use mio::net::TcpListener;
+use mio::net::{TcpListener, TcpStream};
+use rustix::net::{SocketFlags, acceptfrom_with};
 
 use crate::limits::HANDSHAKE_GRACE;
 use crate::sockopt;
@@ -19,6 +23,8 @@ pub(super) struct Listener {
     pub(super) grace_ends: Option<Instant>,
     /// An admin listener: its connections aren't counted, and it stays open until the loop ends.
     pub(super) is_admin: bool,
+    /// Another process may have it, too, and accept those whom this one leaves in its queue.
+    pub(super) is_shared: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +44,7 @@ impl Listener {
             state: Accepting::Waiting,
             grace_ends: None,
             is_admin,
+            is_shared: false,
         }
     }
 
@@ -58,9 +65,14 @@ impl Listener {
         until.filter(|_| !self.is_closed())
     }
 
-    /// Drops new SYNs. To close the listener instead would reset the clients in its queue.
+    /// Drops new SYNs. To close the listener instead would reset the clients in its queue. One that is
+    /// shared, or a unix socket, whose file is gone by now, is closed when its queue was empty once.
     pub(super) fn shut(&mut self, now: Instant) {
         let Some(socket) = &self.socket else { return };
+        if self.is_shared || sockopt::is_unix(socket) {
+            self.grace_ends = Some(now);
+            return;
+        }
         if let Err(error) = sockopt::set_ttl_min(socket, sockopt::TTL_OF_NOBODY) {
             log::warn!("new clients can't be kept out while those here are served: {error}");
         }
@@ -105,6 +117,23 @@ impl Listener {
             Accepting::Waiting => false,
         }
     }
+}
+
+/// Takes a client, and its address, which one that comes by a unix socket hasn't.
+pub(super) fn accept(listener: &TcpListener) -> io::Result<(TcpStream, Option<SocketAddr>)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (socket, peer) = acceptfrom_with(listener, flags)?;
+    let peer = peer.and_then(|peer| peer.try_into().ok());
+    Ok((socket.into(), peer))
+}
+
+/// How many clients wait in the queue of a listener that is about to be closed.
+pub(super) fn clients_left(listener: &TcpListener) -> u64 {
+    if sockopt::is_unix(listener) {
+        // Nothing tells, so they are counted one by one.
+        return iter::from_fn(|| accept(listener).ok()).count() as u64;
+    }
+    sockopt::accept_queue_len(listener).map_or(0, u64::from)
 }
 
 /// accept(2): errors already pending on the new socket; the listener is as good as before.

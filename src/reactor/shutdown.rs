@@ -7,10 +7,9 @@ use socket2::SockRef;
 use super::Reactor;
 use super::conn_slab::{End, Schedule};
 use super::handler::{Handler, Life, Token};
-use super::listener::Accepting;
+use super::listener::{Accepting, clients_left};
 use crate::limits::{EVENTS_PER_TURN_MAX, SLAB_SLOTS_KEPT};
 use crate::reactor::event::Event;
-use crate::sockopt;
 use crate::telemetry::Reason;
 
 impl<C> Reactor<C> {
@@ -83,14 +82,12 @@ impl<C> Reactor<C> {
     /// The drain's deadline: whatever is left has to end in this turn.
     pub(super) fn end_drain<A: Handler<Conn = C>>(&mut self, app: &mut A) {
         self.control.life = Life::Draining { deadline: None };
-        for socket in self
-            .listeners
-            .iter_mut()
-            .filter(|listener| !listener.is_admin)
-            .filter_map(|listener| listener.socket.take())
-        {
-            let left = sockopt::accept_queue_len(&socket).unwrap_or(0);
-            self.control.stats.never_accepted += u64::from(left);
+        for listener in self.listeners.iter_mut().filter(|one| !one.is_admin) {
+            let Some(socket) = listener.socket.take_if(|_| !listener.is_shared) else {
+                listener.socket = None;
+                continue;
+            };
+            self.control.stats.never_accepted += clients_left(&socket);
         }
         self.end_all(app, Reason::DrainDeadline);
     }

@@ -1,7 +1,7 @@
 //! The flags of `carafe serve` and `carafe thank`.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 
+use super::address::ListenAddress;
 use crate::flags::{Count, ServerAddress, Verbosity, duration, encoding, size, timeout};
 use crate::http::custom_fields::{AllowedOrigin, CustomField, CustomFields, FieldRule};
 use crate::http::mime::{ContentTypes, Override};
@@ -332,9 +333,13 @@ pub struct ThankArgs {
 /// What `serve` and `thank` share.
 #[derive(Args, Debug)]
 pub struct ListenArgs {
-    /// Address to listen on; may be repeated [default: all, IPv6 and IPv4]
-    #[arg(short, long, value_name = "ADDR", value_parser = address)]
-    pub bind: Vec<SocketAddr>,
+    /// Address to listen on, or unix:PATH; may be repeated [default: all, IPv6 and IPv4]
+    #[arg(short, long, value_name = "ADDR", value_parser = OsStringValueParser::new().try_map(ListenAddress::parse))]
+    pub bind: Vec<ListenAddress>,
+
+    /// Permissions of the files of unix sockets, such as 660 [default: as the umask has it]
+    #[arg(long, value_name = "MODE", value_parser = socket_mode)]
+    pub socket_mode: Option<u32>,
 
     /// Length of the accept queue
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = limits::BACKLOG,
@@ -366,21 +371,37 @@ impl ListenArgs {
     /// Whether a listener for clients and one on this address would get in each other's way.
     fn covers(&self, mut address: SocketAddr) -> bool {
         address.set_port(0);
-        let mut bound = self.bind.iter();
-        self.bind.is_empty() || bound.any(|&bound| overlap(bound, address))
+        self.bind.is_empty() || self.ip_addresses().any(|bound| overlap(bound, address))
+    }
+
+    /// The addresses that aren't those of unix sockets.
+    pub(super) fn ip_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.bind.iter().filter_map(ListenAddress::ip)
     }
 
     /// An address that another one includes can't be bound: two listeners would want its clients.
     pub(crate) fn contradiction(&self) -> Option<String> {
+        use ListenAddress::{Ip, Unix};
+        if self.socket_mode.is_some() && self.ip_addresses().count() == self.bind.len() {
+            return Some("--socket-mode: takes a --bind unix:PATH whose file it is for".to_owned());
+        }
         let is_wildcard_pair =
             |a: SocketAddr, b: SocketAddr| a.ip().is_unspecified() && b.ip().is_unspecified();
-        self.bind.iter().enumerate().find_map(|(index, &second)| {
-            let first = self.bind[..index].iter().copied();
-            let first = first
-                .filter(|&first| overlap(first, second))
-                // These two share the families among them.
-                .find(|&first| first == second || !is_wildcard_pair(first, second))?;
-            let (first, second) = (first.ip(), second.ip());
+        let clash = |first: &ListenAddress, second: &ListenAddress| match (first, second) {
+            // These two share the families among them.
+            (&Ip(a), &Ip(b)) => a == b || (overlap(a, b) && !is_wildcard_pair(a, b)),
+            (Unix(a), Unix(b)) => a == b,
+            _ => false,
+        };
+        let shown = |address: &ListenAddress| match address {
+            Ip(address) => address.ip().to_string(),
+            unix => unix.to_string(),
+        };
+        self.bind.iter().enumerate().find_map(|(index, second)| {
+            let first = self.bind[..index]
+                .iter()
+                .find(|first| clash(first, second))?;
+            let (first, second) = (shown(first), shown(second));
             Some(format!(
                 "--bind: '{second}' won't do: it takes what '{first}' has already"
             ))
@@ -400,30 +421,11 @@ fn port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| "takes a port, 0 to 65535".into())
 }
 
-/// An address to listen on, with no port yet. One that is good on a link only has its zone behind it
-/// (RFC 4007, section 11).
-pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(text);
-    if let Some(address) = zoned(bare) {
-        return address;
-    }
-    bare.parse()
-        .map(|address: IpAddr| (address, 0).into())
-        .map_err(|_| "takes an IP address, such as 127.0.0.1, ::1 or fe80::1%eth0".into())
-}
-
-/// An IPv6 address with a zone: the name of an interface, or its number.
-fn zoned(text: &str) -> Option<Result<SocketAddr, String>> {
-    let (address, zone) = text.split_once('%')?;
-    let address: Ipv6Addr = address.parse().ok()?;
-    let known = || (text, 0).to_socket_addrs().ok()?.next();
-    let by_number = zone.parse().ok();
-    let by_number = by_number.map(|zone| SocketAddrV6::new(address, 0, 0, zone).into());
-    let found = by_number.or_else(known);
-    Some(found.ok_or_else(|| format!("takes an interface of this machine, and '{zone}' is none")))
+fn socket_mode(text: &str) -> Result<u32, &'static str> {
+    let mode = u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|&mode| mode <= 0o777);
+    mode.ok_or("takes permissions in octal, such as 600, 660 or 666")
 }
 
 fn socket_address(text: &str) -> Result<SocketAddr, String> {

@@ -12,6 +12,7 @@ use crate::limits::REQUEST_MEMORY_SHARE_BYTES;
 use crate::reactor::event::{Action, Reclaimable};
 use crate::telemetry::Reason;
 use crate::telemetry::Stage;
+use crate::telemetry::access_log::LOCAL_CLIENT;
 use crate::telemetry::response::Response;
 use crate::tls::transport::Wire;
 
@@ -41,7 +42,7 @@ impl ConnRecord {
     /// One that was just accepted. Its request must have come within `request_timeout`, and may be
     /// there already.
     pub(crate) fn new(
-        peer: SocketAddr,
+        peer: Option<SocketAddr>,
         role: Role,
         accepted_at: Instant,
         request_timeout: Duration,
@@ -133,7 +134,8 @@ impl Active {
 }
 
 /// The other end's address and port, as logs show them: an IPv4 address in IPv6's clothes is shown
-/// without them. Every slot holds one, so it is packed.
+/// without them. By a unix socket a client has none, and its port is zero. Every slot holds one, so it is
+/// packed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer {
     ip: [u8; 16],
@@ -143,30 +145,39 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    fn new(address: SocketAddr) -> Self {
+    fn new(address: Option<SocketAddr>) -> Self {
         let (ip, scope) = match address {
-            SocketAddr::V4(address) => (address.ip().to_ipv6_mapped(), 0),
-            SocketAddr::V6(address) => (*address.ip(), address.scope_id()),
+            None => (Ipv6Addr::UNSPECIFIED, 0),
+            Some(SocketAddr::V4(address)) => (address.ip().to_ipv6_mapped(), 0),
+            Some(SocketAddr::V6(address)) => (*address.ip(), address.scope_id()),
         };
         Self {
             ip: ip.octets(),
-            port: address.port().to_ne_bytes(),
+            port: address.map_or(0, |address| address.port()).to_ne_bytes(),
             scope: scope.to_ne_bytes(),
         }
     }
 
-    pub(super) fn address(self) -> SocketAddr {
+    /// `None` by a unix socket.
+    pub(super) fn address(self) -> Option<SocketAddr> {
         let (ip, port) = (Ipv6Addr::from(self.ip), u16::from_ne_bytes(self.port));
         match ip.to_ipv4_mapped() {
-            Some(ip) => SocketAddr::from((ip, port)),
-            None => SocketAddrV6::new(ip, port, 0, u32::from_ne_bytes(self.scope)).into(),
+            _ if ip.is_unspecified() && port == 0 => None,
+            Some(ip) => Some(SocketAddr::from((ip, port))),
+            None => {
+                let scope = u32::from_ne_bytes(self.scope);
+                Some(SocketAddrV6::new(ip, port, 0, scope).into())
+            }
         }
     }
 }
 
 impl Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.address().fmt(f)
+        match self.address() {
+            Some(address) => address.fmt(f),
+            None => f.write_str(LOCAL_CLIENT),
+        }
     }
 }
 
@@ -269,8 +280,8 @@ mod tests {
         }
     }
 
-    fn peer() -> SocketAddr {
-        "[::ffff:192.0.2.1]:50000".parse().expect("an address")
+    fn peer() -> Option<SocketAddr> {
+        "[::ffff:192.0.2.1]:50000".parse().ok()
     }
 
     /// A client of this role after its first step, in which it read this; and its deadline.
@@ -347,7 +358,8 @@ mod tests {
             ("[fe80::1%4294967295]:1", "[fe80::1%4294967295]:1"),
         ] {
             let address = given.parse().expect("an address");
-            assert_eq!(Peer::new(address).to_string(), shown);
+            assert_eq!(Peer::new(Some(address)).to_string(), shown);
         }
+        assert_eq!(Peer::new(None).to_string(), "unix:");
     }
 }

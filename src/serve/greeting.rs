@@ -8,12 +8,13 @@ use std::path::Path;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
+use super::address::ListenAddress;
 use crate::escape::Escaped;
 use crate::limits::GREETING_ADDRESSES_MAX;
 
 /// For who serves a folder.
 pub(super) fn of_files(
-    bound: &[SocketAddr],
+    bound: &[ListenAddress],
     by_tls: bool,
     root: &Path,
     lists_folders: bool,
@@ -34,12 +35,17 @@ pub(super) fn of_files(
         let label = if index == 0 { "open" } else { "" };
         (label, url)
     }));
+    let unix = bound.iter().filter(|at| at.ip().is_none());
+    rows.extend(unix.map(|at| ("socket", at.to_string())));
     block(&rows)
 }
 
 /// The greeting of `thank`.
-pub(super) fn of_texts(bound: &[SocketAddr]) -> String {
-    let port = bound.first().map_or(0, SocketAddr::port);
+pub(super) fn of_texts(bound: &[ListenAddress]) -> String {
+    let port = bound
+        .iter()
+        .find_map(ListenAddress::ip)
+        .map_or(0, |at| at.port());
     block(&[("say", format!("carafe say localhost:{port} TEXT"))])
 }
 
@@ -55,9 +61,9 @@ fn block(rows: &[(&str, String)]) -> String {
 
 /// What a browser opens: this machine by name, and the addresses by which others reach it, as far as
 /// they are bound.
-fn urls(scheme: &str, bound: &[SocketAddr], own: &[IpAddr]) -> Vec<String> {
+fn urls(scheme: &str, bound: &[ListenAddress], own: &[IpAddr]) -> Vec<String> {
     let mut places = Vec::new();
-    for at in bound {
+    for at in bound.iter().filter_map(ListenAddress::ip) {
         if !at.ip().is_unspecified() {
             places.push(at.to_string());
             continue;
@@ -108,7 +114,10 @@ mod tests {
     use super::*;
 
     fn urls_of(bound: &[&str], own: &[&str]) -> Vec<String> {
-        let bound: Vec<SocketAddr> = bound.iter().map(|at| at.parse().unwrap()).collect();
+        let bound = bound
+            .iter()
+            .map(|at| ListenAddress::Ip(at.parse().unwrap()));
+        let bound: Vec<_> = bound.collect();
         let own: Vec<IpAddr> = own.iter().map(|ip| ip.parse().unwrap()).collect();
         urls("http", &bound, &own)
     }
@@ -145,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_greeting_fits_a_terminal_and_says_how_to_list_and_to_stop() {
-        let bound = ["127.0.0.1:65535".parse().unwrap()];
+        let bound = [ListenAddress::Ip("127.0.0.1:65535".parse().unwrap())];
         let text = of_files(&bound, false, Path::new("a\x1b[2J"), false);
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         for part in ["\n  serving  \"a\\x1b[2J\"\n", "--listing", "Ctrl-C"] {

@@ -4,32 +4,85 @@
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use mio::net::TcpListener;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 
+use super::address::ListenAddress;
+use super::unix_socket::{self, SocketFile};
+use crate::escape::Escaped;
 use crate::failure::{Exit, Failure};
 use crate::limits::DEFER_ACCEPT_SECONDS;
 use crate::serve::args::ListenArgs;
 use crate::sockopt;
 use crate::telemetry::log_writer::LineWriter;
 
+/// A listener for clients.
+#[derive(Debug)]
+pub struct ClientListener {
+    pub(super) socket: TcpListener,
+    /// It was passed to this process, so somebody else may have it, too.
+    pub(super) is_passed: bool,
+    /// A unix socket's, if this process has made it.
+    pub(super) file: Option<SocketFile>,
+}
+
+impl From<TcpListener> for ClientListener {
+    fn from(socket: TcpListener) -> Self {
+        Self {
+            socket,
+            is_passed: false,
+            file: None,
+        }
+    }
+}
+
 /// Binds what the flags ask for, for each of so many loops: the same addresses and ports, among which
-/// the kernel shares out those who connect (`SO_REUSEPORT`, socket(7)).
+/// the kernel shares out those who connect (`SO_REUSEPORT`, socket(7)). Where sockets were passed, nothing is
+/// bound by default.
 pub(super) fn bind_for(
     loops: u64,
     listen: &ListenArgs,
     port: u16,
+    passed: Vec<TcpListener>,
     log_writer: &LineWriter,
-) -> Result<Vec<Vec<TcpListener>>, Failure> {
-    let first = bind_all(listen, port, log_writer)?;
+) -> Result<Vec<Vec<ClientListener>>, Failure> {
+    let binds = passed.is_empty() || !listen.bind.is_empty();
+    let take = |socket| take_passed(socket, listen);
+    let mut first: Vec<_> = passed.into_iter().map(take).collect::<Result<_, _>>()?;
+    if binds {
+        first.extend(bind_all(listen, port, log_writer)?);
+    }
     let mut all = Vec::new();
     for _ in 1..loops {
-        let again = |listener| bind_beside(listener, listen);
+        let again = |listener| listen_beside(listener, listen);
         all.push(first.iter().map(again).collect::<Result<_, _>>()?);
     }
     all.insert(0, first);
     Ok(all)
+}
+
+/// Gives a socket that was passed what one that is bound here has.
+fn take_passed(socket: TcpListener, listen: &ListenArgs) -> Result<ClientListener, Failure> {
+    let set = || {
+        if !sockopt::is_unix(&socket) {
+            SockRef::from(&socket).set_tcp_nodelay(true)?;
+            defer_accept(&socket, listen)?;
+        }
+        Ok(())
+    };
+    set().map_err(|error: io::Error| {
+        Failure::new(
+            Exit::Failed,
+            format!("a socket that was passed can't be used: {error}"),
+        )
+    })?;
+    Ok(ClientListener {
+        socket,
+        is_passed: true,
+        file: None,
+    })
 }
 
 /// Binds what the flags ask for; by default both families on one socket.
@@ -37,7 +90,7 @@ pub(super) fn bind_all(
     listen: &ListenArgs,
     port: u16,
     log_writer: &LineWriter,
-) -> Result<Vec<TcpListener>, Failure> {
+) -> Result<Vec<ClientListener>, Failure> {
     let bind = |address, only_v6| {
         let listener = bind(address, listen.backlog, only_v6)?;
         defer_accept(&listener, listen)?;
@@ -45,34 +98,61 @@ pub(super) fn bind_all(
     };
     if listen.bind.is_empty() {
         let everything = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-        return match bind(everything, false) {
+        let bound = match bind(everything, false) {
             Err(error) if lacks_ipv6(&error) => {
                 log_writer.announce(&format_args!("IPv6 is off here ({error}): IPv4 only"));
                 let ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-                Ok(vec![
-                    bind(ipv4, false).map_err(|error| cannot_bind(ipv4, PORT, &error))?,
-                ])
+                bind(ipv4, false).map_err(|error| cannot_bind(ipv4, PORT, &error))?
             }
-            result => Ok(vec![
-                result.map_err(|error| cannot_bind(everything, PORT, &error))?,
-            ]),
+            result => result.map_err(|error| cannot_bind(everything, PORT, &error))?,
         };
+        return Ok(vec![bound.into()]);
     }
     let all_ipv4 = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let wants_ipv4 = listen.bind.iter().any(|address| address.ip() == all_ipv4);
+    let wants_ipv4 = listen
+        .ip_addresses()
+        .any(|address| address.ip() == all_ipv4);
     let mut port = port;
     let mut listeners = Vec::with_capacity(listen.bind.len());
-    for &(mut at) in &listen.bind {
+    for address in &listen.bind {
+        let mut at = match address {
+            ListenAddress::Ip(at) => *at,
+            ListenAddress::Unix(path) => {
+                listeners.push(bind_unix(path, listen)?);
+                continue;
+            }
+        };
         at.set_port(port);
         let listener = bind(at, wants_ipv4).map_err(|error| cannot_bind(at, PORT, &error))?;
         if port == 0 {
-            // All listeners of a server have the same port: the one that the first was given.
+            // One server has one port: the first one's is good for all.
             let bound = listener.local_addr();
             port = bound.map_err(|error| cannot_bind(at, PORT, &error))?.port();
         }
-        listeners.push(listener);
+        listeners.push(listener.into());
     }
     Ok(listeners)
+}
+
+fn bind_unix(path: &Path, listen: &ListenArgs) -> Result<ClientListener, Failure> {
+    let bound = unix_socket::bind(path, listen.backlog, listen.socket_mode);
+    let (socket, file) = bound.map_err(|error| {
+        let why = match error.kind() {
+            ErrorKind::AddrInUse => "another program listens there".to_owned(),
+            ErrorKind::AlreadyExists => "something else is there".to_owned(),
+            _ => error.to_string(),
+        };
+        let shown = Escaped(path.as_os_str().as_encoded_bytes());
+        Failure::new(
+            Exit::Failed,
+            format!("unix:{shown} can't be listened on: {why}"),
+        )
+    })?;
+    Ok(ClientListener {
+        socket,
+        is_passed: false,
+        file: Some(file),
+    })
 }
 
 /// mio's own bind has a fixed backlog of 128, so socket2 makes the listener. `only_v6` keeps `::`
@@ -96,6 +176,22 @@ fn open(address: SocketAddr, only_v6: bool) -> io::Result<RawSocket> {
         socket.set_only_v6(only_v6)?;
     }
     Ok(socket)
+}
+
+/// Another loop's listener beside the first one's. What was passed, and a unix socket, are one socket for
+/// all loops, and whoever is first takes a client.
+fn listen_beside(first: &ClientListener, listen: &ListenArgs) -> Result<ClientListener, Failure> {
+    if !first.is_passed && first.file.is_none() {
+        return bind_beside(&first.socket, listen).map(Into::into);
+    }
+    let socket = first.socket.as_fd().try_clone_to_owned().map_err(|error| {
+        Failure::new(Exit::Failed, format!("a listener can't be shared: {error}"))
+    })?;
+    Ok(ClientListener {
+        socket: socket.into(),
+        is_passed: first.is_passed,
+        file: None,
+    })
 }
 
 /// Binds another socket to a listener's address. The listener itself was bound without

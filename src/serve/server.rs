@@ -4,9 +4,10 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpStream;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 
@@ -24,13 +25,16 @@ use crate::telemetry::rate_limit::RateLimit;
 use crate::telemetry::response::Response;
 use crate::telemetry::{Reason, Stats};
 
+use super::address::ListenAddress;
 use super::conn_record::{Active, ConnRecord, Peer, Role, log_end, log_response};
 use super::fd_budget::FdBudget;
-use super::listeners::say_lower_somaxconn;
+use super::listeners::{ClientListener, say_lower_somaxconn};
 use super::request_memory::RequestMemory;
-use super::sources::{DISK_TASKS, HANGUP, OTHER_ENDED, SIGNALS, STOP, STOP_NOW};
+use super::service_manager::{Reload, ServiceManager};
+use super::sources::{DISK_TASKS, HANGUP, OTHER_ENDED, RELOADED, SIGNALS, STOP, STOP_NOW};
 use super::telemetry::{Telemetry, TelemetryConfig};
 use super::tls::LoopTls;
+use super::unix_socket::SocketFile;
 use super::workers::Worker;
 use crate::tls::session::Blocked;
 use crate::tls::transport::Line;
@@ -47,7 +51,7 @@ const SIGNALS_TAKEN: [i32; 6] = [SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIG
 pub struct Server<P> {
     pub(super) reactor: Reactor<ConnRecord>,
     pub(super) app: Serving<P>,
-    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) addresses: Vec<ListenAddress>,
     pub(super) log_writer: LineWriter,
 }
 
@@ -56,7 +60,7 @@ impl<P: Protocol> Server<P> {
         protocol: P,
         timeouts: Timeouts,
         listen: &ListenArgs,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<ClientListener>,
         room: FdBudget,
         log_writer: LineWriter,
         observers: TelemetryConfig,
@@ -98,15 +102,23 @@ impl<P: Protocol> Server<P> {
     pub fn new(
         protocol: P,
         timeouts: Timeouts,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<impl Into<ClientListener>>,
         connections_max: usize,
         log_writer: LineWriter,
     ) -> io::Result<Self> {
-        let addresses = listeners
+        let (mut sockets, mut socket_files, mut shared) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, listener) in (0..).zip(listeners) {
+            let listener: ClientListener = listener.into();
+            sockets.push(listener.socket);
+            socket_files.extend(listener.file);
+            shared.extend(listener.is_passed.then_some(ListenerId(index)));
+        }
+        let addresses = sockets
             .iter()
-            .map(TcpListener::local_addr)
+            .map(ListenAddress::of)
             .collect::<Result<_, _>>()?;
-        let reactor = Reactor::new(listeners, connections_max)?;
+        let mut reactor = Reactor::new(sockets, connections_max)?;
+        shared.into_iter().for_each(|id| reactor.share(id));
         let remote = reactor.remote();
         let notify = move || {
             if let Err(error) = remote.notify(DISK_TASKS) {
@@ -128,6 +140,9 @@ impl<P: Protocol> Server<P> {
             telemetry: Telemetry::default(),
             worker: Worker::default(),
             tls: None,
+            manager: None,
+            socket_files,
+            remote: reactor.remote(),
             log_writer: log_writer.clone(),
         };
         Ok(Self {
@@ -140,7 +155,7 @@ impl<P: Protocol> Server<P> {
 
     /// Where it listens, with the real ports.
     #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[ListenAddress] {
         &self.addresses
     }
 
@@ -213,12 +228,29 @@ pub(super) struct Serving<P> {
     pub(super) telemetry: Telemetry,
     pub(super) worker: Worker,
     pub(super) tls: Option<LoopTls>,
+    /// The first loop's.
+    pub(super) manager: Option<ServiceManager>,
+    /// The first loop's: the files of all loops' sockets.
+    socket_files: Vec<SocketFile>,
+    remote: Remote,
     log_writer: LineWriter,
 }
 
 impl<P: Protocol> Serving<P> {
+    /// Clients may come.
+    pub(super) fn is_ready(&mut self) {
+        if let Some(manager) = &mut self.manager {
+            manager.ready();
+        }
+    }
+
     /// Drains, and so do the others.
     fn drain(&mut self, control: &mut LoopHandle<ConnRecord>) {
+        if let Some(manager) = &mut self.manager {
+            manager.stopping();
+        }
+        // Nobody finds a unix socket any more.
+        self.socket_files.clear();
         control.drain(self.drain_timeout);
         self.worker.pass_on(STOP);
     }
@@ -237,11 +269,14 @@ impl<P: Protocol> Serving<P> {
             }
         }
         if hung_up {
+            let remote = self.remote.clone();
+            let manager = self.manager.as_mut();
+            let reload = manager.map(|manager| manager.reloading(remote));
             self.telemetry.reopen();
             if let Some(watch) = self.tls.as_ref().and_then(|tls| tls.watch.as_ref()) {
-                watch.reload();
+                watch.reload(reload.clone());
             }
-            self.reopen_root();
+            self.reopen_root(reload);
             self.worker.pass_on(HANGUP);
         }
         let Some(signal) = last else { return };
@@ -259,9 +294,14 @@ impl<P: Protocol> Serving<P> {
         }
     }
 
-    fn reopen_root(&mut self) {
+    fn reopen_root(&mut self, reload: Option<Arc<Reload>>) {
         let (pool, notify) = (self.disk_tasks.reopeners(), self.disk_tasks.notify());
-        self.protocol.reopen(pool, notify);
+        let done = move || {
+            notify();
+            // With this the reload is over.
+            let _ = &reload;
+        };
+        self.protocol.reopen(pool, Arc::new(done));
     }
 
     /// Disk threads have done something: wakes those who wait for it.
@@ -369,7 +409,7 @@ impl<P: Protocol> Serving<P> {
             cx.turn.deadline = cx.turn.deadline.map(|deadline| deadline.min(again));
         }
         if self.once && client.conn.response().is_some() {
-            cx.control.drain(self.drain_timeout);
+            self.drain(cx.control);
         }
         next
     }
@@ -402,7 +442,7 @@ impl<P: Protocol> Handler for Serving<P> {
     fn accepted(
         &mut self,
         from: ListenerId,
-        peer: SocketAddr,
+        peer: Option<SocketAddr>,
         cx: &mut Context<'_, ConnRecord>,
     ) -> ConnRecord {
         let (accepted_at, role) = (cx.turn.now, self.telemetry.on_accept(from));
@@ -436,7 +476,12 @@ impl<P: Protocol> Handler for Serving<P> {
         match id {
             SIGNALS => self.take_signals(control),
             STOP_NOW => control.stop(),
-            HANGUP => self.reopen_root(),
+            HANGUP => self.reopen_root(None),
+            RELOADED => {
+                if let Some(manager) = &mut self.manager {
+                    manager.reloaded();
+                }
+            }
             // The turn asks whether this loop may end.
             OTHER_ENDED => {}
             DISK_TASKS => self.collect_results(control),
@@ -465,12 +510,15 @@ impl<P: Protocol> Handler for Serving<P> {
     fn turn_over(&mut self, stats: &Stats, now: Instant) -> Option<Instant> {
         self.worker.publish(stats, self.telemetry.stages());
         let due = self.protocol.release_idle(now);
-        let Some(tls) = &mut self.tls else {
-            return due;
+        let looks = self.tls.as_mut().and_then(|tls| {
+            tls.terminator.turn_over();
+            Some(tls.watch.as_mut()?.check(now))
+        });
+        let tells = match &mut self.manager {
+            Some(manager) => manager.turn_over(stats, now, &self.worker),
+            None => self.worker.turned(now),
         };
-        tls.terminator.turn_over();
-        let looks = tls.watch.as_mut().map(|watch| watch.check(now));
-        due.into_iter().chain(looks).min()
+        due.into_iter().chain(looks).chain(tells).min()
     }
 
     fn ended(

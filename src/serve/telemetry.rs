@@ -1,13 +1,13 @@
 //! Who looks on while a server serves: the access log, and the metrics on a port of their own.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use mio::net::{TcpListener, TcpStream};
 
+use super::address::ListenAddress;
 use super::conn_record::{Active, ConnRecord, Peer, Role};
 use super::listeners::{bind, cannot_bind};
 use super::tls::Tls;
@@ -42,7 +42,8 @@ pub(super) struct TelemetryConfig {
 }
 
 impl TelemetryConfig {
-    pub(super) fn open(args: &ServeArgs) -> Result<Self, Failure> {
+    /// `passed`: a listener for the metrics that is there already.
+    pub(super) fn open(args: &ServeArgs, passed: Option<TcpListener>) -> Result<Self, Failure> {
         let open = |path: &PathBuf| {
             AccessLog::open(path, args.log_format.unwrap_or_default()).map_err(|error| {
                 let shown = Escaped(path.as_os_str().as_encoded_bytes());
@@ -57,7 +58,10 @@ impl TelemetryConfig {
         };
         Ok(Self {
             access_log: args.access_log.as_ref().map(open).transpose()?,
-            metrics: args.metrics.map(listen).transpose()?,
+            metrics: match passed {
+                None => args.metrics.map(listen).transpose()?,
+                passed => passed,
+            },
             hangups: true,
         })
     }
@@ -85,7 +89,7 @@ pub(super) const TIMEOUTS: Timeouts = Timeouts {
 pub(super) struct Telemetry {
     access_log: Option<AccessLog>,
     /// The metrics' listener, and where it listens.
-    admin_listener: Option<(ListenerId, SocketAddr)>,
+    admin_listener: Option<(ListenerId, ListenAddress)>,
     /// Other loops, whose figures are shown too.
     others: Option<Arc<Workers>>,
     tls: Option<Tls>,
@@ -100,7 +104,7 @@ impl Telemetry {
     ) -> io::Result<Self> {
         let mut admin_listener = None;
         if let Some(listener) = observers.metrics {
-            let address = listener.local_addr()?;
+            let address = ListenAddress::of(&listener)?;
             admin_listener = Some((
                 reactor.add_admin_listener(listener, METRICS_CONNECTIONS_MAX)?,
                 address,
@@ -121,8 +125,8 @@ impl Telemetry {
     }
 
     /// Where the metrics are.
-    pub(super) fn metrics(&self) -> Option<SocketAddr> {
-        self.admin_listener.map(|(_, address)| address)
+    pub(super) fn metrics(&self) -> Option<&ListenAddress> {
+        self.admin_listener.as_ref().map(|(_, address)| address)
     }
 
     /// The metrics show the figures of these loops, too.
@@ -158,7 +162,8 @@ impl Telemetry {
     pub(super) fn on_accept(&mut self, from: ListenerId) -> Role {
         if self
             .admin_listener
-            .is_some_and(|(admin_listener, _)| admin_listener == from)
+            .as_ref()
+            .is_some_and(|&(id, _)| id == from)
         {
             return Role::Admin;
         }

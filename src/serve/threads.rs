@@ -10,6 +10,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
 use super::server::{Server, Signalled};
+use super::service_manager::ServiceManager;
 use super::workers::{Worker, Workers};
 use crate::failure::{Exit, Failure, panic_message};
 use crate::protocol::Protocol;
@@ -62,8 +63,10 @@ impl<'scope> WorkerThreads<'scope> {
             threads.push(thread);
             starts.push(start);
         }
-        let has_metrics = first.app.telemetry.metrics().is_some();
-        let workers = Arc::new(Workers::new(remotes, has_metrics));
+        let manager = first.app.manager.as_ref();
+        let is_shown = first.app.telemetry.metrics().is_some() || manager.is_some();
+        let watchdog = manager.and_then(ServiceManager::watchdog);
+        let workers = Arc::new(Workers::new(remotes, is_shown, watchdog));
         for (index, start) in (1..).zip(starts) {
             // The thread waits for this; if it is gone, its end will say why.
             let _ = start.send(Worker::new(Arc::clone(&workers), index));
@@ -298,7 +301,7 @@ mod tests {
     fn a_loop_that_panics_alone_is_a_failure_too() {
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut alone = server(listeners::bind(anywhere, 16, false).unwrap());
-        let address = alone.addresses()[0];
+        let address = alone.addresses()[0].ip().unwrap();
         let client =
             thread::spawn(move || TcpStream::connect(address).unwrap().write_all(b"panic\n"));
         let ended = alone.run_with(WorkerThreads::default());

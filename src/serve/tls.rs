@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use rustls::ServerConfig;
 
+use super::service_manager::Reload;
 use crate::failure::{Exit, Failure};
 use crate::limits::TLS_EXPIRY_CHECK;
 use crate::protocol::http::TlsPolicy;
@@ -44,14 +45,17 @@ impl Tls {
     }
 
     /// Reads the pairs anew, aside: a disk may be waited for.
-    fn reload(&self) {
+    fn reload(&self, reload: Option<Arc<Reload>>) {
         let certificates = Arc::clone(&self.certificates);
-        let read = move || match certificates.reload() {
-            Ok(()) => {
-                log::info!("certificates were read anew");
-                certificates.warn_of_ends(SystemTime::now());
+        let read = move || {
+            match certificates.reload() {
+                Ok(()) => {
+                    log::info!("certificates were read anew");
+                    certificates.warn_of_ends(SystemTime::now());
+                }
+                Err(bad) => log::warn!("{}; the certificates stay as they were", complaint(&bad)),
             }
-            Err(bad) => log::warn!("{}; the certificates stay as they were", complaint(&bad)),
+            drop(reload);
         };
         if let Err(error) = thread::Builder::new()
             .name("certificates".into())
@@ -120,8 +124,8 @@ pub(super) struct TlsWatch {
 
 impl TlsWatch {
     /// After a hangup.
-    pub(super) fn reload(&self) {
-        self.tls.reload();
+    pub(super) fn reload(&self, reload: Option<Arc<Reload>>) {
+        self.tls.reload(reload);
     }
 
     /// Looks if it is time. Returns when it will be again.

@@ -1,10 +1,12 @@
 //! What loops that serve side by side share: how each wakes the others, how many still accept, and what
 //! each has counted.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::sources::{OTHER_ENDED, STOP_NOW};
+use crate::limits::WATCHDOG_BEATS;
 use crate::reactor::{Remote, SourceId};
 use crate::telemetry::{Stage, Stats, add_each};
 
@@ -24,6 +26,17 @@ pub(super) struct Workers {
     others_running: AtomicUsize,
     /// What each of the others had counted when its latest turn was over. Empty without metrics.
     figures: Vec<Mutex<Figures>>,
+    watched: Option<Watched>,
+}
+
+/// What a watchdog must know: whether all loops turn.
+#[derive(Debug)]
+struct Watched {
+    /// How often each turns at least.
+    every: Duration,
+    since: Instant,
+    /// When each of the others has turned, in microseconds since then.
+    turns: Vec<AtomicU64>,
 }
 
 /// What one loop has counted.
@@ -35,16 +48,22 @@ pub(super) struct Figures {
 }
 
 impl Workers {
-    /// For the loops that these wake, none of which has ended. `has_metrics`: the first shows what all
-    /// have counted.
-    pub(super) fn new(remotes: Vec<Remote>, has_metrics: bool) -> Self {
+    /// For the loops that these wake, none of which has ended. `is_shown`: the first shows what all
+    /// have counted. With a watchdog each turns within half of its time.
+    pub(super) fn new(remotes: Vec<Remote>, is_shown: bool, watchdog: Option<Duration>) -> Self {
         let others = remotes.len() - 1;
-        let shown = if has_metrics { others } else { 0 };
+        let shown = if is_shown { others } else { 0 };
+        let watched = watchdog.map(|watchdog| Watched {
+            every: watchdog / (2 * WATCHDOG_BEATS),
+            since: Instant::now(),
+            turns: (0..others).map(|_| AtomicU64::default()).collect(),
+        });
         Self {
             accepting: AtomicUsize::new(remotes.len()),
             others_running: AtomicUsize::new(others),
             remotes,
             figures: (0..shown).map(|_| Mutex::default()).collect(),
+            watched,
         }
     }
 
@@ -67,6 +86,13 @@ impl Workers {
             sums.stats += &figures.stats;
             add_each(&mut sums.stages, &figures.stages);
         }
+    }
+}
+
+impl Watched {
+    fn micros(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.since);
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
     }
 }
 
@@ -109,11 +135,51 @@ impl Worker {
         }
     }
 
+    /// What all have counted, given what this one has.
+    pub(super) fn sum_with(&self, stats: &Stats) -> Stats {
+        let mut sums = Figures {
+            stats: stats.clone(),
+            ..Figures::default()
+        };
+        if let Some((workers, 0)) = &self.0 {
+            workers.add_to(&mut sums);
+        }
+        sums.stats
+    }
+
+    /// For a watchdog: a loop beside the first has turned. Returns when it must turn again.
+    pub(super) fn turned(&self, now: Instant) -> Option<Instant> {
+        let (workers, index) = self.0.as_ref()?;
+        let watched = workers.watched.as_ref()?;
+        let turn = watched.turns.get(index.checked_sub(1)?)?;
+        turn.store(watched.micros(now), Ordering::Relaxed);
+        Some(now + watched.every)
+    }
+
+    /// For a watchdog: whether all others have turned within the time before `now`, or have ended.
+    pub(super) fn all_turned_within(&self, time: Duration, now: Instant) -> bool {
+        let watched = self
+            .0
+            .as_ref()
+            .and_then(|(workers, _)| workers.watched.as_ref());
+        watched.is_none_or(|watched| {
+            let least = watched.micros(now.checked_sub(time).unwrap_or(now));
+            let mut turns = watched.turns.iter();
+            turns.all(|turn| turn.load(Ordering::Relaxed) >= least)
+        })
+    }
+
     /// The loop is over. One that failed takes the others with it.
     pub(super) fn leave(&self, failed: bool) {
         let Some((workers, index)) = &self.0 else {
             return;
         };
+        if let Some(watched) = &workers.watched
+            && let Some(turn) = index.checked_sub(1).and_then(|at| watched.turns.get(at))
+        {
+            // It needs no watch any more.
+            turn.store(u64::MAX, Ordering::Relaxed);
+        }
         if failed {
             workers.notify_all_but(*index, STOP_NOW);
         }

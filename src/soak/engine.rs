@@ -387,7 +387,7 @@ impl<'a> Engine<'a> {
 impl Handler for Engine<'_> {
     type Conn = Client;
 
-    fn accepted(&mut self, _: ListenerId, _: SocketAddr, _: &mut Context<'_>) -> Client {
+    fn accepted(&mut self, _: ListenerId, _: Option<SocketAddr>, _: &mut Context<'_>) -> Client {
         unreachable!("the loop has no listener")
     }
 

@@ -55,8 +55,8 @@ pub struct AccessLog {
 /// One reply, as the log tells of it.
 #[derive(Clone, Copy, Debug)]
 pub struct LogEntry<'a> {
-    /// Who asked.
-    pub peer: SocketAddr,
+    /// Who asked; by a unix socket they have no address.
+    pub peer: Option<SocketAddr>,
     /// When the request had come.
     pub at: Timestamp,
     /// From then until the last byte was accepted, or until it was clear that it won't be.
@@ -170,6 +170,14 @@ fn field_text(field: &[u8]) -> Excerpt<'_> {
     Excerpt::new(field, ACCESS_LOG_FIELD_BYTES_MAX)
 }
 
+/// Who asked, as nginx's logs have it.
+fn host(peer: Option<SocketAddr>) -> Cow<'static, str> {
+    peer.map_or(LOCAL_CLIENT.into(), |peer| peer.ip().to_string().into())
+}
+
+/// What stands in an address's place where there is none: the client came by a unix socket.
+pub const LOCAL_CLIENT: &str = "unix:";
+
 // ---- combined ----
 
 /// A line of `%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i"`.
@@ -188,7 +196,7 @@ impl fmt::Display for Combined<'_> {
             ..
         } = self.0;
         let time = self.1;
-        write!(f, "{} - - [{time}] \"", peer.ip())?;
+        write!(f, "{} - - [{time}] \"", host(*peer))?;
         let http_log = response.http_log.as_deref();
         match http_log {
             Some(http_log) => write!(f, "{}", request_text(&http_log.line))?,
@@ -216,7 +224,7 @@ struct JsonLine<'a> {
     /// RFC 3339, UTC, to the millisecond.
     time: String,
     peer: String,
-    port: u16,
+    port: Option<u16>,
     protocol: &'static str,
     method: Cow<'a, str>,
     target: Cow<'a, str>,
@@ -241,8 +249,8 @@ fn json(entry: &LogEntry<'_>) -> String {
     };
     let line = JsonLine {
         time: format!("{:.3}", entry.at),
-        peer: entry.peer.ip().to_string(),
-        port: entry.peer.port(),
+        peer: host(entry.peer).into_owned(),
+        port: entry.peer.map(|peer| peer.port()),
         protocol,
         method,
         target: request_text(target).to_text(),
@@ -442,7 +450,7 @@ mod tests {
 
     fn entry(response: &Response, reason: Reason) -> LogEntry<'_> {
         LogEntry {
-            peer: "192.0.2.1:50000".parse().unwrap(),
+            peer: "192.0.2.1:50000".parse().ok(),
             at: "2026-11-23T07:31:02.0459Z".parse().unwrap(),
             took: Duration::from_nanos(1_234_567),
             response,

@@ -70,7 +70,7 @@ impl Crowd {
     /// One more is accepted, makes its first step and waits.
     pub fn admit(&mut self, now: Instant) {
         let role = Role::Client(Stage::Reading);
-        let mut client = ConnRecord::new(PEER, role, now, self.patience);
+        let mut client = ConnRecord::new(Some(PEER), role, now, self.patience);
         let mut deadline = None;
         let next = self.step(&mut client, Event::Start, now, &mut deadline);
         assert_eq!(next, Action::Wait);

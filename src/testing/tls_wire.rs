@@ -231,8 +231,8 @@ impl Transport for TlsWire {
         self.line().reset_on_close(on);
     }
 
-    fn acked_bytes(&mut self) -> u64 {
-        self.line().acked_bytes()
+    fn acked_bytes(&mut self, sent: u64) -> u64 {
+        self.line().acked_bytes(sent)
     }
 
     fn peer_has_finished(&mut self) -> bool {

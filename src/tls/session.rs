@@ -505,8 +505,8 @@ impl<S: Side> Session<S> {
     /// How many bytes the peer has acknowledged of what was accepted, if it has acknowledged so many of
     /// all that was sent. Never too many.
     #[must_use]
-    pub fn acked_bytes(&self, acked: u64) -> u64 {
-        let acked = self.plain_sent.saturating_add(acked);
+    pub fn acked_bytes(&self, of_sent: impl FnOnce(u64) -> u64) -> u64 {
+        let acked = self.plain_sent.saturating_add(of_sent(self.cipher_sent));
         acked.saturating_sub(self.cipher_sent)
     }
 }

@@ -325,11 +325,15 @@ impl<T: Transport> Transport for Line<'_, T> {
         self.socket.inner.takes_at_once()
     }
 
-    fn acked_bytes(&mut self) -> u64 {
-        let acked = self.socket.inner.acked_bytes();
+    fn acked_bytes(&mut self, sent: u64) -> u64 {
         match self.wire {
-            Wire::Tls(client) => client.session.acked_bytes(acked),
-            Wire::Unknown | Wire::Plain => acked,
+            Wire::Tls(client) => {
+                let socket = &mut self.socket;
+                client
+                    .session
+                    .acked_bytes(|sent| socket.inner.acked_bytes(sent))
+            }
+            Wire::Unknown | Wire::Plain => self.socket.inner.acked_bytes(sent),
         }
     }
 

@@ -23,7 +23,12 @@ impl Handler for Host {
     /// Whether it came aside.
     type Conn = bool;
 
-    fn accepted(&mut self, from: ListenerId, _: SocketAddr, _: &mut Context<'_, bool>) -> bool {
+    fn accepted(
+        &mut self,
+        from: ListenerId,
+        _: Option<SocketAddr>,
+        _: &mut Context<'_, bool>,
+    ) -> bool {
         from == self.aside
     }
 

@@ -68,11 +68,13 @@ mod soak;
 mod soak_http;
 mod soak_runs;
 mod soaking;
+mod systemd;
 mod talk;
 mod terminal;
 mod thank;
 mod tls;
 mod tls_schedules;
+mod unix_sockets;
 mod web;
 mod workers;
 

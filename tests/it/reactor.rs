@@ -35,7 +35,7 @@ struct Probe {
 impl Handler for Probe {
     type Conn = u32;
 
-    fn accepted(&mut self, _: ListenerId, _: SocketAddr, _: &mut Context<'_, u32>) -> u32 {
+    fn accepted(&mut self, _: ListenerId, _: Option<SocketAddr>, _: &mut Context<'_, u32>) -> u32 {
         0
     }
 
@@ -569,7 +569,7 @@ impl Handler for Waiting {
     /// A number.
     type Conn = u32;
 
-    fn accepted(&mut self, _: ListenerId, _: SocketAddr, _: &mut Context<'_, u32>) -> u32 {
+    fn accepted(&mut self, _: ListenerId, _: Option<SocketAddr>, _: &mut Context<'_, u32>) -> u32 {
         self.accepted += 1;
         self.accepted - 1
     }
@@ -663,7 +663,7 @@ struct Caller {
 impl Handler for Caller {
     type Conn = u32;
 
-    fn accepted(&mut self, _: ListenerId, _: SocketAddr, _: &mut Context<'_, u32>) -> u32 {
+    fn accepted(&mut self, _: ListenerId, _: Option<SocketAddr>, _: &mut Context<'_, u32>) -> u32 {
         panic!("there is no listener")
     }
 
@@ -773,7 +773,7 @@ struct Lingerer {
 impl Handler for Lingerer {
     type Conn = ();
 
-    fn accepted(&mut self, _: ListenerId, _: SocketAddr, _: &mut Context<'_, ()>) {}
+    fn accepted(&mut self, _: ListenerId, _: Option<SocketAddr>, _: &mut Context<'_, ()>) {}
 
     fn step(
         &mut self,

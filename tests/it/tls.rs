@@ -5,7 +5,6 @@ use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
 
 use carafe::limits::TLS_EXPIRY_WARNING;
 use jiff::Timestamp;
@@ -19,7 +18,7 @@ use crate::common::{
     Carafe, LARGE_BYTES, assert_same, connect, count_lines, exchange, has_tool, pattern,
     reason_count, reply_count, resident_bytes, root_with, run_carafe, shell, sparse_file, until,
 };
-use crate::proxied::Nginx;
+use crate::proxied::{Haproxy, Nginx};
 use crate::scrape::{Page, metrics_of};
 
 const BIG_BYTES: usize = 3_000_000;
@@ -189,41 +188,19 @@ fn nginx_asks_by_tls() {
     carafe.stop_clean();
 }
 
-/// A child that ends with it.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn haproxy_asks_by_tls() {
     if !has_tool("haproxy") {
         return;
     }
-    let (authority, root, carafe) = server(&[]);
-    // Nobody else takes a port that is a name of its own.
-    let socket = root.path().join("haproxy.sock");
-    let configuration = format!(
-        "defaults\n mode http\n timeout client 60s\n timeout server 60s\n timeout connect 60s\n\
-        frontend f\n bind unix@{}\n default_backend b\n\
-        backend b\n server s {} ssl verify required sni str(localhost) ca-file {}\n",
-        socket.display(),
-        carafe.addr(),
+    let (authority, _root, carafe) = server(&[]);
+    let more = format!(
+        "ssl verify required sni str(localhost) ca-file {}",
         authority.path().display()
     );
-    let path = root.path().join("haproxy.cfg");
-    fs::write(&path, configuration).unwrap();
-    let mut haproxy = Command::new("haproxy");
-    haproxy.args(["-db", "-f"]).arg(&path);
-    haproxy.stdout(Stdio::null()).stderr(Stdio::null());
-    let haproxy = Killed(haproxy.spawn().unwrap());
-    until("it listens", || UnixStream::connect(&socket).is_ok());
+    let haproxy = Haproxy::before(&carafe.addr().to_string(), &more, "http");
     for _ in 0..3 {
-        let mut client = UnixStream::connect(&socket).unwrap();
+        let mut client = UnixStream::connect(haproxy.path()).unwrap();
         client.write_all(ASK).unwrap();
         let mut reply = Vec::new();
         client.read_to_end(&mut reply).unwrap();

@@ -99,19 +99,35 @@ impl Carafe {
 
     /// Starts a command that becomes carafe, and waits until it listens.
     pub fn start(mut command: Command) -> Self {
-        command
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .env_remove("RUST_LOG");
+        command.stdin(Stdio::null());
+        Self::start_anywhere(command, |text| listening(text).next())
+    }
+
+    /// As [`Carafe::start`], of a server that may have no address: `find` says where it listens, or that it
+    /// isn't known yet. Its stdin is the command's.
+    pub fn start_anywhere(mut command: Command, find: impl Fn(&str) -> Option<SocketAddr>) -> Self {
+        command.stderr(Stdio::piped()).env_remove("RUST_LOG");
         let mut child = command.spawn().expect("carafe starts");
         let stderr = Lines::follow(child.stderr.take().expect("piped"));
-        let text = stderr.wait(|text| listening(text).next().is_some());
-        let addr = listening(&text).next().expect("it is announced");
+        let text = stderr.wait(|text| find(text).is_some());
+        let addr = find(&text).expect("it is announced");
         Self {
             child,
             addr,
             stderr,
         }
+    }
+
+    /// As [`Carafe::serve`], by a unix socket at `path` and nothing else. It has no address.
+    pub fn serve_by_unix_socket(root: &Path, path: &Path, flags: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_carafe"));
+        command.arg("serve").arg(root).arg("-b");
+        command.arg(format!("unix:{}", path.display())).args(flags);
+        command.stdin(Stdio::null());
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self::start_anywhere(command, |text| {
+            text.contains("listening on unix:").then_some(nowhere)
+        })
     }
 
     pub fn addr(&self) -> SocketAddr {

@@ -1,8 +1,9 @@
-//! nginx in front of carafe, which puts a path before its own.
+//! Proxies in front of carafe: nginx, which puts a path before its own, and HAProxy.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::common::{Carafe, until};
@@ -95,6 +96,53 @@ fn files(carafe: &Carafe, more: &str) -> String {
 }
 
 impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// HAProxy, which ends with it. It listens on a unix socket: nobody else takes that.
+pub(crate) struct Haproxy {
+    child: Child,
+    socket: PathBuf,
+    _folder: TempDir,
+}
+
+impl Haproxy {
+    /// In front of a server at this address, of which `more` is said, in the mode `http` or `tcp`.
+    pub(crate) fn before(server: &str, more: &str, mode: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("haproxy");
+        let configuration = format!(
+            "defaults\n mode {mode}\n timeout client 60s\n timeout server 60s\n timeout connect 60s\n\
+            frontend f\n bind unix@{}\n default_backend b\n\
+            backend b\n server s {server} {more}\n",
+            socket.display(),
+        );
+        let path = folder.path().join("conf");
+        fs::write(&path, configuration).unwrap();
+        let mut command = Command::new("haproxy");
+        command.args(["-db", "-f"]).arg(&path);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().unwrap();
+        let haproxy = Self {
+            child,
+            socket,
+            _folder: folder,
+        };
+        until("it listens", || {
+            UnixStream::connect(&haproxy.socket).is_ok()
+        });
+        haproxy
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.socket
+    }
+}
+
+impl Drop for Haproxy {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
