@@ -595,6 +595,13 @@ pub const HISTOGRAM_BOUNDS: [Duration; 13] = [
     Duration::from_secs(60),
 ];
 
+/// The longest PROXY header, in bytes. Version 1 has 107 at most; what version 2 may say beside addresses is
+/// short, but for a client's certificate.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4 * 1024;
+
+/// What is kept of X-Forwarded-For, in bytes: its end, with some dozen proxies' addresses.
+pub const FORWARDED_FOR_BYTES_MAX: usize = 512;
+
 /// The longest path of a unix socket, in bytes: the kernel's `sun_path` (unix(7)) without its end.
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
 

@@ -8,6 +8,8 @@ mod conn_record;
 mod fd_budget;
 mod greeting;
 mod listeners;
+mod peer;
+pub mod proxies;
 mod request_memory;
 mod server;
 mod service_manager;
@@ -45,6 +47,7 @@ use crate::telemetry::logger;
 use activation::Passed;
 use fd_budget::FdBudget;
 use listeners::{bind_all, bind_for};
+use proxies::Proxies;
 use service_manager::ServiceManager;
 use telemetry::{Telemetry, TelemetryConfig};
 use threads::WorkerThreads;
@@ -103,6 +106,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
             let mut server = server.map_err(no_loop)?;
             server.app.drain_timeout = args.listen.drain;
             server.app.telemetry = Telemetry::beside(access_log);
+            server.app.proxies = Proxies::new(&args.trusted_proxy);
             server.app.tls = tls.as_ref().map(|tls| LoopTls::new(tls, false));
             Ok(server)
         }
@@ -112,6 +116,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
         protocol, timeouts, listen, first, fd_budget, log_writer, telemetry,
     )?;
     server.app.manager = ServiceManager::of_environment();
+    server.app.proxies = Proxies::new(&args.trusted_proxy);
     if let Some(tls) = tls {
         server.app.tls = Some(LoopTls::new(tls, true));
         server.app.telemetry.show_tls(tls.clone());
@@ -209,7 +214,9 @@ fn open_root(args: &ServeArgs, tags: &TagKey, has_metrics: bool) -> Result<Share
         http.set_address(host.clone(), *port);
     }
     // Both count by status.
-    http.set_logged(args.access_log.is_some() || has_metrics);
+    let has_proxies = !args.trusted_proxy.is_empty();
+    http.set_logged(args.access_log.is_some() || has_metrics || has_proxies);
+    http.set_proxies(has_proxies);
     Ok(SharedPort::new(bare, http))
 }
 

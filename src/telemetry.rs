@@ -56,6 +56,8 @@ reasons! {
     Stalled = "stalled",
     /// The peer reset the connection, or it broke.
     PeerReset = "reset by peer",
+    /// A trusted proxy that didn't say for whom it speaks, or not so that it could be understood.
+    BadProxyHeader = "bad PROXY header",
     /// It spoke TLS, and broke its rules or found nothing in common with this server.
     TlsFailed = "TLS failed",
     /// The file ended before the length that was promised.

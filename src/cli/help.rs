@@ -29,7 +29,14 @@ const SERVE: &[Group] = &[
     ),
     (
         "Where clients come in",
-        &["port", "bind", "socket-mode", "backlog", "no-defer-accept"],
+        &[
+            "port",
+            "bind",
+            "socket-mode",
+            "trusted-proxy",
+            "backlog",
+            "no-defer-accept",
+        ],
     ),
     (
         "How they speak TLS",

@@ -129,6 +129,8 @@ pub struct Socket<'a> {
     stream: &'a mut TcpStream,
     /// The kernel may hold back what was written last.
     holds_back: bool,
+    /// What comes next isn't the connection's own.
+    is_withheld: bool,
 }
 
 impl<'a> Socket<'a> {
@@ -137,7 +139,15 @@ impl<'a> Socket<'a> {
         Self {
             stream,
             holds_back: false,
+            is_withheld: false,
         }
+    }
+
+    /// While it is on, reads would block: what comes next isn't the connection's own.
+    #[must_use]
+    pub fn withheld(mut self, is_withheld: bool) -> Self {
+        self.is_withheld = is_withheld;
+        self
     }
 
     fn send(
@@ -155,6 +165,9 @@ impl<'a> Socket<'a> {
 
 impl Transport for Socket<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.is_withheld {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         // The standard library's read is a point at which a thread can be cancelled, which costs.
         retry_interrupted(|| Ok(rustix::net::recv(&*self.stream, &mut *buf, RecvFlags::empty())?.0))
     }

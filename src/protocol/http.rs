@@ -29,7 +29,8 @@ use crate::http::request::{
 use crate::http::target::{self, Target};
 use crate::http::validators::{Evaluation, Validators, evaluate};
 use crate::limits::{
-    HTTP_BODY_GAP, HTTP_SHORT_BODY_BYTES_MAX, LISTING_RETRY_SECONDS, NAME_BYTES_MAX,
+    FORWARDED_FOR_BYTES_MAX, HTTP_BODY_GAP, HTTP_SHORT_BODY_BYTES_MAX, LISTING_RETRY_SECONDS,
+    NAME_BYTES_MAX,
 };
 use crate::protocol::{AfterResponse, Body, Decision, InputState, Reply, Request, RequestEnd};
 use crate::root::listing::Listings;
@@ -50,6 +51,8 @@ pub struct Http {
     folders: Option<Listings>,
     /// Answers carry what an access log says of them.
     is_logged: bool,
+    /// Proxies are trusted: what they say of their clients is logged.
+    has_proxies: bool,
     clock: Clock,
     tags: TagKey,
     custom_fields: CustomFields,
@@ -100,6 +103,7 @@ impl Http {
             index,
             folders,
             is_logged: false,
+            has_proxies: false,
             clock: Clock::default(),
             tags,
             custom_fields: CustomFields::default(),
@@ -137,6 +141,11 @@ impl Http {
     /// Whether answers carry what an access log says of them.
     pub fn set_logged(&mut self, is_logged: bool) {
         self.is_logged = is_logged;
+    }
+
+    /// Whether answers carry what proxies say of their clients; they must be logged then.
+    pub fn set_proxies(&mut self, has_proxies: bool) {
+        self.has_proxies = has_proxies;
     }
 
     /// The lists of folders, if there are any.
@@ -190,6 +199,17 @@ impl Http {
                 }
             }
         }
+    }
+
+    /// For whom a request is, as proxies say it one behind the other.
+    fn forwarded_for(&self, message: &Message<'_>) -> Option<Box<[u8]>> {
+        let fields = || message.fields.all("x-forwarded-for");
+        if !self.has_proxies || fields().next().is_none() {
+            return None;
+        }
+        let all = fields().collect::<Vec<_>>().join(&b',');
+        let kept = all.len().saturating_sub(FORWARDED_FOR_BYTES_MAX);
+        Some(all[kept..].into())
     }
 
     /// An answer to what is no request. Where the next one would begin isn't known.
@@ -286,6 +306,7 @@ impl Http {
                     line: truncate_for_log(message.line),
                     referer: field("referer"),
                     agent: field("user-agent"),
+                    forwarded_for: self.forwarded_for(message),
                 })
             }),
         })

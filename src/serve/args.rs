@@ -10,6 +10,7 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 
 use super::address::ListenAddress;
+use super::proxies::TrustedProxy;
 use crate::flags::{Count, ServerAddress, Verbosity, duration, encoding, size, timeout};
 use crate::http::custom_fields::{AllowedOrigin, CustomField, CustomFields, FieldRule};
 use crate::http::mime::{ContentTypes, Override};
@@ -33,6 +34,10 @@ pub struct ServeArgs {
     /// What the loop is given.
     #[command(flatten)]
     pub listen: ListenArgs,
+
+    /// Believe this proxy, or network of such, for whom it speaks: by a PROXY header, or X-Forwarded-For; unix is all unix sockets; may be repeated
+    #[arg(long, value_name = "CIDR", value_parser = TrustedProxy::from_str)]
+    pub trusted_proxy: Vec<TrustedProxy>,
 
     /// Loops that serve side by side, each on a thread and with listeners of its own
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1, value_parser = Count::new(1, limits::WORKERS_MAX))]

@@ -1,7 +1,7 @@
 //! A connection as `serve` keeps it: who it is, and the lines that the log has of it.
 
 use std::fmt::{self, Display};
-use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
@@ -12,14 +12,17 @@ use crate::limits::REQUEST_MEMORY_SHARE_BYTES;
 use crate::reactor::event::{Action, Reclaimable};
 use crate::telemetry::Reason;
 use crate::telemetry::Stage;
-use crate::telemetry::access_log::LOCAL_CLIENT;
 use crate::telemetry::response::Response;
 use crate::tls::transport::Wire;
+
+use super::peer::{Client, Peer};
+use super::proxies::Origin;
 
 /// A connection as its slot holds it. Of those that only wait, most have sent nothing yet: of such a one
 /// there is the address and no more.
 #[derive(Debug)]
 pub struct ConnRecord {
+    /// The client: who has connected, or for whom a trusted proxy speaks since its header was taken.
     pub(super) peer: Peer,
     /// `None` while not a byte has come. Until when one must have come is the deadline in the slot.
     active: Option<Box<Active>>,
@@ -34,6 +37,8 @@ pub struct Active {
     /// What it holds of a request, as [`super::request_memory::RequestMemory`] knows it, in bytes.
     pub(super) held: u32,
     pub(super) role: Role,
+    /// What a trusted proxy has said of it.
+    pub(super) origin: Option<Box<Origin>>,
     pub(super) wire: Wire,
     pub(crate) conn: Conn,
 }
@@ -59,12 +64,13 @@ impl ConnRecord {
         &mut self,
         deadline: Option<Instant>,
         request_timeout: Duration,
-    ) -> &mut Active {
-        self.active.get_or_insert_with(|| {
+    ) -> (&mut Peer, &mut Active) {
+        let active = self.active.get_or_insert_with(|| {
             let expires = deadline.expect("it fell silent with a deadline, which the loop keeps");
             let accepted_at = expires.checked_sub(request_timeout).unwrap_or(expires);
             Active::silent(accepted_at, expires)
-        })
+        });
+        (&mut self.peer, active)
     }
 
     /// After a step: one that has sent nothing yet, and waits until this `deadline`, gives back all
@@ -74,7 +80,8 @@ impl ConnRecord {
             matches!(
                 (active.role, &active.wire),
                 (Role::Client(_), Wire::Unknown)
-            ) && action == Action::Wait
+            ) && active.origin.is_none()
+                && action == Action::Wait
                 && deadline.is_some()
                 && active.conn.silent_until() == deadline
         };
@@ -103,6 +110,7 @@ impl Active {
             waits_for_fd: false,
             held: 0,
             role,
+            origin: None,
             wire: Wire::Unknown,
             conn,
         })
@@ -110,7 +118,17 @@ impl Active {
 
     /// What it holds of what its client sends, in bytes.
     pub(super) fn held_bytes(&self) -> usize {
-        self.conn.held_bytes() + self.wire.held_bytes()
+        let origin = self.origin.as_deref().map_or(0, Origin::held_bytes);
+        self.conn.held_bytes() + self.wire.held_bytes() + origin
+    }
+
+    /// Whom a log is told of; `peer` is its record's.
+    pub(super) fn client(&self, peer: Peer) -> Client {
+        let proxy = match self.origin.as_deref() {
+            Some(&Origin::Proxy(proxy)) => Some(proxy),
+            _ => None,
+        };
+        Client { peer, proxy }
     }
 
     fn reclaimable(&self) -> Option<Reclaimable> {
@@ -133,54 +151,6 @@ impl Active {
     }
 }
 
-/// The other end's address and port, as logs show them: an IPv4 address in IPv6's clothes is shown
-/// without them. By a unix socket a client has none, and its port is zero. Every slot holds one, so it is
-/// packed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer {
-    ip: [u8; 16],
-    port: [u8; 2],
-    /// The interface of a link-local address (RFC 4007, 11).
-    scope: [u8; 4],
-}
-
-impl Peer {
-    fn new(address: Option<SocketAddr>) -> Self {
-        let (ip, scope) = match address {
-            None => (Ipv6Addr::UNSPECIFIED, 0),
-            Some(SocketAddr::V4(address)) => (address.ip().to_ipv6_mapped(), 0),
-            Some(SocketAddr::V6(address)) => (*address.ip(), address.scope_id()),
-        };
-        Self {
-            ip: ip.octets(),
-            port: address.map_or(0, |address| address.port()).to_ne_bytes(),
-            scope: scope.to_ne_bytes(),
-        }
-    }
-
-    /// `None` by a unix socket.
-    pub(super) fn address(self) -> Option<SocketAddr> {
-        let (ip, port) = (Ipv6Addr::from(self.ip), u16::from_ne_bytes(self.port));
-        match ip.to_ipv4_mapped() {
-            _ if ip.is_unspecified() && port == 0 => None,
-            Some(ip) => Some(SocketAddr::from((ip, port))),
-            None => {
-                let scope = u32::from_ne_bytes(self.scope);
-                Some(SocketAddrV6::new(ip, port, 0, scope).into())
-            }
-        }
-    }
-}
-
-impl Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.address() {
-            Some(address) => address.fmt(f),
-            None => f.write_str(LOCAL_CLIENT),
-        }
-    }
-}
-
 /// Who a connection is to the counters.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Role {
@@ -191,18 +161,25 @@ pub(crate) enum Role {
 }
 
 /// One line for the end of a connection, unless its replies had theirs. A reply's time begins when
-/// its request had come, that of a connection without one when it was accepted.
-pub(super) fn log_end(peer: Peer, client: &Active, reason: Reason, now: Instant) {
+/// its request had come, that of a connection without one when it was accepted. `is_check`: a proxy has
+/// looked whether somebody listens.
+pub(super) fn log_end(
+    whose: Client,
+    client: &Active,
+    reason: Reason,
+    now: Instant,
+    is_check: bool,
+) {
     let Some(response) = client.conn.response() else {
         let seconds = Seconds(now - client.accepted_at);
         match client.conn.target() {
-            b"" if client.conn.was_kept_alive() => {
-                log::debug!("{peer} - {}", reason.of_connection())
+            b"" if client.conn.was_kept_alive() || is_check => {
+                log::debug!("{whose} - {}", reason.of_connection())
             }
-            b"" => log::info!("{peer} - 0/0 bytes {seconds} {reason}"),
+            b"" => log::info!("{whose} - 0/0 bytes {seconds} {reason}"),
             part => {
                 log::info!(
-                    "{peer} \"{}\" 0/0 bytes {seconds} {reason}",
+                    "{whose} \"{}\" 0/0 bytes {seconds} {reason}",
                     Excerpt::of_request(part)
                 );
             }
@@ -210,7 +187,7 @@ pub(super) fn log_end(peer: Peer, client: &Active, reason: Reason, now: Instant)
         return;
     };
     log_response(
-        peer,
+        whose,
         response,
         now - response.asked_at,
         &response.end(reason),
@@ -240,7 +217,7 @@ impl Display for Status {
 }
 
 /// One line for one reply.
-pub(super) fn log_response(peer: Peer, response: &Response, took: Duration, end: &dyn Display) {
+pub(super) fn log_response(whose: Client, response: &Response, took: Duration, end: &dyn Display) {
     let Response {
         target,
         offset,
@@ -251,7 +228,7 @@ pub(super) fn log_response(peer: Peer, response: &Response, took: Duration, end:
     let seconds = Seconds(took);
     let status = Status(*status);
     log::info!(
-        "{peer} \"{}\" {status}{offset}/{body_len} bytes {seconds} {end}",
+        "{whose} \"{}\" {status}{offset}/{body_len} bytes {seconds} {end}",
         Excerpt::of_request(target)
     );
 }
@@ -289,7 +266,7 @@ mod tests {
         let mut bench = Bench::new(Scripted::new([read], []), Insatiable);
         assert_eq!(bench.step(Event::Start), Action::Wait);
         let mut client = ConnRecord::new(peer(), role, bench.now, REQUEST_TIMEOUT);
-        client.wake(None, REQUEST_TIMEOUT).conn = bench.conn;
+        client.wake(None, REQUEST_TIMEOUT).1.conn = bench.conn;
         client.rest(Action::Wait, bench.deadline);
         (client, bench.deadline)
     }
@@ -309,7 +286,7 @@ mod tests {
     #[test]
     fn one_that_must_be_asked_again_at_another_time_is_not_silent() {
         let (mut client, deadline) = accepted(Role::Admin, Read::Block);
-        client.wake(deadline, REQUEST_TIMEOUT).role = CLIENT;
+        client.wake(deadline, REQUEST_TIMEOUT).1.role = CLIENT;
         for (next, at) in [
             (Action::Wait, None),
             (
@@ -328,7 +305,7 @@ mod tests {
     #[test]
     fn a_silent_one_that_speaks_is_who_it_was() {
         let (mut client, deadline) = accepted(CLIENT, Read::Block);
-        let active = client.wake(deadline, REQUEST_TIMEOUT);
+        let (_, active) = client.wake(deadline, REQUEST_TIMEOUT);
         assert_eq!(Some(active.accepted_at + REQUEST_TIMEOUT), deadline);
         assert_eq!(active.conn.silent_until(), deadline);
         client.rest(Action::Wait, deadline);
@@ -347,19 +324,5 @@ mod tests {
             assert_eq!(bench.conn.silent_until(), bench.deadline);
             assert!(bench.transport.guards.is_empty());
         }
-    }
-
-    #[test]
-    fn an_address_is_shown_as_it_was_but_for_mapped_ones() {
-        for (given, shown) in [
-            ("192.0.2.1:80", "192.0.2.1:80"),
-            ("[::ffff:192.0.2.1]:65535", "192.0.2.1:65535"),
-            ("[2001:db8::1]:1", "[2001:db8::1]:1"),
-            ("[fe80::1%4294967295]:1", "[fe80::1%4294967295]:1"),
-        ] {
-            let address = given.parse().expect("an address");
-            assert_eq!(Peer::new(Some(address)).to_string(), shown);
-        }
-        assert_eq!(Peer::new(None).to_string(), "unix:");
     }
 }

@@ -26,9 +26,11 @@ use crate::telemetry::response::Response;
 use crate::telemetry::{Reason, Stats};
 
 use super::address::ListenAddress;
-use super::conn_record::{Active, ConnRecord, Peer, Role, log_end, log_response};
+use super::conn_record::{Active, ConnRecord, Role, log_end, log_response};
 use super::fd_budget::FdBudget;
 use super::listeners::{ClientListener, say_lower_somaxconn};
+use super::peer::Peer;
+use super::proxies::{Front, Proxies};
 use super::request_memory::RequestMemory;
 use super::service_manager::{Reload, ServiceManager};
 use super::sources::{DISK_TASKS, HANGUP, OTHER_ENDED, RELOADED, SIGNALS, STOP, STOP_NOW};
@@ -140,6 +142,7 @@ impl<P: Protocol> Server<P> {
             telemetry: Telemetry::default(),
             worker: Worker::default(),
             tls: None,
+            proxies: Proxies::default(),
             manager: None,
             socket_files,
             remote: reactor.remote(),
@@ -228,6 +231,7 @@ pub(super) struct Serving<P> {
     pub(super) telemetry: Telemetry,
     pub(super) worker: Worker,
     pub(super) tls: Option<LoopTls>,
+    pub(super) proxies: Proxies,
     /// The first loop's.
     pub(super) manager: Option<ServiceManager>,
     /// The first loop's: the files of all loops' sockets.
@@ -341,7 +345,7 @@ impl<P: Protocol> Serving<P> {
     fn step_client(
         &mut self,
         (peer, client): (Peer, &mut Active),
-        socket: &mut TcpStream,
+        mut plain: Socket<'_>,
         event: Event,
         cx: &mut Context<'_, ConnRecord>,
     ) -> Action {
@@ -369,7 +373,6 @@ impl<P: Protocol> Serving<P> {
             task: &mut task,
             task_result,
         };
-        let mut plain = Socket::new(socket);
         let next = match &mut self.tls {
             None => client.conn.step(&mut io.over(&mut plain), event),
             Some(tls) => {
@@ -392,10 +395,11 @@ impl<P: Protocol> Serving<P> {
         }
         for response in self.finished.drain(..) {
             let (stats, reason) = (&mut cx.control.stats, response.outcome.reason());
+            let whose = self.proxies.client_of(client.client(peer), &response);
             self.telemetry
-                .count_reply(peer, &response, reason, Instant::now(), stats);
+                .count_reply(whose, &response, reason, Instant::now(), stats);
             let took = cx.turn.now - response.asked_at;
-            log_response(peer, &response, took, &response.outcome);
+            log_response(whose, &response, took, &response.outcome);
         }
         self.telemetry.on_step(client);
         // Who looks for a descriptor by a disk thread keeps its place until it has one, unless that may
@@ -460,13 +464,24 @@ impl<P: Protocol> Handler for Serving<P> {
         event: Event,
         cx: &mut Context<'_, ConnRecord>,
     ) -> Action {
-        let peer = client.peer;
-        let active = client.wake(cx.turn.deadline, self.timeouts.request);
+        let (peer, active) = client.wake(cx.turn.deadline, self.timeouts.request);
         let next = match active.role {
             Role::Admin => self
                 .telemetry
                 .answer(active, socket, event, cx, &self.log_writer),
-            Role::Client(_) => self.step_client((peer, active), socket, event, cx),
+            Role::Client(_) => {
+                let whose = (&mut *peer, &mut active.origin);
+                let (scratch, now) = (&mut *cx.turn.scratch, cx.turn.now);
+                let front = self.proxies.take_header(whose, socket, scratch, now);
+                let plain = Socket::new(socket).withheld(front == Front::Awaited);
+                match front {
+                    Front::Awaited | Front::Known => {
+                        self.step_client((*peer, active), plain, event, cx)
+                    }
+                    Front::Bad => Action::Close(Reason::BadProxyHeader),
+                    Front::Broken => Action::Close(Reason::PeerReset),
+                }
+            }
         };
         client.rest(next, cx.turn.deadline);
         next
@@ -530,6 +545,7 @@ impl<P: Protocol> Handler for Serving<P> {
     ) {
         let (now, peer) = (control.now(), client.peer);
         let mut client = client.into_active(now);
+        let mut whose = client.client(peer);
         self.update_fd_queue(&mut client, false, token, control);
         self.request_memory.note(&mut client.held, 0);
         if client.conn.awaits_task() {
@@ -542,10 +558,14 @@ impl<P: Protocol> Handler for Serving<P> {
                 if let Some(response) = client.conn.response() {
                     let until = client.conn.lingers_since().unwrap_or_else(Instant::now);
                     let stats = &mut control.stats;
+                    whose = self.proxies.client_of(whose, response);
                     self.telemetry
-                        .count_reply(peer, response, reason, until, stats);
+                        .count_reply(whose, response, reason, until, stats);
                 }
-                log_end(peer, &client, reason, now);
+                let origin = client.origin.as_deref();
+                let is_check = matches!(reason, Reason::ClientLeft | Reason::PeerReset)
+                    && self.proxies.speaks_for_itself(peer, origin);
+                log_end(whose, &client, reason, now, is_check);
             }
         }
         // The descriptors it held are free once it is dropped.

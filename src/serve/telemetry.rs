@@ -8,8 +8,9 @@ use std::time::Instant;
 use mio::net::{TcpListener, TcpStream};
 
 use super::address::ListenAddress;
-use super::conn_record::{Active, ConnRecord, Peer, Role};
+use super::conn_record::{Active, ConnRecord, Role};
 use super::listeners::{bind, cannot_bind};
+use super::peer::{Client, Peer};
 use super::tls::Tls;
 use super::workers::{Figures, Workers};
 use crate::conn::transport::Socket;
@@ -191,7 +192,7 @@ impl Telemetry {
     /// A reply is over since `until`, for this reason.
     pub(super) fn count_reply(
         &self,
-        peer: Peer,
+        client: Client,
         response: &Response,
         reason: Reason,
         until: Instant,
@@ -202,7 +203,8 @@ impl Telemetry {
         stats.count_reply(status, reason, response.offset, took);
         if let Some(log) = &self.access_log {
             log.record(&LogEntry {
-                peer: peer.address(),
+                peer: client.peer.address(),
+                proxy: client.proxy.map(Peer::address),
                 at: access_log::arrival(response),
                 took,
                 response,

@@ -52,11 +52,16 @@ pub struct AccessLog {
     stamp: RefCell<SecondStamp>,
 }
 
+/// Where somebody is. `None`: at the other end of a unix socket.
+pub type Address = Option<SocketAddr>;
+
 /// One reply, as the log tells of it.
 #[derive(Clone, Copy, Debug)]
 pub struct LogEntry<'a> {
     /// Who asked; by a unix socket they have no address.
-    pub peer: Option<SocketAddr>,
+    pub peer: Address,
+    /// The proxy that spoke for them.
+    pub proxy: Option<Address>,
     /// When the request had come.
     pub at: Timestamp,
     /// From then until the last byte was accepted, or until it was clear that it won't be.
@@ -144,6 +149,7 @@ pub fn status(response: &Response, reason: Reason) -> u16 {
         | Reason::RequestTimeout
         | Reason::Evicted
         | Reason::Stalled
+        | Reason::BadProxyHeader
         | Reason::TlsFailed
         | Reason::PeerReset => 499,
         Reason::FileShort
@@ -171,7 +177,7 @@ fn field_text(field: &[u8]) -> Excerpt<'_> {
 }
 
 /// Who asked, as nginx's logs have it.
-fn host(peer: Option<SocketAddr>) -> Cow<'static, str> {
+fn host(peer: Address) -> Cow<'static, str> {
     peer.map_or(LOCAL_CLIENT.into(), |peer| peer.ip().to_string().into())
 }
 
@@ -225,6 +231,8 @@ struct JsonLine<'a> {
     time: String,
     peer: String,
     port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy: Option<Cow<'static, str>>,
     protocol: &'static str,
     method: Cow<'a, str>,
     target: Cow<'a, str>,
@@ -250,7 +258,8 @@ fn json(entry: &LogEntry<'_>) -> String {
     let line = JsonLine {
         time: format!("{:.3}", entry.at),
         peer: host(entry.peer).into_owned(),
-        port: entry.peer.map(|peer| peer.port()),
+        port: entry.peer.map(|peer| peer.port()).filter(|&port| port > 0),
+        proxy: entry.proxy.map(host),
         protocol,
         method,
         target: request_text(target).to_text(),
@@ -441,6 +450,7 @@ mod tests {
             line: line.into(),
             referer: referer.map(Into::into),
             agent: agent.map(Into::into),
+            forwarded_for: None,
         };
         let mut response = bare(b"subject", 1234, 1234, Outcome::Complete);
         response.status = StatusCode::from_u16(status).ok();
@@ -451,6 +461,7 @@ mod tests {
     fn entry(response: &Response, reason: Reason) -> LogEntry<'_> {
         LogEntry {
             peer: "192.0.2.1:50000".parse().ok(),
+            proxy: None,
             at: "2026-11-23T07:31:02.0459Z".parse().unwrap(),
             took: Duration::from_nanos(1_234_567),
             response,

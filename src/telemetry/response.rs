@@ -94,4 +94,6 @@ pub struct HttpLogFields {
     pub referer: Option<Box<[u8]>>,
     /// The User-Agent field.
     pub agent: Option<Box<[u8]>>,
+    /// The end of X-Forwarded-For, where proxies are trusted.
+    pub forwarded_for: Option<Box<[u8]>>,
 }

@@ -55,6 +55,7 @@ mod plots;
 mod pour;
 mod protocol;
 mod proxied;
+mod proxy_protocol;
 mod pty;
 mod reactor;
 mod readme;

@@ -6,8 +6,12 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::common::{Carafe, until};
+use crate::common::{Carafe, reserved_port, until};
+use socket2::Socket;
 use tempfile::TempDir;
+
+/// Where Debian has nginx's module for what isn't HTTP.
+const STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
 /// nginx, which ends with it.
 pub(crate) struct Nginx {
@@ -34,29 +38,45 @@ impl Nginx {
 
     /// `above` stands above its server, `here` in it.
     pub(crate) fn with(above: &str, here: &str) -> Self {
+        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|of| format!("{of}_temp_path {of};"))
+            .concat();
+        Self::on_a_port("", |address| {
+            format!(
+                "http {{
+                    access_log access; {temporary} {above}
+                    server {{ listen {address}; {here} }}
+                }}"
+            )
+        })
+    }
+
+    /// Whether it can forward what isn't HTTP.
+    pub(crate) fn can_stream() -> bool {
+        Path::new(STREAM_MODULE).exists()
+    }
+
+    /// `here` stands in a server that forwards anything.
+    pub(crate) fn streaming(here: &str) -> Self {
+        Self::on_a_port(&format!("load_module {STREAM_MODULE};"), |address| {
+            format!("stream {{ server {{ listen {address}; {here} }} }}")
+        })
+    }
+
+    fn on_a_port(above: &str, servers: impl Fn(SocketAddr) -> String) -> Self {
         // The port was free a moment ago. Where somebody has taken it nginx ends.
-        let mut tries = (0..10).filter_map(|_| Self::start(above, here));
+        let mut tries = (0..10).filter_map(|_| Self::start(above, &servers));
         tries.next().expect("a port is free")
     }
 
-    fn start(above: &str, here: &str) -> Option<Self> {
+    fn start(above: &str, servers: impl Fn(SocketAddr) -> String) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
-        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|of| format!("{of}_temp_path {of};"))
-            .concat();
         let configuration = format!(
-            "daemon off; master_process off; pid pid; error_log error;
-            events {{ }}
-            http {{
-                access_log access; {temporary} {above}
-                server {{
-                    listen {address};
-                    {here}
-                }}
-            }}"
+            "{above} daemon off; master_process off; pid pid; error_log error; events {{ }} {}",
+            servers(address)
         );
         fs::write(folder.path().join("conf"), configuration).unwrap();
         let child = Command::new("nginx")
@@ -102,43 +122,87 @@ impl Drop for Nginx {
     }
 }
 
-/// HAProxy, which ends with it. It listens on a unix socket: nobody else takes that.
+/// HAProxy, which ends with it.
 pub(crate) struct Haproxy {
     child: Child,
-    socket: PathBuf,
+    place: HaproxyPlace,
     _folder: TempDir,
 }
 
+/// Where it listens.
+enum HaproxyPlace {
+    /// A unix socket, which nobody else takes.
+    Path(PathBuf),
+    /// A port, and what keeps it from others.
+    Port(
+        SocketAddr,
+        #[expect(dead_code, reason = "it only lives")] Socket,
+    ),
+}
+
 impl Haproxy {
-    /// In front of a server at this address, of which `more` is said, in the mode `http` or `tcp`.
+    /// In front of a server at this address, of which `more` is said, in the mode `http` or `tcp`; on a unix
+    /// socket.
     pub(crate) fn before(server: &str, more: &str, mode: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("haproxy");
+        let path = folder.path().join("haproxy");
+        let bind = format!("unix@{}", path.display());
+        let haproxy = Self::start(
+            folder,
+            HaproxyPlace::Path(path),
+            &bind,
+            (server, more, mode),
+        );
+        until("it listens", || UnixStream::connect(haproxy.path()).is_ok());
+        haproxy
+    }
+
+    /// As [`Self::before`], on a port of 127.0.0.1.
+    pub(crate) fn on_a_port(server: &str, more: &str, mode: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (reserved, port) = reserved_port();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let place = HaproxyPlace::Port(address, reserved);
+        let haproxy = Self::start(folder, place, &address.to_string(), (server, more, mode));
+        until("it listens", || TcpStream::connect(address).is_ok());
+        haproxy
+    }
+
+    fn start(
+        folder: TempDir,
+        place: HaproxyPlace,
+        bind: &str,
+        (server, more, mode): (&str, &str, &str),
+    ) -> Self {
         let configuration = format!(
             "defaults\n mode {mode}\n timeout client 60s\n timeout server 60s\n timeout connect 60s\n\
-            frontend f\n bind unix@{}\n default_backend b\n\
+            frontend f\n bind {bind}\n default_backend b\n\
             backend b\n server s {server} {more}\n",
-            socket.display(),
         );
         let path = folder.path().join("conf");
         fs::write(&path, configuration).unwrap();
         let mut command = Command::new("haproxy");
         command.args(["-db", "-f"]).arg(&path);
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().unwrap();
-        let haproxy = Self {
-            child,
-            socket,
+        Self {
+            child: command.spawn().unwrap(),
+            place,
             _folder: folder,
-        };
-        until("it listens", || {
-            UnixStream::connect(&haproxy.socket).is_ok()
-        });
-        haproxy
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.socket
+        match &self.place {
+            HaproxyPlace::Path(path) => path,
+            HaproxyPlace::Port(..) => panic!("it is on a port"),
+        }
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        match &self.place {
+            HaproxyPlace::Port(address, _) => *address,
+            HaproxyPlace::Path(_) => panic!("it is on a unix socket"),
+        }
     }
 }
 
