@@ -8,7 +8,7 @@ use crate::Result;
 use crate::content::{Content, Maker};
 use crate::load::{Load, Protocol, Tally};
 use crate::processes;
-use crate::servers::{self, Need, Peer, Place, Server};
+use crate::servers::{self, Logs, Need, Peer, Place, Server};
 
 /// Before each measurement: caches warm up and connections find their place.
 pub const WARM_UP: Duration = Duration::from_millis(200);
@@ -35,6 +35,7 @@ pub struct Contestant {
     /// Who.
     pub peer: Peer,
     protocol: Option<Protocol>,
+    logs: Logs,
 }
 
 impl Contestant {
@@ -43,6 +44,7 @@ impl Contestant {
         Self {
             peer,
             protocol: None,
+            logs: Logs::Quiet,
         }
     }
 
@@ -56,7 +58,13 @@ impl Contestant {
         Self {
             peer,
             protocol: Some(protocol),
+            logs: Logs::Quiet,
         }
+    }
+
+    /// While it writes these.
+    pub const fn logging(self, logs: Logs) -> Self {
+        Self { logs, ..self }
     }
 
     /// How it is asked.
@@ -66,9 +74,12 @@ impl Contestant {
 
     /// Its name in tables.
     pub fn label(self) -> String {
-        match self.protocol {
-            Some(Protocol::Http) => format!("{}, HTTP", self.peer.label()),
-            _ => self.peer.label(),
+        let peer = self.peer.label();
+        match (self.logs, self.protocol) {
+            (Logs::Default, _) => format!("{peer}, default log"),
+            (Logs::Access, _) => format!("{peer}, access log"),
+            (Logs::Quiet, Some(Protocol::Http)) => format!("{peer}, HTTP"),
+            (Logs::Quiet, _) => peer,
         }
     }
 }
@@ -118,7 +129,7 @@ impl Bench {
     ) -> Result<Option<Server>> {
         let file = self.place.root.join(&content.name);
         let file = file.to_str().ok_or("the folder's name is not UTF-8")?;
-        let server = servers::start(contestant.peer, need, &self.place, file)?;
+        let server = servers::start((contestant.peer, contestant.logs), need, &self.place, file)?;
         if server.is_none() {
             self.say_missing(contestant.peer);
         }
@@ -140,8 +151,21 @@ impl Bench {
         content: &Content,
         clients: usize,
     ) -> Result<Measured> {
-        let told = |error| format!("{}, {}: {error}", server.peer.label(), content.name);
-        let mut load = Load::begin(server.address, protocol, content, clients).map_err(told)?;
+        self.measure_in_turn(server, protocol, std::slice::from_ref(content), clients)
+    }
+
+    /// One turn of one server, whose clients ask for one file after the other.
+    pub fn measure_in_turn(
+        &self,
+        server: &Server,
+        protocol: Protocol,
+        contents: &[Content],
+        clients: usize,
+    ) -> Result<Measured> {
+        let first = &contents.first().ok_or("no file to ask for")?.name;
+        let told = |error| format!("{}, {first}: {error}", server.peer.label());
+        let began = Load::begin_in_turn(server.address, protocol, contents, clients);
+        let mut load = began.map_err(told)?;
         load.run(WARM_UP).map_err(told)?;
         let pid = server.pid()?;
         let before = processes::cpu_time(pid)?;

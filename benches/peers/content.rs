@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, fadvise, syncfs};
 
 use crate::Result;
 
@@ -48,23 +48,41 @@ impl Maker {
 
     /// Writes a file, to the disk itself.
     pub fn make(&self, folder: &Path, name: &str, length: u64) -> Result<Content> {
-        let mut file = BufWriter::new(File::create(folder.join(name))?);
+        let mut files = self.make_all(folder, [(name.to_owned(), length)])?;
+        Ok(files.remove(0))
+    }
+
+    /// Writes several, by their names and lengths.
+    pub fn make_all(
+        &self,
+        folder: &Path,
+        files: impl IntoIterator<Item = (String, u64)>,
+    ) -> Result<Vec<Content>> {
+        let written = files.into_iter().map(|(name, length)| {
+            self.write(&folder.join(&name), length)?;
+            Ok(Content {
+                name,
+                length,
+                pattern: self.pattern.clone(),
+            })
+        });
+        let written = written.collect::<Result<_>>()?;
+        // Pages that wait for the disk would be written while servers are measured.
+        syncfs(File::open(folder)?)?;
+        // Heads must not change, and a file that has just changed has no validators.
+        thread::sleep(AGE);
+        Ok(written)
+    }
+
+    fn write(&self, path: &Path, length: u64) -> Result<()> {
+        let mut file = BufWriter::new(File::create(path)?);
         let mut rest = length;
         while rest > 0 {
             let part = rest.min(PERIOD_BYTES as u64);
             file.write_all(&self.pattern[..part as usize])?;
             rest -= part;
         }
-        // Pages that wait for the disk would be written while servers are measured.
-        let file = file.into_inner()?;
-        file.sync_all()?;
-        // Heads must not change, and a file that has just changed has no validators.
-        thread::sleep(AGE);
-        Ok(Content {
-            name: name.to_owned(),
-            length,
-            pattern: self.pattern.clone(),
-        })
+        Ok(file.flush()?)
     }
 }
 

@@ -96,19 +96,33 @@ impl Tally {
 struct Client {
     socket: Option<OwnedFd>,
     has_asked: bool,
+    /// Which of the files it downloads.
+    file: usize,
     received: u64,
     began: Instant,
 }
 
-/// A number of clients that download one file of one server, over and over.
+/// A file, and how it is asked for.
+struct Asked<'a> {
+    request: Vec<u8>,
+    content: &'a Content,
+    head_bytes: u64,
+}
+
+impl Asked<'_> {
+    fn answer_bytes(&self) -> u64 {
+        self.head_bytes + self.content.length
+    }
+}
+
+/// A number of clients that download files of one server, over and over.
 pub struct Load<'a> {
     epoll: OwnedFd,
     address: SocketAddrV4,
     protocol: Protocol,
-    request: Vec<u8>,
-    content: &'a Content,
-    head_bytes: u64,
-    answer_bytes: u64,
+    files: Vec<Asked<'a>>,
+    /// Who asks next, asks for this one.
+    next_file: usize,
     clients: Vec<Client>,
     buffer: Vec<u8>,
     tally: Tally,
@@ -125,12 +139,32 @@ impl<'a> Load<'a> {
         content: &'a Content,
         clients: usize,
     ) -> Result<Self> {
-        let request = protocol.request(&content.name);
-        let head_bytes = probe(address, protocol, &request, content)?;
+        Self::begin_in_turn(address, protocol, std::slice::from_ref(content), clients)
+    }
+
+    /// Downloads each once and compares all of it, then connects clients that ask for one after the
+    /// other.
+    pub fn begin_in_turn(
+        address: SocketAddrV4,
+        protocol: Protocol,
+        contents: &'a [Content],
+        clients: usize,
+    ) -> Result<Self> {
+        let asked = |content: &'a Content| {
+            let request = protocol.request(&content.name);
+            let head_bytes = probe(address, protocol, &request, content)?;
+            Ok(Asked {
+                request,
+                content,
+                head_bytes,
+            })
+        };
+        let files = contents.iter().map(asked).collect::<Result<_>>()?;
         let began = Instant::now();
         let client = || Client {
             socket: None,
             has_asked: false,
+            file: 0,
             received: 0,
             began,
         };
@@ -138,10 +172,8 @@ impl<'a> Load<'a> {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             address,
             protocol,
-            request,
-            content,
-            head_bytes,
-            answer_bytes: head_bytes + content.length,
+            files,
+            next_file: 0,
             clients: (0..clients).map(|_| client()).collect(),
             buffer: vec![0; BUFFER_BYTES],
             tally: Tally::new()?,
@@ -214,7 +246,8 @@ impl<'a> Load<'a> {
             Err(error) => return Err(format!("connect: {error}").into()),
         }
         // Over loopback the handshake is over when connect returns.
-        let has_asked = self.ask(&socket)?;
+        let file = self.choose();
+        let has_asked = self.ask(&socket, file)?;
         let mut interest = EventFlags::IN | EventFlags::RDHUP;
         interest.set(EventFlags::OUT, !has_asked);
         let data = EventData::new_u64(key as u64);
@@ -222,16 +255,25 @@ impl<'a> Load<'a> {
         self.clients[key] = Client {
             socket: Some(socket),
             has_asked,
+            file,
             received: 0,
             began,
         };
         Ok(())
     }
 
+    /// Which file is asked for now.
+    fn choose(&mut self) -> usize {
+        let file = self.next_file;
+        self.next_file = (file + 1) % self.files.len();
+        file
+    }
+
     /// Whether the request could be sent already.
-    fn ask(&self, socket: &OwnedFd) -> Result<bool> {
-        match send(socket, &self.request, SendFlags::NOSIGNAL) {
-            Ok(count) if count == self.request.len() => Ok(true),
+    fn ask(&self, socket: &OwnedFd, file: usize) -> Result<bool> {
+        let request = &self.files[file].request[..];
+        match send(socket, request, SendFlags::NOSIGNAL) {
+            Ok(count) if count == request.len() => Ok(true),
             Ok(_) => Err("a request did not fit the send buffer".into()),
             Err(Errno::AGAIN) => Ok(false),
             Err(error) => Err(format!("send: {error}").into()),
@@ -244,7 +286,7 @@ impl<'a> Load<'a> {
             return Ok(());
         };
         if !client.has_asked {
-            if self.ask(socket)? {
+            if self.ask(socket, client.file)? {
                 let data = EventData::new_u64(key as u64);
                 let interest = EventFlags::IN | EventFlags::RDHUP;
                 epoll::modify(&self.epoll, socket, data, interest)?;
@@ -267,10 +309,11 @@ impl<'a> Load<'a> {
         let offset = client.received;
         self.tally.bytes += count as u64;
         if is_sample {
-            let skipped = self.head_bytes.saturating_sub(offset).min(count as u64);
-            let in_body = (offset + skipped).saturating_sub(self.head_bytes);
+            let file = &self.files[client.file];
+            let skipped = file.head_bytes.saturating_sub(offset).min(count as u64);
+            let in_body = (offset + skipped).saturating_sub(file.head_bytes);
             let bytes = &self.buffer[skipped as usize..count];
-            self.content.compare(in_body, bytes)?;
+            file.content.compare(in_body, bytes)?;
         }
         self.clients[key].received += count as u64;
         // A read that leaves the buffer unfilled has emptied the queue, and FIN is behind it.
@@ -280,16 +323,16 @@ impl<'a> Load<'a> {
 
     fn received(&mut self, key: usize, is_end: bool) -> Result<()> {
         let received = self.clients[key].received;
+        let expected = self.files[self.clients[key].file].answer_bytes();
         let is_kept = self.protocol == Protocol::KeepAlive;
-        if received > self.answer_bytes || (is_end && received < self.answer_bytes) {
+        if received > expected || (is_end && received < expected) {
             // A server may end a connection that it has kept for long, between two answers.
             if is_kept && is_end && received == 0 {
                 return self.connect(key);
             }
-            let expected = self.answer_bytes;
             return Err(format!("{received} bytes of an answer of {expected}").into());
         }
-        if received < self.answer_bytes || !(is_end || is_kept) {
+        if received < expected || !(is_end || is_kept) {
             return Ok(());
         }
         let latency = self.clients[key].began.elapsed();
@@ -299,12 +342,13 @@ impl<'a> Load<'a> {
             self.clients[key].socket = None;
             return self.connect(key);
         }
+        let file = self.choose();
         let client = &mut self.clients[key];
-        (client.received, client.began) = (0, Instant::now());
+        (client.file, client.received, client.began) = (file, 0, Instant::now());
         let Some(socket) = &self.clients[key].socket else {
             return Ok(());
         };
-        match self.ask(socket) {
+        match self.ask(socket, file) {
             Ok(true) => Ok(()),
             Ok(false) => Err("the send buffer of an idle connection is full".into()),
             Err(_) => self.connect(key),

@@ -4,9 +4,9 @@ use crate::bench::{Bench, Contestant};
 use crate::content::Content;
 use crate::load::Protocol;
 use crate::minimal::Mode;
-use crate::servers::{Need, Peer};
+use crate::servers::{Logs, Need, Peer};
 use crate::table::{Against, Table, Target};
-use crate::{Result, cold, crowd, idle};
+use crate::{Result, cold, crowd, growth, idle, lists};
 
 /// The server's CPU time is divided by this.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,6 +36,14 @@ pub const ROWS: &[Row] = &[
         run: kept,
     },
     Row {
+        key: "gathered",
+        run: gathered,
+    },
+    Row {
+        key: "site",
+        run: site,
+    },
+    Row {
         key: "64k",
         run: medium,
     },
@@ -59,6 +67,22 @@ pub const ROWS: &[Row] = &[
         key: "idle",
         run: idle::row,
     },
+    Row {
+        key: "connections",
+        run: growth::connections,
+    },
+    Row {
+        key: "files",
+        run: growth::files,
+    },
+    Row {
+        key: "full",
+        run: growth::full,
+    },
+    Row {
+        key: "lists",
+        run: lists::row,
+    },
 ];
 
 const PLAIN: Contestant = Contestant::of(Peer::Minimal(Mode::Plain));
@@ -67,6 +91,15 @@ const MORE: Contestant = Contestant::of(Peer::Minimal(Mode::More));
 /// One sendfile for all of the file, and one for as much as nginx takes at a time.
 const WHOLE: Contestant = Contestant::of(Peer::Minimal(Mode::SendFile(usize::MAX)));
 const PARTS: Contestant = Contestant::of(Peer::Minimal(Mode::SendFile(256 * 1024)));
+
+/// What a log may cost, of what a request costs without one.
+const fn log_target(of: &'static str) -> Target {
+    Target {
+        of,
+        against: Against::Best(&["carafe"]),
+        at_most: 1.1,
+    }
+}
 
 const fn ratio(against: &'static [&'static str], at_most: f64) -> Target {
     Target {
@@ -82,15 +115,16 @@ fn cpu(
     table: &mut Table,
     contestants: &[Contestant],
     need: Need,
-    content: &Content,
+    contents: &[Content],
     clients: usize,
     per: Per,
 ) -> Result<()> {
-    let servers = bench.start(contestants, need, content)?;
+    let first = contents.first().ok_or("no file to ask for")?;
+    let servers = bench.start(contestants, need, first)?;
     for _ in 0..bench.rounds {
         for (contestant, server) in &servers {
             let protocol = contestant.protocol();
-            let measured = bench.measure(server, protocol, content, clients)?;
+            let measured = bench.measure_in_turn(server, protocol, contents, clients)?;
             let count = match per {
                 Per::Download => measured.tally.downloads as f64,
                 Per::Mebibyte => measured.tally.bytes as f64 / f64::from(1 << 20),
@@ -110,10 +144,17 @@ fn small(bench: &Bench) -> Result<Vec<Table>> {
     let mut table = Table::new(
         "1 KiB, one connection each, 64 clients",
         "server CPU in us a download",
-        &[ratio(LOOPS, 1.15), ratio(&["nginx"], 0.7)],
+        &[
+            ratio(LOOPS, 1.1),
+            ratio(&["nginx"], 0.6),
+            log_target("carafe, default log"),
+            log_target("carafe, access log"),
+        ],
     );
     let contestants = [
         Contestant::of(Peer::Carafe),
+        Contestant::of(Peer::Carafe).logging(Logs::Default),
+        Contestant::of(Peer::Carafe).logging(Logs::Access),
         Contestant::of(Peer::Before),
         Contestant::over_http(Peer::Carafe),
         PLAIN,
@@ -130,7 +171,7 @@ fn small(bench: &Bench) -> Result<Vec<Table>> {
         &mut table,
         &contestants,
         Need::Small,
-        &content,
+        &[content],
         64,
         Per::Download,
     )?;
@@ -143,28 +184,87 @@ fn kept(bench: &Bench) -> Result<Vec<Table>> {
         "server CPU in us a request",
         &[
             ratio(&["lighttpd"], 0.9),
-            ratio(&["C loop, kept alive"], 1.1),
+            ratio(&["nginx"], 0.75),
+            ratio(&["C loop, kept alive"], 1.08),
+            log_target("carafe, default log"),
+            log_target("carafe, access log"),
+            Target {
+                of: "carafe, access log",
+                against: Against::Best(&["nginx, access log"]),
+                at_most: 0.95,
+            },
         ],
     );
     let contestants = [
-        Peer::Carafe,
-        Peer::Before,
-        Peer::Minimal(Mode::KeepAlive),
-        Peer::Nginx,
-        Peer::Lighttpd,
-        Peer::Darkhttpd,
+        (Peer::Carafe, Logs::Quiet),
+        (Peer::Carafe, Logs::Default),
+        (Peer::Carafe, Logs::Access),
+        (Peer::Before, Logs::Quiet),
+        (Peer::Minimal(Mode::KeepAlive), Logs::Quiet),
+        (Peer::Nginx, Logs::Quiet),
+        (Peer::Nginx, Logs::Access),
+        (Peer::Lighttpd, Logs::Quiet),
+        (Peer::Lighttpd, Logs::Access),
+        (Peer::Darkhttpd, Logs::Quiet),
     ]
-    .map(|peer| Contestant::by(peer, Protocol::KeepAlive));
+    .map(|(peer, logs)| Contestant::by(peer, Protocol::KeepAlive).logging(logs));
     let content = bench.file("1k", 1024)?;
     cpu(
         bench,
         &mut table,
         &contestants,
         Need::Kept,
-        &content,
+        &[content],
         64,
         Per::Download,
     )?;
+    Ok(vec![table])
+}
+
+/// What goes out with its head by one sendmsg.
+fn gathered(bench: &Bench) -> Result<Vec<Table>> {
+    let contestants = [Peer::Carafe, Peer::Before, Peer::Nginx, Peer::Lighttpd]
+        .map(|peer| Contestant::by(peer, Protocol::KeepAlive));
+    [16, 32]
+        .into_iter()
+        .map(|kib| {
+            let title = format!("{kib} KiB over HTTP keep-alive, 64 connections");
+            let unit = "server CPU in us a request";
+            let mut table = Table::new(title, unit, &[ratio(&["nginx", "lighttpd"], 1.0)]);
+            let content = bench.file(&format!("{kib}k"), kib << 10)?;
+            let contents = [content];
+            let (need, per) = (Need::Kept, Per::Download);
+            cpu(bench, &mut table, &contestants, need, &contents, 64, per)?;
+            Ok(table)
+        })
+        .collect()
+}
+
+/// What a page of the web loads, in KiB: style sheets, scripts, two pages, fonts, drawings, pictures and
+/// a manifest, as HttpArena's static test has them.
+const SITE_KIB: [u64; 20] = [
+    8, 18, 25, 60, 200, 12, 22, 35, 200, 300, 55, 120, 18, 22, 15, 70, 6, 8, 45, 3,
+];
+
+fn site(bench: &Bench) -> Result<Vec<Table>> {
+    let mut table = Table::new(
+        "Twenty files of 3 to 300 KiB in turn, over HTTP keep-alive, 64 connections",
+        "server CPU in us a request",
+        &[ratio(&["nginx", "nginx, sendfile", "lighttpd"], 1.0)],
+    );
+    let names = (0..).map(|number| format!("site{number}"));
+    let files = names.zip(SITE_KIB.map(|kib| kib << 10));
+    let contents = bench.maker.make_all(&bench.place.root, files)?;
+    let contestants = [
+        Peer::Carafe,
+        Peer::Before,
+        Peer::Nginx,
+        Peer::NginxSendfile,
+        Peer::Lighttpd,
+    ]
+    .map(|peer| Contestant::by(peer, Protocol::KeepAlive));
+    let (need, per) = (Need::Kept, Per::Download);
+    cpu(bench, &mut table, &contestants, need, &contents, 64, per)?;
     Ok(vec![table])
 }
 
@@ -190,7 +290,7 @@ fn medium(bench: &Bench) -> Result<Vec<Table>> {
         &mut table,
         &contestants,
         Need::Large,
-        &content,
+        &[content],
         64,
         Per::Download,
     )?;
@@ -238,7 +338,7 @@ fn large(
         &mut table,
         &contestants,
         Need::Large,
-        content,
+        std::slice::from_ref(content),
         clients,
         Per::Mebibyte,
     )?;

@@ -62,6 +62,23 @@ pub enum Need {
     Cold,
     /// Clients that say nothing, for minutes.
     Idle,
+    /// Small files on kept connections, of which there may be so many.
+    Room(u32),
+    /// As many small files as are asked for, kept in memory where a server does that.
+    ManyFiles,
+    /// Lists of folders.
+    Lists,
+}
+
+/// What a server writes of its requests while it is measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Logs {
+    /// Nothing.
+    Quiet,
+    /// What carafe writes when nobody has told it anything: a line a connection, to stderr.
+    Default,
+    /// An access log. nginx and lighttpd gather its lines.
+    Access,
 }
 
 /// A server to compare.
@@ -75,6 +92,8 @@ pub enum Peer {
     Minimal(Mode),
     /// nginx, one worker.
     Nginx,
+    /// nginx, which sends files by sendfile whatever their length.
+    NginxSendfile,
     /// nginx, with a pool of threads for reading files.
     NginxThreads,
     /// lighttpd.
@@ -100,6 +119,7 @@ impl Peer {
                 format!("C loop, sendfile of {} KiB", chunk / 1024)
             }
             Self::Nginx => "nginx".into(),
+            Self::NginxSendfile => "nginx, sendfile".into(),
             Self::NginxThreads => "nginx, aio threads".into(),
             Self::Lighttpd => "lighttpd".into(),
             Self::Darkhttpd => "darkhttpd".into(),
@@ -110,7 +130,7 @@ impl Peer {
     /// The program that must be on the machine.
     fn program(self) -> Option<&'static str> {
         match self {
-            Self::Nginx | Self::NginxThreads => Some("nginx"),
+            Self::Nginx | Self::NginxSendfile | Self::NginxThreads => Some("nginx"),
             Self::Lighttpd => Some("lighttpd"),
             Self::Darkhttpd => Some("darkhttpd"),
             Self::Tutorial => Some("python3"),
@@ -151,18 +171,27 @@ pub struct Server {
     /// Who it is.
     pub peer: Peer,
     child: Child,
+    /// What it has said.
+    log: PathBuf,
 }
 
 impl Server {
     /// The process that serves: nginx has a master above it.
     pub fn pid(&self) -> Result<u32> {
         match self.peer {
-            Peer::Nginx | Peer::NginxThreads => {
+            Peer::Nginx | Peer::NginxSendfile | Peer::NginxThreads => {
                 let workers = processes::children(self.child.id());
                 Ok(*workers.first().ok_or("nginx has no worker")?)
             }
             _ => Ok(self.child.id()),
         }
+    }
+
+    /// Where its metrics are, if it says so.
+    pub fn metrics(&self) -> Result<Option<SocketAddrV4>> {
+        let said = fs::read_to_string(&self.log)?;
+        let address = said.lines().find_map(|line| line.split_once("metrics on "));
+        Ok(address.and_then(|(_, address)| address.trim().parse().ok()))
     }
 
     /// All its processes.
@@ -203,7 +232,12 @@ impl Drop for Server {
 
 /// Starts a server; `None` where the machine doesn't have it. `file` is what the minimal loop
 /// gives.
-pub fn start(peer: Peer, need: Need, place: &Place, file: &str) -> Result<Option<Server>> {
+pub fn start(
+    (peer, logs): (Peer, Logs),
+    need: Need,
+    place: &Place,
+    file: &str,
+) -> Result<Option<Server>> {
     let mut program = PathBuf::new();
     if let Some(name) = peer.program() {
         match processes::find_program(name) {
@@ -216,13 +250,11 @@ pub fn start(peer: Peer, need: Need, place: &Place, file: &str) -> Result<Option
     }
     processes::pin(place.cores.server)?;
     let started = match peer {
-        Peer::Carafe => carafe(peer, &place.carafe, need, place),
-        Peer::Before => carafe(
-            peer,
-            place.before.as_deref().unwrap_or(&program),
-            need,
-            place,
-        ),
+        Peer::Carafe => carafe(peer, logs, &place.carafe, need, place),
+        Peer::Before => {
+            let before = place.before.as_deref().unwrap_or(&program);
+            carafe(peer, logs, before, need, place)
+        }
         Peer::Minimal(mode) => {
             let mut command = Command::new(std::env::current_exe()?);
             command.args([MINIMAL, &mode.to_argument(), file]);
@@ -233,26 +265,44 @@ pub fn start(peer: Peer, need: Need, place: &Place, file: &str) -> Result<Option
             command.args(["-c", TUTORIAL]);
             says_its_port(peer, command, place)
         }
-        Peer::Nginx | Peer::NginxThreads | Peer::Lighttpd | Peer::Darkhttpd => {
-            takes_a_port(peer, &program, need, place)
-        }
+        Peer::Nginx
+        | Peer::NginxSendfile
+        | Peer::NginxThreads
+        | Peer::Lighttpd
+        | Peer::Darkhttpd => takes_a_port((peer, logs), &program, need, place),
     };
     processes::pin(place.cores.load)?;
     let started = started.map_err(|error| format!("{}: {error}", peer.label()));
     Ok(Some(started?))
 }
 
-fn carafe(peer: Peer, program: &Path, need: Need, place: &Place) -> Result<Server> {
+fn carafe(peer: Peer, logs: Logs, program: &Path, need: Need, place: &Place) -> Result<Server> {
     let mut command = Command::new(program);
     command.arg("serve").arg(&place.root);
-    command.args(["-p", "0", "-b", "127.0.0.1", "-q"]);
-    if need == Need::Idle {
-        // One descriptor in four is for files by default: here nobody asks for one.
-        command.args(["--request-timeout", "600s", "--open-files", "100"]);
-        let help = Command::new(program).args(["serve", "--help"]).output()?;
-        if String::from_utf8_lossy(&help.stdout).contains("--no-defer-accept") {
-            command.arg("--no-defer-accept");
+    command.args(["-p", "0", "-b", "127.0.0.1"]);
+    match logs {
+        Logs::Default => {}
+        Logs::Quiet => _ = command.arg("-q"),
+        Logs::Access => {
+            let file = place.work.join("carafe.access");
+            _ = command.args(["-q", "--access-log"]).arg(file);
         }
+    }
+    match need {
+        Need::Idle => {
+            // One descriptor in four is for files by default: here nobody asks for one.
+            command.args(["--request-timeout", "600s", "--open-files", "100"]);
+            let help = Command::new(program).args(["serve", "--help"]).output()?;
+            if String::from_utf8_lossy(&help.stdout).contains("--no-defer-accept") {
+                command.arg("--no-defer-accept");
+            }
+        }
+        Need::Room(connections) => {
+            command.args(["--max-connections", &connections.to_string()]);
+        }
+        Need::ManyFiles => _ = command.args(["--cache", "1GiB"]),
+        Need::Lists => _ = command.args(["--listing", "--metrics", "127.0.0.1:0"]),
+        Need::Small | Need::Kept | Need::Large | Need::Cold => {}
     }
     says_its_port(peer, command, place)
 }
@@ -282,14 +332,19 @@ fn says_its_port(peer: Peer, mut command: Command, place: &Place) -> Result<Serv
 }
 
 /// Starts a program that must be told its port.
-fn takes_a_port(peer: Peer, program: &Path, need: Need, place: &Place) -> Result<Server> {
+fn takes_a_port(
+    (peer, logs): (Peer, Logs),
+    program: &Path,
+    need: Need,
+    place: &Place,
+) -> Result<Server> {
     let mut said = String::new();
     for _ in 0..PORT_TRIES {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let command = match peer {
-            Peer::Lighttpd => lighttpd(program, port, need, place)?,
+            Peer::Lighttpd => lighttpd(program, port, (need, logs), place)?,
             Peer::Darkhttpd => darkhttpd(program, port, place),
-            _ => nginx(program, peer, port, need, place)?,
+            _ => nginx(program, peer, port, (need, logs), place)?,
         };
         let log = place.work.join("started.log");
         let mut server = spawn(peer, command, port, &log)?;
@@ -317,10 +372,17 @@ fn spawn(peer: Peer, mut command: Command, port: u16, log: &Path) -> Result<Serv
         address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, port),
         peer,
         child,
+        log: log.to_owned(),
     })
 }
 
-fn nginx(program: &Path, peer: Peer, port: u16, need: Need, place: &Place) -> Result<Command> {
+fn nginx(
+    program: &Path,
+    peer: Peer,
+    port: u16,
+    (need, logs): (Need, Logs),
+    place: &Place,
+) -> Result<Command> {
     let work = place.work.display();
     let mut text = String::new();
     if rustix::process::geteuid().is_root() {
@@ -333,9 +395,20 @@ fn nginx(program: &Path, peer: Peer, port: u16, need: Need, place: &Place) -> Re
     // Header and small body leave in one writev when the body is read; sendfile takes two calls
     // and a cork around them.
     let sendfile = match need {
-        Need::Small | Need::Kept => "off",
-        Need::Large | Need::Cold | Need::Idle => "on",
+        _ if peer == Peer::NginxSendfile => "on",
+        Need::Small | Need::Kept | Need::Room(_) | Need::ManyFiles => "off",
+        Need::Large | Need::Cold | Need::Idle | Need::Lists => "on",
     };
+    let access_log = match logs {
+        Logs::Access => format!("{work}/nginx.access combined buffer=64k flush=1s"),
+        Logs::Quiet | Logs::Default => "off".into(),
+    };
+    let files = if need == Need::ManyFiles {
+        200_000
+    } else {
+        10_000
+    };
+    let autoindex = if need == Need::Lists { "on" } else { "off" };
     let aio = match peer {
         Peer::NginxThreads => "aio threads;",
         _ => "",
@@ -348,10 +421,11 @@ pid {work}/nginx.pid;
 error_log {work}/nginx.log error;
 events {{ use epoll; worker_connections 19000; multi_accept on; }}
 http {{
-    access_log off;
+    access_log {access_log};
+    autoindex {autoindex};
     sendfile {sendfile};
     tcp_nopush on;
-    open_file_cache max=10000 inactive=60s;
+    open_file_cache max={files} inactive=60s;
     open_file_cache_valid 60s;
     keepalive_requests 1000000000;
     keepalive_timeout 600s;
@@ -379,14 +453,23 @@ http {{
     Ok(command)
 }
 
-fn lighttpd(program: &Path, port: u16, need: Need, place: &Place) -> Result<Command> {
+fn lighttpd(
+    program: &Path,
+    port: u16,
+    (need, logs): (Need, Logs),
+    place: &Place,
+) -> Result<Command> {
     let descriptors = descriptor_limit().unwrap_or(40_000).min(40_000);
+    let lists = match need {
+        Need::Lists => "\"mod_dirlisting\", ",
+        _ => "",
+    };
     let mut text = format!(
         "server.document-root = \"{root}\"
 server.bind = \"127.0.0.1\"
 server.port = {port}
 server.compat-module-load = \"disable\"
-server.modules = ( \"mod_staticfile\" )
+server.modules = ( {lists}\"mod_staticfile\" )
 server.event-handler = \"linux-sysepoll\"
 server.network-backend = \"sendfile\"
 server.max-keep-alive-requests = 1000000000
@@ -397,12 +480,20 @@ server.max-connections = 19000
 server.listen-backlog = 4096
 server.errorlog = \"{work}/lighttpd.log\"
 mimetype.assign = ( \"\" => \"application/octet-stream\" )
+dir-listing.activate = \"enable\"
 ",
         root = place.root.display(),
         work = place.work.display()
     );
     if need == Need::Small {
         text.push_str("server.defer-accept = 1\n");
+    }
+    if logs == Logs::Access {
+        writeln!(
+            text,
+            "server.modules += ( \"mod_accesslog\" )\naccesslog.filename = \"{}/lighttpd.access\"",
+            place.work.display()
+        )?;
     }
     let file = place.work.join("lighttpd.conf");
     fs::write(&file, text)?;
