@@ -16,7 +16,7 @@ pub mod version;
 
 pub use disk_tasks::{DiskTasks, Notify};
 pub use fs_class::{FsClass, FsClasses, MayBlock, Mount};
-pub use list::{List, ListError, ListMemory, ListTask, Listed};
+pub use list::{FreshList, List, ListError, ListMemory, ListTask, Listed};
 pub use open_file::{Inode, Lookup, LookupError, OpenFile, Probe, ReadError, Segment};
 pub use semaphore::{Permit, Semaphore};
 pub use task::{Chunk, ChunkBytes, DiskTask, ReadTask, TaskResult};

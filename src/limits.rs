@@ -169,6 +169,12 @@ pub const CACHE_GHOST_BYTES: usize = 160;
 /// directories may without watched files: one in so many.
 pub const CACHE_SPARE_SHARE: usize = 8;
 
+/// Folders whose lists are kept.
+pub const CACHE_FOLDERS_MAX: usize = 64;
+
+/// The part of the cache's memory that one list may take: one in so many.
+pub const CACHE_LIST_SHARE: usize = 2;
+
 /// Directories that stay watched though nothing beneath them is. The first watch of a directory
 /// makes the kernel visit each name in it that it remembers: 60 ms for a million.
 pub const CACHE_IDLE_DIRECTORIES_MAX: usize = 256;

@@ -16,10 +16,11 @@ use std::time::Instant;
 
 use crate::escape::Escaped;
 use crate::file::{
-    DiskTask, FsClass, Lookup, LookupError, MayBlock, Mount, OpenFile, Semaphore, TaskResult,
-    ThreadPool,
+    DiskTask, FsClass, List, ListError, Listed, Lookup, LookupError, MayBlock, Mount, OpenFile,
+    Semaphore, TaskResult, ThreadPool,
 };
 use crate::http::coding::Coding;
+use crate::http::listing::ListingStyle;
 use cache::{Cache, CacheLimits};
 use containment::{RootDir, WELL_KNOWN, classify, is_well_known, path_of};
 use open_files::OpenFiles;
@@ -263,6 +264,25 @@ impl Root {
         }
     }
 
+    /// The list of a folder, if the cache has it and nothing that it shows has changed.
+    fn kept_list(&mut self, folder: &[u8], style: &ListingStyle) -> Option<Arc<List>> {
+        let now = Instant::now();
+        self.cache.as_mut()?.list(folder_path(folder), style, now)
+    }
+
+    /// Tells the cache what a thread has made, or that there was no memory for it.
+    fn note_listed(&mut self, folder: &[u8], style: ListingStyle, listed: &Listed) {
+        let Some(cache) = &mut self.cache else { return };
+        match listed {
+            Ok(fresh) => {
+                let (path, now) = (folder_path(folder), Instant::now());
+                cache.note_listed(&self.directory, path, style, fresh, now);
+            }
+            Err(ListError::NoMemory) => cache.forget_lists(),
+            Err(ListError::Failed(_)) => {}
+        }
+    }
+
     /// Looks a path up that the cache doesn't have, and tells it.
     fn find_uncached(
         &mut self,
@@ -336,6 +356,12 @@ fn path_or_root(name: &[u8]) -> &[u8] {
         b"" => ROOT,
         path => path,
     }
+}
+
+/// The path of a folder, without the slash at its end. The root's is empty.
+fn folder_path(name: &[u8]) -> &[u8] {
+    let path = path_of(name);
+    path.strip_suffix(b"/").unwrap_or(path)
 }
 
 /// What a task has found under a path.

@@ -130,7 +130,7 @@ impl<K: Copy + Eq + Hash> DiskTasks<K> {
                     lookup: Ok(Lookup::File(file)),
                     ..
                 } => file.defer_close_to(&closer, mount),
-                TaskResult::Listed(Ok(list)) => list.defer_free_to(&freer),
+                TaskResult::Listed(Ok(fresh)) => fresh.list.defer_free_to(&freer),
                 _ => {}
             }
             // The send fails when the loop has ended: then nobody takes the result.

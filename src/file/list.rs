@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Instant;
 
 use super::fs_class::{MayBlock, Mount};
 use super::open_file::LookupError;
@@ -27,7 +28,18 @@ impl From<LookupError> for ListError {
 }
 
 /// What came of a list.
-pub type Listed = Result<Arc<List>, ListError>;
+pub type Listed = Result<FreshList, ListError>;
+
+/// A list that was just made.
+#[derive(Clone, Debug)]
+pub struct FreshList {
+    /// The list.
+    pub list: Arc<List>,
+    /// It shows every change from before this time.
+    pub begun: Instant,
+    /// Whether a change of what it shows makes an event in its folder (inotify(7)).
+    pub shows_events_only: bool,
+}
 
 /// A list, rendered.
 #[derive(Debug)]

@@ -14,8 +14,12 @@
 //!   symbolic link on the way. Writes through a mapping and new mounts make no event, so whatever was
 //!   looked at more than a second ago is looked at anew.
 //!
+//! A folder's list is kept by the same rules while its folder is watched, if all that may change in it
+//! makes an event there.
+//!
 //! Nobody waits for the cache: a request whose name it doesn't have is answered by a plain look-up.
 
+mod folders;
 mod watch_thread;
 mod watches;
 
@@ -33,15 +37,17 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader};
 use rustix::io::Errno;
 
 use super::containment::RootDir;
-use crate::file::{FsClass, Inode, OpenFile};
+use crate::file::{FreshList, FsClass, Inode, List, OpenFile};
 use crate::http::coding::Coding;
+use crate::http::listing::ListingStyle;
 use crate::limits::{
     CACHE_EVENTS_MAX, CACHE_FILE_BYTES, CACHE_FRESH, CACHE_GHOST_BYTES, CACHE_IDLE,
-    CACHE_INVALIDATIONS_MAX, CACHE_NAMES_MAX, CACHE_REUSE_WINDOW, CACHE_SPARE_SHARE,
-    CACHED_CONTENTS_BYTES_MAX, INOTIFY_BUFFER_BYTES, NAME_BYTES_MAX,
+    CACHE_INVALIDATIONS_MAX, CACHE_LIST_SHARE, CACHE_NAMES_MAX, CACHE_REUSE_WINDOW,
+    CACHE_SPARE_SHARE, CACHED_CONTENTS_BYTES_MAX, INOTIFY_BUFFER_BYTES, NAME_BYTES_MAX,
 };
 
-use watch_thread::{WatchTask, WatchThread, WatchedPath};
+use folders::Folders;
+use watch_thread::{Found, WatchTask, WatchThread, WatchedPath};
 use watches::Watches;
 
 /// How much is kept.
@@ -63,6 +69,7 @@ pub struct Cache {
     /// The bytes that the contents and the entries of `files` take.
     file_bytes: usize,
     open: usize,
+    folders: Folders,
     /// When a file was last looked up.
     asked_at: Option<Instant>,
     /// Names of files that are not watched.
@@ -128,6 +135,7 @@ impl Cache {
             files: LruCache::unbounded(),
             file_bytes: 0,
             open: 0,
+            folders: Folders::new(),
             asked_at: None,
             ghosts: LruCache::unbounded(),
             ghost_bytes: 0,
@@ -147,7 +155,7 @@ impl Cache {
     /// Takes in every change so far.
     fn catch_up(&mut self, now: Instant) {
         self.asked_at = Some(now);
-        self.take_watched();
+        self.take_watched(now);
         self.take_events(now);
     }
 
@@ -184,18 +192,57 @@ impl Cache {
             }
             self.forget(name);
         }
+        if self.may_keep(file) && is_canonical(name) {
+            self.note_asked(root, name, now);
+        }
+        None
+    }
+
+    /// A name that may be kept was asked for: the second time in a while it is worth watching.
+    fn note_asked(&mut self, root: &Arc<RootDir>, name: &[u8], now: Instant) {
         let since = |then| now.saturating_duration_since(then);
         match self.ghosts.get(name).copied() {
             Some(Ghost::Asked { at }) if since(at) < CACHE_REUSE_WINDOW => {
                 self.watch(root, name, now)
             }
             Some(Ghost::Unfit { found }) if since(found) < CACHE_FRESH => {}
-            _ if self.may_keep(file) && is_canonical(name) => {
-                self.add_ghost(name, Ghost::Asked { at: now });
-            }
-            _ => {}
+            _ => self.add_ghost(name, Ghost::Asked { at: now }),
         }
-        None
+    }
+
+    /// The list of a folder, if it is kept and no event says that it has changed.
+    pub fn list(&mut self, path: &[u8], style: &ListingStyle, now: Instant) -> Option<Arc<List>> {
+        self.catch_up(now);
+        if self.is_folder_watched(path) {
+            self.folders.list(path, style, now)
+        } else {
+            None
+        }
+    }
+
+    fn is_folder_watched(&mut self, path: &[u8]) -> bool {
+        self.folders.is_watched(path, self.watches.of(path))
+    }
+
+    /// A list was made, after [`Cache::list`] had none.
+    pub fn note_listed(
+        &mut self,
+        root: &Arc<RootDir>,
+        path: &[u8],
+        style: ListingStyle,
+        fresh: &FreshList,
+        now: Instant,
+    ) {
+        self.catch_up(now);
+        let fits = fresh.list.bytes().len() <= self.limits.bytes_max / CACHE_LIST_SHARE;
+        if !fits || !fresh.shows_events_only {
+            self.folders.forget(path);
+        } else if self.is_folder_watched(path) {
+            self.folders.keep(path, style, fresh);
+            self.shrink();
+        } else if path.is_empty() || is_canonical(path) {
+            self.note_asked(root, path, now);
+        }
     }
 
     /// Whether nothing has the name of a file's sibling, by what was known when changes were taken in
@@ -287,10 +334,10 @@ impl Cache {
     }
 
     /// Closes what is kept open when nobody has asked for anything for a while: a file that was
-    /// removed keeps its place on the disk as long as it is open, and nobody looks for events.
-    /// Returns when that will be.
+    /// removed keeps its place on the disk as long as it is open, and nobody looks for events. Lists are
+    /// too old by then. Returns when that will be.
     pub fn release_idle(&mut self, now: Instant) -> Option<Instant> {
-        if self.open == 0 {
+        if self.open == 0 && self.folders.is_empty() {
             return None;
         }
         let at = self.asked_at? + CACHE_IDLE;
@@ -298,7 +345,13 @@ impl Cache {
             return Some(at);
         }
         self.close_files();
+        self.forget_lists();
         None
+    }
+
+    /// Forgets lists, for others that need their memory.
+    pub fn forget_lists(&mut self) {
+        self.folders = Folders::new();
     }
 
     /// Forgets everything: another directory is the root now, or events were lost.
@@ -306,6 +359,7 @@ impl Cache {
         // To empty a table takes longer than to drop it.
         self.files = LruCache::unbounded();
         (self.file_bytes, self.open) = (0, 0);
+        self.folders = Folders::new();
         self.ghosts = LruCache::unbounded();
         self.ghost_bytes = 0;
         if let Some(pending) = &mut self.pending {
@@ -321,7 +375,7 @@ impl Cache {
     // ---- memory and descriptors ----
 
     fn bytes(&self) -> usize {
-        self.file_bytes + self.ghost_bytes + self.watches.bytes()
+        self.file_bytes + self.folders.bytes() + self.ghost_bytes + self.watches.bytes()
     }
 
     /// Forgets what was used longest ago until the limits hold, and has the thread remove watches that
@@ -345,7 +399,7 @@ impl Cache {
                 self.note_removed(&name, &watched);
                 self.watches.remove(&name);
                 self.watches.left(&name);
-            } else if !self.watches.remove_idle() {
+            } else if !self.folders.forget_oldest() && !self.watches.remove_idle() {
                 break;
             }
         }
@@ -419,7 +473,7 @@ impl Cache {
             return;
         }
         for event in &events {
-            self.take_event(event);
+            self.take_event(event, now);
         }
         if let Some(pending) = &mut self.pending {
             pending.events.append(&mut events);
@@ -453,13 +507,14 @@ impl Cache {
 
     /// Forgets what an event concerns: what is watched itself, or its entry. When the kernel removes a
     /// watch, that comes as an event of what it watched, too.
-    fn take_event(&mut self, event: &FsEvent) {
+    fn take_event(&mut self, event: &FsEvent, now: Instant) {
         let paths = self.watches.paths(event.watch, CACHE_INVALIDATIONS_MAX + 1);
         if paths.len() > CACHE_INVALIDATIONS_MAX {
             self.clear();
             return;
         }
         for path in paths {
+            self.folders.changed(&path, now);
             let Some(entry) = &event.entry else {
                 self.forget(&path);
                 continue;
@@ -504,12 +559,12 @@ impl Cache {
     }
 
     /// Takes the watches that the thread has made for a name, if it is done.
-    fn take_watched(&mut self) {
+    fn take_watched(&mut self, now: Instant) {
         let (Some(thread), Some(_)) = (&self.thread, &self.pending) else {
             return;
         };
         match thread.take() {
-            Ok(path) => self.note_watched(&path),
+            Ok(path) => self.note_watched(&path, now),
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => {
                 // The thread has died. The next name has another one started.
@@ -520,21 +575,26 @@ impl Cache {
         }
     }
 
-    fn note_watched(&mut self, path: &WatchedPath) {
+    fn note_watched(&mut self, path: &WatchedPath, now: Instant) {
         let Some(pending) = self.pending.take() else {
             return;
         };
         let (name, at) = (&pending.name, pending.asked_at);
-        match path.file {
-            Some(inode) if !pending.is_void => {
+        match path.found {
+            Some(found) if !pending.is_void => {
                 for &(end, watch) in &path.watches {
                     self.note_watch(&name[..end], watch);
                 }
                 for event in &pending.events {
-                    self.take_event(event);
+                    self.take_event(event, now);
                 }
-                if self.watches.of(name).is_some() {
-                    self.add_file(name, inode, at);
+                match (self.watches.of(name), found) {
+                    (Some(_), Found::File(inode)) => self.add_file(name, inode, at),
+                    (Some(watch), Found::Folder) => {
+                        self.watches.left_within(name);
+                        self.folders.watch(name, watch, now);
+                    }
+                    (None, _) => {}
                 }
             }
             Some(_) => {}

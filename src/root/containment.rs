@@ -260,29 +260,29 @@ impl RootDir {
     }
 
     /// What an entry of an open directory is; of a link, what it leads to, if the root follows it.
-    /// `name` is the entry's own, beneath this. `None`: it is nothing that is served, or gone.
+    /// `folder` is the directory's own name, beneath this. `None`: it is nothing that is served, or gone.
     ///
     /// # Errors
     /// What leads further than `may_block` is as in [`RootDir::find`].
     pub fn look_at(
         &self,
-        directory: BorrowedFd<'_>,
+        (directory, folder): (BorrowedFd<'_>, &[u8]),
         entry: &CStr,
-        name: &[u8],
         may_block: MayBlock,
     ) -> Result<Option<Stat>, LookupError> {
+        let name = || [folder, b"/", entry.to_bytes()].concat();
         let resolve = self.resolve_flags(may_block)?;
         let stat = |directory, path: &[u8], flags| {
             open_beneath(directory, path, flags, resolve).and_then(rustix::fs::fstat)
         };
         let mut found = stat(directory, entry.to_bytes(), PATH_FLAGS | OFlags::NOFOLLOW);
         if found.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink) {
-            found = match self.validate(name) {
+            found = match self.validate(&name()) {
                 Ok(path) => stat(self.directory.as_fd(), path, PATH_FLAGS),
                 Err(_) => return Ok(None),
             };
         }
-        match found.map_err(|errno| self.error(errno, path_of(name), may_block)) {
+        match found.map_err(|errno| self.error(errno, path_of(&name()), may_block)) {
             Ok(stat) => Ok(Some(stat)),
             Err(error @ (LookupError::WouldBlock | LookupError::OtherMount(_))) => Err(error),
             Err(_) => Ok(None),

@@ -1,22 +1,24 @@
 //! Lists of directories. A disk thread reads, sorts and renders, and hands the loop the finished bytes.
 //!
-//! A request gets a list that was begun after the request came. Requests that come while a list waits for
-//! its thread share it, and a list that equals one that is still being sent is that one.
+//! A request gets a list that was begun after the request came, or one that the cache knows to be the
+//! same. Requests that come while a list waits for its thread share it, and a list that equals one that is
+//! still being sent is that one.
 
 use std::ffi::CStr;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
-use rustix::fs::{Access, AtFlags, Dir, FileType, Stat, accessat};
+use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, Stat, accessat};
 use rustix::io::Errno;
 
 use super::containment::RootDir;
 use super::{Root, path_or_root};
 use crate::escape::Excerpt;
 use crate::file::{
-    DiskTask, ListError, ListMemory, ListTask, Listed, Lookup, LookupError, MayBlock, Permit,
-    TaskResult,
+    DiskTask, FreshList, List, ListError, ListMemory, ListTask, Listed, Lookup, LookupError,
+    MayBlock, Permit, TaskResult,
 };
 use crate::http::date;
 use crate::http::listing::entries::{Entries, Entry, Kind, Sort};
@@ -78,12 +80,12 @@ impl Listings {
     /// As [`Listings::list`].
     pub fn menu(
         &mut self,
-        root: &Root,
+        root: &mut Root,
         name: &[u8],
         plus: bool,
         reached: impl Fn() -> Option<SocketAddr>,
         results: &[TaskResult],
-    ) -> Result<Listed, DiskTask> {
+    ) -> Result<Result<Arc<List>, ListError>, DiskTask> {
         let reached = || reached().map(|reached| (reached.ip().to_string(), reached.port()));
         // If there is none, the connection broke, and nobody reads the menu.
         let (host, port) = self.address.clone().or_else(reached).unwrap_or_default();
@@ -94,22 +96,31 @@ impl Listings {
         self.list(root, name, style, results)
     }
 
-    /// The list of what has this name when a thread begins it.
+    /// The list of what has this name: as a thread begins it, or as it was if nothing has changed since.
     ///
     /// # Errors
     /// There is no result yet: this task is to be done first.
     pub fn list(
         &mut self,
-        root: &Root,
+        root: &mut Root,
         name: &[u8],
         style: ListingStyle,
         results: &[TaskResult],
-    ) -> Result<Listed, DiskTask> {
+    ) -> Result<Result<Arc<List>, ListError>, DiskTask> {
         let listed = results.iter().find_map(|result| match result {
             TaskResult::Listed(listed) => Some(listed.clone()),
             _ => None,
         });
-        listed.ok_or_else(|| DiskTask::List(self.task(root.directory(), name, style)))
+        match listed {
+            Some(listed) => {
+                root.note_listed(name, style, &listed);
+                Ok(listed.map(|fresh| fresh.list))
+            }
+            None => match root.kept_list(name, &style) {
+                Some(list) => Ok(Ok(list)),
+                None => Err(DiskTask::List(self.task(root.directory(), name, style))),
+            },
+        }
     }
 
     /// The task for a list: one that waits to be begun, if there is one for the same list, or a new one.
@@ -154,8 +165,9 @@ struct Work {
 
 impl Work {
     fn make(&self, task: &ListTask, may_block: MayBlock) -> Listed {
+        let begun = Instant::now();
         let mut memory = self.memory.reserve();
-        let entries = self.read(task, may_block, &mut memory)?;
+        let (entries, shows_events_only) = self.read(task, may_block, &mut memory)?;
         let (total, shown) = entries.total_and_shown();
         if shown < total {
             let name = Excerpt::of_request(&self.name);
@@ -167,27 +179,34 @@ impl Work {
             check_in_progress(task, &mut memory, entry_bytes + bytes)
         })?;
         resize(&mut memory, bytes.len())?;
-        Ok(self.memory.share(bytes, memory))
+        Ok(FreshList {
+            list: self.memory.share(bytes, memory),
+            begun,
+            shows_events_only,
+        })
     }
 
     /// Reads the directory. What vanishes meanwhile, what is neither file nor folder, and what can't be
-    /// read is left out, as the root would refuse it.
+    /// read is left out, as the root would refuse it. Says whether all changes of what is shown make events
+    /// in the directory: those of what a link leads to, of a file with another name, and of a folder's
+    /// content, which change its time, don't.
     fn read(
         &self,
         task: &ListTask,
         may_block: MayBlock,
         memory: &mut Permit,
-    ) -> Result<Entries, ListError> {
+    ) -> Result<(Entries, bool), ListError> {
         let found = self.root.find(path_or_root(&self.name), may_block)?;
         let Lookup::Directory(directory) = found else {
             return Err(LookupError::Refused("not a folder").into());
         };
         let mut directory = Dir::new(directory).map_err(LookupError::Failed)?;
         let mut entries = Entries::new(self.style.sort, LISTING_ENTRIES_MAX);
+        let mut shows_events_only = true;
         let mut read = 0;
-        while let Some(entry) = directory.read() {
-            let entry = entry.map_err(LookupError::Failed)?;
-            let name = entry.file_name();
+        while let Some(dirent) = directory.read() {
+            let dirent = dirent.map_err(LookupError::Failed)?;
+            let name = dirent.file_name();
             if read % LISTING_SLICE_ENTRIES == 0 {
                 check_in_progress(task, memory, entries.bytes())?;
             }
@@ -196,15 +215,17 @@ impl Work {
                 continue;
             }
             let within = directory.fd().map_err(LookupError::Failed)?;
-            let path = [&self.name, &b"/"[..], name.to_bytes()].concat();
-            let stat = self.root.look_at(within, name, &path, may_block)?;
-            if let Some(entry) = stat.and_then(|stat| shown(name, &stat))
-                && is_readable(within, name)
+            let stat = self.root.look_at((within, &self.name), name, may_block)?;
+            if let Some(stat) = stat
+                && let Some(entry) = shown(name, &stat)
+                && is_readable(within, name, &stat)
             {
+                shows_events_only &=
+                    dirent.file_type() == FileType::RegularFile && stat.st_nlink == 1;
                 entries.push(entry);
             }
         }
-        Ok(entries)
+        Ok((entries, shows_events_only))
     }
 }
 
@@ -224,7 +245,12 @@ fn resize(memory: &mut Permit, bytes: usize) -> Result<(), ListError> {
 
 /// Whether the server may read what was found to be in a directory. A link leads to where it was found
 /// to lead.
-fn is_readable(folder: BorrowedFd<'_>, name: &CStr) -> bool {
+fn is_readable(folder: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> bool {
+    // What everybody may read needs no question of its own: a large folder has many such files.
+    let everybody = Mode::RUSR | Mode::RGRP | Mode::ROTH;
+    if Mode::from_raw_mode(stat.st_mode).contains(everybody) {
+        return true;
+    }
     let denied = accessat(folder, name, Access::READ_OK, AtFlags::EACCESS);
     denied != Err(Errno::ACCESS)
 }

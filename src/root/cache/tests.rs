@@ -7,9 +7,11 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
 use crate::file::{Lookup, LookupError, MayBlock, Segment, TaskResult};
-use crate::limits::{CACHE_IDLE_DIRECTORIES_MAX, CACHE_WATCH_BYTES};
+use crate::limits::{CACHE_FOLDERS_MAX, CACHE_IDLE_DIRECTORIES_MAX, CACHE_WATCH_BYTES};
 use crate::protocol::Body;
 use crate::root::Root;
+
+mod lists;
 
 const LIMITS: CacheLimits = CacheLimits {
     bytes_max: 1024 * 1024,
@@ -31,7 +33,7 @@ impl Cache {
     fn settle(&mut self) {
         if self.pending.is_some() {
             let way = self.thread.as_ref().expect("it has begun").wait();
-            self.note_watched(&way);
+            self.note_watched(&way, Instant::now());
         }
     }
 
@@ -296,7 +298,7 @@ fn a_change_while_a_name_is_being_watched_shows_at_once() {
                 assert!(!pending.events.is_empty(), "{how}");
             }
             if let Some(way) = way {
-                cache.note_watched(&way);
+                cache.note_watched(&way, Instant::now());
             }
             let stat = fs::read(&path).ok();
             for _ in 0..4 {
@@ -681,7 +683,7 @@ fn too_many_events_while_a_name_is_being_watched_are_seen() {
         cache.get(b"file", now);
     }
     assert!(cache.pending.as_ref().unwrap().is_void);
-    cache.note_watched(&way);
+    cache.note_watched(&way, now);
     assert!(cache.has(b"file", now));
     assert!(cache.ask(&root, b"other", now).is_none());
     assert_eq!(cache.files.len(), 1);

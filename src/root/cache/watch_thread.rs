@@ -18,14 +18,20 @@ use crate::limits::{
     CACHE_DISCARDED_READS_MAX, CACHED_CONTENTS_BYTES_MAX, INOTIFY_BUFFER_BYTES, WATCH_STACK_BYTES,
 };
 
-/// Events that may make another file of a name: in a directory, and of the directory itself.
+/// Events that may make another file of a name: in a directory, and of the directory itself. Nothing is
+/// taken from a watch that it has already: its list may be kept.
 const DIRECTORY_EVENTS: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE)
     .union(WatchFlags::MOVE)
     .union(WatchFlags::ATTRIB)
     .union(WatchFlags::DELETE_SELF)
     .union(WatchFlags::MOVE_SELF)
-    .union(WatchFlags::ONLYDIR);
+    .union(WatchFlags::ONLYDIR)
+    .union(WatchFlags::MASK_ADD);
+
+/// Events that may make another list of a directory: what is written to its files changes their lengths
+/// and times.
+const LIST_EVENTS: WatchFlags = DIRECTORY_EVENTS.union(WatchFlags::MODIFY);
 
 /// Events that may make other bytes or another state of a file. If a directory has its place by now,
 /// nothing is taken from its watch.
@@ -38,7 +44,7 @@ const FILE_EVENTS: WatchFlags = WatchFlags::MODIFY
 /// What the thread is to do, in this order.
 #[derive(Debug)]
 pub(super) enum WatchTask {
-    /// Watches a name and the directories on the way to it.
+    /// Watches a name, a file's or a folder's, and the directories on the way to it.
     Watch {
         /// Beneath this directory.
         root: Arc<RootDir>,
@@ -56,8 +62,17 @@ pub(super) enum WatchTask {
 pub(super) struct WatchedPath {
     /// Watches that were made, each with the length of its path: a beginning of the name.
     pub(super) watches: Vec<(usize, i32)>,
-    /// The file that is watched; `None` if the name can't be kept.
-    pub(super) file: Option<Inode>,
+    /// What is watched; `None` if the name can't be kept.
+    pub(super) found: Option<Found>,
+}
+
+/// What has a name that is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A regular file.
+    File(Inode),
+    /// A folder, whose list may be kept.
+    Folder,
 }
 
 /// The thread. It ends when this is dropped.
@@ -108,8 +123,8 @@ fn work(tasks: &Receiver<WatchTask>, results: &Sender<WatchedPath>, inotify: &Ow
         match task {
             WatchTask::Watch { root, name } => {
                 let mut watches = Vec::new();
-                let file = watch(&root, &name, inotify, &mut watches);
-                if results.send(WatchedPath { watches, file }).is_err() {
+                let found = watch(&root, &name, inotify, &mut watches);
+                if results.send(WatchedPath { watches, found }).is_err() {
                     return;
                 }
             }
@@ -145,12 +160,20 @@ fn watch(
     name: &[u8],
     inotify: &OwnedFd,
     watches: &mut Vec<(usize, i32)>,
-) -> Option<Inode> {
+) -> Option<Found> {
     // What can't be kept costs no watch.
-    let file = walk(root, name, |_, _, _| Some(()))?;
-    is_local_file(root, file)?;
+    let handle = walk(root, name, |_, _, _| Some(()))?;
+    let last_events = match what_is(root, handle)? {
+        Found::File(_) => FILE_EVENTS,
+        Found::Folder => LIST_EVENTS,
+    };
     // Each is watched before it is looked at, or beneath.
-    let file = walk(root, name, |end, handle, events| {
+    let handle = walk(root, name, |end, handle, is_last| {
+        let events = if is_last {
+            last_events
+        } else {
+            DIRECTORY_EVENTS
+        };
         let at = format!("/proc/self/fd/{}", handle.as_raw_fd());
         match inotify::add_watch(inotify, at, events) {
             Ok(watch) => {
@@ -163,42 +186,43 @@ fn watch(
             }
         }
     })?;
-    is_local_file(root, file)
+    what_is(root, handle)
 }
 
-/// Opens a name component by component, and shows each handle before it looks beneath it.
+/// Opens a name component by component, and shows each handle before it looks beneath it, and whether it is
+/// the last. An empty name is the root itself.
 fn walk(
     root: &RootDir,
     name: &[u8],
-    mut show: impl FnMut(usize, BorrowedFd<'_>, WatchFlags) -> Option<()>,
+    mut show: impl FnMut(usize, BorrowedFd<'_>, bool) -> Option<()>,
 ) -> Option<OwnedFd> {
     if root.is_remote() {
         return None;
     }
-    show(0, root.directory().as_fd(), DIRECTORY_EVENTS)?;
-    let mut directory: Option<OwnedFd> = None;
+    let top = root.directory();
+    show(0, top.as_fd(), name.is_empty())?;
+    let mut handle: Option<OwnedFd> = None;
     let mut begin = 0;
-    while let Some(length) = name[begin..].iter().position(|&byte| byte == b'/') {
-        let end = begin + length;
-        let base = directory.as_ref().unwrap_or(root.directory());
-        let next = root.open_component(base, &name[begin..end], DIRECTORY_FLAGS);
-        let next = next.ok()?;
-        show(end, next.as_fd(), DIRECTORY_EVENTS)?;
-        directory = Some(next);
+    while begin < name.len() {
+        let length = name[begin..].iter().position(|&byte| byte == b'/');
+        let end = length.map_or(name.len(), |length| begin + length);
+        let is_last = end == name.len();
+        let base = handle.as_ref().unwrap_or(top);
+        let flags = if is_last { FILE_FLAGS } else { DIRECTORY_FLAGS };
+        let next = root.open_component(base, &name[begin..end], flags).ok()?;
+        show(end, next.as_fd(), is_last)?;
+        handle = Some(next);
         begin = end + 1;
     }
-    let base = directory.as_ref().unwrap_or(root.directory());
-    let file = root.open_component(base, &name[begin..], FILE_FLAGS);
-    let file = file.ok()?;
-    show(name.len(), file.as_fd(), FILE_EVENTS)?;
-    Some(file)
+    handle.or_else(|| top.try_clone().ok())
 }
 
-/// Which regular file this is, if it is one on this machine. Where the loop can't ask whether a read
-/// would wait, it finds what it will read in memory.
-fn is_local_file(root: &RootDir, file: OwnedFd) -> Option<Inode> {
-    let Ok(Lookup::File(file)) = root.lookup_of(file, MayBlock::OnDisk) else {
-        return None;
+/// What this is, if it is on this machine. Where the loop can't ask whether a read would wait, it finds what
+/// it will read in memory.
+fn what_is(root: &RootDir, handle: OwnedFd) -> Option<Found> {
+    let file = match root.lookup_of(handle, MayBlock::OnDisk).ok()? {
+        Lookup::File(file) => file,
+        Lookup::Directory(_) => return Some(Found::Folder),
     };
     match file.fs_class() {
         FsClass::Remote => return None,
@@ -207,5 +231,5 @@ fn is_local_file(root: &RootDir, file: OwnedFd) -> Option<Inode> {
         }
         _ => {}
     }
-    Some(file.inode())
+    Some(Found::File(file.inode()))
 }

@@ -123,7 +123,14 @@ impl Watches {
 
     /// Something beneath a directory is watched no more.
     pub(super) fn left(&mut self, path: &[u8]) {
-        self.note_if_idle(path);
+        if let Some(parent) = parent(path) {
+            self.left_within(parent);
+        }
+    }
+
+    /// Nothing beneath this directory may be watched now.
+    pub(super) fn left_within(&mut self, directory: &[u8]) {
+        self.note_if_idle(directory);
         while self.idle.len() > self.idle_max {
             self.remove_idle();
         }
@@ -136,16 +143,17 @@ impl Watches {
             return false;
         };
         self.remove(&path);
-        self.note_if_idle(&path);
+        if let Some(parent) = parent(&path) {
+            self.note_if_idle(parent);
+        }
         true
     }
 
-    fn note_if_idle(&mut self, path: &[u8]) {
-        let Some(parent) = parent(path) else { return };
-        if self.beneath(parent).next().is_none()
-            && let Some((parent, _)) = self.by_path.get_key_value(parent)
+    fn note_if_idle(&mut self, directory: &[u8]) {
+        if self.beneath(directory).next().is_none()
+            && let Some((directory, _)) = self.by_path.get_key_value(directory)
         {
-            self.idle.put(Rc::clone(parent), ());
+            self.idle.put(Rc::clone(directory), ());
         }
     }
 
