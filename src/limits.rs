@@ -507,12 +507,22 @@ pub const SOAK_WARM_UP_MAX: Duration = Duration::from_secs(60);
 /// The share of arrivals that may have been started late, or never, in a load that counts as offered.
 pub const SOAK_MISSING_SHARE_MAX: f64 = 0.005;
 
+/// The longest time that a histogram of the soak tester holds, a day, in microseconds.
+pub const SOAK_LONGEST_US: u64 = 24 * 3600 * 1_000_000;
+
 /// The stretches that a run is cut into, at most; there are half as many at least, in a longer one. As many
 /// tell well enough how stretches differ, and what each holds is a few kilobytes.
 pub const STRETCHES_MAX: usize = 64;
 
 /// The stretches from whose differences something can be told.
 pub const STRETCHES_MIN: usize = 4;
+
+/// With fewer stretches two servers are not compared: Student's t of seven is a third larger than the normal law's.
+pub const COMPARED_STRETCHES_MIN: usize = 8;
+
+/// How many margins of a difference's interval above its threshold one must be, to be found 95 times in 100: by
+/// the normal law, (2.58 + 1.64) / 2.58.
+pub const DIFFERENCE_FOUND_MARGINS: f64 = 1.64;
 
 /// What must be left by each load, in steps, to be found 19 times in 20: fewer may come unevenly, and look like
 /// a cache that fills.

@@ -5,6 +5,7 @@ pub mod args;
 mod charts;
 mod check;
 mod client;
+mod compare;
 mod engine;
 mod finding;
 #[cfg(test)]
@@ -33,6 +34,7 @@ mod text;
 mod threshold;
 mod units;
 mod verdict;
+mod versus;
 mod watch;
 mod wording;
 

@@ -19,6 +19,10 @@ pub struct SoakArgs {
     #[arg(value_name = "TARGET", required = true)]
     pub targets: Vec<OsString>,
 
+    /// Compare with another server, which is asked the same in the same run: HOST:PORT, or http://HOST:PORT
+    #[arg(long, value_name = "TARGET")]
+    pub versus: Option<OsString>,
+
     /// Read more names (or paths) from a file, one a line
     #[arg(long, value_name = "FILE")]
     pub names_from: Option<PathBuf>,
@@ -91,9 +95,9 @@ pub struct SoakArgs {
     #[arg(short, long, value_name = "TIME", default_value = "10s", allow_hyphen_values = true, value_parser = timeout)]
     pub timeout: Duration,
 
-    /// Watch the server's process
+    /// Watch the server's process; with --versus, the other one's, too, by a second --pid
     #[arg(long, value_name = "PID", value_parser = Count::new(1, 1 << 30))]
-    pub pid: Option<u64>,
+    pub pid: Vec<u64>,
 
     /// How often the server is looked at [default: 200 times, but each 50ms to 1s; each 250ms with -n]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = timeout)]
@@ -113,7 +117,8 @@ pub struct SoakArgs {
     pub settle: Duration,
 
     /// What makes the run fail, beside corrupt>0 and short>0 [default: errors>0, with --pid also
-    /// fd_left>0,rss_leak>0/h,fd_leak>0/h]
+    /// fd_left>0,rss_leak>0/h,fd_leak>0/h; of two servers errors>0,p50.diff>5%,p99.diff>5%, watched also
+    /// cpu.diff>5%]
     #[arg(long, value_name = "CONDITION,...", value_parser = Conditions::from_str)]
     pub fail_if: Option<Conditions>,
 

@@ -1,7 +1,7 @@
 //! What the page plots: which figures of a report, over which axes.
 
 use super::plot::{Axis, Plot, Shape};
-use super::report::{Report, Sample, Second, ServerUsage};
+use super::report::{Comparison, Report, Sample, Second, ServerUsage};
 use super::units;
 
 /// The most points of a line: as many as a desk's screen can tell apart, and a run may last days.
@@ -281,6 +281,46 @@ pub fn of_server(server: &ServerUsage) -> Vec<Plot> {
             |max| Axis::whole(max, tick_count),
         ),
     ]
+}
+
+/// How two servers' figures went, side by side.
+pub fn of_comparison(comparison: &Comparison) -> Vec<Plot> {
+    let plot = |quantity: &str, title, axis: fn(f64) -> Axis| {
+        let mut all = comparison.differences.iter();
+        let stretches = &all.find(|found| found.quantity == quantity)?.stretches;
+        let to = stretches.last()?.0;
+        let max = stretches
+            .iter()
+            .fold(0.0_f64, |max, (_, a, b)| max.max(*a).max(*b));
+        let line = |of: fn(&(f64, f64, f64)) -> f64| {
+            Shape::Line(
+                stretches
+                    .iter()
+                    .map(|stretch| (stretch.0, Some(of(stretch))))
+                    .collect(),
+            )
+        };
+        Some(Plot {
+            title,
+            note: "In each stretch of the run.".into(),
+            x: Axis::time(0.0, to),
+            y: axis(max * HEADROOM),
+            marks: vec![
+                ("first", "the first server", line(|stretch| stretch.1)),
+                ("second", "the second", line(|stretch| stretch.2)),
+            ],
+        })
+    };
+    let time: fn(f64) -> Axis = |max| Axis::whole(max, tick_time);
+    [
+        plot("p50", "Latency of both, p50", time),
+        plot("p99", "Latency of both, p99", time),
+        plot("cpu", "CPU time a request of both", time),
+        plot("rss", "Memory of both", |max| Axis::bytes(max, tick_bytes)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn at(sample: &Sample) -> f64 {

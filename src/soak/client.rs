@@ -27,6 +27,8 @@ pub(super) const NO_CLIENT: u32 = u32::MAX;
 pub(super) struct Client {
     /// Which of the closed model's clients it is, or [`NO_CLIENT`].
     pub(super) id: u32,
+    /// Which of two servers it is connected to.
+    pub(super) side: usize,
     /// It could not connect.
     pub(super) connect_failed: bool,
     /// What it carries; after its end, what another connection must carry.
@@ -84,6 +86,7 @@ impl Client {
         ledger.enter(None, Some(Phase::Connecting));
         Self {
             id,
+            side: request.choice.side,
             connect_failed: false,
             state: ClientState::Connecting,
             is_reused: false,
@@ -270,7 +273,7 @@ impl Client {
         }
         let plan = step.ledger.plan;
         let choice = step.request.choice;
-        let bytes = &plan.names[choice.name as usize].bytes;
+        let bytes = &plan.request(choice).bytes;
         while *at < bytes.len() {
             let piece_ends = match choice.kind {
                 ClientKind::Split => piece_ends(*at, bytes.len(), choice.variate),

@@ -107,8 +107,10 @@ impl<'a> Engine<'a> {
             .pause(self.stage.over.unwrap_or_else(Instant::now));
         reactor.remove_source(&mut self.signals)?;
         ran?;
-        while let Some(request) = self.stage.queued_for_idle.pop_front() {
-            self.ledger.cut_off(request);
+        for idle in &mut self.stage.idle {
+            while let Some(request) = idle.queued.pop_front() {
+                self.ledger.cut_off(request);
+            }
         }
         if let (Some(arrivals), Some(over)) = (&self.stage.arrivals, self.stage.over) {
             self.never_started += arrivals.missed(over);
@@ -146,14 +148,13 @@ impl<'a> Engine<'a> {
                 kind: ClientKind::Fast,
                 name: names.next()?,
                 variate: 0.0,
+                side: 0,
             },
             Workload::Closed(kinds) => {
-                // Each client has its own sequence, so that a run is replayed client by client.
                 let number = &mut self.numbers[client_id as usize];
                 *number += 1;
-                let number = u64::from(client_id) << 40 | *number;
                 let kind = kinds[client_id as usize];
-                self.ledger.plan.choose(number, Some(kind))
+                self.ledger.plan.next_of_client(client_id, *number, kind)
             }
             Workload::Open { .. } => return None,
         };
@@ -161,16 +162,16 @@ impl<'a> Engine<'a> {
     }
 
     /// The next request of a connection that is idle.
-    fn next_for_idle(&mut self, client_id: u32) -> Option<InFlight> {
-        if client_id == NO_CLIENT {
-            return self.stage.queued_for_idle.pop_front();
+    fn next_for_idle(&mut self, client: &Client) -> Option<InFlight> {
+        if client.id == NO_CLIENT {
+            return self.stage.idle[client.side].queued.pop_front();
         }
         let may = self.stage.may_start(Instant::now());
-        may.then(|| self.next_request(client_id)).flatten()
+        may.then(|| self.next_request(client.id)).flatten()
     }
 
     /// What becomes of a connection that has nothing to do: the open model's wait for an arrival.
-    fn keep_idle(&mut self, cx: &mut Context<'_>) -> Action {
+    fn keep_idle(&mut self, side: usize, cx: &mut Context<'_>) -> Action {
         let stage = &mut self.stage;
         let is_evicted = stage.evictions > 0;
         stage.evictions = stage.evictions.saturating_sub(1);
@@ -178,14 +179,14 @@ impl<'a> Engine<'a> {
             return Action::Close(Reason::ClientLeft);
         }
         cx.turn.deadline = None;
-        stage.idle.push(cx.token());
+        stage.idle[side].tokens.push(cx.token());
         Action::Suspend
     }
 
     /// Opens a connection for a request.
     fn connect(&mut self, client_id: u32, request: InFlight, control: &mut LoopHandle) {
         let number = self.ledger.tally.started;
-        match dial::connect(self.ledger.plan, request.choice.kind, number) {
+        match dial::connect(self.ledger.plan, request.choice, number) {
             Ok(socket) => {
                 self.sockets += 1;
                 let client = Client::new(client_id, request, &mut self.ledger);
@@ -241,11 +242,13 @@ impl<'a> Engine<'a> {
         if !self.may_begin() {
             return false;
         }
-        let choice = self.ledger.plan.choose(self.arrival_number, None);
-        let idle = self.stage.idle.pop();
-        if let Some(token) = idle
-            && choice.kind != ClientKind::Fast
-            && !self.may_open()
+        let choice = self.ledger.plan.arrival(self.arrival_number);
+        let [own, other] = [choice.side, 1 - choice.side];
+        let is_fast = choice.kind == ClientKind::Fast;
+        let idle = self.stage.idle[own].tokens.pop();
+        let fits = is_fast && idle.is_some();
+        if !(fits || self.may_open())
+            && let Some(token) = idle.or_else(|| self.stage.idle[other].tokens.pop())
         {
             // Its place is needed: the next try finds it.
             self.stage.evictions += 1;
@@ -258,12 +261,12 @@ impl<'a> Engine<'a> {
         }
         let request = self.request(choice, Some(due));
         match idle {
-            Some(token) if choice.kind == ClientKind::Fast => {
-                self.stage.queued_for_idle.push_back(request);
+            Some(token) if fits => {
+                self.stage.idle[own].queued.push_back(request);
                 control.wake(token);
             }
             unused => {
-                self.stage.idle.extend(unused);
+                self.stage.idle[own].tokens.extend(unused);
                 self.connect(NO_CLIENT, request, control);
             }
         }
@@ -274,8 +277,7 @@ impl<'a> Engine<'a> {
     fn may_begin(&self) -> bool {
         match self.stage.workload {
             Workload::Open { clients_max, .. } => {
-                self.ledger.in_flight < clients_max
-                    && (self.may_open() || !self.stage.idle.is_empty())
+                self.ledger.in_flight < clients_max && (self.may_open() || self.stage.has_idle())
             }
             _ => true,
         }
@@ -364,13 +366,13 @@ impl<'a> Engine<'a> {
         if client.request.is_none() && matches!(event, Event::Ready(_)) {
             // The server closes an idle connection. What was left for it goes to another one.
             self.stage.forget_idle(cx.token());
-            client.request = self.next_for_idle(client.id);
+            client.request = self.next_for_idle(client);
             return Action::Close(Reason::ClientLeft);
         }
         loop {
             if client.request.is_none() {
-                let Some(request) = self.next_for_idle(client.id) else {
-                    return self.keep_idle(cx);
+                let Some(request) = self.next_for_idle(client) else {
+                    return self.keep_idle(client.side, cx);
                 };
                 if !client.begin(request, socket, &mut self.ledger) {
                     return Action::Close(Reason::ClientLeft);

@@ -4,7 +4,7 @@ use super::metric::{Metric, Source};
 use super::outcome::Class;
 use super::report::{Against, Finding, Report, Resource, Slope};
 use super::units;
-use crate::limits::LEFT_FOUND_PER_LOAD;
+use crate::limits::{DIFFERENCE_FOUND_MARGINS, LEFT_FOUND_PER_LOAD};
 
 /// So many of a thing's mean number are seen at least once, 95 times in 100: Poisson's law has `exp(-3)` for
 /// none.
@@ -35,6 +35,22 @@ pub(super) fn of(metric: &Metric, bound: Option<f64>, report: &Report) -> Option
                 )
             })
         }
+        Source::Diff(name, is_percent) => {
+            let interval = metric.interval(report)?;
+            let least = bound + (interval.high - interval.value) * DIFFERENCE_FOUND_MARGINS;
+            let unit = metric.unit.show(least);
+            let of_what = if is_percent {
+                " of the first one's"
+            } else {
+                ""
+            };
+            Some(Finding {
+                of: metric.name.clone().into(),
+                per_request: Some(least),
+                per_hour: None,
+                text: format!("{name}: a difference of {unit}{of_what}"),
+            })
+        }
         Source::Class(Class::Corrupt) if bound == 0.0 => Some(compared(report)),
         _ if metric.name == "errors" && bound == 0.0 => {
             Some(rare("errors", "one in", RULE_OF_THREE / started, report))
@@ -55,7 +71,7 @@ fn compared(report: &Report) -> Finding {
     let bodies = report.verification.bodies as f64;
     match report.verification.against {
         Against::Nothing => Finding {
-            of: "wrong bytes",
+            of: "wrong bytes".into(),
             per_request: None,
             per_hour: None,
             text:
@@ -76,7 +92,7 @@ fn rare(of: &'static str, unit: &str, per_request: f64, report: &Report) -> Find
     };
     let per_request = (every >= 1.0).then_some(per_request);
     Finding {
-        of,
+        of: of.into(),
         per_request,
         per_hour: per_request.map(|share| share * report.load.rate_started * 3600.0),
         text,
@@ -86,7 +102,7 @@ fn rare(of: &'static str, unit: &str, per_request: f64, report: &Report) -> Find
 fn leak(of: &'static str, resource: &Resource, bound: f64, report: &Report) -> Finding {
     let Slope::Fitted { finds, .. } = resource.slope else {
         return Finding {
-            of,
+            of: of.into(),
             per_request: None,
             per_hour: None,
             text: format!("{of}: no leak of any size, for there were too few looks, or cycles"),
@@ -107,7 +123,7 @@ fn leak(of: &'static str, resource: &Resource, bound: f64, report: &Report) -> F
         ),
     };
     Finding {
-        of,
+        of: of.into(),
         per_request: Some(per_request),
         per_hour: Some(per_hour),
         text,

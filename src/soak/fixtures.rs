@@ -13,8 +13,8 @@ const MIB: f64 = 1024.0 * 1024.0;
 pub fn report() -> Report {
     let seconds: Vec<_> = (0..120).map(second).collect();
     Report {
-        schema: SCHEMA,
-        carafe: "0.1.0",
+        schema: SCHEMA.into(),
+        carafe: "0.1.0".into(),
         command: "carafe soak 127.0.0.1:7890 --rate 5000 'a b'".into(),
         started_at: "2026-02-03T04:05:06Z".into(),
         target: "127.0.0.1:7890".into(),
@@ -55,6 +55,7 @@ pub fn report() -> Report {
             threshold("rss_slope>1MiB/min", "", ThresholdOutcome::NotEnoughData),
         ],
         seconds,
+        comparison: None,
         notes: vec![
             "The load generator and the server ran on the same machine and shared its 2 cores."
                 .into(),
@@ -175,13 +176,13 @@ fn load(seconds: &[Second]) -> Load {
 fn outcomes(seconds: &[Second]) -> Outcomes {
     let completed = seconds.iter().map(|second| second.completed).sum();
     let failure = |class: Class, count, sample: &str| ClassCount {
-        class: class.as_str(),
+        class: class.as_str().into(),
         is_failure: true,
         count,
         sample: Some(sample.into()),
     };
     let good = |class: Class, count| ClassCount {
-        class: class.as_str(),
+        class: class.as_str().into(),
         is_failure: false,
         count,
         sample: None,

@@ -47,7 +47,7 @@ impl<'a> Ledger<'a> {
     pub(super) fn new(plan: &'a Plan, references: Vec<Option<Reference>>) -> Self {
         Self {
             plan,
-            tally: Tally::new(Instant::now()),
+            tally: Tally::new(Instant::now(), plan.sides()),
             ends: vec![(false, false); references.len()],
             references,
             in_flight: 0,
@@ -119,13 +119,16 @@ impl<'a> Ledger<'a> {
         let name = &self.plan.names[request.choice.name as usize].shown;
         self.tally
             .end(class, || format!("{}: {}", Escaped(name), what()));
+        let since_due = request.due.map(|due| now.saturating_duration_since(due));
+        let total = now - request.started;
+        let is_timed = class == Class::Complete && request.counts_time();
+        let time = is_timed.then(|| since_due.unwrap_or(total));
+        self.tally.end_of_side(request.choice.side, class, time);
         if class != Class::Complete {
             return;
         }
-        if request.counts_time() {
-            let since_due = request.due.map(|due| now.saturating_duration_since(due));
-            self.tally
-                .complete(now - request.started, since_due, request.received);
+        if is_timed {
+            self.tally.complete(total, since_due, request.received);
         }
         if !matches!(request.checker, Checker::Nothing | Checker::Learn(..)) {
             self.tally.checked.0 += 1;
@@ -178,7 +181,7 @@ impl<'a> Ledger<'a> {
 
     /// Forgets what was counted: what follows is the load.
     pub(super) fn begin_count(&mut self) {
-        self.tally = Tally::new(Instant::now());
+        self.tally = Tally::new(Instant::now(), self.plan.sides());
         self.ends.fill((false, false));
         self.in_flight_max = 0;
     }

@@ -29,6 +29,8 @@ pub(super) enum Source {
     Trend(fn(&ServerUsage) -> &Resource),
     /// By how much it is sure to have grown: the lower end alone counts.
     Leak(fn(&ServerUsage) -> &Resource),
+    /// By how much it differs between two servers, or runs; whether in percent.
+    Diff(&'static str, bool),
 }
 
 type Times = fn(&Report) -> &Percentiles;
@@ -122,12 +124,34 @@ const OTHERS: [(&str, Unit, Source); 15] = {
     ]
 };
 
+/// What may differ, and its unit.
+pub(super) const DIFFERENCES: [(&str, Unit); 8] = [
+    ("mean", Unit::Time),
+    ("p50", Unit::Time),
+    ("p90", Unit::Time),
+    ("p99", Unit::Time),
+    ("p99.9", Unit::Time),
+    ("rate", Unit::Rate),
+    ("cpu", Unit::Time),
+    ("rss", Unit::Bytes),
+];
+
 const TIME_UNITS: &[(f64, &str)] = &[(1.0, " µs"), (1e3, " ms"), (1e6, " s")];
 const BYTE_UNITS: &[(f64, &str)] = &[(1.0, " B"), (1e3, " kB"), (1e6, " MB"), (1e9, " GB")];
 const NO_UNIT: &[(f64, &str)] = &[(1.0, "")];
 
 impl Metric {
-    pub(super) fn named(name: &str) -> Option<Self> {
+    /// The metric of this name. A difference is in what its bound is in, which may be percent.
+    pub(super) fn named(name: &str, bound: &str) -> Option<Self> {
+        if let Some(of) = name.strip_suffix(".diff") {
+            let (of, unit) = DIFFERENCES.into_iter().find(|(known, _)| *known == of)?;
+            let is_percent = bound.ends_with('%');
+            return Some(Self {
+                name: name.into(),
+                unit: if is_percent { Unit::Percent } else { unit },
+                source: Source::Diff(of, is_percent),
+            });
+        }
         let mut times = TIMES.iter();
         let time = times.find_map(|(prefix, times)| {
             let quantile = name.strip_prefix(prefix)?;
@@ -151,6 +175,14 @@ impl Metric {
         matches!(self.source, Server(_) | Left(_) | Trend(_) | Leak(_))
     }
 
+    /// What differs, of a difference.
+    pub(super) fn difference(&self) -> Option<&'static str> {
+        match self.source {
+            Source::Diff(of, _) => Some(of),
+            _ => None,
+        }
+    }
+
     /// Whether it is a trend, which is per something.
     pub(super) fn is_trend(&self) -> bool {
         matches!(self.source, Source::Trend(_) | Source::Leak(_))
@@ -171,9 +203,25 @@ impl Metric {
             Source::Run(value) => value(report),
             Source::Server(value) => server.and_then(value),
             Source::Left(of) => server.and_then(|server| left(server, of(server))),
+            Source::Diff(of, is_percent) => {
+                let mut all = report.comparison.as_ref()?.differences.iter();
+                let found = all.find(|found| found.quantity == of)?;
+                Some(if is_percent {
+                    found.percent
+                } else {
+                    found.absolute
+                })
+            }
             Source::Trend(of) | Source::Leak(of) => server.and_then(|server| trend(of(server))),
         }
     }
+}
+
+/// The unit of what differs.
+pub(super) fn difference_unit(of: &str) -> Unit {
+    let mut all = DIFFERENCES.into_iter();
+    all.find(|(known, _)| *known == of)
+        .map_or(Unit::Number, |(_, unit)| unit)
 }
 
 fn exact(count: u64) -> Option<Interval> {
@@ -230,6 +278,8 @@ pub(super) fn names() -> String {
     let quantiles = QUANTILES.map(|(text, _)| text).join(", ");
     let times = times[1..].join(", ");
     let mut names = vec![format!("{quantiles}, each also with {times} before it")];
+    let differences = DIFFERENCES.map(|(of, _)| format!("{of}.diff"));
+    names.extend(differences);
     names.extend(OTHERS.map(|(text, ..)| text.to_owned()));
     names.extend(Class::ALL.iter().map(|class| class.as_str().to_owned()));
     names.join(", ")

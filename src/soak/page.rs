@@ -4,7 +4,9 @@
 use maud::{Markup, PreEscaped, Render, html};
 
 use super::plot::Plot;
-use super::report::{ClassCount, Model, Report, ServerUsage, Status, Threshold, ThresholdOutcome};
+use super::report::{
+    ClassCount, Comparison, Model, Report, ServerUsage, Status, Threshold, ThresholdOutcome,
+};
 use super::{charts, units, wording};
 use crate::escape::EscapedText;
 
@@ -45,6 +47,7 @@ pub fn render(report: &Report) -> String {
                 (banner(report))
                 (keys(report))
                 (over_time(report))
+                (comparison(report.comparison.as_ref()))
                 (latency(report))
                 (outcomes(report))
                 (thresholds(&report.thresholds))
@@ -160,6 +163,32 @@ fn latency(report: &Report) -> Markup {
                     p class="soft" { (wording::LATENCY_OF) ". " (wording::corrected(report.load.model)) "." }
                     p class="soft" { "Longest silence: " (wording::stall(latency)) "." }
                 }
+            }
+        }
+    }
+}
+
+fn comparison(comparison: Option<&Comparison>) -> Markup {
+    let Some(comparison) = comparison else {
+        return html! {};
+    };
+    let rows = wording::differences(comparison);
+    html! {
+        section {
+            h2 { "A or B" }
+            (grid(&charts::of_comparison(comparison)))
+            div class="card" {
+                table class="figures" {
+                    thead { tr { @for cell in &rows[0] { th { (Untrusted(cell)) } } } }
+                    tbody {
+                        @for [label, figures @ ..] in &rows[1..] {
+                            tr { th { (label) } @for figure in figures { td { (figure) } } }
+                        }
+                    }
+                }
+            }
+            @if let Some(server) = &comparison.server {
+                p { "The second: " (Untrusted(&wording::server(server))) }
             }
         }
     }

@@ -20,8 +20,7 @@ use super::population::{ClientKind, Mix};
 use crate::escape::Escaped;
 use crate::limits::{SOAK_ABORT_BYTES_MAX, SOAK_OPEN_FILES_MAX, SOAK_SOURCES_MAX};
 use crate::soak::args::SoakArgs;
-use targets::Targets;
-pub use targets::{RequestTemplate, TargetProtocol};
+pub use targets::{RequestTemplate, TargetProtocol, Targets};
 
 /// What is asked of whom.
 #[derive(Debug)]
@@ -34,6 +33,8 @@ pub struct Plan {
     pub protocol: TargetProtocol,
     /// What may be asked for.
     pub names: Vec<RequestTemplate>,
+    /// Another server, which is asked the same.
+    pub versus: Option<Targets>,
     /// The names that a split client may ask for: no beginning of one is a file's name.
     pub split_names: Option<Vec<u32>>,
     /// Favours the first names; each is as likely as the others without it.
@@ -61,6 +62,8 @@ pub struct Choice {
     pub kind: ClientKind,
     /// For what.
     pub name: u32,
+    /// Which of two servers: 0, or 1 for the one that it is compared with.
+    pub side: usize,
     /// Between 0 and 1: where a client that breaks off does so, and by what.
     pub variate: f64,
 }
@@ -75,6 +78,13 @@ impl Plan {
             protocol,
             names,
         } = Targets::new(args)?;
+        let versus = Targets::versus(args)?;
+        if versus
+            .as_ref()
+            .is_some_and(|other| other.address == address)
+        {
+            return Err("--versus: it is the same server".into());
+        }
         let zipf = args.zipf.map(|s| Zipf::new(names.len() as f64, s));
         let zipf = zipf.transpose();
         let zipf = zipf.map_err(|error| format!("--zipf: {error}"))?;
@@ -83,6 +93,7 @@ impl Plan {
             address,
             protocol,
             names,
+            versus,
             split_names: None,
             zipf,
             seed,
@@ -101,8 +112,52 @@ impl Plan {
         })
     }
 
+    /// How many servers there are.
+    pub fn sides(&self) -> usize {
+        1 + usize::from(self.versus.is_some())
+    }
+
+    /// Where a request goes.
+    pub fn address(&self, side: usize) -> SocketAddr {
+        match &self.versus {
+            Some(versus) if side == 1 => versus.address,
+            _ => self.address,
+        }
+    }
+
+    /// What a request asks for, as its server is asked.
+    pub fn request(&self, choice: Choice) -> &RequestTemplate {
+        let names = match &self.versus {
+            Some(versus) if choice.side == 1 => &versus.names,
+            _ => &self.names,
+        };
+        &names[choice.name as usize]
+    }
+
+    /// The choices of an arrival. Of two servers each two arrivals are a pair that asks both of them for the
+    /// same, now the one first and now the other.
+    pub fn arrival(&self, number: u64) -> Choice {
+        let sides = self.sides() as u64;
+        let choice = self.choose(number / sides, None);
+        Choice {
+            side: (choice.side + number as usize) % self.sides(),
+            ..choice
+        }
+    }
+
+    /// The choices of a client's next request. Of two servers each two clients are a pair, as above.
+    pub fn next_of_client(&self, id: u32, number: u64, kind: ClientKind) -> Choice {
+        let sides = self.sides() as u32;
+        // Each pair has its own sequence, so that a run is replayed client by client.
+        let choice = self.choose(u64::from(id / sides) << 40 | number, Some(kind));
+        Choice {
+            side: (id % sides) as usize,
+            ..choice
+        }
+    }
+
     /// The choices of one request, by its number. A kind that is given already is kept.
-    pub fn choose(&self, number: u64, kind: Option<ClientKind>) -> Choice {
+    fn choose(&self, number: u64, kind: Option<ClientKind>) -> Choice {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_stream(number);
         let at: f64 = rng.random();
@@ -122,6 +177,7 @@ impl Plan {
             kind,
             name,
             variate: rng.random(),
+            side: usize::from(rng.random::<bool>()),
         }
     }
 

@@ -7,7 +7,10 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
 
+use nix::time::{ClockId, clock_getcpuclockid};
+use nix::unistd::Pid;
 use procfs::FromRead as _;
 use procfs::process::Stat;
 use rustix::io::Errno;
@@ -18,6 +21,8 @@ use super::report::Usage;
 #[derive(Debug)]
 pub struct Process {
     pid: u32,
+    /// Its CPU time to the nanosecond: /proc has it in ticks of 10 ms.
+    cpu_clock: Option<ClockId>,
     stat: File,
     /// Of its network namespace; IPv6 may be missing.
     sockets: Option<File>,
@@ -32,8 +37,10 @@ impl Process {
     /// `NotFound` if there is no such process, and whatever else /proc says.
     pub fn open(pid: u32) -> io::Result<(Self, String)> {
         let file = |name: &str| File::open(format!("/proc/{pid}/{name}"));
+        let cpu_clock = i32::try_from(pid).map(Pid::from_raw);
         let process = Self {
             pid,
+            cpu_clock: cpu_clock.ok().and_then(|pid| clock_getcpuclockid(pid).ok()),
             stat: file("stat")?,
             sockets: file("net/sockstat").ok(),
             sockets_6: file("net/sockstat6").ok(),
@@ -55,14 +62,17 @@ impl Process {
         let (four, six) = (sockets(&self.sockets), sockets(&self.sockets_6));
         let in_use = socket_count(&four, "TCP:", "inuse") + socket_count(&six, "TCP6:", "inuse");
         let descriptors = self.descriptors()?;
+        let cpu_time = self.cpu_clock.and_then(|clock| clock.now().ok());
         // Last: while this file tells of a living process, its number is no other's.
         let stat = self.stat()?;
         Ok(Usage {
-            cpu_us: stat
-                .utime
-                .saturating_add(stat.stime)
-                .saturating_mul(1_000_000)
-                / procfs::ticks_per_second(),
+            cpu_us: match cpu_time {
+                Some(time) => Duration::from(time).as_micros() as u64,
+                None => {
+                    let ticks = stat.utime.saturating_add(stat.stime);
+                    ticks.saturating_mul(1_000_000) / procfs::ticks_per_second()
+                }
+            },
             rss_bytes: stat.rss.saturating_mul(procfs::page_size()),
             descriptors,
             tcp_in_use: in_use,

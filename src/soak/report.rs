@@ -1,7 +1,9 @@
 //! What a run found: the one structure that the text, the JSON and the page are made from.
 //! Times are in microseconds and begin with the run, unless a name says otherwise.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::outcome::Class;
 
@@ -9,13 +11,14 @@ use super::outcome::Class;
 pub const SCHEMA: &str = "carafe-soak/1";
 
 /// A figure, and where it is with 99 % certainty.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// What was measured.
     pub value: f64,
     /// The lower end.
     pub low: f64,
-    /// The upper end, which may be infinite.
+    /// The upper end, which may be infinite: JSON's null.
+    #[serde(deserialize_with = "or_infinite")]
     pub high: f64,
 }
 
@@ -50,13 +53,17 @@ impl Interval {
     }
 }
 
+fn or_infinite<'de, D: Deserializer<'de>>(number: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(number)?.unwrap_or(f64::INFINITY))
+}
+
 /// Everything that a run found.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// [`SCHEMA`].
-    pub schema: &'static str,
+    pub schema: Cow<'static, str>,
     /// The program's version.
-    pub carafe: &'static str,
+    pub carafe: Cow<'static, str>,
     /// The command line, as a shell takes it.
     pub command: String,
     /// When the load began, RFC 3339 in UTC.
@@ -83,6 +90,8 @@ pub struct Report {
     pub generator: Generator,
     /// The server's resources, with `--pid`.
     pub server: Option<ServerUsage>,
+    /// Two servers, or two runs, beside each other.
+    pub comparison: Option<Comparison>,
     /// The thresholds and how they came out.
     pub thresholds: Vec<Threshold>,
     /// One entry a second of the run, for plots.
@@ -92,7 +101,7 @@ pub struct Report {
 }
 
 /// The run in one word.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Verdict {
     /// The word.
     #[serde(rename = "word")]
@@ -107,10 +116,10 @@ pub struct Verdict {
 }
 
 /// The least fault of a kind that the run would have found.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Finding {
     /// What it is of: `errors`, `memory`, `descriptors` and such.
-    pub of: &'static str,
+    pub of: Cow<'static, str>,
     /// How much of it, a request: bytes, or a number; none if no size would have been found.
     pub per_request: Option<f64>,
     /// The same an hour, at the run's rate.
@@ -120,7 +129,7 @@ pub struct Finding {
 }
 
 /// What a verdict may be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// All thresholds held and all bytes checked were right. Exit code 0.
@@ -135,7 +144,7 @@ pub enum Status {
 }
 
 /// Asked against achieved.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Load {
     /// `closed` (so many clients, each waits for its answer) or `open` (so many arrivals a second).
     pub model: Model,
@@ -166,7 +175,7 @@ pub struct Load {
 }
 
 /// The model of the load.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Model {
     /// A fixed number of clients, each of which waits for its answer before it asks again.
@@ -177,7 +186,7 @@ pub enum Model {
 }
 
 /// What became of every request: `started` is the sum of all the rest.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Outcomes {
     /// Requests started.
     pub started: u64,
@@ -201,6 +210,11 @@ impl Outcomes {
         found.map_or(0, |found| found.count)
     }
 
+    /// How many ended, in whichever way.
+    pub fn ended(&self) -> u64 {
+        self.classes.iter().map(|class| class.count).sum()
+    }
+
     /// The ways to fail.
     pub fn failures(&self) -> impl Iterator<Item = &ClassCount> {
         self.classes.iter().filter(|class| class.is_failure)
@@ -213,10 +227,10 @@ impl Outcomes {
 }
 
 /// One way to end, and how often.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ClassCount {
     /// Its name, such as `complete` or `reset_before_first_byte`.
-    pub class: &'static str,
+    pub class: Cow<'static, str>,
     /// Whether it counts as a failure.
     pub is_failure: bool,
     /// How often.
@@ -226,7 +240,7 @@ pub struct ClassCount {
 }
 
 /// How long things took.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Latency {
     /// From the call of connect to the handshake's end.
     pub connect: Percentiles,
@@ -247,7 +261,7 @@ pub struct Latency {
 }
 
 /// A distribution, in microseconds.
-#[derive(Clone, Copy, Debug, Default, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Percentiles {
     /// How many values.
     pub count: u64,
@@ -266,7 +280,7 @@ pub struct Percentiles {
 }
 
 /// What was checked.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Verification {
     /// What bodies were compared with.
     pub against: Against,
@@ -281,7 +295,7 @@ pub struct Verification {
 }
 
 /// What bodies are compared with.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Against {
     /// Nothing: a wrong byte would not be noticed.
@@ -294,7 +308,7 @@ pub enum Against {
 }
 
 /// The load generator's own part.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Generator {
     /// How late requests were sent: sent minus due; open model.
     pub lateness: Percentiles,
@@ -305,7 +319,7 @@ pub struct Generator {
 }
 
 /// The server's resources.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ServerUsage {
     /// Its process.
     pub pid: u32,
@@ -325,8 +339,39 @@ pub struct ServerUsage {
     pub descriptors: Resource,
 }
 
+/// Two servers that were asked the same, or two runs: how the second differs from the first.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Comparison {
+    /// The servers, or the runs, as the command line named them.
+    pub names: [String; 2],
+    /// They are two runs, each at its own time.
+    pub is_of_two_runs: bool,
+    /// How many requests of each ended, and how many of these failed.
+    pub ended: [(u64, u64); 2],
+    /// What was compared.
+    pub differences: Vec<Difference>,
+    /// The second server's resources, with a second `--pid`.
+    pub server: Option<ServerUsage>,
+}
+
+/// How one quantity differs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Difference {
+    /// Which: `mean`, `p50`, `p90`, `p99`, `p99.9` (microseconds), `rate` (a second), `cpu` (microseconds a
+    /// request), `rss` (bytes, while there was load).
+    pub quantity: Cow<'static, str>,
+    /// The first one's, and the second one's.
+    pub values: [f64; 2],
+    /// By how much the second one's is more.
+    pub absolute: Interval,
+    /// The same, in percent of the first one's.
+    pub percent: Interval,
+    /// Both over time: seconds since the load began, the first one's, and the second one's.
+    pub stretches: Vec<(f64, f64, f64)>,
+}
+
 /// One look at the server.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Sample {
     /// When; negative before the first client.
     pub at_us: i64,
@@ -338,9 +383,9 @@ pub struct Sample {
 }
 
 /// What a process uses.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Usage {
-    /// User and system time so far, in microseconds. The kernel counts it in ticks, of 10,000.
+    /// User and system time so far, in microseconds.
     pub cpu_us: u64,
     /// Resident memory, in bytes.
     pub rss_bytes: u64,
@@ -353,7 +398,7 @@ pub struct Usage {
 }
 
 /// How one resource moved.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Resource {
     /// At the first quiet point.
     pub before: f64,
@@ -368,7 +413,7 @@ pub struct Resource {
 }
 
 /// What a load leaves behind. A rise that repeats with each load is a leak; one that doesn't is a cache.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Left {
     /// At least so much.
     pub low: f64,
@@ -379,7 +424,7 @@ pub struct Left {
 }
 
 /// A trend, per minute.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Slope {
     /// Too few samples, or over too short a time, to say anything.
@@ -399,7 +444,7 @@ pub enum Slope {
 }
 
 /// One threshold and how it came out.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Threshold {
     /// As it was written.
     pub text: String,
@@ -417,7 +462,7 @@ pub struct Threshold {
 }
 
 /// How a threshold came out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ThresholdOutcome {
     /// The run stayed within it.
@@ -431,7 +476,7 @@ pub enum ThresholdOutcome {
 }
 
 /// One second of the run.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Second {
     /// Seconds since the load began.
     pub at: u32,

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -11,6 +12,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 use super::check::Reference;
+use super::compare;
 use super::engine::{Engine, Observer, StageLimits, Workload};
 use super::ledger::{Ledger, Phase};
 use super::live::{Live, LiveFigures};
@@ -18,9 +20,14 @@ use super::outcome::Class;
 use super::outputs;
 use super::plan::{Plan, TargetProtocol};
 use super::population::ClientKind;
-use super::report::{self, Against, Generator, Model, Report, Status, Verdict, Verification};
+use super::report::{
+    self, Against, Comparison, Generator, Model, Report, ServerUsage, Status, Verdict, Verification,
+};
+use super::stretches::{Stretch, Stretches};
+use super::tally::Tally;
 use super::threshold::Conditions;
 use super::verdict::judge;
+use super::versus;
 use super::watch::Watch;
 use crate::descriptors::raise_descriptor_limit;
 use crate::escape::Escaped;
@@ -38,15 +45,20 @@ pub fn run(args: &SoakArgs) -> Exit {
 
 fn soak(args: &SoakArgs) -> Result<Exit, Failure> {
     let conditions = conditions(args)?;
+    if let Some(command) = args.targets.first()
+        && command == "compare"
+    {
+        return compare_runs(args, &conditions);
+    }
     let mut plan =
         Plan::new(args, args.seed.unwrap_or_else(rand::random)).map_err(Failure::usage)?;
     let references = references(args, &mut plan)?;
     let load = load(args, &plan)?;
     outputs::check(args)?;
     check_source(&plan)?;
-    let watch = watch(args)?;
+    let watches = watches(args)?;
     let signals = signals()?;
-    let mut view = View::start(args, watch.as_ref());
+    let mut view = View::start(args, watches.first());
     let failed = |error: io::Error| {
         Failure::new(Exit::NotOffered, format!("the loop can't be made: {error}"))
     };
@@ -54,18 +66,31 @@ fn soak(args: &SoakArgs) -> Result<Exit, Failure> {
     if args.verify && args.against.is_none() {
         learn(&mut engine).map_err(failed)?;
     }
-    settle(args, watch.as_ref());
+    settle(args, &watches);
     view.began = Instant::now();
     engine.set_observer(&mut view);
-    let period = offer(&mut engine, args, &load, watch.as_ref()).map_err(failed)?;
-    settle(args, watch.as_ref());
+    let period = offer(&mut engine, args, &load, &watches).map_err(failed)?;
+    settle(args, &watches);
     let mut report = assemble(args, &engine, &load, &period);
-    drop(engine);
+    let tally = engine.ledger.tally;
     view.live.finish();
-    report.server =
-        watch.map(|watch| watch.finish(period.began, period.ended, warm_up(args, &period)));
-    judge(&mut report, &conditions);
-    outputs::write(args, &report)?;
+    let began = tally.began;
+    let mut servers = watches
+        .into_iter()
+        .map(|watch| watch.finish(began, period.ended, warm_up(args, &period)));
+    report.server = servers.next();
+    report.comparison = comparison(&plan, &tally, report.server.as_ref(), servers.next());
+    conclude(args, &mut report, &conditions)
+}
+
+/// Judges a report, and writes it.
+fn conclude(
+    args: &SoakArgs,
+    report: &mut Report,
+    conditions: &Conditions,
+) -> Result<Exit, Failure> {
+    judge(report, conditions);
+    outputs::write(args, report)?;
     Ok(match report.verdict.status {
         Status::Pass => Exit::Done,
         Status::Fail => Exit::Failed,
@@ -73,15 +98,87 @@ fn soak(args: &SoakArgs) -> Result<Exit, Failure> {
     })
 }
 
+/// `compare A.json B.json`
+fn compare_runs(args: &SoakArgs, conditions: &Conditions) -> Result<Exit, Failure> {
+    let [_, files @ ..] = &args.targets[..] else {
+        return Err(Failure::usage("compare takes two reports of --json"));
+    };
+    let [a, b] = files else {
+        return Err(Failure::usage("compare takes two reports of --json"));
+    };
+    outputs::check(args)?;
+    let read = |file: &OsString| compare::read(Path::new(file));
+    let names = [a, b].map(|file| file.to_string_lossy().into_owned());
+    let mut report = compare::two_runs(names, [read(a)?, read(b)?]);
+    report.command = command_line(std::env::args_os());
+    conclude(args, &mut report, conditions)
+}
+
+/// Two servers beside each other.
+fn comparison(
+    plan: &Plan,
+    tally: &Tally,
+    first: Option<&ServerUsage>,
+    second: Option<ServerUsage>,
+) -> Option<Comparison> {
+    let versus = plan.versus.as_ref()?;
+    let sides = tally.sides()?;
+    let count = |stretches: &Stretches| {
+        let over = stretches.over();
+        let sum = |of: fn(&Stretch) -> u64| over.iter().map(of).sum();
+        (sum(|stretch| stretch.ended), sum(|stretch| stretch.failed))
+    };
+    Some(Comparison {
+        names: [plan.target.clone(), versus.server.clone()],
+        is_of_two_runs: false,
+        ended: sides.map(count),
+        differences: versus::differences(sides, [first, second.as_ref()]),
+        server: second,
+    })
+}
+
 // ---- before the load ----
 
 fn conditions(args: &SoakArgs) -> Result<Conditions, Failure> {
-    let has_pid = args.pid.is_some();
+    let has_pid = !args.pid.is_empty();
+    let is_of_runs = args.targets.first().is_some_and(|word| word == "compare");
+    let are_two = args.versus.is_some() || is_of_runs;
+    let most = 1 + usize::from(args.versus.is_some());
+    if args.pid.len() > most || (has_pid && args.pid.len() < most) {
+        return Err(Failure::usage(format!(
+            "--pid: it is given {} times; it takes one for each server",
+            args.pid.len()
+        )));
+    }
+    if let [a, b] = args.pid[..]
+        && a == b
+    {
+        return Err(Failure::usage("--pid: both are the same process"));
+    }
     let conditions = match &args.fail_if {
         Some(conditions) => conditions.clone(),
+        None if are_two => Conditions::default_for_two(has_pid),
         None => Conditions::default_for(has_pid),
     };
-    if conditions.needs_pid() && !has_pid {
+    if let Some(of) = conditions.differences().next()
+        && !are_two
+    {
+        return Err(Failure::usage(format!(
+            "--fail-if: {of}.diff takes --versus"
+        )));
+    }
+    let watched = conditions
+        .differences()
+        .find(|of| ["cpu", "rss"].contains(of));
+    if let Some(of) = watched
+        && !has_pid
+        && !is_of_runs
+    {
+        return Err(Failure::usage(format!(
+            "--fail-if: {of}.diff takes both servers' --pid"
+        )));
+    }
+    if conditions.needs_pid() && !has_pid && !is_of_runs {
         return Err(Failure::usage(
             "--fail-if: what it says of the server takes --pid",
         ));
@@ -148,8 +245,14 @@ fn load(args: &SoakArgs, plan: &Plan) -> Result<Workload, Failure> {
             clients_max: clients,
         });
     }
+    let sides = plan.sides();
+    if !clients.is_multiple_of(sides as u64) {
+        return Err(Failure::usage(format!(
+            "--clients: '{clients}' won't do: each of two servers has a half of them"
+        )));
+    }
     // It is no more than the descriptors.
-    let kinds = plan.mix.spread(clients as usize);
+    let kinds = plan.mix.spread(clients as usize / sides);
     let is_nobody = |kind: &ClientKind| plan.mix.share(*kind) > 0.0 && !kinds.contains(kind);
     if let Some(kind) = ClientKind::ALL.into_iter().find(is_nobody) {
         return Err(Failure::usage(format!(
@@ -158,7 +261,10 @@ fn load(args: &SoakArgs, plan: &Plan) -> Result<Workload, Failure> {
             plan.mix.share(kind)
         )));
     }
-    Ok(Workload::Closed(kinds))
+    let of_all = kinds
+        .into_iter()
+        .flat_map(|kind| std::iter::repeat_n(kind, sides));
+    Ok(Workload::Closed(of_all.collect()))
 }
 
 /// The first signal is the loop's; a second one ends the program as it would any other.
@@ -178,18 +284,20 @@ fn signals() -> Result<Signals, Failure> {
     Signals::new([SIGINT, SIGTERM]).map_err(failed)
 }
 
-fn watch(args: &SoakArgs) -> Result<Option<Watch>, Failure> {
-    let start = |pid: u64| {
+fn watches(args: &SoakArgs) -> Result<Vec<Watch>, Failure> {
+    let start = |&pid: &u64| {
         // At most 2^30, as the flag says.
         Watch::start(pid as u32, sample_every(args))
             .map_err(|error| Failure::usage(format!("--pid: '{pid}' won't do: {error}")))
     };
-    args.pid.map(start).transpose()
+    args.pid.iter().map(start).collect()
 }
 
 /// Waits for the server to come to rest, and has it looked at.
-fn settle(args: &SoakArgs, watch: Option<&Watch>) {
-    if let Some(watch) = watch {
+fn settle(args: &SoakArgs, watches: &[Watch]) {
+    // The load is over for all of them before one is waited for.
+    watches.iter().for_each(|watch| watch.set_quiet(true));
+    for watch in watches {
         watch.settle(args.settle);
     }
 }
@@ -218,7 +326,7 @@ fn offer(
     engine: &mut Engine<'_>,
     args: &SoakArgs,
     load: &Workload,
-    watch: Option<&Watch>,
+    watches: &[Watch],
 ) -> io::Result<LoadPeriod> {
     let mut time_left = duration(args);
     let mut ramp = args.ramp.unwrap_or_default();
@@ -232,17 +340,15 @@ fn offer(
     };
     let cpu_before = cpu_time();
     loop {
-        let (stage_time, stage_requests) = match watch {
-            Some(_) => stage_max(args),
-            None => (None, None),
+        let (stage_time, stage_requests) = match watches {
+            [_, ..] => stage_max(args),
+            [] => (None, None),
         };
         let stage_time = stage_time.map(|time| time.saturating_add(ramp));
         let time = [time_left, stage_time].into_iter().flatten().min();
         let requests = args.requests.map(|all| all - engine.ledger.tally.started);
         let requests = [requests, stage_requests].into_iter().flatten().min();
-        if let Some(watch) = watch {
-            watch.set_quiet(false);
-        }
+        watches.iter().for_each(|watch| watch.set_quiet(false));
         engine.run_stage(
             load.clone(),
             StageLimits {
@@ -263,7 +369,7 @@ fn offer(
         if is_over {
             break;
         }
-        settle(args, watch);
+        settle(args, watches);
     }
     period.cpu = cpu_time().saturating_sub(cpu_before);
     engine.ledger.tally.close(period.ended);
@@ -370,8 +476,8 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Workload, period: &Load
         None => Against::Nothing,
     };
     Report {
-        schema: report::SCHEMA,
-        carafe: env!("CARGO_PKG_VERSION"),
+        schema: report::SCHEMA.into(),
+        carafe: env!("CARGO_PKG_VERSION").into(),
         command: command_line(std::env::args_os()),
         started_at: format!("{:.0}", period.started_at),
         target: plan.target.clone(),
@@ -409,6 +515,7 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Workload, period: &Load
             rss_max_bytes: rss_max_bytes(),
         },
         server: None,
+        comparison: None,
         thresholds: Vec::new(),
         seconds: tally.seconds.clone(),
         notes: Vec::new(),

@@ -6,22 +6,26 @@ use hdrhistogram::Histogram;
 
 use super::report::Interval;
 use super::sure::{self, Parts};
-use crate::limits::{SOAK_TICK, STRETCHES_MAX};
+use crate::limits::{SOAK_LONGEST_US, SOAK_TICK, STRETCHES_MAX};
 
 /// What is counted in one stretch.
 #[derive(Clone, Debug)]
-struct Stretch {
-    seconds: f64,
+pub(super) struct Stretch {
+    /// From when to when, in seconds since the load began: pauses are in it, where it is of two loads.
+    pub(super) from: f64,
+    pub(super) to: f64,
+    /// How long load was offered.
+    pub(super) seconds: f64,
     started: u64,
-    ended: u64,
-    failed: u64,
-    /// Right to a hundredth, which takes a few kilobytes.
-    times: Histogram<u32>,
+    pub(super) ended: u64,
+    pub(super) failed: u64,
+    pub(super) times: Histogram<u32>,
 }
 
 /// All stretches. When there are too many, each two become one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Stretches {
+    origin: Instant,
     length: Duration,
     began: Instant,
     current: Stretch,
@@ -29,18 +33,21 @@ pub(super) struct Stretches {
 }
 
 impl Stretch {
-    fn new() -> Self {
+    fn new(digits: u8) -> Self {
         Self {
+            from: 0.0,
+            to: 0.0,
             seconds: 0.0,
             started: 0,
             ended: 0,
             failed: 0,
-            // It takes two digits.
-            times: Histogram::new(2).expect("the digits are sound"),
+            // It takes up to five.
+            times: Histogram::new(digits).expect("the digits are sound"),
         }
     }
 
     fn add(&mut self, other: &Self) {
+        self.to = other.to;
         self.seconds += other.seconds;
         self.started += other.started;
         self.ended += other.ended;
@@ -51,11 +58,12 @@ impl Stretch {
 }
 
 impl Stretches {
-    pub(super) fn new(began: Instant) -> Self {
+    pub(super) fn new(began: Instant, digits: u8) -> Self {
         Self {
+            origin: began,
             length: SOAK_TICK,
             began,
-            current: Stretch::new(),
+            current: Stretch::new(digits),
             over: Vec::new(),
         }
     }
@@ -71,7 +79,11 @@ impl Stretches {
 
     /// A download's time, in microseconds.
     pub(super) fn record(&mut self, us: u64) {
-        self.current.times.saturating_record(us.max(1));
+        // saturating_record would take what it doesn't hold yet for the longest that it does.
+        self.current
+            .times
+            .record(us.clamp(1, SOAK_LONGEST_US))
+            .expect("it grows to a day");
     }
 
     /// Closes the current stretch if it is over.
@@ -89,8 +101,12 @@ impl Stretches {
     /// Closes the current stretch: load ends. What is shorter than half of one belongs to the one before.
     pub(super) fn close(&mut self, now: Instant) {
         let took = now.saturating_duration_since(self.began);
+        let since = |at: Instant| at.saturating_duration_since(self.origin).as_secs_f64();
+        let (from, to) = (since(self.began), since(now));
         self.began = now;
-        let mut stretch = std::mem::replace(&mut self.current, Stretch::new());
+        let next = Stretch::new(self.current.times.sigfig());
+        let mut stretch = std::mem::replace(&mut self.current, next);
+        (stretch.from, stretch.to) = (from, to);
         stretch.seconds = took.as_secs_f64();
         match self.over.last_mut() {
             Some(last) if took < self.length / 2 => last.add(&stretch),
@@ -105,6 +121,11 @@ impl Stretches {
             });
             self.over = pairs.collect();
         }
+    }
+
+    /// Those that are over.
+    pub(super) fn over(&self) -> &[Stretch] {
+        &self.over
     }
 
     /// How many requests were started, and ended, a second.
@@ -162,5 +183,47 @@ impl Stretches {
                 1.0
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stretch_holds_times_of_any_length() {
+        let began = Instant::now();
+        let mut stretches = Stretches::new(began, 2);
+        for us in [3, 70_000, 2_000_000, u64::MAX] {
+            stretches.record(us);
+        }
+        stretches.close(began + SOAK_TICK);
+        let times = &stretches.over()[0].times;
+        let held = times.iter_recorded().map(|found| found.count_at_value());
+        assert_eq!(held.collect::<Vec<_>>(), [1; 4]);
+        assert!(times.max() >= SOAK_LONGEST_US);
+    }
+
+    /// Slow requests come together, so that they say less than as many that don't.
+    #[test]
+    fn slow_requests_of_one_moment_count_for_fewer() {
+        let began = Instant::now();
+        let effect = |is_slow: fn(u32, u32) -> bool| {
+            let mut stretches = Stretches::new(began, 2);
+            for stretch in 0..40 {
+                for request in 0..100 {
+                    stretches.record(if is_slow(stretch, request) {
+                        90_000
+                    } else {
+                        1_000
+                    });
+                }
+                stretches.close(began + SOAK_TICK * (stretch + 1));
+            }
+            stretches.design_effects([0.8], None)[0]
+        };
+        let apart = effect(|_, request| request % 8 == 0);
+        let together = effect(|stretch, _| stretch % 8 == 0);
+        assert!(apart < 2.0 && together > 20.0, "{apart} {together}");
     }
 }

@@ -317,16 +317,22 @@ fn what_is_said_of_leaks_is_true_and_stands_in_the_docs() {
     assert!(sum.wrong * 100 <= runs, "{} across\n{table}", sum.wrong);
     assert!(sizes * 2 > runs, "PASS names too little\n{table}");
 
+    stands_in_the_docs("proof", &table);
+}
+
+/// A table stands in docs/soak.md between its marks, or is written there.
+pub(super) fn stands_in_the_docs(mark: &str, table: &str) {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/soak.md");
     let text = fs::read_to_string(&page).expect("the page");
     if std::env::var_os(WRITE).is_some() {
-        let (before, rest) = text.split_once("<!-- proof -->\n").expect("its mark");
-        let (_, after) = rest.split_once("<!-- /proof -->").expect("its mark");
-        let text = format!("{before}<!-- proof -->\n\n{table}\n\n<!-- /proof -->{after}");
+        let [begin, end] = [format!("<!-- {mark} -->\n"), format!("<!-- /{mark} -->")];
+        let (before, rest) = text.split_once(&begin).expect("its mark");
+        let (_, after) = rest.split_once(&end).expect("its mark");
+        let text = format!("{before}{begin}\n{table}\n\n{end}{after}");
         fs::write(page, text).expect("written");
     } else {
         assert!(
-            text.contains(&table),
+            text.contains(table),
             "{WRITE}=1 writes the page's table:\n{table}"
         );
     }

@@ -8,13 +8,13 @@ use super::outcome::Class;
 use super::report::{ClassCount, Interval, Latency, Outcomes, Percentiles, Second};
 use super::stretches::Stretches;
 use super::sure;
-use crate::limits::SOAK_LATE_MAX;
+use crate::limits::{SOAK_LATE_MAX, SOAK_LONGEST_US};
 
 /// Significant digits of a histogram: figures are right to a tenth of a percent.
 const DIGITS: u8 = 3;
 
-/// The longest time that a histogram holds, a day, in microseconds.
-const LONGEST_US: u64 = 24 * 3600 * 1_000_000;
+/// The same of a stretch's: right to a hundredth, which takes a few kilobytes.
+const STRETCH_DIGITS: u8 = 2;
 
 /// The quantiles that a report tells, beside the maximum.
 const QUANTILES: [f64; 4] = [0.5, 0.9, 0.99, 0.999];
@@ -26,7 +26,7 @@ pub struct LatencyHistogram(Histogram<u64>);
 impl Default for LatencyHistogram {
     fn default() -> Self {
         // The bounds and the digits are constants that it takes.
-        Self(Histogram::new_with_bounds(1, LONGEST_US, DIGITS).expect("the bounds are sound"))
+        Self(Histogram::new_with_bounds(1, SOAK_LONGEST_US, DIGITS).expect("the bounds are sound"))
     }
 }
 
@@ -128,6 +128,8 @@ pub struct Tally {
     second_times: LatencyHistogram,
     stall: Stall,
     stretches: Stretches,
+    /// The same of each of two servers that are compared.
+    sides: Vec<Stretches>,
 }
 
 /// The longest time in which clients waited and nobody received a byte.
@@ -140,8 +142,8 @@ struct Stall {
 }
 
 impl Tally {
-    /// Nothing was counted; the load begins now.
-    pub fn new(began: Instant) -> Self {
+    /// Nothing was counted; the load begins now, of so many servers.
+    pub fn new(began: Instant, sides: usize) -> Self {
         Self {
             began,
             started: 0,
@@ -166,7 +168,11 @@ impl Tally {
                 longest: Duration::ZERO,
                 longest_at: began,
             },
-            stretches: Stretches::new(began),
+            stretches: Stretches::new(began, STRETCH_DIGITS),
+            sides: match sides {
+                2 => vec![Stretches::new(began, DIGITS); 2],
+                _ => Vec::new(),
+            },
         }
     }
 
@@ -213,6 +219,27 @@ impl Tally {
         self.stretches.record(micros(time));
     }
 
+    /// The same, with [`end`](Self::end), for one of two servers that are compared.
+    pub fn end_of_side(&mut self, side: usize, class: Class, time: Option<Duration>) {
+        if let Some(stretches) = self.sides.get_mut(side) {
+            stretches.start();
+            stretches.end(class.is_failure());
+            if let Some(time) = time {
+                stretches.record(micros(time));
+            }
+        }
+    }
+
+    /// Both servers' stretches, where two are compared.
+    pub fn sides(&self) -> Option<[&Stretches; 2]> {
+        let [a, b] = &self.sides[..] else { return None };
+        Some([a, b])
+    }
+
+    fn all_stretches(&mut self) -> impl Iterator<Item = &mut Stretches> {
+        std::iter::once(&mut self.stretches).chain(&mut self.sides)
+    }
+
     /// Bytes of a body have come.
     pub fn count_bytes(&mut self, bytes: usize) {
         self.body_bytes += bytes as u64;
@@ -247,17 +274,20 @@ impl Tally {
 
     /// Load is offered again, after a pause.
     pub fn resume(&mut self, now: Instant) {
-        self.stretches.resume(now);
+        self.all_stretches()
+            .for_each(|stretches| stretches.resume(now));
     }
 
     /// Load is no longer offered, for a while or for good.
     pub fn pause(&mut self, now: Instant) {
-        self.stretches.close(now);
+        self.all_stretches()
+            .for_each(|stretches| stretches.close(now));
     }
 
     /// Closes the seconds that are over.
     pub fn roll(&mut self, now: Instant, clients: u64) {
-        self.stretches.roll(now);
+        self.all_stretches()
+            .for_each(|stretches| stretches.roll(now));
         let second = now.saturating_duration_since(self.began).as_secs() as u32;
         while self.second.at < second {
             self.close_second(clients);
@@ -316,7 +346,7 @@ impl Tally {
     pub fn outcomes(&self) -> Outcomes {
         let occurred = Class::ALL.iter().filter(|&&class| self.count(class) > 0);
         let classes = occurred.map(|&class| ClassCount {
-            class: class.as_str(),
+            class: class.as_str().into(),
             is_failure: class.is_failure(),
             count: self.count(class),
             sample: self.samples[class as usize].clone(),
@@ -388,7 +418,7 @@ mod tests {
 
     #[test]
     fn a_stall_among_fast_answers_shows_up_in_corrected() {
-        let mut tally = Tally::new(Instant::now());
+        let mut tally = Tally::new(Instant::now(), 1);
         for _ in 0..2_000 {
             tally.complete(ms(1), None, 1000);
         }
@@ -407,7 +437,7 @@ mod tests {
 
     #[test]
     fn long_bodies_are_no_stall() {
-        let mut tally = Tally::new(Instant::now());
+        let mut tally = Tally::new(Instant::now(), 1);
         for _ in 0..100 {
             tally.complete(ms(1), None, 1_000);
             tally.complete(ms(500), None, 1_000_000);
@@ -418,7 +448,7 @@ mod tests {
 
     #[test]
     fn the_open_model_counts_from_the_moment_when_a_request_was_due() {
-        let mut tally = Tally::new(Instant::now());
+        let mut tally = Tally::new(Instant::now(), 1);
         for late in 0..100 {
             tally.complete(ms(10), Some(ms(10 + late)), 1000);
         }
@@ -431,7 +461,7 @@ mod tests {
 
     #[test]
     fn lateness_is_counted_beyond_what_is_allowed() {
-        let mut tally = Tally::new(Instant::now());
+        let mut tally = Tally::new(Instant::now(), 1);
         for late in [ms(0), SOAK_LATE_MAX, SOAK_LATE_MAX + ms(1), ms(9_000)] {
             tally.record_lateness(late);
         }
@@ -442,7 +472,7 @@ mod tests {
     fn silence_is_time_in_which_somebody_waits_and_nobody_hears() {
         let began = Instant::now();
         let at = |time: u64| began + ms(time);
-        let mut tally = Tally::new(began);
+        let mut tally = Tally::new(began, 1);
         // Nobody waits until 1,000.
         tally.wait_begins(at(1_000));
         tally.wait_begins(at(1_100));
@@ -464,7 +494,7 @@ mod tests {
     #[test]
     fn seconds_add_up() {
         let began = Instant::now();
-        let mut tally = Tally::new(began);
+        let mut tally = Tally::new(began, 1);
         for number in 0..35_u64 {
             tally.roll(began + ms(number * 100), number);
             tally.start();

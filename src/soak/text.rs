@@ -1,6 +1,8 @@
 //! The report as plain text, for a terminal or a pipe: the verdict first, then what it rests on.
 
-use super::report::{ClassCount, Load, Model, Percentiles, Report, ServerUsage, Status};
+use super::report::{
+    ClassCount, Comparison, Load, Model, Percentiles, Report, ServerUsage, Status,
+};
 use super::{units, wording};
 use crate::escape::EscapedText;
 
@@ -32,6 +34,7 @@ pub fn render(report: &Report) -> String {
         labelled("Verification", verification(report)),
         labelled("Generator", generator(report)),
         labelled("Server", server(report.server.as_ref())),
+        labelled("A or B", comparison(report.comparison.as_ref())),
         labelled("Thresholds", thresholds(report)),
         labelled("Notes", listed(&report.notes)),
         labelled("Seed", vec![format!("--seed {}", report.seed)]),
@@ -126,7 +129,11 @@ fn requests(report: &Report) -> Lines {
 fn errors(report: &Report) -> Lines {
     let row = |class: &ClassCount| {
         let sample = class.sample.as_deref().unwrap_or_default();
-        [units::count(class.count), class.class.into(), cut(sample)]
+        [
+            units::count(class.count),
+            class.class.to_string(),
+            cut(sample),
+        ]
     };
     let rows: Vec<_> = report.outcomes.failures().map(row).collect();
     if rows.is_empty() {
@@ -186,6 +193,23 @@ fn server(server: Option<&ServerUsage>) -> Lines {
     let mut lines = vec![wording::server(server)];
     let rows = wording::resources(server);
     lines.extend(columns("<>>>>", &rows));
+    lines
+}
+
+fn comparison(comparison: Option<&Comparison>) -> Lines {
+    let Some(comparison) = comparison else {
+        return Lines::new();
+    };
+    let mut lines = columns("<>>>>", &wording::differences(comparison));
+    if comparison.differences.is_empty() {
+        lines.push("too short a run to compare anything else".into());
+    }
+    let mut other = comparison.server.iter();
+    lines.extend(
+        other
+            .next()
+            .map(|server| format!("the second: {}", wording::server(server))),
+    );
     lines
 }
 
@@ -267,7 +291,7 @@ mod tests {
         report.verification.against = Against::Folder("files".into());
         let sample = Some("a long sample ".repeat(100));
         let classes = Class::ALL.iter().map(|class| ClassCount {
-            class: class.as_str(),
+            class: class.as_str().into(),
             is_failure: class.is_failure(),
             count: 1_000_000,
             sample: sample.clone(),

@@ -42,6 +42,22 @@ impl Conditions {
         Self(all.map(Condition::built_in).collect())
     }
 
+    /// What two servers are held to.
+    pub fn default_for_two(has_pids: bool) -> Self {
+        let cpu = has_pids.then_some("cpu.diff>5%");
+        let all = ["errors>0", "p50.diff>5%", "p99.diff>5%"]
+            .into_iter()
+            .chain(cpu);
+        Self(all.map(Condition::built_in).collect())
+    }
+
+    /// The differences that they are about.
+    pub fn differences(&self) -> impl Iterator<Item = &'static str> {
+        self.0
+            .iter()
+            .filter_map(|condition| condition.metric.difference())
+    }
+
     /// Whether one of them is about the server's process, which `--pid` names.
     pub fn needs_pid(&self) -> bool {
         self.0.iter().any(|condition| condition.metric.needs_pid())
@@ -100,10 +116,16 @@ impl Condition {
         let (name, rest) = text.split_at(at);
         let (operator, value) = Operator::parse(rest).ok_or(NO_OPERATOR)?;
         let name = name.trim();
-        let metric = Metric::named(name).ok_or_else(|| format!("'{name}' is no metric"))?;
+        let value = value.trim();
+        let metric = Metric::named(name, value).ok_or_else(|| format!("'{name}' is no metric"))?;
         let unit = metric.unit;
+        // A difference may be below zero.
+        let below = value
+            .strip_prefix('-')
+            .filter(|_| metric.difference().is_some());
         let (bound, per) = unit
-            .parse(value.trim())
+            .parse(below.unwrap_or(value))
+            .map(|(bound, per)| (if below.is_some() { -bound } else { bound }, per))
             .ok_or_else(|| format!("the value must be {}", unit.takes()))?;
         Ok(Self {
             text: text.into(),

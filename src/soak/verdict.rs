@@ -29,7 +29,9 @@ pub fn judge(report: &mut Report, conditions: &Conditions) {
     let mut reasons: Vec<String> = failed
         .map(|threshold| format!("{}: {}", threshold.text, threshold.measured))
         .collect();
-    if report.server.as_ref().is_some_and(|server| server.died) {
+    let other = report.comparison.as_ref();
+    let other = other.and_then(|comparison| comparison.server.as_ref());
+    if report.server.iter().chain(other).any(|server| server.died) {
         reasons.push("the server's process ended during the run".into());
     }
     let not_offered = not_offered(report);
@@ -160,6 +162,13 @@ fn unverified(report: &Report) -> Option<String> {
 
 fn notes(report: &Report) -> Vec<String> {
     let mut notes = Vec::new();
+    if report
+        .comparison
+        .as_ref()
+        .is_some_and(|two| two.is_of_two_runs)
+    {
+        notes.push(wording::TWO_RUNS.into());
+    }
     let (latency, load) = (&report.latency, &report.load);
     if matches!(report.verification.against, Against::Nothing) {
         notes.push(

@@ -1,8 +1,9 @@
 //! What the text and the page say in the same words.
 
+use super::metric::{self, Per, Unit};
 use super::report::{
-    Against, Latency, Load, Model, Percentiles, Report, Resource, ServerUsage, Slope, Status,
-    Threshold, ThresholdOutcome, Verdict, Verification,
+    Against, Comparison, Difference, Interval, Latency, Load, Model, Percentiles, Report, Resource,
+    ServerUsage, Slope, Status, Threshold, ThresholdOutcome, Verdict, Verification,
 };
 use super::units;
 
@@ -162,8 +163,37 @@ pub fn outcome(outcome: ThresholdOutcome) -> &'static str {
     }
 }
 
+/// What a comparison of two runs can't know.
+pub const TWO_RUNS: &str = "two runs of different times: what differs may be the machine, what else ran on it, or \
+     the weather of the network, and no interval here knows of that; --versus asks both in one run";
+
+/// What differs, in a table with a heading: the first one's, the second one's, and the difference.
+pub fn differences(comparison: &Comparison) -> Vec<[String; 5]> {
+    let [a, b] = &comparison.names;
+    let heading = ["", a, b, "difference", "in percent"].map(Into::into);
+    let row = |of: &Difference| {
+        let unit = metric::difference_unit(&of.quantity);
+        let show = |interval| unit.show_interval(interval, Per::Second);
+        let [a, b] = of.values.map(|value| show(Interval::exact(value)));
+        let percent = Unit::Percent.show_interval(of.percent, Per::Second);
+        [
+            of.quantity.clone().into_owned(),
+            a,
+            b,
+            show(of.absolute),
+            percent,
+        ]
+    };
+    let ended =
+        |(ended, failed): (u64, u64)| format!("{}, {}", units::count(ended), units::count(failed));
+    let [a, b] = comparison.ended.map(ended);
+    let rows = comparison.differences.iter().map(row);
+    let counts = ["ended, failed".into(), a, b, String::new(), String::new()];
+    [heading, counts].into_iter().chain(rows).collect()
+}
+
 /// What the page's words mean.
-pub const GLOSSARY: [(&str, &str); 9] = [
+pub const GLOSSARY: [(&str, &str); 10] = [
     (
         "p99",
         "99 requests in 100 were as fast as this, or faster; p50 is the median",
@@ -193,6 +223,11 @@ pub const GLOSSARY: [(&str, &str); 9] = [
     (
         "slope",
         "how fast the floor of memory still rises at the end of the run: less than that is a cache that has filled",
+    ),
+    (
+        "difference",
+        "how much more the second server, or run, has than the first; cpu is CPU time a request, rss memory \
+         while there was load",
     ),
     (
         "no client",

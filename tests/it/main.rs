@@ -68,6 +68,7 @@ mod slices;
 mod soak;
 mod soak_http;
 mod soak_runs;
+mod soak_versus;
 mod soaking;
 mod systemd;
 mod talk;

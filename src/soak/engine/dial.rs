@@ -6,15 +6,16 @@ use std::net::SocketAddr;
 use mio::net::TcpStream;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::soak::plan::Plan;
+use crate::soak::plan::{Choice, Plan};
 use crate::soak::population::ClientKind;
 use crate::sockopt;
 
 /// Opens a socket as a kind of client has it, and begins to connect it. The number of the request
 /// chooses among the local addresses, which are taken in turn.
-pub(super) fn connect(plan: &Plan, kind: ClientKind, number: u64) -> io::Result<TcpStream> {
+pub(super) fn connect(plan: &Plan, choice: Choice, number: u64) -> io::Result<TcpStream> {
+    let (kind, address) = (choice.kind, plan.address(choice.side));
     let socket = Socket::new(
-        Domain::for_address(plan.address),
+        Domain::for_address(address),
         Type::STREAM.nonblocking().cloexec(),
         Some(Protocol::TCP),
     )?;
@@ -30,7 +31,7 @@ pub(super) fn connect(plan: &Plan, kind: ClientKind, number: u64) -> io::Result<
         let source = SocketAddr::new(plan.sources[turn as usize], 0);
         socket.bind(&source.into())?;
     }
-    match socket.connect(&plan.address.into()) {
+    match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
         _ => Ok(TcpStream::from_std(socket.into())),
     }

@@ -39,6 +39,14 @@ impl Workload {
     }
 }
 
+/// A server's connections that are kept alive.
+#[derive(Default)]
+pub(super) struct Idle {
+    pub(super) tokens: Vec<Token>,
+    /// What was left for them.
+    pub(super) queued: VecDeque<InFlight>,
+}
+
 /// What begins anew with each stage.
 pub(super) struct Stage {
     pub(super) workload: Workload,
@@ -52,10 +60,8 @@ pub(super) struct Stage {
     pub(super) restarts: BinaryHeap<Reverse<(Instant, u32)>>,
     /// The open model's arrivals.
     pub(super) arrivals: Option<Arrivals>,
-    /// Connections kept alive for the next arrival.
-    pub(super) idle: Vec<Token>,
-    /// What was left for them.
-    pub(super) queued_for_idle: VecDeque<InFlight>,
+    /// Connections kept alive for the next arrival, of each server.
+    pub(super) idle: [Idle; 2],
     /// So many idle connections must end, for others to have their places.
     pub(super) evictions: u64,
     /// An arrival waits for a place: whoever makes one sets the clock.
@@ -89,8 +95,7 @@ impl Stage {
             last_start: began,
             restarts: restarts.collect(),
             arrivals,
-            idle: Vec::new(),
-            queued_for_idle: VecDeque::new(),
+            idle: Default::default(),
             evictions: 0,
             arrival_waits: false,
             next_tick: began,
@@ -118,6 +123,12 @@ impl Stage {
     }
 
     pub(super) fn forget_idle(&mut self, token: Token) {
-        self.idle.retain(|&idle| idle != token);
+        for idle in &mut self.idle {
+            idle.tokens.retain(|&idle| idle != token);
+        }
+    }
+
+    pub(super) fn has_idle(&self) -> bool {
+        self.idle.iter().any(|idle| !idle.tokens.is_empty())
     }
 }

@@ -14,12 +14,16 @@ use crate::limits::{CONNECT_TIMEOUT, NAME_BYTES_MAX};
 use crate::soak::args::SoakArgs;
 
 /// What the command line names.
-pub(super) struct Targets {
+#[derive(Debug)]
+pub struct Targets {
     /// The server, as the report names it.
-    pub(super) server: String,
-    pub(super) address: SocketAddr,
-    pub(super) protocol: TargetProtocol,
-    pub(super) names: Vec<RequestTemplate>,
+    pub server: String,
+    /// Its address.
+    pub address: SocketAddr,
+    /// How it is spoken to.
+    pub protocol: TargetProtocol,
+    /// What it may be asked for.
+    pub names: Vec<RequestTemplate>,
 }
 
 /// How a server is spoken to.
@@ -44,15 +48,44 @@ pub struct RequestTemplate {
 }
 
 impl Targets {
+    /// What TARGET names.
     pub(super) fn new(args: &SoakArgs) -> Result<Self, String> {
         let targets: Vec<&[u8]> = args.targets.iter().map(|word| word.as_bytes()).collect();
+        Self::of(&targets, args)
+    }
+
+    /// The same of the server that it is compared with.
+    pub(super) fn versus(args: &SoakArgs) -> Result<Option<Self>, String> {
+        let Some(versus) = &args.versus else {
+            return Ok(None);
+        };
+        let versus = versus.as_bytes();
+        let versus = versus.strip_suffix(b"/").unwrap_or(versus);
+        let mut targets: Vec<Vec<u8>> = Vec::new();
+        for (index, target) in args.targets.iter().enumerate() {
+            let target = target.as_bytes();
+            targets.push(match target.strip_prefix(b"http://") {
+                Some(rest) => {
+                    let path = rest.iter().position(|&byte| byte == b'/');
+                    [versus, &rest[path.unwrap_or(rest.len())..]].concat()
+                }
+                None if index == 0 => versus.to_vec(),
+                None => target.to_vec(),
+            });
+        }
+        let targets: Vec<&[u8]> = targets.iter().map(Vec::as_slice).collect();
+        let other = Self::of(&targets, args).map_err(|error| format!("--versus: {error}"))?;
+        Ok(Some(other))
+    }
+
+    fn of(targets: &[&[u8]], args: &SoakArgs) -> Result<Self, String> {
         let from_file = args.names_from.as_deref().map(names_in).transpose()?;
         let from_file = from_file.unwrap_or_default();
         let is_http = targets[0].starts_with(b"http://");
         let (address, server, names) = if is_http {
-            http_names(&targets, from_file, args)?
+            http_names(targets, from_file, args)?
         } else {
-            bare_names(&targets, from_file, args)?
+            bare_names(targets, from_file, args)?
         };
         if names.is_empty() {
             return Err("there is no name to ask for: NAME or --names-from gives some".into());

@@ -47,7 +47,7 @@ fn server() -> ServerUsage {
 /// 1,000 requests, of which 5 failed.
 fn report() -> Report {
     let class = |class: Class, count| ClassCount {
-        class: class.as_str(),
+        class: class.as_str().into(),
         is_failure: class.is_failure(),
         count,
         sample: None,
