@@ -579,6 +579,17 @@ pub const LISTING_ENTRIES_MAX: usize = 100_000;
 /// when it is used up is told to try again.
 pub const LISTINGS_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
+/// Entries that a folder and those beneath may have for a tar of it. Its plan takes some 150 bytes for each,
+/// of what [`LISTINGS_BYTES_MAX`] leaves, and a thread walks 200,000 of them in a second.
+pub const ARCHIVE_ENTRIES_MAX: usize = 500_000;
+
+/// What a tar's member takes at most in a piece, in bytes: a head with two of the longest paths, and a file
+/// that is short enough to be copied.
+pub const ARCHIVE_MEMBER_BYTES_MAX: u64 = 48 * 1024;
+
+/// The longest path of a file, in bytes: `PATH_MAX` of Linux, which counts the zero at its end.
+pub const PATH_BYTES_MAX: usize = 4095;
+
 /// A list of so many bytes is freed by a pool thread: it is some 50 us of work.
 pub const LISTING_FREED_BYTES_MIN: usize = 1024 * 1024;
 

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use ::http::StatusCode;
 
-use crate::file::{DiskTask, List, Notify, OpenFile, Segment, TaskResult, ThreadPool};
+use crate::file::{DiskTask, List, Notify, OpenFile, Pieces, Segment, TaskResult, ThreadPool};
 use crate::telemetry::Reason;
 use crate::telemetry::response::{HttpLogFields, Outcome};
 
@@ -239,9 +239,11 @@ pub enum Body {
     File(Arc<OpenFile>),
     /// Several parts of a file, each after some bytes; either may be empty.
     Parts(Arc<OpenFile>, Rc<[Part]>),
+    /// The same of a body that disk threads make piece by piece.
+    Pieces(Arc<dyn Pieces>, Rc<[Part]>),
 }
 
-/// Some bytes, and the part of a file that follows them.
+/// Some bytes, and the part of a file or a body that follows them.
 pub type Part = (Box<[u8]>, Range<u64>);
 
 impl Body {
@@ -258,7 +260,7 @@ impl Body {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::List(list) => list.bytes().len() as u64,
             Self::File(file) => file.length(),
-            Self::Parts(_, parts) => {
+            Self::Parts(_, parts) | Self::Pieces(_, parts) => {
                 let length = |(bytes, range): &Part| bytes.len() as u64 + range.end - range.start;
                 parts.iter().map(length).sum()
             }
@@ -274,20 +276,13 @@ impl Body {
             Self::List(list) => Segment::Bytes(&list.bytes()[offset as usize..]),
             Self::File(file) => file.segment(offset, file.length() - offset),
             Self::Parts(file, parts) => {
-                let mut within = offset;
-                for (bytes, range) in parts.iter() {
-                    let length = bytes.len() as u64;
-                    if within < length {
-                        return Segment::Bytes(&bytes[within as usize..]);
-                    }
-                    let start = range.start + within - length;
-                    if start < range.end {
-                        return file.segment(start, range.end - start);
-                    }
-                    within = start - range.end;
-                }
-                Segment::Bytes(&[])
+                segment_of(parts, offset, |start, length| file.segment(start, length))
             }
+            Self::Pieces(of, parts) => segment_of(parts, offset, |start, length| Segment::Piece {
+                of,
+                start,
+                length,
+            }),
         }
     }
 
@@ -295,8 +290,29 @@ impl Body {
     #[must_use]
     pub fn file(&self) -> Option<&OpenFile> {
         match self {
-            Self::Bytes(_) | Self::List(_) => None,
+            Self::Bytes(_) | Self::List(_) | Self::Pieces(..) => None,
             Self::File(file) | Self::Parts(file, _) => Some(file),
         }
     }
+}
+
+/// What follows an offset of these parts: bytes, or, from where and how long, what `of` makes of it.
+fn segment_of<'a>(
+    parts: &'a [Part],
+    offset: u64,
+    of: impl FnOnce(u64, u64) -> Segment<'a>,
+) -> Segment<'a> {
+    let mut within = offset;
+    for (bytes, range) in parts {
+        let length = bytes.len() as u64;
+        if within < length {
+            return Segment::Bytes(&bytes[within as usize..]);
+        }
+        let start = range.start + within - length;
+        if start < range.end {
+            return of(start, range.end - start);
+        }
+        within = start - range.end;
+    }
+    Segment::Bytes(&[])
 }

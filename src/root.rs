@@ -4,8 +4,14 @@
 //! The error type is its own: an `io::Error` of kind WouldBlock from a file must never reach the
 //! socket's logic, which would wait for an edge that never comes.
 
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "lengths of pieces, and of what is in memory"
+)]
+pub mod archive;
 pub mod cache;
 mod containment;
+mod folder;
 pub mod listing;
 mod open_files;
 
@@ -279,7 +285,7 @@ impl Root {
                 cache.note_listed(&self.directory, path, style, fresh, now);
             }
             Err(ListError::NoMemory) => cache.forget_lists(),
-            Err(ListError::Failed(_)) => {}
+            Err(ListError::Failed(_) | ListError::TooMany) => {}
         }
     }
 

@@ -49,6 +49,7 @@ fn root() -> Root {
             fs::write(at("d/index.html"), b"index").expect("written");
             fs::create_dir(at("list")).expect("made");
             fs::write(at("list/b"), b"body").expect("written");
+            fs::write(at("list/c"), vec![b'y'; 50_000]).expect("written");
             folder
         });
         Root::open(folder.path(), false).expect("it is a folder")

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::conn::transport::Transport;
-use crate::file::{Chunk, ChunkBytes, OpenFile, Permit, Probe, ReadError, ReadTask};
+use crate::file::{
+    Chunk, ChunkBytes, DiskTask, OpenFile, Permit, PieceError, PieceTask, Pieces, Probe, ReadError,
+    ReadTask,
+};
 
 /// Why no more of a body could be sent.
 pub(super) enum SendError {
@@ -15,8 +18,27 @@ pub(super) enum SendError {
     Socket(io::Error),
     File(io::Error),
     FileEnded,
-    /// A disk thread has to read first.
-    Cold(ReadTask),
+    /// What is sent can't be what was promised any more.
+    Changed,
+    /// A disk thread has to do this first.
+    Awaits(DiskTask),
+}
+
+impl SendError {
+    /// A disk thread has to make what comes next of a body.
+    pub(super) fn unmade(of: &Arc<dyn Pieces>, start: u64, length: u64) -> Self {
+        Self::Awaits(DiskTask::Make(PieceTask::new(of, start, length)))
+    }
+}
+
+impl From<PieceError> for SendError {
+    fn from(error: PieceError) -> Self {
+        match error {
+            // It leads further than a remote thread may go: nowhere.
+            PieceError::Changed | PieceError::OtherMount(_) => Self::Changed,
+            PieceError::Failed(error) => Self::File(error),
+        }
+    }
 }
 
 impl From<io::Error> for SendError {
@@ -35,7 +57,7 @@ pub(super) enum BodySource {
     Unknown,
     /// These were in memory a moment ago.
     Warm(Range<u64>),
-    /// A disk thread reads, since then.
+    /// A disk thread reads, or makes a piece, since then.
     Awaited(Instant),
     /// A disk thread has read these. What is missing of the range is beyond the file's end.
     Fetched(Range<u64>, Box<ChunkBytes>),
@@ -70,8 +92,8 @@ impl BodySource {
                 // At most `count`.
                 Ok(left.min(count as u64) as usize)
             }
-            _ if transport.would_block(file, start, count, ends) => Err(SendError::Cold(
-                ReadTask::new(file, start, end, cold, false),
+            _ if transport.would_block(file, start, count, ends) => Err(SendError::Awaits(
+                DiskTask::Read(ReadTask::new(file, start, end, cold, false)),
             )),
             _ => {
                 *self = Self::Warm(start..start + count as u64);
@@ -109,7 +131,9 @@ impl BodySource {
             _ => transport.read_file(file, into, start),
         };
         read.map_err(|error| match error {
-            ReadError::WouldBlock => SendError::Cold(ReadTask::new(file, start, end, cold, true)),
+            ReadError::WouldBlock => {
+                SendError::Awaits(DiskTask::Read(ReadTask::new(file, start, end, cold, true)))
+            }
             ReadError::Failed(error) => SendError::File(error),
         })
     }

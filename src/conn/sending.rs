@@ -10,7 +10,7 @@ use super::step::Step::{self, Enter, EnterWaiting, Stay};
 use super::step::{StepIo, await_disk, blame};
 use crate::conn::transport::{SendFileError, Transport};
 use crate::escape::Excerpt;
-use crate::file::{DiskTask, FsClass, Probe, Segment, TaskResult};
+use crate::file::{FsClass, Piece, Probe, Segment, TaskResult};
 use crate::limits::{
     COLD_BLOCK_BYTES, COLD_READ_BYTES, CONN_TURN_BYTES_MAX, COPIED_BODY_BYTES_MAX,
     GATHERED_BYTES_MIN, HTTP_BODY_LINGER_BYTES_MAX, SENDFILE_SEGMENT_BYTES, STALL_CHECKS,
@@ -36,6 +36,8 @@ pub(super) struct Sending {
     /// How the reply has gone so far.
     progress: Progress,
     source: BodySource,
+    /// What comes next of a body that disk threads make.
+    piece: Option<Box<Piece>>,
     /// What the next read by a disk thread takes, in bytes.
     cold_bytes: u64,
     /// What was thrown away of a body that nobody reads, in bytes.
@@ -140,6 +142,7 @@ impl Sending {
             leftover,
             progress: Progress::FirstTurn,
             source: BodySource::Unknown,
+            piece: None,
             cold_bytes: COLD_BLOCK_BYTES,
             discarded: 0,
         }
@@ -150,7 +153,12 @@ impl Sending {
         self.head_sent < self.head.len()
     }
 
-    /// Whether it waits for what a disk thread reads.
+    /// Whether its body is bytes and parts of files in turn.
+    fn has_parts(&self) -> bool {
+        matches!(self.body, Body::Parts(..) | Body::Pieces(..))
+    }
+
+    /// Whether it waits for what a disk thread does.
     pub(super) fn awaits_task(&self) -> bool {
         matches!(self.source, BodySource::Awaited(_))
     }
@@ -182,6 +190,11 @@ impl Sending {
                 Some(TaskResult::Read(Err(error))) => {
                     return Stay(self.fail(SendError::File(error), io));
                 }
+                Some(TaskResult::Made(Ok(piece))) => {
+                    self.excuse(io.turn.now - since);
+                    (self.source, self.piece) = (BodySource::Unknown, Some(Box::new(piece)));
+                }
+                Some(TaskResult::Made(Err(error))) => return Stay(self.fail(error.into(), io)),
                 Some(TaskResult::Panicked) => return Stay(Action::Reset(Reason::ReadFailed)),
                 _ => return Stay(await_disk(io, since, &self.response.target)),
             }
@@ -231,7 +244,7 @@ impl Sending {
                     self.discard_input(io)
                 }
             }
-            SendError::Cold(read) => {
+            SendError::Awaits(task) => {
                 self.pause(false, io);
                 // The client's clock doesn't run while our disk is waited for; the disk's does.
                 let now = io.turn.now;
@@ -239,7 +252,7 @@ impl Sending {
                 self.source = BodySource::Awaited(now);
                 // Its client takes what it is sent, so it will want more.
                 self.cold_bytes = COLD_READ_BYTES.min(2 * self.cold_bytes);
-                *io.task = Some(DiskTask::Read(read));
+                *io.task = Some(task);
                 Action::Suspend
             }
             SendError::Socket(error) => Action::Reset(blame(&error)),
@@ -250,6 +263,10 @@ impl Sending {
             SendError::FileEnded => {
                 self.warn(&"became shorter while it was sent");
                 Action::Reset(Reason::FileShort)
+            }
+            SendError::Changed => {
+                self.warn(&"has changed since it was begun");
+                Action::Reset(Reason::FileChanged)
             }
         }
     }
@@ -289,7 +306,7 @@ impl Sending {
         let offset = self.response.offset;
         // It fits: a turn's bytes are few.
         let count = (until - offset) as usize;
-        let is_one_of_several = matches!(self.body, Body::Parts(..));
+        let is_one_of_several = self.has_parts();
         let is_short = |length: u64| {
             let whole = if is_one_of_several {
                 length
@@ -298,7 +315,10 @@ impl Sending {
             };
             whole <= COPIED_BODY_BYTES_MAX
         };
-        let sent = match self.body.segment(offset) {
+        let sent = match segment_at(&self.body, self.piece.as_deref(), offset) {
+            Segment::Piece { of, start, length } => {
+                return Err(SendError::unmade(of, start, length));
+            }
             Segment::Bytes(bytes)
                 if bytes.len() < GATHERED_BYTES_MIN
                     || is_one_of_several && is_short(bytes.len() as u64) =>
@@ -402,7 +422,12 @@ impl Sending {
         let mut filled = 0;
         while filled < into.len() {
             let into = &mut into[filled..];
-            let (segment, copied) = match self.body.segment(self.response.offset + filled as u64) {
+            let at = self.response.offset + filled as u64;
+            let (segment, copied) = match segment_at(&self.body, self.piece.as_deref(), at) {
+                Segment::Piece { .. } if filled > 0 => break,
+                Segment::Piece { of, start, length } => {
+                    return Err(SendError::unmade(of, start, length));
+                }
                 Segment::Bytes([]) => break,
                 Segment::Bytes(bytes) => {
                     let count = bytes.len().min(into.len());
@@ -448,18 +473,28 @@ impl Sending {
     fn more_follows(&self, bytes: usize, turn: &StepContext<'_>) -> bool {
         let is_last = self.response.offset + bytes as u64 == self.response.body_len;
         match self.then {
-            _ if !is_last => matches!(self.body, Body::Parts(..)),
+            _ if !is_last => self.has_parts(),
             AfterResponse::ReadOn if !turn.draining => !self.leftover.read.is_empty(),
             AfterResponse::ReadOn => false,
             AfterResponse::Close => close_table(self.end(turn.draining), None) == OnTheWire::Close,
         }
     }
 
-    /// Before the last bytes of a reply that took more than one turn: were those before them
-    /// overwritten meanwhile? A fault in asking shows in the reading itself.
+    /// Before the last bytes of a reply that took more than one turn, or of a file that is a piece of it:
+    /// were those before them overwritten meanwhile? A fault in asking shows in the reading itself.
     fn was_overwritten(&self, until: u64) -> bool {
-        let (Some(file), Progress::Resumed { .. }) = (self.body.file(), &self.progress) else {
+        let Progress::Resumed { .. } = self.progress else {
             return false;
+        };
+        let offset = self.response.offset;
+        let (file, end) = match segment_at(&self.body, self.piece.as_deref(), offset) {
+            Segment::File { file, length, .. } if self.piece.is_some() => {
+                (&**file, offset + length)
+            }
+            _ => match self.body.file() {
+                Some(file) => (file, self.response.body_len),
+                None => return false,
+            },
         };
         let is_overwritten = || match (&self.source, file.fs_class()) {
             (BodySource::Fetched(_, kept), _) => file.is_overwritten_by(&kept.stat),
@@ -467,7 +502,7 @@ impl Sending {
             (_, FsClass::Remote) => false,
             _ => file.is_overwritten().unwrap_or_default(),
         };
-        let overwritten = until == self.response.body_len && is_overwritten();
+        let overwritten = until >= end && is_overwritten();
         if overwritten {
             self.warn(&"changed while it was sent");
         }
@@ -488,11 +523,17 @@ impl Sending {
             Progress::Resumed { mark, .. } => mark,
         };
         self.progress = Progress::Resumed { mark, fast_reader };
-        let next = match self.body.segment(self.response.offset) {
+        let offset = self.response.offset;
+        let next = match segment_at(&self.body, self.piece.as_deref(), offset) {
             Segment::File { start, .. } => Some(start),
-            Segment::Bytes(_) => None,
+            Segment::Bytes(_) | Segment::Piece { .. } => None,
         };
         self.source.rest(next);
+        if let Some(piece) = self.piece.take()
+            && let Segment::Piece { start, .. } = self.body.segment(offset)
+        {
+            self.piece = piece.rest(start).map(Box::new);
+        }
         io.turn.deadline = Some(mark.next_check);
     }
 
@@ -651,4 +692,14 @@ impl Sending {
             Excerpt::of_request(target)
         );
     }
+}
+
+/// What follows an offset of a body, made already if this piece has it.
+fn segment_at<'a>(body: &'a Body, piece: Option<&'a Piece>, offset: u64) -> Segment<'a> {
+    let segment = body.segment(offset);
+    let Segment::Piece { start, length, .. } = segment else {
+        return segment;
+    };
+    let made = piece.and_then(|piece| piece.segment(start, length));
+    made.unwrap_or(segment)
 }

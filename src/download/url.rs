@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use fluent_uri::pct_enc::EStr;
 use fluent_uri::{Uri, UriRef};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
 
@@ -91,13 +92,20 @@ impl HttpUrl {
         }
     }
 
-    /// The last component of the path, decoded, if that can be a file's name.
+    /// The last component of the path, decoded, if that can be a file's name; of a folder's tar the folder's
+    /// name with `.tar`.
     pub(super) fn file_name(&self) -> Option<Vec<u8>> {
         let path = self.uri.path().as_str();
+        // A folder's tar, as carafe and others send it.
+        let folder = path.strip_suffix('/');
+        let query = self.uri.query().map(EStr::as_str);
+        let folder = folder.filter(|_| matches!(query, Some("tar" | "tar=")));
+        let (path, extension) = folder.map_or((path, ""), |folder| (folder, ".tar"));
         let last = path.rsplit('/').next().unwrap_or(path);
-        let name: Vec<u8> = percent_decode_str(last).collect();
+        let mut name: Vec<u8> = percent_decode_str(last).collect();
         let is_fit =
             !matches!(&name[..], b"" | b"." | b"..") && !name.iter().any(|b| b"/\0".contains(b));
+        name.extend_from_slice(extension.as_bytes());
         is_fit.then_some(name)
     }
 }
@@ -352,6 +360,11 @@ mod tests {
             ("http://h/%2e%2E", None),
             ("http://h/.", None),
             ("http://h/a/", None),
+            ("http://h/a/b%20c/?tar", Some(b"b c.tar")),
+            ("http://h/a/?tar=", Some(b"a.tar")),
+            ("http://h/a/?tar=1", None),
+            ("http://h/a?tar", Some(b"a")),
+            ("http://h/?tar", None),
             ("http://h", None),
         ] {
             let Ok(DownloadSource::Http(url)) = parse(text.as_bytes()) else {

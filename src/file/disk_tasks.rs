@@ -131,6 +131,7 @@ impl<K: Copy + Eq + Hash> DiskTasks<K> {
                     ..
                 } => file.defer_close_to(&closer, mount),
                 TaskResult::Listed(Ok(fresh)) => fresh.list.defer_free_to(&freer),
+                TaskResult::Made(Ok(piece)) => piece.hold(permit, &closer, mount),
                 _ => {}
             }
             // The send fails when the loop has ended: then nobody takes the result.

@@ -17,6 +17,8 @@ use crate::limits::LISTING_FREED_BYTES_MIN;
 pub enum ListError {
     /// All lists together have as much memory as they may.
     NoMemory,
+    /// It has more entries than are dealt with at once.
+    TooMany,
     /// The directory can't be read.
     Failed(LookupError),
 }

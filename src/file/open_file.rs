@@ -61,22 +61,6 @@ pub enum Probe {
     Both,
 }
 
-/// Consecutive bytes of a body that are sent in the same way.
-#[derive(Clone, Copy, Debug)]
-pub enum Segment<'a> {
-    /// Bytes in memory.
-    Bytes(&'a [u8]),
-    /// A part of an open file.
-    File {
-        /// The file.
-        file: &'a Arc<OpenFile>,
-        /// Where the part begins, in bytes.
-        start: u64,
-        /// How long it is, in bytes.
-        length: u64,
-    },
-}
-
 /// Identifies a file, whatever its names and its state are: device and inode number.
 pub type Inode = (u64, u64);
 
@@ -183,22 +167,6 @@ impl OpenFile {
     #[must_use]
     pub fn fs_class(&self) -> FsClass {
         self.fs_class
-    }
-
-    /// A part of the file, which must not reach beyond its length.
-    #[must_use]
-    pub fn segment(self: &Arc<Self>, start: u64, length: u64) -> Segment<'_> {
-        match &self.source {
-            Source::Open { .. } => Segment::File {
-                file: self,
-                start,
-                length,
-            },
-            // What is in memory is no longer than an address.
-            Source::InMemory { contents, .. } => {
-                Segment::Bytes(&contents[start as usize..][..length as usize])
-            }
-        }
     }
 
     // ---- reading ----

@@ -1,4 +1,5 @@
-//! What the loop leaves to threads: to open a file, to read a part of one, or to list a directory.
+//! What the loop leaves to threads: to open a file, to read a part of one, to list a directory, or to make
+//! a piece of a body.
 
 use std::fmt;
 use std::io;
@@ -11,6 +12,7 @@ use rustix::fs::{Advice, Stat};
 use super::fs_class::{FsClass, MayBlock, Mount};
 use super::list::{ListError, ListTask, Listed};
 use super::open_file::{Lookup, LookupError, OpenFile};
+use super::piece::{Piece, PieceError, PieceTask};
 use super::semaphore::Permit;
 use crate::limits::{COLD_BLOCK_BYTES, READ_AHEAD_BUFFER_BYTES, TASK_RESULT_BYTES_MAX};
 
@@ -27,6 +29,8 @@ pub enum DiskTask {
     List(Arc<ListTask>),
     /// Reads a part of a file.
     Read(ReadTask),
+    /// Makes a piece of a body.
+    Make(PieceTask),
 }
 
 /// What a task came to.
@@ -43,6 +47,8 @@ pub enum TaskResult {
     Listed(Listed),
     /// A part of a file was read, or was not.
     Read(io::Result<Chunk>),
+    /// A piece of a body was made, or was not.
+    Made(Result<Piece, PieceError>),
     /// The task leads further than its thread may go: to this mount.
     NeedsRemoteLane(DiskTask, Mount),
     /// The thread panicked.
@@ -87,6 +93,12 @@ impl DiskTask {
                 listed => TaskResult::Listed(listed),
             },
             Self::Read(read) => TaskResult::Read(read.run()),
+            Self::Make(task) => match task.run(may_block) {
+                Err(PieceError::OtherMount(mount)) => {
+                    TaskResult::NeedsRemoteLane(Self::Make(task), mount)
+                }
+                made => TaskResult::Made(made),
+            },
         }
     }
 
@@ -94,6 +106,7 @@ impl DiskTask {
     pub(super) fn kept_bytes(&self) -> Option<u64> {
         match self {
             Self::Read(read) if read.keeps => Some(read.range.end - read.range.start),
+            Self::Make(_) => Some(PieceTask::kept_bytes()),
             _ => None,
         }
     }
@@ -125,6 +138,7 @@ impl fmt::Debug for DiskTask {
             Self::Open { name, .. } => f.debug_tuple("Open").field(name).finish(),
             Self::List(task) => f.debug_tuple("List").field(task).finish(),
             Self::Read(read) => f.debug_tuple("Read").field(read).finish(),
+            Self::Make(task) => f.debug_tuple("Make").field(task).finish(),
         }
     }
 }

@@ -62,6 +62,16 @@ impl TagKey {
         ] {
             hash.update(word.to_le_bytes());
         }
+        Self::text(hash)
+    }
+
+    /// The same of what is named by a hash of all that it is made of.
+    #[must_use]
+    pub fn tag_of_digest(&self, digest: &[u8]) -> String {
+        Self::text(self.0.clone().chain_update(digest))
+    }
+
+    fn text(hash: Sha256) -> String {
         let hash = hash.finalize();
         let half = hash.iter().take(16);
         let half = half.fold(0, |half: u128, &byte| (half << 8) | u128::from(byte));

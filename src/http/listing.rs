@@ -1,4 +1,5 @@
-//! A folder's listing: as a page that works without a script, as JSON, and as a Gopher menu.
+//! A folder's listing: as a page that works without a script, as JSON, as a Gopher menu, and as the plan of
+//! a tar.
 
 use super::accept::prefers_json;
 use crate::limits::LISTING_SLICE_ENTRIES;
@@ -8,6 +9,11 @@ pub mod entries;
 mod gopher;
 mod html;
 mod json;
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "lengths of what is in memory"
+)]
+pub mod tar;
 
 /// What a listing is rendered as.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@ pub mod accept;
 pub mod coding;
 pub mod custom_fields;
 pub mod date;
+pub mod disposition;
 pub mod entity_tag;
 pub mod fields;
 pub mod head;

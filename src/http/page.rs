@@ -48,6 +48,8 @@ pub enum Hint {
     None,
     /// The first page of a server that has none, since it lists no folders.
     NoFirstPage,
+    /// A folder with too many entries to be sent in one piece.
+    TooManyForTar,
 }
 
 impl Hint {
@@ -56,6 +58,9 @@ impl Hint {
         match (self, status) {
             (Self::NoFirstPage, _) => {
                 "This server doesn’t list its folders. Files are there under their own addresses."
+            }
+            (Self::TooManyForTar, _) => {
+                "This folder has more in it than goes into one tar. The folders in it may do."
             }
             (_, StatusCode::MOVED_PERMANENTLY) => "It has another address.",
             (_, StatusCode::NOT_FOUND) => "There is nothing at this address.",
@@ -111,10 +116,15 @@ pub fn error(status: StatusCode, hint: Hint, slashes: usize, index: Option<&[u8]
 #[must_use]
 pub fn error_text(status: StatusCode, hint: Hint) -> Vec<u8> {
     let mut text = super::head::page(status);
-    if hint == Hint::NoFirstPage {
-        text.extend_from_slice(
+    match hint {
+        Hint::None => {}
+        Hint::TooManyForTar => {
+            text.extend_from_slice(hint.for_client(status).as_bytes());
+            text.push(b'\n');
+        }
+        Hint::NoFirstPage => text.extend_from_slice(
             b"This server doesn't list its folders. If it is yours: carafe serve --listing does.\n",
-        );
+        ),
     }
     text
 }

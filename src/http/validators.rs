@@ -39,6 +39,17 @@ impl Validators {
         }
     }
 
+    /// An entity tag alone, if there is one.
+    #[must_use]
+    pub fn of_tag(tag: Option<String>, now: SystemTime) -> Self {
+        Self {
+            tag,
+            changed: None,
+            last_modified: None,
+            now,
+        }
+    }
+
     /// The ETag field's value.
     #[must_use]
     pub fn etag(&self) -> Option<String> {

@@ -45,6 +45,6 @@ pub(super) fn menu(
         }),
         Ok(Err(ListError::Failed(LookupError::NoDescriptor))) => Decision::WaitForFd,
         Ok(Err(ListError::NoMemory)) => Decision::Abort(Reason::OpenFailed),
-        Ok(Err(ListError::Failed(_))) => Decision::Reply(reply),
+        Ok(Err(ListError::Failed(_) | ListError::TooMany)) => Decision::Reply(reply),
     }
 }

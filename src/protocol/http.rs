@@ -4,6 +4,7 @@
 mod answer;
 mod pages;
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -11,14 +12,15 @@ use ::http::StatusCode;
 
 use crate::dot_segments::remove_dot_segments;
 use crate::escape::Excerpt;
-use crate::file::{ListError, Lookup, LookupError, OpenFile, TaskResult};
+use crate::file::{ListError, Lookup, LookupError, OpenFile, Pieces, TaskResult};
 use crate::http::accept;
 use crate::http::coding::{self, Coding};
 use crate::http::custom_fields::CustomFields;
 use crate::http::date::{Clock, Now};
+use crate::http::disposition::disposition;
 use crate::http::entity_tag::TagKey;
 use crate::http::head::Head;
-use crate::http::listing::ListingStyle;
+use crate::http::listing::{ListingStyle, tar};
 use crate::http::method::Method;
 use crate::http::mime::ContentTypes;
 use crate::http::page::Hint;
@@ -32,7 +34,10 @@ use crate::limits::{
     FORWARDED_FOR_BYTES_MAX, HTTP_BODY_GAP, HTTP_SHORT_BODY_BYTES_MAX, LISTING_RETRY_SECONDS,
     NAME_BYTES_MAX,
 };
-use crate::protocol::{AfterResponse, Body, Decision, InputState, Reply, Request, RequestEnd};
+use crate::protocol::{
+    AfterResponse, Body, Decision, InputState, Part, Reply, Request, RequestEnd,
+};
+use crate::root::archive::Archive;
 use crate::root::listing::Listings;
 use crate::root::{self, Root};
 use crate::telemetry::response::HttpLogFields;
@@ -95,9 +100,12 @@ impl Http {
     pub fn new(
         types: ContentTypes,
         index: Option<Box<[u8]>>,
-        folders: Option<Listings>,
+        mut folders: Option<Listings>,
         tags: TagKey,
     ) -> Self {
+        if let (Some(folders), Some(index)) = (&mut folders, &index) {
+            folders.set_index(index);
+        }
         Self {
             types,
             index,
@@ -397,22 +405,66 @@ impl Http {
         }
         let style = ListingStyle::new(query, asked.message.fields.all("accept"));
         let format = style.format.clone();
-        match folders.list(root, name, style, asked.results) {
-            Err(task) => Err(Decision::Suspend(task)),
-            Ok(Ok(list)) => {
+        let as_tar = tar::is_asked_for(query);
+        let listed = if as_tar {
+            folders.plan(root, name, asked.results)
+        } else {
+            folders.list(root, name, style, asked.results)
+        };
+        match listed.map_err(Decision::Suspend)? {
+            Ok(plan) if as_tar => Ok(self.archive(Archive::new(root, name, plan), asked)),
+            Ok(list) => {
                 let status = StatusCode::OK;
                 let head = Head::new(status, asked.now)
                     .content(format.content_type(), list.bytes().len() as u64);
                 let head = no_sniff(head, &self.custom_fields).field("Vary", "Accept");
                 Ok(Answer::new(status, head, Body::List(list)))
             }
-            Ok(Err(ListError::NoMemory)) => {
+            Err(ListError::TooMany) => {
+                let why = "a folder with too many entries for a tar";
+                let answer = Answer::error(StatusCode::FORBIDDEN, why, asked.now);
+                Ok(Answer {
+                    hint: Some(Hint::TooManyForTar),
+                    ..answer
+                })
+            }
+            Err(ListError::NoMemory) => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 let answer = Answer::error(status, "no memory for a list", asked.now);
                 let retry = LISTING_RETRY_SECONDS.to_string();
                 Ok(answer.with_field("Retry-After", &retry))
             }
-            Ok(Err(ListError::Failed(error))) => Self::failed(root, error, name, asked.now),
+            Err(ListError::Failed(error)) => Self::failed(root, error, name, asked.now),
+        }
+    }
+
+    /// A folder in one piece.
+    fn archive(&self, archive: Archive, asked: Asked<'_>) -> Answer {
+        let tag = archive.digest();
+        let tag = tag.map(|digest| self.tags.tag_of_digest(digest));
+        let validators = Validators::of_tag(tag, asked.now.time);
+        let length = archive.length();
+        let disposition = disposition(&[archive.name(), b".tar"].concat());
+        let others = [self.custom_fields.of_all(), disposition.as_bytes()].concat();
+        let archive: Arc<dyn Pieces> = Arc::new(archive);
+        let body = |parts: Vec<Part>| Body::Pieces(Arc::clone(&archive), parts.into());
+        let whole = Described {
+            validators: &validators,
+            content_type: tar::CONTENT_TYPE,
+            length,
+            coding: None,
+        };
+        match self.of_a_part(&whole, &mut Cow::from(&others), body, asked) {
+            Some(answer) => answer,
+            None => {
+                let fields = Head::fields_of(&validators, tar::CONTENT_TYPE, length, &others);
+                let head = Head::new(StatusCode::OK, asked.now).fields(&fields);
+                Answer::of_file(
+                    StatusCode::OK,
+                    head,
+                    body(vec![(Box::default(), 0..length)]),
+                )
+            }
         }
     }
 
@@ -596,15 +648,50 @@ impl Http {
         if self.is_precompressed {
             others.to_mut().extend_from_slice(VARY_BY_CODING);
         }
-        let ranges = match evaluate(message.method, &message.fields, &validators) {
+        let whole = Described {
+            validators: &validators,
+            content_type: &content_type,
+            length,
+            coding,
+        };
+        let body = |parts: Vec<Part>| Body::Parts(Arc::clone(file), parts.into());
+        if let Some(answer) = self.of_a_part(&whole, &mut others, body, asked) {
+            return answer;
+        }
+        let fields = Head::fields_of(&validators, &content_type, length, &others);
+        let answer = answer::whole(file, &fields, now);
+        if let Some(kept) = kept.filter(|_| validators.are_final()) {
+            // It was empty a moment ago.
+            let _ = kept.set(fields);
+        }
+        answer
+    }
+
+    /// The answer with parts of something, or with none of it, as conditions and ranges ask for. `None`: all
+    /// of it is to be sent. `others` are more fields of any such answer.
+    fn of_a_part(
+        &self,
+        whole: &Described<'_>,
+        others: &mut Cow<'_, [u8]>,
+        body: impl Fn(Vec<Part>) -> Body,
+        asked: Asked<'_>,
+    ) -> Option<Answer> {
+        let Asked { message, now, .. } = asked;
+        let Described {
+            validators,
+            content_type,
+            length,
+            coding,
+        } = *whole;
+        let ranges = match evaluate(message.method, &message.fields, validators) {
             Evaluation::NotModified => {
                 let status = StatusCode::NOT_MODIFIED;
-                let head = Head::new(status, now).validators(&validators);
-                return Answer::of_file(status, head.fields(&others), Body::empty());
+                let head = Head::new(status, now).validators(validators);
+                return Some(Answer::of_file(status, head.fields(others), Body::empty()));
             }
             Evaluation::PreconditionFailed => {
                 let status = StatusCode::PRECONDITION_FAILED;
-                return self.error_of_file(status, "a condition does not hold", now);
+                return Some(self.error_of_file(status, "a condition does not hold", now));
             }
             Evaluation::Proceed { range: true } if message.method == Method::Get => {
                 ranges_of(message, length, coding)
@@ -616,44 +703,46 @@ impl Http {
         }
         let partial = |content_type: &str, length| {
             Head::new(StatusCode::PARTIAL_CONTENT, now)
-                .validators(&validators)
+                .validators(validators)
                 .accept_ranges()
                 .content(content_type, length)
-                .fields(&others)
+                .fields(others)
         };
         match ranges {
-            Ranges::Whole => {
-                let fields = Head::fields_of(&validators, &content_type, length, &others);
-                let answer = whole(file, &fields, now);
-                if let Some(kept) = kept.filter(|_| validators.are_final()) {
-                    // It was empty a moment ago.
-                    let _ = kept.set(fields);
-                }
-                answer
-            }
+            Ranges::Whole => None,
             Ranges::One(range) => {
                 let part_length = range.end - range.start;
-                let head = partial(&content_type, part_length).content_range(&range, length);
-                let body = Body::Parts(Arc::clone(file), [(Box::default(), range)].into());
-                Answer::of_file(StatusCode::PARTIAL_CONTENT, head, body)
+                let head = partial(content_type, part_length).content_range(&range, length);
+                let body = body(vec![(Box::default(), range)]);
+                Some(Answer::of_file(StatusCode::PARTIAL_CONTENT, head, body))
             }
             Ranges::Many(ranges) => {
                 let nonce = rand::random();
-                let multipart = Multipart::new(&ranges, length, &content_type, nonce);
-                let body = Body::Parts(Arc::clone(file), multipart.parts.into());
+                let multipart = Multipart::new(&ranges, length, content_type, nonce);
                 let head = partial(&multipart.content_type, multipart.length);
-                Answer::of_file(StatusCode::PARTIAL_CONTENT, head, body)
+                let body = body(multipart.parts);
+                Some(Answer::of_file(StatusCode::PARTIAL_CONTENT, head, body))
             }
             Ranges::Unsatisfiable => {
                 let status = StatusCode::RANGE_NOT_SATISFIABLE;
                 let answer = self.error_of_file(status, "no such range", now);
-                Answer {
+                Some(Answer {
                     head: answer.head.unsatisfied_range(length),
                     ..answer
-                }
+                })
             }
         }
     }
+}
+
+/// What is known of something that may be sent in parts.
+#[derive(Clone, Copy)]
+struct Described<'a> {
+    validators: &'a Validators,
+    content_type: &'a str,
+    /// In bytes.
+    length: u64,
+    coding: Option<Coding>,
 }
 
 /// Which parts of so many bytes are asked for.

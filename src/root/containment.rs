@@ -236,6 +236,11 @@ impl RootDir {
         self.own_class == FsClass::Remote
     }
 
+    /// Whether a directory's file system may wait for another machine or process.
+    pub(super) fn is_remote_directory(&self, directory: &OwnedFd) -> bool {
+        self.classes.of_directory(directory) == FsClass::Remote
+    }
+
     /// Opens one component of a path in a directory on the way, without following a link or leaving
     /// the file system. May wait for a disk.
     pub(super) fn open_component(
@@ -259,7 +264,7 @@ impl RootDir {
         !component.starts_with(b".") || self.dotfiles.allows(component)
     }
 
-    /// What an entry of an open directory is; of a link, what it leads to, if the root follows it.
+    /// What an entry of an open directory is, and what it leads to, if the root follows it.
     /// `folder` is the directory's own name, beneath this. `None`: it is nothing that is served, or gone.
     ///
     /// # Errors
@@ -269,21 +274,34 @@ impl RootDir {
         (directory, folder): (BorrowedFd<'_>, &[u8]),
         entry: &CStr,
         may_block: MayBlock,
-    ) -> Result<Option<Stat>, LookupError> {
+    ) -> Result<Option<Seen>, LookupError> {
         let name = || [folder, b"/", entry.to_bytes()].concat();
         let resolve = self.resolve_flags(may_block)?;
-        let stat = |directory, path: &[u8], flags| {
-            open_beneath(directory, path, flags, resolve).and_then(rustix::fs::fstat)
+        let look = |directory, path: &[u8], flags| {
+            let found = open_beneath(directory, path, flags, resolve)?;
+            let stat = rustix::fs::fstat(&found)?;
+            Ok((found, stat))
         };
-        let mut found = stat(directory, entry.to_bytes(), PATH_FLAGS | OFlags::NOFOLLOW);
-        if found.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink) {
-            found = match self.validate(&name()) {
-                Ok(path) => stat(self.directory.as_fd(), path, PATH_FLAGS),
-                Err(_) => return Ok(None),
-            };
-        }
+        let found = look(directory, entry.to_bytes(), PATH_FLAGS | OFlags::NOFOLLOW);
+        let found = match found {
+            Ok((link, stat)) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
+                let name = name();
+                let Ok(path) = self.validate(&name) else {
+                    return Ok(None);
+                };
+                let leads_to = look(self.directory.as_fd(), path, PATH_FLAGS);
+                leads_to.map(|(_, leads_to)| Seen {
+                    leads_to,
+                    link: Some((link, stat)),
+                })
+            }
+            found => found.map(|(_, leads_to)| Seen {
+                leads_to,
+                link: None,
+            }),
+        };
         match found.map_err(|errno| self.error(errno, path_of(&name()), may_block)) {
-            Ok(stat) => Ok(Some(stat)),
+            Ok(seen) => Ok(Some(seen)),
             Err(error @ (LookupError::WouldBlock | LookupError::OtherMount(_))) => Err(error),
             Err(_) => Ok(None),
         }
@@ -309,6 +327,15 @@ impl RootDir {
         }
         Ok(path)
     }
+}
+
+/// What an entry of a directory is.
+#[derive(Debug)]
+pub struct Seen {
+    /// What is found under its name, links followed.
+    pub leads_to: Stat,
+    /// The entry itself, if it is a symbolic link.
+    pub link: Option<(OwnedFd, Stat)>,
 }
 
 /// What is mounted on an entry of a directory.

@@ -5,25 +5,27 @@
 //! still being sent is that one.
 
 use std::ffi::CStr;
+use std::mem;
 use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, Stat, accessat};
-use rustix::io::Errno;
+use rustix::fs::{FileType, Stat};
 
+use super::Root;
+use super::archive::{self, Order};
 use super::containment::RootDir;
-use super::{Root, path_or_root};
+use super::folder::{Progress, read_folder};
 use crate::escape::Excerpt;
 use crate::file::{
-    DiskTask, FreshList, List, ListError, ListMemory, ListTask, Listed, Lookup, LookupError,
-    MayBlock, Permit, TaskResult,
+    DiskTask, FreshList, List, ListError, ListMemory, ListTask, Listed, MayBlock, TaskResult,
 };
 use crate::http::date;
 use crate::http::listing::entries::{Entries, Entry, Kind, Sort};
 use crate::http::listing::{Format, ListingStyle, render};
-use crate::limits::{LISTING_ENTRIES_MAX, LISTING_SLICE_ENTRIES, LISTINGS_BYTES_MAX};
+use crate::limits::{
+    ARCHIVE_ENTRIES_MAX, LISTING_ENTRIES_MAX, LISTING_SLICE_ENTRIES, LISTINGS_BYTES_MAX,
+};
 
 /// Lists that wait for their thread, and what lists say of this server.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct Listings {
     top: Arc<[u8]>,
     /// Where Gopher menus say that this server is, if not at the address that each client has reached.
     address: Option<(String, u16)>,
+    /// The file that stands for a folder.
+    index: Option<Arc<[u8]>>,
     memory: ListMemory,
     queued: Vec<Queued>,
 }
@@ -41,6 +45,7 @@ impl Default for Listings {
         Self {
             top: Arc::from(*b"/"),
             address: None,
+            index: None,
             memory: ListMemory::new(LISTINGS_BYTES_MAX),
             queued: Vec::new(),
         }
@@ -52,8 +57,17 @@ impl Default for Listings {
 struct Queued {
     root: Weak<RootDir>,
     name: Box<[u8]>,
-    style: ListingStyle,
+    form: Form,
     task: Weak<ListTask>,
+}
+
+/// What is made of a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Form {
+    /// A list of what is in it.
+    List(ListingStyle),
+    /// The plan of a tar of all that is in it and beneath.
+    Plan,
 }
 
 impl Listings {
@@ -66,6 +80,11 @@ impl Listings {
     /// What pages call the root.
     pub fn set_top(&mut self, name: &[u8]) {
         self.top = name.into();
+    }
+
+    /// Which file stands for a folder, in place of a list.
+    pub fn set_index(&mut self, name: &[u8]) {
+        self.index = Some(name.into());
     }
 
     /// Where a Gopher menu's items are found, whatever the address that its reader has connected to.
@@ -107,29 +126,48 @@ impl Listings {
         style: ListingStyle,
         results: &[TaskResult],
     ) -> Result<Result<Arc<List>, ListError>, DiskTask> {
-        let listed = results.iter().find_map(|result| match result {
-            TaskResult::Listed(listed) => Some(listed.clone()),
-            _ => None,
-        });
-        match listed {
+        match listed(results) {
             Some(listed) => {
                 root.note_listed(name, style, &listed);
                 Ok(listed.map(|fresh| fresh.list))
             }
             None => match root.kept_list(name, &style) {
                 Some(list) => Ok(Ok(list)),
-                None => Err(DiskTask::List(self.task(root.directory(), name, style))),
+                None => {
+                    let form = Form::List(style);
+                    Err(DiskTask::List(self.task(root.directory(), name, form)))
+                }
             },
         }
     }
 
+    /// As [`Listings::list`], the plan of a tar, which no cache keeps.
+    ///
+    /// # Errors
+    /// As [`Listings::list`].
+    pub fn plan(
+        &mut self,
+        root: &Root,
+        name: &[u8],
+        results: &[TaskResult],
+    ) -> Result<Result<Arc<List>, ListError>, DiskTask> {
+        match listed(results) {
+            Some(listed) => Ok(listed.map(|fresh| fresh.list)),
+            None => Err(DiskTask::List(self.task(
+                root.directory(),
+                name,
+                Form::Plan,
+            ))),
+        }
+    }
+
     /// The task for a list: one that waits to be begun, if there is one for the same list, or a new one.
-    fn task(&mut self, root: &Arc<RootDir>, name: &[u8], style: ListingStyle) -> Arc<ListTask> {
+    fn task(&mut self, root: &Arc<RootDir>, name: &[u8], form: Form) -> Arc<ListTask> {
         self.queued.retain(|queued| queued.task.strong_count() > 0);
         let is_same = |queued: &&Queued| {
             std::ptr::eq(queued.root.as_ptr(), Arc::as_ptr(root))
                 && *queued.name == *name
-                && queued.style == style
+                && queued.form == form
         };
         let same = self.queued.iter().filter(is_same);
         let mut same = same.filter_map(|queued| queued.task.upgrade());
@@ -139,46 +177,63 @@ impl Listings {
         let work = Work {
             root: Arc::clone(root),
             name: name.into(),
-            style: style.clone(),
+            form: form.clone(),
             top: Arc::clone(&self.top),
+            index: self.index.clone(),
             memory: self.memory.clone(),
         };
         let task = ListTask::new(move |task, may_block| work.make(task, may_block));
         self.queued.push(Queued {
             root: Arc::downgrade(root),
             name: name.into(),
-            style,
+            form,
             task: Arc::downgrade(&task),
         });
         task
     }
 }
 
+/// What a thread has made for a request, if it has.
+fn listed(results: &[TaskResult]) -> Option<Listed> {
+    results.iter().find_map(|result| match result {
+        TaskResult::Listed(listed) => Some(listed.clone()),
+        _ => None,
+    })
+}
+
 /// What a thread needs to make a list.
 struct Work {
     root: Arc<RootDir>,
     name: Box<[u8]>,
-    style: ListingStyle,
+    form: Form,
     top: Arc<[u8]>,
+    index: Option<Arc<[u8]>>,
     memory: ListMemory,
 }
 
 impl Work {
     fn make(&self, task: &ListTask, may_block: MayBlock) -> Listed {
         let begun = Instant::now();
-        let mut memory = self.memory.reserve();
-        let (entries, shows_events_only) = self.read(task, may_block, &mut memory)?;
-        let (total, shown) = entries.total_and_shown();
-        if shown < total {
-            let name = Excerpt::of_request(&self.name);
-            log::warn!("the list of \"{name}\" shows {shown} of its {total} entries");
-        }
-        let entry_bytes = entries.bytes();
-        let ListingStyle { format, .. } = &self.style;
-        let bytes = render(format, &self.top, &self.name, entries, |bytes| {
-            check_in_progress(task, &mut memory, entry_bytes + bytes)
-        })?;
-        resize(&mut memory, bytes.len())?;
+        let progress = &mut Progress {
+            task,
+            may_block,
+            memory: self.memory.reserve(),
+        };
+        let (bytes, shows_events_only) = match &self.form {
+            Form::Plan => {
+                let order = Order {
+                    root: &self.root,
+                    folder: &self.name,
+                    top: &self.top,
+                    index: self.index.as_deref(),
+                    entries_max: ARCHIVE_ENTRIES_MAX,
+                };
+                (archive::plan(&order, progress)?, false)
+            }
+            Form::List(style) => self.render(style, progress)?,
+        };
+        progress.check(bytes.len())?;
+        let memory = mem::replace(&mut progress.memory, self.memory.reserve());
         Ok(FreshList {
             list: self.memory.share(bytes, memory),
             begun,
@@ -186,73 +241,49 @@ impl Work {
         })
     }
 
+    /// The list, and what [`Work::read`] says.
+    fn render(
+        &self,
+        style: &ListingStyle,
+        progress: &mut Progress<'_>,
+    ) -> Result<(Vec<u8>, bool), ListError> {
+        let (entries, shows_events_only) = self.read(style.sort, progress)?;
+        let (total, shown) = entries.total_and_shown();
+        if shown < total {
+            let name = Excerpt::of_request(&self.name);
+            log::warn!("the list of \"{name}\" shows {shown} of its {total} entries");
+        }
+        let entry_bytes = entries.bytes();
+        let bytes = render(&style.format, &self.top, &self.name, entries, |bytes| {
+            progress.check(entry_bytes + bytes)
+        })?;
+        Ok((bytes, shows_events_only))
+    }
+
     /// Reads the directory. What vanishes meanwhile, what is neither file nor folder, and what can't be
     /// read is left out, as the root would refuse it. Says whether all changes of what is shown make events
     /// in the directory: those of what a link leads to, of a file with another name, and of a folder's
     /// content, which change its time, don't.
-    fn read(
-        &self,
-        task: &ListTask,
-        may_block: MayBlock,
-        memory: &mut Permit,
-    ) -> Result<(Entries, bool), ListError> {
-        let found = self.root.find(path_or_root(&self.name), may_block)?;
-        let Lookup::Directory(directory) = found else {
-            return Err(LookupError::Refused("not a folder").into());
-        };
-        let mut directory = Dir::new(directory).map_err(LookupError::Failed)?;
-        let mut entries = Entries::new(self.style.sort, LISTING_ENTRIES_MAX);
-        let mut shows_events_only = true;
-        let mut read = 0;
-        while let Some(dirent) = directory.read() {
-            let dirent = dirent.map_err(LookupError::Failed)?;
-            let name = dirent.file_name();
-            if read % LISTING_SLICE_ENTRIES == 0 {
-                check_in_progress(task, memory, entries.bytes())?;
+    fn read(&self, sort: Sort, progress: &mut Progress<'_>) -> Result<(Entries, bool), ListError> {
+        let mut entries = Entries::new(sort, LISTING_ENTRIES_MAX);
+        let (mut read, mut shows_events_only) = (0_usize, true);
+        let may_block = progress.may_block;
+        read_folder(&self.root, &self.name, may_block, |_, name, seen| {
+            if read.is_multiple_of(LISTING_SLICE_ENTRIES) {
+                progress.check(entries.bytes())?;
             }
             read += 1;
-            if matches!(name.to_bytes(), b"." | b"..") || !self.root.shows(name.to_bytes()) {
-                continue;
-            }
-            let within = directory.fd().map_err(LookupError::Failed)?;
-            let stat = self.root.look_at((within, &self.name), name, may_block)?;
-            if let Some(stat) = stat
-                && let Some(entry) = shown(name, &stat)
-                && is_readable(within, name, &stat)
+            if let Some(seen) = seen
+                && let Some(entry) = shown(name, &seen.leads_to)
             {
                 shows_events_only &=
-                    dirent.file_type() == FileType::RegularFile && stat.st_nlink == 1;
+                    seen.link.is_none() && entry.kind == Kind::File && seen.leads_to.st_nlink == 1;
                 entries.push(entry);
             }
-        }
+            Ok(())
+        })?;
         Ok((entries, shows_events_only))
     }
-}
-
-/// Fails if nobody waits for the list any more, or if there is less memory than it needs.
-fn check_in_progress(task: &ListTask, memory: &mut Permit, bytes: usize) -> Result<(), ListError> {
-    if task.is_cancelled() {
-        // There is nobody to be told why.
-        return Err(LookupError::Refused("nobody waits").into());
-    }
-    resize(memory, bytes)
-}
-
-fn resize(memory: &mut Permit, bytes: usize) -> Result<(), ListError> {
-    let fits = memory.resize(bytes as u64);
-    fits.then_some(()).ok_or(ListError::NoMemory)
-}
-
-/// Whether the server may read what was found to be in a directory. A link leads to where it was found
-/// to lead.
-fn is_readable(folder: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> bool {
-    // What everybody may read needs no question of its own: a large folder has many such files.
-    let everybody = Mode::RUSR | Mode::RGRP | Mode::ROTH;
-    if Mode::from_raw_mode(stat.st_mode).contains(everybody) {
-        return true;
-    }
-    let denied = accessat(folder, name, Access::READ_OK, AtFlags::EACCESS);
-    denied != Err(Errno::ACCESS)
 }
 
 fn shown(name: &CStr, stat: &Stat) -> Option<Entry> {

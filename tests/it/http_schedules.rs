@@ -22,6 +22,8 @@ const REQUESTS: &[&str] = &[
     "GET /missing HTTP/1.1\r\nHost: h\r\n\r\n",
     "GET /d HTTP/1.1\r\nHost: h\r\n\r\n",
     "GET /d/ HTTP/1.1\r\nHost: h\r\n\r\n",
+    "GET /list/?tar HTTP/1.1\r\nHost: h\r\n\r\n",
+    "GET /list/?tar HTTP/1.1\r\nHost: h\r\nRange: bytes=9-600,700-1500,-7\r\n\r\n",
     "GET /list/ HTTP/1.1\r\nHost: h\r\nAccept: application/json\r\n\r\n",
     "OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n",
     "DELETE /a HTTP/1.1\r\nHost: h\r\n\r\n",

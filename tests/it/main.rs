@@ -8,6 +8,7 @@
 )]
 
 mod access_log;
+mod archives;
 mod aside;
 mod authority;
 mod bad_input;

@@ -58,6 +58,8 @@ fn http_over_tls_is_http() {
         "GET /big HTTP/1.1\r\nHost: h\r\nRange: bytes=3-40000\r\n\r\n",
         "GET /big HTTP/1.1\r\nHost: h\r\nRange: bytes=0-9,40-60,-7\r\n\r\n",
         "GET /missing HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET /list/?tar HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET /list/?tar HTTP/1.1\r\nHost: h\r\nRange: bytes=9-600,700-1500,-7\r\n\r\n",
         "GET /list/ HTTP/1.1\r\nHost: h\r\nAccept: application/json\r\n\r\n",
         "DELETE /a HTTP/1.1\r\nHost: h\r\n\r\n",
         "GET /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",

@@ -27,7 +27,7 @@ pub fn head(top: &[u8], folder: &[u8], sort: Sort, summary: Summary, out: &mut V
         (page::head(&html! { "Index of " (Name(folder)) }))
         header {
             nav aria-label="Path" { (breadcrumbs(top, folder, sort)) }
-            @if let Some(words) = in_words(summary) { p { (words) } }
+            @if let Some(words) = in_words(summary) { p { (words) } (as_tar()) }
             @if let Some(note) = cut_note(summary) { p class="note" { (note) } }
         }
         (PreEscaped("<table><thead>"))
@@ -75,6 +75,14 @@ pub fn foot(summary: Summary, out: &mut Vec<u8>) {
         (page::foot())
     };
     out.extend_from_slice(page.into_string().as_bytes());
+}
+
+/// The button that brings all of it in one piece. It is no link, so that who follows links gets each file
+/// once.
+fn as_tar() -> Markup {
+    html! {
+        form class="tar" rel="nofollow" { button name="tar" { "as tar" } }
+    }
 }
 
 /// A link for each folder on the way, and the name of this one. All are relative: a proxy may have

@@ -80,6 +80,7 @@ fn served(root: &mut Root, name: &str) -> Option<Vec<u8>> {
     match look(root, name) {
         Ok(file) => Some(match Body::File(file).segment(0) {
             Segment::Bytes(bytes) => bytes.to_vec(),
+            Segment::Piece { .. } => unreachable!("it is a file"),
             Segment::File { file, length, .. } => {
                 let mut bytes = vec![0; length as usize];
                 assert_eq!(file.read_blocking(&mut bytes, 0).unwrap() as u64, length);
