@@ -199,7 +199,7 @@ impl Conn {
     pub fn reclaimable(&self) -> Option<Reclaimable> {
         match &self.state {
             State::ReadingName(reading) => reading.reclaimable(),
-            State::Sending(_) => None,
+            State::Sending(sending) => sending.is_slow().then_some(Reclaimable::Slow),
             State::Closing(_) => Some(Reclaimable::Lingering),
         }
     }

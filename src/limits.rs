@@ -281,6 +281,24 @@ pub const SUSPENDED_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// taking is seen late by a twentieth of the timeout at most.
 pub const STALL_CHECKS: u32 = 20;
 
+/// Who has not taken in this part of the stall timeout, one in so many, what is enough for all of it may
+/// lose its place to others: 15 s by default, longer than a network's hiccup.
+pub const SLOW_SHARE: u32 = 4;
+
+/// What a client may have of all connections by default, one in so many: four of them are needed to take
+/// all, and a crowd behind one address has a good part.
+pub const CLIENT_CONNECTIONS_SHARE: u64 = 4;
+
+/// What it may have at least by default: a browser opens six, so ten behind one address have enough.
+pub const CLIENT_CONNECTIONS_MIN: u64 = 64;
+
+/// The table of clients keeps room for so many when most have left.
+pub const CLIENTS_KEPT: usize = 1024;
+
+/// The least of `--limit-rate`, in bytes a second. The kernel paces whole segments, of up to 64 KiB where
+/// the peer is this machine: one in 16 s is well within the stall timeout.
+pub const LIMIT_RATE_BYTES_MIN: u64 = 4 * 1024;
+
 /// What a peer must take over the stall timeout, in bytes a second, or it loses its place: 3,840 bytes
 /// within the default of 60 s, three segments. A modem of 1,200 baud takes twice as much.
 pub const MIN_RATE_BYTES: u64 = 64;

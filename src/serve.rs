@@ -4,6 +4,7 @@
 mod activation;
 pub(crate) mod address;
 pub mod args;
+mod client_limit;
 mod conn_record;
 mod fd_budget;
 mod greeting;
@@ -24,7 +25,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{self, Path};
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::thread;
 
 use crate::conn::Timeouts;
@@ -46,7 +47,7 @@ use crate::telemetry::logger;
 
 use activation::Passed;
 use fd_budget::FdBudget;
-use listeners::{bind_all, bind_for};
+use listeners::{bind_all, bind_for, limit_rate};
 use proxies::Proxies;
 use service_manager::ServiceManager;
 use telemetry::{Telemetry, TelemetryConfig};
@@ -91,7 +92,12 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let fd_budget = FdBudget::find(listen, files, for_telemetry, args.workers, passed.len())?;
     let uncached = &Once::new();
     set_bounds(&mut protocol, args.cache, &fd_budget, uncached);
+    let client_limit = fd_budget.client_limit(args.max_connections_per_client);
+    let client_limit = &client_limit.map(Arc::new);
     let listeners = bind_for(args.workers, listen, args.port, passed, &log_writer)?;
+    if let Some(rate) = args.limit_rate {
+        limit_rate(listeners.iter().flatten(), rate)?;
+    }
     let mut listeners = listeners.into_iter();
     let first = listeners.next().expect("there is one loop at least");
     let makers = (1..).zip(listeners).map(|(index, listeners)| {
@@ -108,6 +114,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
             server.app.telemetry = Telemetry::beside(access_log);
             server.app.proxies = Proxies::new(&args.trusted_proxy);
             server.app.tls = tls.as_ref().map(|tls| LoopTls::new(tls, false));
+            server.app.client_limit.clone_from(client_limit);
             Ok(server)
         }
     });
@@ -117,6 +124,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     )?;
     server.app.manager = ServiceManager::of_environment();
     server.app.proxies = Proxies::new(&args.trusted_proxy);
+    server.app.client_limit.clone_from(client_limit);
     if let Some(tls) = tls {
         server.app.tls = Some(LoopTls::new(tls, true));
         server.app.telemetry.show_tls(tls.clone());
@@ -125,19 +133,23 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
         let others = WorkerThreads::start(scope, &mut server, makers)?;
         // ROOT's file system is asked before a client comes: later it may keep silent.
         let serves_everything = is_top(&args.root);
-        server.announce();
-        if logger::is_watched() {
-            let greeting =
-                greeting::of_files(&server.addresses, tls.is_some(), &args.root, args.listing);
-            server.log_writer.announce(&format_args!("{greeting}"));
-        } else {
-            let root = args.root.as_os_str().as_encoded_bytes();
-            log::info!("serving \"{}\"", Escaped(root));
-        }
+        greet(&server, args, tls.is_some());
         warn_of_power(serves_everything);
         server.app.is_ready();
         Ok(server.run_until_signal(others))
     })
+}
+
+/// Says where it listens, and what is there.
+fn greet(server: &Server<SharedPort>, args: &ServeArgs, has_tls: bool) {
+    server.announce();
+    if logger::is_watched() {
+        let greeting = greeting::of_files(&server.addresses, has_tls, &args.root, args.listing);
+        server.log_writer.announce(&format_args!("{greeting}"));
+    } else {
+        let root = args.root.as_os_str().as_encoded_bytes();
+        log::info!("serving \"{}\"", Escaped(root));
+    }
 }
 
 /// `carafe thank`: prints and thanks until a signal, or one text with `--once`, ends it.

@@ -65,6 +65,21 @@ sockopt_impl!(
 /// `include/uapi/asm-generic/socket.h`.
 const SO_MEMINFO: i32 = 55;
 
+sockopt_impl!(
+    /// SO_MAX_PACING_RATE, an `unsigned long` of bytes a second (socket(7)). TCP paces by itself where the
+    /// queueing discipline doesn't.
+    MaxPacingRate, Both, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, libc::c_ulong
+);
+
+/// Has the kernel send no faster than so many bytes a second on a socket, or on each that a listener will
+/// accept: they inherit it.
+///
+/// # Errors
+/// The descriptor is no socket.
+pub fn set_pacing_rate_max(socket: &impl AsFd, bytes_per_second: u64) -> io::Result<()> {
+    Ok(setsockopt(socket, MaxPacingRate, &bytes_per_second)?)
+}
+
 /// Lets a listener's clients be accepted when they have said something, or after so many seconds.
 ///
 /// # Errors
@@ -295,6 +310,16 @@ mod tests {
         assert_eq!(accept_queue_len(&listener).unwrap(), 0);
         let _clients = [(); 2].map(|()| UnixStream::connect(&path).unwrap());
         assert_eq!(accept_queue_len(&listener).unwrap(), 1);
+    }
+
+    #[test]
+    fn the_pacing_rate_is_inherited() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // More than 32 bits hold.
+        set_pacing_rate_max(&listener, 5_000_000_000).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(getsockopt(&accepted, MaxPacingRate).unwrap(), 5_000_000_000);
     }
 
     #[test]

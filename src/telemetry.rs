@@ -47,9 +47,11 @@ reasons! {
     ClientLeft = "client left",
     /// No complete request came in time.
     RequestTimeout = "request timeout",
-    /// It had not asked for anything when its place, or the memory of its partial request, was
-    /// needed for others.
+    /// It had not asked for anything, or took next to nothing of what it was sent, when its place, or the
+    /// memory of its partial request, was needed for others.
     Evicted = "evicted",
+    /// Its client has as many connections as one client may have.
+    TooManyConnections = "too many connections",
     /// There was no memory for what it sent.
     OutOfMemory = "out of memory",
     /// The peer acknowledged nothing for the stall timeout.

@@ -56,7 +56,14 @@ const SERVE: &[Group] = &[
     ),
     (
         "How much at once",
-        &["max-connections", "workers", "open-files", "cache"],
+        &[
+            "max-connections",
+            "max-connections-per-client",
+            "limit-rate",
+            "workers",
+            "open-files",
+            "cache",
+        ],
     ),
     (
         "What is told",

@@ -13,8 +13,8 @@ use crate::escape::Excerpt;
 use crate::file::{FsClass, Piece, Probe, Segment, TaskResult};
 use crate::limits::{
     COLD_BLOCK_BYTES, COLD_READ_BYTES, CONN_TURN_BYTES_MAX, COPIED_BODY_BYTES_MAX,
-    GATHERED_BYTES_MIN, HTTP_BODY_LINGER_BYTES_MAX, SENDFILE_SEGMENT_BYTES, STALL_CHECKS,
-    SUSPENDED_CHECK_INTERVAL,
+    GATHERED_BYTES_MIN, HTTP_BODY_LINGER_BYTES_MAX, SENDFILE_SEGMENT_BYTES, SLOW_SHARE,
+    STALL_CHECKS, SUSPENDED_CHECK_INTERVAL,
 };
 use crate::protocol::{AfterResponse, Body, Reply, RequestEnd};
 use crate::reactor::event::{Action, Event, StepContext};
@@ -100,6 +100,8 @@ struct Mark {
     at: Instant,
     /// What it had acknowledged then.
     acked: u64,
+    /// For a good while it has taken too little.
+    is_slow: bool,
     /// When it will be looked at again.
     next_check: Instant,
 }
@@ -203,7 +205,8 @@ impl Sending {
         match event {
             Event::Deadline => self.check_stall(io),
             Event::Ready(edge) if !(edge.writable || edge.dead) => Stay(self.discard_input(io)),
-            Event::Drain | Event::Reclaim => Stay(Action::Wait),
+            Event::Drain => Stay(Action::Wait),
+            Event::Reclaim => Stay(self.make_room(io)),
             _ => self.send(io),
         }
     }
@@ -517,6 +520,7 @@ impl Sending {
                 at: now,
                 // The first look finds what it has acknowledged so far.
                 acked: 0,
+                is_slow: false,
                 next_check: now + stall / STALL_CHECKS,
             },
             Progress::Resumed { mark, .. } if fast_reader => Mark { at: now, ..mark },
@@ -546,17 +550,18 @@ impl Sending {
         };
         let (now, stall) = (io.turn.now, io.timeouts.stall);
         let acked = io.transport.acked_bytes(self.sent());
-        let took = acked.saturating_sub(mark.acked);
-        // If it has all, it waits for us.
-        let has_all = acked > 0 && acked >= self.sent();
-        let mut mark = match took >= io.timeouts.least_bytes(stall) || has_all || fast_reader {
+        let mut mark = match self.has_taken_enough(acked, mark, io) || fast_reader {
             true => Mark {
                 at: now,
                 acked,
+                is_slow: false,
                 ..mark
             },
             false if now >= mark.at + stall => return Stay(Action::Reset(Reason::Stalled)),
-            false => mark,
+            false => Mark {
+                is_slow: now >= mark.at + stall / SLOW_SHARE,
+                ..mark
+            },
         };
         mark.next_check = (now + stall / STALL_CHECKS).min(mark.at + stall);
         self.progress = Progress::Resumed { mark, fast_reader };
@@ -567,6 +572,40 @@ impl Sending {
         } else {
             Stay(Action::Wait)
         }
+    }
+
+    /// Whether a peer that has acknowledged so much by now may go on. If it has all, it waits for us.
+    fn has_taken_enough<T, P>(&self, acked: u64, mark: Mark, io: &StepIo<'_, '_, T, P>) -> bool {
+        let has_all = acked > 0 && acked >= self.sent();
+        acked.saturating_sub(mark.acked) >= io.timeouts.least_bytes(io.timeouts.stall) || has_all
+    }
+
+    /// Whether its place is the peer's no more if others need it.
+    pub(super) fn is_slow(&self) -> bool {
+        matches!(&self.progress, Progress::Resumed { mark, .. } if mark.is_slow)
+            && !self.awaits_task()
+    }
+
+    /// Others need its place: it goes, unless its peer has taken enough since the last look.
+    fn make_room<T: Transport, P>(&mut self, io: &mut StepIo<'_, '_, T, P>) -> Action {
+        let Progress::Resumed { mark, fast_reader } = self.progress else {
+            return Action::Wait;
+        };
+        if !self.is_slow() {
+            return Action::Wait;
+        }
+        let acked = io.transport.acked_bytes(self.sent());
+        if !self.has_taken_enough(acked, mark, io) {
+            return Action::Reset(Reason::Evicted);
+        }
+        let mark = Mark {
+            at: io.turn.now,
+            acked,
+            is_slow: false,
+            ..mark
+        };
+        self.progress = Progress::Resumed { mark, fast_reader };
+        Action::Wait
     }
 
     /// The peer's clock stood for so long.

@@ -45,6 +45,8 @@ pub enum Reclaimable {
     Suspended,
     /// The peer's FIN: it has sent everything.
     Lingering,
+    /// Its peer, who takes next to nothing of what it is sent.
+    Slow,
     /// Another request: it is kept alive.
     Idle,
 }

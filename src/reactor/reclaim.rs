@@ -46,6 +46,7 @@ impl<C> Reactor<C> {
             Reclaimable::Silent,
             Reclaimable::Partial,
             Reclaimable::Large,
+            Reclaimable::Slow,
         ]
         .map(|line| self.lines.len(line));
         let asking = open - waiting.iter().sum::<usize>();
@@ -126,6 +127,7 @@ impl<C> Reactor<C> {
         let lines = most_and_fewest.into_iter().chain([
             Reclaimable::Large,
             Reclaimable::Lingering,
+            Reclaimable::Slow,
             Reclaimable::Idle,
         ]);
         let key = lines.filter_map(|line| self.lines.first(line)).next()?;

@@ -43,6 +43,14 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1, value_parser = Count::new(1, limits::WORKERS_MAX))]
     pub workers: u64,
 
+    /// Connections of one address at once, or of one /64 of IPv6; 0 for no limit [default: a quarter of all, 64 at least]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = Count::new(0, 1 << 30))]
+    pub max_connections_per_client: Option<u64>,
+
+    /// Bytes a second that a connection is sent at most
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = rate)]
+    pub limit_rate: Option<u64>,
+
     /// Files that are open at the same time [default: a quarter of the descriptor limit]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = Count::new(1, 1 << 30))]
     pub open_files: Option<u64>,
@@ -226,6 +234,15 @@ impl ServeArgs {
                 self.port
             ));
         }
+        if let Some(rate) = self.limit_rate
+            && rate < 2 * self.min_rate
+        {
+            return Some(format!(
+                "--limit-rate: '{rate}' won't do: it takes twice --min-rate ({}) at least, since who is sent \
+                 no more must not lose its place for it",
+                self.min_rate
+            ));
+        }
         self.tls
             .contradiction()
             .or_else(|| self.listen.contradiction())
@@ -286,6 +303,13 @@ impl TlsArgs {
         };
         Some(format!("{lone}: takes a --tls-cert and its --tls-key"))
     }
+}
+
+fn rate(text: &str) -> Result<u64, String> {
+    size(text)
+        .ok()
+        .filter(|&rate| rate >= limits::LIMIT_RATE_BYTES_MIN)
+        .ok_or_else(|| "takes a number of bytes of at least 4096, such as 64kB or 1MiB".into())
 }
 
 /// A name that a folder's index can have.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
+use super::client_limit::Admission;
 use crate::conn::Conn;
 use crate::escape::Excerpt;
 use crate::limits::REQUEST_MEMORY_SHARE_BYTES;
@@ -24,6 +25,7 @@ use super::proxies::Origin;
 pub struct ConnRecord {
     /// The client: who has connected, or for whom a trusted proxy speaks since its header was taken.
     pub(super) peer: Peer,
+    pub(super) admission: Admission,
     /// `None` while not a byte has come. Until when one must have come is the deadline in the slot.
     active: Option<Box<Active>>,
 }
@@ -55,6 +57,7 @@ impl ConnRecord {
         let conn = Conn::new(accepted_at + request_timeout);
         Self {
             peer: Peer::new(peer),
+            admission: Admission::default(),
             active: Some(Active::new(accepted_at, role, conn)),
         }
     }
@@ -64,13 +67,13 @@ impl ConnRecord {
         &mut self,
         deadline: Option<Instant>,
         request_timeout: Duration,
-    ) -> (&mut Peer, &mut Active) {
+    ) -> (&mut Peer, &mut Admission, &mut Active) {
         let active = self.active.get_or_insert_with(|| {
             let expires = deadline.expect("it fell silent with a deadline, which the loop keeps");
             let accepted_at = expires.checked_sub(request_timeout).unwrap_or(expires);
             Active::silent(accepted_at, expires)
         });
-        (&mut self.peer, active)
+        (&mut self.peer, &mut self.admission, active)
     }
 
     /// After a step: one that has sent nothing yet, and waits until this `deadline`, gives back all
@@ -266,7 +269,7 @@ mod tests {
         let mut bench = Bench::new(Scripted::new([read], []), Insatiable);
         assert_eq!(bench.step(Event::Start), Action::Wait);
         let mut client = ConnRecord::new(peer(), role, bench.now, REQUEST_TIMEOUT);
-        client.wake(None, REQUEST_TIMEOUT).1.conn = bench.conn;
+        client.wake(None, REQUEST_TIMEOUT).2.conn = bench.conn;
         client.rest(Action::Wait, bench.deadline);
         (client, bench.deadline)
     }
@@ -286,7 +289,7 @@ mod tests {
     #[test]
     fn one_that_must_be_asked_again_at_another_time_is_not_silent() {
         let (mut client, deadline) = accepted(Role::Admin, Read::Block);
-        client.wake(deadline, REQUEST_TIMEOUT).1.role = CLIENT;
+        client.wake(deadline, REQUEST_TIMEOUT).2.role = CLIENT;
         for (next, at) in [
             (Action::Wait, None),
             (
@@ -305,7 +308,7 @@ mod tests {
     #[test]
     fn a_silent_one_that_speaks_is_who_it_was() {
         let (mut client, deadline) = accepted(CLIENT, Read::Block);
-        let (_, active) = client.wake(deadline, REQUEST_TIMEOUT);
+        let (_, _, active) = client.wake(deadline, REQUEST_TIMEOUT);
         assert_eq!(Some(active.accepted_at + REQUEST_TIMEOUT), deadline);
         assert_eq!(active.conn.silent_until(), deadline);
         client.rest(Action::Wait, deadline);

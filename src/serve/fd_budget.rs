@@ -1,5 +1,6 @@
 //! How many descriptors there are, and who may have them.
 
+use super::client_limit::ClientLimit;
 use crate::descriptors::raise_descriptor_limit;
 use crate::failure::{Exit, Failure};
 use crate::limits::{
@@ -77,6 +78,11 @@ impl FdBudget {
             open_files: files,
             loops,
         })
+    }
+
+    /// What one client may have of the connections of all loops.
+    pub(super) fn client_limit(&self, flag: Option<u64>) -> Option<ClientLimit> {
+        ClientLimit::new(flag, self.connections_max)
     }
 
     /// Connections that the loop with this index may have. The shares differ by one at most.

@@ -228,6 +228,23 @@ fn lacks_ipv6(error: &io::Error) -> bool {
 /// The flag for the clients' port.
 const PORT: &str = "-p";
 
+/// Has the kernel send no faster on each connection that these will accept. Unix sockets know no rate.
+pub(super) fn limit_rate<'l>(
+    listeners: impl Iterator<Item = &'l ClientListener>,
+    bytes_per_second: u64,
+) -> Result<(), Failure> {
+    let ip = listeners.filter(|listener| !sockopt::is_unix(&listener.socket));
+    for listener in ip {
+        sockopt::set_pacing_rate_max(&listener.socket, bytes_per_second).map_err(|error| {
+            Failure::new(
+                Exit::Failed,
+                format!("--limit-rate: the kernel refuses it: {error}"),
+            )
+        })?;
+    }
+    Ok(())
+}
+
 /// Why a listener can't be had, and what helps. `flag` sets its port.
 pub(super) fn cannot_bind(address: SocketAddr, flag: &str, error: &io::Error) -> Failure {
     let why = match error.kind() {

@@ -30,6 +30,11 @@ impl Peer {
         }
     }
 
+    /// An IPv4 address in IPv6's clothes; unspecified by a unix socket.
+    pub(super) fn ip(self) -> Ipv6Addr {
+        Ipv6Addr::from(self.ip)
+    }
+
     /// `None` by a unix socket.
     pub(super) fn address(self) -> Option<SocketAddr> {
         let (ip, port) = (Ipv6Addr::from(self.ip), u16::from_ne_bytes(self.port));

@@ -90,7 +90,7 @@ impl Proxies {
         }
     }
 
-    fn trusts(&self, address: Option<SocketAddr>) -> bool {
+    pub(super) fn trusts(&self, address: Option<SocketAddr>) -> bool {
         self.trusted.iter().any(|trusted| match (trusted, address) {
             (TrustedProxy::Net(net), Some(address)) => net.contains(&address.ip().to_canonical()),
             (TrustedProxy::Unix, None) => true,

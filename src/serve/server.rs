@@ -26,6 +26,7 @@ use crate::telemetry::response::Response;
 use crate::telemetry::{Reason, Stats};
 
 use super::address::ListenAddress;
+use super::client_limit::{Admission, ClientLimit};
 use super::conn_record::{Active, ConnRecord, Role, log_end, log_response};
 use super::fd_budget::FdBudget;
 use super::listeners::{ClientListener, say_lower_somaxconn};
@@ -143,6 +144,8 @@ impl<P: Protocol> Server<P> {
             worker: Worker::default(),
             tls: None,
             proxies: Proxies::default(),
+            client_limit: None,
+            refusals: RateLimit::default(),
             manager: None,
             socket_files,
             remote: reactor.remote(),
@@ -232,6 +235,9 @@ pub(super) struct Serving<P> {
     pub(super) worker: Worker,
     pub(super) tls: Option<LoopTls>,
     pub(super) proxies: Proxies,
+    pub(super) client_limit: Option<Arc<ClientLimit>>,
+    /// Clients that reach it are warned about.
+    refusals: RateLimit,
     /// The first loop's.
     pub(super) manager: Option<ServiceManager>,
     /// The first loop's: the files of all loops' sockets.
@@ -430,6 +436,21 @@ impl<P: Protocol> Serving<P> {
         }
     }
 
+    /// Counts a connection as this client's, if it may have one more.
+    fn admit(&mut self, peer: Peer, now: Instant) -> Admission {
+        let Some(limit) = &self.client_limit else {
+            return Admission::Uncounted;
+        };
+        let admission = limit.admit(peer.ip());
+        if admission == Admission::Refused && self.refusals.allows(now) {
+            let most = limit.most();
+            log::warn!(
+                "{peer} has {most} connections: more are reset (--max-connections-per-client)"
+            );
+        }
+        admission
+    }
+
     /// A descriptor may be free. The first in the line looks before one more client is let in, who
     /// would take it; it keeps its place until it has what it waits for.
     fn wake_first(&self, control: &mut LoopHandle<ConnRecord>) {
@@ -454,7 +475,12 @@ impl<P: Protocol> Handler for Serving<P> {
             Role::Client(_) => self.timeouts,
             Role::Admin => super::telemetry::TIMEOUTS,
         };
-        ConnRecord::new(peer, role, accepted_at, timeouts.request)
+        let mut client = ConnRecord::new(peer, role, accepted_at, timeouts.request);
+        // One that a proxy may speak for is counted when it has.
+        if matches!(role, Role::Client(_)) && !self.proxies.trusts(peer) {
+            client.admission = self.admit(client.peer, accepted_at);
+        }
+        client
     }
 
     fn step(
@@ -464,7 +490,8 @@ impl<P: Protocol> Handler for Serving<P> {
         event: Event,
         cx: &mut Context<'_, ConnRecord>,
     ) -> Action {
-        let (peer, active) = client.wake(cx.turn.deadline, self.timeouts.request);
+        let connected = client.peer;
+        let (peer, admission, active) = client.wake(cx.turn.deadline, self.timeouts.request);
         let next = match active.role {
             Role::Admin => self
                 .telemetry
@@ -474,7 +501,13 @@ impl<P: Protocol> Handler for Serving<P> {
                 let (scratch, now) = (&mut *cx.turn.scratch, cx.turn.now);
                 let front = self.proxies.take_header(whose, socket, scratch, now);
                 let plain = Socket::new(socket).withheld(front == Front::Awaited);
+                if peer.ip() != connected.ip() {
+                    *admission = self.admit(*peer, now);
+                }
                 match front {
+                    _ if *admission == Admission::Refused => {
+                        Action::Reset(Reason::TooManyConnections)
+                    }
                     Front::Awaited | Front::Known => {
                         self.step_client((*peer, active), plain, event, cx)
                     }
@@ -544,6 +577,9 @@ impl<P: Protocol> Handler for Serving<P> {
         control: &mut LoopHandle<ConnRecord>,
     ) {
         let (now, peer) = (control.now(), client.peer);
+        if let (Admission::Counted, Some(limit)) = (client.admission, &self.client_limit) {
+            limit.leave(peer.ip());
+        }
         let mut client = client.into_active(now);
         let mut whose = client.client(peer);
         self.update_fd_queue(&mut client, false, token, control);

@@ -148,6 +148,7 @@ pub fn status(response: &Response, reason: Reason) -> u16 {
         Reason::ClientLeft
         | Reason::RequestTimeout
         | Reason::Evicted
+        | Reason::TooManyConnections
         | Reason::Stalled
         | Reason::BadProxyHeader
         | Reason::TlsFailed

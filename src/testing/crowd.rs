@@ -115,7 +115,7 @@ impl Crowd {
         now: Instant,
         deadline: &mut Option<Instant>,
     ) -> Action {
-        let (_, active) = client.wake(*deadline, self.patience);
+        let (_, _, active) = client.wake(*deadline, self.patience);
         self.transport.begin_turn();
         self.transport.reads.push_back(Read::Block);
         let mut turn = StepContext {

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use carafe::limits::{
     CONN_TURN_BYTES_MAX, COPIED_BODY_BYTES_MAX, LINGER_BYTES_MAX, LINGER_IDLE, LINGER_TOTAL,
-    MIN_RATE_BYTES, NAME_GAP, REQUEST_TIMEOUT, SCRATCH_BYTES, SENDFILE_SEGMENT_BYTES, STALL_CHECKS,
-    STALL_TIMEOUT, SUSPENDED_CHECK_INTERVAL,
+    MIN_RATE_BYTES, NAME_GAP, REQUEST_TIMEOUT, SCRATCH_BYTES, SENDFILE_SEGMENT_BYTES, SLOW_SHARE,
+    STALL_CHECKS, STALL_TIMEOUT, SUSPENDED_CHECK_INTERVAL,
 };
 use carafe::protocol::bare::Bare;
 use carafe::protocol::{Decision, Protocol, Request};
-use carafe::reactor::event::{Action, Event};
+use carafe::reactor::event::{Action, Event, Reclaimable};
 use carafe::root::Root;
 use carafe::telemetry::Reason;
 use carafe::testing::{
@@ -492,6 +492,32 @@ fn a_peer_that_takes_nothing_or_too_little_is_reset_after_the_stall_timeout() {
         stopped >= seconds(302) + STALL_TIMEOUT && stopped <= longest,
         "{stopped:?}"
     );
+}
+
+#[test]
+fn a_peer_that_takes_too_little_for_a_quarter_of_the_stall_timeout_makes_room() {
+    let root = root();
+    for (acked_since, next) in [
+        (MIN_RATE_BYTES, Action::Reset(Reason::Evicted)),
+        (MIN_RATE_BYTES * STALL_TIMEOUT.as_secs(), Action::Wait),
+    ] {
+        let mut bench = sending(&root, b"bulk\n", CONN_TURN_BYTES_MAX as usize - 1);
+        let began = bench.now;
+        while bench.conn.reclaimable().is_none() {
+            // Whoever isn't slow keeps its place.
+            assert_eq!(bench.step(Event::Reclaim), Action::Wait);
+            assert_eq!(bench.expire(), Action::Wait);
+        }
+        assert_eq!(bench.conn.reclaimable(), Some(Reclaimable::Slow));
+        let waited = bench.now - began;
+        let (slow, check) = (STALL_TIMEOUT / SLOW_SHARE, STALL_TIMEOUT / STALL_CHECKS);
+        assert!(waited >= slow && waited <= slow + check, "{waited:?}");
+        bench.transport.acked += acked_since;
+        assert_eq!(bench.step(Event::Reclaim), next);
+        if next == Action::Wait {
+            assert_eq!(bench.conn.reclaimable(), None);
+        }
+    }
 }
 
 #[test]

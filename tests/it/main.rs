@@ -50,6 +50,7 @@ mod log;
 mod metrics;
 mod mirrors;
 mod notes;
+mod one_client;
 mod origin;
 mod peers;
 mod plots;
