@@ -403,11 +403,6 @@ fn nginx(
         Logs::Access => format!("{work}/nginx.access combined buffer=64k flush=1s"),
         Logs::Quiet | Logs::Default => "off".into(),
     };
-    let files = if need == Need::ManyFiles {
-        200_000
-    } else {
-        10_000
-    };
     let autoindex = if need == Need::Lists { "on" } else { "off" };
     let aio = match peer {
         Peer::NginxThreads => "aio threads;",
@@ -425,7 +420,7 @@ http {{
     autoindex {autoindex};
     sendfile {sendfile};
     tcp_nopush on;
-    open_file_cache max={files} inactive=60s;
+    open_file_cache max=10000 inactive=60s;
     open_file_cache_valid 60s;
     keepalive_requests 1000000000;
     keepalive_timeout 600s;
