@@ -172,6 +172,10 @@ pub const CACHE_SPARE_SHARE: usize = 8;
 /// Folders whose lists are kept.
 pub const CACHE_FOLDERS_MAX: usize = 64;
 
+/// A list that took long to make is kept for so many times as long: however often it is asked for, that is
+/// a tenth of a core.
+pub const CACHE_LIST_TIMES: u32 = 10;
+
 /// The part of the cache's memory that one list may take: one in so many.
 pub const CACHE_LIST_SHARE: usize = 2;
 

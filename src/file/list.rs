@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::fs_class::{MayBlock, Mount};
 use super::open_file::LookupError;
@@ -39,6 +39,8 @@ pub struct FreshList {
     pub list: Arc<List>,
     /// It shows every change from before this time.
     pub begun: Instant,
+    /// How long it took to make.
+    pub took: Duration,
     /// Whether a change of what it shows makes an event in its folder (inotify(7)).
     pub shows_events_only: bool,
 }

@@ -237,6 +237,7 @@ impl Work {
         Ok(FreshList {
             list: self.memory.share(bytes, memory),
             begun,
+            took: begun.elapsed(),
             shows_events_only,
         })
     }

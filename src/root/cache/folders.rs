@@ -7,7 +7,7 @@ use lru::LruCache;
 
 use crate::file::{FreshList, List};
 use crate::http::listing::ListingStyle;
-use crate::limits::{CACHE_FILE_BYTES, CACHE_FOLDERS_MAX, CACHE_FRESH};
+use crate::limits::{CACHE_FILE_BYTES, CACHE_FOLDERS_MAX, CACHE_FRESH, CACHE_LIST_TIMES};
 
 /// Folders that are watched for their lists.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ struct Folder {
     watch: i32,
     /// Changes before this time may have made no event that is known here.
     watched_since: Instant,
-    /// The list in the style that was asked for last, and when it was begun.
+    /// The list in the style that was asked for last, and until when it is sent.
     list: Option<(ListingStyle, Arc<List>, Instant)>,
 }
 
@@ -85,17 +85,15 @@ impl Folders {
         }
     }
 
-    /// The list of a folder that has this watch. What makes no event shows when it is made anew, a second
-    /// later.
+    /// The list of a folder that has this watch. What makes no event shows when it is made anew.
     pub(super) fn list(
         &self,
         path: &[u8],
         style: &ListingStyle,
         now: Instant,
     ) -> Option<Arc<List>> {
-        let (kept, list, begun) = self.by_path.peek(path)?.list.as_ref()?;
-        let is_fresh = now.saturating_duration_since(*begun) < CACHE_FRESH;
-        (is_fresh && kept == style).then(|| Arc::clone(list))
+        let (kept, list, until) = self.by_path.peek(path)?.list.as_ref()?;
+        (now < *until && kept == style).then(|| Arc::clone(list))
     }
 
     /// Keeps the list of a folder that is watched, if all changes since it was begun are known.
@@ -104,7 +102,8 @@ impl Folders {
             && fresh.begun > folder.watched_since
         {
             self.bytes -= folder.bytes(path);
-            folder.list = Some((style, Arc::clone(&fresh.list), fresh.begun));
+            let until = fresh.begun + CACHE_FRESH.max(CACHE_LIST_TIMES * fresh.took);
+            folder.list = Some((style, Arc::clone(&fresh.list), until));
             self.bytes += folder.bytes(path);
         }
     }
