@@ -57,4 +57,6 @@ pub mod testing;
     reason = "lengths that a buffer bounds"
 )]
 pub mod tls;
+#[allow(clippy::cast_possible_truncation, reason = "figures for people")]
+pub mod trace;
 pub mod units;

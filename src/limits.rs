@@ -700,3 +700,20 @@ pub const TLS_EXPIRY_CHECK: Duration = Duration::from_secs(3600);
 /// How long before a certificate's end there is a warning. Whoever renews by ACME does so a month
 /// before, so this is one that nobody renews.
 pub const TLS_EXPIRY_WARNING: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How many seconds of what it did a trace holds by default: what somebody saw is a moment ago.
+pub const TRACE_FOR: Duration = Duration::from_secs(60);
+
+/// What each thread keeps for a trace: system calls, steps and waits, of 80 bytes. A warm download makes a
+/// dozen; a browser shows so many with ease.
+pub const TRACE_RECORDS_MAX: usize = 64 * 1024;
+
+/// The names that each thread keeps for a trace, of up to [`LOG_TEXT_BYTES_MAX`] bytes as they are shown.
+pub const TRACE_NAMES_MAX: usize = 8 * 1024;
+
+/// How many threads are traced: 32 loops and what waits for their disks. Together 64 threads keep no more
+/// than 500 MB, and with one loop 7 MB beside the names.
+pub const TRACE_THREADS_MAX: usize = 64;
+
+/// How many clients a trace's page lists, those that were sent most first. All have their lanes.
+pub const TRACE_CLIENTS_LISTED: usize = 50;

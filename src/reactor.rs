@@ -37,6 +37,7 @@ use crate::reactor::timer_wheel::{Deadline, Timers};
 use crate::sockopt;
 use crate::telemetry::rate_limit::RateLimit;
 use crate::telemetry::{Reason, Stats};
+use crate::trace::record::{self, Call};
 
 pub use handler::{Context, Handler, ListenerId, LoopHandle, Remote, SourceId, Token};
 
@@ -420,8 +421,11 @@ impl<C> Reactor<C> {
             }
         }
         let listener = &mut self.listeners[index];
-        if is_last_look && listener.state == Accepting::Waiting {
-            listener.socket = None;
+        if is_last_look
+            && listener.state == Accepting::Waiting
+            && let Some(socket) = listener.socket.take()
+        {
+            record::close(Call::CloseListener, socket);
         }
     }
 

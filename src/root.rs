@@ -27,6 +27,7 @@ use crate::file::{
 };
 use crate::http::coding::Coding;
 use crate::http::listing::ListingStyle;
+use crate::trace::record::{self, Call};
 use cache::{Cache, CacheLimits};
 use containment::{RootDir, WELL_KNOWN, classify, is_well_known, path_of};
 use open_files::OpenFiles;
@@ -318,8 +319,12 @@ impl Root {
             return match found {
                 Ok(Lookup::File(file)) => self.open_files.share(Arc::clone(file)).map(Lookup::File),
                 Ok(Lookup::Directory(directory)) => {
-                    let again = rustix::io::fcntl_dupfd_cloexec(directory, 0);
-                    again.map(Lookup::Directory).map_err(classify)
+                    let again = record::call(Call::Duplicate, || {
+                        rustix::io::fcntl_dupfd_cloexec(directory, 0)
+                    });
+                    again
+                        .map(|again| Lookup::Directory(again.into()))
+                        .map_err(classify)
                 }
                 Err(error) => Err(*error),
             };

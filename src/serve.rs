@@ -18,6 +18,7 @@ mod sources;
 mod telemetry;
 mod threads;
 mod tls;
+mod traced;
 mod unix_socket;
 mod workers;
 

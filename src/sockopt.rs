@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use crate::trace::record::{self, Call};
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use nix::sys::socket::{getsockopt, setsockopt};
 use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
@@ -93,7 +94,7 @@ pub fn set_defer_accept(listener: &impl AsFd, seconds: i32) -> io::Result<()> {
 /// # Errors
 /// Only if the descriptor is no TCP socket.
 pub fn defer_accept(listener: &impl AsFd) -> io::Result<Duration> {
-    let seconds = getsockopt(listener, DeferAccept)?;
+    let seconds = record::call(Call::AskListener, || getsockopt(listener, DeferAccept))?;
     Ok(Duration::from_secs(seconds.unsigned_abs().into()))
 }
 
@@ -106,14 +107,14 @@ pub fn accept_queue_len(listener: &impl AsFd) -> io::Result<u32> {
     if is_unix(listener) {
         return Ok(u32::from(is_ready(listener, PollFlags::IN)?));
     }
-    Ok(getsockopt(listener, TcpInfo)?.unacked)
+    let info = record::call(Call::AskListener, || getsockopt(listener, TcpInfo));
+    Ok(info?.unacked)
 }
 
 /// Whether it is a unix socket (unix(7)), which has no options of TCP's.
 #[must_use]
 pub fn is_unix(socket: &impl AsFd) -> bool {
-    SockRef::from(socket)
-        .domain()
+    record::call(Call::AskListener, || SockRef::from(socket).domain())
         .is_ok_and(|domain| domain == Domain::UNIX)
 }
 
@@ -137,9 +138,11 @@ pub const TTL_OF_NOBODY: i32 = 255;
 /// Only if the descriptor is no IP socket.
 pub fn set_ttl_min(socket: &impl AsFd, ttl_min: i32) -> io::Result<()> {
     // An IPv6 socket takes both: IPv4 clients may come by it too.
-    setsockopt(socket, MinTtl, &ttl_min)?;
-    if SockRef::from(socket).domain()? == Domain::IPV6 {
-        setsockopt(socket, MinHopCount, &ttl_min)?;
+    let set = Call::SetListener;
+    record::call(set, || setsockopt(socket, MinTtl, &ttl_min))?;
+    let ask = Call::AskListener;
+    if record::call(ask, || SockRef::from(socket).domain())? == Domain::IPV6 {
+        record::call(set, || setsockopt(socket, MinHopCount, &ttl_min))?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ set -euo pipefail
 carafe=$(realpath "${1:?the carafe to run}")
 here=$(realpath "$(dirname "$0")")
 scene=$(mktemp -d)
+clients=()
 trap 'kill "$server" 2>/dev/null || true; rm -rf "$scene"' EXIT
 
 mkdir -p "$scene"/files/{music,photos}
@@ -33,3 +34,16 @@ shoot list 640,424 "http://127.0.0.1:$port/"
     --mix fast=80%,slow=10%,abort=5%,halfclose=2%,split=2%,idle=1% --against files \
     --pid "$server" --report soak.html --quiet >/dev/null || true
 shoot soak 640,690 "file://$scene/soak.html"
+
+# Two clients alike, beside one that reads slowly.
+"$carafe" serve -q -p 0 -b 127.0.0.1 --trace trace.html files 2>said &
+traced=$!
+until port=$(sed -n 's/^listening on .*:\([0-9]*\)$/\1/p' said) && [ -n "$port" ]; do sleep 0.05; done
+for rate in 100M 100M 60M; do
+    curl -s --limit-rate "$rate" -o /dev/null "http://127.0.0.1:$port/big.bin" &
+    clients+=($!)
+done
+wait "${clients[@]}"
+kill "$traced"
+wait "$traced"
+shoot trace 900,720 "file://$scene/trace.html"

@@ -67,7 +67,15 @@ const SERVE: &[Group] = &[
     ),
     (
         "What is told",
-        &["access-log", "log-format", "metrics", "quiet", "verbose"],
+        &[
+            "access-log",
+            "log-format",
+            "metrics",
+            "trace",
+            "trace-for",
+            "quiet",
+            "verbose",
+        ],
     ),
 ];
 

@@ -150,6 +150,18 @@ impl<'a> Socket<'a> {
         self
     }
 
+    /// Whether reads would block without a call.
+    #[must_use]
+    pub fn is_withheld(&self) -> bool {
+        self.is_withheld
+    }
+
+    /// Whether the kernel may hold back what was written last.
+    #[must_use]
+    pub fn holds_back(&self) -> bool {
+        self.holds_back
+    }
+
     fn send(
         &mut self,
         more: bool,

@@ -17,6 +17,7 @@ use super::task::{Chunk, DiskTask, TaskResult};
 use super::thread_pool::ThreadPool;
 use crate::failure::panic_message;
 use crate::limits::{POOL_THREADS_MAX, REMOTE_POOL_THREADS_MAX, TASK_RESULTS_TOTAL_BYTES_MAX};
+use crate::trace::record::{self, What};
 
 /// The disk tasks of one loop; `K` tells those apart that wait for them. Tasks that may wait for ever
 /// have threads of their own: a network that is down must not keep anybody from a disk. So have those
@@ -115,13 +116,16 @@ impl<K: Copy + Eq + Hash> DiskTasks<K> {
             self.remote.clone(),
         );
         let (done, notify) = (self.done.clone(), self.notify());
+        let conn = record::conn();
         let run = move || {
             let permit = task.kept_bytes().map(|bytes| memory.acquire(bytes));
+            let (kind, began) = (task.kind(), record::begin(conn));
             let mut result =
                 catch_unwind(AssertUnwindSafe(|| task.run(may_block))).unwrap_or_else(|panic| {
                     log::error!("a disk thread panicked: {}", panic_message(&*panic));
                     TaskResult::Panicked
                 });
+            record::end(began, || What::Task(kind));
             match &mut result {
                 TaskResult::Read(Ok(Chunk {
                     kept: Some(kept), ..

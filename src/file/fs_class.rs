@@ -6,6 +6,7 @@ use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
+use crate::trace::record::{self, Call};
 use rustix::io::{Errno, ReadWriteFlags};
 
 /// What reading from a file system may cost.
@@ -132,7 +133,7 @@ impl FsClasses {
 
 fn type_of(file: BorrowedFd<'_>) -> Option<u64> {
     // Types have 32 bits; the field's width and sign differ by platform.
-    let found = rustix::fs::fstatfs(file).ok()?;
+    let found = record::call(Call::StatFs, || rustix::fs::fstatfs(file)).ok()?;
     Some(u64::from(found.f_type as u32))
 }
 
@@ -160,8 +161,10 @@ pub(super) fn preadv2_nowait(
     buf: &mut [u8],
     at: u64,
 ) -> rustix::io::Result<usize> {
-    let mut into = [IoSliceMut::new(buf)];
-    rustix::io::preadv2(file, &mut into, at, ReadWriteFlags::NOWAIT)
+    record::transfer(Call::ReadNowait, buf.len(), || {
+        let mut into = [IoSliceMut::new(buf)];
+        rustix::io::preadv2(file, &mut into, at, ReadWriteFlags::NOWAIT)
+    })
 }
 
 #[cfg(test)]

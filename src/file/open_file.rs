@@ -2,10 +2,9 @@
 //! it then.
 
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -17,6 +16,7 @@ use super::semaphore::{Permit, Semaphore};
 use super::thread_pool::ThreadPool;
 use super::version::{self, Facts, FileVersion, Snapshot, Trust};
 use crate::limits::COLD_BLOCK_BYTES;
+use crate::trace::record::{self, Call, Handle};
 
 /// What a name leads to.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub enum Lookup {
     /// A regular file.
     File(Arc<OpenFile>),
     /// A directory, open for reading.
-    Directory(OwnedFd),
+    Directory(Handle),
 }
 
 /// Why a name leads to no file.
@@ -79,7 +79,7 @@ pub struct OpenFile {
 enum Source {
     /// On the disk or in the page cache: it is open for reading.
     Open {
-        file: File,
+        file: Handle,
         /// One of the descriptors that files may have, given back after the close.
         permit: OnceLock<Permit>,
         /// What was read before, if its class is [`FsClass::ReadOnce`].
@@ -102,7 +102,7 @@ impl OpenFile {
         let is_local = fs_class != FsClass::Remote;
         Self {
             source: Source::Open {
-                file,
+                file: Handle::from(OwnedFd::from(file)),
                 permit: OnceLock::new(),
                 read_blocks: Mutex::default(),
                 closer: OnceLock::new(),
@@ -156,7 +156,7 @@ impl OpenFile {
 
     /// The open file, if its bytes are not in memory.
     #[must_use]
-    pub fn handle(&self) -> Option<&File> {
+    pub fn handle(&self) -> Option<&Handle> {
         match &self.source {
             Source::Open { file, .. } => Some(file),
             Source::InMemory { .. } => None,
@@ -217,9 +217,11 @@ impl OpenFile {
     pub fn read_blocking(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
         match &self.source {
             Source::Open { file, .. } => loop {
-                match file.read_at(buf, at) {
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    result => return result,
+                match record::transfer(Call::Read, buf.len(), || {
+                    rustix::io::pread(file, &mut *buf, at)
+                }) {
+                    Err(Errno::INTR) => {}
+                    result => return Ok(result?),
                 }
             },
             Source::InMemory { contents, .. } => {
@@ -357,8 +359,8 @@ impl OpenFile {
 
     /// Its state now. May wait.
     pub(super) fn stat_now(&self) -> io::Result<Stat> {
-        self.handle()
-            .map_or(Ok(self.stat), |file| Ok(rustix::fs::fstat(file)?))
+        let ask = |file| record::call(Call::Stat, || rustix::fs::fstat(file));
+        self.handle().map_or(Ok(self.stat), |file| Ok(ask(file)?))
     }
 
     /// Whether the bytes that were promised may have been overwritten since: see
@@ -424,6 +426,8 @@ fn bit_of(block: u64) -> (usize, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt as _;
+
     use super::*;
 
     fn file(fs_class: FsClass, length: u64) -> OpenFile {

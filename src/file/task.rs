@@ -15,6 +15,7 @@ use super::open_file::{Lookup, LookupError, OpenFile};
 use super::piece::{Piece, PieceError, PieceTask};
 use super::semaphore::Permit;
 use crate::limits::{COLD_BLOCK_BYTES, READ_AHEAD_BUFFER_BYTES, TASK_RESULT_BYTES_MAX};
+use crate::trace::record::{self, Call, TaskKind};
 
 /// Something that may wait for a disk. A connection has one at a time.
 pub enum DiskTask {
@@ -108,6 +109,16 @@ impl DiskTask {
             Self::Read(read) if read.keeps => Some(read.range.end - read.range.start),
             Self::Make(_) => Some(PieceTask::kept_bytes()),
             _ => None,
+        }
+    }
+
+    /// What a trace calls it.
+    pub(super) fn kind(&self) -> TaskKind {
+        match self {
+            Self::Open { .. } => TaskKind::Open,
+            Self::List(_) => TaskKind::List,
+            Self::Read(_) => TaskKind::Read,
+            Self::Make(_) => TaskKind::Make,
         }
     }
 
@@ -237,7 +248,9 @@ impl ReadTask {
             && let Some(length) = NonZeroU64::new(end.saturating_sub(start))
         {
             // Only a hint.
-            let _ = rustix::fs::fadvise(file, start, Some(length), Advice::WillNeed);
+            let _ = record::call(Call::ReadAhead, || {
+                rustix::fs::fadvise(file, start, Some(length), Advice::WillNeed)
+            });
         }
     }
 }

@@ -11,6 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 use rustix::fs::Stat;
 
 use crate::limits::{COARSE_STAMP_TICK, FINE_STAMP_TICK};
+use crate::trace::record::{self, Call};
 
 /// A time as stat(2) tells it: seconds since 1970, and nanoseconds.
 pub type Stamp = (i64, u64);
@@ -35,7 +36,7 @@ impl Snapshot {
     /// As fstat(2).
     pub fn of(file: impl AsFd) -> rustix::io::Result<Self> {
         let clock = stamp_clock();
-        let stat = rustix::fs::fstat(file)?;
+        let stat = record::call(Call::Stat, || rustix::fs::fstat(file))?;
         Ok(Self { stat, clock })
     }
 }

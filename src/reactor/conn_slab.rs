@@ -15,6 +15,7 @@ use crate::limits::{LARGE_STEP_BYTES, SHRINK_DELAY, SLAB_SLOTS_KEPT};
 use crate::reactor::event::Event;
 use crate::reactor::timer_wheel::Deadline;
 use crate::telemetry::Reason;
+use crate::trace::record::{self, Call};
 
 /// A line of connections that wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,8 +116,10 @@ impl<C> Slot<C> {
     pub(super) fn register(&mut self, poll: &Poll, token: Token) -> io::Result<()> {
         if !self.registered {
             let both = Interest::READABLE | Interest::WRITABLE;
-            poll.registry()
-                .register(&mut self.socket, token.pack(), both)?;
+            let registry = poll.registry();
+            record::call(Call::Register, || {
+                registry.register(&mut self.socket, token.pack(), both)
+            })?;
             self.registered = true;
         }
         Ok(())

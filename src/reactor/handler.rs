@@ -97,6 +97,12 @@ pub(super) const FIRST_GENERATION: u32 = 3;
 const _: () = assert!(usize::BITS >= 64, "a token packs two 32-bit numbers");
 
 impl Token {
+    /// What tells it from all others of this loop.
+    #[must_use]
+    pub fn generation(self) -> u32 {
+        self.generation
+    }
+
     pub(super) fn pack(self) -> mio::Token {
         mio::Token((self.generation as usize) << 32 | self.key as usize)
     }

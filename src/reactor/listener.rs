@@ -13,6 +13,7 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 use crate::limits::HANDSHAKE_GRACE;
 use crate::sockopt;
 use crate::telemetry::rate_limit::RateLimit;
+use crate::trace::record::{self, Call};
 
 #[derive(Debug)]
 pub(super) struct Listener {
@@ -122,7 +123,7 @@ impl Listener {
 /// Takes a client, and its address, which one that comes by a unix socket hasn't.
 pub(super) fn accept(listener: &TcpListener) -> io::Result<(TcpStream, Option<SocketAddr>)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let (socket, peer) = acceptfrom_with(listener, flags)?;
+    let (socket, peer) = record::call(Call::Accept, || acceptfrom_with(listener, flags))?;
     let peer = peer.and_then(|peer| peer.try_into().ok());
     Ok((socket.into(), peer))
 }

@@ -11,6 +11,7 @@ use super::listener::{Accepting, clients_left};
 use crate::limits::{EVENTS_PER_TURN_MAX, SLAB_SLOTS_KEPT};
 use crate::reactor::event::Event;
 use crate::telemetry::Reason;
+use crate::trace::record::{self, Call};
 
 impl<C> Reactor<C> {
     /// Releases what ended in this turn.
@@ -25,11 +26,13 @@ impl<C> Reactor<C> {
                 End::Close(reason) => reason,
                 End::Reset(reason) => {
                     // Without SO_LINGER the close would look like a good end.
-                    let _ = SockRef::from(&slot.socket).set_linger(Some(Duration::ZERO));
+                    let _ = record::call(Call::Reset, || {
+                        SockRef::from(&slot.socket).set_linger(Some(Duration::ZERO))
+                    });
                     reason
                 }
             };
-            drop(slot.socket);
+            record::close(Call::CloseSocket, slot.socket);
             if !slot.is_admin {
                 self.control.stats.count_ended(reason);
             }
@@ -88,6 +91,7 @@ impl<C> Reactor<C> {
                 continue;
             };
             self.control.stats.never_accepted += clients_left(&socket);
+            record::close(Call::CloseListener, socket);
         }
         self.end_all(app, Reason::DrainDeadline);
     }

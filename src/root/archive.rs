@@ -21,6 +21,7 @@ use crate::limits::{
     ARCHIVE_MEMBER_BYTES_MAX, COPIED_BODY_BYTES_MAX, LISTING_SLICE_ENTRIES, PATH_BYTES_MAX,
     TASK_RESULT_BYTES_MAX,
 };
+use crate::trace::record::{self, Call};
 
 /// What is called so in a tar lies where it is unpacked.
 const HERE: &[u8] = b".";
@@ -340,7 +341,10 @@ fn child(folder: &Folder, entry: &CStr, seen: &Seen, clock: Stamp) -> Option<(Ch
     let leads_to = FileType::from_raw_mode(seen.leads_to.st_mode);
     let (stat, kind, trust) = match (&seen.link, leads_to) {
         (Some((link, stat)), FileType::RegularFile | FileType::Directory) => {
-            let target = rustix::fs::readlinkat(link, c"", Vec::new()).ok()?;
+            let target = record::call(Call::ReadLink, || {
+                rustix::fs::readlinkat(link, c"", Vec::new())
+            })
+            .ok()?;
             (stat, ChildKind::Link(target.into_bytes()), Trust::Second)
         }
         (None, FileType::Directory) => (&seen.leads_to, ChildKind::Folder, Trust::Second),

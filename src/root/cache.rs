@@ -45,6 +45,7 @@ use crate::limits::{
     CACHE_INVALIDATIONS_MAX, CACHE_LIST_SHARE, CACHE_NAMES_MAX, CACHE_REUSE_WINDOW,
     CACHE_SPARE_SHARE, CACHED_CONTENTS_BYTES_MAX, INOTIFY_BUFFER_BYTES, NAME_BYTES_MAX,
 };
+use crate::trace::record::{self, Call};
 
 use folders::Folders;
 use watch_thread::{Found, WatchTask, WatchThread, WatchedPath};
@@ -490,7 +491,12 @@ impl Cache {
         let mut buffer = [MaybeUninit::uninit(); INOTIFY_BUFFER_BYTES];
         let mut reader = Reader::new(&*self.inotify, &mut buffer);
         while into.len() < CACHE_EVENTS_MAX {
-            match reader.next() {
+            let next = if reader.is_buffer_empty() {
+                record::call(Call::ReadEvents, || reader.next())
+            } else {
+                reader.next()
+            };
+            match next {
                 Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => return false,
                 Ok(event) => into.push(FsEvent {
                     watch: event.wd(),

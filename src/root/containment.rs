@@ -3,7 +3,6 @@
 //! absolute path lead out; RESOLVE_CACHED, since Linux 5.12, finds only what is in memory.
 
 use std::ffi::CStr;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -16,6 +15,7 @@ use rustix::path::Arg;
 use crate::file::version::Snapshot;
 use crate::file::{FsClass, FsClasses, Lookup, LookupError, MayBlock, Mount, OpenFile};
 use crate::limits::{LINKS_MAX, OPEN_ATTEMPTS_MAX};
+use crate::trace::record::{self, Call, Handle};
 
 /// Opens what is found: for reading, never as a controlling terminal, and without waiting for a
 /// FIFO's writer.
@@ -167,7 +167,7 @@ impl RootDir {
     /// What a handle that [`RootDir::find`] has opened is, if it is served.
     pub(super) fn lookup_of(
         &self,
-        file: OwnedFd,
+        file: Handle,
         may_block: MayBlock,
     ) -> Result<Lookup, LookupError> {
         let state = Snapshot::of(&file).map_err(LookupError::Failed)?;
@@ -178,7 +178,7 @@ impl RootDir {
                     MayBlock::Forever => class(),
                     MayBlock::Never | MayBlock::OnDisk => *self.file_class.get_or_init(class),
                 };
-                let file = OpenFile::new(File::from(file), state, class);
+                let file = OpenFile::new(OwnedFd::from(file).into(), state, class);
                 Ok(Lookup::File(Arc::new(file)))
             }
             FileType::Directory => Ok(Lookup::Directory(file)),
@@ -190,7 +190,7 @@ impl RootDir {
     /// by the entry that it is mounted on; nothing of it is touched, since it may not answer. Errors on
     /// the way are for the look-up itself to find.
     fn mount_on_the_way(&self, path: &[u8]) -> Mount {
-        let mut directory = None::<OwnedFd>;
+        let mut directory = None::<Handle>;
         let (mut ahead, mut at, mut links) = (Vec::from(path), 0, 0);
         while at < ahead.len() {
             let length = ahead[at..].iter().position(|&byte| byte == b'/');
@@ -199,7 +199,9 @@ impl RootDir {
             if component.is_empty() {
                 continue;
             }
-            let base = directory.as_ref().unwrap_or(&self.directory);
+            let base = directory
+                .as_ref()
+                .map_or(self.directory.as_fd(), Handle::as_fd);
             let flags = PATH_FLAGS | OFlags::NOFOLLOW;
             // `..` may lead out of the root here, which does no harm: nothing of it is served.
             let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
@@ -208,11 +210,13 @@ impl RootDir {
                 Err(Errno::XDEV) => return mount_on(base, component),
                 Err(_) => break,
             };
-            match rustix::fs::fstat(&found).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+            match fstat(&found).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
                 Ok(FileType::Directory) => directory = Some(found),
                 Ok(FileType::Symlink) if links < LINKS_MAX => {
                     links += 1;
-                    let target = rustix::fs::readlinkat(&found, c"", Vec::new());
+                    let target = record::call(Call::ReadLink, || {
+                        rustix::fs::readlinkat(&found, c"", Vec::new())
+                    });
                     let target = target.unwrap_or_default().into_bytes();
                     if target.starts_with(b"/") {
                         break;
@@ -237,7 +241,7 @@ impl RootDir {
     }
 
     /// Whether a directory's file system may wait for another machine or process.
-    pub(super) fn is_remote_directory(&self, directory: &OwnedFd) -> bool {
+    pub(super) fn is_remote_directory(&self, directory: impl AsFd) -> bool {
         self.classes.of_directory(directory) == FsClass::Remote
     }
 
@@ -245,10 +249,10 @@ impl RootDir {
     /// the file system. May wait for a disk.
     pub(super) fn open_component(
         &self,
-        directory: &OwnedFd,
+        directory: impl AsFd,
         component: &[u8],
         flags: OFlags,
-    ) -> Result<OwnedFd, Errno> {
+    ) -> Result<Handle, Errno> {
         open_beneath(directory, component, flags | OFlags::NOFOLLOW, BENEATH_HERE)
     }
 
@@ -279,7 +283,7 @@ impl RootDir {
         let resolve = self.resolve_flags(may_block)?;
         let look = |directory, path: &[u8], flags| {
             let found = open_beneath(directory, path, flags, resolve)?;
-            let stat = rustix::fs::fstat(&found)?;
+            let stat = fstat(&found)?;
             Ok((found, stat))
         };
         let found = look(directory, entry.to_bytes(), PATH_FLAGS | OFlags::NOFOLLOW);
@@ -335,13 +339,16 @@ pub struct Seen {
     /// What is found under its name, links followed.
     pub leads_to: Stat,
     /// The entry itself, if it is a symbolic link.
-    pub link: Option<(OwnedFd, Stat)>,
+    pub link: Option<(Handle, Stat)>,
+}
+
+fn fstat(file: impl AsFd) -> rustix::io::Result<Stat> {
+    record::call(Call::Stat, || rustix::fs::fstat(file))
 }
 
 /// What is mounted on an entry of a directory.
-fn mount_on(directory: &OwnedFd, entry: &[u8]) -> Mount {
-    let stat = rustix::fs::fstat(directory);
-    stat.map_or(Mount::default(), |stat| {
+fn mount_on(directory: impl AsFd, entry: &[u8]) -> Mount {
+    fstat(directory).map_or(Mount::default(), |stat| {
         Mount::at(stat.st_dev, stat.st_ino, entry)
     })
 }
@@ -353,13 +360,15 @@ fn open_beneath(
     path: impl Arg + Copy,
     flags: OFlags,
     resolve: ResolveFlags,
-) -> Result<OwnedFd, Errno> {
+) -> Result<Handle, Errno> {
     let is_cached = resolve.contains(ResolveFlags::CACHED);
     let mut attempts = if is_cached { 0 } else { OPEN_ATTEMPTS_MAX };
     loop {
-        match rustix::fs::openat2(&directory, path, flags, Mode::empty(), resolve) {
+        match record::call(Call::Open, || {
+            rustix::fs::openat2(&directory, path, flags, Mode::empty(), resolve)
+        }) {
             Err(Errno::AGAIN | Errno::INTR) if attempts > 0 => attempts -= 1,
-            result => return result,
+            result => return result.map(Handle::from),
         }
     }
 }

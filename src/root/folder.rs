@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::containment::{RootDir, Seen};
 use super::path_or_root;
 use crate::file::{ListError, ListTask, Lookup, LookupError, MayBlock, Permit};
+use crate::trace::record::{self, Call};
 
 /// For whom something is read, how long that may wait, and the memory that it has.
 pub(super) struct Progress<'a> {
@@ -48,11 +49,26 @@ pub(super) fn read_folder(
     let Lookup::Directory(directory) = found else {
         return Err(LookupError::Refused("not a folder").into());
     };
+    let stat = record::call(Call::Stat, || rustix::fs::fstat(&directory));
     let folder = Folder {
-        stat: rustix::fs::fstat(&directory).map_err(LookupError::Failed)?,
+        stat: stat.map_err(LookupError::Failed)?,
         is_remote: root.is_remote_directory(&directory),
     };
     let mut directory = Dir::new(directory).map_err(LookupError::Failed)?;
+    let read = read_entries(root, name, may_block, &mut directory, |entry, seen| {
+        each(&folder, entry, seen)
+    });
+    record::close(Call::CloseFile, directory);
+    read.map(|()| folder.stat)
+}
+
+fn read_entries(
+    root: &RootDir,
+    name: &[u8],
+    may_block: MayBlock,
+    directory: &mut Dir,
+    mut each: impl FnMut(&CStr, Option<Seen>) -> Result<(), ListError>,
+) -> Result<(), ListError> {
     while let Some(entry) = directory.read() {
         let entry = entry.map_err(LookupError::Failed)?;
         let name_of_entry = entry.file_name();
@@ -63,9 +79,9 @@ pub(super) fn read_folder(
         let within = directory.fd().map_err(LookupError::Failed)?;
         let seen = root.look_at((within, name), name_of_entry, may_block)?;
         let seen = seen.filter(|seen| is_readable(within, name_of_entry, &seen.leads_to));
-        each(&folder, name_of_entry, seen)?;
+        each(name_of_entry, seen)?;
     }
-    Ok(folder.stat)
+    Ok(())
 }
 
 /// Whether the server may read what was found to be in a directory. A link leads to where it was found
@@ -76,6 +92,8 @@ fn is_readable(folder: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> bool {
     if Mode::from_raw_mode(stat.st_mode).contains(everybody) {
         return true;
     }
-    let denied = accessat(folder, name, Access::READ_OK, AtFlags::EACCESS);
+    let denied = record::call(Call::MayRead, || {
+        accessat(folder, name, Access::READ_OK, AtFlags::EACCESS)
+    });
     denied != Err(Errno::ACCESS)
 }

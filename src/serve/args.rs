@@ -7,7 +7,7 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use clap::builder::{OsStringValueParser, PathBufValueParser, TypedValueParser as _};
 
 use super::address::ListenAddress;
 use super::proxies::TrustedProxy;
@@ -19,6 +19,7 @@ use crate::protocol::http::{ErrorPage, Pages};
 use crate::root::DotFiles;
 use crate::telemetry::access_log::LogFormat;
 use crate::tls::certificates::PairFiles;
+use crate::trace::file::TraceFormat;
 
 /// `carafe serve`.
 #[derive(Args, Debug)]
@@ -154,6 +155,14 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FORMAT", value_parser = log_format)]
     pub log_format: Option<LogFormat>,
 
+    /// Write what the loop did and why to this file, at the end and on SIGUSR1: a page (.html), or for Perfetto (.json)
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(trace_file))]
+    pub trace: Option<PathBuf>,
+
+    /// How much of it: what happened in so much time before it is written [default: 60s]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = timeout)]
+    pub trace_for: Option<Duration>,
+
     /// Listen here for GET /metrics and GET /healthz
     #[arg(long, value_name = "ADDR:PORT", value_parser = socket_address)]
     pub metrics: Option<SocketAddr>,
@@ -222,6 +231,9 @@ impl ServeArgs {
             return Some(format!(
                 "--log-format: '{format}' won't do: it takes an --access-log whose lines it is for"
             ));
+        }
+        if let (None, Some(_)) = (&self.trace, self.trace_for) {
+            return Some("--trace-for: takes a --trace whose time it is".into());
         }
         if let Some(metrics) = self.metrics
             && metrics.port() == self.port
@@ -460,6 +472,12 @@ fn socket_mode(text: &str) -> Result<u32, &'static str> {
 fn socket_address(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| "takes ADDR:PORT, such as 127.0.0.1:9100 or [::1]:9100".into())
+}
+
+fn trace_file(path: PathBuf) -> Result<PathBuf, &'static str> {
+    TraceFormat::of(&path)
+        .map(|_| path)
+        .ok_or("takes a file whose name ends in .html or .json")
 }
 
 fn log_format(text: &str) -> Result<LogFormat, String> {

@@ -15,6 +15,7 @@ use crate::telemetry::Reason;
 use crate::telemetry::Stage;
 use crate::telemetry::response::Response;
 use crate::tls::transport::Wire;
+use crate::trace::record::{self, Awaited};
 
 use super::peer::{Client, Peer};
 use super::proxies::Origin;
@@ -96,6 +97,28 @@ impl ConnRecord {
         match &self.active {
             Some(active) => active.reclaimable(),
             None => Some(Reclaimable::Silent),
+        }
+    }
+
+    /// What it does.
+    pub(super) fn stage(&self) -> Stage {
+        let active = self.active.as_ref();
+        active.map_or(Stage::Reading, |active| active.conn.stage())
+    }
+
+    /// What is or was sent, once a request was answered.
+    pub(super) fn response(&self) -> Option<&Response> {
+        self.active.as_ref()?.conn.response()
+    }
+
+    /// What it waits for after a step that wanted this.
+    pub(super) fn awaited(&self, action: Action) -> Awaited {
+        match &self.active {
+            Some(active) if action == Action::Suspend && !active.conn.awaits_task() => {
+                Awaited::Descriptor
+            }
+            Some(_) if action == Action::Suspend => Awaited::Disk,
+            _ => Awaited::Nothing,
         }
     }
 
@@ -217,6 +240,13 @@ impl Display for Status {
             None => Ok(()),
         }
     }
+}
+
+/// Notes for a trace what a connection has asked for.
+pub(super) fn note_asked(response: &Response) {
+    record::note_asked(response.asked_at, || {
+        Excerpt::of_request(&response.target).to_string().into()
+    });
 }
 
 /// One line for one reply.

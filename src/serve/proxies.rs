@@ -17,6 +17,7 @@ use crate::limits::PROXY_HEADER_BYTES_MAX;
 use crate::sockopt;
 use crate::telemetry::rate_limit::RateLimit;
 use crate::telemetry::response::Response;
+use crate::trace::record::{self, Call};
 
 /// Who is trusted, as `--trusted-proxy` takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,7 +226,7 @@ fn read_header(
         match frame {
             Frame::None => return Ok(Some(SpeaksFor::Itself)),
             // It stays where it is, so no read tells whether more will come.
-            Frame::Unclear if sockopt::peer_has_finished(socket).unwrap_or(true) => {
+            Frame::Unclear if has_finished(socket) => {
                 return Err(Fault::Header(NO_HEADER.into()));
             }
             Frame::Unclear => return Ok(None),
@@ -242,8 +243,15 @@ fn read_header(
     }
 }
 
+fn has_finished(socket: &TcpStream) -> bool {
+    let finished = || sockopt::peer_has_finished(socket);
+    record::call(Call::AskTcpInfo, finished).unwrap_or(true)
+}
+
 fn receive(socket: &TcpStream, room: &mut [u8], flags: RecvFlags) -> Result<usize, Errno> {
-    rustix::io::retry_on_intr(|| Ok(recv(socket, &mut *room, flags)?.0))
+    record::transfer(Call::Receive, room.len(), || {
+        rustix::io::retry_on_intr(|| Ok(recv(socket, &mut *room, flags)?.0))
+    })
 }
 
 /// What the first bytes of a proxy's connection are.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use mio::net::{TcpListener, TcpStream};
 
 use super::address::ListenAddress;
-use super::conn_record::{Active, ConnRecord, Role};
+use super::conn_record::{Active, ConnRecord, Role, note_asked};
 use super::listeners::{bind, cannot_bind};
 use super::peer::{Client, Peer};
 use super::tls::Tls;
@@ -32,12 +32,16 @@ use crate::telemetry::exposition::{self, MetricsSnapshot};
 use crate::telemetry::log_writer::LineWriter;
 use crate::telemetry::response::Response;
 use crate::telemetry::{Reason, Stats};
+use crate::trace::file::TraceFile;
+use crate::trace::record;
+use crate::trace::transport::Traced;
 
 /// Those that the flags ask for, before the server starts.
 #[derive(Debug, Default)]
 pub(super) struct TelemetryConfig {
     pub(super) access_log: Option<AccessLog>,
     metrics: Option<TcpListener>,
+    trace: Option<TraceFile>,
     /// A hangup doesn't end the server: files are opened anew.
     pub(super) hangups: bool,
 }
@@ -63,6 +67,11 @@ impl TelemetryConfig {
                 None => args.metrics.map(listen).transpose()?,
                 passed => passed,
             },
+            trace: args
+                .trace
+                .clone()
+                .map(|file| TraceFile::start(file, args.trace_for))
+                .transpose()?,
             hangups: true,
         })
     }
@@ -89,6 +98,7 @@ pub(super) const TIMEOUTS: Timeouts = Timeouts {
 #[derive(Debug, Default)]
 pub(super) struct Telemetry {
     access_log: Option<AccessLog>,
+    trace: Option<TraceFile>,
     /// The metrics' listener, and where it listens.
     admin_listener: Option<(ListenerId, ListenAddress)>,
     /// Other loops, whose figures are shown too.
@@ -113,6 +123,7 @@ impl Telemetry {
         }
         Ok(Self {
             admin_listener,
+            trace: observers.trace,
             ..Self::beside(observers.access_log)
         })
     }
@@ -152,8 +163,16 @@ impl Telemetry {
         }
     }
 
-    /// Ends the access log, and returns how many of its lines were lost.
-    pub(super) fn finish(&self) -> u64 {
+    /// Writes the trace, if there is one.
+    pub(super) fn write_trace(&self) {
+        if let Some(trace) = &self.trace {
+            trace.write();
+        }
+    }
+
+    /// Ends the trace and the access log, and returns how many of its lines were lost.
+    pub(super) fn finish(&mut self) -> u64 {
+        drop(self.trace.take());
         self.access_log.as_ref().map_or(0, AccessLog::finish)
     }
 
@@ -199,6 +218,9 @@ impl Telemetry {
         stats: &mut Stats,
     ) {
         let took = until - response.asked_at;
+        if record::is_on() {
+            note_asked(response);
+        }
         let status = access_log::status(response, reason);
         stats.count_reply(status, reason, response.offset, took);
         if let Some(log) = &self.access_log {
@@ -245,7 +267,7 @@ impl Telemetry {
             })
         });
         let mut io = StepIo {
-            transport: &mut Socket::new(socket),
+            transport: &mut Traced::new(Socket::new(socket)),
             protocol: &mut protocol,
             timeouts: TIMEOUTS,
             turn: &mut cx.turn,

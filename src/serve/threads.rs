@@ -11,11 +11,13 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 
 use super::server::{Server, Signalled};
 use super::service_manager::ServiceManager;
+use super::traced::Traced;
 use super::workers::{Worker, Workers};
 use crate::failure::{Exit, Failure, panic_message};
 use crate::protocol::Protocol;
 use crate::reactor::{Ending, Remote};
 use crate::telemetry::Stats;
+use crate::trace::record;
 
 /// The loops beside the first.
 #[derive(Debug, Default)]
@@ -110,7 +112,13 @@ impl<S: Protocol> Server<S> {
     /// Runs the loop to its end, whatever that is, and tells the others.
     fn run_in_place(&mut self) -> Ended {
         // After a panic nothing of the loop is used but its counters, which are whole at any time.
-        let run = catch_unwind(AssertUnwindSafe(|| self.reactor.run(&mut self.app)));
+        let run = catch_unwind(AssertUnwindSafe(|| {
+            if record::is_on() {
+                self.reactor.run(&mut Traced::new(&mut self.app))
+            } else {
+                self.reactor.run(&mut self.app)
+            }
+        }));
         let failure = match run {
             Ok(Ok(Ending::Drained | Ending::Stopped)) => None,
             Ok(Err(error)) => Some(format!("the loop failed: {error}")),

@@ -101,6 +101,11 @@ impl Worker {
         Self(Some((workers, index)))
     }
 
+    /// Its index; one that serves alone is the first.
+    pub(super) fn index(&self) -> usize {
+        self.0.as_ref().map_or(0, |&(_, index)| index)
+    }
+
     /// A signal came to the first loop, which passes it on to the others.
     pub(super) fn pass_on(&self, id: SourceId) {
         if let Some((workers, 0)) = &self.0 {

@@ -10,7 +10,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use crate::common::{Carafe, PATIENCE, assert_same, has_tool, pattern, root_with, shell, until};
+use crate::common::{
+    Carafe, PATIENCE, assert_same, exchange, has_tool, pattern, root_with, shell, until,
+};
 use crate::proxied::Nginx;
 use crate::talk::settle;
 use crate::web;
@@ -550,5 +552,55 @@ fn a_page_in_a_coding_is_decoded() {
     assert!(
         log.contains(" 200 21/21 bytes") && log.contains(" 304 0/0 bytes"),
         "{log}"
+    );
+}
+
+/// A trace's page: each step is told in words, names are text, and it fits.
+#[test]
+fn a_trace_tells_its_steps() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let name = "<img src=x onerror=alert(1)><!--<script>";
+    let large = pattern(7, 3 << 20);
+    let root = root_with(&[(name, &large[..5]), ("large", &large)]);
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace.html");
+    let carafe = Carafe::serve(root.path(), &["--trace", trace.to_str().unwrap()]);
+    for asked in [name, "large", "large"] {
+        let request = format!("{asked}\n");
+        assert!(
+            !exchange(carafe.addr(), request.as_bytes())
+                .unwrap()
+                .is_empty()
+        );
+    }
+    carafe.stop();
+    browser.tell(
+        "url",
+        &json!({"url": format!("file://{}", trace.display())}),
+    );
+    let shares = "return [...document.querySelectorAll('tbody th')].map(th => th.textContent)";
+    let shown = browser.run(shares, &[]);
+    assert_eq!(shown.as_array().unwrap().len(), 3, "{shown}");
+    assert!(shown[2].as_str().unwrap().ends_with(name), "{shown}");
+    assert_eq!(browser.run("return document.images.length", &[]), 0);
+    browser.click("#tools", "slowest");
+    let told = browser.run("return document.getElementById('about').innerText", &[]);
+    let told = told.as_str().unwrap();
+    for words in ["so it ", "127.0.0.1:", "Read on: man ", "Conn::step"] {
+        assert!(told.contains(words), "{told}");
+    }
+    for (width, name) in [(390_u32, "trace-narrow"), (1280, "trace-wide")] {
+        browser.picture(width, name);
+        let script = "const e = document.scrollingElement; return e.scrollWidth > e.clientWidth;";
+        assert_eq!(browser.run(script, &[]), false, "it scrolls sideways");
+    }
+    let drawn = "const c = document.getElementById('lanes');
+        const pixels = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+        return new Set(new Uint32Array(pixels.buffer)).size";
+    assert!(
+        browser.run(drawn, &[]).as_u64() > Some(8),
+        "nothing is drawn"
     );
 }

@@ -78,6 +78,7 @@ mod terminal;
 mod thank;
 mod tls;
 mod tls_schedules;
+mod trace;
 mod unix_sockets;
 mod web;
 mod workers;

@@ -17,6 +17,7 @@ use crate::file::{FsClass, Inode, Lookup, MayBlock};
 use crate::limits::{
     CACHE_DISCARDED_READS_MAX, CACHED_CONTENTS_BYTES_MAX, INOTIFY_BUFFER_BYTES, WATCH_STACK_BYTES,
 };
+use crate::trace::record::{self, Call, Handle};
 
 /// Events that may make another file of a name: in a directory, and of the directory itself. Nothing is
 /// taken from a watch that it has already: its list may be kept.
@@ -140,14 +141,18 @@ fn work(tasks: &Receiver<WatchTask>, results: &Sender<WatchedPath>, inotify: &Ow
 fn remove(watches: &[i32], inotify: &OwnedFd) {
     for &watch in watches {
         // The kernel removes that of what is no more by itself.
-        let _ = inotify::remove_watch(inotify, watch);
+        let _ = record::call(Call::Unwatch, || inotify::remove_watch(inotify, watch));
     }
 }
 
 fn discard_events(inotify: &OwnedFd) {
     let mut buffer = [MaybeUninit::uninit(); INOTIFY_BUFFER_BYTES];
     for _ in 0..CACHE_DISCARDED_READS_MAX {
-        match rustix::io::read(inotify, &mut buffer) {
+        let read = record::transfer(Call::ReadEvents, INOTIFY_BUFFER_BYTES, || {
+            let read = rustix::io::read(inotify, &mut buffer);
+            read.map(|(bytes, _)| bytes.len())
+        });
+        match read {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return,
         }
@@ -175,7 +180,7 @@ fn watch(
             DIRECTORY_EVENTS
         };
         let at = format!("/proc/self/fd/{}", handle.as_raw_fd());
-        match inotify::add_watch(inotify, at, events) {
+        match record::call(Call::Watch, || inotify::add_watch(inotify, at, events)) {
             Ok(watch) => {
                 watches.push((end, watch));
                 Some(())
@@ -195,31 +200,32 @@ fn walk(
     root: &RootDir,
     name: &[u8],
     mut show: impl FnMut(usize, BorrowedFd<'_>, bool) -> Option<()>,
-) -> Option<OwnedFd> {
+) -> Option<Handle> {
     if root.is_remote() {
         return None;
     }
     let top = root.directory();
     show(0, top.as_fd(), name.is_empty())?;
-    let mut handle: Option<OwnedFd> = None;
+    let mut handle: Option<Handle> = None;
     let mut begin = 0;
     while begin < name.len() {
         let length = name[begin..].iter().position(|&byte| byte == b'/');
         let end = length.map_or(name.len(), |length| begin + length);
         let is_last = end == name.len();
-        let base = handle.as_ref().unwrap_or(top);
+        let base = handle.as_ref().map_or(top.as_fd(), Handle::as_fd);
         let flags = if is_last { FILE_FLAGS } else { DIRECTORY_FLAGS };
         let next = root.open_component(base, &name[begin..end], flags).ok()?;
         show(end, next.as_fd(), is_last)?;
         handle = Some(next);
         begin = end + 1;
     }
-    handle.or_else(|| top.try_clone().ok())
+    let again = || record::call(Call::Duplicate, || top.try_clone()).ok();
+    handle.or_else(|| again().map(Handle::from))
 }
 
 /// What this is, if it is on this machine. Where the loop can't ask whether a read would wait, it finds what
 /// it will read in memory.
-fn what_is(root: &RootDir, handle: OwnedFd) -> Option<Found> {
+fn what_is(root: &RootDir, handle: Handle) -> Option<Found> {
     let file = match root.lookup_of(handle, MayBlock::OnDisk).ok()? {
         Lookup::File(file) => file,
         Lookup::Directory(_) => return Some(Found::Folder),

@@ -1,0 +1,327 @@
+//! A trace as one HTML page that needs nothing else: its script is its own, and a browser runs no other.
+
+use std::collections::HashMap;
+
+use maud::{Markup, PreEscaped, html};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::timeline::{Lane, LaneKind, Look, Timeline, within};
+use super::words::Words;
+use crate::limits::TRACE_CLIENTS_LISTED;
+use crate::units::bytes;
+
+/// Renders a trace.
+pub(super) fn render(timeline: &Timeline) -> String {
+    let nonce = format!("{:032x}", rand::random::<u128>());
+    let policy =
+        format!("default-src 'none'; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'");
+    let clients = busiest(timeline);
+    let page = html! {
+        (PreEscaped("<!DOCTYPE html>\n"))
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta http-equiv="Content-Security-Policy" content=(policy);
+                title { "What the loop did: carafe, " (timeline.written_at) }
+                style { (PreEscaped(include_str!("page.css"))) }
+            }
+            body {
+                (head(timeline))
+                (picture())
+                (shares(timeline, &clients))
+                script id="data" type="application/json" { (PreEscaped(data(timeline))) }
+                script nonce=(nonce) { (PreEscaped(include_str!("page.js"))) }
+            }
+        }
+    };
+    page.into_string()
+}
+
+fn head(timeline: &Timeline) -> Markup {
+    let seconds = (timeline.until - timeline.from) as f64 / 1e9;
+    let clients = of_clients(timeline).count();
+    html! {
+        header {
+            h1 { "What the loop did, and why" }
+            p class="soft" {
+                (format!("{seconds:.3}")) " s until " (format!("{:.0}", timeline.written_at)) ", "
+                (clients) @if clients == 1 { " client" } @else { " clients" } "."
+                @if timeline.is_cut { " What happened before has gone: the memory for it is bounded." }
+            }
+        }
+    }
+}
+
+fn picture() -> Markup {
+    html! {
+        form id="tools" {
+            input id="client" type="search" placeholder="client or name" aria-label="Show only clients or names with this";
+            label { "steps from " input id="slow" type="number" min="0" value="0" inputmode="numeric"; " µs" }
+            span class="buttons" {
+                button type="button" id="in" title="Zoom in (+)" { "+" }
+                button type="button" id="out" title="Zoom out (−)" { "−" }
+                button type="button" id="all" title="Show all (0)" { "all" }
+                button type="button" id="slowest" title="The slowest step, then the next" { "slowest" }
+                button type="button" id="print" { "print" }
+            }
+        }
+        div id="frame" { div id="room" { canvas id="lanes" tabindex="0" aria-label="Lanes over time" {} } }
+        section id="about" aria-live="polite" {
+            p class="soft" { "Point at a step, or tap it. Drag to move; + and − zoom, or two fingers, or Ctrl and the wheel." }
+        }
+        ul id="legend" {
+            @for (look, class, words) in Look::ALL {
+                @if look != Look::Other { li { i class=(class) {} (words) } }
+            }
+            li { i class="curve" {} "bytes sent so far" }
+        }
+        noscript { p { "The lanes are drawn by the page's own script, which is switched off." } }
+    }
+}
+
+fn of_clients(timeline: &Timeline) -> impl Iterator<Item = &Lane> {
+    let lanes = timeline.lanes.iter();
+    lanes.filter(|lane| lane.kind == LaneKind::Client && !lane.items.is_empty())
+}
+
+/// Those that were sent most, first.
+fn busiest(timeline: &Timeline) -> Vec<&Lane> {
+    let mut clients: Vec<_> = of_clients(timeline).collect();
+    clients.sort_by_key(|lane| std::cmp::Reverse(lane.totals.moved));
+    clients.truncate(TRACE_CLIENTS_LISTED);
+    clients
+}
+
+/// Who got what, and what each waited for.
+fn shares(timeline: &Timeline, clients: &[&Lane]) -> Markup {
+    let all: u64 = of_clients(timeline).map(|lane| lane.totals.moved).sum();
+    let most = clients.first().map_or(0, |lane| lane.totals.moved);
+    let longest = clients.iter().map(|lane| time(lane)).max().unwrap_or(0);
+    html! {
+        section id="shares" {
+            h2 { "Who got what, and waited for what" }
+            table {
+                thead { tr { th { "client" } th { "sent" } th { "its time" } } }
+                tbody {
+                    @for lane in clients {
+                        tr {
+                            th {
+                                (lane.name)
+                                @if let Some((_, name)) = lane.asked.last() { p class="soft" { (name) } }
+                            }
+                            td {
+                                (bytes(lane.totals.moved)) ", " (percent(lane.totals.moved, all))
+                                (bar(&[("send", lane.totals.moved)], most))
+                            }
+                            td {
+                                (parts(lane))
+                                (bar(&times(lane), longest))
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The parts of a client's time, by the looks of their states.
+fn times(lane: &Lane) -> [(&'static str, u64); 4] {
+    let totals = &lane.totals;
+    [
+        ("step", totals.in_steps),
+        ("queued", totals.queued),
+        ("disk", totals.disk),
+        ("sending", totals.sending),
+    ]
+}
+
+fn time(lane: &Lane) -> u64 {
+    times(lane).iter().map(|&(_, nanos)| nanos).sum()
+}
+
+fn parts(lane: &Lane) -> String {
+    let words = ["loop at work", "its turn", "a disk", "its client"];
+    let parts = words
+        .iter()
+        .zip(times(lane))
+        .filter(|(_, (_, nanos))| *nanos > 0);
+    let parts: Vec<_> = parts
+        .map(|(word, (_, nanos))| format!("{word} {}", duration(nanos)))
+        .collect();
+    parts.join(", ")
+}
+
+/// A bar of parts, as wide as their share of `whole`.
+fn bar(parts: &[(&str, u64)], whole: u64) -> Markup {
+    html! {
+        div class="bar" {
+            @for (class, part) in parts {
+                i class=(class) style=(format!("width:{:.2}%", share(*part, whole))) {}
+            }
+        }
+    }
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 * 100.0 / whole as f64
+    }
+}
+
+fn percent(part: u64, whole: u64) -> String {
+    format!("{:.0} %", share(part, whole))
+}
+
+fn duration(nanos: u64) -> String {
+    match nanos {
+        0..1_000_000 => format!("{:.0} µs", nanos as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} ms", nanos as f64 / 1e6),
+        _ => format!("{:.2} s", nanos as f64 / 1e9),
+    }
+}
+
+/// What the script draws. JSON in a script element ends at the next `</script`, so no `<` is left in it.
+fn data(timeline: &Timeline) -> String {
+    let mut known = Interned::default();
+    let lanes: Vec<_> = timeline
+        .lanes
+        .iter()
+        .map(|lane| lane_data(lane, timeline, &mut known))
+        .collect();
+    let looks: Vec<_> = Look::ALL.iter().map(|(_, class, _)| *class).collect();
+    let data = json!({
+        "span": timeline.until - timeline.from,
+        "looks": looks,
+        "lanes": lanes,
+        "words": known.words,
+    });
+    data.to_string().replace('<', "\\u003c")
+}
+
+#[derive(Default)]
+struct Interned {
+    words: Vec<Value>,
+    indices: HashMap<Words, usize>,
+}
+
+impl Interned {
+    fn index(&mut self, words: &Words) -> usize {
+        if let Some(&index) = self.indices.get(words) {
+            return index;
+        }
+        let Words {
+            title,
+            rule,
+            man,
+            function,
+            name: _,
+        } = words;
+        self.words.push(json!([title, rule, man, function]));
+        self.indices.insert(words.clone(), self.words.len() - 1);
+        self.words.len() - 1
+    }
+}
+
+#[derive(Serialize)]
+struct LaneData<'a> {
+    kind: &'static str,
+    name: &'a str,
+    asked: Vec<(u64, &'a str)>,
+    /// Six numbers each: when it began, how long it took, its look, its words, what it sent, and the lane of
+    /// its client, or -1.
+    items: Vec<i64>,
+}
+
+fn lane_data(lane: &Lane, timeline: &Timeline, known: &mut Interned) -> Value {
+    let asked = lane.asked.iter();
+    let asked = asked
+        .map(|(at, name)| (at.saturating_sub(timeline.from), &**name))
+        .collect();
+    let mut items = Vec::with_capacity(6 * lane.items.len());
+    for item in &lane.items {
+        let (began, took) = within(item, timeline);
+        let client = item.client.map_or(-1, |lane| lane as i64);
+        let numbers = [
+            began as i64,
+            took as i64,
+            item.look as i64,
+            known.index(&item.words) as i64,
+            item.sent as i64,
+            client,
+        ];
+        items.extend(numbers);
+    }
+    let kind = match lane.kind {
+        LaneKind::Loop => "loop",
+        LaneKind::Client => "client",
+        LaneKind::Thread => "thread",
+    };
+    json!(LaneData {
+        kind,
+        name: &lane.name,
+        asked,
+        items
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::reactor::event::{Action, Event};
+    use crate::telemetry::Stage;
+    use crate::trace::record::Awaited;
+    use crate::trace::record::{Asked, Call, Record, Ring, What};
+
+    #[test]
+    fn names_from_peers_cannot_leave_their_place() {
+        const NAME: &str = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"&'";
+        let record = |what| Record {
+            began: 1,
+            took: 1,
+            conn: 7,
+            what,
+        };
+        let ring = Ring {
+            thread: "main".into(),
+            records: [
+                record(What::Accepted(None)),
+                record(What::Call {
+                    call: Call::Send,
+                    asked: 5,
+                    result: 5,
+                }),
+                record(What::Step {
+                    event: Event::Start,
+                    action: Action::Wait,
+                    stages: [Stage::Reading, Stage::Sending],
+                    awaited: Awaited::Nothing,
+                    moved: 5,
+                }),
+            ]
+            .into(),
+            asked: [Asked {
+                conn: 7,
+                at: 1,
+                name: NAME.into(),
+            }]
+            .into(),
+            is_full: false,
+        };
+        let page = render(&Timeline::new(&[ring], 100, Duration::from_secs(1)));
+        assert!(!page.contains("<img"), "{page}");
+        assert_eq!(page.matches("<script").count(), 2);
+        assert_eq!(page.matches("</script").count(), 2);
+        // Where a browser reads it, it is what it was.
+        let data = page.split_once("application/json\">").unwrap().1;
+        let data: Value = serde_json::from_str(data.split_once("</script>").unwrap().0).unwrap();
+        let lanes = data["lanes"].as_array().unwrap();
+        assert!(lanes.iter().any(|lane| lane["asked"][0][1] == NAME));
+    }
+}
