@@ -17,6 +17,8 @@ pub enum Exit {
     FileIo,
     /// `get`, `say`: no connection, a broken one, or silence.
     Network,
+    /// `get`: the server's certificate won't do.
+    Untrusted,
     /// `get`: what the server says is no HTTP, or leads nowhere.
     Protocol,
     /// `get`: the server has no such file, or an empty one; over HTTP, it answered with an error.
@@ -38,6 +40,7 @@ impl From<Exit> for ExitCode {
             Exit::Usage => 2,
             Exit::FileIo | Exit::NotOffered => 3,
             Exit::Network => 4,
+            Exit::Untrusted => 5,
             Exit::Protocol => 7,
             Exit::NoFile => 8,
             // The first number that wget leaves free.

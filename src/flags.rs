@@ -1,6 +1,7 @@
 //! What flags of several commands take: each value is read here, or refused with the words for what
 //! the flag takes. Each command's own flags stand in its room (`args.rs`).
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -32,6 +33,18 @@ impl Verbosity {
             (false, _) => Some(log::LevelFilter::Trace),
         }
     }
+}
+
+/// Whom a client of TLS trusts.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TrustArgs {
+    /// Trust who is in this PEM file, not the system's authorities
+    #[arg(long, value_name = "FILE")]
+    pub cacert: Option<PathBuf>,
+
+    /// Don't check who the server is: anybody on the way may read and change all
+    #[arg(long, conflicts_with = "cacert")]
+    pub insecure: bool,
 }
 
 /// A server to connect to: a host name or an address, and a port.

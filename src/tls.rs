@@ -6,6 +6,7 @@
 //! than has come, or a full socket leaves. An idle one keeps none of them.
 
 pub mod certificates;
+pub mod client;
 pub mod config;
 pub mod session;
 pub mod transport;

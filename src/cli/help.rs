@@ -103,6 +103,10 @@ const GET: &[Group] = &[
         &["jobs", "sha256", "retries", "retry-delay", "unterminated"],
     ),
     (
+        "How TLS is spoken",
+        &["tls", "cacert", "insecure", "allow-downgrade"],
+    ),
+    (
         "How long things may take",
         &["connect-timeout", "timeout", "max-time"],
     ),
@@ -171,10 +175,12 @@ Examples:
   carafe get localhost:7890 hello.txt    into [接收]hello.txt
   carafe get -P photos http://localhost:7890/photos/big.jpg
   carafe get -o - gopher://localhost:7890/9hello.txt | wc -c
+  carafe get --cacert ca.pem https://localhost:7890/hello.txt
   carafe get                             asks, as the tutorial's client does
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 a file here, 4 network, 7 protocol,
-8 no such file, 9 another SHA-256, 130 by Ctrl-C, which says what is kept.";
+Exit codes: 0 done, 1 failed, 2 usage, 3 a file here, 4 network, 5 a certificate,
+7 protocol, 8 no such file, 9 another SHA-256, 130 by Ctrl-C, which says what is
+kept.";
 
 const THANK_EXAMPLES: &str = "\
 Examples:

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::flags::{Count, ServerAddress, Verbosity, duration, encoding, timeout};
+use crate::flags::{Count, ServerAddress, TrustArgs, Verbosity, duration, encoding, timeout};
 use crate::limits;
 
 /// `carafe get`.
@@ -19,7 +19,7 @@ pub struct GetArgs {
     /// A server, or a URL.
     #[arg(
         value_name = "HOST:PORT|URL",
-        help = "A server, or a URL: http://HOST[:PORT]/PATH, gopher://HOST[:PORT]/9NAME; \
+        help = "A server, or a URL: http[s]://HOST[:PORT]/PATH, gopher://HOST[:PORT]/9NAME; \
                 without it, carafe asks for ip, port and name"
     )]
     pub first: Option<Origin>,
@@ -75,6 +75,18 @@ pub struct GetArgs {
     /// Send the name without the LF that ends it
     #[arg(long)]
     pub unterminated: bool,
+
+    /// Ask HOST:PORT for names by TLS
+    #[arg(long)]
+    pub tls: bool,
+
+    /// Whom it trusts.
+    #[command(flatten)]
+    pub trust: TrustArgs,
+
+    /// Follow redirects from https down to http, too
+    #[arg(long)]
+    pub allow_downgrade: bool,
 
     /// How long to wait and how much to say.
     #[command(flatten)]

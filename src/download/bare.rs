@@ -2,7 +2,6 @@
 //! the end of the file.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::Shutdown;
 
 use super::connection::{self, Connection};
 use super::transfer::{Completion, Download};
@@ -10,6 +9,13 @@ use crate::escape::Escaped;
 use crate::failure::Failure;
 use crate::flags::ServerAddress;
 use crate::limits;
+
+/// Where a name is asked for, and whether by TLS.
+#[derive(Clone, Copy)]
+pub(super) struct Server<'a> {
+    pub(super) address: &'a ServerAddress,
+    pub(super) is_tls: bool,
+}
 
 /// How a name ends on the wire.
 #[derive(Clone, Copy)]
@@ -27,7 +33,7 @@ enum NameTerminator {
 /// What the connection or the target says.
 pub(super) fn fetch(
     download: &mut Download<'_>,
-    server: &ServerAddress,
+    server: Server<'_>,
     name: &[u8],
 ) -> Result<Completion, Failure> {
     if download.session.args.unterminated {
@@ -49,11 +55,17 @@ pub(super) fn fetch(
 
 fn ask_once(
     download: &mut Download<'_>,
-    server: &ServerAddress,
+    server: Server<'_>,
     name: &[u8],
     terminator: NameTerminator,
 ) -> Result<Completion, Failure> {
-    let mut connection = Connection::open(server, &download.time_limits)?;
+    let Server { address, is_tls } = server;
+    let mut connection = if is_tls {
+        let connector = &download.session.connector;
+        Connection::open_tls(address, &download.time_limits, connector, None)?
+    } else {
+        Connection::open(address, &download.time_limits)?
+    };
     send_name(&mut connection, name, terminator)
         .map_err(|error| connection::broken("the name could not be sent", &error))?;
     receive(download, connection)
@@ -96,7 +108,7 @@ fn send_name(
     connection.write_all(&[name, ending].concat())?;
     if let NameTerminator::HalfClose = terminator {
         // A connection that has gone says so at the read, where bytes may have come before.
-        let _ = connection.stream().shutdown(Shutdown::Write);
+        let _ = connection.shutdown_write();
     }
     Ok(())
 }

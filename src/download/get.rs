@@ -22,17 +22,30 @@ use super::{local_name, part_file, pool, prompt, run};
 use crate::download::args::{GetArgs, Origin};
 use crate::escape::Escaped;
 use crate::failure::{Exit, Failure, tell};
-use crate::flags::ServerAddress;
+use crate::flags::{ServerAddress, TrustArgs};
 use crate::limits;
+use crate::tls::client::Connector;
 
 /// Downloads everything asked for, and goes on after one that failed. Ends with the lowest number
 /// of those that failed, as wget does.
 #[must_use]
 pub fn run(args: &GetArgs) -> Exit {
-    match download_specs(args).and_then(|specs| make_directory(args).map(|()| specs)) {
-        Ok(specs) => download_all(&specs, args),
+    match prepare(args) {
+        Ok((specs, connector)) => download_all(&specs, args, connector),
         Err(failure) => failure.report(),
     }
+}
+
+fn prepare(args: &GetArgs) -> Result<(Vec<DownloadSpec>, Connector), Failure> {
+    let specs = download_specs(args)?;
+    let TrustArgs { cacert, insecure } = &args.trust;
+    let connector = Connector::new(cacert.as_deref(), *insecure)
+        .map_err(|why| Failure::usage(format!("--cacert: {why}")))?;
+    make_directory(args)?;
+    if *insecure {
+        tell("--insecure: no server's certificate is checked; anybody may have sent what comes");
+    }
+    Ok((specs, connector))
 }
 
 fn download_specs(args: &GetArgs) -> Result<Vec<DownloadSpec>, Failure> {
@@ -78,6 +91,7 @@ fn named(server: ServerAddress, name: &[u8], args: &GetArgs) -> Result<DownloadS
         destination: destination(name, local, args)?,
         source: DownloadSource::Bare {
             server,
+            is_tls: args.tls,
             name: name.to_vec(),
         },
     })
@@ -86,6 +100,11 @@ fn named(server: ServerAddress, name: &[u8], args: &GetArgs) -> Result<DownloadS
 /// What a URL leads to.
 fn located(url: &[u8], args: &GetArgs) -> Result<DownloadSpec, Failure> {
     let wont_do = |why| Failure::usage(format!("'{}' won't do: {why}", Escaped(url)));
+    if args.tls {
+        return Err(Failure::usage(
+            "--tls is for HOST:PORT; a URL says https://",
+        ));
+    }
     let source = url::parse(url).map_err(wont_do)?;
     let last = match &source {
         DownloadSource::Bare { name, .. } => {
@@ -182,7 +201,7 @@ fn make_directory(args: &GetArgs) -> Result<(), Failure> {
     })
 }
 
-fn download_all(specs: &[DownloadSpec], args: &GetArgs) -> Exit {
+fn download_all(specs: &[DownloadSpec], args: &GetArgs, connector: Connector) -> Exit {
     // Asking for the mask sets it; there is only this thread yet.
     let mask = umask(Mode::empty());
     umask(mask);
@@ -190,6 +209,7 @@ fn download_all(specs: &[DownloadSpec], args: &GetArgs) -> Exit {
         args,
         console: Arc::new(Console::new(args.client.verbosity, specs.len())),
         active: ActiveDownloads::default(),
+        connector,
         new_mode: 0o666 & !mask.bits(),
     };
     let console = &session.console;

@@ -25,7 +25,7 @@ pub(super) fn fetch(download: &mut Download<'_>, url: &HttpUrl) -> Result<Comple
     let args = download.session.args;
     let mut backoff = Backoff::new(args.retries, args.retry_delay);
     let mut fetch = HttpDownload {
-        client: HttpClient::new(download.time_limits),
+        client: HttpClient::new(download.session, download.time_limits),
         download,
         url,
         record,
@@ -63,7 +63,7 @@ pub(super) fn fetch(download: &mut Download<'_>, url: &HttpUrl) -> Result<Comple
 
 /// One URL's download.
 struct HttpDownload<'a, 'b> {
-    client: HttpClient,
+    client: HttpClient<'b>,
     download: &'a mut Download<'b>,
     url: &'a HttpUrl,
     /// The version that the output's bytes are of, if it is known well enough to continue them.

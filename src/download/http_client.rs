@@ -1,7 +1,7 @@
 //! One request over HTTP/1.1, redirects followed, and what its failures mean: worth another try or
 //! not. An answer's bytes are understood by `crate::http::response`.
 //!
-//! Everything goes through `Read + Write`: TLS would stand between here and the connection.
+//! Everything goes through `Read + Write`: whether TLS is beneath is the connection's business.
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write as _};
@@ -14,18 +14,23 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use super::backoff::{self, FetchError};
 use super::connection::{self, Connection, TimeLimits};
 use super::resume::Validator;
+use super::transfer::Session;
 use super::url::{self, HttpUrl};
 use crate::escape::{Escaped, EscapedText};
 use crate::failure::{Exit, Failure};
 use crate::http::response::{Chunk, Chunks, Framing, Head, parse_fields};
 use crate::limits;
+use crate::tls::client::{ALPN_HTTP, Connector};
 
 const USER_AGENT: &str = concat!("carafe/", env!("CARGO_PKG_VERSION"));
 
 /// Asks servers, each time on a connection of its own.
 #[derive(Debug)]
-pub(super) struct HttpClient {
+pub(super) struct HttpClient<'a> {
     time_limits: TimeLimits,
+    connector: &'a Connector,
+    /// Whether a redirect may lead from https down to http.
+    may_downgrade: bool,
 }
 
 /// A server's answer: the head, and a reader for the body.
@@ -35,9 +40,13 @@ pub(super) struct HttpResponse {
     pub(super) body: ResponseBody,
 }
 
-impl HttpClient {
-    pub(super) fn new(time_limits: TimeLimits) -> Self {
-        Self { time_limits }
+impl<'a> HttpClient<'a> {
+    pub(super) fn new(session: &'a Session<'_>, time_limits: TimeLimits) -> Self {
+        Self {
+            time_limits,
+            connector: &session.connector,
+            may_downgrade: session.args.allow_downgrade,
+        }
     }
 
     /// Asks for a URL, or for what follows its first bytes if they are still of this version. The
@@ -57,12 +66,18 @@ impl HttpClient {
             let Some(location) = location(&response) else {
                 return Ok(response);
             };
-            url = url::follow(&url, location).map_err(|why| {
+            let wont_do = |why: &str| {
                 let location = Escaped(location);
-                let why = EscapedText(&why).to_string();
+                let why = EscapedText(why);
                 let line = format!("the server redirects to '{location}', which won't do: {why}");
                 Failure::new(Exit::Protocol, line)
-            })?;
+            };
+            let next = url::follow(&url, location).map_err(|why| wont_do(&why))?;
+            if url.is_tls() && !next.is_tls() && !self.may_downgrade {
+                let why = "it leads from https down to http, which --allow-downgrade follows";
+                return Err(wont_do(why).into());
+            }
+            url = next;
         }
         let max = limits::REDIRECTS_MAX;
         let line = format!("the server redirects more than {max} times");
@@ -75,7 +90,12 @@ impl HttpClient {
         url: &HttpUrl,
         after: Option<(u64, &Validator)>,
     ) -> Result<HttpResponse, FetchError> {
-        let mut connection = Connection::open(url.server(), &self.time_limits)?;
+        let (server, limits) = (url.server(), &self.time_limits);
+        let mut connection = if url.is_tls() {
+            Connection::open_tls(server, limits, self.connector, Some(ALPN_HTTP))?
+        } else {
+            Connection::open(server, limits)?
+        };
         let request = request(method, url, after);
         connection.write_all(request.as_bytes()).map_err(|error| {
             ResponseError::from(error).into_fetch_error("the request could not be sent")

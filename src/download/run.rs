@@ -41,8 +41,13 @@ pub(super) fn run(spec: &DownloadSpec, session: &Session<'_>) -> Result<Completi
         };
         let seconds = started.elapsed().as_secs_f64();
         let destination = &spec.destination;
+        let unchecked = if args.trust.insecure {
+            ", from a server that was not checked (--insecure)"
+        } else {
+            ""
+        };
         console.tell(&format!(
-            "{name}: {bytes} bytes{earlier} in {seconds:.3} s to {destination}"
+            "{name}: {bytes} bytes{earlier} in {seconds:.3} s to {destination}{unchecked}"
         ));
     }
     result
@@ -51,7 +56,14 @@ pub(super) fn run(spec: &DownloadSpec, session: &Session<'_>) -> Result<Completi
 /// A download is complete only when the file has its name; what is left of a failed one is told.
 fn fetch(download: &mut Download<'_>) -> Result<Completion, Failure> {
     let result = match &download.spec.source {
-        DownloadSource::Bare { server, name } => bare::fetch(download, server, name),
+        DownloadSource::Bare {
+            server,
+            is_tls,
+            name,
+        } => {
+            let (address, is_tls) = (server, *is_tls);
+            bare::fetch(download, bare::Server { address, is_tls }, name)
+        }
         DownloadSource::Http(url) => http::fetch(download, url),
     };
     download.tell_notes();

@@ -9,6 +9,7 @@ use super::progress::{Console, DownloadBar};
 use super::url::DownloadSource;
 use crate::download::args::GetArgs;
 use crate::escape::Escaped;
+use crate::tls::client::Connector;
 
 /// One file to fetch.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(super) struct Session<'a> {
     pub(super) args: &'a GetArgs,
     pub(super) console: Arc<Console>,
     pub(super) active: ActiveDownloads,
+    /// For what goes by TLS.
+    pub(super) connector: Connector,
     /// The permission bits of a new file.
     pub(super) new_mode: u32,
 }

@@ -25,6 +25,7 @@ const UNWISE: &AsciiSet = &CONTROLS
     .add(b'}');
 
 const HTTP_PORT: u16 = 80;
+const HTTPS_PORT: u16 = 443;
 const GOPHER_PORT: u16 = 70;
 
 /// Where a file comes from.
@@ -33,30 +34,33 @@ pub(super) enum DownloadSource {
     /// A name, over the bare protocol.
     Bare {
         server: ServerAddress,
+        is_tls: bool,
         name: Vec<u8>,
     },
-    /// An `http:` URL.
+    /// An `http:` or `https:` URL.
     Http(HttpUrl),
 }
 
-/// An `http:` URL without a fragment.
+/// An `http:` or `https:` URL without a fragment.
 #[derive(Clone, Debug)]
 pub(super) struct HttpUrl {
     uri: Uri<String>,
     server: ServerAddress,
+    is_tls: bool,
     /// Which of this machine's links a link-local address is on. No server is told: RFC 6874, 4.
     zone: Option<String>,
 }
 
 impl HttpUrl {
     fn new(uri: Uri<String>, zone: Option<String>) -> Result<Self, String> {
-        match uri.scheme().as_str().to_ascii_lowercase().as_str() {
-            "http" => {}
-            "https" => return Err("there is no TLS here; http:// it takes".into()),
-            _ => return Err("it takes http:// only".into()),
-        }
+        let (is_tls, default_port) = match &*uri.scheme().as_str().to_ascii_lowercase() {
+            "http" => (false, HTTP_PORT),
+            "https" => (true, HTTPS_PORT),
+            _ => return Err("it takes http:// and https:// only".into()),
+        };
         Ok(Self {
-            server: server(&uri, zone.as_deref(), HTTP_PORT)?,
+            server: server(&uri, zone.as_deref(), default_port)?,
+            is_tls,
             uri: uri.strip_fragment().to_owned(),
             zone,
         })
@@ -65,6 +69,11 @@ impl HttpUrl {
     /// Where to connect.
     pub(super) fn server(&self) -> &ServerAddress {
         &self.server
+    }
+
+    /// Whether it is asked by TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        self.is_tls
     }
 
     /// What the first line of a request names: RFC 9112, 3.2.1.
@@ -110,7 +119,7 @@ impl HttpUrl {
     }
 }
 
-/// Understands an `http://` or `gopher://` URL: RFC 3986, RFC 4266.
+/// Understands an `http://`, `https://` or `gopher://` URL: RFC 3986, RFC 4266.
 ///
 /// # Errors
 /// Why it won't do.
@@ -120,7 +129,7 @@ pub(super) fn parse(text: &[u8]) -> Result<DownloadSource, String> {
     match uri.scheme().as_str().to_ascii_lowercase().as_str() {
         "gopher" => bare(&uri, zone.as_deref()),
         "http" | "https" => HttpUrl::new(uri, zone).map(DownloadSource::Http),
-        _ => Err("it takes http:// or gopher://".into()),
+        _ => Err("it takes http://, https:// or gopher://".into()),
     }
 }
 
@@ -149,7 +158,11 @@ fn bare(uri: &Uri<String>, zone: Option<&str>) -> Result<DownloadSource, String>
         name.push(b'?');
         name.extend(percent_decode_str(query.as_str()));
     }
-    Ok(DownloadSource::Bare { server, name })
+    Ok(DownloadSource::Bare {
+        server,
+        is_tls: false,
+        name,
+    })
 }
 
 fn server(
@@ -250,7 +263,6 @@ mod tests {
     #[test]
     fn what_is_no_url_of_ours_is_refused_with_a_reason() {
         for (text, reason) in [
-            ("https://h/x", "there is no TLS here"),
             ("ftp://h/x", "it takes http://"),
             ("http:///x", "it names no host"),
             ("http:x", "it names no host"),
@@ -279,6 +291,20 @@ mod tests {
                 panic!("{text}")
             };
             assert_eq!((&*url.target(), &*url.host_field()), (target, host));
+        }
+    }
+
+    #[test]
+    fn https_has_a_port_of_its_own() {
+        for (text, port, is_tls) in [
+            ("http://h/", 80, false),
+            ("https://h/", 443, true),
+            ("HTTPS://[::1]:7890/", 7890, true),
+        ] {
+            let Ok(DownloadSource::Http(url)) = parse(text.as_bytes()) else {
+                panic!("{text}")
+            };
+            assert_eq!((url.server().port, url.is_tls()), (port, is_tls));
         }
     }
 
@@ -323,7 +349,10 @@ mod tests {
             ("gopher://h/9a?b%3fc", "h", 70, b"a?b?c"),
             ("gopher://h/9", "h", 70, b""),
         ] {
-            let Ok(DownloadSource::Bare { server, name: got }) = parse(text.as_bytes()) else {
+            let Ok(DownloadSource::Bare {
+                server, name: got, ..
+            }) = parse(text.as_bytes())
+            else {
                 panic!("{text}")
             };
             assert_eq!((&*server.host, server.port, &got[..]), (host, port, name));
@@ -340,13 +369,13 @@ mod tests {
             ("../d e", "http://h:1/d%20e"),
             ("/d#x", "http://h:1/d"),
             ("//i/d", "http://i/d"),
+            ("https://h/d", "https://h/d"),
             ("http://[::1]/d[1]", "http://[::1]/d%5B1%5D"),
             ("?q", "http://h:1/a/b?q"),
         ] {
             let uri = follow(&base, location.as_bytes()).expect(location);
             assert_eq!(uri.identity(), expected);
         }
-        assert!(follow(&base, b"https://h/").is_err());
         assert!(follow(&base, b"//me@h/").is_err());
     }
 

@@ -70,7 +70,7 @@ impl Pair {
         let key = read_key(&files.key).map_err(|why| bad(true, why))?;
         let unreadable = |what: &dyn Display| format!("it takes a certificate in PEM ({what})");
         let first = chain.first().expect("a chain has a certificate");
-        let ends = end_of(first).map_err(|error| bad(false, unreadable(&error)))?;
+        let (_, ends) = validity(first).map_err(|error| bad(false, unreadable(&error)))?;
         ParsedCertificate::try_from(first).map_err(|error| bad(false, unreadable(&error)))?;
         let certified = CertifiedKey::from_der(chain, key, provider)
             .map_err(|error| bad(true, format!("it takes the key of '{name}' ({error})")))?;
@@ -93,7 +93,8 @@ impl Pair {
     }
 }
 
-fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+/// The certificates of a PEM file, one at least.
+pub(super) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let takes =
         |error: &dyn Display| format!("it takes a file with a certificate in PEM ({error})");
     let chain =
@@ -125,14 +126,14 @@ impl Display for PemError {
     }
 }
 
-/// When a certificate ends: its notAfter (RFC 5280, 4.1.2.5).
-fn end_of(certificate: &CertificateDer<'_>) -> Result<SystemTime, x509_cert::der::Error> {
+/// When a certificate begins and ends: its notBefore and notAfter (RFC 5280, 4.1.2.5).
+pub(super) fn validity(
+    certificate: &CertificateDer<'_>,
+) -> Result<(SystemTime, SystemTime), x509_cert::der::Error> {
     let certificate = x509_cert::Certificate::from_der(certificate)?;
-    Ok(certificate
-        .tbs_certificate
-        .validity
-        .not_after
-        .to_system_time())
+    let validity = certificate.tbs_certificate.validity;
+    let (begins, ends) = (validity.not_before, validity.not_after);
+    Ok((begins.to_system_time(), ends.to_system_time()))
 }
 
 /// The pairs of a server, and the choice among them. All loops share them.

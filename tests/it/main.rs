@@ -34,6 +34,7 @@ mod get_many;
 mod get_resume;
 mod get_servers;
 mod get_target;
+mod get_tls;
 mod http;
 mod http_busy;
 mod http_clients;

@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use rustls::version::{TLS12, TLS13};
 use tempfile::TempDir;
 
-use crate::authority::{Authority, TlsStream, tls_connect, tls_exchange};
+use crate::authority::{Authority, FAR, TlsStream, tls_connect, tls_exchange};
 use crate::common::{
     Carafe, LARGE_BYTES, assert_same, connect, count_lines, exchange, has_tool, pattern,
     reason_count, reply_count, resident_bytes, root_with, run_carafe, shell, sparse_file, until,
@@ -22,7 +22,6 @@ use crate::proxied::{Haproxy, Nginx};
 use crate::scrape::{Page, metrics_of};
 
 const BIG_BYTES: usize = 3_000_000;
-const FAR: (i32, u8, u8) = (2100, 1, 1);
 
 fn root() -> TempDir {
     root_with(&[

@@ -23,6 +23,9 @@ pub struct Authority {
     folder: TempDir,
 }
 
+/// A day on which a certificate ends that nobody will see.
+pub const FAR: (i32, u8, u8) = (2100, 1, 1);
+
 /// A TLS connection that blocks.
 pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 

@@ -2,7 +2,7 @@
 //! like, and a note of what was asked.
 
 use std::ffi::OsStr;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -33,7 +33,8 @@ impl Asked {
         Some(from.strip_suffix('-').unwrap().parse().unwrap())
     }
 
-    fn read(stream: &TcpStream) -> Option<Self> {
+    /// The head that comes next on a connection.
+    pub(crate) fn read(stream: impl Read) -> Option<Self> {
         let mut lines = BufReader::new(stream).lines();
         let first = lines.next()?.ok()?;
         let mut words = first.split(' ');

@@ -38,6 +38,17 @@ impl Nginx {
 
     /// `above` stands above its server, `here` in it.
     pub(crate) fn with(above: &str, here: &str) -> Self {
+        Self::http(above, "", here)
+    }
+
+    /// It serves by TLS with this pair.
+    pub(crate) fn tls(certificate: &Path, key: &Path, here: &str) -> Self {
+        let (certificate, key) = (certificate.display(), key.display());
+        let here = format!("ssl_certificate {certificate}; ssl_certificate_key {key}; {here}");
+        Self::http("", " ssl", &here)
+    }
+
+    fn http(above: &str, mode: &str, here: &str) -> Self {
         let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|of| format!("{of}_temp_path {of};"))
             .concat();
@@ -45,7 +56,7 @@ impl Nginx {
             format!(
                 "http {{
                     access_log access; {temporary} {above}
-                    server {{ listen {address}; {here} }}
+                    server {{ listen {address}{mode}; {here} }}
                 }}"
             )
         })
