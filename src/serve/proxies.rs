@@ -91,8 +91,8 @@ impl Proxies {
         }
     }
 
-    pub(super) fn trusts(&self, address: Option<SocketAddr>) -> bool {
-        self.trusted.iter().any(|trusted| match (trusted, address) {
+    pub(super) fn trusts(&self, peer: Peer) -> bool {
+        self.trusted.iter().any(|trusted| match (trusted, peer.address()) {
             (TrustedProxy::Net(net), Some(address)) => net.contains(&address.ip().to_canonical()),
             (TrustedProxy::Unix, None) => true,
             _ => false,
@@ -110,7 +110,7 @@ impl Proxies {
     ) -> Front {
         match origin.as_deref() {
             Some(Origin::Proxy(_) | Origin::Itself) => return Front::Known,
-            None if !self.trusts(peer.address()) => return Front::Known,
+            None if !self.trusts(*peer) => return Front::Known,
             None | Some(Origin::Partial(_)) => {}
         }
         let speaks_for = match read_header(origin, socket, scratch) {
@@ -145,7 +145,7 @@ impl Proxies {
         match origin {
             Some(Origin::Itself) => true,
             Some(Origin::Proxy(_) | Origin::Partial(_)) => false,
-            None => self.trusts(peer.address()),
+            None => self.trusts(peer),
         }
     }
 
@@ -165,11 +165,11 @@ impl Proxies {
     /// one that isn't a trusted proxy's is the client's. What is further in front can be anybody's invention.
     fn forwarded(&self, peer: Peer, field: &[u8]) -> Option<SocketAddr> {
         let mut nearest = None;
-        let mut is_trusted = self.trusts(peer.address());
+        let mut is_trusted = self.trusts(peer);
         let mut members = field.rsplit(|&byte| byte == b',');
         while is_trusted && let Some(address) = members.next().and_then(forwarded_address) {
             nearest = Some(address);
-            is_trusted = self.trusts(nearest);
+            is_trusted = self.trusts(Peer::new(nearest));
         }
         nearest
     }

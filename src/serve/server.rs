@@ -481,7 +481,7 @@ impl<P: Protocol> Handler for Serving<P> {
         };
         let mut client = ConnRecord::new(peer, role, accepted_at, timeouts.request);
         // One that a proxy may speak for is counted when it has.
-        if matches!(role, Role::Client(_)) && !self.proxies.trusts(peer) {
+        if matches!(role, Role::Client(_)) && !self.proxies.trusts(client.peer) {
             client.admission = self.admit(client.peer, accepted_at);
         }
         client
