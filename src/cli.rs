@@ -5,14 +5,16 @@ use std::ffi::OsString;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap_complete::Shell;
+use clap_mangen::Man;
 
 use crate::download::args::{GetArgs, SayArgs};
-use crate::escape::EscapedText;
 use crate::failure::Exit;
 use crate::serve::args::{ServeArgs, ThankArgs};
 use crate::soak::args::SoakArgs;
 
 mod complaint;
+mod environment;
 mod help;
 
 /// carafe pours files: clients connect, name a file, get its bytes.
@@ -24,7 +26,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The five programs in one.
+/// The five programs in one, and what shells and man(1) know of them.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve a folder's files to everyone who names one
@@ -37,6 +39,17 @@ pub enum Command {
     Say(SayArgs),
     /// Load a server with clients of all kinds, and tell the truth about it
     Soak(Box<SoakArgs>),
+    /// Print what has a shell complete flags
+    Completions {
+        /// The shell: bash, elvish, fish, powershell or zsh
+        shell: Shell,
+    },
+    /// Print a manual page, in roff
+    Man {
+        /// The command that it is of [default: all of carafe]
+        #[arg(value_parser = ["serve", "get", "thank", "say", "soak", "completions", "man"])]
+        command: Option<String>,
+    },
 }
 
 impl Command {
@@ -45,34 +58,80 @@ impl Command {
         match self {
             Self::Serve(args) => args.contradiction(),
             Self::Thank(args) => args.listen.contradiction(),
-            Self::Get(_) | Self::Say(_) | Self::Soak(_) => None,
+            Self::Get(_)
+            | Self::Say(_)
+            | Self::Soak(_)
+            | Self::Completions { .. }
+            | Self::Man { .. } => None,
         }
     }
 }
 
-/// Parses the program's arguments.
+/// Parses the program's arguments, and what `environment` says of flags of `serve`.
 ///
 /// # Errors
 /// `Err` holds what to print and how to end: help and version are no failures, and a bad value is
 /// one line.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, (String, Exit)> {
-    let parsed = help::arrange(Cli::command())
-        .try_get_matches_from(args)
-        .and_then(|matches| Cli::from_arg_matches(&matches));
-    match parsed {
-        Ok(cli) => match cli.command.contradiction() {
-            Some(line) => Err((format!("carafe: {}\n", EscapedText(&line)), Exit::Usage)),
-            None => Ok(cli.command),
-        },
-        Err(error) if !error.use_stderr() => Err((error.to_string(), Exit::Done)),
-        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            Err((error.to_string(), Exit::Usage))
-        }
-        Err(error) => Err((
-            format!("carafe: {}\n", complaint::one_line(&error)),
-            Exit::Usage,
-        )),
+pub fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Command, (String, Exit)> {
+    let complaint = |line: &str| (format!("carafe: {line}\n"), Exit::Usage);
+    let unparsed = |error: clap::Error| match error.kind() {
+        _ if !error.use_stderr() => (error.to_string(), Exit::Done),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => (error.to_string(), Exit::Usage),
+        _ => complaint(&complaint::one_line(&error)),
+    };
+    let args: Vec<_> = args.into_iter().collect();
+    let cli = help::arrange(Cli::command());
+    let mut matches = cli.clone().try_get_matches_from(&args).map_err(unparsed)?;
+    let settings = environment::settings(&cli, &matches, environment);
+    let settings = settings.map_err(|line| complaint(&line))?;
+    if !settings.is_empty() {
+        let args = environment::with(&args, &settings);
+        matches = cli.try_get_matches_from(args).map_err(unparsed)?;
     }
+    let cli = Cli::from_arg_matches(&matches).map_err(unparsed)?;
+    match cli.command.contradiction() {
+        Some(line) => {
+            let name = |line: String, setting: &environment::Setting| setting.named(&line);
+            let line = settings.iter().fold(line, name);
+            Err(complaint(&complaint::escaped(&line)))
+        }
+        None => Ok(cli.command),
+    }
+}
+
+/// What has this shell complete commands and flags.
+#[must_use]
+pub fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(
+        shell,
+        &mut help::arrange(Cli::command()),
+        "carafe",
+        &mut script,
+    );
+    script
+}
+
+/// A manual page (man(7)): of one command, or of all of carafe.
+#[must_use]
+pub fn manual(command: Option<&str>) -> Vec<u8> {
+    let mut cli = help::arrange(Cli::command()).disable_help_subcommand(true);
+    cli.build();
+    let page = match command.and_then(|name| cli.find_subcommand(name)) {
+        Some(command) => {
+            let name = format!("carafe-{}", command.get_name());
+            command.clone().display_name(name)
+        }
+        None => cli,
+    };
+    let mut roff = Vec::new();
+    // Writing to memory doesn't fail.
+    let version = concat!("carafe ", env!("CARGO_PKG_VERSION"));
+    let _ = Man::new(page).source(version).render(&mut roff);
+    roff
 }
 
 #[cfg(test)]

@@ -44,7 +44,12 @@ pub(super) fn one_line(error: &clap::Error) -> String {
             }
         }
     };
-    EscapedText(&line).to_string()
+    escaped(&line)
+}
+
+/// A line that can't steer a terminal.
+pub(super) fn escaped(line: &str) -> String {
+    EscapedText(line).to_string()
 }
 
 /// The likeliest of clap's suggestions, which it puts last.

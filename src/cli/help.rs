@@ -3,6 +3,8 @@
 
 use clap::Command;
 
+use super::environment;
+
 /// A heading, and the flags beneath it by their long names.
 type Group = (&'static str, &'static [&'static str]);
 
@@ -168,7 +170,10 @@ Examples:
   carafe serve -p 443 --tls-cert fullchain.pem --tls-key privkey.pem
 
 Ctrl-C (SIGINT) and SIGTERM let clients finish, a second one ends at once.
-SIGHUP opens the access log, ROOT and certificates anew.";
+SIGHUP opens the access log, ROOT and certificates anew.
+
+A variable (env) counts where its flag is missing: yes or no for a flag without
+a value; several values stand on a line each.";
 
 const GET_EXAMPLES: &str = "\
 Examples:
@@ -202,6 +207,15 @@ Examples:
 Exit codes: 0 pass, 1 a threshold or a byte was wrong, 2 usage, 3 undecided, or
 it could not run, not offer the load, or not compare.";
 
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  source <(carafe completions bash)
+  carafe completions fish > ~/.config/fish/completions/carafe.fish";
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  carafe man serve | man -l -";
+
 /// The name of each command, its groups and examples.
 pub(super) const COMMANDS: &[(&str, &[Group], &str)] = &[
     ("serve", SERVE, SERVE_EXAMPLES),
@@ -209,6 +223,8 @@ pub(super) const COMMANDS: &[(&str, &[Group], &str)] = &[
     ("thank", THANK, THANK_EXAMPLES),
     ("say", SAY, SAY_EXAMPLES),
     ("soak", SOAK, SOAK_EXAMPLES),
+    ("completions", &[], COMPLETIONS_EXAMPLES),
+    ("man", &[], MAN_EXAMPLES),
 ];
 
 /// Columns. More of them make lines that nobody likes to read.
@@ -217,6 +233,7 @@ pub(super) const WIDTH: usize = 80;
 /// Gives each command its groups and examples.
 pub(super) fn arrange(cli: Command) -> Command {
     let cli = cli.max_term_width(WIDTH).after_help(EXAMPLES);
+    let cli = cli.mut_subcommand("serve", environment::shown);
     COMMANDS.iter().fold(cli, |cli, &(name, groups, examples)| {
         cli.mut_subcommand(name, |command| {
             grouped(command, groups)

@@ -8,7 +8,7 @@ use crate::limits;
 use crate::serve::address::address;
 
 fn parse_words(words: &str) -> Result<Command, (String, Exit)> {
-    parse(words.split_whitespace().map(OsString::from))
+    parse(words.split_whitespace().map(OsString::from), |_| None)
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn a_bad_value_is_one_line_with_flag_value_and_what_it_takes() {
 fn fields_of_ones_own_are_bounded() {
     let rule = format!("*=X-A: {}", "a".repeat(limits::CUSTOM_FIELDS_BYTES_MAX));
     let words = ["carafe", "serve", "--header-for", &rule].map(OsString::from);
-    let Err((message, exit)) = parse(words) else {
+    let Err((message, exit)) = parse(words, |_| None) else {
         panic!("it is too much")
     };
     let expected =
@@ -312,6 +312,124 @@ fn addresses_of_servers() {
     ] {
         assert!(parse(bad).is_err(), "{bad}");
     }
+}
+
+/// What comes of a command line, where these variables are set.
+fn parse_in(environment: &[(&str, &str)], words: &str) -> Result<Command, String> {
+    let get = |name: &str| {
+        let set = environment.iter().find(|(variable, _)| *variable == name);
+        set.map(|(_, value)| value.into())
+    };
+    parse(words.split_whitespace().map(OsString::from), get).map_err(|(message, _)| message)
+}
+
+fn serve_in(environment: &[(&str, &str)], words: &str) -> Box<crate::serve::args::ServeArgs> {
+    match parse_in(environment, &format!("carafe serve {words}")) {
+        Ok(Command::Serve(args)) => args,
+        other => panic!("{words}: {other:?}"),
+    }
+}
+
+#[test]
+fn every_flag_of_serve_has_a_variable_and_the_flag_wins() {
+    let environment = [
+        ("CARAFE_ROOT", "-odd/folder"),
+        ("CARAFE_PORT", "8000"),
+        ("CARAFE_BIND", "127.0.0.1\n\n::1\n"),
+        ("CARAFE_LISTING", "Yes"),
+        ("CARAFE_TLS_ONLY", "0"),
+        ("CARAFE_VERBOSE", "2"),
+        ("CARAFE_HEADER", "X-A: b, c; d\nX-B: e"),
+        ("CARAFE_HIDDEN", ".a\n.b"),
+        ("CARAFE_CORS", "*"),
+        ("CARAFE_INDEX", ""),
+        ("CARAFE_MIME", ""),
+        ("CARAFE_SERVE_FLAGS", "of tests"),
+    ];
+    let args = serve_in(&environment, "");
+    assert_eq!(args.root.to_str(), Some("-odd/folder"));
+    assert_eq!((args.port, args.listen.bind.len()), (8000, 2));
+    assert!(args.listing && !args.tls.tls_only && args.cors.is_some());
+    assert_eq!((args.listen.verbosity.verbose, args.header.len()), (2, 2));
+    assert_eq!((args.hidden.len(), args.mime.len()), (2, 0));
+    assert!(args.index.is_empty());
+    let args = serve_in(&environment, "-p 1 --bind ::1 --index i -q folder");
+    assert_eq!((args.port, args.listen.bind.len()), (1, 1));
+    assert_eq!(args.root.to_str(), Some("folder"));
+    assert!(args.index == "i" && args.listing);
+    assert!(args.listen.verbosity.quiet && args.listen.verbosity.verbose == 0);
+    // Whatever a flag takes.
+    let cli = cli();
+    for arg in cli.find_subcommand("serve").unwrap().get_arguments() {
+        let is_help = arg.get_id() == "help";
+        assert_eq!(environment::variable(arg).is_none(), is_help, "{arg}");
+    }
+    // Other commands have none.
+    let thank = parse_in(&[("CARAFE_PORT", "x")], "carafe thank");
+    assert!(matches!(thank, Ok(Command::Thank(args)) if args.port == 7788));
+}
+
+#[test]
+fn a_bad_value_names_its_variable() {
+    for (variable, value, words, expected) in [
+        (
+            "PORT",
+            "x",
+            "",
+            "CARAFE_PORT: 'x' won't do: it takes a port",
+        ),
+        ("PORT", "", "", "CARAFE_PORT: '' won't do: it takes a port"),
+        (
+            "LISTING",
+            "perhaps",
+            "",
+            "CARAFE_LISTING: 'perhaps' won't do: it takes yes or no",
+        ),
+        (
+            "VERBOSE",
+            "3",
+            "",
+            "CARAFE_VERBOSE: '3' won't do: it takes 0, 1 or 2",
+        ),
+        (
+            "BIND",
+            "::1\nlo",
+            "",
+            "CARAFE_BIND: 'lo' won't do: it takes an IP address",
+        ),
+        (
+            "NAME_GAP",
+            "0s\x1b",
+            "",
+            "CARAFE_NAME_GAP: '0s\\x1b' won't do",
+        ),
+        (
+            "LOG_FORMAT",
+            "json",
+            "",
+            "CARAFE_LOG_FORMAT: 'json' won't do: it takes an --access-log",
+        ),
+        (
+            "METRICS",
+            "[::]:7890",
+            "",
+            "CARAFE_METRICS: '[::]:7890' won't do: clients come in there",
+        ),
+        (
+            "LISTING",
+            "yes",
+            "--log-format json",
+            "--log-format: 'json' won't do",
+        ),
+    ] {
+        let variable = format!("CARAFE_{variable}");
+        let words = format!("carafe serve {words}");
+        let message = parse_in(&[(&variable, value)], &words).unwrap_err();
+        assert!(message.contains(expected), "{message}");
+        assert_eq!(message.matches('\n').count(), 1, "{message}");
+    }
+    // What the command line overrules isn't looked at.
+    assert_eq!(serve_in(&[("CARAFE_PORT", "x")], "-p 3").port, 3);
 }
 
 fn cli() -> clap::Command {

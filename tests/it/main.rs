@@ -65,6 +65,7 @@ mod readme;
 mod say;
 mod schedules;
 mod scrape;
+mod shells;
 mod shutdown;
 mod silent;
 mod slices;
