@@ -129,7 +129,10 @@ const SOAK: &[Group] = &[
         "How much load",
         &["clients", "rate", "duration", "requests", "ramp"],
     ),
-    ("What is asked for", &["names-from", "zipf", "seed"]),
+    (
+        "What is asked for",
+        &["names-from", "zipf", "seed", "versus"],
+    ),
     (
         "Who asks",
         &[
