@@ -92,11 +92,15 @@ impl Proxies {
     }
 
     pub(super) fn trusts(&self, peer: Peer) -> bool {
-        self.trusted.iter().any(|trusted| match (trusted, peer.address()) {
-            (TrustedProxy::Net(net), Some(address)) => net.contains(&address.ip().to_canonical()),
-            (TrustedProxy::Unix, None) => true,
-            _ => false,
-        })
+        self.trusted
+            .iter()
+            .any(|trusted| match (trusted, peer.address()) {
+                (TrustedProxy::Net(net), Some(address)) => {
+                    net.contains(&address.ip().to_canonical())
+                }
+                (TrustedProxy::Unix, None) => true,
+                _ => false,
+            })
     }
 
     /// Takes a header off the front of a connection whose peer is trusted; then `peer` is for whom it speaks.

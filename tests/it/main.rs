@@ -50,6 +50,7 @@ mod lists;
 mod log;
 mod metrics;
 mod mirrors;
+mod monitors;
 mod notes;
 mod one_client;
 mod origin;
