@@ -82,6 +82,7 @@ mod thank;
 mod tls;
 mod tls_schedules;
 mod trace;
+mod units;
 mod unix_sockets;
 mod web;
 mod workers;
