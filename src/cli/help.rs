@@ -146,6 +146,10 @@ const SOAK: &[Group] = &[
             "timeout",
         ],
     ),
+    (
+        "How TLS is spoken",
+        &["tls", "cacert", "insecure", "no-resumption"],
+    ),
     ("What must be right", &["against", "verify", "fail-if"]),
     (
         "The server's process",

@@ -24,7 +24,7 @@ use crate::escape::Escaped;
 use crate::failure::{Exit, Failure, tell};
 use crate::flags::{ServerAddress, TrustArgs};
 use crate::limits;
-use crate::tls::client::Connector;
+use crate::tls::client::{self, Connector};
 
 /// Downloads everything asked for, and goes on after one that failed. Ends with the lowest number
 /// of those that failed, as wget does.
@@ -43,7 +43,7 @@ fn prepare(args: &GetArgs) -> Result<(Vec<DownloadSpec>, Connector), Failure> {
         .map_err(|why| Failure::usage(format!("--cacert: {why}")))?;
     make_directory(args)?;
     if *insecure {
-        tell("--insecure: no server's certificate is checked; anybody may have sent what comes");
+        tell(client::INSECURE);
     }
     Ok((specs, connector))
 }

@@ -10,12 +10,12 @@ use clap::Args;
 
 use super::population::Mix;
 use super::threshold::Conditions;
-use crate::flags::{Count, size, timeout};
+use crate::flags::{Count, TrustArgs, size, timeout};
 
 /// `carafe soak`.
 #[derive(Args, Debug)]
 pub struct SoakArgs {
-    /// HOST:PORT and names, or one or more http://HOST:PORT/PATH
+    /// HOST:PORT and names, or one or more http[s]://HOST:PORT/PATH
     #[arg(value_name = "TARGET", required = true)]
     pub targets: Vec<OsString>,
 
@@ -74,6 +74,18 @@ pub struct SoakArgs {
     /// HTTP: a connection for each request
     #[arg(long)]
     pub no_keep_alive: bool,
+
+    /// Ask HOST:PORT for names by TLS
+    #[arg(long)]
+    pub tls: bool,
+
+    /// Whom it trusts.
+    #[command(flatten)]
+    pub trust: TrustArgs,
+
+    /// TLS: a full handshake for each connection
+    #[arg(long)]
+    pub no_resumption: bool,
 
     /// Replays a run's choices [default: another one each time, which the report names]
     #[arg(long, value_name = "N")]

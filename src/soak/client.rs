@@ -1,9 +1,9 @@
 //! One client: connects, sends its request in the manner of its kind, and checks what comes.
 
 mod body;
+mod channel;
 
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::Shutdown;
+use std::io::{self, ErrorKind};
 use std::time::Instant;
 
 use mio::net::TcpStream;
@@ -18,7 +18,9 @@ use crate::limits::{SOAK_PACE, SOAK_READS_MAX};
 use crate::reactor::event::{Action, Event, StepContext};
 use crate::telemetry::Reason;
 
+use crate::tls::client::Refusal;
 use body::BodyReader;
+use channel::Channel;
 
 /// Stands for no client of the closed model.
 pub(super) const NO_CLIENT: u32 = u32::MAX;
@@ -34,6 +36,7 @@ pub(super) struct Client {
     /// What it carries; after its end, what another connection must carry.
     pub(super) request: Option<InFlight>,
     state: ClientState,
+    channel: Channel,
     /// It has carried a request before.
     is_reused: bool,
     /// When a byte last went or came, or the connection was set up.
@@ -50,6 +53,8 @@ struct Step<'s, 'p, 't> {
 
 enum ClientState {
     Connecting,
+    /// TLS is set up.
+    Handshaking,
     /// So many bytes of the request are sent; the next piece follows then.
     Sending {
         at: usize,
@@ -72,7 +77,7 @@ impl ClientState {
 
     fn phase(&self) -> Phase {
         match self {
-            Self::Connecting => Phase::Connecting,
+            Self::Connecting | Self::Handshaking => Phase::Connecting,
             Self::Sending { .. } | Self::Head(_) => Phase::Waiting,
             Self::Body(_) => Phase::Receiving,
             Self::Silent | Self::Idle => Phase::Idle,
@@ -89,6 +94,7 @@ impl Client {
             side: request.choice.side,
             connect_failed: false,
             state: ClientState::Connecting,
+            channel: Channel::Plain,
             is_reused: false,
             last_progress: request.started,
             request: Some(request),
@@ -110,13 +116,12 @@ impl Client {
     pub(super) fn begin(
         &mut self,
         request: InFlight,
-        socket: &TcpStream,
+        socket: &mut TcpStream,
         ledger: &mut Ledger<'_>,
     ) -> bool {
         self.request = Some(request);
         self.is_reused = true;
-        let waits = socket.peek(&mut [0]).map_err(|error| error.kind());
-        let is_open = matches!(waits, Err(ErrorKind::WouldBlock));
+        let is_open = self.channel.is_quiet(socket, &mut ledger.tls_buffers);
         if is_open {
             self.last_progress = Instant::now();
             self.enter(ClientState::SENDING, ledger);
@@ -175,6 +180,7 @@ impl Client {
     fn progress(&self, request: &InFlight) -> String {
         match &self.state {
             ClientState::Connecting => " while connecting".into(),
+            ClientState::Handshaking => " in the TLS handshake".into(),
             ClientState::Body(_) => format!(" after {} bytes", request.received),
             _ => " before the first byte".into(),
         }
@@ -189,7 +195,10 @@ impl Client {
         socket: &TcpStream,
         ledger: &mut Ledger<'_>,
     ) -> Option<Action> {
-        self.connect_failed = matches!(self.state, ClientState::Connecting);
+        self.connect_failed = matches!(
+            self.state,
+            ClientState::Connecting | ClientState::Handshaking
+        );
         let by_reset = request.abort_at().is_some_and(|(_, by_reset)| by_reset);
         let may_be_kept = match request.choice.kind {
             ClientKind::HalfClose => false,
@@ -218,6 +227,7 @@ impl Client {
         loop {
             let action = match &mut self.state {
                 ClientState::Connecting => self.connect(step)?,
+                ClientState::Handshaking => self.shake_hands(step)?,
                 ClientState::Sending { .. } => self.send(step)?,
                 _ => Some(self.receive(step)?),
             };
@@ -251,13 +261,38 @@ impl Client {
         self.last_progress = Instant::now();
         let took = self.last_progress - step.request.started;
         step.ledger.tally.connect.record(took);
+        if let Some(target) = step.ledger.plan.tls(self.side) {
+            self.channel = Channel::tls(target).map_err(|error| tls_failed(&error))?;
+            self.enter(ClientState::Handshaking, step.ledger);
+        } else {
+            self.connected(step);
+        }
+        Ok(None)
+    }
+
+    fn shake_hands(&mut self, step: &mut Step<'_, '_, '_>) -> Result<Option<Action>, RequestEnd> {
+        let buffers = &mut step.ledger.tls_buffers;
+        let is_resumed = match self.channel.shake_hands(step.socket, buffers) {
+            Ok(is_resumed) => is_resumed,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Some(Action::Wait)),
+            Err(error) => return Err(tls_failed(&error)),
+        };
+        let began = std::mem::replace(&mut self.last_progress, Instant::now());
+        let tally = &mut step.ledger.tally;
+        tally.handshake.record(self.last_progress - began);
+        tally.resumed += u64::from(is_resumed);
+        self.connected(step);
+        Ok(None)
+    }
+
+    /// The connection is there: what its kind does first.
+    fn connected(&mut self, step: &mut Step<'_, '_, '_>) {
         let state = if step.request.choice.kind == ClientKind::Idle {
             ClientState::Silent
         } else {
             ClientState::SENDING
         };
         self.enter(state, step.ledger);
-        Ok(None)
     }
 
     fn send(&mut self, step: &mut Step<'_, '_, '_>) -> Result<Option<Action>, RequestEnd> {
@@ -281,7 +316,9 @@ impl Client {
             };
             // Before the write: its answer may be there when it returns.
             self.last_progress = Instant::now();
-            match step.socket.write(&bytes[*at..piece_ends]) {
+            let piece = &bytes[*at..piece_ends];
+            let buffers = &mut step.ledger.tls_buffers;
+            match self.channel.write(step.socket, piece, buffers) {
                 Ok(count) => *at += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     return Ok(Some(Action::Wait));
@@ -306,7 +343,7 @@ impl Client {
     fn request_sent(&mut self, step: &mut Step<'_, '_, '_>) -> Result<Option<Action>, RequestEnd> {
         if step.request.choice.kind == ClientKind::HalfClose {
             // If the connection has broken, the read says so.
-            let _ = step.socket.shutdown(Shutdown::Write);
+            let _ = self.channel.shutdown_write(step.socket);
         }
         step.request.sent = Some(self.last_progress);
         if step.request.counts_time() {
@@ -338,7 +375,8 @@ impl Client {
                 turn.deadline = Some(turn.now + SOAK_PACE);
                 return Ok(Action::Wait);
             }
-            match socket.read(&mut turn.scratch[..budget]) {
+            let bytes = &mut turn.scratch[..budget];
+            match self.channel.read(socket, bytes, &mut ledger.tls_buffers) {
                 Ok(0) => return Err(self.peer_closed(request, ledger)),
                 Ok(count) => {
                     self.last_progress = Instant::now();
@@ -433,6 +471,9 @@ impl Client {
             {
                 RequestEnd::new(Class::Empty, "closed without a byte")
             }
+            ClientState::Body(body) if self.channel.is_cut() && body.ends_with_connection() => {
+                RequestEnd::new(Class::Short, "an end without TLS's close_notify")
+            }
             ClientState::Body(body) => body.peer_closed(request),
             ClientState::Head(head) if !head.is_empty() => {
                 RequestEnd::new(Class::BadAnswer, "its head is cut short")
@@ -464,6 +505,15 @@ fn piece_ends(at: usize, length: usize, variate: f64) -> usize {
     let second = first + (length.saturating_sub(first)).div_ceil(2);
     let ends = [first, second].into_iter().find(|&end| end > at);
     ends.unwrap_or(length).min(length)
+}
+
+/// How a request ends that found no TLS.
+fn tls_failed(error: &io::Error) -> RequestEnd {
+    let what = match Refusal::of(error) {
+        Some(refusal) => refusal.line,
+        None => format!("in the TLS handshake: {error}"),
+    };
+    RequestEnd::new(Class::TlsFailed, what)
 }
 
 /// What an error of connect means.

@@ -35,6 +35,7 @@ pub fn report() -> Report {
         load: load(&seconds),
         outcomes: outcomes(&seconds),
         latency: latency(),
+        tls: None,
         verification: Verification {
             against: Against::FirstDownload,
             bodies: 563_201,
@@ -243,6 +244,7 @@ fn latency() -> Latency {
     };
     Latency {
         connect: percentiles(563_201, [61, 140, 910, 3_900, 1_020_000]),
+        handshake: Percentiles::default(),
         first_byte: percentiles(563_201, [310, 900, 6_200, 41_000, 1_900_000]),
         total: percentiles(563_201, [1_030, 2_100, 12_300, 310_000, 2_400_000]),
         corrected: percentiles(563_201, [1_080, 2_300, 61_200, 1_400_000, 2_900_000]),

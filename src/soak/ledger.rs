@@ -10,6 +10,7 @@ use super::population::ClientKind;
 use super::tally::Tally;
 use crate::escape::Escaped;
 use crate::limits::SCRATCH_BYTES;
+use crate::tls::session::Buffers;
 
 /// How clients are spread, for the live view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub(super) struct Ledger<'a> {
     phases: [u64; 4],
     /// What a body is compared with is read into it.
     buffer: Box<[u8]>,
+    /// What TLS connections pass through.
+    pub(super) tls_buffers: Buffers,
 }
 
 impl<'a> Ledger<'a> {
@@ -55,6 +58,7 @@ impl<'a> Ledger<'a> {
             silent: 0,
             phases: [0; 4],
             buffer: vec![0; SCRATCH_BYTES].into(),
+            tls_buffers: Buffers::default(),
         }
     }
 

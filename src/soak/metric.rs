@@ -57,11 +57,12 @@ pub(super) enum Unit {
     BytesTrend,
 }
 
-const TIMES: [(&str, Times); 5] = [
+const TIMES: [(&str, Times); 6] = [
     ("", |report| &report.latency.corrected),
     ("raw_", |report| &report.latency.total),
     ("ttfb_", |report| &report.latency.first_byte),
     ("connect_", |report| &report.latency.connect),
+    ("handshake_", |report| &report.latency.handshake),
     ("lateness_", |report| &report.generator.lateness),
 ];
 

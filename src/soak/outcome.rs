@@ -42,6 +42,8 @@ classes! {
     OutOfPorts = "out_of_ports", true;
     /// No descriptor was free on our side (EMFILE, ENFILE).
     OutOfDescriptors = "out_of_descriptors", true;
+    /// TLS could not be set up.
+    TlsFailed = "tls_failed", true;
     /// The connection broke before the first byte of the answer.
     ResetBefore = "reset_before_first_byte", true;
     /// The connection broke after the first byte of the answer.

@@ -84,6 +84,7 @@ fn banner(report: &Report) -> Markup {
                 (Untrusted(&report.target)) ", "
                 (units::seconds(report.load.seconds)) ", began " (report.started_at)
             }
+            @if let Some(tls) = report.tls { p { (wording::tls(tls)) } }
         }
     }
 }

@@ -32,6 +32,9 @@ pub fn junit(report: &Report) -> io::Result<Vec<u8>> {
     };
     let mut run = TestCase::new(RUN, status);
     run.set_time(std::time::Duration::try_from_secs_f64(report.load.seconds).unwrap_or_default());
+    if let Some(tls) = report.tls {
+        run.set_system_out(wording::tls(tls));
+    }
     suite.add_test_case(run);
     let mut whole = quick_junit::Report::new("carafe soak");
     whole.add_test_suite(suite);
@@ -118,6 +121,9 @@ pub fn summary(report: &Report) -> io::Result<Vec<u8>> {
                 wording::outcome(threshold.outcome)
             ),
         );
+    }
+    if let Some(tls) = report.tls {
+        line(&mut text, format_args!("\n{}.", plain(&wording::tls(tls))));
     }
     let verification = plain(&wording::verification(&report.verification));
     line(

@@ -20,7 +20,7 @@ use super::population::{ClientKind, Mix};
 use crate::escape::Escaped;
 use crate::limits::{SOAK_ABORT_BYTES_MAX, SOAK_OPEN_FILES_MAX, SOAK_SOURCES_MAX};
 use crate::soak::args::SoakArgs;
-pub use targets::{RequestTemplate, TargetProtocol, Targets};
+pub use targets::{RequestTemplate, TargetProtocol, Targets, TlsTarget};
 
 /// What is asked of whom.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub struct Plan {
     pub address: SocketAddr,
     /// How it is spoken to.
     pub protocol: TargetProtocol,
+    /// How TLS is begun with it, if it is.
+    pub tls: Option<TlsTarget>,
     /// What may be asked for.
     pub names: Vec<RequestTemplate>,
     /// Another server, which is asked the same.
@@ -76,6 +78,7 @@ impl Plan {
             server,
             address,
             protocol,
+            tls,
             names,
         } = Targets::new(args)?;
         let versus = Targets::versus(args)?;
@@ -92,6 +95,7 @@ impl Plan {
             target: server,
             address,
             protocol,
+            tls,
             names,
             versus,
             split_names: None,
@@ -123,6 +127,19 @@ impl Plan {
             Some(versus) if side == 1 => versus.address,
             _ => self.address,
         }
+    }
+
+    /// How TLS is begun with a server, if it is.
+    pub fn tls(&self, side: usize) -> Option<&TlsTarget> {
+        match &self.versus {
+            Some(versus) if side == 1 => versus.tls.as_ref(),
+            _ => self.tls.as_ref(),
+        }
+    }
+
+    /// Whether any server is asked by TLS.
+    pub fn uses_tls(&self) -> bool {
+        (0..self.sides()).any(|side| self.tls(side).is_some())
     }
 
     /// What a request asks for, as its server is asked.
@@ -320,9 +337,12 @@ mod tests {
             ("127.0.0.1 a", "TARGET"),
             ("127.0.0.1:1 a --no-keep-alive", "--no-keep-alive"),
             ("127.0.0.1:1 http://127.0.0.1:1/a", "don't mix"),
-            ("http://127.0.0.1:1/a b", "http://HOST:PORT/PATH"),
+            ("http://127.0.0.1:1/a b", "http[s]://HOST:PORT/PATH"),
             ("http://127.0.0.1:1/a http://127.0.0.1:2/a", "one server"),
-            ("http://user@127.0.0.1:1/a", "http://HOST:PORT/PATH"),
+            ("http://user@127.0.0.1:1/a", "http[s]://HOST:PORT/PATH"),
+            ("http://127.0.0.1:1/a https://127.0.0.1:1/a", "one server"),
+            ("http://127.0.0.1:1/a --tls", "--tls is for"),
+            ("127.0.0.1:1 a --no-resumption", "--no-resumption is for"),
             ("http://127.0.0.1:65536/a", "1 to 65535"),
             ("http://[::1]:70000/a", "1 to 65535"),
             ("http://127.0.0.1:1/a --unterminated", "--unterminated"),

@@ -84,6 +84,9 @@ pub struct Report {
     pub outcomes: Outcomes,
     /// How long things took, of complete downloads by `fast`, `halfclose` and `split` clients.
     pub latency: Latency,
+    /// How TLS was spoken, if it was.
+    #[serde(default)]
+    pub tls: Option<TlsUse>,
     /// What was checked.
     pub verification: Verification,
     /// The load generator's own part.
@@ -242,8 +245,11 @@ pub struct ClassCount {
 /// How long things took.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Latency {
-    /// From the call of connect to the handshake's end.
+    /// From the call of connect to the end of TCP's handshake.
     pub connect: Percentiles,
+    /// From there to the end of TLS's handshake; none without TLS.
+    #[serde(default)]
+    pub handshake: Percentiles,
     /// From sending the request to the first byte of the answer.
     pub first_byte: Percentiles,
     /// From the start of the connection (or of the request, on one kept alive) to the last byte.
@@ -258,6 +264,17 @@ pub struct Latency {
     pub longest_silence_us: u64,
     /// When it began.
     pub longest_silence_at_us: u64,
+}
+
+/// How TLS was spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsUse {
+    /// Handshakes that came to their end.
+    pub handshakes: u64,
+    /// Those of them that resumed a session.
+    pub resumed: u64,
+    /// No server's certificate was checked.
+    pub is_insecure: bool,
 }
 
 /// A distribution, in microseconds.

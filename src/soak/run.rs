@@ -21,7 +21,8 @@ use super::outputs;
 use super::plan::{Plan, TargetProtocol};
 use super::population::ClientKind;
 use super::report::{
-    self, Against, Comparison, Generator, Model, Report, ServerUsage, Status, Verdict, Verification,
+    self, Against, Comparison, Generator, Model, Report, ServerUsage, Status, TlsUse, Verdict,
+    Verification,
 };
 use super::stretches::{Stretch, Stretches};
 use super::tally::Tally;
@@ -31,12 +32,13 @@ use super::versus;
 use super::watch::Watch;
 use crate::descriptors::raise_descriptor_limit;
 use crate::escape::Escaped;
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, tell};
 use crate::limits::{
     SOAK_DESCRIPTORS_RESERVED, SOAK_DURATION, SOAK_OPEN_FILES_MAX, SOAK_SAMPLE_EVERY, SOAK_SAMPLES,
     SOAK_STAGE_MAX, SOAK_STAGE_MIN, SOAK_STAGES, SOAK_WARM_UP_MAX,
 };
 use crate::soak::args::SoakArgs;
+use crate::tls::client;
 
 /// Runs a soak test.
 pub fn run(args: &SoakArgs) -> Exit {
@@ -52,6 +54,9 @@ fn soak(args: &SoakArgs) -> Result<Exit, Failure> {
     }
     let mut plan =
         Plan::new(args, args.seed.unwrap_or_else(rand::random)).map_err(Failure::usage)?;
+    if args.trust.insecure {
+        tell(client::INSECURE);
+    }
     let references = references(args, &mut plan)?;
     let load = load(args, &plan)?;
     outputs::check(args)?;
@@ -501,6 +506,11 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Workload, period: &Load
             ..tally.outcomes()
         },
         latency: tally.latency(),
+        tls: plan.uses_tls().then(|| TlsUse {
+            handshakes: tally.handshake.count(),
+            resumed: tally.resumed,
+            is_insecure: args.trust.insecure,
+        }),
         verification: Verification {
             against,
             bodies: tally.checked.0,

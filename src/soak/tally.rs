@@ -36,6 +36,11 @@ impl LatencyHistogram {
         self.0.saturating_record(micros(time));
     }
 
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
     /// The percentiles, in microseconds.
     pub fn percentiles(&self) -> Percentiles {
         if self.0.is_empty() {
@@ -106,6 +111,10 @@ pub struct Tally {
     samples: [Option<String>; Class::ALL.len()],
     /// From connect to the handshake's end.
     pub connect: LatencyHistogram,
+    /// From there to the end of TLS's.
+    pub handshake: LatencyHistogram,
+    /// Handshakes that resumed a session.
+    pub resumed: u64,
     /// From the request to the answer's first byte.
     pub first_byte: LatencyHistogram,
     /// Sent minus due.
@@ -151,6 +160,8 @@ impl Tally {
             counts: Default::default(),
             samples: Default::default(),
             connect: LatencyHistogram::default(),
+            handshake: LatencyHistogram::default(),
+            resumed: 0,
             first_byte: LatencyHistogram::default(),
             lateness: LatencyHistogram::default(),
             late: 0,
@@ -373,6 +384,7 @@ impl Tally {
         };
         Latency {
             connect: self.connect.sure_percentiles(raw),
+            handshake: self.handshake.sure_percentiles(raw),
             first_byte: self.first_byte.sure_percentiles(raw),
             total: self.total.sure_percentiles(raw),
             corrected: corrected.sure_percentiles(filled_in),

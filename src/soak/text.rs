@@ -95,10 +95,12 @@ fn verdict(report: &Report) -> Lines {
 
 fn run(report: &Report) -> Lines {
     let seconds = units::seconds(report.load.seconds);
-    vec![
+    let mut lines = vec![
         format!("{}: {}", report.target, wording::names(report)),
         format!("{seconds}, began {}", report.started_at),
-    ]
+    ];
+    lines.extend(report.tls.map(wording::tls));
+    lines
 }
 
 fn load(load: &Load) -> Lines {
@@ -157,6 +159,7 @@ fn latency(report: &Report) -> Lines {
     let latency = &report.latency;
     let heading = ["", "p50", "p90", "p99", "p99.9", "max"].map(Into::into);
     let rows = wording::latencies(latency)
+        .into_iter()
         .map(|(label, [p50, p90, p99, p999, max])| [label.into(), p50, p90, p99, p999, max]);
     let rows: Vec<_> = std::iter::once(heading).chain(rows).collect();
     let mut lines = columns("<>>>>>", &rows);

@@ -3,7 +3,7 @@
 use super::metric::{self, Per, Unit};
 use super::report::{
     Against, Comparison, Difference, Interval, Latency, Load, Model, Percentiles, Report, Resource,
-    ServerUsage, Slope, Status, Threshold, ThresholdOutcome, Verdict, Verification,
+    ServerUsage, Slope, Status, Threshold, ThresholdOutcome, TlsUse, Verdict, Verification,
 };
 use super::units;
 
@@ -100,14 +100,29 @@ pub fn asked_and_achieved(load: &Load) -> [[String; 3]; 4] {
 }
 
 /// Each of the run's times with its percentiles, `p50` to `max`.
-pub fn latencies(latency: &Latency) -> [(&'static str, [String; 5]); 4] {
-    [
+pub fn latencies(latency: &Latency) -> Vec<(&'static str, [String; 5])> {
+    let rows = [
         ("connect", &latency.connect),
+        ("handshake", &latency.handshake),
         ("first byte", &latency.first_byte),
         ("total", &latency.total),
         ("corrected", &latency.corrected),
-    ]
-    .map(|(label, times)| (label, percentiles(times)))
+    ];
+    let is_told = |(label, times): &(&str, &Percentiles)| *label != "handshake" || times.count > 0;
+    let told = rows.into_iter().filter(is_told);
+    told.map(|(label, times)| (label, percentiles(times)))
+        .collect()
+}
+
+/// How TLS was spoken.
+pub fn tls(tls: TlsUse) -> String {
+    let [handshakes, resumed] = [tls.handshakes, tls.resumed].map(units::count);
+    let unchecked = if tls.is_insecure {
+        "; the server's certificate was NOT CHECKED (--insecure)"
+    } else {
+        ""
+    };
+    format!("TLS: {handshakes} handshakes, {resumed} of them resumed{unchecked}")
 }
 
 /// What latencies are taken from.

@@ -9,7 +9,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::client::{
+    Resumption, UnbufferedClientConnection, WebPkiServerVerifier, verify_server_name,
+};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -20,15 +22,21 @@ use rustls::{
 
 use super::certificates;
 use super::config::provider;
+use super::session::Fault;
 use crate::escape::{Escaped, EscapedText};
 
 /// What HTTP is called in a hello: RFC 7301, 6.
 pub const ALPN_HTTP: &[u8] = b"http/1.1";
 
+/// What is said where nothing is checked.
+pub const INSECURE: &str =
+    "--insecure: no server's certificate is checked; anybody may have sent what comes";
+
 /// Begins a client's connections. All of them share what they know of sessions to resume.
 #[derive(Debug)]
 pub struct Connector {
     trust: Trust,
+    resumes: bool,
     /// The system's authorities are read when the first connection wants them.
     config: OnceLock<Result<Arc<ClientConfig>, String>>,
 }
@@ -62,6 +70,7 @@ impl Connector {
         };
         Ok(Self {
             trust,
+            resumes: true,
             config: OnceLock::new(),
         })
     }
@@ -77,7 +86,30 @@ impl Connector {
     /// # Errors
     /// The system has no authorities.
     pub fn config(&self) -> Result<Arc<ClientConfig>, String> {
-        self.config.get_or_init(|| configure(&self.trust)).clone()
+        let config = || configure(&self.trust, self.resumes).map(Arc::new);
+        self.config.get_or_init(config).clone()
+    }
+
+    /// Resumes no session: each handshake is a full one.
+    #[must_use]
+    pub fn without_resumption(mut self) -> Self {
+        self.resumes = false;
+        self
+    }
+
+    /// As [`Connector::connect`], for one that doesn't block.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn connect_unbuffered(
+        &self,
+        host: &str,
+        protocol: Option<&[u8]>,
+    ) -> Result<UnbufferedClientConnection, String> {
+        let (config, name) = (self.config()?, server_name(host)?);
+        let protocols = protocol.map(<[u8]>::to_vec).into_iter().collect();
+        UnbufferedClientConnection::new_with_alpn(config, name, protocols)
+            .map_err(|error| error.to_string())
     }
 
     /// Begins a connection that blocks, to a host by its name or address, for a protocol by its name in
@@ -105,7 +137,7 @@ pub fn server_name(host: &str) -> Result<ServerName<'static>, String> {
     })
 }
 
-fn configure(trust: &Trust) -> Result<Arc<ClientConfig>, String> {
+fn configure(trust: &Trust, resumes: bool) -> Result<ClientConfig, String> {
     let provider = provider();
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
         Trust::System => chain_verifier(system_roots()?, &provider)?,
@@ -122,7 +154,11 @@ fn configure(trust: &Trust) -> Result<Arc<ClientConfig>, String> {
     let builder = builder
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    Ok(Arc::new(builder.with_no_client_auth()))
+    let mut config = builder.with_no_client_auth();
+    if !resumes {
+        config.resumption = Resumption::disabled();
+    }
+    Ok(config)
 }
 
 fn chain_verifier(
@@ -278,7 +314,9 @@ impl Refusal {
     /// That of an error of a connection, if TLS is what failed.
     #[must_use]
     pub fn of(error: &io::Error) -> Option<Self> {
-        let error = error.get_ref()?.downcast_ref::<Error>()?;
+        let error = error.get_ref()?;
+        let fault = error.downcast_ref().map(|Fault(error)| error);
+        let error = error.downcast_ref().or(fault)?;
         let is_certificate = matches!(
             error,
             Error::InvalidCertificate(_) | Error::NoCertificatesPresented

@@ -16,7 +16,7 @@ use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, UnbufferedConnectionCommon, UnbufferedStatus,
 };
-use rustls::{CommonState, Error};
+use rustls::{CommonState, Error, InvalidMessage};
 
 use crate::conn::transport::Transport;
 use crate::limits::{TLS_INPUT_BYTES, TLS_OUTPUT_BYTES, TLS_WRITE_BYTES_MAX};
@@ -144,6 +144,30 @@ enum PeerSide {
     Cut,
 }
 
+/// What one read of the socket has brought.
+#[derive(Default)]
+struct Received {
+    /// How many bytes were decrypted.
+    decrypted: usize,
+    /// The read was a short one, which has emptied the receive queue.
+    is_short: bool,
+}
+
+/// Why a connection ended that the peer has broken, as an [`io::Error`] holds it.
+#[derive(Debug)]
+pub struct Fault(pub Error);
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TLS: {}", self.0)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// A message of the handshake that the loop's buffer doesn't hold.
+const TOO_LONG: Error = Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge);
+
 /// What has been decrypted: into the reader's buffer, and what it has no room for beside it.
 struct Plaintext<'a> {
     buf: &'a mut [u8],
@@ -244,6 +268,12 @@ impl<S: Side> Session<S> {
         self.cipher_sent > 0 || !self.outgoing.is_empty()
     }
 
+    /// Whether the peer's side has ended by a FIN without a close_notify.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.peer_side == PeerSide::Cut
+    }
+
     /// Whether a read would bring something, the end included, of which no edge tells.
     #[must_use]
     pub fn has_input(&self) -> bool {
@@ -268,30 +298,12 @@ impl<S: Side> Session<S> {
     ) -> io::Result<usize> {
         let mut filled = self.take_plaintext(buf);
         while filled < buf.len() && self.peer_side == PeerSide::Open {
-            let (kept, room) = (self.partial.len(), buffers.input.len());
-            if kept == room {
-                return Err(self.fail("a message of the handshake is too long"));
-            }
-            buffers.input[..kept].copy_from_slice(&self.partial);
-            let read = if std::mem::take(&mut self.is_unseen) {
-                None
-            } else {
-                Some(socket.read(&mut buffers.input[kept..]))
+            let received = match self.receive(socket, &mut buf[filled..], buffers) {
+                Err(error) if filled > 0 && error.kind() == ErrorKind::WouldBlock => break,
+                received => received?,
             };
-            let fresh = match read {
-                None => 0,
-                Some(Ok(0)) => {
-                    self.peer_side = PeerSide::Cut;
-                    break;
-                }
-                Some(Ok(count)) => count,
-                Some(Err(error)) if filled > 0 && error.kind() == ErrorKind::WouldBlock => break,
-                Some(Err(error)) => return Err(error),
-            };
-            let into = &mut buf[filled..];
-            filled += self.process(&mut buffers.input[..kept + fresh], into, socket)?;
-            // A short read has emptied the receive queue.
-            if filled > 0 && fresh > 0 && kept + fresh < room {
+            filled += received.decrypted;
+            if filled > 0 && received.is_short {
                 break;
             }
         }
@@ -303,6 +315,57 @@ impl<S: Side> Session<S> {
             }
             _ => Ok(filled),
         }
+    }
+
+    /// Reads once from the socket, unless there is something that rustls has not seen.
+    fn receive<T: Transport>(
+        &mut self,
+        socket: &mut Attempts<'_, T>,
+        buf: &mut [u8],
+        buffers: &mut Buffers,
+    ) -> io::Result<Received> {
+        let (kept, room) = (self.partial.len(), buffers.input.len());
+        if kept == room {
+            return Err(self.fail(TOO_LONG));
+        }
+        buffers.input[..kept].copy_from_slice(&self.partial);
+        let fresh = if std::mem::take(&mut self.is_unseen) {
+            0
+        } else {
+            let fresh = socket.read(&mut buffers.input[kept..])?;
+            if fresh == 0 {
+                self.peer_side = PeerSide::Cut;
+                return Ok(Received::default());
+            }
+            fresh
+        };
+        Ok(Received {
+            decrypted: self.process(&mut buffers.input[..kept + fresh], buf, socket)?,
+            is_short: fresh > 0 && kept + fresh < room,
+        })
+    }
+
+    /// Goes on with the handshake, until it is over. A client begins it.
+    ///
+    /// # Errors
+    /// It has to wait; the connection broke, or the two can't agree.
+    pub fn shake_hands<T: Transport>(
+        &mut self,
+        socket: &mut Attempts<'_, T>,
+        buffers: &mut Buffers,
+    ) -> io::Result<()> {
+        while self.common().is_handshaking() {
+            if !self.has_answered() {
+                self.process(&mut [], &mut [], socket)?;
+            }
+            self.send_kept(socket, false)?;
+            self.receive(socket, &mut [], buffers)?;
+            if self.peer_side != PeerSide::Open {
+                let closed = "the server closed the connection";
+                return Err(io::Error::new(ErrorKind::UnexpectedEof, closed));
+            }
+        }
+        self.send_kept(socket, false)
     }
 
     fn take_plaintext(&mut self, buf: &mut [u8]) -> usize {
@@ -359,12 +422,12 @@ impl<S: Side> Session<S> {
         }
         // If it has none, the alert is lost with the connection.
         let _ = self.send_kept(socket, false);
-        self.fail(error)
+        self.fail(error.clone())
     }
 
-    fn fail(&mut self, why: impl fmt::Display) -> io::Error {
+    fn fail(&mut self, why: Error) -> io::Error {
         self.has_failed = true;
-        io::Error::new(ErrorKind::ConnectionAborted, format!("TLS: {why}"))
+        io::Error::new(ErrorKind::ConnectionAborted, Fault(why))
     }
 
     /// Sends what is kept.

@@ -3,19 +3,16 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
 
-use carafe::tls::certificates::{Certificates, PairFiles};
-use carafe::tls::config;
-use rustls::{ServerConnection, StreamOwned};
 use tempfile::tempdir;
 
 use crate::authority::{Authority, FAR};
 use crate::common::{Carafe, assert_same, has_tool, pattern, reply_count, root_with, skip};
 use crate::fake::{Outcome, Untouched, serve};
+use crate::origin::tls::{End, TlsOrigin};
 use crate::origin::{Asked, Origin, Version, cut, get, listing, saying};
 use crate::proxied::Nginx;
 
@@ -39,81 +36,6 @@ fn get_by(authority: &Authority, folder: &Path, words: &[&str]) -> Outcome {
 
 fn wine() -> Version {
     Version::new("wine", "\"red\"")
-}
-
-// ---- a server that ends as it is told ----
-
-/// What comes after an answer's last byte.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum End {
-    CloseNotify,
-    Fin,
-}
-
-/// A server that answers everything by TLS, and notes what was asked.
-struct TlsOrigin {
-    address: SocketAddr,
-    asked: Arc<Mutex<Vec<Asked>>>,
-}
-
-impl TlsOrigin {
-    fn start(
-        authority: &Authority,
-        label: &str,
-        address: &str,
-        answer: impl Fn(&Asked, usize) -> (Vec<u8>, End) + Send + 'static,
-    ) -> Self {
-        let pair = PairFiles {
-            certificate: authority.crt(label),
-            key: authority.key(label),
-        };
-        let certificates = Certificates::read(vec![pair], config::provider()).unwrap();
-        let tls = config::server(Arc::new(certificates)).unwrap();
-        let listener = TcpListener::bind(address).unwrap();
-        let address = listener.local_addr().unwrap();
-        let asked = Arc::<Mutex<Vec<Asked>>>::default();
-        let noted = Arc::clone(&asked);
-        std::thread::spawn(move || {
-            for socket in listener.incoming() {
-                let connection = ServerConnection::new(Arc::clone(&tls)).unwrap();
-                let mut stream = StreamOwned::new(connection, socket.unwrap());
-                // What is written at once is a record. A client that doesn't trust it sends none.
-                let mut buffer = [0; 4096];
-                let count = stream.read(&mut buffer).unwrap_or_default();
-                let Some(request) = Asked::read(&buffer[..count]) else {
-                    continue;
-                };
-                let mut all = noted.lock().unwrap();
-                let (bytes, end) = answer(&request, all.len());
-                all.push(request);
-                drop(all);
-                // The client may have had enough.
-                let _ = stream.write_all(&bytes);
-                if end == End::CloseNotify {
-                    stream.conn.send_close_notify();
-                }
-                let _ = stream.flush();
-                let _ = stream.sock.shutdown(Shutdown::Write);
-                let _ = stream.sock.read_to_end(&mut Vec::new());
-            }
-        });
-        Self { address, asked }
-    }
-
-    fn saying(authority: &Authority, answer: impl Into<Vec<u8>>, end: End) -> Self {
-        let answer = answer.into();
-        Self::start(authority, "one", "127.0.0.1:0", move |_, _| {
-            (answer.clone(), end)
-        })
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("https://{}{path}", self.address)
-    }
-
-    fn from(&self) -> Vec<Option<usize>> {
-        self.asked.lock().unwrap().iter().map(Asked::from).collect()
-    }
 }
 
 // ---- what it fetches ----

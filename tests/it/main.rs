@@ -73,6 +73,7 @@ mod slices;
 mod soak;
 mod soak_http;
 mod soak_runs;
+mod soak_tls;
 mod soak_versus;
 mod soaking;
 mod systemd;

@@ -31,6 +31,11 @@ impl BodyReader {
         }
     }
 
+    /// Whether only the connection's end tells that it is whole.
+    pub(super) fn ends_with_connection(&self) -> bool {
+        matches!(self.remaining, Remaining::UntilClose)
+    }
+
     /// Checks what one read brought. An error is the request's end, be it a good one.
     pub(super) fn take(
         &mut self,

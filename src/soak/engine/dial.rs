@@ -23,7 +23,8 @@ pub(super) fn connect(plan: &Plan, choice: Choice, number: u64) -> io::Result<Tc
         // Before connect: the window is announced with the SYN.
         socket.set_recv_buffer_size(plan.slow_buffer)?;
     }
-    if kind == ClientKind::Split {
+    // The request follows the handshake's last bytes at once, and would wait for their ACK.
+    if kind == ClientKind::Split || plan.tls(choice.side).is_some() {
         socket.set_tcp_nodelay(true)?;
     }
     if let Some(turn) = number.checked_rem(plan.sources.len() as u64) {

@@ -3,15 +3,19 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use rustls::client::UnbufferedClientConnection;
+
 use crate::escape::Escaped;
-use crate::flags::ServerAddress;
+use crate::flags::{ServerAddress, TrustArgs};
 use crate::limits::{CONNECT_TIMEOUT, NAME_BYTES_MAX};
 use crate::soak::args::SoakArgs;
+use crate::tls::client::{self, ALPN_HTTP, Connector};
 
 /// What the command line names.
 #[derive(Debug)]
@@ -22,8 +26,47 @@ pub struct Targets {
     pub address: SocketAddr,
     /// How it is spoken to.
     pub protocol: TargetProtocol,
+    /// How TLS is begun with it, if it is.
+    pub tls: Option<TlsTarget>,
     /// What it may be asked for.
     pub names: Vec<RequestTemplate>,
+}
+
+/// How TLS is begun with a server.
+#[derive(Debug)]
+pub struct TlsTarget {
+    connector: Connector,
+    host: String,
+    alpn: Option<&'static [u8]>,
+}
+
+impl TlsTarget {
+    fn new(host: &str, alpn: Option<&'static [u8]>, args: &SoakArgs) -> Result<Self, String> {
+        let TrustArgs { cacert, insecure } = &args.trust;
+        let connector = Connector::new(cacert.as_deref(), *insecure);
+        let connector = connector.map_err(|why| format!("--cacert: {why}"))?;
+        let connector = if args.no_resumption {
+            connector.without_resumption()
+        } else {
+            connector
+        };
+        connector.config()?;
+        client::server_name(host)?;
+        Ok(Self {
+            connector,
+            host: host.to_owned(),
+            alpn,
+        })
+    }
+
+    /// Begins a connection. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// There is no randomness.
+    pub fn begin(&self) -> io::Result<UnbufferedClientConnection> {
+        let begun = self.connector.connect_unbuffered(&self.host, self.alpn);
+        begun.map_err(io::Error::other)
+    }
 }
 
 /// How a server is spoken to.
@@ -64,8 +107,8 @@ impl Targets {
         let mut targets: Vec<Vec<u8>> = Vec::new();
         for (index, target) in args.targets.iter().enumerate() {
             let target = target.as_bytes();
-            targets.push(match target.strip_prefix(b"http://") {
-                Some(rest) => {
+            targets.push(match after_scheme(target) {
+                Some((_, rest)) => {
                     let path = rest.iter().position(|&byte| byte == b'/');
                     [versus, &rest[path.unwrap_or(rest.len())..]].concat()
                 }
@@ -81,7 +124,8 @@ impl Targets {
     fn of(targets: &[&[u8]], args: &SoakArgs) -> Result<Self, String> {
         let from_file = args.names_from.as_deref().map(names_in).transpose()?;
         let from_file = from_file.unwrap_or_default();
-        let is_http = targets[0].starts_with(b"http://");
+        let scheme = after_scheme(targets[0]).map(|(scheme, _)| scheme);
+        let is_http = scheme.is_some();
         let (address, server, names) = if is_http {
             http_names(targets, from_file, args)?
         } else {
@@ -97,13 +141,47 @@ impl Targets {
         } else {
             TargetProtocol::Bare
         };
+        if args.tls && is_http {
+            return Err("--tls is for HOST:PORT; a URL says https://".into());
+        }
+        let tls = match scheme {
+            Some(Scheme::Https) => Some(TlsTarget::new(&address.host, Some(ALPN_HTTP), args)?),
+            None if args.tls => Some(TlsTarget::new(&address.host, None, args)?),
+            _ => None,
+        };
+        if tls.is_none() && args.no_resumption {
+            return Err("--no-resumption is for https:// and --tls".into());
+        }
         Ok(Self {
             server,
             address: resolve(&address)?,
             protocol,
+            tls,
             names,
         })
     }
+}
+
+/// What a URL begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http://",
+            Self::Https => "https://",
+        }
+    }
+}
+
+/// A URL's scheme, and what follows it.
+fn after_scheme(target: &[u8]) -> Option<(Scheme, &[u8])> {
+    let mut schemes = [Scheme::Http, Scheme::Https].into_iter();
+    schemes.find_map(|scheme| Some((scheme, target.strip_prefix(scheme.as_str().as_bytes())?)))
 }
 
 /// Where a server is, how the report names it, and what it is asked for.
@@ -115,17 +193,17 @@ fn bare_names(
     args: &SoakArgs,
 ) -> Result<Understood, String> {
     if args.no_keep_alive {
-        return Err("--no-keep-alive is for http://".into());
+        return Err("--no-keep-alive is for http:// and https://".into());
     }
     let text = String::from_utf8_lossy(targets[0]);
     let server: ServerAddress = text.parse().map_err(|takes| {
         format!(
-            "TARGET: '{}' won't do: it {takes}, or http://HOST:PORT/PATH",
+            "TARGET: '{}' won't do: it {takes}, or http[s]://HOST:PORT/PATH",
             Escaped(targets[0])
         )
     })?;
-    if let Some(url) = targets.iter().find(|word| word.starts_with(b"http://")) {
-        return Err(format!("'{}': names and http:// don't mix", Escaped(url)));
+    if let Some(url) = targets.iter().find(|word| after_scheme(word).is_some()) {
+        return Err(format!("'{}': names and URLs don't mix", Escaped(url)));
     }
     names.splice(0..0, targets[1..].iter().map(|name| name.to_vec()));
     let bytes = |shown: Vec<u8>| {
@@ -161,6 +239,22 @@ fn split_zone(host: &str) -> (String, &str) {
     }
 }
 
+/// The port that a URL names, or its scheme's.
+fn port_of(authority: &http::uri::Authority, scheme: Scheme) -> Option<u16> {
+    match authority.as_str().rsplit_once(':') {
+        // The brackets of an address hold colons, too; an empty port is the default one (RFC 3986, 3.2.3).
+        Some((_, port)) if !port.is_empty() && !port.ends_with(']') => {
+            port.parse().ok().filter(|&port| port != 0)
+        }
+        _ => Some(match scheme {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }),
+    }
+}
+
+const TAKES_URL: &str = "it takes http[s]://HOST:PORT/PATH";
+
 fn http_names(
     targets: &[&[u8]],
     from_file: Vec<Vec<u8>>,
@@ -169,21 +263,23 @@ fn http_names(
     if args.unterminated {
         return Err("--unterminated is for the bare protocol".into());
     }
+    let scheme = after_scheme(targets[0]).map_or(Scheme::Http, |(scheme, _)| scheme);
     let mut authority = None;
     let mut paths = Vec::new();
     for url in targets {
         let wont_do = |why: &str| format!("'{}' won't do: {why}", Escaped(url));
         let uri: http::Uri = std::str::from_utf8(url)
             .ok()
-            .filter(|text| text.starts_with("http://"))
+            .filter(|text| after_scheme(text.as_bytes()).is_some())
             .and_then(|text| text.parse().ok())
-            .ok_or_else(|| wont_do("it takes http://HOST:PORT/PATH"))?;
+            .ok_or_else(|| wont_do(TAKES_URL))?;
         let this = uri
             .authority()
             .cloned()
             .filter(|authority| !authority.as_str().contains('@'));
-        let this = this.ok_or_else(|| wont_do("it takes http://HOST:PORT/PATH"))?;
-        if authority.get_or_insert_with(|| this.clone()) != &this {
+        let this = this.ok_or_else(|| wont_do(TAKES_URL))?;
+        let is_scheme = url.starts_with(scheme.as_str().as_bytes());
+        if authority.get_or_insert_with(|| this.clone()) != &this || !is_scheme {
             return Err(wont_do("all must be of one server"));
         }
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
@@ -224,17 +320,10 @@ fn http_names(
             bytes,
         }
     };
-    let port = match authority.as_str().rsplit_once(':') {
-        // The brackets of an address hold colons, too; an empty port is the default one (RFC 3986, 3.2.3).
-        Some((_, port)) if !port.is_empty() && !port.ends_with(']') => {
-            port.parse().ok().filter(|&port| port != 0).ok_or_else(|| {
-                format!("'{}' won't do: a port is 1 to 65535", Escaped(targets[0]))
-            })?
-        }
-        _ => 80,
-    };
+    let port = port_of(&authority, scheme)
+        .ok_or_else(|| format!("'{}' won't do: a port is 1 to 65535", Escaped(targets[0])))?;
     let server = ServerAddress { host, port };
-    let target = format!("http://{authority}");
+    let target = format!("{}{authority}", scheme.as_str());
     Ok((server, target, paths.into_iter().map(name).collect()))
 }
 

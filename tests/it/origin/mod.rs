@@ -1,6 +1,8 @@
 //! An HTTP server that tests write the answers for: honest by default, with as many lies as they
 //! like, and a note of what was asked.
 
+pub(crate) mod tls;
+
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
