@@ -15,7 +15,7 @@ use crate::telemetry::Reason;
 use crate::telemetry::Stage;
 use crate::telemetry::response::Response;
 use crate::tls::transport::Wire;
-use crate::trace::record::{self, Awaited};
+use crate::trace::record::Awaited;
 
 use super::peer::{Client, Peer};
 use super::proxies::Origin;
@@ -240,13 +240,6 @@ impl Display for Status {
             None => Ok(()),
         }
     }
-}
-
-/// Notes for a trace what a connection has asked for.
-pub(super) fn note_asked(response: &Response) {
-    record::note_asked(response.asked_at, || {
-        Excerpt::of_request(&response.target).to_string().into()
-    });
 }
 
 /// One line for one reply.

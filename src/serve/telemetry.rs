@@ -8,7 +8,7 @@ use std::time::Instant;
 use mio::net::{TcpListener, TcpStream};
 
 use super::address::ListenAddress;
-use super::conn_record::{Active, ConnRecord, Role, note_asked};
+use super::conn_record::{Active, ConnRecord, Role};
 use super::listeners::{bind, cannot_bind};
 use super::peer::{Client, Peer};
 use super::tls::Tls;
@@ -219,7 +219,7 @@ impl Telemetry {
     ) {
         let took = until - response.asked_at;
         if record::is_on() {
-            note_asked(response);
+            record::note_asked(response.asked_at, &response.target);
         }
         let status = access_log::status(response, reason);
         stats.count_reply(status, reason, response.offset, took);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 
-use super::conn_record::{ConnRecord, note_asked};
+use super::conn_record::ConnRecord;
 use super::server::Serving;
 use crate::protocol::Protocol;
 use crate::reactor::event::{Action, Event, Reclaimable};
@@ -70,7 +70,7 @@ impl<P: Protocol> Handler for Traced<'_, P> {
         if let Some(response) = client.response()
             && Some(response.asked_at) != asked
         {
-            note_asked(response);
+            record::note_asked(response.asked_at, &response.target);
         }
         record::note(
             began,
@@ -112,7 +112,7 @@ impl<P: Protocol> Handler for Traced<'_, P> {
         record::set_conn(0);
         let due = self.app.turn_over(stats, now);
         // A wait after which nothing was called goes on.
-        self.waits_since.get_or_insert_with(record::now);
+        self.waits_since.get_or_insert_with(|| record::nanos(now));
         due
     }
 

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 
-use crate::limits::{TRACE_NAMES_MAX, TRACE_RECORDS_MAX, TRACE_THREADS_MAX};
+use crate::limits::{LOG_TEXT_BYTES_MAX, TRACE_NAMES_MAX, TRACE_RECORDS_MAX, TRACE_THREADS_MAX};
 use crate::reactor::event::{Action, Event};
 use crate::telemetry::{Reason, Stage};
 
@@ -134,8 +134,8 @@ pub struct Asked {
     pub conn: u64,
     /// When, in nanoseconds since the trace began.
     pub at: u64,
-    /// What; escaped as in the log.
-    pub name: Box<str>,
+    /// What, as far as the log shows it; bytes from the peer.
+    pub name: Box<[u8]>,
 }
 
 /// What one thread has recorded.
@@ -339,9 +339,10 @@ pub fn note_span(began: u64, ended: u64, what: What) {
     });
 }
 
-/// Records what this thread's connection has asked for at a time.
-pub fn note_asked(at: Instant, name: impl FnOnce() -> Box<str>) {
-    let (at, conn, name) = (nanos(at), conn(), name());
+/// Records what this thread's connection has asked for at a time. It is escaped when it is shown.
+pub fn note_asked(at: Instant, name: &[u8]) {
+    let (at, conn) = (nanos(at), conn());
+    let name = name[..name.len().min(LOG_TEXT_BYTES_MAX)].into();
     with_ring(|ring| {
         if ring.asked.len() == TRACE_NAMES_MAX {
             ring.asked.pop_front();

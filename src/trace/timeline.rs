@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::record::{Awaited, Call, Record, Ring, What};
 use super::words::{self, Words};
+use crate::escape::Excerpt;
 use crate::reactor::event::{Action, Event};
 use crate::telemetry::Stage;
 use crate::telemetry::access_log::LOCAL_CLIENT;
@@ -383,8 +384,10 @@ impl Building {
         for asked in rings.iter().flat_map(|ring| &ring.asked) {
             if let Some(&lane) = self.clients.get(&asked.conn) {
                 let known = &mut self.lanes[lane].asked;
-                let one = (asked.at, asked.name.clone());
-                if !known.contains(&one) {
+                let name = Excerpt::of_request(&asked.name).to_string();
+                let one = (asked.at, name.into_boxed_str());
+                // A reply is noted when it begins, and when it is over.
+                if known.last() != Some(&one) {
                     known.push(one);
                 }
             }
