@@ -41,7 +41,7 @@ use super::unix_socket::SocketFile;
 use super::workers::Worker;
 use crate::tls::session::Blocked;
 use crate::tls::transport::Line;
-use crate::trace::transport::Traced;
+use crate::trace::transport::TracedSocket;
 
 /// What would end the process by default. SIGXFSZ comes with the EFBIG of a file that has reached a limit
 /// of the process, such as the access log.
@@ -355,7 +355,7 @@ impl<P: Protocol> Serving<P> {
     fn step_client(
         &mut self,
         (peer, client): (Peer, &mut Active),
-        mut plain: Traced<'_>,
+        mut plain: TracedSocket<'_>,
         event: Event,
         cx: &mut Context<'_, ConnRecord>,
     ) -> Action {
@@ -507,7 +507,7 @@ impl<P: Protocol> Handler for Serving<P> {
                 let (scratch, now) = (&mut *cx.turn.scratch, cx.turn.now);
                 let front = self.proxies.take_header(whose, socket, scratch, now);
                 let plain = Socket::new(socket).withheld(front == Front::Awaited);
-                let plain = Traced::new(plain);
+                let plain = TracedSocket::new(plain);
                 if peer.ip() != connected.ip() {
                     *admission = self.admit(*peer, now);
                 }

@@ -34,7 +34,7 @@ use crate::telemetry::response::Response;
 use crate::telemetry::{Reason, Stats};
 use crate::trace::file::TraceFile;
 use crate::trace::record;
-use crate::trace::transport::Traced;
+use crate::trace::transport::TracedSocket;
 
 /// Those that the flags ask for, before the server starts.
 #[derive(Debug, Default)]
@@ -267,7 +267,7 @@ impl Telemetry {
             })
         });
         let mut io = StepIo {
-            transport: &mut Traced::new(Socket::new(socket)),
+            transport: &mut TracedSocket::new(Socket::new(socket)),
             protocol: &mut protocol,
             timeouts: TIMEOUTS,
             turn: &mut cx.turn,

@@ -1,6 +1,6 @@
 //! Where a trace goes: a thread of its own renders and writes it, so that the loop never waits for a disk.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -113,6 +113,5 @@ fn write(path: &Path, last: Duration) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".part");
     fs::write(&beside, text)?;
-    File::open(&beside)?.sync_data()?;
     fs::rename(&beside, path)
 }

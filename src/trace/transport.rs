@@ -9,16 +9,16 @@ use crate::file::OpenFile;
 
 /// A client's socket for one step. Without a trace it is the socket.
 #[derive(Debug)]
-pub struct Traced<'a>(Socket<'a>);
+pub struct TracedSocket<'a>(Socket<'a>);
 
-impl<'a> Traced<'a> {
+impl<'a> TracedSocket<'a> {
     /// Over a socket.
     pub fn new(socket: Socket<'a>) -> Self {
         Self(socket)
     }
 }
 
-impl Transport for Traced<'_> {
+impl Transport for TracedSocket<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.0.is_withheld() {
             return self.0.read(buf);
