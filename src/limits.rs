@@ -694,6 +694,10 @@ pub const TLS_OUTPUT_BYTES: usize = TLS_WRITE_BYTES_MAX + 1024;
 /// the plain answers of a turn (0.1 ms with an ECDSA key, 0.3 ms with RSA).
 pub const TLS_HANDSHAKES_PER_TURN_MAX: u32 = 2;
 
+/// Steps of clients for which one more is begun: some 0.5 ms of answers by TLS. Without it a turn in which
+/// thousands ask would begin no more than one in which nobody does, and newcomers would wait for minutes.
+pub const TLS_STEPS_PER_HANDSHAKE: u32 = 16;
+
 /// How often certificates are looked at for their end.
 pub const TLS_EXPIRY_CHECK: Duration = Duration::from_secs(3600);
 

@@ -12,7 +12,7 @@ use super::session::{Attempts, Blocked, Buffers, Server, Session};
 use crate::conn::transport::{SendFileError, Transport};
 use crate::conn::{Conn, StepIo};
 use crate::file::{OpenFile, Probe, ReadError};
-use crate::limits::{LINGER_IDLE, TLS_HANDSHAKES_PER_TURN_MAX};
+use crate::limits::{LINGER_IDLE, TLS_HANDSHAKES_PER_TURN_MAX, TLS_STEPS_PER_HANDSHAKE};
 use crate::protocol::Protocol;
 use crate::reactor::event::{Action, Event, StepContext};
 use crate::telemetry::{Reason, Stage};
@@ -76,6 +76,8 @@ pub struct Terminator {
     buffers: Buffers,
     /// How many more it begins in this turn.
     begins: u32,
+    /// Steps of clients since one more was granted for them.
+    steps: u32,
 }
 
 impl Terminator {
@@ -87,12 +89,22 @@ impl Terminator {
             handshakes,
             buffers: Buffers::default(),
             begins: TLS_HANDSHAKES_PER_TURN_MAX,
+            steps: 0,
         }
     }
 
     /// A turn is over.
     pub fn turn_over(&mut self) {
         self.begins = TLS_HANDSHAKES_PER_TURN_MAX;
+    }
+
+    /// A client has had its step. A turn of very many steps takes long, and so begins more handshakes.
+    fn count_step(&mut self) {
+        self.steps += 1;
+        if self.steps == TLS_STEPS_PER_HANDSHAKE {
+            self.steps = 0;
+            self.begins += 1;
+        }
     }
 
     fn accept(&self, read: &[u8]) -> io::Result<Box<TlsClient>> {
@@ -148,6 +160,7 @@ impl<'a, T: Transport> Line<'a, T> {
         event: Event,
         mut io: StepIo<'_, '_, (), P>,
     ) -> Action {
+        self.tls.count_step();
         if let Some(ending) = self.before_step(event) {
             return ending;
         }
