@@ -23,8 +23,9 @@ pub(super) struct ReplyEnd {
     pub(super) ended_by: RequestEnd,
     /// What came behind it.
     pub(super) extra: Extra,
-    /// The server is stopping: it waits until its peer has everything.
-    pub(super) draining: bool,
+    /// The peer's FIN is waited for: the server is stopping, or the client speaks TLS, and its goodbye
+    /// (close_notify) is input that may still come.
+    pub(super) awaits_fin: bool,
 }
 
 /// Input behind a request.
@@ -68,13 +69,13 @@ pub(super) fn close_table(end: ReplyEnd, look: Option<Look>) -> OnTheWire {
     let has_end = matches!(end.ended_by, RequestEnd::LineFeed | RequestEnd::Eof);
     let was_guessed = end.ended_by == RequestEnd::Guess;
     match look {
-        None if has_end && end.extra == Extra::None && !end.draining => OnTheWire::Close,
+        None if has_end && end.extra == Extra::None && !end.awaits_fin => OnTheWire::Close,
         None => OnTheWire::Look,
         Some(Look::Fin) => OnTheWire::Close,
-        Some(Look::Empty) if has_end && end.extra != Extra::Some && !end.draining => {
+        Some(Look::Empty) if has_end && end.extra != Extra::Some && !end.awaits_fin => {
             OnTheWire::Close
         }
-        Some(Look::Terminator) if was_guessed && !end.draining => OnTheWire::Close,
+        Some(Look::Terminator) if was_guessed && !end.awaits_fin => OnTheWire::Close,
         Some(Look::Empty | Look::Terminator | Look::Bytes) => OnTheWire::Linger,
     }
 }
@@ -204,10 +205,10 @@ mod tests {
     fn all() -> impl Iterator<Item = ReplyEnd> {
         ENDS.into_iter().flat_map(|ended_by| {
             EXTRAS.into_iter().flat_map(move |extra| {
-                [false, true].map(|draining| ReplyEnd {
+                [false, true].map(|awaits_fin| ReplyEnd {
                     ended_by,
                     extra,
-                    draining,
+                    awaits_fin,
                 })
             })
         })
@@ -217,7 +218,7 @@ mod tests {
     fn nobody_is_closed_without_a_look_unless_nothing_can_have_come() {
         let unseen: Vec<_> = all()
             .filter(|&end| close_table(end, None) == OnTheWire::Close)
-            .map(|end| (end.ended_by, end.extra, end.draining))
+            .map(|end| (end.ended_by, end.extra, end.awaits_fin))
             .collect();
         let expected = [RequestEnd::LineFeed, RequestEnd::Eof].map(|end| (end, Extra::None, false));
         assert_eq!(unseen, expected);
@@ -225,10 +226,10 @@ mod tests {
 
     /// The rows of the table in ARCHITECTURE.md that tells what `close_table` decides.
     fn written_rows() -> Vec<String> {
-        let end = |ended_by, extra, draining| ReplyEnd {
+        let end = |ended_by, extra, awaits_fin| ReplyEnd {
             ended_by,
             extra,
-            draining,
+            awaits_fin,
         };
         let rows = [
             (
@@ -249,7 +250,7 @@ mod tests {
                 end(RequestEnd::Unread, Extra::Possible, false),
             ),
             (
-                "any of these, during a drain",
+                "any of these, during a drain or by TLS",
                 end(RequestEnd::LineFeed, Extra::None, true),
             ),
         ];
@@ -293,7 +294,8 @@ mod tests {
         ];
         for end in all() {
             for look in LOOKS {
-                let is_known = !end.draining && closing.contains(&(end.ended_by, end.extra, look));
+                let is_known =
+                    !end.awaits_fin && closing.contains(&(end.ended_by, end.extra, look));
                 let expected = if look == Look::Fin || is_known {
                     OnTheWire::Close
                 } else {

@@ -17,7 +17,7 @@ use crate::limits::{
     STALL_CHECKS, SUSPENDED_CHECK_INTERVAL,
 };
 use crate::protocol::{AfterResponse, Body, Reply, RequestEnd};
-use crate::reactor::event::{Action, Event, StepContext};
+use crate::reactor::event::{Action, Event};
 use crate::telemetry::Reason;
 use crate::telemetry::response::Response;
 
@@ -330,7 +330,7 @@ impl Sending {
             }
             Segment::Bytes(bytes) => {
                 let bytes = &bytes[..count.min(bytes.len())];
-                let more = self.more_follows(bytes.len(), io.turn);
+                let more = self.more_follows(bytes.len(), io);
                 let head = &self.head[self.head_sent..];
                 let sent = io.transport.write_gathered(head, bytes, more)?;
                 self.note_head_sent(sent)
@@ -404,7 +404,7 @@ impl Sending {
         scratch[..head.len()].copy_from_slice(head);
         let room = count.min(scratch.len() - head.len());
         let filled = self.fill(&mut scratch[head.len()..][..room], io.transport)?;
-        let more = self.more_follows(filled, io.turn);
+        let more = self.more_follows(filled, io);
         let head_left = head.len();
         let sent = io
             .transport
@@ -473,13 +473,13 @@ impl Sending {
 
     /// Whether the kernel may hold back the last of so many bytes: when they are accepted the connection
     /// closes in this step, or another piece of the body or another request is at hand.
-    fn more_follows(&self, bytes: usize, turn: &StepContext<'_>) -> bool {
+    fn more_follows<T: Transport, P>(&self, bytes: usize, io: &StepIo<'_, '_, T, P>) -> bool {
         let is_last = self.response.offset + bytes as u64 == self.response.body_len;
         match self.then {
             _ if !is_last => self.has_parts(),
-            AfterResponse::ReadOn if !turn.draining => !self.leftover.read.is_empty(),
+            AfterResponse::ReadOn if !io.turn.draining => !self.leftover.read.is_empty(),
             AfterResponse::ReadOn => false,
-            AfterResponse::Close => close_table(self.end(turn.draining), None) == OnTheWire::Close,
+            AfterResponse::Close => close_table(self.end(io), None) == OnTheWire::Close,
         }
     }
 
@@ -622,7 +622,7 @@ impl Sending {
             return self.read_on(io);
         }
         let close = Stay(Action::Close(self.response.outcome.reason()));
-        let end = self.end(io.turn.draining);
+        let end = self.end(io);
         if close_table(end, None) == OnTheWire::Close {
             return close;
         }
@@ -647,7 +647,7 @@ impl Sending {
     }
 
     /// What is known at the reply's end. Whoever had to wait gave its peer the time to say more.
-    fn end(&self, draining: bool) -> ReplyEnd {
+    fn end<T: Transport, P>(&self, io: &StepIo<'_, '_, T, P>) -> ReplyEnd {
         let extra = match (self.leftover.extra, &self.progress) {
             (Extra::None, Progress::Resumed { .. }) => Extra::Possible,
             (extra, _) => extra,
@@ -655,7 +655,7 @@ impl Sending {
         ReplyEnd {
             ended_by: self.ended_by,
             extra,
-            draining,
+            awaits_fin: io.turn.draining || io.transport.is_encrypted(),
         }
     }
 
