@@ -23,7 +23,7 @@ pub mod timer_wheel;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
@@ -37,7 +37,6 @@ use crate::reactor::timer_wheel::{Deadline, Timers};
 use crate::sockopt;
 use crate::telemetry::rate_limit::RateLimit;
 use crate::telemetry::{Reason, Stats};
-use crate::trace::record::{self, Call};
 
 pub use handler::{Context, Handler, ListenerId, LoopHandle, Remote, SourceId, Token};
 
@@ -135,6 +134,7 @@ impl<C> Reactor<C> {
                 outgoing: Vec::new(),
                 life: Life::Running,
                 is_accepting: true,
+                is_handed_over: false,
                 is_crowded: false,
             },
             shortage: RateLimit::default(),
@@ -173,6 +173,13 @@ impl<C> Reactor<C> {
         let id = self.add_listener(socket, true)?;
         self.admin_max += connections_max;
         Ok(id)
+    }
+
+    /// The listeners that are open, in their order.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<Weak<TcpListener>> {
+        let open = self.listeners.iter().filter_map(|one| one.socket.as_ref());
+        open.map(Arc::downgrade).collect()
     }
 
     /// A drain leaves those in this listener's queue to another process, which has it, too.
@@ -382,7 +389,7 @@ impl<C> Reactor<C> {
             let is_accepting = self.is_accepting(&self.listeners[index]);
             let listener = &mut self.listeners[index];
             let may_try = is_accepting && listener.may_try(now);
-            let Some(socket) = listener.socket.as_ref().filter(|_| may_try) else {
+            let Some(socket) = listener.socket.as_deref().filter(|_| may_try) else {
                 break;
             };
             let (open, most) = if listener.is_admin {
@@ -421,11 +428,8 @@ impl<C> Reactor<C> {
             }
         }
         let listener = &mut self.listeners[index];
-        if is_last_look
-            && listener.state == Accepting::Waiting
-            && let Some(socket) = listener.socket.take()
-        {
-            record::close(Call::CloseListener, socket);
+        if is_last_look && listener.state == Accepting::Waiting {
+            listener.close(self.poll.registry());
         }
     }
 

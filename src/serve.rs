@@ -15,6 +15,7 @@ mod request_memory;
 mod server;
 mod service_manager;
 mod sources;
+mod succession;
 mod telemetry;
 mod threads;
 mod tls;
@@ -51,6 +52,7 @@ use fd_budget::FdBudget;
 use listeners::{bind_all, bind_for, limit_rate};
 use proxies::Proxies;
 use service_manager::ServiceManager;
+use succession::Predecessor;
 use telemetry::{Telemetry, TelemetryConfig};
 use threads::WorkerThreads;
 use tls::{LoopTls, Tls};
@@ -71,10 +73,8 @@ pub use server::{Server, Stopper};
 /// # Panics
 /// Never: there is one loop at least.
 pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
-    let Passed {
-        clients: passed,
-        metrics,
-    } = Passed::take()?;
+    let mut passed = Passed::take()?;
+    let (metrics, predecessor) = (passed.metrics.take(), passed.predecessor.take());
     let tags = &TagKey::of_this_machine();
     let has_metrics = metrics.is_some() || args.metrics.is_some();
     let mut protocol = open_root(args, tags, has_metrics)?;
@@ -90,7 +90,8 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     };
     let (listen, for_telemetry) = (&args.listen, telemetry.descriptors());
     let files = Some(args.open_files);
-    let fd_budget = FdBudget::find(listen, files, for_telemetry, args.workers, passed.len())?;
+    let addresses = passed.addresses(listen, args.workers);
+    let fd_budget = FdBudget::find(listen, files, for_telemetry, args.workers, addresses)?;
     let uncached = &Once::new();
     set_bounds(&mut protocol, args.cache, &fd_budget, uncached);
     let client_limit = fd_budget.client_limit(args.max_connections_per_client);
@@ -123,6 +124,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let mut server = Server::start(
         protocol, timeouts, listen, first, fd_budget, log_writer, telemetry,
     )?;
+    server.allow_succession();
     server.app.manager = ServiceManager::of_environment();
     server.app.proxies = Proxies::new(&args.trusted_proxy);
     server.app.client_limit.clone_from(client_limit);
@@ -131,7 +133,8 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
         server.app.telemetry.show_tls(tls.clone());
     }
     thread::scope(|scope| {
-        let others = WorkerThreads::start(scope, &mut server, makers)?;
+        let take_over = || predecessor.map_or(Ok(()), Predecessor::take_over);
+        let others = WorkerThreads::start(scope, &mut server, makers, take_over)?;
         // ROOT's file system is asked before a client comes: later it may keep silent.
         let serves_everything = is_top(&args.root);
         greet(&server, args, tls.is_some());
@@ -170,7 +173,7 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
         min_rate: MIN_RATE_BYTES,
         disk: DISK_TIMEOUT,
     };
-    let fd_budget = FdBudget::find(&args.listen, None, 0, 1, 0)?;
+    let fd_budget = FdBudget::find(&args.listen, None, 0, 1, args.listen.bind.len())?;
     let listeners = bind_all(&args.listen, args.port, &log_writer)?;
     let (listen, telemetry) = (&args.listen, TelemetryConfig::default());
     let mut server = Server::start(

@@ -177,7 +177,8 @@ Examples:
   carafe serve -p 443 --tls-cert fullchain.pem --tls-key privkey.pem
 
 Ctrl-C (SIGINT) and SIGTERM let clients finish, a second one ends at once.
-SIGHUP opens the access log, ROOT and certificates anew.
+SIGHUP opens the access log, ROOT and certificates anew. SIGUSR2 starts the program
+anew, which takes over.
 
 A variable (env) counts where its flag is missing: yes or no for a flag without
 a value; several values stand on a line each.";

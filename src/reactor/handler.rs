@@ -165,6 +165,8 @@ pub struct LoopHandle<C> {
     pub(super) outgoing: Vec<(TcpStream, C)>,
     pub(super) life: Life,
     pub(super) is_accepting: bool,
+    /// Another process accepts from the same queues.
+    pub(super) is_handed_over: bool,
     /// Places are short.
     pub(super) is_crowded: bool,
 }
@@ -215,6 +217,12 @@ impl<C> LoopHandle<C> {
             let deadline = self.now + timeout;
             self.life = Life::DrainAsked { deadline };
         }
+    }
+
+    /// As [`LoopHandle::drain`], and leaves all listeners to another process at once, which has them, too.
+    pub fn hand_over(&mut self, timeout: Duration) {
+        self.is_handed_over = true;
+        self.drain(timeout);
     }
 
     /// Ends the loop at once; every connection is reset.

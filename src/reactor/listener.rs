@@ -5,9 +5,13 @@ use std::fmt;
 use std::io;
 use std::iter;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
 use std::time::Instant;
 
+use mio::Registry;
 use mio::net::{TcpListener, TcpStream};
+use mio::unix::SourceFd;
 use rustix::net::{SocketFlags, acceptfrom_with};
 
 use crate::limits::HANDSHAKE_GRACE;
@@ -18,7 +22,7 @@ use crate::trace::record::{self, Call};
 #[derive(Debug)]
 pub(super) struct Listener {
     /// `None` once it is closed.
-    pub(super) socket: Option<TcpListener>,
+    pub(super) socket: Option<Arc<TcpListener>>,
     pub(super) state: Accepting,
     /// Clients whose handshake was under way have come by then.
     pub(super) grace_ends: Option<Instant>,
@@ -41,7 +45,7 @@ pub(super) enum Accepting {
 impl Listener {
     pub(super) fn new(socket: TcpListener, is_admin: bool) -> Self {
         Self {
-            socket: Some(socket),
+            socket: Some(Arc::new(socket)),
             state: Accepting::Waiting,
             grace_ends: None,
             is_admin,
@@ -70,21 +74,34 @@ impl Listener {
     /// shared, or a unix socket, whose file is gone by now, is closed when its queue was empty once.
     pub(super) fn shut(&mut self, now: Instant) {
         let Some(socket) = &self.socket else { return };
-        if self.is_shared || sockopt::is_unix(socket) {
+        if self.is_shared || sockopt::is_unix(&**socket) {
             self.grace_ends = Some(now);
             return;
         }
-        if let Err(error) = sockopt::set_ttl_min(socket, sockopt::TTL_OF_NOBODY) {
+        if let Err(error) = sockopt::set_ttl_min(&**socket, sockopt::TTL_OF_NOBODY) {
             log::warn!("new clients can't be kept out while those here are served: {error}");
         }
         // Who is connected and silent is let in when its deferral is over.
-        let deferral = sockopt::defer_accept(socket).unwrap_or_default();
+        let deferral = sockopt::defer_accept(&**socket).unwrap_or_default();
         self.grace_ends = Some(now + deferral + HANDSHAKE_GRACE);
+    }
+
+    /// Closes it, and takes it out of the poll: while another process has it, too, that doesn't follow.
+    pub(super) fn close(&mut self, registry: &Registry) {
+        let Some(socket) = self.socket.take() else {
+            return;
+        };
+        let descriptor = socket.as_raw_fd();
+        let deregister = || registry.deregister(&mut SourceFd(&descriptor));
+        if let Err(error) = record::call(Call::Deregister, deregister) {
+            log::debug!("a listener is watched still: {error}");
+        }
+        record::close(Call::CloseListener, socket);
     }
 
     /// Whether the accept queue holds a client. If it is empty, an edge will come.
     pub(super) fn is_wanted(&mut self) -> bool {
-        let waiting = self.socket.as_ref().map(sockopt::accept_queue_len);
+        let waiting = self.socket.as_deref().map(sockopt::accept_queue_len);
         let is_wanted = !matches!(waiting, Some(Ok(0)));
         if !is_wanted {
             self.state = Accepting::Waiting;

@@ -72,12 +72,20 @@ impl<C> Reactor<C> {
         if let Life::DrainAsked { deadline } = self.control.life {
             let deadline = Some(deadline);
             self.control.life = Life::Draining { deadline };
-            for listener in self.listeners.iter_mut().filter(|one| !one.is_admin) {
-                listener.shut(self.control.now);
+            for listener in &mut self.listeners {
+                if self.control.is_handed_over {
+                    listener.close(self.poll.registry());
+                } else if !listener.is_admin {
+                    listener.shut(self.control.now);
+                }
             }
             app.draining();
-            for token in self.open_tokens() {
-                self.step(app, token, Event::Drain);
+            // To close a connection that is kept alive may cross with a request on it. After a handover there is
+            // time: the next answer says that it is the last.
+            if !self.control.is_handed_over {
+                for token in self.open_tokens() {
+                    self.step(app, token, Event::Drain);
+                }
             }
         }
     }
@@ -86,12 +94,9 @@ impl<C> Reactor<C> {
     pub(super) fn end_drain<A: Handler<Conn = C>>(&mut self, app: &mut A) {
         self.control.life = Life::Draining { deadline: None };
         for listener in self.listeners.iter_mut().filter(|one| !one.is_admin) {
-            let Some(socket) = listener.socket.take_if(|_| !listener.is_shared) else {
-                listener.socket = None;
-                continue;
-            };
-            self.control.stats.never_accepted += clients_left(&socket);
-            record::close(Call::CloseListener, socket);
+            let own = listener.socket.as_deref().filter(|_| !listener.is_shared);
+            self.control.stats.never_accepted += own.map_or(0, clients_left);
+            listener.close(self.poll.registry());
         }
         self.end_all(app, Reason::DrainDeadline);
     }

@@ -1,4 +1,5 @@
-//! Sockets that listen already when this process starts: systemd passes them (sd_listen_fds(3)).
+//! Sockets that listen already when this process starts: systemd passes them (sd_listen_fds(3)), or the
+//! process that this one succeeds.
 
 use std::os::fd::OwnedFd;
 
@@ -6,15 +7,21 @@ use listenfd::ListenFd;
 use mio::net::TcpListener;
 use socket2::SockRef;
 
+use super::succession::{Kind, Listeners, Predecessor};
 use crate::failure::Failure;
+use crate::serve::args::ListenArgs;
 
 /// What was passed.
 #[derive(Debug, Default)]
 pub(super) struct Passed {
     /// For clients.
-    pub(super) clients: Vec<TcpListener>,
+    pub(super) clients: Listeners,
     /// For the metrics: a socket with that name (`FileDescriptorName=` in systemd.socket(5)).
     pub(super) metrics: Option<TcpListener>,
+    /// They are all that there are: this process succeeds another one.
+    pub(super) is_succession: bool,
+    /// That one, until it is told.
+    pub(super) predecessor: Option<Predecessor>,
 }
 
 /// The metrics' name.
@@ -23,27 +30,56 @@ const METRICS: &str = "metrics";
 impl Passed {
     /// Takes them. The environment is changed, so no other thread may run yet.
     pub(super) fn take() -> Result<Self, Failure> {
-        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
-        let mut names = names.split(':');
         let mut passed = Self::default();
-        let mut descriptors = ListenFd::from_env();
-        for index in 0..descriptors.len() {
-            let socket = listener(&mut descriptors, index).ok_or_else(|| {
-                // sd_listen_fds(3): the first one is 3.
-                let number = index + 3;
-                Failure::usage(format!(
-                    "LISTEN_FDS: descriptor {number} won't do: it takes a stream socket that listens \
-                     (Accept=no)"
-                ))
-            })?;
-            if names.next() == Some(METRICS) {
+        let listeners = match Predecessor::find()? {
+            Some((predecessor, listeners)) => {
+                passed.is_succession = true;
+                passed.predecessor = Some(predecessor);
+                listeners
+            }
+            None => of_service_manager()?,
+        };
+        for (kind, socket) in listeners {
+            if kind == Kind::Metrics {
                 passed.metrics = Some(socket);
             } else {
-                passed.clients.push(socket);
+                passed.clients.push((kind, socket));
             }
         }
         Ok(passed)
     }
+
+    /// On how many addresses each of so many loops will listen.
+    pub(super) fn addresses(&self, listen: &ListenArgs, loops: u64) -> usize {
+        if self.is_succession {
+            let loops = usize::try_from(loops).unwrap_or(usize::MAX);
+            return self.clients.len().div_ceil(loops);
+        }
+        listen.bind.len() + self.clients.len()
+    }
+}
+
+fn of_service_manager() -> Result<Listeners, Failure> {
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
+    let mut descriptors = ListenFd::from_env();
+    let count = descriptors.len();
+    let take = |index| {
+        let socket = listener(&mut descriptors, index).ok_or_else(|| {
+            // sd_listen_fds(3): the first one is 3.
+            let number = index + 3;
+            Failure::usage(format!(
+                "LISTEN_FDS: descriptor {number} won't do: it takes a stream socket that listens \
+                 (Accept=no)"
+            ))
+        })?;
+        let kind = match names.next() {
+            Some(METRICS) => Kind::Metrics,
+            _ => Kind::Passed,
+        };
+        Ok((kind, socket))
+    };
+    (0..count).map(take).collect()
 }
 
 fn listener(descriptors: &mut ListenFd, index: usize) -> Option<TcpListener> {

@@ -21,17 +21,17 @@ pub(super) struct FdBudget {
 
 impl FdBudget {
     /// Raises the descriptor limit as far as it goes, and leaves descriptors for files: `None` for a
-    /// protocol that opens none, else what the flag says. `telemetry` are those of logs and metrics, `passed`
-    /// listeners that are there already. Each of the loops can have a connection at least.
+    /// protocol that opens none, else what the flag says. `telemetry` are those of logs and metrics, `addresses`
+    /// a loop's listeners. Each of the loops can have a connection at least.
     pub(super) fn find(
         listen: &ListenArgs,
         open_files: Option<Option<u64>>,
         telemetry: u64,
         loops: u64,
-        passed: usize,
+        addresses: usize,
     ) -> Result<Self, Failure> {
         let limit = raise_descriptor_limit();
-        let listeners = loops * (listen.bind.len() + passed).max(1) as u64;
+        let listeners = loops * addresses.max(1) as u64;
         let reserved = DESCRIPTORS_RESERVED + (loops - 1) * DESCRIPTORS_PER_LOOP;
         let free = limit.saturating_sub(reserved + listeners + telemetry);
         let default_files = (limit / OPEN_FILES_SHARE).min(free.saturating_sub(1));

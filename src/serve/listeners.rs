@@ -9,7 +9,9 @@ use std::path::Path;
 use mio::net::TcpListener;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 
+use super::activation::Passed;
 use super::address::ListenAddress;
+use super::succession::Kind;
 use super::unix_socket::{self, SocketFile};
 use crate::escape::Escaped;
 use crate::failure::{Exit, Failure};
@@ -22,9 +24,8 @@ use crate::telemetry::log_writer::LineWriter;
 #[derive(Debug)]
 pub struct ClientListener {
     pub(super) socket: TcpListener,
-    /// It was passed to this process, so somebody else may have it, too.
-    pub(super) is_passed: bool,
-    /// A unix socket's, if this process has made it.
+    pub(super) kind: Kind,
+    /// A unix socket's, for the first loop.
     pub(super) file: Option<SocketFile>,
 }
 
@@ -32,57 +33,76 @@ impl From<TcpListener> for ClientListener {
     fn from(socket: TcpListener) -> Self {
         Self {
             socket,
-            is_passed: false,
+            kind: Kind::Own,
             file: None,
         }
     }
 }
 
-/// Binds what the flags ask for, for each of so many loops: the same addresses and ports, among which
-/// the kernel shares out those who connect (`SO_REUSEPORT`, socket(7)). Where sockets were passed, nothing is
-/// bound by default.
+/// Listeners for each of so many loops: what was passed, and what the flags ask for. Loops are bound to the
+/// same addresses and ports, among which the kernel shares out those who connect (`SO_REUSEPORT`, socket(7)).
+/// Where a service manager has passed sockets, nothing is bound by default, and after another process nothing
+/// at all.
 pub(super) fn bind_for(
     loops: u64,
     listen: &ListenArgs,
     port: u16,
-    passed: Vec<TcpListener>,
+    passed: Passed,
     log_writer: &LineWriter,
 ) -> Result<Vec<Vec<ClientListener>>, Failure> {
-    let binds = passed.is_empty() || !listen.bind.is_empty();
-    let take = |socket| take_passed(socket, listen);
-    let mut first: Vec<_> = passed.into_iter().map(take).collect::<Result<_, _>>()?;
+    let binds = !passed.is_succession && (passed.clients.is_empty() || !listen.bind.is_empty());
+    let mut all: Vec<Vec<ClientListener>> = (0..loops).map(|_| Vec::new()).collect();
+    let (mut first, mut own) = (Vec::new(), Vec::new());
+    for (kind, socket) in passed.clients {
+        let listener = take_passed(kind, socket, listen)?;
+        if kind == Kind::Own {
+            // There are as many of an address as there were loops.
+            let address = listener.socket.local_addr().ok();
+            let index = own.iter().filter(|&&other| other == address).count();
+            own.push(address);
+            let loops = all.len();
+            all[index % loops].push(listener);
+        } else {
+            first.push(listener);
+        }
+    }
     if binds {
         first.extend(bind_all(listen, port, log_writer)?);
     }
-    let mut all = Vec::new();
-    for _ in 1..loops {
-        let again = |listener| listen_beside(listener, listen);
-        all.push(first.iter().map(again).collect::<Result<_, _>>()?);
+    for listeners in all.iter_mut().skip(1) {
+        for listener in &first {
+            listeners.push(listen_beside(listener, listen)?);
+        }
     }
-    all.insert(0, first);
+    all[0].extend(first);
     Ok(all)
 }
 
 /// Gives a socket that was passed what one that is bound here has.
-fn take_passed(socket: TcpListener, listen: &ListenArgs) -> Result<ClientListener, Failure> {
+fn take_passed(
+    kind: Kind,
+    socket: TcpListener,
+    listen: &ListenArgs,
+) -> Result<ClientListener, Failure> {
     let set = || {
-        if !sockopt::is_unix(&socket) {
-            SockRef::from(&socket).set_tcp_nodelay(true)?;
-            defer_accept(&socket, listen)?;
-        }
-        Ok(())
+        let file = match ListenAddress::of(&socket)? {
+            ListenAddress::Unix(path) if kind == Kind::File => Some(SocketFile::of(&path)?),
+            ListenAddress::Unix(_) => None,
+            ListenAddress::Ip(_) => {
+                SockRef::from(&socket).set_tcp_nodelay(true)?;
+                defer_accept(&socket, listen)?;
+                None
+            }
+        };
+        Ok(file)
     };
-    set().map_err(|error: io::Error| {
+    let file = set().map_err(|error: io::Error| {
         Failure::new(
             Exit::Failed,
             format!("a socket that was passed can't be used: {error}"),
         )
     })?;
-    Ok(ClientListener {
-        socket,
-        is_passed: true,
-        file: None,
-    })
+    Ok(ClientListener { socket, kind, file })
 }
 
 /// Binds what the flags ask for; by default both families on one socket.
@@ -150,7 +170,7 @@ fn bind_unix(path: &Path, listen: &ListenArgs) -> Result<ClientListener, Failure
     })?;
     Ok(ClientListener {
         socket,
-        is_passed: false,
+        kind: Kind::File,
         file: Some(file),
     })
 }
@@ -181,7 +201,7 @@ fn open(address: SocketAddr, only_v6: bool) -> io::Result<RawSocket> {
 /// Another loop's listener beside the first one's. What was passed, and a unix socket, are one socket for
 /// all loops, and whoever is first takes a client.
 fn listen_beside(first: &ClientListener, listen: &ListenArgs) -> Result<ClientListener, Failure> {
-    if !first.is_passed && first.file.is_none() {
+    if first.kind == Kind::Own {
         return bind_beside(&first.socket, listen).map(Into::into);
     }
     let socket = first.socket.as_fd().try_clone_to_owned().map_err(|error| {
@@ -189,7 +209,7 @@ fn listen_beside(first: &ClientListener, listen: &ListenArgs) -> Result<ClientLi
     })?;
     Ok(ClientListener {
         socket: socket.into(),
-        is_passed: first.is_passed,
+        kind: first.kind,
         file: None,
     })
 }

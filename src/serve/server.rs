@@ -3,11 +3,12 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::iter;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
+use mio::net::{TcpListener, TcpStream};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 
@@ -34,7 +35,10 @@ use super::peer::Peer;
 use super::proxies::{Front, Proxies};
 use super::request_memory::RequestMemory;
 use super::service_manager::{Reload, ServiceManager};
-use super::sources::{DISK_TASKS, HANGUP, OTHER_ENDED, RELOADED, SIGNALS, STOP, STOP_NOW};
+use super::sources::{
+    DISK_TASKS, HAND_OVER, HANGUP, OTHER_ENDED, RELOADED, SIGNALS, STOP, STOP_NOW, SUCCESSOR,
+};
+use super::succession::{Kind, Succession};
 use super::telemetry::{Telemetry, TelemetryConfig};
 use super::tls::LoopTls;
 use super::unix_socket::SocketFile;
@@ -56,6 +60,8 @@ pub struct Server<P> {
     pub(super) reactor: Reactor<ConnRecord>,
     pub(super) app: Serving<P>,
     pub(super) addresses: Vec<ListenAddress>,
+    /// Of its listeners, in their order.
+    kinds: Vec<Kind>,
     pub(super) log_writer: LineWriter,
 }
 
@@ -110,19 +116,21 @@ impl<P: Protocol> Server<P> {
         connections_max: usize,
         log_writer: LineWriter,
     ) -> io::Result<Self> {
-        let (mut sockets, mut socket_files, mut shared) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, listener) in (0..).zip(listeners) {
-            let listener: ClientListener = listener.into();
-            sockets.push(listener.socket);
-            socket_files.extend(listener.file);
-            shared.extend(listener.is_passed.then_some(ListenerId(index)));
+        let (mut sockets, mut socket_files, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
+        for listener in listeners {
+            let ClientListener { socket, kind, file } = listener.into();
+            sockets.push(socket);
+            socket_files.extend(file);
+            kinds.push(kind);
         }
         let addresses = sockets
             .iter()
             .map(ListenAddress::of)
             .collect::<Result<_, _>>()?;
         let mut reactor = Reactor::new(sockets, connections_max)?;
-        shared.into_iter().for_each(|id| reactor.share(id));
+        for (id, _) in (0..).zip(&kinds).filter(|&(_, &kind)| kind == Kind::Passed) {
+            reactor.share(ListenerId(id));
+        }
         let remote = reactor.remote();
         let notify = move || {
             if let Err(error) = remote.notify(DISK_TASKS) {
@@ -148,6 +156,7 @@ impl<P: Protocol> Server<P> {
             client_limit: None,
             refusals: RateLimit::default(),
             manager: None,
+            succession: None,
             socket_files,
             remote: reactor.remote(),
             log_writer: log_writer.clone(),
@@ -156,8 +165,27 @@ impl<P: Protocol> Server<P> {
             reactor,
             app,
             addresses,
+            kinds,
             log_writer,
         })
+    }
+
+    /// Lets a SIGUSR2 replace it by another process.
+    pub(super) fn allow_succession(&mut self) {
+        let mut succession = Succession::new(self.reactor.remote());
+        succession.add(self.listeners());
+        self.app.succession = Some(succession);
+    }
+
+    /// Its listeners, by kind.
+    pub(super) fn listeners(&self) -> Vec<(Kind, Weak<TcpListener>)> {
+        // What was added after those for clients is the metrics'.
+        let kinds = self
+            .kinds
+            .iter()
+            .copied()
+            .chain(iter::repeat(Kind::Metrics));
+        kinds.zip(self.reactor.listeners()).collect()
     }
 
     /// Where it listens, with the real ports.
@@ -241,6 +269,8 @@ pub(super) struct Serving<P> {
     refusals: RateLimit,
     /// The first loop's.
     pub(super) manager: Option<ServiceManager>,
+    /// The first loop's, of a server that can be restarted.
+    pub(super) succession: Option<Succession>,
     /// The first loop's: the files of all loops' sockets.
     socket_files: Vec<SocketFile>,
     remote: Remote,
@@ -266,8 +296,8 @@ impl<P: Protocol> Serving<P> {
         self.worker.pass_on(STOP);
     }
 
-    /// A hangup opens things anew, as SIGUSR1 does with the log alone. SIGUSR2 and SIGXFSZ mean nothing. The
-    /// first other signal drains, a later one ends.
+    /// A hangup opens things anew, as SIGUSR1 does with the log alone. SIGUSR2 starts a successor, and SIGXFSZ
+    /// means nothing. The first other signal drains, a later one ends.
     fn take_signals(&mut self, control: &mut LoopHandle<ConnRecord>) {
         let pending = self.signals.as_mut().map(Signals::pending);
         let (mut hung_up, mut last) = (false, None);
@@ -277,6 +307,11 @@ impl<P: Protocol> Serving<P> {
                 SIGUSR1 => {
                     self.telemetry.reopen();
                     self.telemetry.write_trace();
+                }
+                SIGUSR2 if !control.is_draining() => {
+                    if let Some(succession) = &mut self.succession {
+                        succession.begin();
+                    }
                 }
                 SIGUSR2 | SIGXFSZ => {}
                 signal => last = Some(signal),
@@ -306,6 +341,27 @@ impl<P: Protocol> Serving<P> {
                 self.worker.pass_on(STOP_NOW);
             }
         }
+    }
+
+    /// A successor is ready, or it isn't: then this process goes on. Where it stops already, the successor
+    /// stops, too.
+    fn hand_over(&mut self, control: &mut LoopHandle<ConnRecord>) {
+        let successor = self.succession.as_mut().and_then(Succession::take);
+        let Some(successor) = successor.filter(|_| !control.is_draining()) else {
+            return;
+        };
+        let pid = successor.pid();
+        if let Some(manager) = &mut self.manager {
+            manager.succeeded_by(pid);
+        }
+        if let Err(error) = successor.go() {
+            log::warn!("process {pid} can't take over: {error}; this process goes on");
+            return;
+        }
+        log::info!("process {pid} takes over");
+        self.socket_files.drain(..).for_each(SocketFile::leave);
+        control.hand_over(self.drain_timeout);
+        self.worker.pass_on(HAND_OVER);
     }
 
     fn reopen_root(&mut self, reload: Option<Arc<Reload>>) {
@@ -532,6 +588,8 @@ impl<P: Protocol> Handler for Serving<P> {
             SIGNALS => self.take_signals(control),
             STOP_NOW => control.stop(),
             HANGUP => self.reopen_root(None),
+            SUCCESSOR => self.hand_over(control),
+            HAND_OVER => control.hand_over(self.drain_timeout),
             RELOADED => {
                 if let Some(manager) = &mut self.manager {
                     manager.reloaded();

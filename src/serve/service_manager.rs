@@ -34,6 +34,8 @@ pub(super) struct ServiceManager {
     /// Of which figures the status is that it has: accepted, open, replied.
     status_of: Option<(u64, u64, u64)>,
     is_draining: bool,
+    /// Another process is the service's main one by now.
+    is_succeeded: bool,
     /// What has begun to be opened anew, and is not yet.
     reloads: u32,
     /// What it must know, and had no room for.
@@ -68,6 +70,7 @@ impl ServiceManager {
             next_status: now,
             status_of: None,
             is_draining: false,
+            is_succeeded: false,
             reloads: 0,
             unsaid: VecDeque::new(),
         })
@@ -95,13 +98,22 @@ impl ServiceManager {
     /// Files have been opened anew.
     pub(super) fn reloaded(&mut self) {
         self.reloads = self.reloads.saturating_sub(1);
-        if self.reloads == 0 && !self.is_draining {
+        if self.reloads == 0 && !self.is_draining && !self.is_succeeded {
             self.ready();
         }
     }
 
+    /// Another process serves now, and says the rest.
+    pub(super) fn succeeded_by(&mut self, pid: u32) {
+        self.is_succeeded = true;
+        self.say(format!("MAINPID={pid}"));
+    }
+
     /// A drain begins.
     pub(super) fn stopping(&mut self) {
+        if self.is_succeeded {
+            return;
+        }
         self.is_draining = true;
         (self.status_of, self.next_status) = (None, Instant::now());
         self.say("STOPPING=1".to_owned());
@@ -119,6 +131,9 @@ impl ServiceManager {
             self.say(text);
             (!self.unsaid.is_empty()).then_some(now + SERVICE_RETRY)
         });
+        if self.is_succeeded {
+            return retry;
+        }
         let beat = self.watchdog.map(|watchdog| {
             if now >= self.next_beat {
                 let every = watchdog / WATCHDOG_BEATS;

@@ -5,12 +5,15 @@
 use std::fmt::Write as _;
 use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Weak};
 use std::thread::{self, Scope, ScopedJoinHandle};
+
+use mio::net::TcpListener;
 
 use super::server::{Server, Signalled};
 use super::service_manager::ServiceManager;
+use super::succession::Kind;
 use super::traced::Traced;
 use super::workers::{Worker, Workers};
 use crate::failure::{Exit, Failure, panic_message};
@@ -33,20 +36,22 @@ pub(super) struct Ended {
 
 impl<'scope> WorkerThreads<'scope> {
     /// Starts a thread for each of these loops. Nothing of a loop can move between threads, so each
-    /// is made on its own. When all are made, all run, and the first may.
+    /// is made on its own. When all are made, and `may_run` agrees, all run, and the first may.
     ///
     /// # Errors
-    /// A thread can't be started, or a loop can't be made. None of them has served anybody.
+    /// A thread can't be started, a loop can't be made, or it doesn't agree. None of them has served anybody.
     pub(super) fn start<'env, S, M>(
         scope: &'scope Scope<'scope, 'env>,
         first: &mut Server<S>,
         makers: Vec<M>,
+        may_run: impl FnOnce() -> Result<(), Failure>,
     ) -> Result<Self, Failure>
     where
         S: Protocol,
         M: FnOnce() -> Result<Server<S>, Failure> + Send + 'scope,
     {
         if makers.is_empty() {
+            may_run()?;
             return Ok(Self::default());
         }
         let mut remotes = vec![first.reactor.remote()];
@@ -61,10 +66,17 @@ impl<'scope> WorkerThreads<'scope> {
                     Failure::new(Exit::Failed, format!("no thread for a loop: {error}"))
                 })?;
             let lost = |_| Failure::new(Exit::Failed, "a loop ended before it began");
-            remotes.push(is_made.recv().map_err(lost)??);
+            let (remote, listeners) = is_made.recv().map_err(lost)??;
+            remotes.push(remote);
+            if let Some(succession) = &mut first.app.succession {
+                // What loops share the first one has.
+                let own = |&(kind, _): &(Kind, _)| kind == Kind::Own;
+                succession.add(listeners.into_iter().filter(own));
+            }
             threads.push(thread);
             starts.push(start);
         }
+        may_run()?;
         let manager = first.app.manager.as_ref();
         let is_shown = first.app.telemetry.metrics().is_some() || manager.is_some();
         let watchdog = manager.and_then(ServiceManager::watchdog);
@@ -90,10 +102,13 @@ impl<'scope> WorkerThreads<'scope> {
     }
 }
 
+/// What wakes a loop that was made, and its listeners.
+type Made = (Remote, Vec<(Kind, Weak<TcpListener>)>);
+
 /// Makes a loop, and runs it when all others are made.
 fn work<S: Protocol>(
     make: impl FnOnce() -> Result<Server<S>, Failure>,
-    made: &Sender<Result<Remote, Failure>>,
+    made: &Sender<Result<Made, Failure>>,
     start: &Receiver<Worker>,
 ) -> Option<Ended> {
     let mut server = match make() {
@@ -103,7 +118,7 @@ fn work<S: Protocol>(
             return None;
         }
     };
-    let _ = made.send(Ok(server.reactor.remote()));
+    let _ = made.send(Ok((server.reactor.remote(), server.listeners())));
     server.app.worker = start.recv().ok()?;
     Some(server.run_in_place())
 }
@@ -254,7 +269,7 @@ mod tests {
         thread::scope(|scope| {
             let makers = others.map(|listener| move || Ok(server(listener)));
             let mut first = server(first);
-            let others = WorkerThreads::start(scope, &mut first, makers.into()).unwrap();
+            let others = WorkerThreads::start(scope, &mut first, makers.into(), || Ok(())).unwrap();
             let remote = first.reactor.remote();
             scope.spawn(move || act(&addresses, &remote));
             let ended = first.run_with(others);
@@ -331,7 +346,13 @@ mod tests {
                     }
                 }
             };
-            WorkerThreads::start(scope, &mut first, vec![maker(false), maker(true)]).unwrap_err()
+            WorkerThreads::start(
+                scope,
+                &mut first,
+                vec![maker(false), maker(true)],
+                || Ok(()),
+            )
+            .unwrap_err()
         });
         assert_eq!(failure.line, "no");
     }

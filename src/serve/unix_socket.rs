@@ -14,23 +14,32 @@ use socket2::{Domain, SockAddr, Socket, Type};
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// Device and inode.
-    identity: (u64, u64),
+    /// Device and inode. `None`: the socket is another process's now.
+    identity: Option<(u64, u64)>,
 }
 
 impl SocketFile {
-    fn of(path: &Path) -> io::Result<Self> {
+    /// The file that is at a path.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
-            identity: identity(path)?,
+            identity: Some(identity(path)?),
         })
+    }
+
+    /// Leaves the file to another process.
+    pub(super) fn leave(mut self) {
+        self.identity = None;
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.identity.is_none() {
+            return;
+        }
         let _lock = lock_folder(&self.path);
-        let is_ours = identity(&self.path).is_ok_and(|identity| identity == self.identity);
+        let is_ours = identity(&self.path).ok() == self.identity;
         if is_ours && let Err(error) = fs::remove_file(&self.path) {
             log::warn!("a unix socket's file can't be removed: {error}");
         }
@@ -148,6 +157,10 @@ mod tests {
         drop((listener, file));
         UnixStream::connect(&path).unwrap();
         drop(theirs);
+
+        let (_listener, file) = bind(&path, 1, None).unwrap();
+        file.leave();
+        UnixStream::connect(&path).unwrap();
     }
 
     #[test]

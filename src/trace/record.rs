@@ -38,6 +38,7 @@ pub enum Call {
     SetListener,
     ShutDown,
     Register,
+    Deregister,
     CloseListener,
     Reset,
     CloseSocket,

@@ -26,7 +26,7 @@ pub(super) struct Words {
 type CallWords = (&'static str, &'static str, &'static str, &'static str);
 
 /// Each call, in the order of [`Call`].
-const CALLS: [(Call, CallWords); 29] = [
+const CALLS: [(Call, CallWords); 30] = [
     (
         Call::Accept,
         (
@@ -142,6 +142,15 @@ const CALLS: [(Call, CallWords); 29] = [
             "epoll_ctl(2)",
             "Slot::register",
             "A socket is registered once, for both directions, when its first attempt would block.",
+        ),
+    ),
+    (
+        Call::Deregister,
+        (
+            "epoll_ctl",
+            "epoll_ctl(2)",
+            "Listener::close",
+            "The poll forgets a listener by itself only when no other process has it, too.",
         ),
     ),
     (
@@ -299,7 +308,11 @@ impl Call {
     pub(super) fn is_of_listener(self) -> bool {
         matches!(
             self,
-            Self::Accept | Self::AskListener | Self::SetListener | Self::CloseListener
+            Self::Accept
+                | Self::AskListener
+                | Self::SetListener
+                | Self::Deregister
+                | Self::CloseListener
         )
     }
 

@@ -62,6 +62,7 @@ mod proxied;
 mod pty;
 mod reactor;
 mod readme;
+mod restarts;
 mod say;
 mod schedules;
 mod scrape;

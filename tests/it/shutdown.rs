@@ -292,7 +292,6 @@ fn signals_of_the_user_end_nothing() {
     let carafe = Carafe::serve(root.path(), &["--access-log", log.to_str().unwrap()]);
     assert_eq!(exchange(carafe.addr(), b"small\n").unwrap(), SMALL);
     fs::rename(&log, &moved).unwrap();
-    carafe.signal(Signal::USR2);
     carafe.signal(Signal::USR1);
     carafe.wait_for_log("was opened anew");
     assert_eq!(exchange(carafe.addr(), b"small\n").unwrap(), SMALL);
