@@ -37,6 +37,7 @@ pub mod limits;
     reason = "lengths of what is in memory"
 )]
 pub mod protocol;
+pub mod random;
 #[allow(
     clippy::cast_possible_truncation,
     reason = "a slab has fewer than 2^32 slots; the wheel cuts ticks on purpose"

@@ -7,6 +7,7 @@ use std::fs;
 use sha2::{Digest as _, Sha256};
 
 use crate::file::version::Facts;
+use crate::random::random;
 
 /// What tags are made with: who doesn't have it can't tell what a tag was made of. The same on this
 /// machine after a restart.
@@ -30,7 +31,7 @@ impl TagKey {
     pub fn of_this_machine() -> Self {
         let identities = IDENTITIES.iter().filter_map(|path| fs::read(path).ok());
         let identity = identities.into_iter().find(|identity| is_random(identity));
-        Self::new(&identity.unwrap_or_else(|| rand::random::<[u8; 16]>().into()))
+        Self::new(&identity.unwrap_or_else(|| random().to_le_bytes().into()))
     }
 
     /// One made of a secret.

@@ -37,6 +37,7 @@ use crate::limits::{
 use crate::protocol::{
     AfterResponse, Body, Decision, InputState, Part, Reply, Request, RequestEnd,
 };
+use crate::random::random;
 use crate::root::archive::Archive;
 use crate::root::listing::Listings;
 use crate::root::{self, Root};
@@ -717,7 +718,7 @@ impl Http {
                 Some(Answer::of_file(StatusCode::PARTIAL_CONTENT, head, body))
             }
             Ranges::Many(ranges) => {
-                let nonce = rand::random();
+                let nonce = random();
                 let multipart = Multipart::new(&ranges, length, content_type, nonce);
                 let head = partial(&multipart.content_type, multipart.length);
                 let body = body(multipart.parts);

@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use super::timeline::{Lane, LaneKind, Look, Timeline, within};
 use super::words::Words;
 use crate::limits::TRACE_CLIENTS_LISTED;
+use crate::random::random;
 use crate::units::bytes;
 
 /// Renders a trace.
 pub(super) fn render(timeline: &Timeline) -> String {
-    let nonce = format!("{:032x}", rand::random::<u128>());
+    let nonce = format!("{:032x}", random());
     let policy =
         format!("default-src 'none'; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'");
     let clients = busiest(timeline);
