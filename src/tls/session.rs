@@ -262,6 +262,12 @@ impl<S: Side> Session<S> {
         self.has_failed
     }
 
+    /// Whether the peer was told that no more comes.
+    #[must_use]
+    pub fn has_said_goodbye(&self) -> bool {
+        self.has_said_goodbye
+    }
+
     /// Whether something was sent: a server has answered the hello.
     #[must_use]
     pub fn has_answered(&self) -> bool {
@@ -343,6 +349,28 @@ impl<S: Side> Session<S> {
             decrypted: self.process(&mut buffers.input[..kept + fresh], buf, socket)?,
             is_short: fresh > 0 && kept + fresh < room,
         })
+    }
+
+    /// Reads what is to be thrown away, after our goodbye. rustls doesn't see it: it may say nothing any more
+    /// of what is wrong with it (RFC 8446, 6.1).
+    ///
+    /// # Errors
+    /// Nothing is there, or the connection broke.
+    pub fn read_away<T: Transport>(
+        &mut self,
+        socket: &mut Attempts<'_, T>,
+        buf: &mut [u8],
+    ) -> io::Result<usize> {
+        (self.partial, self.plaintext) = (Vec::new(), Vec::new());
+        self.is_unseen = false;
+        if self.peer_side != PeerSide::Open {
+            return Ok(0);
+        }
+        let count = socket.read(buf)?;
+        if count == 0 {
+            self.peer_side = PeerSide::Cut;
+        }
+        Ok(count)
     }
 
     /// Goes on with the handshake, until it is over. A client begins it.

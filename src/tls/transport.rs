@@ -254,6 +254,9 @@ impl<T: Transport> Transport for Line<'_, T> {
         let Wire::Tls(client) = self.wire else {
             return self.socket.read(buf);
         };
+        if client.session.has_said_goodbye() {
+            return client.session.read_away(&mut self.socket, buf);
+        }
         let begins = !client.session.has_answered();
         if begins && self.tls.begins == 0 {
             client.is_deferred = true;
