@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use crate::common::{Carafe, exchange, has_tool, root_with};
+use crate::common::{Carafe, exchange, has_tool, root_with, until};
 use crate::talk::{ask, get};
 
 fn carafe(words: &[&str]) -> Output {
@@ -150,9 +150,10 @@ fn the_environment_of_a_process_says_what_flags_would() {
     ]);
     command.args(["-p", "0"]);
     let carafe = Carafe::start(command);
-    let addresses = carafe.announced();
-    assert_eq!(addresses.len(), 2);
-    for address in addresses {
+    until("both addresses are announced", || {
+        carafe.announced().len() == 2
+    });
+    for address in carafe.announced() {
         assert_eq!(exchange(address, b"small\n").unwrap(), b"small bytes");
         assert!(ask(address, &get("/", "")).text().contains(">small<"));
     }
