@@ -77,6 +77,9 @@ pub const LOOP_TURN_BYTES_MAX: u64 = 1024 * 1024;
 /// that is sent at once.
 pub const LARGE_STEP_BYTES: u64 = 64 * 1024;
 
+/// Sockets that a service manager may pass.
+pub const PASSED_SOCKETS_MAX: u32 = 1024;
+
 /// Clients that one listener may accept in one turn.
 pub const ACCEPTS_PER_TURN_MAX: usize = 128;
 

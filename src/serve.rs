@@ -74,7 +74,8 @@ pub use server::{Server, Stopper};
 /// Never: there is one loop at least.
 pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let mut passed = Passed::take()?;
-    let (metrics, predecessor) = (passed.metrics.take(), passed.predecessor.take());
+    let metrics = passed.take_metrics(args.metrics.is_some())?;
+    let predecessor = passed.predecessor.take();
     let tags = &TagKey::of_this_machine();
     let has_metrics = metrics.is_some() || args.metrics.is_some();
     let mut protocol = open_root(args, tags, has_metrics)?;

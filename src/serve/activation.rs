@@ -8,7 +8,9 @@ use mio::net::TcpListener;
 use socket2::SockRef;
 
 use super::succession::{Kind, Listeners, Predecessor};
+use crate::escape::Escaped;
 use crate::failure::Failure;
+use crate::limits::PASSED_SOCKETS_MAX;
 use crate::serve::args::ListenArgs;
 
 /// What was passed.
@@ -40,13 +42,25 @@ impl Passed {
             None => of_service_manager()?,
         };
         for (kind, socket) in listeners {
-            if kind == Kind::Metrics {
-                passed.metrics = Some(socket);
-            } else {
+            if kind != Kind::Metrics {
                 passed.clients.push((kind, socket));
+            } else if passed.metrics.replace(socket).is_some() {
+                return Err(Failure::usage(format!(
+                    "LISTEN_FDNAMES: several sockets are called {METRICS}: there is one for them"
+                )));
             }
         }
         Ok(passed)
+    }
+
+    /// Takes the metrics' socket, which makes a flag for them one too many.
+    pub(super) fn take_metrics(&mut self, is_asked: bool) -> Result<Option<TcpListener>, Failure> {
+        if is_asked && self.metrics.is_some() && !self.is_succession {
+            return Err(Failure::usage(format!(
+                "--metrics: a socket called {METRICS} was passed already"
+            )));
+        }
+        Ok(self.metrics.take())
     }
 
     /// On how many addresses each of so many loops will listen.
@@ -60,6 +74,7 @@ impl Passed {
 }
 
 fn of_service_manager() -> Result<Listeners, Failure> {
+    check_count()?;
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
     let mut descriptors = ListenFd::from_env();
@@ -80,6 +95,23 @@ fn of_service_manager() -> Result<Listeners, Failure> {
         Ok((kind, socket))
     };
     (0..count).map(take).collect()
+}
+
+/// What is no number, or no likely one, is refused before anything is made for so many.
+fn check_count() -> Result<(), Failure> {
+    let for_whom = std::env::var("LISTEN_PID").ok();
+    let is_ours = for_whom.and_then(|pid| pid.parse().ok()) == Some(std::process::id());
+    let Some(count) = std::env::var_os("LISTEN_FDS").filter(|_| is_ours) else {
+        return Ok(());
+    };
+    let number = count.to_str().and_then(|count| count.parse().ok());
+    match number {
+        Some(0..=PASSED_SOCKETS_MAX) => Ok(()),
+        _ => Err(Failure::usage(format!(
+            "LISTEN_FDS: '{}' won't do: it takes a number of sockets, {PASSED_SOCKETS_MAX} at most",
+            Escaped(count.as_encoded_bytes())
+        ))),
+    }
 }
 
 fn listener(descriptors: &mut ListenFd, index: usize) -> Option<TcpListener> {

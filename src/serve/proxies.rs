@@ -274,6 +274,9 @@ enum Frame {
 const NO_HEADER: &str = "there is neither a PROXY header nor HTTP";
 const TOO_LONG: &str = "its PROXY header is too long";
 
+/// The version and the command of a header of version 2 that says nothing of a client.
+const VERSION_2_LOCAL: u8 = 0x20;
+
 /// The first bytes of version 1, up to the protocol.
 const VERSION_1: &[u8] = b"PROXY ";
 
@@ -338,9 +341,12 @@ fn parse(header: &[u8]) -> Result<SpeaksFor, String> {
             v1::Addresses::Tcp6(ip) => client(ip.source_address, ip.source_port),
         });
     }
+    // What stands behind this command means nothing, the family included.
+    if header.get(v2::PROTOCOL_PREFIX.len()) == Some(&VERSION_2_LOCAL) {
+        return Ok(SpeaksFor::Itself);
+    }
     let header = v2::Header::try_from(header).map_err(|error| error.to_string())?;
     Ok(match header.addresses {
-        _ if header.command == v2::Command::Local => SpeaksFor::Itself,
         v2::Addresses::Unspecified => SpeaksFor::Itself,
         v2::Addresses::IPv4(ip) => client(ip.source_address, ip.source_port),
         v2::Addresses::IPv6(ip) => client(ip.source_address, ip.source_port),
@@ -422,7 +428,7 @@ mod tests {
         }
     }
 
-    const LOCAL: u8 = 0x20;
+    const LOCAL: u8 = VERSION_2_LOCAL;
     const PROXY: u8 = 0x21;
 
     /// A header of version 2.
@@ -458,6 +464,7 @@ mod tests {
             (version_2(PROXY, 0x31, &unix), "unix:"),
             (version_2(PROXY, 0x00, b""), itself),
             (version_2(LOCAL, 0x00, b""), itself),
+            (version_2(LOCAL, 0xff, b"?"), itself),
             (version_2(LOCAL, 0x11, &[IPV4, TLVS].concat()), itself),
         ]
     }

@@ -94,6 +94,12 @@ fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
     let client = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
     match client.connect(address) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
+        // Whether somebody listens there isn't ours to know.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(error),
+        // A socket of another kind.
+        Err(error) if error.raw_os_error() == Some(libc::EPROTOTYPE) => {
+            Err(ErrorKind::AlreadyExists.into())
+        }
         _ => Err(ErrorKind::AddrInUse.into()),
     }
 }
@@ -119,6 +125,14 @@ mod tests {
 
     fn path(folder: &tempfile::TempDir) -> PathBuf {
         folder.path().join("socket")
+    }
+
+    #[test]
+    fn a_socket_of_another_kind_is_something_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let _other = std::os::unix::net::UnixDatagram::bind(path(&folder)).unwrap();
+        let error = bind(&path(&folder), 1, None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     }
 
     #[test]

@@ -213,6 +213,38 @@ fn what_is_no_listener_is_refused() {
 }
 
 #[test]
+fn what_the_environment_says_of_them_must_be_so() {
+    let root = root();
+    let refused = |given: &[(&str, &str)], flags: &[&str]| {
+        let mut command = activated(&root, 2);
+        command.envs(given.iter().copied()).args(flags);
+        let sockets = [tcp_listener().0, tcp_listener().0].map(OwnedFd::from);
+        let [first, second] = sockets;
+        let output = command.stdin(first).stdout(second).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for count in ["abc", "-1", "2147483647", "99999999999"] {
+        let line = refused(&[("LISTEN_FDS", count)], &[]);
+        let expected = format!(
+            "carafe: LISTEN_FDS: '{count}' won't do: it takes a number of sockets, 1024 at most\n"
+        );
+        assert_eq!(line, expected);
+    }
+    let twice = refused(&[("LISTEN_FDNAMES", "metrics:metrics")], &[]);
+    assert!(
+        twice.contains("several sockets are called metrics"),
+        "{twice}"
+    );
+    let names = [("LISTEN_FDNAMES", "web:metrics")];
+    let also = refused(&names, &["--metrics", "127.0.0.1:0"]);
+    assert!(
+        also.contains("--metrics: a socket called metrics"),
+        "{also}"
+    );
+}
+
+#[test]
 fn sockets_for_another_process_are_left_alone() {
     let root = root();
     let mut command = serve(&root);
