@@ -127,11 +127,13 @@ const SAY: &[Group] = &[
 const SOAK: &[Group] = &[
     (
         "How much load",
-        &["clients", "rate", "duration", "requests", "ramp"],
+        &[
+            "clients", "rate", "duration", "requests", "ramp", "part", "start-at",
+        ],
     ),
     (
         "What is asked for",
-        &["names-from", "zipf", "seed", "versus"],
+        &["versus", "names-from", "zipf", "seed"],
     ),
     (
         "Who asks",
@@ -157,7 +159,7 @@ const SOAK: &[Group] = &[
     ),
     (
         "The report",
-        &["json", "report", "junit", "summary", "quiet"],
+        &["json", "report", "junit", "summary", "hdr", "quiet"],
     ),
 ];
 

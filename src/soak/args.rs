@@ -7,7 +7,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
 
+use super::part::Part;
 use super::population::Mix;
 use super::threshold::Conditions;
 use crate::flags::{Count, TrustArgs, size, timeout};
@@ -50,6 +52,15 @@ pub struct SoakArgs {
     /// Reach the full load over this time
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = timeout)]
     pub ramp: Option<Duration>,
+
+    /// One of several generators that share the load, each started with the same flags: this one is the second
+    /// of four by 2/4
+    #[arg(long, value_name = "K/N", value_parser = Part::from_str)]
+    pub part: Option<Part>,
+
+    /// Begin the load then: 2026-05-06T07:08:09Z, or seconds of the Unix epoch
+    #[arg(long, value_name = "TIME", value_parser = start)]
+    pub start_at: Option<Timestamp>,
 
     /// Who the clients are: shares of fast, slow, abort, halfclose, split, idle
     #[arg(long, value_name = "KIND=N%,...", default_value = "fast=100%", value_parser = Mix::from_str)]
@@ -150,6 +161,10 @@ pub struct SoakArgs {
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
 
+    /// Write the latencies as HdrHistogram's interval log, V2 (or to -)
+    #[arg(long, value_name = "FILE")]
+    pub hdr: Option<PathBuf>,
+
     /// No live view
     #[arg(long)]
     pub quiet: bool,
@@ -165,6 +180,16 @@ fn rate(text: &str) -> Result<f64, String> {
     number(text)
         .filter(|&rate| (1e-3..=1e7).contains(&rate))
         .ok_or_else(|| "takes a number of arrivals a second, from 0.001 to 10000000".into())
+}
+
+fn start(text: &str) -> Result<Timestamp, String> {
+    let seconds = text
+        .parse()
+        .ok()
+        .and_then(|seconds| Timestamp::from_second(seconds).ok());
+    seconds
+        .or_else(|| text.parse().ok())
+        .ok_or_else(|| "takes a time such as 2026-05-06T07:08:09Z, or 1778051289".into())
 }
 
 fn number(text: &str) -> Option<f64> {

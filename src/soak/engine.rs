@@ -10,6 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use signal_hook_mio::v1_0::Signals;
@@ -76,7 +77,11 @@ impl<'a> Engine<'a> {
             sockets: 0,
             clock: Clock::new()?,
             signals,
-            stage: Stage::new(Workload::Learn(0..0), StageLimits::default()),
+            stage: Stage::new(
+                Workload::Learn(0..0),
+                StageLimits::default(),
+                (plan.part, plan.sides() as u64),
+            ),
         })
     }
 
@@ -96,7 +101,8 @@ impl<'a> Engine<'a> {
         let mut reactor = Reactor::new(Vec::new(), 0)?;
         reactor.add_source(&mut SourceFd(&self.clock.as_raw_fd()), CLOCK)?;
         reactor.add_source(&mut self.signals, SIGNALS)?;
-        self.stage = Stage::new(workload, limits);
+        let plan = self.ledger.plan;
+        self.stage = Stage::new(workload, limits, (plan.part, plan.sides() as u64));
         let clients = self.stage.workload.clients() as usize;
         self.numbers.resize(self.numbers.len().max(clients), 0);
         self.clock.wake_at(self.stage.began)?;
@@ -116,6 +122,21 @@ impl<'a> Engine<'a> {
             self.never_started += arrivals.missed(over);
         }
         Ok(())
+    }
+
+    /// Waits for a moment of the calendar, or for a signal.
+    pub(super) fn wait_until(&mut self, at: Timestamp) {
+        while !self.cut_short {
+            let left = Timestamp::now().duration_until(at);
+            let Ok(left) = Duration::try_from(left) else {
+                break;
+            };
+            if left.is_zero() {
+                break;
+            }
+            std::thread::sleep(left.min(SOAK_TICK));
+            self.cut_short = self.signals.pending().next().is_some();
+        }
     }
 
     /// How long the stage offered its load.

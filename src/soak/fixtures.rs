@@ -1,5 +1,6 @@
 //! Reports made by hand, for the tests of what is made from a report.
 
+use super::histograms::Histograms;
 use super::outcome::Class;
 use super::report::{
     Against, ClassCount, Generator, Latency, Load, Model, Outcomes, Percentiles, Report, Resource,
@@ -57,6 +58,10 @@ pub fn report() -> Report {
         ],
         seconds,
         comparison: None,
+        part: None,
+        missing_parts: Vec::new(),
+        stretches: Vec::new(),
+        histograms: Histograms::default(),
         notes: vec![
             "The load generator and the server ran on the same machine and shared its 2 cores."
                 .into(),

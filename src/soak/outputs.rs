@@ -28,6 +28,7 @@ fn outputs(args: &SoakArgs) -> impl Iterator<Item = Output<'_>> {
         }),
         ("--junit", &args.junit, pipeline::junit),
         ("--summary", &args.summary, pipeline::summary),
+        ("--hdr", &args.hdr, pipeline::interval_log),
     ]
     .into_iter()
     .filter_map(|(flag, path, render)| {

@@ -2,7 +2,11 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::time::{Duration, SystemTime};
 
+use hdrhistogram::serialization::V2DeflateSerializer;
+use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
+use jiff::Timestamp;
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 
 use super::report::{Model, Report, Status, Threshold, ThresholdOutcome};
@@ -31,7 +35,7 @@ pub fn junit(report: &Report) -> io::Result<Vec<u8>> {
         Status::NotOffered | Status::Undecided => not_passed(NonSuccessKind::Error, &reasons),
     };
     let mut run = TestCase::new(RUN, status);
-    run.set_time(std::time::Duration::try_from_secs_f64(report.load.seconds).unwrap_or_default());
+    run.set_time(Duration::try_from_secs_f64(report.load.seconds).unwrap_or_default());
     if let Some(tls) = report.tls {
         run.set_system_out(wording::tls(tls));
     }
@@ -40,6 +44,33 @@ pub fn junit(report: &Report) -> io::Result<Vec<u8>> {
     whole.add_test_suite(suite);
     let xml = whole.to_string().map_err(io::Error::other)?;
     Ok(xml.into_bytes())
+}
+
+/// Renders HdrHistogram's interval log: the run's stretches.
+pub fn interval_log(report: &Report) -> io::Result<Vec<u8>> {
+    let began = SystemTime::from(
+        report
+            .started_at
+            .parse::<Timestamp>()
+            .map_err(io::Error::other)?,
+    );
+    let mut text = Vec::new();
+    let mut serializer = V2DeflateSerializer::new();
+    let mut log = IntervalLogWriterBuilder::new()
+        .with_start_time(began)
+        .with_base_time(began)
+        .with_max_value_divisor(1e3)
+        .begin_log_with(&mut text, &mut serializer)?;
+    log.write_comment(
+        "microseconds, of complete downloads; the maxima beside them in milliseconds",
+    )?;
+    for stretch in &report.stretches {
+        let time = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        let (from, took) = (time(stretch.from), time(stretch.to - stretch.from));
+        log.write_histogram(&stretch.times, from, took, None)
+            .map_err(io::Error::other)?;
+    }
+    Ok(text)
 }
 
 fn not_passed(kind: NonSuccessKind, why: &str) -> TestCaseStatus {

@@ -16,6 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, Zipf};
 
 use super::check::Reference;
+use super::part::Part;
 use super::population::{ClientKind, Mix};
 use crate::escape::Escaped;
 use crate::limits::{SOAK_ABORT_BYTES_MAX, SOAK_OPEN_FILES_MAX, SOAK_SOURCES_MAX};
@@ -39,6 +40,8 @@ pub struct Plan {
     pub versus: Option<Targets>,
     /// The names that a split client may ask for: no beginning of one is a file's name.
     pub split_names: Option<Vec<u32>>,
+    /// Which part of the run this is.
+    pub part: Part,
     /// Favours the first names; each is as likely as the others without it.
     pub zipf: Option<Zipf<f64>>,
     /// Where every choice comes from.
@@ -98,6 +101,7 @@ impl Plan {
             tls,
             names,
             versus,
+            part: args.part.unwrap_or(Part::WHOLE),
             split_names: None,
             zipf,
             seed,
@@ -155,6 +159,7 @@ impl Plan {
     /// same, now the one first and now the other.
     pub fn arrival(&self, number: u64) -> Choice {
         let sides = self.sides() as u64;
+        let number = self.part.of_all(number, sides);
         let choice = self.choose(number / sides, None);
         Choice {
             side: (choice.side + number as usize) % self.sides(),
@@ -164,9 +169,10 @@ impl Plan {
 
     /// The choices of a client's next request. Of two servers each two clients are a pair, as above.
     pub fn next_of_client(&self, id: u32, number: u64, kind: ClientKind) -> Choice {
-        let sides = self.sides() as u32;
+        let sides = self.sides() as u64;
+        let id = self.part.of_all(id.into(), sides);
         // Each pair has its own sequence, so that a run is replayed client by client.
-        let choice = self.choose(u64::from(id / sides) << 40 | number, Some(kind));
+        let choice = self.choose(((id / sides) << 40) | number, Some(kind));
         Choice {
             side: (id % sides) as usize,
             ..choice

@@ -3,59 +3,16 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
+pub use super::figures::{Interval, Latency, Percentiles, Slope};
+use super::histograms::Histograms;
 use super::outcome::Class;
+use super::part::Part;
+use super::stretches::{self, Stretch};
 
 /// The JSON's schema. A field may be added under the same name; a change of meaning is a new one.
 pub const SCHEMA: &str = "carafe-soak/1";
-
-/// A figure, and where it is with 99 % certainty.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Interval {
-    /// What was measured.
-    pub value: f64,
-    /// The lower end.
-    pub low: f64,
-    /// The upper end, which may be infinite: JSON's null.
-    #[serde(deserialize_with = "or_infinite")]
-    pub high: f64,
-}
-
-impl Interval {
-    /// A fact of the run, such as a count or a maximum.
-    pub fn exact(value: f64) -> Self {
-        Self {
-            value,
-            low: value,
-            high: value,
-        }
-    }
-
-    /// As sure as another figure of the same, however that was reckoned.
-    #[must_use]
-    pub fn around(self, value: f64) -> Self {
-        Self {
-            value,
-            low: value - (self.value - self.low),
-            high: value + (self.high - self.value),
-        }
-    }
-
-    /// The same in another unit.
-    #[must_use]
-    pub fn scaled(self, factor: f64) -> Self {
-        Self {
-            value: self.value * factor,
-            low: self.low * factor,
-            high: self.high * factor,
-        }
-    }
-}
-
-fn or_infinite<'de, D: Deserializer<'de>>(number: D) -> Result<f64, D::Error> {
-    Ok(Option::deserialize(number)?.unwrap_or(f64::INFINITY))
-}
 
 /// Everything that a run found.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -101,6 +58,17 @@ pub struct Report {
     pub seconds: Vec<Second>,
     /// What a reader should know before believing a figure, most important first.
     pub notes: Vec<String>,
+    /// Which part of a run it is, with `--part`.
+    pub part: Option<Part>,
+    /// Of several parts that were merged: those that were not there.
+    #[serde(default)]
+    pub missing_parts: Vec<u64>,
+    /// The run in 32 to 64 stretches.
+    #[serde(default)]
+    pub stretches: Vec<Stretch>,
+    /// All times: HdrHistogram's V2, compressed and in base64, of microseconds.
+    #[serde(default)]
+    pub histograms: Histograms,
 }
 
 /// The run in one word.
@@ -205,6 +173,19 @@ pub struct Outcomes {
     pub classes: Vec<ClassCount>,
 }
 
+impl Report {
+    /// Fills in what follows from the histograms and the stretches.
+    pub fn derive(&mut self, silence: (u64, u64)) {
+        self.latency = self.histograms.latency(&self.stretches, silence);
+        self.generator.lateness = self.histograms.lateness.percentiles();
+        self.load.rate_intervals = Some(stretches::rates(&self.stretches));
+        self.outcomes.failed_share = stretches::failures(&self.stretches);
+        let seconds = self.load.seconds.max(1e-9);
+        self.load.rate_started = self.outcomes.started as f64 / seconds;
+        self.load.rate_ended = self.outcomes.ended() as f64 / seconds;
+    }
+}
+
 impl Outcomes {
     /// How many ended so.
     pub fn count(&self, class: Class) -> u64 {
@@ -242,30 +223,6 @@ pub struct ClassCount {
     pub sample: Option<String>,
 }
 
-/// How long things took.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Latency {
-    /// From the call of connect to the end of TCP's handshake.
-    pub connect: Percentiles,
-    /// From there to the end of TLS's handshake; none without TLS.
-    #[serde(default)]
-    pub handshake: Percentiles,
-    /// From sending the request to the first byte of the answer.
-    pub first_byte: Percentiles,
-    /// From the start of the connection (or of the request, on one kept alive) to the last byte.
-    pub total: Percentiles,
-    /// As `total`, but counted as a client would that doesn't wait for the server: from the moment
-    /// a request was due (open model), or with the requests that a waiting client did not send
-    /// filled in (closed model).
-    pub corrected: Percentiles,
-    /// The histogram of `corrected`: from, to (microseconds) and count. Empty ones are left out.
-    pub histogram: Vec<(u64, u64, u64)>,
-    /// The longest time in which clients waited and nobody received a byte.
-    pub longest_silence_us: u64,
-    /// When it began.
-    pub longest_silence_at_us: u64,
-}
-
 /// How TLS was spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TlsUse {
@@ -275,25 +232,6 @@ pub struct TlsUse {
     pub resumed: u64,
     /// No server's certificate was checked.
     pub is_insecure: bool,
-}
-
-/// A distribution, in microseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Percentiles {
-    /// How many values.
-    pub count: u64,
-    /// The median.
-    pub p50: u64,
-    /// Nine in ten are below.
-    pub p90: u64,
-    /// 99 in 100 are below.
-    pub p99: u64,
-    /// 999 in 1,000 are below.
-    pub p999: u64,
-    /// The largest.
-    pub max: u64,
-    /// Where each of the four quantiles is, with 99 % certainty: low and high; so few may tell no high.
-    pub intervals: Option<[(u64, Option<u64>); 4]>,
 }
 
 /// What was checked.
@@ -438,26 +376,6 @@ pub struct Left {
     pub high: f64,
     /// Loads that were judged: those after the first one.
     pub loads: usize,
-}
-
-/// A trend, per minute.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Slope {
-    /// Too few samples, or over too short a time, to say anything.
-    #[default]
-    NotEnoughData,
-    /// The fitted slope at the end of the run, and its 99 % confidence interval.
-    Fitted {
-        /// The fitted slope.
-        per_minute: f64,
-        /// The interval's lower end.
-        low: f64,
-        /// The interval's upper end.
-        high: f64,
-        /// The least slope that would have been found, 95 times in 100: with the interval above zero.
-        finds: f64,
-    },
 }
 
 /// One threshold and how it came out.

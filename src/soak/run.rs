@@ -16,6 +16,7 @@ use super::compare;
 use super::engine::{Engine, Observer, StageLimits, Workload};
 use super::ledger::{Ledger, Phase};
 use super::live::{Live, LiveFigures};
+use super::merge;
 use super::outcome::Class;
 use super::outputs;
 use super::plan::{Plan, TargetProtocol};
@@ -47,10 +48,11 @@ pub fn run(args: &SoakArgs) -> Exit {
 
 fn soak(args: &SoakArgs) -> Result<Exit, Failure> {
     let conditions = conditions(args)?;
-    if let Some(command) = args.targets.first()
-        && command == "compare"
-    {
-        return compare_runs(args, &conditions);
+    let command = args.targets.first().and_then(|word| word.to_str());
+    match command {
+        Some("compare") => return compare_runs(args, &conditions),
+        Some("merge") => return merge_parts(args, &conditions),
+        _ => {}
     }
     let mut plan =
         Plan::new(args, args.seed.unwrap_or_else(rand::random)).map_err(Failure::usage)?;
@@ -72,6 +74,9 @@ fn soak(args: &SoakArgs) -> Result<Exit, Failure> {
         learn(&mut engine).map_err(failed)?;
     }
     settle(args, &watches);
+    if let Some(at) = args.start_at {
+        engine.wait_until(at);
+    }
     view.began = Instant::now();
     engine.set_observer(&mut view);
     let period = offer(&mut engine, args, &load, &watches).map_err(failed)?;
@@ -119,6 +124,16 @@ fn compare_runs(args: &SoakArgs, conditions: &Conditions) -> Result<Exit, Failur
     conclude(args, &mut report, conditions)
 }
 
+/// `merge PART.json...`
+fn merge_parts(args: &SoakArgs, conditions: &Conditions) -> Result<Exit, Failure> {
+    outputs::check(args)?;
+    let files = args.targets[1..].iter();
+    let reports = files.map(|file| compare::read(Path::new(file)));
+    let mut report = merge::merge(reports.collect::<Result<_, _>>()?).map_err(Failure::usage)?;
+    report.command = command_line(std::env::args_os());
+    conclude(args, &mut report, conditions)
+}
+
 /// Two servers beside each other.
 fn comparison(
     plan: &Plan,
@@ -146,8 +161,9 @@ fn comparison(
 
 fn conditions(args: &SoakArgs) -> Result<Conditions, Failure> {
     let has_pid = !args.pid.is_empty();
-    let is_of_runs = args.targets.first().is_some_and(|word| word == "compare");
-    let are_two = args.versus.is_some() || is_of_runs;
+    let first = args.targets.first().and_then(|word| word.to_str());
+    let is_of_runs = first.is_some_and(|word| ["compare", "merge"].contains(&word));
+    let are_two = args.versus.is_some() || first == Some("compare");
     let most = 1 + usize::from(args.versus.is_some());
     if args.pid.len() > most || (has_pid && args.pid.len() < most) {
         return Err(Failure::usage(format!(
@@ -167,6 +183,7 @@ fn conditions(args: &SoakArgs) -> Result<Conditions, Failure> {
     };
     if let Some(of) = conditions.differences().next()
         && !are_two
+        && !is_of_runs
     {
         return Err(Failure::usage(format!(
             "--fail-if: {of}.diff takes --versus"
@@ -230,9 +247,12 @@ fn load(args: &SoakArgs, plan: &Plan) -> Result<Workload, Failure> {
     let room = limit
         .saturating_sub(SOAK_DESCRIPTORS_RESERVED + files)
         .max(1);
-    let clients = args
-        .clients
-        .unwrap_or(if args.rate.is_some() { room } else { 10 });
+    let sides = plan.sides() as u64;
+    let asked = args.clients.or(args.rate.is_none().then_some(10));
+    let clients = asked.map_or(room, |all| plan.part.share(all, sides));
+    if clients == 0 {
+        return Err(Failure::usage("--part: there are fewer clients than parts"));
+    }
     if clients > room {
         return Err(Failure::usage(format!(
             "--clients: '{clients}' won't do: with {limit} descriptors it takes 1 to {room}"
@@ -250,26 +270,25 @@ fn load(args: &SoakArgs, plan: &Plan) -> Result<Workload, Failure> {
             clients_max: clients,
         });
     }
-    let sides = plan.sides();
-    if !clients.is_multiple_of(sides as u64) {
+    let all = asked.unwrap_or_default();
+    if !all.is_multiple_of(sides) {
         return Err(Failure::usage(format!(
-            "--clients: '{clients}' won't do: each of two servers has a half of them"
+            "--clients: '{all}' won't do: each of two servers has a half of them"
         )));
     }
     // It is no more than the descriptors.
-    let kinds = plan.mix.spread(clients as usize / sides);
+    let kinds = plan.mix.spread((all / sides) as usize);
     let is_nobody = |kind: &ClientKind| plan.mix.share(*kind) > 0.0 && !kinds.contains(kind);
     if let Some(kind) = ClientKind::ALL.into_iter().find(is_nobody) {
         return Err(Failure::usage(format!(
-            "--mix: {}={}% of {clients} clients is nobody: it takes more --clients, or --rate",
+            "--mix: {}={}% of {all} clients is nobody: it takes more --clients, or --rate",
             kind.as_str(),
             plan.mix.share(kind)
         )));
     }
-    let of_all = kinds
-        .into_iter()
-        .flat_map(|kind| std::iter::repeat_n(kind, sides));
-    Ok(Workload::Closed(of_all.collect()))
+    let own = (0..clients / sides).map(|pair| kinds[plan.part.of_all(pair, 1) as usize]);
+    let of_both = own.flat_map(|kind| std::iter::repeat_n(kind, sides as usize));
+    Ok(Workload::Closed(of_both.collect()))
 }
 
 /// The first signal is the loop's; a second one ends the program as it would any other.
@@ -351,7 +370,7 @@ fn offer(
         };
         let stage_time = stage_time.map(|time| time.saturating_add(ramp));
         let time = [time_left, stage_time].into_iter().flatten().min();
-        let requests = args.requests.map(|all| all - engine.ledger.tally.started);
+        let requests = requests_of(args, engine).map(|all| all - engine.ledger.tally.started);
         let requests = [requests, stage_requests].into_iter().flatten().min();
         watches.iter().for_each(|watch| watch.set_quiet(false));
         engine.run_stage(
@@ -368,9 +387,7 @@ fn offer(
         ramp = Duration::ZERO;
         let is_over = engine.cut_short
             || time_left == Some(Duration::ZERO)
-            || args
-                .requests
-                .is_some_and(|all| engine.ledger.tally.started >= all);
+            || requests_of(args, engine).is_some_and(|all| engine.ledger.tally.started >= all);
         if is_over {
             break;
         }
@@ -379,6 +396,13 @@ fn offer(
     period.cpu = cpu_time().saturating_sub(cpu_before);
     engine.ledger.tally.close(period.ended);
     Ok(period)
+}
+
+/// How many requests are started, if that is limited: this part's.
+fn requests_of(args: &SoakArgs, engine: &Engine<'_>) -> Option<u64> {
+    let plan = engine.ledger.plan;
+    let share = |all| plan.part.share(all, plan.sides() as u64);
+    args.requests.map(share)
 }
 
 /// How long load is offered, if that is limited.
@@ -480,7 +504,7 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Workload, period: &Load
         None if args.verify => Against::FirstDownload,
         None => Against::Nothing,
     };
-    Report {
+    let mut report = Report {
         schema: report::SCHEMA.into(),
         carafe: env!("CARGO_PKG_VERSION").into(),
         command: command_line(std::env::args_os()),
@@ -505,7 +529,7 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Workload, period: &Load
                 .collect(),
             ..tally.outcomes()
         },
-        latency: tally.latency(),
+        latency: report::Latency::default(),
         tls: plan.uses_tls().then(|| TlsUse {
             handshakes: tally.handshake.count(),
             resumed: tally.resumed,
@@ -519,7 +543,7 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Workload, period: &Load
             short: tally.count(Class::Short),
         },
         generator: Generator {
-            lateness: tally.lateness.percentiles(),
+            lateness: report::Percentiles::default(),
             cpu_percent: 100.0 * period.cpu.as_secs_f64()
                 / (period.ended - period.began).as_secs_f64().max(1e-9),
             rss_max_bytes: rss_max_bytes(),
@@ -529,7 +553,13 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Workload, period: &Load
         thresholds: Vec::new(),
         seconds: tally.seconds.clone(),
         notes: Vec::new(),
-    }
+        part: args.part,
+        missing_parts: Vec::new(),
+        stretches: tally.stretches().to_vec(),
+        histograms: tally.histograms(),
+    };
+    report.derive(tally.silence());
+    report
 }
 
 fn asked_and_achieved(
@@ -539,9 +569,10 @@ fn asked_and_achieved(
     period: &LoadPeriod,
 ) -> report::Load {
     let (plan, tally) = (engine.ledger.plan, &engine.ledger.tally);
-    let seconds = period.load.as_secs_f64().max(1e-9);
     let (model, rate_asked, clients) = match load {
-        Workload::Open { rate, clients_max } => (Model::Open, Some(*rate), *clients_max),
+        Workload::Open { rate, clients_max } => {
+            (Model::Open, Some(*rate / plan.part.of as f64), *clients_max)
+        }
         Workload::Closed(kinds) => (Model::Closed, None, kinds.len() as u64),
         Workload::Learn(_) => (Model::Closed, None, 0),
     };
@@ -553,9 +584,9 @@ fn asked_and_achieved(
         clients,
         clients_max: engine.ledger.in_flight_max,
         rate_asked,
-        rate_started: tally.started as f64 / seconds,
-        rate_ended: tally.ended() as f64 / seconds,
-        rate_intervals: Some(tally.rates()),
+        rate_started: 0.0,
+        rate_ended: 0.0,
+        rate_intervals: None,
         never_started: engine.never_started,
         started_late: tally.late,
         seconds: period.load.as_secs_f64(),

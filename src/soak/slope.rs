@@ -13,7 +13,7 @@
 
 use statrs::distribution::{ContinuousCDF as _, StudentsT};
 
-use super::report::Slope;
+use super::figures::Slope;
 use crate::limits::{
     TREND_EFFECTIVE_FLOORS_MIN, TREND_FALL_SHARE, TREND_FLOORS_MAX, TREND_FLOORS_MIN,
     TREND_FOUND_MARGINS, TREND_LOOKS_MIN, TREND_PARTS, TREND_STEPS_UNSURE,

@@ -4,22 +4,31 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use super::report::Interval;
+use serde::{Deserialize, Serialize};
+
+use super::encoded::{self, DIGITS};
+use super::figures::Interval;
 use super::sure::{self, Parts};
 use crate::limits::{SOAK_LONGEST_US, SOAK_TICK, STRETCHES_MAX};
 
 /// What is counted in one stretch.
-#[derive(Clone, Debug)]
-pub(super) struct Stretch {
-    /// From when to when, in seconds since the load began: pauses are in it, where it is of two loads.
-    pub(super) from: f64,
-    pub(super) to: f64,
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stretch {
+    /// From when, in seconds since the load began: pauses are in it, where it is of two loads.
+    pub from: f64,
+    /// To when.
+    pub to: f64,
     /// How long load was offered.
-    pub(super) seconds: f64,
-    started: u64,
-    pub(super) ended: u64,
-    pub(super) failed: u64,
-    pub(super) times: Histogram<u32>,
+    pub seconds: f64,
+    /// Requests started.
+    pub started: u64,
+    /// Requests that ended.
+    pub ended: u64,
+    /// Those of them that failed.
+    pub failed: u64,
+    /// Of complete downloads, in microseconds: since a request was due, or started.
+    #[serde(with = "encoded")]
+    pub times: Histogram<u32>,
 }
 
 /// All stretches. When there are too many, each two become one.
@@ -33,7 +42,7 @@ pub(super) struct Stretches {
 }
 
 impl Stretch {
-    fn new(digits: u8) -> Self {
+    fn new() -> Self {
         Self {
             from: 0.0,
             to: 0.0,
@@ -41,14 +50,18 @@ impl Stretch {
             started: 0,
             ended: 0,
             failed: 0,
-            // It takes up to five.
-            times: Histogram::new(digits).expect("the digits are sound"),
+            // It takes up to five digits.
+            times: Histogram::new(DIGITS).expect("the digits are sound"),
         }
     }
 
     fn add(&mut self, other: &Self) {
         self.to = other.to;
         self.seconds += other.seconds;
+        self.count(other);
+    }
+
+    fn count(&mut self, other: &Self) {
         self.started += other.started;
         self.ended += other.ended;
         self.failed += other.failed;
@@ -58,12 +71,12 @@ impl Stretch {
 }
 
 impl Stretches {
-    pub(super) fn new(began: Instant, digits: u8) -> Self {
+    pub(super) fn new(began: Instant) -> Self {
         Self {
             origin: began,
             length: SOAK_TICK,
             began,
-            current: Stretch::new(digits),
+            current: Stretch::new(),
             over: Vec::new(),
         }
     }
@@ -104,8 +117,7 @@ impl Stretches {
         let since = |at: Instant| at.saturating_duration_since(self.origin).as_secs_f64();
         let (from, to) = (since(self.began), since(now));
         self.began = now;
-        let next = Stretch::new(self.current.times.sigfig());
-        let mut stretch = std::mem::replace(&mut self.current, next);
+        let mut stretch = std::mem::replace(&mut self.current, Stretch::new());
         (stretch.from, stretch.to) = (from, to);
         stretch.seconds = took.as_secs_f64();
         match self.over.last_mut() {
@@ -127,63 +139,76 @@ impl Stretches {
     pub(super) fn over(&self) -> &[Stretch] {
         &self.over
     }
+}
 
-    /// How many requests were started, and ended, a second.
-    pub(super) fn rates(&self) -> [Interval; 2] {
-        let rates = |of: fn(&Stretch) -> u64| {
-            let stretches = self.over.iter().filter(|stretch| stretch.seconds > 0.0);
-            let rates = stretches.map(|stretch| of(stretch) as f64 / stretch.seconds);
-            sure::mean(&rates.collect::<Vec<_>>())
-        };
-        [
-            rates(|stretch| stretch.started),
-            rates(|stretch| stretch.ended),
-        ]
-    }
+/// How many requests were started, and ended, a second.
+pub fn rates(stretches: &[Stretch]) -> [Interval; 2] {
+    let rates = |of: fn(&Stretch) -> u64| {
+        let stretches = stretches.iter().filter(|stretch| stretch.seconds > 0.0);
+        let rates = stretches.map(|stretch| of(stretch) as f64 / stretch.seconds);
+        sure::mean(&rates.collect::<Vec<_>>())
+    };
+    [
+        rates(|stretch| stretch.started),
+        rates(|stretch| stretch.ended),
+    ]
+}
 
-    /// The share of requests that failed.
-    pub(super) fn failures(&self) -> Interval {
-        let stretches = self.over.iter();
-        let parts: Parts = stretches
-            .map(|stretch| (stretch.failed as f64, stretch.ended as f64))
-            .collect();
-        let sum = |of: fn(&(f64, f64)) -> f64| parts.iter().map(of).sum::<f64>();
-        let (failed, ended) = (sum(|part| part.0), sum(|part| part.1));
-        sure::share(failed, ended, sure::design_effect(&parts, failed / ended))
-    }
+/// The share of requests that failed; none of nothing.
+pub fn failures(stretches: &[Stretch]) -> Option<Interval> {
+    let parts: Parts = stretches
+        .iter()
+        .map(|stretch| (stretch.failed as f64, stretch.ended as f64))
+        .collect();
+    let sum = |of: fn(&(f64, f64)) -> f64| parts.iter().map(of).sum::<f64>();
+    let (failed, ended) = (sum(|part| part.0), sum(|part| part.1));
+    let effect = sure::design_effect(&parts, failed / ended);
+    (ended > 0.0).then(|| sure::share(failed, ended, effect))
+}
 
-    /// How much less the times tell of each of these quantiles than as many independent ones would. In the
-    /// closed model, `interval` fills in the requests that waiting clients did not send.
-    pub(super) fn design_effects<const N: usize>(
-        &self,
-        quantiles: [f64; N],
-        interval: Option<u64>,
-    ) -> [f64; N] {
-        let corrected = |stretch: &Stretch| match interval {
-            Some(interval) => stretch.times.clone_correct(interval),
-            None => stretch.times.clone(),
-        };
-        let all: Vec<_> = self.over.iter().map(corrected).collect();
-        let mut whole = Histogram::<u32>::new(2).expect("the digits are sound");
-        for times in &all {
-            whole.add(times).expect("it grows");
+/// Counts another run's stretches, too, each with the one that was at its middle, so many seconds later.
+pub fn add(stretches: &mut [Stretch], others: &[Stretch], later: f64) {
+    for other in others {
+        let middle = f64::midpoint(other.from, other.to) + later;
+        let at = stretches.partition_point(|stretch| stretch.to <= middle);
+        let last = stretches.len().saturating_sub(1);
+        if let Some(stretch) = stretches.get_mut(at.min(last)) {
+            stretch.count(other);
         }
-        quantiles.map(|at| {
-            let value = whole.value_at_quantile(at);
-            let below = |times: &Histogram<u32>| times.count_between(0, value) as f64;
-            let parts: Parts = all
-                .iter()
-                .map(|times| (below(times), times.len() as f64))
-                .collect();
-            // The value's cell of the histogram is all below, and so a share that is seen.
-            let seen = parts.iter().map(|part| part.0).sum::<f64>() / (whole.len() as f64).max(1.0);
-            if seen < 1.0 {
-                sure::design_effect(&parts, seen)
-            } else {
-                1.0
-            }
-        })
     }
+}
+
+/// How much less the times tell of each of these quantiles than as many independent ones would. In the
+/// closed model, `interval` fills in the requests that waiting clients did not send.
+pub fn design_effects<const N: usize>(
+    stretches: &[Stretch],
+    quantiles: [f64; N],
+    interval: Option<u64>,
+) -> [f64; N] {
+    let corrected = |stretch: &Stretch| match interval {
+        Some(interval) => stretch.times.clone_correct(interval),
+        None => stretch.times.clone(),
+    };
+    let all: Vec<_> = stretches.iter().map(corrected).collect();
+    let mut whole = Histogram::<u32>::new(DIGITS).expect("the digits are sound");
+    for times in &all {
+        whole.add(times).expect("it grows");
+    }
+    quantiles.map(|at| {
+        let value = whole.value_at_quantile(at);
+        let below = |times: &Histogram<u32>| times.count_between(0, value) as f64;
+        let parts: Parts = all
+            .iter()
+            .map(|times| (below(times), times.len() as f64))
+            .collect();
+        // The value's cell of the histogram is all below, and so a share that is seen.
+        let seen = parts.iter().map(|part| part.0).sum::<f64>() / (whole.len() as f64).max(1.0);
+        if seen < 1.0 {
+            sure::design_effect(&parts, seen)
+        } else {
+            1.0
+        }
+    })
 }
 
 #[cfg(test)]
@@ -193,7 +218,7 @@ mod tests {
     #[test]
     fn a_stretch_holds_times_of_any_length() {
         let began = Instant::now();
-        let mut stretches = Stretches::new(began, 2);
+        let mut stretches = Stretches::new(began);
         for us in [3, 70_000, 2_000_000, u64::MAX] {
             stretches.record(us);
         }
@@ -209,7 +234,7 @@ mod tests {
     fn slow_requests_of_one_moment_count_for_fewer() {
         let began = Instant::now();
         let effect = |is_slow: fn(u32, u32) -> bool| {
-            let mut stretches = Stretches::new(began, 2);
+            let mut stretches = Stretches::new(began);
             for stretch in 0..40 {
                 for request in 0..100 {
                     stretches.record(if is_slow(stretch, request) {
@@ -220,7 +245,7 @@ mod tests {
                 }
                 stretches.close(began + SOAK_TICK * (stretch + 1));
             }
-            stretches.design_effects([0.8], None)[0]
+            design_effects(stretches.over(), [0.8], None)[0]
         };
         let apart = effect(|_, request| request % 8 == 0);
         let together = effect(|stretch, _| stretch % 8 == 0);

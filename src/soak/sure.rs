@@ -2,7 +2,7 @@
 
 use statrs::distribution::{Beta, ContinuousCDF as _};
 
-use super::report::Interval;
+use super::figures::Interval;
 use super::slope::{effective_count, t_quantile};
 use crate::limits::STRETCHES_MIN;
 

@@ -2,101 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-
+use super::histograms::{Histograms, LatencyHistogram, micros};
 use super::outcome::Class;
-use super::report::{ClassCount, Interval, Latency, Outcomes, Percentiles, Second};
-use super::stretches::Stretches;
-use super::sure;
-use crate::limits::{SOAK_LATE_MAX, SOAK_LONGEST_US};
-
-/// Significant digits of a histogram: figures are right to a tenth of a percent.
-const DIGITS: u8 = 3;
-
-/// The same of a stretch's: right to a hundredth, which takes a few kilobytes.
-const STRETCH_DIGITS: u8 = 2;
-
-/// The quantiles that a report tells, beside the maximum.
-const QUANTILES: [f64; 4] = [0.5, 0.9, 0.99, 0.999];
-
-/// One distribution of times.
-#[derive(Clone, Debug)]
-pub struct LatencyHistogram(Histogram<u64>);
-
-impl Default for LatencyHistogram {
-    fn default() -> Self {
-        // The bounds and the digits are constants that it takes.
-        Self(Histogram::new_with_bounds(1, SOAK_LONGEST_US, DIGITS).expect("the bounds are sound"))
-    }
-}
-
-impl LatencyHistogram {
-    /// Counts one.
-    pub fn record(&mut self, time: Duration) {
-        self.0.saturating_record(micros(time));
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> u64 {
-        self.0.len()
-    }
-
-    /// The percentiles, in microseconds.
-    pub fn percentiles(&self) -> Percentiles {
-        if self.0.is_empty() {
-            return Percentiles::default();
-        }
-        Percentiles {
-            count: self.0.len(),
-            p50: self.0.value_at_quantile(0.5),
-            p90: self.0.value_at_quantile(0.9),
-            p99: self.0.value_at_quantile(0.99),
-            p999: self.0.value_at_quantile(0.999),
-            max: self.0.max(),
-            intervals: None,
-        }
-    }
-
-    /// The same with their intervals, by the design effect of each.
-    fn sure_percentiles(&self, effects: [f64; QUANTILES.len()]) -> Percentiles {
-        let count = self.0.len() as f64;
-        let interval = |index: usize| {
-            let (low, high) = sure::quantile(QUANTILES[index], count, effects[index]);
-            let high = high.map(|high| self.0.value_at_quantile(high));
-            (self.0.value_at_quantile(low), high)
-        };
-        Percentiles {
-            intervals: (count > 0.0).then(|| std::array::from_fn(interval)),
-            ..self.percentiles()
-        }
-    }
-
-    /// From, to and count of steps that grow by a quarter; empty ones are left out.
-    fn steps(&self) -> Vec<(u64, u64, u64)> {
-        let mut steps: Vec<(u64, u64, u64)> = Vec::new();
-        let mut end = 0;
-        for value in self.0.iter_recorded() {
-            let at = value.value_iterated_to();
-            if at >= end {
-                let mut begin = end.max(1);
-                end = begin + (begin / 4).max(1);
-                while at >= end {
-                    begin = end;
-                    end = begin + (begin / 4).max(1);
-                }
-                steps.push((begin, end, 0));
-            }
-            if let Some((_, _, count)) = steps.last_mut() {
-                *count += value.count_at_value();
-            }
-        }
-        steps
-    }
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
+use super::report::{ClassCount, Outcomes, Second};
+use super::stretches::{Stretch, Stretches};
+use crate::limits::SOAK_LATE_MAX;
 
 /// Everything that is counted.
 #[derive(Debug)]
@@ -179,9 +89,9 @@ impl Tally {
                 longest: Duration::ZERO,
                 longest_at: began,
             },
-            stretches: Stretches::new(began, STRETCH_DIGITS),
+            stretches: Stretches::new(began),
             sides: match sides {
-                2 => vec![Stretches::new(began, DIGITS); 2],
+                2 => vec![Stretches::new(began); 2],
                 _ => Vec::new(),
             },
         }
@@ -307,7 +217,7 @@ impl Tally {
 
     fn close_second(&mut self, clients: u64) {
         let times = self.second_times.percentiles();
-        self.second_times.0.reset();
+        self.second_times.reset();
         let next = Second {
             at: self.second.at + 1,
             ..Second::default()
@@ -332,25 +242,10 @@ impl Tally {
         self.counts[class as usize]
     }
 
-    /// How many ended in whichever way.
-    pub fn ended(&self) -> u64 {
-        self.counts.iter().sum()
-    }
-
     /// How many failed.
     pub fn failed(&self) -> u64 {
         let failures = Class::ALL.iter().filter(|class| class.is_failure());
         failures.map(|&class| self.count(class)).sum()
-    }
-
-    /// How many requests were started, and ended, a second.
-    pub fn rates(&self) -> [Interval; 2] {
-        self.stretches.rates()
-    }
-
-    /// The share of requests that failed.
-    pub fn failures(&self) -> Interval {
-        self.stretches.failures()
     }
 
     /// What became of every request.
@@ -365,57 +260,44 @@ impl Tally {
         Outcomes {
             started: self.started,
             asked_again: self.asked_again,
-            failed_share: Some(self.failures()),
+            failed_share: None,
             never_complete: Vec::new(),
             classes: classes.collect(),
         }
     }
 
-    /// How long things took.
-    pub fn latency(&self) -> Latency {
-        let corrected = self.corrected();
-        let raw = self.stretches.design_effects(QUANTILES, None);
-        let is_open = !self.since_due.0.is_empty() || self.total.0.is_empty();
-        let filled_in = if is_open {
-            raw
-        } else {
-            let interval = self.total.0.value_at_quantile(0.5).max(1);
-            self.stretches.design_effects(QUANTILES, Some(interval))
-        };
-        Latency {
-            connect: self.connect.sure_percentiles(raw),
-            handshake: self.handshake.sure_percentiles(raw),
-            first_byte: self.first_byte.sure_percentiles(raw),
-            total: self.total.sure_percentiles(raw),
-            corrected: corrected.sure_percentiles(filled_in),
-            histogram: corrected.steps(),
-            longest_silence_us: micros(self.stall.longest),
-            longest_silence_at_us: micros(
-                self.stall.longest_at.saturating_duration_since(self.began),
-            ),
+    /// All times, for a report.
+    pub fn histograms(&self) -> Histograms {
+        Histograms {
+            connect: self.connect.clone(),
+            handshake: self.handshake.clone(),
+            first_byte: self.first_byte.clone(),
+            lateness: self.lateness.clone(),
+            total: self.total.clone(),
+            since_due: self.since_due.clone(),
+            by_length: self.by_length.clone(),
         }
     }
 
-    /// In the open model, times since due. In the closed one, what a client that doesn't wait
-    /// would have seen: each time that is longer than the median of its length's class stands for
-    /// the requests that were not sent meanwhile, too.
-    fn corrected(&self) -> LatencyHistogram {
-        let mut corrected = self.since_due.clone();
-        for times in self.by_length.iter().filter(|times| !times.0.is_empty()) {
-            let interval = times.0.value_at_quantile(0.5).max(1);
-            // Both have the same bounds.
-            corrected
-                .0
-                .add(times.0.clone_correct(interval))
-                .expect("the bounds are the same");
-        }
-        corrected
+    /// The longest time in which clients waited and nobody received a byte, and when it began.
+    pub fn silence(&self) -> (u64, u64) {
+        let at = self.stall.longest_at.saturating_duration_since(self.began);
+        (micros(self.stall.longest), micros(at))
+    }
+
+    /// The run in stretches.
+    pub fn stretches(&self) -> &[Stretch] {
+        self.stretches.over()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn latency(tally: &Tally) -> crate::soak::report::Latency {
+        tally.histograms().latency(&[], tally.silence())
+    }
 
     const fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -435,7 +317,7 @@ mod tests {
             tally.complete(ms(1), None, 1000);
         }
         tally.complete(ms(2_000), None, 1000);
-        let latency = tally.latency();
+        let latency = latency(&tally);
         assert_eq!(latency.total.count, 2_001);
         assert_about(latency.total.p99, ms(1));
         assert_about(latency.total.max, ms(2_000));
@@ -454,7 +336,7 @@ mod tests {
             tally.complete(ms(1), None, 1_000);
             tally.complete(ms(500), None, 1_000_000);
         }
-        let latency = tally.latency();
+        let latency = latency(&tally);
         assert_eq!(latency.corrected, latency.total);
     }
 
@@ -464,7 +346,7 @@ mod tests {
         for late in 0..100 {
             tally.complete(ms(10), Some(ms(10 + late)), 1000);
         }
-        let latency = tally.latency();
+        let latency = latency(&tally);
         assert_about(latency.total.p99, ms(10));
         assert_eq!(latency.corrected.count, 100);
         assert_about(latency.corrected.p50, ms(59));
@@ -498,7 +380,7 @@ mod tests {
         // Nobody waits any more.
         tally.wait_begins(at(9_000));
         tally.heard(at(9_100));
-        let latency = tally.latency();
+        let latency = latency(&tally);
         assert_eq!(latency.longest_silence_us, 700_000);
         assert_eq!(latency.longest_silence_at_us, 1_250_000);
     }
@@ -533,7 +415,10 @@ mod tests {
             seconds.iter().map(|second| second.body_bytes).sum::<u64>(),
             245
         );
-        assert_eq!((tally.started, tally.ended(), tally.failed()), (35, 35, 7));
+        assert_eq!(
+            (tally.started, tally.outcomes().ended(), tally.failed()),
+            (35, 35, 7)
+        );
         assert_eq!(tally.body_bytes, 245);
         let outcomes = tally.outcomes();
         assert_eq!(outcomes.classes.len(), 2);

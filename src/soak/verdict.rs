@@ -110,6 +110,13 @@ const OURS: [Class; 2] = [Class::OutOfPorts, Class::OutOfDescriptors];
 fn not_offered(report: &Report) -> Option<String> {
     let load = &report.load;
     let started = report.outcomes.started;
+    if !report.missing_parts.is_empty() {
+        let missing: Vec<_> = report.missing_parts.iter().map(u64::to_string).collect();
+        return Some(format!(
+            "the load was not offered: of its parts these are missing: {}",
+            missing.join(", ")
+        ));
+    }
     let mut classes = report.outcomes.classes.iter();
     if let Some(ours) = classes.find(|found| OURS.iter().any(|class| class.as_str() == found.class))
     {

@@ -72,6 +72,7 @@ mod silent;
 mod slices;
 mod soak;
 mod soak_http;
+mod soak_parts;
 mod soak_runs;
 mod soak_tls;
 mod soak_versus;

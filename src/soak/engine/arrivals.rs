@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::limits::SOAK_LATE_MAX;
+use crate::soak::part::Part;
 
 /// How far a stage goes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,8 +21,10 @@ pub(super) struct Arrivals {
     /// When the stage began.
     pub(super) began: Instant,
     pub(super) limits: StageLimits,
-    /// Arrivals a second.
+    /// Arrivals a second, of all parts.
     pub(super) rate: f64,
+    /// Which of them are this one's, and how many belong together.
+    pub(super) part: (Part, u64),
     /// How many requests were begun.
     pub(super) begun: u64,
 }
@@ -40,7 +43,12 @@ impl Arrivals {
 
     /// The same, from the stage's beginning and however far the stage goes.
     pub(super) fn next_after(&self) -> Duration {
-        arrival(self.begun, self.rate, self.limits.ramp)
+        let (part, together) = self.part;
+        arrival(
+            part.of_all(self.begun, together),
+            self.rate,
+            self.limits.ramp,
+        )
     }
 
     /// How many were never begun of those that were due when the stage ended, and for long enough to
@@ -49,7 +57,8 @@ impl Arrivals {
         let passed = ended.saturating_duration_since(self.began);
         let passed = passed.saturating_sub(SOAK_LATE_MAX);
         let time = self.limits.time.map_or(passed, |time| time.min(passed));
-        let due = arrivals_by(time, self.rate, self.limits.ramp);
+        let (part, together) = self.part;
+        let due = part.share(arrivals_by(time, self.rate, self.limits.ramp), together);
         let due = self.limits.requests.map_or(due, |most| due.min(most));
         due.saturating_sub(self.begun)
     }

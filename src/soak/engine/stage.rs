@@ -10,6 +10,7 @@ pub(in crate::soak) use super::arrivals::StageLimits;
 use crate::limits::SOAK_LEARNERS;
 use crate::reactor::Token;
 use crate::soak::in_flight::InFlight;
+use crate::soak::part::Part;
 use crate::soak::population::ClientKind;
 
 /// How requests are started.
@@ -19,7 +20,7 @@ pub(in crate::soak) enum Workload {
     Closed(Vec<ClientKind>),
     /// Arrivals a second; so many connections at most.
     Open {
-        /// Arrivals a second.
+        /// Arrivals a second, of all parts.
         rate: f64,
         /// Connections at most.
         clients_max: u64,
@@ -72,7 +73,7 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub(super) fn new(workload: Workload, limits: StageLimits) -> Self {
+    pub(super) fn new(workload: Workload, limits: StageLimits, part: (Part, u64)) -> Self {
         let began = Instant::now();
         let clients = workload.clients();
         let restarts = (0..clients).map(|id| {
@@ -84,6 +85,7 @@ impl Stage {
                 began,
                 limits,
                 rate,
+                part,
                 begun: 0,
             }),
             _ => None,

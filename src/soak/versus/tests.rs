@@ -52,7 +52,7 @@ fn run(noise: &[Vec<u64>], seed: u64, minutes: u32, made: Made) -> Report {
     let times = if minutes > LONG { 0 } else { usize::MAX };
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let began = Instant::now();
-    let mut sides = [Stretches::new(began, 3), Stretches::new(began, 3)];
+    let mut sides = [Stretches::new(began), Stretches::new(began)];
     let look = |at_us, cpu_us: f64| Sample {
         at_us,
         is_quiet: false,
@@ -180,7 +180,7 @@ fn a_difference_is_as_large_as_it_is() {
 #[test]
 fn too_little_says_nothing() {
     let began = Instant::now();
-    let mut sides = [Stretches::new(began, 3), Stretches::new(began, 3)];
+    let mut sides = [Stretches::new(began), Stretches::new(began)];
     for number in 1..=40 {
         sides.iter_mut().for_each(|side| {
             side.end(false);
