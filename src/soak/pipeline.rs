@@ -18,7 +18,10 @@ const RUN: &str = "the run";
 
 /// Renders JUnit's XML. What can't be told is an error, as it is no pass: pipelines tell it from a failure.
 pub fn junit(report: &Report) -> io::Result<Vec<u8>> {
-    let mut suite = TestSuite::new(format!("carafe soak {}", EscapedText(&report.target)));
+    let mut suite = TestSuite::new(format!(
+        "carafe soak {}",
+        EscapedText(&wording::subject(report))
+    ));
     suite.add_test_cases(report.thresholds.iter().map(|threshold| {
         let status = match threshold.outcome {
             ThresholdOutcome::Held => TestCaseStatus::success(),
@@ -100,7 +103,8 @@ fn plain(text: &str) -> String {
 /// Renders a summary in Markdown, for the page of a pipeline's step.
 pub fn summary(report: &Report) -> io::Result<Vec<u8>> {
     let verdict = wording::verdict(&report.verdict);
-    let mut text = format!("## {verdict}: carafe soak {}\n\n", plain(&report.target));
+    let subject = plain(&wording::subject(report));
+    let mut text = format!("## {verdict}: carafe soak {subject}\n\n");
     for reason in &report.verdict.reasons {
         line(&mut text, format_args!("- {}", plain(reason)));
     }
@@ -137,6 +141,16 @@ pub fn summary(report: &Report) -> io::Result<Vec<u8>> {
             &mut text,
             format_args!("| {label} | {} |", figures.join(" | ")),
         );
+    }
+    if let Some(comparison) = &report.comparison {
+        for (at, row) in wording::differences(comparison).iter().enumerate() {
+            let row = row.each_ref().map(|cell| plain(cell));
+            let before = if at == 0 { "\n" } else { "" };
+            line(&mut text, format_args!("{before}| {} |", row.join(" | ")));
+            if at == 0 {
+                line(&mut text, format_args!("|---|--:|--:|--:|--:|"));
+            }
+        }
     }
     line(
         &mut text,

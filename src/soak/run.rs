@@ -119,7 +119,13 @@ fn compare_runs(args: &SoakArgs, conditions: &Conditions) -> Result<Exit, Failur
     outputs::check(args)?;
     let read = |file: &OsString| compare::read(Path::new(file));
     let names = [a, b].map(|file| file.to_string_lossy().into_owned());
-    let mut report = compare::two_runs(names, [read(a)?, read(b)?]);
+    let reports = [read(a)?, read(b)?];
+    if reports.iter().any(|report| report.comparison.is_some()) {
+        return Err(Failure::usage(
+            "compare takes runs of one server: a report of --versus or of compare compares two itself",
+        ));
+    }
+    let mut report = compare::two_runs(names, reports);
     report.command = command_line(std::env::args_os());
     conclude(args, &mut report, conditions)
 }

@@ -31,8 +31,10 @@ pub fn judge(report: &mut Report, conditions: &Conditions) {
         .collect();
     let other = report.comparison.as_ref();
     let other = other.and_then(|comparison| comparison.server.as_ref());
-    if report.server.iter().chain(other).any(|server| server.died) {
-        reasons.push("the server's process ended during the run".into());
+    for (whose, server) in [("the", &report.server.as_ref()), ("the second", &other)] {
+        if server.is_some_and(|server| server.died) {
+            reasons.push(format!("{whose} server's process ended during the run"));
+        }
     }
     let not_offered = not_offered(report);
     let undecided = undecided(report);

@@ -138,7 +138,7 @@ impl Watch {
             name: self.name.clone(),
             died: state.has_died,
             samples: samples::thinned(samples, began),
-            cpu_percent: samples::cpu_percent(samples, began, ended),
+            cpu_percent: samples::cpu_percent(samples, &state.turns, began, ended),
             cpu_interval: Some(samples::cpu_interval(samples)),
             rss: resource((|usage| usage.rss_bytes, RSS_STEP_BYTES)),
             descriptors: resource((|usage| usage.descriptors, 1.0)),

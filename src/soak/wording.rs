@@ -182,6 +182,21 @@ pub fn outcome(outcome: ThresholdOutcome) -> &'static str {
 pub const TWO_RUNS: &str = "two runs of different times: what differs may be the machine, what else ran on it, or \
      the weather of the network, and no interval here knows of that; --versus asks both in one run";
 
+/// What the run was of.
+pub fn subject(report: &Report) -> String {
+    match &report.comparison {
+        None => report.target.clone(),
+        Some(Comparison {
+            names: [a, b],
+            is_of_two_runs,
+            ..
+        }) => {
+            let between = if *is_of_two_runs { "and" } else { "--versus" };
+            format!("{a} {between} {b}")
+        }
+    }
+}
+
 /// What differs, in a table with a heading: the first one's, the second one's, and the difference.
 pub fn differences(comparison: &Comparison) -> Vec<[String; 5]> {
     let [a, b] = &comparison.names;

@@ -148,18 +148,21 @@ fn trend(samples: &[RawSample], from: Instant, to: Instant) -> Vec<&RawSample> {
         .collect()
 }
 
-/// CPU time over the load, in percent of one core. It is taken between the looks around the load,
-/// as the server rests outside of it.
-pub(super) fn cpu_percent(samples: &[RawSample], began: Instant, ended: Instant) -> f64 {
+/// CPU time over the load, in percent of one core. It is taken between the looks around the load, as the
+/// server rests outside of it, and in the pauses within. Load began and ended at the turns.
+pub(super) fn cpu_percent(
+    samples: &[RawSample],
+    turns: &[Instant],
+    began: Instant,
+    ended: Instant,
+) -> f64 {
     let from = samples.iter().rfind(|sample| sample.at <= began);
     let to = samples.iter().find(|sample| sample.at >= ended);
     let (Some(from), Some(to)) = (from.or(samples.first()), to.or(samples.last())) else {
         return 0.0;
     };
-    let time = to
-        .at
-        .min(ended)
-        .saturating_duration_since(from.at.max(began));
+    let until = |at| load_time(turns, at);
+    let time = until(to.at.min(ended)).saturating_sub(until(from.at.max(began)));
     if time.is_zero() {
         return 0.0;
     }
@@ -292,14 +295,20 @@ mod tests {
         let origin = Instant::now();
         let at = |millis| origin + Duration::from_millis(millis);
         let samples = samples(origin, 20, |_| (None, 0));
-        let close = |found: f64, known: f64| assert!((found - known).abs() < 1e-9, "{found}");
-        close(cpu_percent(&samples, at(4000), at(12_000)), 25.0);
+        let close = |samples: &[RawSample], turns: &[u64], known: f64| {
+            let turns: Vec<_> = turns.iter().map(|&millis| at(millis)).collect();
+            let found = cpu_percent(samples, &turns, turns[0], turns[turns.len() - 1]);
+            assert!((found - known).abs() < 1e-9, "{found}");
+        };
+        close(&samples, &[4000, 12_000], 25.0);
         // Two seconds' work around a load of one and a half.
-        close(cpu_percent(&samples, at(4250), at(5750)), 100.0 / 3.0);
+        close(&samples, &[4250, 5750], 100.0 / 3.0);
+        // Eight seconds' work for two of load, with a pause of six between them.
+        close(&samples, &[4000, 5000, 11_000, 12_000], 100.0);
         // It ended, and was no longer looked at.
-        close(cpu_percent(&samples, at(9000), at(99_000)), 25.0);
-        close(cpu_percent(&samples, at(9000), at(9000)), 0.0);
-        close(cpu_percent(&[], at(0), at(9000)), 0.0);
+        close(&samples, &[9000, 99_000], 25.0);
+        close(&samples, &[9000, 9000], 0.0);
+        close(&[], &[0, 9000], 0.0);
     }
 
     #[test]
