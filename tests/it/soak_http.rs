@@ -257,8 +257,11 @@ fn what_finds_its_kept_connection_closed_is_asked_again() {
     let flags = format!("{FIVE_LIES} --fail-if asked_again>0");
     let (server, soaked) = soak_http(Style::KeptAlive, now_and_then(Answer::Reset(0)), &flags);
     soaked.assert_fail();
-    assert_eq!(soaked.number("outcomes.asked_again"), 5);
-    assert_eq!((soaked.count("complete"), server.downloads()), (1000, 1005));
+    // What comes on a connection that is new by then is a failure.
+    let asked_again = soaked.number("outcomes.asked_again");
+    assert!((1..=5).contains(&asked_again), "{soaked:#?}");
+    assert_eq!(soaked.count("complete"), 995 + asked_again);
+    assert_eq!(server.downloads(), 1000 + asked_again);
 }
 
 #[test]
