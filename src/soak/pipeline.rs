@@ -9,7 +9,7 @@ use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
 use jiff::Timestamp;
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 
-use super::report::{Model, Report, Status, Threshold, ThresholdOutcome};
+use super::report::{Comparison, Model, Report, Status, Threshold, ThresholdOutcome};
 use super::{units, wording};
 use crate::escape::EscapedText;
 
@@ -143,14 +143,7 @@ pub fn summary(report: &Report) -> io::Result<Vec<u8>> {
         );
     }
     if let Some(comparison) = &report.comparison {
-        for (at, row) in wording::differences(comparison).iter().enumerate() {
-            let row = row.each_ref().map(|cell| plain(cell));
-            let before = if at == 0 { "\n" } else { "" };
-            line(&mut text, format_args!("{before}| {} |", row.join(" | ")));
-            if at == 0 {
-                line(&mut text, format_args!("|---|--:|--:|--:|--:|"));
-            }
-        }
+        differences(&mut text, comparison);
     }
     line(
         &mut text,
@@ -176,6 +169,21 @@ pub fn summary(report: &Report) -> io::Result<Vec<u8>> {
         format_args!("\n{verification}. Seed {}.", report.seed),
     );
     Ok(text.into_bytes())
+}
+
+/// The table of what differs.
+fn differences(text: &mut String, comparison: &Comparison) {
+    let mut rows = wording::differences(comparison).into_iter();
+    let row = |text: &mut String, cells: [String; 5]| {
+        let cells = cells.each_ref().map(|cell| plain(cell));
+        line(text, format_args!("| {} |", cells.join(" | ")));
+    };
+    text.push('\n');
+    if let Some(heading) = rows.next() {
+        row(text, heading);
+        line(text, format_args!("|---|--:|--:|--:|--:|"));
+    }
+    rows.for_each(|cells| row(text, cells));
 }
 
 fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
