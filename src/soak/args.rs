@@ -17,8 +17,12 @@ use crate::flags::{Count, TrustArgs, size, timeout};
 /// `carafe soak`.
 #[derive(Args, Debug)]
 pub struct SoakArgs {
-    /// HOST:PORT and names, or one or more http[s]://HOST:PORT/PATH
-    #[arg(value_name = "TARGET", required = true)]
+    /// A server and names, or URLs.
+    #[arg(
+        value_name = "TARGET",
+        required = true,
+        help = "HOST:PORT and names, or one or more http[s]://HOST:PORT/PATH"
+    )]
     pub targets: Vec<OsString>,
 
     /// Compare with another server, which is asked the same in the same run: HOST:PORT, or http://HOST:PORT
