@@ -20,6 +20,25 @@ const HTML: ListingStyle = ListingStyle {
     format: Format::Html,
 };
 
+/// The list that a request for a folder gets, and whether it was made for it; what that begins is over then.
+fn ask(
+    root: &mut Root,
+    listings: &mut Listings,
+    folder: &[u8],
+    style: &ListingStyle,
+) -> (Option<Arc<List>>, bool) {
+    let (list, is_made) = match listings.list(root, folder, style.clone(), &[]) {
+        Ok(list) => (list, false),
+        Err(task) => {
+            let results = [task.run(MayBlock::OnDisk)];
+            let made = listings.list(root, folder, style.clone(), &results);
+            (made.unwrap(), true)
+        }
+    };
+    root.cache().settle();
+    (list.ok(), is_made)
+}
+
 impl Scene {
     fn set() -> Self {
         let at = tempfile::tempdir().unwrap();
@@ -34,22 +53,9 @@ impl Scene {
 
     /// What a request gets, and whether it was made for it.
     fn ask(&mut self, style: &ListingStyle) -> Option<(String, bool)> {
-        let folder = b"on/folder/";
-        let asked = self
-            .listings
-            .list(&mut self.root, folder, style.clone(), &[]);
-        let (list, is_made) = match asked {
-            Ok(list) => (list, false),
-            Err(task) => {
-                let results = [task.run(MayBlock::OnDisk)];
-                let made = self
-                    .listings
-                    .list(&mut self.root, folder, style.clone(), &results);
-                (made.unwrap(), true)
-            }
-        };
-        self.root.cache().settle();
-        let text = String::from_utf8(list.ok()?.bytes().to_vec()).unwrap();
+        let Self { root, listings, .. } = self;
+        let (list, is_made) = ask(root, listings, b"on/folder/", style);
+        let text = String::from_utf8(list?.bytes().to_vec()).unwrap();
         Some((text, is_made))
     }
 
@@ -215,23 +221,18 @@ fn a_list_is_kept_in_the_style_that_was_asked_for_last_and_for_a_second() {
 #[test]
 fn the_root_s_own_list_is_kept() {
     let mut scene = Scene::set();
-    let root = scene.at.path().join("on/folder");
-    scene.root = super::root(&root);
+    let folder = scene.at.path().join("on/folder");
+    scene.root = super::root(&folder);
+    let Scene { root, listings, .. } = &mut scene;
     let mut is_kept = false;
     for _ in 0..4 {
-        let asked = scene.listings.list(&mut scene.root, b"/", HTML, &[]);
-        is_kept = asked.is_ok();
-        if let Err(task) = asked {
-            let results = [task.run(MayBlock::OnDisk)];
-            let made = scene.listings.list(&mut scene.root, b"/", HTML, &results);
-            assert!(made.unwrap().is_ok());
-        }
-        scene.root.cache().settle();
+        let (list, is_made) = ask(root, listings, b"/", &HTML);
+        assert!(list.is_some());
+        is_kept = !is_made;
     }
     assert!(is_kept);
-    fs::write(root.join("new"), "").unwrap();
-    let asked = scene.listings.list(&mut scene.root, b"/", HTML, &[]);
-    assert!(asked.is_err());
+    fs::write(folder.join("new"), "").unwrap();
+    assert!(ask(root, listings, b"/", &HTML).1);
 }
 
 #[test]
@@ -243,26 +244,19 @@ fn lists_are_forgotten_for_others_and_so_many_are_kept() {
         .map(|number| format!("{number}"))
         .collect();
     let mut is_kept = |root: &mut Root, path: &str| {
-        let asked = listings.list(root, path.as_bytes(), HTML, &[]);
-        asked.map_err(|task| {
-            let results = [task.run(MayBlock::OnDisk)];
-            let made = listings.list(root, path.as_bytes(), HTML, &results);
-            assert!(made.unwrap().is_ok());
-            root.cache().settle();
-        })
+        let (list, is_made) = ask(root, &mut listings, path.as_bytes(), &HTML);
+        assert!(list.is_some());
+        !is_made
     };
     for path in &paths {
         fs::create_dir(at.path().join(path)).unwrap();
         for _ in 0..3 {
-            assert!(is_kept(&mut root, path).is_err());
+            assert!(!is_kept(&mut root, path));
         }
     }
-    assert!(is_kept(&mut root, &paths[CACHE_FOLDERS_MAX]).is_ok());
-    assert!(
-        is_kept(&mut root, &paths[0]).is_err(),
-        "the oldest had to go"
-    );
+    assert!(is_kept(&mut root, &paths[CACHE_FOLDERS_MAX]));
+    assert!(!is_kept(&mut root, &paths[0]), "the oldest had to go");
     root.cache().forget_lists();
     assert_eq!(root.cache().folders.bytes(), 0);
-    assert!(is_kept(&mut root, &paths[CACHE_FOLDERS_MAX]).is_err());
+    assert!(!is_kept(&mut root, &paths[CACHE_FOLDERS_MAX]));
 }
