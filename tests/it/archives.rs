@@ -17,7 +17,8 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::common::{
-    Carafe, has_tool, next_random, pattern, run_carafe, shell, sparse_file, unprivileged, until,
+    Carafe, has_tool, next_random, pattern, run_carafe, serve_unprivileged, shell, sparse_file,
+    until,
 };
 use crate::talk::{Answer, Talk, ask, get, set_time};
 
@@ -423,12 +424,9 @@ fn what_is_not_listed_is_not_in_it() {
     for name in ["d/closed", "d/secret", "d/badly covered/index.html"] {
         fs::set_permissions(root.join(name), Permissions::from_mode(0o000)).unwrap();
     }
-    let Some(mut command) = unprivileged(outer.path()) else {
+    let Some(carafe) = serve_unprivileged(outer.path(), &["--listing"]) else {
         return;
     };
-    command.arg("serve").arg(&root);
-    command.args(["-p", "0", "--bind", "127.0.0.1", "--listing"]);
-    let carafe = Carafe::start(command);
     let names = |path: &str| {
         let tar = ask(carafe.addr(), &get(path, "")).body;
         let mut child = Command::new("tar")

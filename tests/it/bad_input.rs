@@ -323,7 +323,7 @@ fn what_the_server_may_not_read_is_refused() {
     for path in &closed {
         fs::set_permissions(path, Permissions::from_mode(0o000)).unwrap();
     }
-    let Some(carafe) = serve_unprivileged(outer.path()) else {
+    let Some(carafe) = serve_unprivileged(outer.path(), &[]) else {
         return;
     };
     assert_served(&carafe, b"a", "hello");

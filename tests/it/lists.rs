@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-use crate::common::{Carafe, has_tool, unprivileged, until, vanish};
+use crate::common::{Carafe, has_tool, serve_unprivileged, until, vanish};
 use crate::talk::{Talk, get};
 use carafe::limits::LISTING_ENTRIES_MAX;
 use rustix::process::Signal;
@@ -143,12 +143,9 @@ fn what_cannot_be_read_is_not_listed() {
     for name in ["closed", "secret"] {
         fs::set_permissions(root.join(name), Permissions::from_mode(0o000)).unwrap();
     }
-    let Some(mut command) = unprivileged(outer.path()) else {
+    let Some(carafe) = serve_unprivileged(outer.path(), &["--listing"]) else {
         return;
     };
-    command.arg("serve").arg(&root);
-    command.args(["-p", "0", "--bind", "127.0.0.1", "--listing"]);
-    let carafe = Carafe::start(command);
     let mut talk = Talk::to(carafe.addr());
     let rows: Value = serde_json::from_str(&talk.ask(&get("/", JSON)).text()).unwrap();
     let rows = rows.as_array().unwrap().iter();

@@ -162,7 +162,7 @@ fn note_7_closing_the_listener_stops_new_clients_and_no_accepted_one() {
 #[test]
 fn note_7_holds_for_a_server_without_privileges() {
     let outer = outer_of_note_7();
-    if let Some(carafe) = serve_unprivileged(outer.path()) {
+    if let Some(carafe) = serve_unprivileged(outer.path(), &[]) {
         show_note_7(carafe);
     }
 }

@@ -537,10 +537,10 @@ pub fn proc_address(address: SocketAddr) -> String {
 }
 
 /// A server without privileges, on `outer`'s folder `www`; `None`, said aloud, where that can't be.
-pub fn serve_unprivileged(outer: &Path) -> Option<Carafe> {
+pub fn serve_unprivileged(outer: &Path, flags: &[&str]) -> Option<Carafe> {
     let mut command = unprivileged(outer)?;
     command.arg("serve").arg(outer.join("www"));
-    command.args(["-p", "0", "--bind", "127.0.0.1"]);
+    command.args(["-p", "0", "--bind", "127.0.0.1"]).args(flags);
     Some(Carafe::start(command))
 }
 
