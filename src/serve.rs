@@ -75,6 +75,7 @@ pub use server::{Server, Stopper};
 pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let mut passed = Passed::take()?;
     let metrics = passed.take_metrics(args.metrics.is_some())?;
+    passed.check_rate(args)?;
     let predecessor = passed.predecessor.take();
     let tags = &TagKey::of_this_machine();
     let has_metrics = metrics.is_some() || args.metrics.is_some();

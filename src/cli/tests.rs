@@ -46,6 +46,22 @@ const BAD_VALUES: &[(&str, &str)] = &[
         "--bind: 'unix:' won't do: it takes a path of 1 to 107 bytes behind unix:",
     ),
     (
+        "serve --bind unix:@name",
+        "--bind: 'unix:@name' won't do: it takes a path behind unix:; that of a file whose name begins with @ is ./@NAME",
+    ),
+    (
+        "serve --trusted-proxy 010.0.0.0/8",
+        "--trusted-proxy: '010.0.0.0/8' won't do: it takes a network, such as 10.0.0.0/8 or ::1, or unix",
+    ),
+    (
+        "serve --trusted-proxy 10.0.0.0/08",
+        "--trusted-proxy: '10.0.0.0/08' won't do: it takes a network, such as 10.0.0.0/8 or ::1, or unix",
+    ),
+    (
+        "serve --trusted-proxy 010.0.0.1",
+        "--trusted-proxy: '010.0.0.1' won't do: it takes a network, such as 10.0.0.0/8 or ::1, or unix",
+    ),
+    (
         "serve --bind unix:s --socket-mode 888",
         "--socket-mode: '888' won't do: it takes permissions in octal",
     ),

@@ -35,6 +35,16 @@ impl SharedPort {
     /// Answers a name, or waits for its end. A directory's name is answered with a Gopher menu.
     fn name(&mut self, request: &Request<'_>, may_become_http: bool) -> Decision {
         let decision = self.bare.respond_or_wait(request, may_become_http);
+        if let Decision::Reply(Reply {
+            outcome: Outcome::Refused(_),
+            ..
+        }) = &decision
+            && PROXY_LINES
+                .iter()
+                .any(|line| request.bytes.starts_with(line))
+        {
+            return refuse(request, UNTRUSTED_PROXY);
+        }
         match (decision, self.http.listings()) {
             (
                 Decision::Reply(
@@ -81,6 +91,9 @@ impl Protocol for SharedPort {
         if request.bytes.starts_with(TLS_HANDSHAKE) {
             return refuse(request, "a TLS client");
         }
+        if request.bytes.starts_with(PROXY_SIGNATURE) {
+            return refuse(request, UNTRUSTED_PROXY);
+        }
         if self.http.must_come_by_tls(request) {
             return match sniff(request.bytes) {
                 Sniffed::Http => self.http.message(self.bare.root_mut(), request),
@@ -116,6 +129,14 @@ impl Protocol for SharedPort {
 /// section 5.1). No name that begins so is served: a browser that was given `https://` would wait
 /// until the name is taken to be whole, and its log line would be noise.
 const TLS_HANDSHAKE: &[u8] = &[0x16, 0x03];
+
+/// How a PROXY header of version 2 begins (proxy-protocol.txt, 2.2), and lines of version 1, which could be names.
+/// Those of trusted proxies are taken before anything else is looked at.
+const PROXY_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+const PROXY_LINES: [&[u8]; 3] = [b"PROXY TCP4 ", b"PROXY TCP6 ", b"PROXY UNKNOWN"];
+
+/// What its sender has forgotten, or whoever runs this server.
+const UNTRUSTED_PROXY: &str = "a PROXY header, and not of a --trusted-proxy";
 
 /// Whoever speaks what is not served here sees the end at once, and the log says why.
 fn refuse(request: &Request<'_>, why: &'static str) -> Decision {

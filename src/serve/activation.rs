@@ -11,7 +11,8 @@ use super::succession::{Kind, Listeners, Predecessor};
 use crate::escape::Escaped;
 use crate::failure::Failure;
 use crate::limits::PASSED_SOCKETS_MAX;
-use crate::serve::args::ListenArgs;
+use crate::serve::args::{ListenArgs, ServeArgs};
+use crate::sockopt;
 
 /// What was passed.
 #[derive(Debug, Default)]
@@ -61,6 +62,20 @@ impl Passed {
             )));
         }
         Ok(self.metrics.take())
+    }
+
+    /// What would bound nobody is refused.
+    pub(super) fn check_rate(&self, args: &ServeArgs) -> Result<(), Failure> {
+        let binds_ip = args.listen.bind.is_empty() || args.listen.ip_addresses().next().is_some();
+        let has_ip = |(_, socket): &(Kind, TcpListener)| !sockopt::is_unix(socket);
+        let is_needless = args.limit_rate.is_some() && !binds_ip;
+        if is_needless && !self.clients.iter().any(has_ip) {
+            return Err(Failure::usage(
+                "--limit-rate: takes an address to listen on, since unix sockets know no rate"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
     }
 
     /// On how many addresses each of so many loops will listen.

@@ -30,8 +30,12 @@ impl ListenAddress {
     /// What it takes.
     pub(super) fn parse(text: OsString) -> Result<Self, String> {
         if let Some(path) = text.as_bytes().strip_prefix(UNIX.as_bytes()) {
-            return match path.len() {
-                1..=UNIX_PATH_BYTES_MAX if !path.contains(&0) => {
+            return match path {
+                // Elsewhere that is one without a file, whose permissions nobody could set.
+                [b'@', ..] => Err(format!(
+                    "takes a path behind {UNIX}; that of a file whose name begins with @ is ./@NAME"
+                )),
+                _ if (1..=UNIX_PATH_BYTES_MAX).contains(&path.len()) && !path.contains(&0) => {
                     Ok(Self::Unix(OsString::from_vec(path.to_vec()).into()))
                 }
                 _ => Err(format!(

@@ -35,10 +35,19 @@ impl FromStr for TrustedProxy {
         if text == "unix" {
             return Ok(Self::Unix);
         }
-        let net = text.parse().or_else(|_| text.parse().map(IpAddr::into));
-        let net = net.map_err(|_| "takes a network, such as 10.0.0.0/8 or ::1, or unix")?;
+        let net = net(text).ok_or("takes a network, such as 10.0.0.0/8 or ::1, or unix")?;
         Ok(Self::Net(net))
     }
+}
+
+/// A network, or an address alone. Leading zeros, which some read as octal, and which ipnet takes, are neither's.
+fn net(text: &str) -> Option<IpNet> {
+    let (address, prefix) = match text.split_once('/') {
+        None => return text.parse().map(IpAddr::into).ok(),
+        Some((address, prefix)) => (address.parse().ok()?, prefix.parse().ok()?),
+    };
+    let net = IpNet::new(address, prefix).ok()?;
+    text.ends_with(&format!("/{prefix}")).then_some(net)
 }
 
 /// What is known of a connection that a trusted proxy has made.
@@ -335,11 +344,16 @@ fn frame(bytes: &[u8]) -> Result<Frame, &'static str> {
 fn parse(header: &[u8]) -> Result<SpeaksFor, String> {
     if header.starts_with(VERSION_1) {
         let header = v1::Header::try_from(header).map_err(|error| error.to_string())?;
-        return Ok(match header.addresses {
-            v1::Addresses::Unknown => SpeaksFor::Itself,
+        let client = match header.addresses {
+            v1::Addresses::Unknown => return Ok(SpeaksFor::Itself),
             v1::Addresses::Tcp4(ip) => client(ip.source_address, ip.source_port),
             v1::Addresses::Tcp6(ip) => client(ip.source_address, ip.source_port),
-        });
+        };
+        // ppp takes a port with a sign.
+        if header.header.contains('+') {
+            return Err("a port is no number".to_owned());
+        }
+        return Ok(client);
     }
     // What stands behind this command means nothing, the family included.
     if header.get(v2::PROTOCOL_PREFIX.len()) == Some(&VERSION_2_LOCAL) {
@@ -543,6 +557,8 @@ mod tests {
             b"PROXY TCP4 2001:db8::7 ::1 5 80\r\n".to_vec(),
             b"PROXY TCP4 192.0.2.7 10.0.0.1 65536 80\r\n".to_vec(),
             b"PROXY TCP4 192.0.2.7 10.0.0.1 50000\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.7 10.0.0.1 +50000 80\r\n".to_vec(),
+            b"PROXY TCP6 2001:db8::7 ::1 50000 +80\r\n".to_vec(),
             b"PROXY TCP4 192.0.2.7 10.0.0.1 50000 80\n".to_vec(),
             b"PROXY UNKNOWN \xff\r\n".to_vec(),
             long_line,

@@ -40,6 +40,8 @@ pub(super) struct ServiceManager {
     reloads: u32,
     /// What it must know, and had no room for.
     unsaid: VecDeque<String>,
+    /// It couldn't be told something, which was warned of.
+    is_deaf: bool,
 }
 
 impl ServiceManager {
@@ -57,7 +59,8 @@ impl ServiceManager {
     fn at(name: &OsStr, watchdog: Option<Duration>) -> io::Result<Self> {
         let address = match name.as_bytes() {
             [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
-            _ => SocketAddr::from_pathname(name)?,
+            [b'/', ..] => SocketAddr::from_pathname(name)?,
+            _ => return Err(io::Error::other("it begins with neither / nor @")),
         };
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
@@ -73,6 +76,7 @@ impl ServiceManager {
             is_succeeded: false,
             reloads: 0,
             unsaid: VecDeque::new(),
+            is_deaf: false,
         })
     }
 
@@ -182,10 +186,16 @@ impl ServiceManager {
         }
     }
 
-    fn tell(&self, text: &str) -> Told {
+    fn tell(&mut self, text: &str) -> Told {
         match self.socket.send_to_addr(text.as_bytes(), &self.address) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Told::NoRoom,
-            Err(error) => log::debug!("the service manager can't be told {text:?}: {error}"),
+            Err(error) if self.is_deaf => {
+                log::debug!("the service manager can't be told {text:?}: {error}");
+            }
+            Err(error) => {
+                self.is_deaf = true;
+                log::warn!("the service manager (NOTIFY_SOCKET) can't be told {text:?}: {error}");
+            }
             Ok(_) => {}
         }
         Told::Told

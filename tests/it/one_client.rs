@@ -192,6 +192,10 @@ fn a_rate_that_would_be_a_stall_is_refused() {
             "takes twice --min-rate (40000) at least",
         ),
         (
+            &["--limit-rate", "64kB", "-b", "unix:/no/such/folder/socket"],
+            "--limit-rate: takes an address to listen on, since unix sockets know no rate",
+        ),
+        (
             &["--max-connections-per-client", "-1"],
             "takes a whole number from 0",
         ),

@@ -368,14 +368,23 @@ fn the_service_manager_is_told_what_happens() {
 #[test]
 fn a_service_manager_that_is_not_there_is_no_reason_not_to_serve() {
     let root = root();
-    for name in ["@carafe-nobody-has-this", "relative", "/no/such/folder", ""] {
+    let untold = "the service manager (NOTIFY_SOCKET) can't be told \"READY=1\": ";
+    for (name, warnings) in [
+        ("@carafe-nobody-has-this", &[untold][..]),
+        ("/no/such/folder", &[untold]),
+        (
+            "relative",
+            &["NOTIFY_SOCKET \"relative\" is no service manager's: it begins with neither / nor @"],
+        ),
+        ("", &[]),
+    ] {
         let mut command = serve(&root);
         command
             .args(["-p", "0", "-b", "127.0.0.1"])
             .env("NOTIFY_SOCKET", name);
         let carafe = Carafe::start(command);
         assert_eq!(exchange(carafe.addr(), b"small\n").unwrap(), SMALL);
-        carafe.stop_clean();
+        carafe.stop_warned(warnings);
     }
 }
 

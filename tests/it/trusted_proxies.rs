@@ -86,9 +86,12 @@ fn the_client_behind_a_proxy_is_logged_and_the_proxy_beside_it() {
 fn who_is_not_trusted_is_who_they_are() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");
-    let (_root, carafe) = server(&["--access-log", log.to_str().unwrap()]);
-    // A name of its own, and no file's.
-    assert_eq!(exchange(carafe.addr(), HEADER).unwrap(), b"");
+    let (_root, carafe) = server(&["--listing", "--access-log", log.to_str().unwrap()]);
+    // Names of their own, and no file's.
+    let signature = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    for header in [HEADER, b"PROXY UNKNOWN\r\n", signature] {
+        assert_eq!(exchange(carafe.addr(), header).unwrap_or_default(), b"");
+    }
     let forged = b"GET /small HTTP/1.0\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n";
     assert!(exchange(carafe.addr(), forged).unwrap().ends_with(SMALL));
     let shown = carafe.stop();
@@ -96,6 +99,8 @@ fn who_is_not_trusted_is_who_they_are() {
         !shown.contains("192.0.2.7:") && !shown.contains(" via "),
         "{shown}"
     );
+    let hint = "refused: a PROXY header, and not of a --trusted-proxy";
+    assert_eq!(count_lines(&shown, hint), 3, "{shown}");
     let lines = fs::read_to_string(&log).unwrap();
     assert!(
         lines
