@@ -16,6 +16,7 @@ mod browser;
 mod cache;
 mod chaos;
 mod clients;
+mod cluster;
 mod cold;
 mod cold_disks;
 mod command_line;

@@ -137,7 +137,16 @@ impl Drop for Nginx {
 pub(crate) struct Haproxy {
     child: Child,
     place: HaproxyPlace,
-    _folder: TempDir,
+    folder: TempDir,
+}
+
+/// A configuration with one server.
+fn one_server(bind: &str, server: &str, more: &str, mode: &str) -> String {
+    format!(
+        "defaults\n mode {mode}\n timeout client 60s\n timeout server 60s\n timeout connect 60s\n\
+        frontend f\n bind {bind}\n default_backend b\n\
+        backend b\n server s {server} {more}\n",
+    )
 }
 
 /// Where it listens.
@@ -157,39 +166,30 @@ impl Haproxy {
     pub(crate) fn before(server: &str, more: &str, mode: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("haproxy");
-        let bind = format!("unix@{}", path.display());
-        let haproxy = Self::start(
-            folder,
-            HaproxyPlace::Path(path),
-            &bind,
-            (server, more, mode),
-        );
+        let configuration = one_server(&format!("unix@{}", path.display()), server, more, mode);
+        let haproxy = Self::start(folder, HaproxyPlace::Path(path), &configuration);
         until("it listens", || UnixStream::connect(haproxy.path()).is_ok());
         haproxy
     }
 
     /// As [`Self::before`], on a port of 127.0.0.1.
     pub(crate) fn on_a_port(server: &str, more: &str, mode: &str) -> Self {
+        Self::configured(|address, _| one_server(&address.to_string(), server, more, mode))
+    }
+
+    /// With what `configuration` makes of an address to listen on and of a folder to write to.
+    pub(crate) fn configured(configuration: impl FnOnce(SocketAddr, &Path) -> String) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (reserved, port) = reserved_port();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let configuration = configuration(address, folder.path());
         let place = HaproxyPlace::Port(address, reserved);
-        let haproxy = Self::start(folder, place, &address.to_string(), (server, more, mode));
+        let haproxy = Self::start(folder, place, &configuration);
         until("it listens", || TcpStream::connect(address).is_ok());
         haproxy
     }
 
-    fn start(
-        folder: TempDir,
-        place: HaproxyPlace,
-        bind: &str,
-        (server, more, mode): (&str, &str, &str),
-    ) -> Self {
-        let configuration = format!(
-            "defaults\n mode {mode}\n timeout client 60s\n timeout server 60s\n timeout connect 60s\n\
-            frontend f\n bind {bind}\n default_backend b\n\
-            backend b\n server s {server} {more}\n",
-        );
+    fn start(folder: TempDir, place: HaproxyPlace, configuration: &str) -> Self {
         let path = folder.path().join("conf");
         fs::write(&path, configuration).unwrap();
         let mut command = Command::new("haproxy");
@@ -198,8 +198,12 @@ impl Haproxy {
         Self {
             child: command.spawn().unwrap(),
             place,
-            _folder: folder,
+            folder,
         }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -223,6 +223,12 @@ impl Soaked {
     #[track_caller]
     pub(crate) fn assert_pass(&self) {
         self.assert_verdict(0, "pass");
+        self.assert_no_failure();
+    }
+
+    /// Nothing failed, whatever else the verdict is about.
+    #[track_caller]
+    pub(crate) fn assert_no_failure(&self) {
         let failed = self.at("outcomes.classes").as_array().unwrap();
         let failed: Vec<_> = failed
             .iter()
