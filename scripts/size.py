@@ -58,7 +58,8 @@ COMMON = {
     "http/request.rs": ["Sniffed"],
     "root.rs": ["Root"],
     "root/cache.rs": ["Cache"],
-    "file/open_file.rs": ["OpenFile", "Segment"],
+    "file/open_file.rs": ["OpenFile"],
+    "file/piece.rs": ["Segment"],
     "telemetry/response.rs": ["Response", "Outcome"],
     "telemetry.rs": ["Reason", "Stats"],
 }
