@@ -727,3 +727,15 @@ pub const TRACE_THREADS_MAX: usize = 64;
 
 /// How many clients a trace's page lists, those that were sent most first. All have their lanes.
 pub const TRACE_CLIENTS_LISTED: usize = 50;
+
+/// How exact the kernel's times of a connection are (`tcp_get_info` reads them in ticks, of which there are a
+/// hundred to a thousand a second): what is shorter means nothing.
+pub const TCP_INFO_TICK: Duration = Duration::from_millis(10);
+
+/// A step that takes longer is compared with what the loop's thread has run: it may not have run at all for a
+/// while. Few steps do, and a scheduler's slice is longer.
+pub const LONG_STEP: Duration = Duration::from_millis(1);
+
+/// How old what is known of the thread's time may be when a step begins, and so how wrong that comparison:
+/// it takes a system call.
+pub const THREAD_CLOCK_AGE_MAX: Duration = Duration::from_micros(100);

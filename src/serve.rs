@@ -18,6 +18,7 @@ mod sources;
 mod succession;
 mod telemetry;
 mod threads;
+mod timing;
 mod tls;
 mod traced;
 mod unix_socket;
@@ -106,6 +107,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let first = listeners.next().expect("there is one loop at least");
     let makers = (1..).zip(listeners).map(|(index, listeners)| {
         let (access_log, log_writer) = (telemetry.access_log.clone(), log_writer.clone());
+        let timings = telemetry.timings;
         move || {
             let (mut protocol, most) = (
                 open_root(args, tags, has_metrics)?,
@@ -115,7 +117,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
             let server = Server::new(protocol, timeouts, listeners, most, log_writer);
             let mut server = server.map_err(no_loop)?;
             server.app.drain_timeout = args.listen.drain;
-            server.app.telemetry = Telemetry::beside(access_log);
+            server.app.telemetry = Telemetry::beside(access_log, timings);
             server.app.proxies = Proxies::new(&args.trusted_proxy);
             server.app.tls = tls.as_ref().map(|tls| LoopTls::new(tls, false));
             server.app.client_limit.clone_from(client_limit);

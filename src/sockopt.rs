@@ -38,6 +38,51 @@ sockopt_impl!(
     TcpInfo, GetOnly, libc::IPPROTO_TCP, libc::TCP_INFO, TcpInfoHead
 );
 
+/// The kernel's `struct tcp_info` as far as `tcpi_sndbuf_limited`, which every Linux since 4.10 fills.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the kernel's header documents them")]
+pub struct LongTcpInfo {
+    pub state_to_last_ack_sent: [u8; 52],
+    /// Milliseconds since data came.
+    pub last_data_recv: u32,
+    pub last_ack_recv_to_delivery_rate: [u64; 14],
+    /// Microseconds in which something that was sent was not acknowledged.
+    pub busy_time: u64,
+    /// Those of them in which the peer's window was closed.
+    pub rwnd_limited: u64,
+    pub sndbuf_limited: u64,
+}
+
+sockopt_impl!(
+    /// TCP_INFO, further.
+    TcpInfoTimes, GetOnly, libc::IPPROTO_TCP, libc::TCP_INFO, LongTcpInfo
+);
+
+/// For what a TCP connection has waited, as the kernel counts it, in its ticks of up to 10 ms.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpTimes {
+    /// Since data came last.
+    pub since_data_came: Duration,
+    /// For how long in all there was something that the peer had not acknowledged.
+    pub busy: Duration,
+    /// For how much of that its receive window was closed.
+    pub window_closed: Duration,
+}
+
+/// For what a connection has waited.
+///
+/// # Errors
+/// Only if the descriptor is no TCP socket.
+pub fn tcp_times(socket: &impl AsFd) -> io::Result<TcpTimes> {
+    let info = getsockopt(socket, TcpInfoTimes)?;
+    Ok(TcpTimes {
+        since_data_came: Duration::from_millis(info.last_data_recv.into()),
+        busy: Duration::from_micros(info.busy_time),
+        window_closed: Duration::from_micros(info.rwnd_limited),
+    })
+}
+
 sockopt_impl!(
     /// IP_MINTTL, an `int`: segments with a lower TTL are dropped (RFC 5082).
     MinTtl, Both, libc::IPPROTO_IP, libc::IP_MINTTL, i32
@@ -215,6 +260,12 @@ mod tests {
             std::mem::offset_of!(libc::tcp_info, tcpi_unacked)
         );
         assert_eq!(std::mem::offset_of!(libc::tcp_info, tcpi_bytes_acked), 120);
+        assert_eq!(
+            std::mem::offset_of!(LongTcpInfo, last_data_recv),
+            std::mem::offset_of!(libc::tcp_info, tcpi_last_data_recv)
+        );
+        // After `tcpi_delivery_rate`; libc's struct ends before.
+        assert_eq!(std::mem::offset_of!(LongTcpInfo, busy_time), 168);
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod access_log;
 pub mod exposition;
 pub mod log_writer;
 pub mod logger;
+pub mod phases;
 pub mod rate_limit;
 pub mod response;
 mod stamp;
@@ -14,6 +15,7 @@ use std::ops::AddAssign;
 use std::time::Duration;
 
 use crate::limits::HISTOGRAM_BOUNDS;
+use phases::{Phase, Phases};
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
@@ -207,7 +209,12 @@ pub struct Stats {
     pub never_accepted: u64,
     /// Helpers that panicked while a client waited.
     pub helper_panics: u64,
+    /// What replies spent on each phase, in the order of [`Phase::ALL`], once one was timed.
+    pub phases: Option<Box<PhaseTimes>>,
 }
+
+/// A histogram for each phase.
+pub type PhaseTimes = [Histogram; Phase::ALL.len()];
 
 impl Stats {
     /// Counts a new connection.
@@ -228,6 +235,14 @@ impl Stats {
         self.requests.record(took);
         let class = usize::from(status / 100).clamp(1, self.replies_by_class.len());
         self.replies_by_class[class - 1] += 1;
+    }
+
+    /// Counts where a reply's time went. A phase on which it spent none isn't counted.
+    pub fn count_phases(&mut self, phases: &Phases) {
+        let times = self.phases.get_or_insert_default();
+        for (phase, time) in phases.spent() {
+            times[phase as usize].record(time);
+        }
     }
 
     /// Counts a turn of the loop that took so long, without its wait.
@@ -279,6 +294,7 @@ impl AddAssign<&Self> for Stats {
             turns,
             never_accepted,
             helper_panics,
+            phases,
         } = other;
         self.accepted += accepted;
         add_each(&mut self.ended, ended);
@@ -289,6 +305,12 @@ impl AddAssign<&Self> for Stats {
         self.turns += turns;
         self.never_accepted += never_accepted;
         self.helper_panics += helper_panics;
+        if let Some(phases) = phases {
+            let sums = self.phases.get_or_insert_default();
+            for (sum, times) in sums.iter_mut().zip(phases.iter()) {
+                *sum += times;
+            }
+        }
     }
 }
 

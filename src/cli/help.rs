@@ -27,7 +27,13 @@ const SERVE: &[Group] = &[
     ),
     (
         "What answers say",
-        &["header", "header-for", "cache-control", "cors"],
+        &[
+            "header",
+            "header-for",
+            "cache-control",
+            "cors",
+            "server-timing",
+        ],
     ),
     (
         "Where clients come in",

@@ -12,7 +12,7 @@ use socket2::SockRef;
 
 use crate::file::{OpenFile, Probe, ReadError};
 use crate::limits::{SEND_BUFFER_SHARE, SENDFILE_CHUNK_BYTES};
-use crate::sockopt;
+use crate::sockopt::{self, TcpTimes};
 
 /// A non-blocking byte stream. Calls that would block fail with [`io::ErrorKind::WouldBlock`];
 /// EINTR never comes through.
@@ -160,6 +160,12 @@ impl<'a> Socket<'a> {
     #[must_use]
     pub fn holds_back(&self) -> bool {
         self.holds_back
+    }
+
+    /// For what the kernel has waited, which it tells of TCP alone.
+    #[must_use]
+    pub fn tcp_times(&self) -> Option<TcpTimes> {
+        sockopt::tcp_times(&self.stream).ok()
     }
 
     fn send(

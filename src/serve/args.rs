@@ -134,6 +134,10 @@ pub struct ServeArgs {
           value_parser = AllowedOrigin::from_str)]
     pub cors: Option<AllowedOrigin>,
 
+    /// HTTP: say in Server-Timing where the time went until the answer was made
+    #[arg(long)]
+    pub server_timing: bool,
+
     /// Where clients find this server, as Gopher menus say it [default: the address that each has connected to]
     #[arg(long, value_name = "HOST:PORT", value_parser = ServerAddress::from_str)]
     pub gopher_host: Option<ServerAddress>,

@@ -19,6 +19,7 @@ use crate::trace::record::Awaited;
 
 use super::peer::{Client, Peer};
 use super::proxies::Origin;
+use super::timing::Timing;
 
 /// A connection as its slot holds it. Of those that only wait, most have sent nothing yet: of such a one
 /// there is the address and no more.
@@ -43,6 +44,8 @@ pub struct Active {
     /// What a trusted proxy has said of it.
     pub(super) origin: Option<Box<Origin>>,
     pub(super) wire: Wire,
+    /// Where the time of its replies goes, if anybody wants to know.
+    pub(super) timing: Option<Box<Timing>>,
     pub(crate) conn: Conn,
 }
 
@@ -138,6 +141,7 @@ impl Active {
             role,
             origin: None,
             wire: Wire::Unknown,
+            timing: None,
             conn,
         })
     }

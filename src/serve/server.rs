@@ -40,6 +40,7 @@ use super::sources::{
 };
 use super::succession::{Kind, Succession};
 use super::telemetry::{Telemetry, TelemetryConfig};
+use super::timing::{ReplyTime, Timed};
 use super::tls::LoopTls;
 use super::unix_socket::SocketFile;
 use super::workers::Worker;
@@ -430,9 +431,12 @@ impl<P: Protocol> Serving<P> {
             }
             event => event,
         };
+        let timings = &mut self.telemetry.timings;
+        timings.begin(&mut client.timing, event, cx.turn.now, &plain);
+        let mut protocol = Timed::new(&mut self.protocol, client.timing.as_deref_mut());
         let mut io = StepIo {
             transport: &mut (),
-            protocol: &mut self.protocol,
+            protocol: &mut protocol,
             timeouts: self.timeouts,
             turn: &mut cx.turn,
             finished: &mut self.finished,
@@ -447,6 +451,7 @@ impl<P: Protocol> Serving<P> {
                 line.step(&mut client.conn, event, io)
             }
         };
+        timings.end(&mut client.timing, &client.conn, next, &plain);
         self.weigh(client, next, cx.turn.now);
         if let Some(task) = task {
             self.disk_tasks.send(token, task);
@@ -462,8 +467,9 @@ impl<P: Protocol> Serving<P> {
         for response in self.finished.drain(..) {
             let (stats, reason) = (&mut cx.control.stats, response.outcome.reason());
             let whose = self.proxies.client_of(client.client(peer), &response);
+            let time = ReplyTime::new(&mut client.timing, &response, Instant::now());
             self.telemetry
-                .count_reply(whose, &response, reason, Instant::now(), stats);
+                .count_reply(whose, &response, reason, time, stats);
             let took = cx.turn.now - response.asked_at;
             log_response(whose, &response, took, &response.outcome);
         }
@@ -659,10 +665,10 @@ impl<P: Protocol> Handler for Serving<P> {
             Role::Client(_) => {
                 if let Some(response) = client.conn.response() {
                     let until = client.conn.lingers_since().unwrap_or_else(Instant::now);
-                    let stats = &mut control.stats;
+                    let time = ReplyTime::new(&mut client.timing, response, until);
                     whose = self.proxies.client_of(whose, response);
                     self.telemetry
-                        .count_reply(whose, response, reason, until, stats);
+                        .count_reply(whose, response, reason, time, &mut control.stats);
                 }
                 let origin = client.origin.as_deref();
                 let is_check = matches!(reason, Reason::ClientLeft | Reason::PeerReset)

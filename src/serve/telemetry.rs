@@ -3,7 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use mio::net::{TcpListener, TcpStream};
 
@@ -11,6 +10,7 @@ use super::address::ListenAddress;
 use super::conn_record::{Active, ConnRecord, Role};
 use super::listeners::{bind, cannot_bind};
 use super::peer::{Client, Peer};
+use super::timing::{ReplyTime, Timings};
 use super::tls::Tls;
 use super::workers::{Figures, Workers};
 use crate::conn::transport::Socket;
@@ -44,6 +44,7 @@ pub(super) struct TelemetryConfig {
     trace: Option<TraceFile>,
     /// A hangup doesn't end the server: files are opened anew.
     pub(super) hangups: bool,
+    pub(super) timings: Timings,
 }
 
 impl TelemetryConfig {
@@ -73,6 +74,7 @@ impl TelemetryConfig {
                 .map(|file| TraceFile::start(file, args.trace_for))
                 .transpose()?,
             hangups: true,
+            timings: Timings::new(args),
         })
     }
 
@@ -104,6 +106,7 @@ pub(super) struct Telemetry {
     /// Other loops, whose figures are shown too.
     others: Option<Arc<Workers>>,
     tls: Option<Tls>,
+    pub(super) timings: Timings,
     /// Open connections, in the order of [`Stage::ALL`].
     stages: [u64; Stage::ALL.len()],
 }
@@ -124,14 +127,15 @@ impl Telemetry {
         Ok(Self {
             admin_listener,
             trace: observers.trace,
-            ..Self::beside(observers.access_log)
+            ..Self::beside(observers.access_log, observers.timings)
         })
     }
 
     /// A loop beside the first has no metrics of its own.
-    pub(super) fn beside(access_log: Option<AccessLog>) -> Self {
+    pub(super) fn beside(access_log: Option<AccessLog>, timings: Timings) -> Self {
         Self {
             access_log,
+            timings,
             ..Self::default()
         }
     }
@@ -208,27 +212,34 @@ impl Telemetry {
         }
     }
 
-    /// A reply is over since `until`, for this reason.
+    /// A reply is over, for this reason.
     pub(super) fn count_reply(
         &self,
         client: Client,
         response: &Response,
         reason: Reason,
-        until: Instant,
+        time: ReplyTime,
         stats: &mut Stats,
     ) {
-        let took = until - response.asked_at;
+        let ReplyTime {
+            whole: took,
+            phases,
+        } = time;
         if record::is_on() {
-            record::note_asked(response.asked_at, &response.target);
+            record::note_asked(response.asked_at, &response.target, phases);
         }
         let status = access_log::status(response, reason);
         stats.count_reply(status, reason, response.offset, took);
+        if let Some(phases) = &phases {
+            stats.count_phases(phases);
+        }
         if let Some(log) = &self.access_log {
             log.record(&LogEntry {
                 peer: client.peer.address(),
                 proxy: client.proxy.map(Peer::address),
                 at: access_log::arrival(response),
                 took,
+                phases,
                 response,
                 reason,
             });

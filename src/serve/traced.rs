@@ -70,7 +70,7 @@ impl<P: Protocol> Handler for Traced<'_, P> {
         if let Some(response) = client.response()
             && Some(response.asked_at) != asked
         {
-            record::note_asked(response.asked_at, &response.target);
+            record::note_asked(response.asked_at, &response.target, None);
         }
         record::note(
             began,

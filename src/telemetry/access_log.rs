@@ -20,6 +20,7 @@ use crate::escape::{Escaped, Excerpt, is_unsafe};
 use crate::limits::{ACCESS_LOG_FIELD_BYTES_MAX, ACCESS_LOG_REQUEST_BYTES_MAX};
 use crate::telemetry::Reason;
 use crate::telemetry::log_writer::{LineWriter, Sink};
+use crate::telemetry::phases::Phases;
 use crate::telemetry::rate_limit::RateLimit;
 use crate::telemetry::response::Response;
 use crate::telemetry::stamp::SecondStamp;
@@ -66,6 +67,8 @@ pub struct LogEntry<'a> {
     pub at: Timestamp,
     /// From then until the last byte was accepted, or until it was clear that it won't be.
     pub took: Duration,
+    /// Where that time went, if it was timed.
+    pub phases: Option<Phases>,
     /// What was sent.
     pub response: &'a Response,
     /// How it ended.
@@ -241,6 +244,9 @@ struct JsonLine<'a> {
     bytes_sent: u64,
     bytes_promised: u64,
     duration_seconds: f64,
+    /// What of that was spent on each phase.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phases_seconds: Option<Phases>,
     reason: String,
     referer: Option<Cow<'a, str>>,
     agent: Option<Cow<'a, str>>,
@@ -267,7 +273,8 @@ fn json(entry: &LogEntry<'_>) -> String {
         status: status(response, entry.reason),
         bytes_sent: response.offset,
         bytes_promised: response.body_len,
-        duration_seconds: (entry.took.as_secs_f64() * 1e6).round() / 1e6,
+        duration_seconds: entry.took.as_secs_f64(),
+        phases_seconds: entry.phases,
         reason: response.end(entry.reason).to_string(),
         referer: http_log.and_then(|http_log| text(http_log.referer.as_deref())),
         agent: http_log.and_then(|http_log| text(http_log.agent.as_deref())),
@@ -465,6 +472,7 @@ mod tests {
             proxy: None,
             at: "2026-11-23T07:31:02.0459Z".parse().unwrap(),
             took: Duration::from_nanos(1_234_567),
+            phases: None,
             response,
             reason,
         }
@@ -559,7 +567,7 @@ mod tests {
             "status": 206,
             "bytes_sent": 1234,
             "bytes_promised": 1234,
-            "duration_seconds": 0.001_235,
+            "duration_seconds": 0.001_234_567,
             "reason": "stalled",
             "referer": null,
             "agent": "curl/8",

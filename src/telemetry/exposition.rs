@@ -5,12 +5,13 @@ use std::fmt;
 use std::iter;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::limits::HISTOGRAM_BOUNDS;
 use crate::telemetry::Stage;
+use crate::telemetry::phases::Phase;
 use crate::telemetry::{Histogram, Reason, Stats};
 
 /// What [`render`] writes.
@@ -96,6 +97,14 @@ impl Collector for MetricsSnapshot {
             "From the end of the loop's wait to its next one",
             &self.stats.turns,
         )?;
+        if let Some(phases) = &self.stats.phases {
+            page.histograms(
+                "carafe_reply_phase_duration",
+                "What replies spent on each phase of their time",
+                "phase",
+                Phase::ALL.map(Phase::as_str).into_iter().zip(phases.iter()),
+            )?;
+        }
         if let Some(tls) = &self.tls {
             let kinds = tls.handshakes.iter();
             page.counters(
@@ -214,13 +223,33 @@ impl Page<'_> {
     fn histogram(&mut self, name: &str, help: &str, times: &Histogram) -> fmt::Result {
         let kind = MetricType::Histogram;
         let unit = Some(&Unit::Seconds);
-        let mut metric = self.0.encode_descriptor(name, help, unit, kind)?;
-        let bounds = HISTOGRAM_BOUNDS.iter().map(|bound| bound.as_secs_f64());
-        let bounds = bounds.chain(iter::once(f64::INFINITY));
-        let buckets: Vec<_> = bounds.zip(times.counts().iter().copied()).collect();
-        let (sum, count) = (times.total().as_secs_f64(), times.counts().iter().sum());
-        metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+        let metric = self.0.encode_descriptor(name, help, unit, kind)?;
+        encode(metric, times)
     }
+
+    fn histograms<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        of: impl IntoIterator<Item = (&'v str, &'v Histogram)>,
+    ) -> fmt::Result {
+        let kind = MetricType::Histogram;
+        let unit = Some(&Unit::Seconds);
+        let mut metric = self.0.encode_descriptor(name, help, unit, kind)?;
+        for (value, times) in of {
+            encode(metric.encode_family(&[(label, value)])?, times)?;
+        }
+        Ok(())
+    }
+}
+
+fn encode(mut metric: MetricEncoder<'_>, times: &Histogram) -> fmt::Result {
+    let bounds = HISTOGRAM_BOUNDS.iter().map(|bound| bound.as_secs_f64());
+    let bounds = bounds.chain(iter::once(f64::INFINITY));
+    let buckets: Vec<_> = bounds.zip(times.counts().iter().copied()).collect();
+    let (sum, count) = (times.total().as_secs_f64(), times.counts().iter().sum());
+    metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
 }
 
 #[cfg(test)]

@@ -33,10 +33,11 @@ pub(super) fn render(timeline: &Timeline) -> io::Result<String> {
         for item in &lane.items {
             events.push(event(item, timeline, process, thread));
         }
-        for (at, name) in &lane.asked {
+        for asked in &lane.asked {
             events.push(json!({
-                "ph": "i", "s": "t", "name": name, "cat": "asked",
-                "ts": micros(at.saturating_sub(timeline.from)), "pid": process, "tid": thread,
+                "ph": "i", "s": "t", "name": asked.name, "cat": "asked",
+                "ts": micros(asked.at.saturating_sub(timeline.from)), "pid": process, "tid": thread,
+                "args": { "phasesInSeconds": asked.phases },
             }));
         }
     }

@@ -10,6 +10,7 @@ use super::timeline::{Lane, LaneKind, Look, Timeline, within};
 use super::words::Words;
 use crate::limits::TRACE_CLIENTS_LISTED;
 use crate::random::random;
+use crate::telemetry::phases::Phases;
 use crate::units::bytes;
 
 /// Renders a trace.
@@ -110,7 +111,10 @@ fn shares(timeline: &Timeline, clients: &[&Lane]) -> Markup {
                         tr {
                             th {
                                 (lane.name)
-                                @if let Some((_, name)) = lane.asked.last() { p class="soft" { (name) } }
+                                @if let Some(asked) = lane.asked.last() {
+                                    p class="soft" { (asked.name) }
+                                    @if let Some(phases) = &asked.phases { p class="soft" { "its reply: " (spent(phases)) } }
+                                }
                             }
                             td {
                                 (bytes(lane.totals.moved)) ", " (percent(lane.totals.moved, all))
@@ -153,6 +157,15 @@ fn parts(lane: &Lane) -> String {
         .map(|(word, (_, nanos))| format!("{word} {}", duration(nanos)))
         .collect();
     parts.join(", ")
+}
+
+/// Where the time of a reply went.
+fn spent(phases: &Phases) -> String {
+    let spent = phases.spent().map(|(phase, time)| {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        format!("{} {}", phase.as_str(), duration(nanos))
+    });
+    spent.collect::<Vec<_>>().join(", ")
 }
 
 /// A bar of parts, as wide as their share of `whole`.
@@ -241,7 +254,7 @@ struct LaneData<'a> {
 fn lane_data(lane: &Lane, timeline: &Timeline, known: &mut Interned) -> Value {
     let asked = lane.asked.iter();
     let asked = asked
-        .map(|(at, name)| (at.saturating_sub(timeline.from), &**name))
+        .map(|asked| (asked.at.saturating_sub(timeline.from), &*asked.name))
         .collect();
     let mut items = Vec::with_capacity(6 * lane.items.len());
     for item in &lane.items {
@@ -311,6 +324,7 @@ mod tests {
                 conn: 7,
                 at: 1,
                 name: NAME.as_bytes().into(),
+                phases: None,
             }]
             .into(),
             is_full: false,

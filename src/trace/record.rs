@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use crate::limits::{LOG_TEXT_BYTES_MAX, TRACE_NAMES_MAX, TRACE_RECORDS_MAX, TRACE_THREADS_MAX};
 use crate::reactor::event::{Action, Event};
+use crate::telemetry::phases::Phases;
 use crate::telemetry::{Reason, Stage};
 
 /// A system call on a socket or a file, and what for.
@@ -137,6 +138,8 @@ pub struct Asked {
     pub at: u64,
     /// What, as far as the log shows it; bytes from the peer.
     pub name: Box<[u8]>,
+    /// Where the time of its reply went, once that is over.
+    pub phases: Option<Phases>,
 }
 
 /// What one thread has recorded.
@@ -341,14 +344,19 @@ pub fn note_span(began: u64, ended: u64, what: What) {
 }
 
 /// Records what this thread's connection has asked for at a time. It is escaped when it is shown.
-pub fn note_asked(at: Instant, name: &[u8]) {
+pub fn note_asked(at: Instant, name: &[u8], phases: Option<Phases>) {
     let (at, conn) = (nanos(at), conn());
     let name = name[..name.len().min(LOG_TEXT_BYTES_MAX)].into();
     with_ring(|ring| {
         if ring.asked.len() == TRACE_NAMES_MAX {
             ring.asked.pop_front();
         }
-        ring.asked.push_back(Asked { conn, at, name });
+        ring.asked.push_back(Asked {
+            conn,
+            at,
+            name,
+            phases,
+        });
     });
 }
 

@@ -12,6 +12,7 @@ use crate::escape::Excerpt;
 use crate::reactor::event::{Action, Event};
 use crate::telemetry::Stage;
 use crate::telemetry::access_log::LOCAL_CLIENT;
+use crate::telemetry::phases::Phases;
 
 /// A trace as it is shown. Times are nanoseconds since the trace began.
 #[derive(Debug)]
@@ -40,11 +41,20 @@ pub(super) struct Lane {
     /// In the order in which they began, an outer one before those in it.
     pub(super) items: Vec<Item>,
     pub(super) totals: Totals,
-    /// What was asked for, and when.
-    pub(super) asked: Vec<(u64, Box<str>)>,
+    /// What was asked for.
+    pub(super) asked: Vec<AskedFor>,
     /// Since when it is in this state, and whether it has been stepped at all.
     state: Option<(u64, Look)>,
     last_call: Option<Record>,
+}
+
+/// What a client has asked for.
+#[derive(Debug)]
+pub(super) struct AskedFor {
+    pub(super) at: u64,
+    pub(super) name: Box<str>,
+    /// Where the time of its reply went, once that is over.
+    pub(super) phases: Option<Phases>,
 }
 
 /// What is told of a client at a glance. Durations in nanoseconds.
@@ -384,12 +394,14 @@ impl Building {
         for asked in rings.iter().flat_map(|ring| &ring.asked) {
             if let Some(&lane) = self.clients.get(&asked.conn) {
                 let known = &mut self.lanes[lane].asked;
-                let name = Excerpt::of_request(&asked.name).to_string();
-                let one = (asked.at, name.into_boxed_str());
+                let one = AskedFor {
+                    at: asked.at,
+                    name: Excerpt::of_request(&asked.name).to_string().into(),
+                    phases: asked.phases,
+                };
                 // A reply is noted when it begins, and when it is over.
-                if known.last() != Some(&one) {
-                    known.push(one);
-                }
+                known.pop_if(|last| (last.at, &last.name) == (one.at, &one.name));
+                known.push(one);
             }
         }
     }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::record::{Call, Failed, call, made, transfer};
 use crate::conn::transport::{SendFileError, Socket, Transport};
 use crate::file::OpenFile;
+use crate::sockopt::TcpTimes;
 
 /// A client's socket for one step. Without a trace it is the socket.
 #[derive(Debug)]
@@ -15,6 +16,12 @@ impl<'a> TracedSocket<'a> {
     /// Over a socket.
     pub fn new(socket: Socket<'a>) -> Self {
         Self(socket)
+    }
+
+    /// For what the kernel has waited, which it tells of TCP alone.
+    #[must_use]
+    pub fn tcp_times(&self) -> Option<TcpTimes> {
+        made(Call::AskTcpInfo, || self.0.tcp_times())
     }
 }
 

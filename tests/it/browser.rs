@@ -583,7 +583,11 @@ fn a_trace_tells_its_steps() {
     let shares = "return [...document.querySelectorAll('tbody th')].map(th => th.textContent)";
     let shown = browser.run(shares, &[]);
     assert_eq!(shown.as_array().unwrap().len(), 3, "{shown}");
-    assert!(shown[2].as_str().unwrap().ends_with(name), "{shown}");
+    let last = shown[2].as_str().unwrap();
+    assert!(
+        last.contains(name) && last.contains("its reply: loop"),
+        "{shown}"
+    );
     assert_eq!(browser.run("return document.images.length", &[]), 0);
     browser.click("#tools", "slowest");
     let told = browser.run("return document.getElementById('about').innerText", &[]);

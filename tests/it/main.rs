@@ -82,6 +82,7 @@ mod systemd;
 mod talk;
 mod terminal;
 mod thank;
+mod timing;
 mod tls;
 mod tls_schedules;
 mod trace;
