@@ -437,11 +437,32 @@ pub const REDIRECTS_MAX: usize = 10;
 /// 9110, 8.8.2.2, asks for enough to make up for two clocks, and RFC 7232 said a minute.
 pub const STRONG_DATE_GAP: Duration = Duration::from_secs(60);
 
+/// By how much a `Date` must be later than `Last-Modified` for a mirror to know the file by that: both are of
+/// the server's clock, and tell seconds (RFC 9110, 8.8.2.2).
+pub const SETTLED_AFTER: Duration = Duration::from_secs(1);
+
 /// The longest `.part.meta` that is read, in bytes: a URL and a header field.
 pub const META_BYTES_MAX: u64 = 128 * 1024;
 
 /// Downloads at once that `get -j` takes.
 pub const JOBS_MAX: u64 = 64;
+
+/// The longest list that `get -r` reads, in bytes. It is in memory as a whole; a line of it takes some 150,
+/// and no server shows more than some 100,000 entries in a way that anybody could use.
+pub const MIRROR_LIST_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What all lists of a `get -r` may name together. Each takes some 100 bytes until it is fetched. A list that
+/// goes beyond is left out.
+pub const MIRROR_ENTRIES_MAX: usize = 1_000_000;
+
+/// The lists that a `get -r` reads: where links on a server lead back up, there is no end to them.
+pub const MIRROR_LISTS_MAX: usize = 100_000;
+
+/// How deep folders are that a `get -r` looks into, beneath the first.
+pub const MIRROR_DEPTH_MAX: usize = 64;
+
+/// How many of the names in a list that can't be files' are told of, one a line.
+pub const MIRROR_COMPLAINTS_MAX: usize = 10;
 
 /// The longest reply that `say` prints, in bytes.
 pub const REPLY_BYTES_MAX: usize = 1024 * 1024;

@@ -108,7 +108,14 @@ const GET: &[Group] = &[
     ),
     (
         "How they are fetched",
-        &["jobs", "sha256", "retries", "retry-delay", "unterminated"],
+        &[
+            "recursive",
+            "jobs",
+            "sha256",
+            "retries",
+            "retry-delay",
+            "unterminated",
+        ],
     ),
     (
         "How TLS is spoken",

@@ -13,7 +13,8 @@ use crate::limits;
 /// `carafe get`.
 #[derive(Args, Debug)]
 #[command(
-    override_usage = "carafe get [OPTIONS] HOST:PORT NAME...\n       carafe get [OPTIONS] URL..."
+    override_usage = "carafe get [OPTIONS] HOST:PORT NAME...\n       carafe get [OPTIONS] URL...\n       \
+                      carafe get -r [OPTIONS] URL..."
 )]
 pub struct GetArgs {
     /// A server, or a URL.
@@ -55,6 +56,10 @@ pub struct GetArgs {
         conflicts_with = "output"
     )]
     pub directory: Option<PathBuf>,
+
+    /// Fetch all that a folder's list names, and the lists beneath, into a folder of that name
+    #[arg(short, long, conflicts_with = "sha256")]
+    pub recursive: bool,
 
     /// Downloads at once
     #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 1, value_parser = Count::new(1, limits::JOBS_MAX))]

@@ -1,12 +1,13 @@
 //! When a failed try is worth another: a delay that doubles, and what the server asks for.
 
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use http::header::RETRY_AFTER;
 
 use crate::failure::Failure;
-use crate::limits;
+use crate::{limits, units};
 
 /// Why a try failed, and whether another is worth it.
 #[derive(Debug)]
@@ -53,7 +54,7 @@ impl Backoff {
 
     /// How long to wait before the next try, at least as long as the server asked for; `None` if
     /// there is none left.
-    pub(super) fn next(&mut self, retry_after: Option<Duration>) -> Option<Duration> {
+    fn next(&mut self, retry_after: Option<Duration>) -> Option<Duration> {
         if self.retries == self.retries_max {
             return None;
         }
@@ -70,9 +71,26 @@ impl Backoff {
         self.delay = self.first_delay;
     }
 
-    /// Which of the new tries is the next, of how many.
-    pub(super) fn position(&self) -> (u64, u64) {
-        (self.retries, self.retries_max)
+    /// Rests before the next try, after it has told of it; the failure if there is no other try, or
+    /// if so little time is left.
+    pub(super) fn rest(
+        &mut self,
+        failure: Failure,
+        retry_after: Option<Duration>,
+        left: Option<Duration>,
+        tell: impl FnOnce(&str),
+    ) -> Result<(), Failure> {
+        let is_in_time = |delay: &Duration| left.is_none_or(|left| *delay < left);
+        let Some(delay) = self.next(retry_after).filter(is_in_time) else {
+            return Err(failure);
+        };
+        let (line, nth, count) = (failure.line, self.retries, self.retries_max);
+        let time = units::duration(delay);
+        tell(&format!(
+            "{line}; trying again in {time} ({nth} of {count})"
+        ));
+        thread::sleep(delay);
+        Ok(())
     }
 }
 
@@ -104,7 +122,19 @@ mod tests {
         assert_eq!(slow.next(None), None);
         backoff.reset();
         assert_eq!(backoff.next(None), Some(Duration::from_secs(1)));
-        assert_eq!(backoff.position(), (1, 7));
+        let mut told = String::new();
+        let failure = || Failure::new(crate::failure::Exit::Network, "broken");
+        let mut rest = |left| backoff.rest(failure(), None, left, |line| told.push_str(line));
+        assert_eq!(
+            rest(Some(Duration::from_secs(2))).unwrap_err().line,
+            "broken"
+        );
+        assert_eq!(told, "");
+        let mut quick = Backoff::new(2, Duration::ZERO);
+        quick
+            .rest(failure(), None, None, |line| told.push_str(line))
+            .unwrap();
+        assert_eq!(told, "broken; trying again in 0s (1 of 2)");
     }
 
     #[test]

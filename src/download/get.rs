@@ -6,19 +6,19 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::Mode;
 use rustix::process::umask;
 
 use super::interrupt::{self, ActiveDownloads};
+use super::mirror::MirrorSpec;
 use super::output::{self, Destination};
 use super::progress::Console;
 use super::transfer::{Completion, DownloadSpec, Session};
 use super::url::{self, DownloadSource};
-use super::{local_name, part_file, pool, prompt, run};
+use super::{local_name, mirror, part_file, pool, prompt, run};
 use crate::download::args::{GetArgs, Origin};
 use crate::escape::Escaped;
 use crate::failure::{Exit, Failure, tell};
@@ -26,18 +26,28 @@ use crate::flags::{ServerAddress, TrustArgs};
 use crate::limits;
 use crate::tls::client::{self, Connector};
 
+/// What is to be done.
+enum Work {
+    Files(Vec<DownloadSpec>),
+    Mirrors(Vec<MirrorSpec>),
+}
+
 /// Downloads everything asked for, and goes on after one that failed. Ends with the lowest number
 /// of those that failed, as wget does.
 #[must_use]
 pub fn run(args: &GetArgs) -> Exit {
     match prepare(args) {
-        Ok((specs, connector)) => download_all(&specs, args, connector),
+        Ok((work, connector)) => download_all(&work, args, connector),
         Err(failure) => failure.report(),
     }
 }
 
-fn prepare(args: &GetArgs) -> Result<(Vec<DownloadSpec>, Connector), Failure> {
-    let specs = download_specs(args)?;
+fn prepare(args: &GetArgs) -> Result<(Work, Connector), Failure> {
+    let work = if args.recursive {
+        Work::Mirrors(mirror_specs(args)?)
+    } else {
+        Work::Files(download_specs(args)?)
+    };
     let TrustArgs { cacert, insecure } = &args.trust;
     let connector = Connector::new(cacert.as_deref(), *insecure)
         .map_err(|why| Failure::usage(format!("--cacert: {why}")))?;
@@ -45,7 +55,42 @@ fn prepare(args: &GetArgs) -> Result<(Vec<DownloadSpec>, Connector), Failure> {
     if *insecure {
         tell(client::INSECURE);
     }
-    Ok((specs, connector))
+    Ok((work, connector))
+}
+
+fn mirror_specs(args: &GetArgs) -> Result<Vec<MirrorSpec>, Failure> {
+    let Some(Origin::Url(first)) = &args.first else {
+        return Err(Failure::usage("-r is for URLs"));
+    };
+    let others = args.names.iter().map(|name| name.as_bytes());
+    let specs = std::iter::once(first.as_bytes()).chain(others);
+    let specs: Vec<_> = specs
+        .map(|url| mirrored(url, args))
+        .collect::<Result<_, _>>()?;
+    let mut paths = HashSet::new();
+    for spec in &specs {
+        if !paths.insert(&spec.path) {
+            return Err(two_written_to(&spec.path));
+        }
+    }
+    Ok(specs)
+}
+
+/// The folder that a URL leads to.
+fn mirrored(url: &[u8], args: &GetArgs) -> Result<MirrorSpec, Failure> {
+    let DownloadSource::Http(http_url) = located(url, args)? else {
+        return Err(Failure::usage("-r is for http:// and https://"));
+    };
+    let local = http_url.folder_name();
+    let local = local.as_deref().map(local_name::escaped);
+    match destination(url, local, args)? {
+        Destination::File(path) => Ok(MirrorSpec {
+            label: url.to_vec(),
+            url: http_url,
+            path,
+        }),
+        _ => Err(Failure::usage("-o: -r writes a folder")),
+    }
 }
 
 fn download_specs(args: &GetArgs) -> Result<Vec<DownloadSpec>, Failure> {
@@ -63,7 +108,7 @@ fn download_specs(args: &GetArgs) -> Result<Vec<DownloadSpec>, Failure> {
         }
         Some(Origin::Url(url)) => std::iter::once(url.as_bytes())
             .chain(others)
-            .map(|url| located(url, args))
+            .map(|url| file_at(url, args))
             .collect(),
         None => {
             let server = prompt::server()?;
@@ -94,25 +139,33 @@ fn named(server: ServerAddress, name: &[u8], args: &GetArgs) -> Result<DownloadS
             is_tls: args.tls,
             name: name.to_vec(),
         },
+        bounds: None,
     })
 }
 
 /// What a URL leads to.
-fn located(url: &[u8], args: &GetArgs) -> Result<DownloadSpec, Failure> {
-    let wont_do = |why| Failure::usage(format!("'{}' won't do: {why}", Escaped(url)));
+fn located(url: &[u8], args: &GetArgs) -> Result<DownloadSource, Failure> {
     if args.tls {
         return Err(Failure::usage(
             "--tls is for HOST:PORT; a URL says https://",
         ));
     }
-    let source = url::parse(url).map_err(wont_do)?;
+    let source = url::parse(url);
+    let source =
+        source.map_err(|why| Failure::usage(format!("'{}' won't do: {why}", Escaped(url))))?;
+    if matches!(source, DownloadSource::Http(_)) && args.unterminated {
+        return Err(Failure::usage("--unterminated is for the bare protocol"));
+    }
+    Ok(source)
+}
+
+/// The file that a URL leads to.
+fn file_at(url: &[u8], args: &GetArgs) -> Result<DownloadSpec, Failure> {
+    let source = located(url, args)?;
     let last = match &source {
         DownloadSource::Bare { name, .. } => {
             check_name(name)?;
             last_component(name).map(<[u8]>::to_vec)
-        }
-        DownloadSource::Http(_) if args.unterminated => {
-            return Err(Failure::usage("--unterminated is for the bare protocol"));
         }
         DownloadSource::Http(http_url) => http_url.file_name(),
     };
@@ -121,6 +174,7 @@ fn located(url: &[u8], args: &GetArgs) -> Result<DownloadSpec, Failure> {
         label: url.to_vec(),
         destination: destination(url, local, args)?,
         source,
+        bounds: None,
     })
 }
 
@@ -144,13 +198,16 @@ fn check_apart(specs: &[DownloadSpec]) -> Result<(), Failure> {
             part_file::meta_of(file, 0),
         ] {
             if let Some(path) = paths.replace(path) {
-                let path = Escaped(path.as_os_str().as_bytes());
-                let line = format!("{path}: two names would be written to it");
-                return Err(Failure::usage(line));
+                return Err(two_written_to(&path));
             }
         }
     }
     Ok(())
+}
+
+fn two_written_to(path: &Path) -> Failure {
+    let path = Escaped(path.as_os_str().as_bytes());
+    Failure::usage(format!("{path}: two names would be written to it"))
 }
 
 /// What the protocol can't carry is refused here: the server's answer would be silence.
@@ -201,65 +258,136 @@ fn make_directory(args: &GetArgs) -> Result<(), Failure> {
     })
 }
 
-fn download_all(specs: &[DownloadSpec], args: &GetArgs, connector: Connector) -> Exit {
+/// What has become of the downloads.
+#[derive(Debug)]
+struct Tally {
+    exit: Exit,
+    over: usize,
+    fetched: usize,
+    /// Of those that were fetched.
+    bytes: u64,
+    same: usize,
+}
+
+impl Tally {
+    /// The lower number counts.
+    fn fail(&mut self, exit: Exit) {
+        self.exit = match self.exit {
+            Exit::Done => exit,
+            earlier => earlier.min(exit),
+        };
+    }
+}
+
+/// All downloads of one command.
+struct Downloads<'a> {
+    session: Session<'a>,
+    tally: Mutex<Tally>,
+}
+
+fn download_all(work: &Work, args: &GetArgs, connector: Connector) -> Exit {
     // Asking for the mask sets it; there is only this thread yet.
     let mask = umask(Mode::empty());
     umask(mask);
-    let session = Session {
-        args,
-        console: Arc::new(Console::new(args.client.verbosity, specs.len())),
-        active: ActiveDownloads::default(),
-        connector,
-        new_mode: 0o666 & !mask.bits(),
+    let are_many = match work {
+        Work::Files(specs) => specs.len() > 1,
+        Work::Mirrors(_) => true,
     };
+    let downloads = Downloads {
+        session: Session {
+            args,
+            console: Arc::new(Console::new(args.client.verbosity, are_many)),
+            active: ActiveDownloads::default(),
+            connector,
+            new_mode: 0o666 & !mask.bits(),
+        },
+        tally: Mutex::new(Tally {
+            exit: Exit::Done,
+            over: 0,
+            fetched: 0,
+            bytes: 0,
+            same: 0,
+        }),
+    };
+    let session = &downloads.session;
     let console = &session.console;
     if let Err(error) = interrupt::listen(Arc::clone(console), session.active.clone()) {
         tell(&format!("no signal can be caught: {error}"));
     }
-    let exit = Mutex::new(Exit::Done);
-    let over = AtomicUsize::new(0);
-    let note = |failure| {
-        let mut exit = exit.lock().unwrap_or_else(PoisonError::into_inner);
-        *exit = worse(*exit, failure);
-    };
-    pool::each(specs, workers(specs, args), |spec| {
-        match run::run(spec, &session) {
+    match work {
+        Work::Files(specs) => {
+            console.count(0, specs.len());
+            pool::each(specs, workers(specs, session), |spec| {
+                downloads.download(spec, specs.len())
+            });
+        }
+        Work::Mirrors(mirrors) => downloads.mirror(mirrors),
+    }
+    console.finish_all();
+    downloads.tally().exit
+}
+
+impl Downloads<'_> {
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fail(&self, label: &[u8], failure: &Failure) {
+        let Failure { exit, line } = failure;
+        let line = format!("{}: {line}", Escaped(label));
+        self.session.console.tell(&line);
+        self.tally().fail(*exit);
+    }
+
+    /// Downloads one of so many files. Nothing more is to be done if nobody reads what comes.
+    fn download(&self, spec: &DownloadSpec, all: usize) -> ControlFlow<()> {
+        let result = run::run(spec, &self.session);
+        if let Err(failure) = &result {
+            self.fail(&spec.label, failure);
+        }
+        let mut tally = self.tally();
+        match result {
             // Nobody reads what else would come, nor a complaint.
             Ok(Completion::ReaderClosed) => {
-                note(Exit::FileIo);
+                tally.fail(Exit::FileIo);
                 return ControlFlow::Break(());
             }
-            Ok(_) => {}
-            Err(Failure { exit, line }) => {
-                console.tell(&format!("{}: {line}", Escaped(&spec.label)));
-                note(exit);
+            Ok(Completion::Whole(bytes)) => {
+                tally.fetched += 1;
+                tally.bytes += bytes;
             }
+            Ok(Completion::Same) => tally.same += 1,
+            Ok(Completion::Empty) | Err(_) => {}
         }
-        console.count(over.fetch_add(1, Ordering::Relaxed) + 1);
+        tally.over += 1;
+        self.session.console.count(tally.over, all);
         ControlFlow::Continue(())
-    });
-    console.finish_all();
-    exit.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mirror(&self, mirrors: &[MirrorSpec]) {
+        let console = &self.session.console;
+        console.count_lists(0);
+        let fail = |label: &[u8], failure| self.fail(label, &failure);
+        let files = mirror::find(mirrors, &self.session, fail);
+        console.count(0, files.len());
+        pool::each(&files, self.session.jobs(), |file| {
+            self.download(&file.spec(), files.len())
+        });
+        if console.tells_results() {
+            let tally = self.tally();
+            let (fetched, bytes, same) = (tally.fetched, tally.bytes, tally.same);
+            let failed = files.len() - fetched - same;
+            let line =
+                format!("{fetched} fetched, {bytes} bytes; {same} the same, {failed} failed");
+            console.tell(&line);
+        }
+    }
 }
 
 /// How many downloads go on at once. What goes into one pipe goes one after the other.
-fn workers(specs: &[DownloadSpec], args: &GetArgs) -> NonZeroUsize {
-    let into_one = |spec: &DownloadSpec| spec.destination == Destination::Stdout;
-    let jobs = if specs.iter().any(into_one) {
-        1
-    } else {
-        args.jobs
-    };
-    usize::try_from(jobs)
-        .ok()
-        .and_then(NonZeroUsize::new)
-        .unwrap_or(NonZeroUsize::MIN)
-}
-
-/// The lower number of two ends, of which the second is a failure.
-fn worse(earlier: Exit, failure: Exit) -> Exit {
-    match earlier {
-        Exit::Done => failure,
-        earlier => earlier.min(failure),
+fn workers(specs: &[DownloadSpec], session: &Session<'_>) -> NonZeroUsize {
+    if specs.iter().any(|spec| spec.destination.is_stdout()) {
+        return NonZeroUsize::MIN;
     }
+    session.jobs()
 }

@@ -2,30 +2,38 @@
 //! tried again when something broke.
 
 use std::ops::ControlFlow;
-use std::thread;
-use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
 use super::backoff::{Backoff, FetchError};
-use super::http_client::{HttpClient, HttpResponse, refusal};
+use super::http_client::{HttpClient, HttpResponse, Wanted, refusal};
 use super::resume::{self, Continuation, Record};
 use super::transfer::{Completion, Download};
 use super::url::HttpUrl;
 use crate::failure::{Exit, Failure};
-use crate::units;
 
-/// Fetches a URL, as often as it takes and may.
+/// Fetches a URL, as often as it takes and may, unless the same is here.
 ///
 /// # Errors
 /// The last try's.
 pub(super) fn fetch(download: &mut Download<'_>, url: &HttpUrl) -> Result<Completion, Failure> {
+    let bounds = download.spec.bounds.as_deref();
+    let client = HttpClient::new(download.session, download.time_limits, bounds);
+    if let Some(existing) = download.output.existing() {
+        // If it can't be told, the download says why.
+        let head = client.ask(&Method::HEAD, url, Wanted::Whole);
+        if head
+            .is_ok_and(|head| head.status == StatusCode::OK && existing.is_same_by(&head.headers))
+        {
+            return Ok(Completion::Same);
+        }
+    }
     let record = download.output.resume(&url.identity())?;
     download.tell_notes();
     let args = download.session.args;
     let mut backoff = Backoff::new(args.retries, args.retry_delay);
     let mut fetch = HttpDownload {
-        client: HttpClient::new(download.session, download.time_limits),
+        client,
         download,
         url,
         record,
@@ -48,16 +56,8 @@ pub(super) fn fetch(download: &mut Download<'_>, url: &HttpUrl) -> Result<Comple
             backoff.reset();
         }
         let left = fetch.download.time_limits.left();
-        let is_in_time = |delay: &Duration| left.is_none_or(|left| *delay < left);
-        let Some(delay) = backoff.next(retry_after).filter(is_in_time) else {
-            return Err(failure);
-        };
-        let (line, (nth, count)) = (failure.line, backoff.position());
-        let time = units::duration(delay);
-        fetch.download.note(&format!(
-            "{line}; trying again in {time} ({nth} of {count})"
-        ));
-        thread::sleep(delay);
+        let note = |line: &str| fetch.download.note(line);
+        backoff.rest(failure, retry_after, left, note)?;
     }
 }
 
@@ -78,17 +78,15 @@ impl HttpDownload<'_, '_> {
             let Some(record) = self.record.clone().filter(|_| from > 0) else {
                 return self.request_whole();
             };
-            let after = Some((from, record.validator()));
-            let response = self.client.ask(&Method::GET, self.url, after)?;
+            let rest = Wanted::After(from, record.validator());
+            let response = self.client.ask(&Method::GET, self.url, rest)?;
             let headers = &response.headers;
             match response.status {
                 StatusCode::PARTIAL_CONTENT => {
                     let Some(part) = record.continued_by(headers, from) else {
                         return self.restart("the server sends another part than it was asked for");
                     };
-                    self.download
-                        .output
-                        .set_modified(resume::last_modified(headers));
+                    self.set_modified(&response.headers);
                     if let Some(completion) = self.receive_part(response, from, part)? {
                         return Ok(completion);
                     }
@@ -123,7 +121,7 @@ impl HttpDownload<'_, '_> {
     }
 
     fn request_whole(&mut self) -> Result<Completion, FetchError> {
-        let response = self.client.ask(&Method::GET, self.url, None)?;
+        let response = self.client.ask(&Method::GET, self.url, Wanted::Whole)?;
         self.receive_whole(response)
     }
 
@@ -139,9 +137,7 @@ impl HttpDownload<'_, '_> {
         }
         let record = Record::of(&self.url.identity(), headers);
         let length = resume::content_length(headers);
-        self.download
-            .output
-            .set_modified(resume::last_modified(headers));
+        self.set_modified(&response.headers);
         self.download.output.begin(record.as_ref())?;
         self.download.tell_notes();
         self.record = record;
@@ -207,11 +203,19 @@ impl HttpDownload<'_, '_> {
 
     /// Whether the server still has the version of which every byte is here.
     fn is_unchanged(&mut self, record: &Record, bytes: u64) -> Result<bool, FetchError> {
-        let response = self.client.ask(&Method::HEAD, self.url, None)?;
-        let modified = resume::last_modified(&response.headers);
-        self.download.output.set_modified(modified);
+        let response = self.client.ask(&Method::HEAD, self.url, Wanted::Whole)?;
+        self.set_modified(&response.headers);
         let is_ok = response.status == StatusCode::OK;
         Ok(is_ok && record.is_whole_by(&response.headers, bytes))
+    }
+
+    /// The time of a mirror's file must tell later which version it is.
+    fn set_modified(&mut self, headers: &HeaderMap) {
+        let modified = match self.download.spec.bounds {
+            Some(_) => resume::settled_modified(headers),
+            None => resume::last_modified(headers),
+        };
+        self.download.output.set_modified(modified);
     }
 
     /// Whether another try would send again what can't be taken back.

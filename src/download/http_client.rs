@@ -15,7 +15,7 @@ use super::backoff::{self, FetchError};
 use super::connection::{self, Connection, TimeLimits};
 use super::resume::Validator;
 use super::transfer::Session;
-use super::url::{self, HttpUrl};
+use super::url::{self, FolderUrl, HttpUrl};
 use crate::escape::{Escaped, EscapedText};
 use crate::failure::{Exit, Failure};
 use crate::http::response::{Chunk, Chunks, Framing, Head, parse_fields};
@@ -31,6 +31,18 @@ pub(super) struct HttpClient<'a> {
     connector: &'a Connector,
     /// Whether a redirect may lead from https down to http.
     may_downgrade: bool,
+    /// The folder that none may lead out of.
+    bounds: Option<&'a FolderUrl>,
+}
+
+/// What is wanted of a URL.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wanted<'a> {
+    Whole,
+    /// What follows so many bytes, if they are still of this version.
+    After(u64, &'a Validator),
+    /// A folder's list, in a form that is read here.
+    List,
 }
 
 /// A server's answer: the head, and a reader for the body.
@@ -41,16 +53,20 @@ pub(super) struct HttpResponse {
 }
 
 impl<'a> HttpClient<'a> {
-    pub(super) fn new(session: &'a Session<'_>, time_limits: TimeLimits) -> Self {
+    pub(super) fn new(
+        session: &'a Session<'_>,
+        time_limits: TimeLimits,
+        bounds: Option<&'a FolderUrl>,
+    ) -> Self {
         Self {
             time_limits,
             connector: &session.connector,
             may_downgrade: session.args.allow_downgrade,
+            bounds,
         }
     }
 
-    /// Asks for a URL, or for what follows its first bytes if they are still of this version. The
-    /// answer's status is not looked at, except for redirects, which are followed.
+    /// Asks for a URL. The answer's status is not looked at, except for redirects, which are followed.
     ///
     /// # Errors
     /// No connection, no answer in time, one that is no HTTP, or a redirect that leads nowhere.
@@ -58,13 +74,27 @@ impl<'a> HttpClient<'a> {
         &self,
         method: &Method,
         url: &HttpUrl,
-        after: Option<(u64, &Validator)>,
+        wanted: Wanted<'_>,
     ) -> Result<HttpResponse, FetchError> {
+        let answer = self.ask_anywhere(method, url, wanted);
+        answer.map(|(_, response)| response)
+    }
+
+    /// As [`HttpClient::ask`], with the URL that the last redirect has led to.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn ask_anywhere(
+        &self,
+        method: &Method,
+        url: &HttpUrl,
+        wanted: Wanted<'_>,
+    ) -> Result<(HttpUrl, HttpResponse), FetchError> {
         let mut url = url.clone();
         for _ in 0..=limits::REDIRECTS_MAX {
-            let response = self.ask_once(method, &url, after)?;
+            let response = self.ask_once(method, &url, wanted)?;
             let Some(location) = location(&response) else {
-                return Ok(response);
+                return Ok((url, response));
             };
             let wont_do = |why: &str| {
                 let location = Escaped(location);
@@ -77,6 +107,9 @@ impl<'a> HttpClient<'a> {
                 let why = "it leads from https down to http, which --allow-downgrade follows";
                 return Err(wont_do(why).into());
             }
+            if self.bounds.is_some_and(|folder| !folder.holds(&next)) {
+                return Err(wont_do("it leads out of the folder").into());
+            }
             url = next;
         }
         let max = limits::REDIRECTS_MAX;
@@ -88,7 +121,7 @@ impl<'a> HttpClient<'a> {
         &self,
         method: &Method,
         url: &HttpUrl,
-        after: Option<(u64, &Validator)>,
+        wanted: Wanted<'_>,
     ) -> Result<HttpResponse, FetchError> {
         let (server, limits) = (url.server(), &self.time_limits);
         let mut connection = if url.is_tls() {
@@ -96,7 +129,7 @@ impl<'a> HttpClient<'a> {
         } else {
             Connection::open(server, limits)?
         };
-        let request = request(method, url, after);
+        let request = request(method, url, wanted);
         connection.write_all(request.as_bytes()).map_err(|error| {
             ResponseError::from(error).into_fetch_error("the request could not be sent")
         })?;
@@ -105,14 +138,19 @@ impl<'a> HttpClient<'a> {
 }
 
 /// A request's bytes. A connection carries one: its end is one more sign of the body's.
-fn request(method: &Method, url: &HttpUrl, after: Option<(u64, &Validator)>) -> String {
+fn request(method: &Method, url: &HttpUrl, wanted: Wanted<'_>) -> String {
     let (target, host) = (url.target(), url.host_field());
+    let accept = match wanted {
+        Wanted::List => "application/json, text/html;q=0.9, */*;q=0.1",
+        Wanted::Whole | Wanted::After(..) => "*/*",
+    };
     let mut text = format!(
         "{method} {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {USER_AGENT}\r\n\
-         Accept: */*\r\nAccept-Encoding: identity\r\nConnection: close\r\n"
+         Accept: {accept}\r\nAccept-Encoding: identity\r\nConnection: close\r\n"
     );
-    let if_range = after.and_then(|(bytes, validator)| Some((bytes, validator.if_range()?)));
-    if let Some((bytes, if_range)) = if_range {
+    if let Wanted::After(bytes, validator) = wanted
+        && let Some(if_range) = validator.if_range()
+    {
         // Writing to memory doesn't fail.
         let _ = write!(text, "Range: bytes={bytes}-\r\nIf-Range: {if_range}\r\n");
     }
@@ -238,6 +276,21 @@ impl ResponseBody {
             self.unread = 0..count;
         }
     }
+
+    /// All of it, or `None` if it has more bytes than that.
+    ///
+    /// # Errors
+    /// As [`ResponseBody::next`].
+    pub(super) fn all(mut self, bytes_max: usize) -> Result<Option<Vec<u8>>, ResponseError> {
+        let mut all = Vec::new();
+        while let Some(bytes) = self.next()? {
+            if bytes.len() > bytes_max - all.len() {
+                return Ok(None);
+            }
+            all.extend_from_slice(bytes);
+        }
+        Ok(Some(all))
+    }
 }
 
 /// Why an answer did not come, or not to its end.
@@ -310,12 +363,9 @@ mod tests {
         pieces: impl IntoIterator<Item = io::Result<Vec<u8>>>,
     ) -> Result<Vec<u8>, ResponseError> {
         let script = Script(pieces.into_iter().collect());
-        let mut body = receive(script, &Method::GET)?.body;
-        let mut all = Vec::new();
-        while let Some(bytes) = body.next()? {
-            all.extend_from_slice(bytes);
-        }
-        Ok(all)
+        let body = receive(script, &Method::GET)?.body;
+        let all = body.all(4)?;
+        Ok(all.expect("no more than there is"))
     }
 
     const LENGTH: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwine";
@@ -357,6 +407,12 @@ mod tests {
             let broken_after_all = body(pieces(text, 7).chain([reset()]));
             assert_eq!(broken_after_all.is_ok(), text != CLOSE, "{text}");
         }
+    }
+
+    #[test]
+    fn a_body_that_is_too_long_is_not_kept() {
+        let body = receive(Script(pieces(LENGTH, 7).collect()), &Method::GET).unwrap();
+        assert!(body.body.all(3).unwrap().is_none());
     }
 
     #[test]

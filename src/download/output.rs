@@ -12,18 +12,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rustix::fs::FileType;
 use sha2::{Digest as _, Sha256};
 
 use super::part_file::{PartFile, RegularFile, SharedPart, cannot_write, seek_to_end};
-use super::resume::Record;
+use super::resume::{Existing, Record};
+use super::target_dir::{ParentDir, TargetDir};
 use crate::escape::Escaped;
 use crate::failure::{Exit, Failure};
 
 /// What the command line asks for.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug)]
 pub(super) enum Destination {
     Stdout,
     File(PathBuf),
+    /// A file of a mirror, by its path beneath the mirror's folder.
+    Mirrored(Arc<TargetDir>, PathBuf),
+}
+
+impl Destination {
+    pub(super) fn is_stdout(&self) -> bool {
+        matches!(self, Self::Stdout)
+    }
 }
 
 impl fmt::Display for Destination {
@@ -31,6 +41,10 @@ impl fmt::Display for Destination {
         match self {
             Self::Stdout => f.write_str("standard output"),
             Self::File(path) => Escaped(path.as_os_str().as_bytes()).fmt(f),
+            Self::Mirrored(target, path) => {
+                let path = target.path_of(path);
+                Escaped(path.as_os_str().as_bytes()).fmt(f)
+            }
         }
     }
 }
@@ -39,6 +53,8 @@ impl fmt::Display for Destination {
 #[derive(Debug)]
 pub(super) struct Output {
     kind: OutputKind,
+    /// What is there of a mirror's file.
+    existing: Option<Existing>,
     file: Option<Arc<File>>,
     /// How many bytes of the file are in it.
     bytes: u64,
@@ -62,8 +78,8 @@ enum OutputKind {
 }
 
 impl Output {
-    /// Finds out what the destination is. A symbolic link stays: what it leads to is written. A new
-    /// file gets this mode.
+    /// Finds out what the destination is. A symbolic link stays: what it leads to is written; but in a
+    /// mirror the file takes its place. A new file gets this mode.
     ///
     /// # Errors
     /// [`Exit::FileIo`]: a directory, a link that leads nowhere, or a path that can't be looked up.
@@ -72,14 +88,20 @@ impl Output {
         new_mode: u32,
         digests: bool,
     ) -> Result<Self, Failure> {
+        let mut existing = None;
         let kind = match destination {
             Destination::Stdout => OutputKind::Stdout,
             Destination::File(path) => {
                 output_kind(path, new_mode).map_err(|error| cannot_write(path, &error))?
             }
+            Destination::Mirrored(target, path) => {
+                let mirrored = mirrored(target, path, new_mode, &mut existing);
+                mirrored.map_err(|error| cannot_write(&target.path_of(path), &error))?
+            }
         };
         Ok(Self {
             kind,
+            existing,
             file: None,
             bytes: 0,
             digest: digests.then(Sha256::new),
@@ -88,6 +110,11 @@ impl Output {
             notes: Vec::new(),
             notes_taken: 0,
         })
+    }
+
+    /// What is there already, if it may be what is asked for.
+    pub(super) fn existing(&self) -> Option<&Existing> {
+        self.existing.as_ref()
     }
 
     /// Opens the `.part` that an earlier download of this URL has left, if it can be continued, and
@@ -128,6 +155,7 @@ impl Output {
         if let (OutputKind::RegularFile(regular), Some(file)) = (&self.kind, &self.file) {
             *self.part.lock() = Some(PartFile {
                 file: Arc::clone(file),
+                parent: regular.parent.clone(),
                 path: regular.part.clone(),
                 meta: regular.meta.clone(),
             });
@@ -278,13 +306,37 @@ fn output_kind(path: &Path, new_mode: u32) -> io::Result<OutputKind> {
             } else {
                 path.to_owned()
             };
-            RegularFile::at(path, metadata.mode() & 0o777).map(OutputKind::RegularFile)
+            let mode = metadata.mode() & 0o777;
+            RegularFile::at(ParentDir::ByPath, path, mode).map(OutputKind::RegularFile)
         }
         Ok(_) => Ok(OutputKind::Stream(path.to_owned())),
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         Err(_) if is_link => Err(io::Error::other("it is a link that leads nowhere")),
-        Err(_) => RegularFile::at(path.to_owned(), new_mode).map(OutputKind::RegularFile),
+        Err(_) => RegularFile::at(ParentDir::ByPath, path.to_owned(), new_mode)
+            .map(OutputKind::RegularFile),
     }
+}
+
+/// A file of a mirror. Whatever has its name, but for a folder, it takes the place of.
+fn mirrored(
+    target: &TargetDir,
+    path: &Path,
+    new_mode: u32,
+    existing: &mut Option<Existing>,
+) -> io::Result<OutputKind> {
+    let parent = target.open(path.parent().unwrap_or(Path::new("")))?;
+    let parent = ParentDir::Open(Arc::new(parent));
+    let path = target.path_of(path);
+    let found = parent.stat(&path)?;
+    let mode = match found.map(|stat| (stat, FileType::from_raw_mode(stat.st_mode))) {
+        Some((_, FileType::Directory)) => return Err(io::Error::other("it is a directory")),
+        Some((stat, FileType::RegularFile)) => {
+            *existing = Some(Existing::from(&stat));
+            stat.st_mode & 0o777
+        }
+        _ => new_mode,
+    };
+    RegularFile::at(parent, path, mode).map(OutputKind::RegularFile)
 }
 
 /// Whether the path names our own standard output: `-`, or a way to its descriptor.

@@ -6,25 +6,31 @@
 //! no moment does a meta lie beside bytes of another version.
 
 use std::ffi::OsString;
-use std::fs::{self, File, FileTimes, Metadata, OpenOptions, Permissions, TryLockError};
+use std::fs::{File, FileTimes, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use rustix::fs::{OFlags, Stat};
 use sha2::{Digest as _, Sha256};
 use xxhash_rust::xxh64::xxh64;
 
 use super::resume::Record;
+use super::target_dir::ParentDir;
 use crate::escape::Escaped;
 use crate::failure::{Exit, Failure};
 use crate::limits;
 
+/// Opens a `.part`.
+const PART_FLAGS: OFlags = OFlags::RDWR.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
+
 /// A regular file, or one that does not exist yet.
 #[derive(Debug)]
 pub(super) struct RegularFile {
+    pub(super) parent: ParentDir,
     pub(super) path: PathBuf,
     pub(super) part: PathBuf,
     pub(super) meta: PathBuf,
@@ -36,6 +42,7 @@ pub(super) struct RegularFile {
 #[derive(Debug)]
 pub(super) struct PartFile {
     pub(super) file: Arc<File>,
+    pub(super) parent: ParentDir,
     pub(super) path: PathBuf,
     pub(super) meta: PathBuf,
 }
@@ -57,16 +64,21 @@ impl SharedPart {
     /// Says what is kept. A `.part` without a byte is removed.
     pub(super) fn kept(&self) -> Option<String> {
         let part = self.lock();
-        let PartFile { file, path, meta } = part.as_ref()?;
+        let PartFile {
+            file,
+            parent,
+            path,
+            meta,
+        } = part.as_ref()?;
         let bytes = file.metadata().map_or(0, |metadata| metadata.len());
         let shown = Escaped(path.as_os_str().as_bytes());
-        match (bytes, is_name_of(path, file).unwrap_or(false)) {
+        match (bytes, is_name_of(parent, path, file).unwrap_or(false)) {
             (0, false) => None,
             (_, false) => Some(format!("{shown} was moved or removed meanwhile")),
             (0, true) => {
                 // If that fails the next download takes the empty `.part` over.
-                let _ = fs::remove_file(meta);
-                let _ = fs::remove_file(path);
+                let _ = parent.remove(meta);
+                let _ = parent.remove(path);
                 None
             }
             (bytes, true) => Some(format!("{bytes} bytes are kept in {shown}")),
@@ -85,13 +97,14 @@ enum PartLookup {
 
 impl RegularFile {
     /// A path that ends in `/` or `..` has no file's name.
-    pub(super) fn at(path: PathBuf, mode: u32) -> io::Result<Self> {
+    pub(super) fn at(parent: ParentDir, path: PathBuf, mode: u32) -> io::Result<Self> {
         if path.file_name().is_none() || path.as_os_str().as_bytes().ends_with(b"/") {
             return Err(io::Error::other("there is no such directory"));
         }
         Ok(Self {
             part: part_of(&path, 0),
             meta: meta_of(&path, 0),
+            parent,
             path,
             mode,
         })
@@ -147,7 +160,7 @@ impl RegularFile {
                 Err(TryLockError::WouldBlock) => return Err(busy()),
                 Err(TryLockError::Error(error)) => return Err(error),
             }
-            if is_name_of(&self.part, &file)? {
+            if is_name_of(&self.parent, &self.part, &file)? {
                 return Ok(PartLookup::Ours(file));
             }
         }
@@ -157,8 +170,8 @@ impl RegularFile {
     /// Creates the `.part`; `None` if something has its name. Nobody else reads or writes it before
     /// it has its own: its permissions come then.
     fn create(&self) -> io::Result<Option<File>> {
-        let created = part_options().create_new(true).mode(0o600).open(&self.part);
-        match created {
+        let flags = PART_FLAGS | OFlags::CREATE | OFlags::EXCL;
+        match self.parent.open(&self.part, flags, 0o600) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(None),
             Err(error) => Err(error),
@@ -167,7 +180,7 @@ impl RegularFile {
 
     /// A planted link is not followed, and a planted FIFO does not block.
     fn open_existing(&self) -> io::Result<File> {
-        let file = part_options().open(&self.part)?;
+        let file = self.parent.open(&self.part, PART_FLAGS, 0)?;
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("it is not a regular file"));
         }
@@ -177,25 +190,25 @@ impl RegularFile {
     /// Why somebody else may have written what is there, or would see their own file overwritten.
     fn why_not_ours(&self, file: &File) -> io::Result<Option<&'static str>> {
         let metadata = file.metadata()?;
-        let meta = fs::symlink_metadata(&self.meta);
+        let meta = self.parent.stat(&self.meta);
+        let is_others = |meta: io::Result<Option<Stat>>| {
+            meta.is_ok_and(|meta| meta.is_some_and(|meta| !is_own(meta.st_uid)))
+        };
         Ok(match metadata {
-            _ if !is_own(&metadata) => Some("it is another user's"),
+            _ if !is_own(metadata.uid()) => Some("it is another user's"),
             _ if metadata.nlink() != 1 => Some("it has another name, too"),
             _ if metadata.mode() & 0o022 != 0 => Some("others may write into it"),
-            _ if meta.is_ok_and(|meta| !is_own(&meta)) => Some("its .meta is another user's"),
+            _ if is_others(meta) => Some("its .meta is another user's"),
             _ => None,
         })
     }
 
     /// Reads the meta; `None` if there is none, or one that another user may have written.
     pub(super) fn read_meta(&self) -> Option<Vec<u8>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(&self.meta)
-            .ok()?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = self.parent.open(&self.meta, flags, 0).ok()?;
         let metadata = file.metadata().ok()?;
-        if !is_own(&metadata) || metadata.mode() & 0o022 != 0 {
+        if !is_own(metadata.uid()) || metadata.mode() & 0o022 != 0 {
             return None;
         }
         let mut bytes = Vec::new();
@@ -219,22 +232,16 @@ impl RegularFile {
     }
 
     fn write_meta(&self, record: &Record) -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&self.meta)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let mut file = self.parent.open(&self.meta, flags, 0o600)?;
         file.write_all(&record.to_bytes())?;
         file.sync_all()
     }
 
     /// A removal is on disk when this returns: a meta must not come back beside other bytes.
     pub(super) fn remove_meta(&self) -> Result<(), Failure> {
-        let removed = match fs::remove_file(&self.meta) {
-            Ok(()) => {
-                let folder = self.meta.parent().filter(|path| *path != Path::new(""));
-                File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all())
-            }
+        let removed = match self.parent.remove(&self.meta) {
+            Ok(()) => self.parent.sync(&self.meta),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         };
@@ -256,7 +263,7 @@ impl RegularFile {
     /// the name, but not unnoticed.
     pub(super) fn replace(&self, part: &File, bytes: u64) -> io::Result<()> {
         let shown = Escaped(self.part.as_os_str().as_bytes());
-        if !is_name_of(&self.part, part)? {
+        if !is_name_of(&self.parent, &self.part, part)? {
             let line = format!("{shown} was moved, removed or replaced meanwhile");
             return Err(io::Error::other(line));
         }
@@ -264,27 +271,18 @@ impl RegularFile {
             let line = format!("somebody else wrote into {shown}");
             return Err(io::Error::other(line));
         }
-        fs::rename(&self.part, &self.path)?;
+        self.parent.rename(&self.part, &self.path)?;
         // A meta without a `.part` says nothing to anybody, and the next download removes it.
-        let _ = fs::remove_file(&self.meta);
-        if !is_name_of(&self.path, part)? {
+        let _ = self.parent.remove(&self.meta);
+        if !is_name_of(&self.parent, &self.path, part)? {
             return Err(io::Error::other("another file has taken its place"));
         }
         Ok(())
     }
 }
 
-fn part_options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-    options
-}
-
-fn is_own(metadata: &Metadata) -> bool {
-    metadata.uid() == rustix::process::geteuid().as_raw()
+fn is_own(uid: u32) -> bool {
+    uid == rustix::process::geteuid().as_raw()
 }
 
 /// Where a download waits until it is whole: the file's name with `.part` after it, or, where such
@@ -302,6 +300,16 @@ pub(super) fn meta_of(file: &Path, nth: u32) -> PathBuf {
         0 => beside(file, ".part.meta"),
         _ => beside(file, &format!(".part.{nth}.meta")),
     }
+}
+
+/// The name of the file whose `.part`, or what lies beside that, this name would be.
+pub(super) fn whole_name_of(name: &[u8]) -> Option<&[u8]> {
+    let name = name.strip_suffix(b".meta").unwrap_or(name);
+    let name = match name {
+        [name @ .., b'.', b'0'..=b'9'] => name,
+        name => name,
+    };
+    name.strip_suffix(b".part")
 }
 
 /// The longest that is put after a name, in bytes.
@@ -348,13 +356,10 @@ pub(super) fn seek_to_end(mut file: &File, digest: Option<&mut Sha256>) -> io::R
 
 /// Whether the path is still this file's name. Between open and lock, the download that held the
 /// lock may have renamed or removed it; what we locked then is its file, not ours to empty.
-fn is_name_of(path: &Path, file: &File) -> io::Result<bool> {
+fn is_name_of(parent: &ParentDir, path: &Path, file: &File) -> io::Result<bool> {
     let ours = file.metadata()?;
-    match fs::symlink_metadata(path) {
-        Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
+    let named = parent.stat(path)?;
+    Ok(named.is_some_and(|named| (named.st_dev, named.st_ino) == (ours.dev(), ours.ino())))
 }
 
 pub(super) fn cannot_write(path: &Path, error: &io::Error) -> Failure {
@@ -403,14 +408,32 @@ mod tests {
     }
 
     #[test]
+    fn a_name_beside_a_file_is_known_for_one() {
+        let all = (0..limits::PART_NAMES_MAX).flat_map(|nth| {
+            [
+                part_of(Path::new("a.b"), nth),
+                meta_of(Path::new("a.b"), nth),
+            ]
+        });
+        for path in all {
+            let name = path.as_os_str().as_bytes();
+            assert_eq!(whole_name_of(name), Some(&b"a.b"[..]), "{path:?}");
+        }
+        for name in ["a.party", "a.part.x", "part", "a.meta", "a.1"] {
+            assert_eq!(whole_name_of(name.as_bytes()), None, "{name}");
+        }
+    }
+
+    #[test]
     fn a_part_that_was_renamed_or_replaced_is_not_ours() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("x.part");
         let file = File::create(&path).expect("a file");
-        assert!(is_name_of(&path, &file).expect("it is there"));
-        fs::rename(&path, folder.path().join("x")).expect("renamed");
-        assert!(!is_name_of(&path, &file).expect("it is gone"));
+        let is_name = || is_name_of(&ParentDir::ByPath, &path, &file);
+        assert!(is_name().expect("it is there"));
+        std::fs::rename(&path, folder.path().join("x")).expect("renamed");
+        assert!(!is_name().expect("it is gone"));
         File::create(&path).expect("another file");
-        assert!(!is_name_of(&path, &file).expect("it is another"));
+        assert!(!is_name().expect("it is another"));
     }
 }

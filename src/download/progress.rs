@@ -17,6 +17,7 @@ pub(super) struct Console {
     bars: MultiProgress,
     /// What all downloads come to; it shows nothing if there is one.
     total: ProgressBar,
+    has_total: bool,
     verbosity: Verbosity,
 }
 
@@ -30,26 +31,30 @@ pub(super) struct DownloadBar {
 }
 
 impl Console {
-    /// For so many downloads.
-    pub(super) fn new(verbosity: Verbosity, downloads: usize) -> Self {
+    /// For one download, or for many.
+    pub(super) fn new(verbosity: Verbosity, are_many: bool) -> Self {
         let mut console = Self {
             bars: MultiProgress::new(),
             total: ProgressBar::hidden(),
+            has_total: false,
             verbosity,
         };
-        if downloads > 1 && console.shows() {
+        if are_many && console.shows() {
             let total = ProgressBar::no_length()
-                .with_style(style("{msg} {bytes} {bytes_per_sec} {elapsed}"))
-                .with_prefix(downloads.to_string());
+                .with_style(style("{msg} {bytes} {bytes_per_sec} {elapsed}"));
             console.total = console.bars.add(total);
-            console.count(0);
+            console.has_total = true;
         }
         console
     }
 
+    /// So many lists were read, of which it isn't known yet how many there are.
+    pub(super) fn count_lists(&self, read: usize) {
+        self.total.set_message(format!("{read} lists"));
+    }
+
     /// So many of the downloads are over.
-    pub(super) fn count(&self, over: usize) {
-        let all = self.total.prefix();
+    pub(super) fn count(&self, over: usize, all: usize) {
         self.total.set_message(format!("{over} of {all} files"));
     }
 
@@ -76,13 +81,18 @@ impl Console {
         }
     }
 
+    /// Whether a person wants to know how things went that didn't fail.
+    pub(super) fn tells_results(&self) -> bool {
+        self.is_verbose() || self.shows()
+    }
+
     pub(super) fn is_verbose(&self) -> bool {
         self.verbosity.verbose > 0
     }
 
     /// Whether a person looks on. A file that goes to the terminal must not be mixed with progress.
     pub(super) fn is_watched(&self, destination: &Destination) -> bool {
-        let mixes = *destination == Destination::Stdout && io::stdout().is_terminal();
+        let mixes = destination.is_stdout() && io::stdout().is_terminal();
         self.shows() && !mixes
     }
 
@@ -97,15 +107,16 @@ impl Console {
             return hidden(ProgressBar::hidden());
         }
         let name = match destination {
-            Destination::File(path) => path.file_name().map_or(label, |name| name.as_bytes()),
+            Destination::File(path) | Destination::Mirrored(_, path) => {
+                path.file_name().map_or(label, |name| name.as_bytes())
+            }
             Destination::Stdout => label,
         };
         let template = format!("{{msg:{NAME_COLUMNS}!}} {{bytes}} {{bytes_per_sec}} {{elapsed}}");
         let bar = ProgressBar::no_length()
             .with_style(style(&template))
             .with_message(shortened(&Escaped(name).to_string()));
-        let has_total = !self.total.prefix().is_empty();
-        let bar = if has_total {
+        let bar = if self.has_total {
             self.bars.insert_before(&self.total, bar)
         } else {
             self.bars.add(bar)

@@ -1,12 +1,13 @@
 //! Whether what is here of a file and what a server offers of it are of one version: validators,
 //! the record kept beside a `.part`, and the ranges of a partial answer.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, LAST_MODIFIED, TRANSFER_ENCODING,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
+use rustix::fs::Stat;
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
@@ -155,9 +156,46 @@ impl Record {
     }
 }
 
+/// A file that an earlier download has left, whole.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Existing {
+    bytes: u64,
+    /// As the server said then, if nobody has written into it since.
+    modified: SystemTime,
+}
+
+impl From<&Stat> for Existing {
+    fn from(stat: &Stat) -> Self {
+        // What is before 1970 is no time of ours.
+        let seconds = Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or_default());
+        Self {
+            bytes: u64::try_from(stat.st_size).unwrap_or_default(),
+            modified: UNIX_EPOCH + seconds + Duration::from_nanos(stat.st_mtime_nsec),
+        }
+    }
+}
+
+impl Existing {
+    /// Whether the answer to a HEAD says that this is the file: of its length and of its time.
+    pub(super) fn is_same_by(&self, headers: &HeaderMap) -> bool {
+        is_plain(headers)
+            && content_length(headers) == Some(self.bytes)
+            && last_modified(headers) == Some(self.modified)
+    }
+}
+
+/// When the file was last modified, if no second change of it can have the same time any more.
+pub(super) fn settled_modified(headers: &HeaderMap) -> Option<SystemTime> {
+    let modified = last_modified(headers)?;
+    let now = date(only(headers, DATE)?)?;
+    let age = now.duration_since(modified);
+    age.is_ok_and(|age| age >= limits::SETTLED_AFTER)
+        .then_some(modified)
+}
+
 /// Whether the bytes are the file's own. Those of a coding that nobody asked for are another file's,
 /// whatever the validator says.
-fn is_plain(headers: &HeaderMap) -> bool {
+pub(super) fn is_plain(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(CONTENT_ENCODING).iter();
     codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
@@ -300,6 +338,45 @@ mod tests {
         let record = record(Some(10));
         assert!(record.is_of("http://h/x") && !record.is_of("http://h/y"));
         assert!(record.may_have(10) && !record.may_have(11));
+    }
+
+    #[test]
+    fn a_file_is_the_same_by_its_length_and_a_time_that_is_past() {
+        let then = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        let existing = |bytes, nanoseconds| Existing {
+            bytes,
+            modified: then + Duration::from_nanos(nanoseconds),
+        };
+        let length = "content-length: 4";
+        let later = "last-modified: Sun, 06 Nov 1994 08:49:38 GMT";
+        let cases: [(&[&str], Existing, bool); 7] = [
+            (&[DATED, length], existing(4, 0), true),
+            (&[DATED, length], existing(5, 0), false),
+            (&[DATED, length], existing(4, 1), false),
+            (&[DATED], existing(4, 0), false),
+            (&[length], existing(4, 0), false),
+            (
+                &[DATED, length, "content-encoding: gzip"],
+                existing(4, 0),
+                false,
+            ),
+            (&[later, length], existing(4, 0), false),
+        ];
+        for (lines, existing, expected) in cases {
+            let same = existing.is_same_by(&headers(lines));
+            assert_eq!(same, expected, "{lines:?} {existing:?}");
+        }
+        for (lines, expected) in [
+            (
+                &[DATED, "date: Sun, 06 Nov 1994 08:49:38 GMT"][..],
+                Some(then),
+            ),
+            (&[DATED, "date: Sun, 06 Nov 1994 08:49:37 GMT"], None),
+            (&[DATED, "date: Sun, 06 Nov 1994 08:49:36 GMT"], None),
+            (&[DATED], None),
+        ] {
+            assert_eq!(settled_modified(&headers(lines)), expected, "{lines:?}");
+        }
     }
 
     #[test]

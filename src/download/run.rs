@@ -31,6 +31,12 @@ pub(super) fn run(spec: &DownloadSpec, session: &Session<'_>) -> Result<Completi
     let result = fetch(&mut download);
     drop(guard);
     console.finish(&download.bar);
+    if let Ok(Completion::Same) = result
+        && console.is_verbose()
+    {
+        let (name, destination) = (Escaped(&spec.label), &spec.destination);
+        console.tell(&format!("{name}: the same is in {destination}"));
+    }
     if let Ok(Completion::Whole(bytes)) = result
         && (console.is_verbose() || console.is_watched(&spec.destination))
     {
@@ -73,7 +79,7 @@ fn fetch(download: &mut Download<'_>) -> Result<Completion, Failure> {
             "the server sent nothing: it has no such file, or an empty one",
         )),
         Completion::Whole(_) => finish(download).map(|()| completion),
-        Completion::ReaderClosed => Ok(completion),
+        Completion::Same | Completion::ReaderClosed => Ok(completion),
     });
     result.map_err(|mut failure| {
         if let Some(kept) = download.output.shared_part().kept() {

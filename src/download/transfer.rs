@@ -1,12 +1,13 @@
 //! One file on its way: what both protocols share.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::connection::TimeLimits;
 use super::interrupt::ActiveDownloads;
 use super::output::{Destination, Output};
 use super::progress::{Console, DownloadBar};
-use super::url::DownloadSource;
+use super::url::{DownloadSource, FolderUrl};
 use crate::download::args::GetArgs;
 use crate::escape::Escaped;
 use crate::tls::client::Connector;
@@ -18,6 +19,8 @@ pub(super) struct DownloadSpec {
     pub(super) label: Vec<u8>,
     pub(super) source: DownloadSource,
     pub(super) destination: Destination,
+    /// The folder there that no redirect may lead out of, if it is a mirror's.
+    pub(super) bounds: Option<Arc<FolderUrl>>,
 }
 
 /// What all downloads of one command share.
@@ -32,6 +35,15 @@ pub(super) struct Session<'a> {
     pub(super) new_mode: u32,
 }
 
+impl Session<'_> {
+    /// How many things are done at once.
+    pub(super) fn jobs(&self) -> NonZeroUsize {
+        let jobs = usize::try_from(self.args.jobs).ok();
+        jobs.and_then(NonZeroUsize::new)
+            .unwrap_or(NonZeroUsize::MIN)
+    }
+}
+
 /// How a download ended, when nothing failed.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Completion {
@@ -39,6 +51,8 @@ pub(super) enum Completion {
     Empty,
     /// The whole file, of so many bytes.
     Whole(u64),
+    /// What is here already is the same.
+    Same,
     /// Whoever reads our output has closed it.
     ReaderClosed,
 }

@@ -110,12 +110,122 @@ impl HttpUrl {
         let query = self.uri.query().map(EStr::as_str);
         let folder = folder.filter(|_| matches!(query, Some("tar" | "tar=")));
         let (path, extension) = folder.map_or((path, ""), |folder| (folder, ".tar"));
-        let last = path.rsplit('/').next().unwrap_or(path);
-        let mut name: Vec<u8> = percent_decode_str(last).collect();
-        let is_fit =
-            !matches!(&name[..], b"" | b"." | b"..") && !name.iter().any(|b| b"/\0".contains(b));
+        let mut name = decoded(last_segment(path))?;
         name.extend_from_slice(extension.as_bytes());
-        is_fit.then_some(name)
+        Some(name)
+    }
+
+    /// The last component of a folder's path, with a slash behind it or without, if that can be a name.
+    pub(super) fn folder_name(&self) -> Option<Vec<u8>> {
+        let path = self.uri.path().as_str();
+        decoded(last_segment(path.strip_suffix('/').unwrap_or(path)))
+    }
+}
+
+fn last_segment(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// A segment of a path, decoded, if that can be a name in a folder.
+fn decoded(segment: &str) -> Option<Vec<u8>> {
+    let name: Vec<u8> = percent_decode_str(segment).collect();
+    let is_fit =
+        !matches!(&name[..], b"" | b"." | b"..") && !name.iter().any(|b| b"/\0".contains(b));
+    is_fit.then_some(name)
+}
+
+/// A folder on a server: its path ends with a slash, and it has no query.
+#[derive(Clone, Debug)]
+pub(super) struct FolderUrl(HttpUrl);
+
+/// What a folder's list names: something in the folder itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// As it stands in URLs, without a slash.
+    pub(super) segment: Box<str>,
+    pub(super) is_folder: bool,
+}
+
+/// Where a link in a list leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Link {
+    Entry(Entry),
+    /// To what would be an entry, but that no file can have its name.
+    Unfit,
+    /// To the folder above, to another order of the list, to another server.
+    Elsewhere,
+}
+
+impl FolderUrl {
+    /// The folder that a URL is, if its path ends with a slash.
+    pub(super) fn of(url: &HttpUrl) -> Option<Self> {
+        let path = url.uri.path().as_str();
+        let is_folder = path.is_empty() || path.ends_with('/');
+        let folder = is_folder.then(|| follow(url, b"./").ok())?;
+        folder.map(Self)
+    }
+
+    pub(super) fn url(&self) -> &HttpUrl {
+        &self.0
+    }
+
+    fn path(&self) -> &str {
+        self.0.uri.path().as_str()
+    }
+
+    /// What follows the folder's path in this URL's, if it is on the same server and beneath.
+    fn rest<'u>(&self, url: &'u HttpUrl) -> Option<&'u str> {
+        let (here, there) = (self.0.server(), url.server());
+        let is_here = self.0.is_tls() == url.is_tls()
+            && here.port == there.port
+            && here.host.eq_ignore_ascii_case(&there.host);
+        let rest = url.uri.path().as_str().strip_prefix(self.path());
+        rest.filter(|_| is_here)
+    }
+
+    /// Whether this URL is the folder or lies beneath it, by whatever rules a server decodes its path.
+    pub(super) fn holds(&self, url: &HttpUrl) -> bool {
+        self.rest(url).is_some_and(|rest| {
+            let folders = rest.strip_suffix('/').unwrap_or(rest);
+            rest.is_empty() || folders.split('/').all(|segment| decoded(segment).is_some())
+        })
+    }
+
+    /// Where a link in this folder's list leads.
+    pub(super) fn link(&self, reference: &[u8]) -> Link {
+        let Ok(url) = follow(&self.0, reference) else {
+            return Link::Elsewhere;
+        };
+        let rest = self.rest(&url).filter(|_| !url.uri.has_query());
+        let Some(rest) = rest else {
+            return Link::Elsewhere;
+        };
+        let segment = rest.strip_suffix('/').unwrap_or(rest);
+        if segment.is_empty() || segment.contains('/') {
+            return Link::Elsewhere;
+        }
+        match decoded(segment) {
+            None => Link::Unfit,
+            Some(_) => Link::Entry(Entry {
+                segment: segment.into(),
+                is_folder: rest.ends_with('/'),
+            }),
+        }
+    }
+
+    /// The URL of an entry.
+    pub(super) fn join(&self, entry: &Entry) -> HttpUrl {
+        let slash = if entry.is_folder { "/" } else { "" };
+        // A colon in it must not make a scheme of what stands before.
+        let reference = format!("./{}{slash}", entry.segment);
+        follow(&self.0, reference.as_bytes()).expect("it was resolved against this folder before")
+    }
+}
+
+impl Entry {
+    /// Its name, decoded.
+    pub(super) fn name(&self) -> Vec<u8> {
+        percent_decode_str(&self.segment).collect()
     }
 }
 
@@ -377,6 +487,85 @@ mod tests {
             assert_eq!(uri.identity(), expected);
         }
         assert!(follow(&base, b"//me@h/").is_err());
+    }
+
+    fn folder(text: &str) -> Option<FolderUrl> {
+        match parse(text.as_bytes()) {
+            Ok(DownloadSource::Http(url)) => FolderUrl::of(&url),
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_link_in_a_list_leads_to_an_entry_or_elsewhere() {
+        assert!(folder("http://h/a").is_none());
+        assert_eq!(folder("http://h").unwrap().url().identity(), "http://h/");
+        let list = folder("http://H:1/a/b/?C=N;O=D").unwrap();
+        assert_eq!(list.url().identity(), "http://H:1/a/b/");
+        let entry = |segment: &str, is_folder| {
+            let segment = segment.into();
+            Link::Entry(Entry { segment, is_folder })
+        };
+        for (reference, expected) in [
+            ("x", entry("x", false)),
+            ("x/", entry("x", true)),
+            ("./x:y", entry("x:y", false)),
+            ("x#top", entry("x", false)),
+            ("../b/x", entry("x", false)),
+            ("/a/b/%78/", entry("%78", true)),
+            ("http://h:1/a/b/x", entry("x", false)),
+            ("x y[1]|", entry("x%20y%5B1%5D%7C", false)),
+            ("..x", entry("..x", false)),
+            ("x\n\u{202e}", entry("x%0A%E2%80%AE", false)),
+            ("%2e%2e/", Link::Elsewhere),
+            (".%2E", Link::Elsewhere),
+            ("%2E", Link::Elsewhere),
+            ("..%2fx", Link::Unfit),
+            ("x%00", Link::Unfit),
+            ("x%2Fy/", Link::Unfit),
+            ("", Link::Elsewhere),
+            ("./", Link::Elsewhere),
+            ("../", Link::Elsewhere),
+            ("/", Link::Elsewhere),
+            ("..", Link::Elsewhere),
+            ("../../../etc/passwd", Link::Elsewhere),
+            ("?C=S;O=A", Link::Elsewhere),
+            ("x?y", Link::Elsewhere),
+            ("x/y", Link::Elsewhere),
+            ("x//", Link::Elsewhere),
+            ("//h:2/a/b/x", Link::Elsewhere),
+            ("//i:1/a/b/x", Link::Elsewhere),
+            ("https://h:1/a/b/x", Link::Elsewhere),
+            ("http://me@h:1/a/b/x", Link::Elsewhere),
+            ("x:y", Link::Elsewhere),
+            ("mailto:x", Link::Elsewhere),
+            ("javascript:x", Link::Elsewhere),
+            ("%zz", Link::Elsewhere),
+        ] {
+            let link = list.link(reference.as_bytes());
+            assert_eq!(link, expected, "{reference}");
+            if let Link::Entry(entry) = link {
+                let url = list.join(&entry);
+                assert_eq!(
+                    list.link(url.identity().as_bytes()),
+                    expected,
+                    "{reference}"
+                );
+                assert!(list.holds(&url), "{reference}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_folder_holds_what_is_beneath() {
+        let list = folder("http://H:1/a/b/").unwrap();
+        let holds = |location: &str| list.holds(&follow(list.url(), location.as_bytes()).unwrap());
+        for inside in ["x", "x/y/", "", "x?y", "x/%2e%2E/y"] {
+            assert!(holds(inside), "{inside}");
+        }
+        for outside in ["..", "x/..%2f", "x//", "/a/bb/", "/a/b", "//i/a/b/x"] {
+            assert!(!holds(outside), "{outside}");
+        }
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod get;
 mod get_endings;
 mod get_http;
 mod get_many;
+mod get_recursive;
 mod get_resume;
 mod get_servers;
 mod get_target;

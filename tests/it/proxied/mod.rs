@@ -1,4 +1,5 @@
-//! Proxies in front of carafe: nginx, which puts a path before its own, and HAProxy.
+//! Servers of others: nginx, in front of carafe with a path before its own or by itself, HAProxy, and those
+//! that list folders.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,12 +14,60 @@ use tempfile::TempDir;
 /// Where Debian has nginx's module for what isn't HTTP.
 const STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
-/// nginx, which ends with it.
-pub(crate) struct Nginx {
+/// A server that writes its number to `pid` when it listens, and ends with it.
+struct Daemon {
     child: Child,
     address: SocketAddr,
     folder: TempDir,
 }
+
+impl Daemon {
+    /// Starts it with this configuration, which lies in `conf`, in its folder.
+    fn on_a_port(
+        command: impl Fn(&Path) -> Command,
+        configuration: impl Fn(&Path, SocketAddr) -> String,
+    ) -> Self {
+        // The port was free a moment ago. Where somebody has taken it the server ends.
+        let mut tries = (0..10).filter_map(|_| Self::start(&command, &configuration));
+        tries.next().expect("a port is free")
+    }
+
+    fn start(
+        command: impl Fn(&Path) -> Command,
+        configuration: impl Fn(&Path, SocketAddr) -> String,
+    ) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let configuration = configuration(folder.path(), address);
+        fs::write(folder.path().join("conf"), configuration).unwrap();
+        let mut command = command(folder.path());
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut daemon = Self {
+            child: child.unwrap(),
+            address,
+            folder,
+        };
+        let mut is_up = false;
+        until("the server is up, or has ended", || {
+            let pid = fs::read_to_string(daemon.folder.path().join("pid"));
+            is_up = pid.is_ok_and(|pid| pid.ends_with('\n')) && TcpStream::connect(address).is_ok();
+            is_up || daemon.child.try_wait().unwrap().is_some()
+        });
+        is_up.then_some(daemon)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// nginx, which ends with it.
+pub(crate) struct Nginx(Daemon);
 
 impl Nginx {
     /// With carafe's root behind `/files/`.
@@ -75,48 +124,27 @@ impl Nginx {
     }
 
     fn on_a_port(above: &str, servers: impl Fn(SocketAddr) -> String) -> Self {
-        // The port was free a moment ago. Where somebody has taken it nginx ends.
-        let mut tries = (0..10).filter_map(|_| Self::start(above, &servers));
-        tries.next().expect("a port is free")
-    }
-
-    fn start(above: &str, servers: impl Fn(SocketAddr) -> String) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
-        let configuration = format!(
-            "{above} daemon off; master_process off; pid pid; error_log error; events {{ }} {}",
-            servers(address)
-        );
-        fs::write(folder.path().join("conf"), configuration).unwrap();
-        let child = Command::new("nginx")
-            .args(["-c", "conf", "-e", "error", "-p"])
-            .arg(folder.path())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut nginx = Self {
-            child,
-            address,
-            folder,
+        let command = |folder: &Path| {
+            let mut command = Command::new("nginx");
+            command
+                .args(["-c", "conf", "-e", "error", "-p"])
+                .arg(folder);
+            command
         };
-        let mut is_up = false;
-        until("nginx is up, or has ended", || {
-            // It writes its number when it listens.
-            let pid = fs::read_to_string(nginx.folder.path().join("pid"));
-            is_up = pid.is_ok_and(|pid| pid.ends_with('\n')) && TcpStream::connect(address).is_ok();
-            is_up || nginx.child.try_wait().unwrap().is_some()
-        });
-        is_up.then_some(nginx)
+        Self(Daemon::on_a_port(command, |_, address| {
+            format!(
+                "{above} daemon off; master_process off; pid pid; error_log error; events {{ }} {}",
+                servers(address)
+            )
+        }))
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
-        self.address
+        self.0.address
     }
 
     pub(crate) fn access_log(&self) -> PathBuf {
-        self.folder.path().join("access")
+        self.0.folder.path().join("access")
     }
 }
 
@@ -126,10 +154,60 @@ fn files(carafe: &Carafe, more: &str) -> String {
     format!("location /files/ {{ proxy_pass http://{address}/; {more} }}")
 }
 
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+/// A server that lists folders; it ends with it.
+pub(crate) struct Lister(Daemon);
+
+impl Lister {
+    /// lighttpd, with `mod_dirlisting`.
+    pub(crate) fn lighttpd(root: &Path) -> Self {
+        let command = |folder: &Path| {
+            let mut command = Command::new("lighttpd");
+            command.arg("-D").arg("-f").arg(folder.join("conf"));
+            command
+        };
+        Self(Daemon::on_a_port(command, |folder, address| {
+            let (ip, port) = (address.ip(), address.port());
+            let (root, folder) = (root.display(), folder.display());
+            format!(
+                "server.modules = ( \"mod_dirlisting\" )
+                server.document-root = \"{root}\"
+                server.bind = \"{ip}\"
+                server.port = {port}
+                server.pid-file = \"{folder}/pid\"
+                server.errorlog = \"{folder}/error\"
+                server.stat-cache-engine = \"disable\"
+                dir-listing.activate = \"enable\"
+                mimetype.assign = ( \"\" => \"application/octet-stream\" )\n"
+            )
+        }))
+    }
+
+    /// Apache, with `mod_autoindex`, whose columns are links that sort.
+    pub(crate) fn apache(root: &Path) -> Self {
+        let command = |folder: &Path| {
+            let mut command = Command::new("apache2");
+            command.arg("-X").arg("-f").arg(folder.join("conf"));
+            command
+        };
+        Self(Daemon::on_a_port(command, |folder, address| {
+            let (root, folder) = (root.display(), folder.display());
+            let modules = ["mpm_event", "authz_core", "dir", "autoindex"]
+                .map(|name| {
+                    format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n")
+                })
+                .concat();
+            format!(
+                "ServerRoot {folder}\nDefaultRuntimeDir {folder}\nPidFile {folder}/pid\n\
+                ErrorLog {folder}/error\nServerName localhost\nListen {address}\n{modules}\
+                DocumentRoot {root}\n<Directory {root}>\nRequire all granted\n\
+                Options Indexes FollowSymLinks\nIndexOptions FancyIndexing HTMLTable NameWidth=*\n\
+                </Directory>\n"
+            )
+        }))
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.0.address
     }
 }
 

@@ -1,0 +1,363 @@
+//! `get -r`: reads the lists of folders, level by level, and finds what there is to fetch. Nothing outside
+//! a folder is asked for there or written here, whatever its lists say.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::mem;
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::{Method, StatusCode};
+
+use super::backoff::{Backoff, FetchError};
+use super::connection::TimeLimits;
+use super::http_client::{HttpClient, Wanted, refusal};
+use super::list::{self, Form};
+use super::output::Destination;
+use super::part_file::{SharedPart, cannot_write, whole_name_of};
+use super::resume;
+use super::target_dir::TargetDir;
+use super::transfer::{DownloadSpec, Session};
+use super::url::{DownloadSource, Entry, FolderUrl, HttpUrl, Link};
+use super::{local_name, pool};
+use crate::escape::{Escaped, EscapedText, Excerpt};
+use crate::failure::{Exit, Failure};
+use crate::limits;
+
+/// A folder to mirror.
+#[derive(Debug)]
+pub(super) struct MirrorSpec {
+    /// The URL, as it was asked for.
+    pub(super) label: Vec<u8>,
+    pub(super) url: HttpUrl,
+    /// The folder here that becomes the same.
+    pub(super) path: PathBuf,
+}
+
+/// A folder there that has been read, or will be.
+#[derive(Debug)]
+struct Folder {
+    url: FolderUrl,
+    /// The first folder, which nothing may lead out of.
+    bounds: Arc<FolderUrl>,
+    target: Arc<TargetDir>,
+    /// Where it lies beneath the target.
+    path: PathBuf,
+    /// How far beneath.
+    depth: usize,
+}
+
+/// A file that a list names.
+#[derive(Debug)]
+pub(super) struct ListedFile {
+    folder: Arc<Folder>,
+    entry: Entry,
+}
+
+impl ListedFile {
+    /// How it is fetched.
+    pub(super) fn spec(&self) -> DownloadSpec {
+        let Folder {
+            url,
+            bounds,
+            target,
+            path,
+            ..
+        } = &*self.folder;
+        let (url, path) = (url.join(&self.entry), beneath(path, &self.entry));
+        DownloadSpec {
+            label: url.identity().into_bytes(),
+            destination: Destination::Mirrored(Arc::clone(target), path),
+            source: DownloadSource::Http(url),
+            bounds: Some(Arc::clone(bounds)),
+        }
+    }
+}
+
+/// The name here of what a list names.
+fn local(entry: &Entry) -> Vec<u8> {
+    local_name::escaped(&entry.name())
+}
+
+/// Its path, that of the folder given.
+fn beneath(folder: &Path, entry: &Entry) -> PathBuf {
+    folder.join(OsStr::from_bytes(&local(entry)))
+}
+
+/// What is to be looked at next.
+#[derive(Debug)]
+enum Unread<'a> {
+    First(&'a MirrorSpec),
+    Beneath(Arc<Folder>),
+}
+
+/// What has been found so far.
+#[derive(Debug, Default)]
+struct Found {
+    files: Vec<ListedFile>,
+    /// The folders of the next level.
+    folders: Vec<Arc<Folder>>,
+    /// Of all lists.
+    entries: usize,
+    lists: usize,
+}
+
+/// Reads all lists and makes the folders. `fail` is told what can't be mirrored.
+pub(super) fn find(
+    mirrors: &[MirrorSpec],
+    session: &Session<'_>,
+    fail: impl Fn(&[u8], Failure) + Sync,
+) -> Vec<ListedFile> {
+    let found = Mutex::new(Found::default());
+    let lock = || found.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut level: Vec<_> = mirrors.iter().map(Unread::First).collect();
+    while !level.is_empty() {
+        pool::each(&level, session.jobs(), |unread| {
+            let label = unread.label();
+            let begun = begin_list(&mut lock());
+            if let Err(failure) = begun {
+                fail(&label, failure);
+                return ControlFlow::Continue(());
+            }
+            let guard = session.active.enter(&label, &SharedPart::default());
+            let read = unread.read(&label, session);
+            drop(guard);
+            match read {
+                Ok((folder, listed)) => {
+                    let complain = |failure| fail(&label, failure);
+                    let mut found = lock();
+                    found.add(&folder, listed, complain);
+                    session.console.count_lists(found.lists);
+                }
+                Err(failure) => fail(&label, failure),
+            }
+            ControlFlow::Continue(())
+        });
+        let folders = mem::take(&mut lock().folders);
+        level = folders.into_iter().map(Unread::Beneath).collect();
+    }
+    found
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .files
+}
+
+/// Counts a list, if there may be another.
+fn begin_list(found: &mut Found) -> Result<(), Failure> {
+    let max = limits::MIRROR_LISTS_MAX;
+    if found.lists == max {
+        let line = format!("left out: there are more than {max} lists");
+        return Err(Failure::new(Exit::Protocol, line));
+    }
+    found.lists += 1;
+    Ok(())
+}
+
+impl Found {
+    /// Adds what the list of a folder names, or nothing of it if that is too much.
+    fn add(&mut self, folder: &Arc<Folder>, listed: Listed, complain: impl Fn(Failure)) {
+        let max = limits::MIRROR_ENTRIES_MAX;
+        if listed.is_too_long || listed.entries.len() > max - self.entries {
+            let line = format!("left out: there are more than {max} entries in all lists");
+            return complain(Failure::new(Exit::Protocol, line));
+        }
+        listed.tell_what_is_missing(&complain);
+        self.entries += listed.entries.len();
+        for entry in listed.entries {
+            if !entry.is_folder {
+                let folder = Arc::clone(folder);
+                self.files.push(ListedFile { folder, entry });
+                continue;
+            }
+            if folder.depth == limits::MIRROR_DEPTH_MAX {
+                let name = Escaped(entry.segment.as_bytes());
+                let line = format!("'{name}/' is left out: it is too deep");
+                complain(Failure::new(Exit::Protocol, line));
+                continue;
+            }
+            let url = folder.url.join(&entry);
+            self.folders.push(Arc::new(Folder {
+                url: FolderUrl::of(&url).expect("it ends with a slash"),
+                bounds: Arc::clone(&folder.bounds),
+                target: Arc::clone(&folder.target),
+                path: beneath(&folder.path, &entry),
+                depth: folder.depth + 1,
+            }));
+        }
+    }
+}
+
+impl Unread<'_> {
+    fn label(&self) -> Vec<u8> {
+        match self {
+            Self::First(mirror) => mirror.label.clone(),
+            Self::Beneath(folder) => folder.url.url().identity().into_bytes(),
+        }
+    }
+
+    /// Reads the list, and makes the folder here.
+    fn read(&self, label: &[u8], session: &Session<'_>) -> Result<(Arc<Folder>, Listed), Failure> {
+        match self {
+            Self::First(mirror) => {
+                let (url, listed) = fetch(label, &mirror.url, None, session)?;
+                let path = &mirror.path;
+                let target = TargetDir::make(path).map_err(|error| cannot_write(path, &error))?;
+                let folder = Folder {
+                    bounds: Arc::new(url.clone()),
+                    url,
+                    target: Arc::new(target),
+                    path: PathBuf::new(),
+                    depth: 0,
+                };
+                Ok((Arc::new(folder), listed))
+            }
+            Self::Beneath(folder) => {
+                let url = folder.url.url();
+                let (final_url, listed) = fetch(label, url, Some(&folder.bounds), session)?;
+                if final_url.url().identity() != url.identity() {
+                    let line = "the server redirects to the list of another folder";
+                    return Err(Failure::new(Exit::Protocol, line));
+                }
+                let (target, path) = (&folder.target, &folder.path);
+                let made = target.make_folder(path);
+                made.map_err(|error| cannot_write(&target.path_of(path), &error))?;
+                Ok((Arc::clone(folder), listed))
+            }
+        }
+    }
+}
+
+/// Fetches a list, as often as it takes and may, and returns whose it is.
+fn fetch(
+    label: &[u8],
+    url: &HttpUrl,
+    bounds: Option<&FolderUrl>,
+    session: &Session<'_>,
+) -> Result<(FolderUrl, Listed), Failure> {
+    let args = session.args;
+    let time_limits = TimeLimits::starting_now(args.client);
+    let client = HttpClient::new(session, time_limits, bounds);
+    let mut backoff = Backoff::new(args.retries, args.retry_delay);
+    loop {
+        match attempt(&client, url) {
+            Ok(listed) => return Ok(listed),
+            Err(FetchError::Permanent(failure)) => return Err(failure),
+            Err(FetchError::Transient(failure, retry_after)) => {
+                let note = |line: &str| {
+                    let note = format!("{}: {line}", Escaped(label));
+                    session.console.note(&note);
+                };
+                backoff.rest(failure, retry_after, time_limits.left(), note)?;
+            }
+        }
+    }
+}
+
+fn attempt(client: &HttpClient<'_>, url: &HttpUrl) -> Result<(FolderUrl, Listed), FetchError> {
+    let no_list = |why: &str| {
+        let why = EscapedText(why);
+        Failure::new(Exit::Protocol, format!("the server sends no list: {why}"))
+    };
+    let (url, response) = client.ask_anywhere(&Method::GET, url, Wanted::List)?;
+    if response.status != StatusCode::OK {
+        return Err(refusal(response.status, &response.headers));
+    }
+    let form = Form::of(&response.headers).filter(|_| resume::is_plain(&response.headers));
+    let form = form.ok_or_else(|| no_list("it is neither a page nor JSON"))?;
+    let url = FolderUrl::of(&url).ok_or_else(|| no_list("its address has no / at the end"))?;
+    let max = limits::MIRROR_LIST_BYTES_MAX;
+    let text = response.body.all(max);
+    let text = text.map_err(|error| error.into_fetch_error("the list broke off"))?;
+    let text = text.ok_or_else(|| no_list(&format!("it has more than {max} bytes")))?;
+    let listed = Listed::read(form, &text, &url).map_err(|why| no_list(&why))?;
+    Ok((url, listed))
+}
+
+/// What a list says.
+#[derive(Debug, Default)]
+struct Listed {
+    entries: Vec<Entry>,
+    /// There were more than all lists may have together.
+    is_too_long: bool,
+    /// What is wrong with names that can't be files' here: the first ones, and how many there are.
+    unfit: Vec<String>,
+    unfit_count: usize,
+    /// How many entries the folder has, if the list doesn't show all.
+    total: Option<usize>,
+}
+
+impl Listed {
+    fn read(form: Form, text: &[u8], folder: &FolderUrl) -> Result<Self, String> {
+        let mut listed = Self::default();
+        let mut names = HashMap::new();
+        let total = list::read(form, text, |reference| {
+            if !listed.is_too_long {
+                listed.add(folder.link(reference), reference, &mut names);
+            }
+        })?;
+        listed.total = total;
+        listed.leave_out_parts(&names);
+        Ok(listed)
+    }
+
+    /// Adds an entry if it has a name here that no other one has. One that comes twice is one.
+    fn add(&mut self, link: Link, reference: &[u8], names: &mut HashMap<Vec<u8>, Vec<u8>>) {
+        let entry = match link {
+            Link::Elsewhere => return,
+            Link::Unfit => return self.leave_out(reference, "it is no name of a file"),
+            Link::Entry(entry) => entry,
+        };
+        let (name, local) = (entry.name(), local(&entry));
+        if local.len() > limits::FILE_NAME_BYTES_MAX {
+            return self.leave_out(&name, "its name is too long");
+        }
+        match names.get(&local) {
+            Some(first) if *first == name => return,
+            Some(_) => return self.leave_out(&name, "another one has its name here"),
+            None => {}
+        }
+        if self.entries.len() == limits::MIRROR_ENTRIES_MAX {
+            self.is_too_long = true;
+            return;
+        }
+        names.insert(local, name);
+        self.entries.push(entry);
+    }
+
+    /// A download keeps what it has of `x` in `x.part`: no file of that name would be safe beside it.
+    fn leave_out_parts(&mut self, names: &HashMap<Vec<u8>, Vec<u8>>) {
+        for entry in mem::take(&mut self.entries) {
+            let local = local(&entry);
+            if whole_name_of(&local).is_some_and(|whole| names.contains_key(whole)) {
+                self.leave_out(&entry.name(), "it has the name of another one's part");
+            } else {
+                self.entries.push(entry);
+            }
+        }
+    }
+
+    fn leave_out(&mut self, name: &[u8], why: &str) {
+        self.unfit_count += 1;
+        if self.unfit.len() < limits::MIRROR_COMPLAINTS_MAX {
+            let name = Excerpt::new(name, limits::LOG_TEXT_BYTES_MAX);
+            self.unfit.push(format!("'{name}' is left out: {why}"));
+        }
+    }
+
+    fn tell_what_is_missing(&self, complain: &impl Fn(Failure)) {
+        for line in &self.unfit {
+            complain(Failure::new(Exit::FileIo, line));
+        }
+        let untold = self.unfit_count - self.unfit.len();
+        if untold > 0 {
+            let line = format!("{untold} more are left out");
+            complain(Failure::new(Exit::FileIo, line));
+        }
+        if let Some(total) = self.total {
+            let line = format!("its list doesn't show all of its {total} entries");
+            complain(Failure::new(Exit::Protocol, line));
+        }
+    }
+}
