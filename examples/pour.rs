@@ -5,10 +5,19 @@
 //!     cargo run --example pour -- ROOT 127.0.0.1:7890
 //!     printf 'NAME\n' | nc 127.0.0.1 7890
 //!
+//! The examples beside it do the same task and wait in other ways; they take their connections from
+//! here (docs/guide/ways.md).
+//!
 //! A blocking call sleeps in the kernel; here one call, `poll`, sleeps for all sockets. Edge-triggered,
 //! it tells of a socket when something comes or room is made (an edge), not for as long as bytes are
 //! there. Who stops with bytes unread, and whose client sends nothing more, would sleep for ever. So
 //! whoever waits has seen WouldBlock, and whoever stops earlier, for its budget, is in the run queue.
+
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    reason = "public is what the examples beside it use"
+)]
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -24,14 +33,14 @@ use slab::Slab;
 
 const LISTENER: Token = Token(usize::MAX);
 const NAME_BYTES_MAX: usize = 1024;
-const LOOKUPS_MAX: u8 = 16;
+pub const LOOKUPS_MAX: u8 = 16;
 const SENT_BYTES_MAX: u64 = 1024 * 1024;
-const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
-const CLOSING_TIME: Duration = Duration::from_secs(2);
+pub const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
+pub const CLOSING_TIME: Duration = Duration::from_secs(2);
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
-const ACCEPT_RETRY: Duration = Duration::from_millis(500);
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(500);
 
-/// What a step wants next. Twin: `reactor::event::Action`.
+/// What a state wants next. Twin: `reactor::event::Action`.
 enum Action {
     /// An attempt would have blocked: wait for an edge or the deadline.
     Wait,
@@ -42,6 +51,14 @@ enum Action {
     Close(&'static str),
     /// The peer must see an error.
     Reset(&'static str),
+}
+
+/// What a connection that was stepped wants of its loop.
+pub enum Next {
+    Wait,
+    Yield,
+    /// Its socket is to be dropped.
+    End,
 }
 
 /// Twin: `conn::State`, where each state has its own data.
@@ -55,11 +72,10 @@ enum State {
 }
 
 /// Twin: `conn::Conn`.
-struct Conn {
-    socket: TcpStream,
+pub struct Conn {
     state: State,
     /// When the next step comes at the latest. Twin: `reactor::timer_wheel`.
-    deadline: Instant,
+    pub deadline: Instant,
     /// When the name must be whole.
     expires: Instant,
     name: Vec<u8>,
@@ -72,21 +88,71 @@ struct Conn {
 }
 
 /// What a step may use beside its connection. Twin: `conn::StepIo`.
-struct Turn {
-    root: PathBuf,
-    name_gap: Duration,
+pub struct Turn {
+    pub root: PathBuf,
+    pub name_gap: Duration,
     scratch: Vec<u8>,
-    now: Instant,
+    pub now: Instant,
     /// The step comes because its connection's deadline has passed.
-    is_due: bool,
+    pub is_due: bool,
 }
 
 impl Conn {
+    /// One that was just accepted.
+    pub fn new(turn: &Turn) -> Self {
+        let expires = turn.now + 10 * turn.name_gap;
+        Self {
+            state: State::ReadingName,
+            deadline: expires,
+            expires,
+            name: Vec::new(),
+            lookups: 0,
+            file: None,
+            offset: 0,
+            outcome: "",
+            discarded: 0,
+        }
+    }
+
+    /// Steps its state until it waits or ends. Twin: `conn::Conn::step`.
+    pub fn step(&mut self, socket: &mut TcpStream, turn: &mut Turn) -> Next {
+        let how = loop {
+            let action = match self.state {
+                State::ReadingName => self.read_name(socket, turn),
+                State::Sending => self.send(socket, turn),
+                State::Closing => self.discard(socket, turn),
+                State::Ended => return Next::End,
+            };
+            match action {
+                Action::Wait => return Next::Wait,
+                Action::Yield => return Next::Yield,
+                // Its first attempt is made before it waits: its edge may have come already.
+                Action::Enter(state) => (self.state, turn.is_due) = (state, false),
+                Action::Close(how) => break how,
+                Action::Reset(how) => {
+                    // With SO_LINGER on, and no time, close(2) discards what is unsent and sends a reset.
+                    let _ = socket2::SockRef::from(&*socket).set_linger(Some(Duration::ZERO));
+                    break how;
+                }
+            }
+        };
+        if !matches!(self.state, State::Closing) {
+            self.log(how);
+        }
+        self.state = State::Ended;
+        Next::End
+    }
+
+    /// Whether it waits for room to send, not for bytes.
+    pub fn is_sending(&self) -> bool {
+        matches!(self.state, State::Sending)
+    }
+
     /// Twin: `conn::reading`.
-    fn read_name(&mut self, turn: &mut Turn) -> Action {
+    fn read_name(&mut self, socket: &mut TcpStream, turn: &mut Turn) -> Action {
         let before = self.name.len();
         loop {
-            match self.socket.read(&mut turn.scratch) {
+            match socket.read(&mut turn.scratch) {
                 // A zero-length read: the client has shut its side.
                 Ok(0) if self.name.is_empty() => return Action::Close("client left"),
                 Ok(0) => return self.answer(turn),
@@ -94,11 +160,7 @@ impl Conn {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(_) => return Action::Close("reset by peer"),
             }
-            if let Some(line_feed) = self.name.iter().position(|&byte| byte == b'\n') {
-                let has_cr = self.name[..line_feed].ends_with(b"\r");
-                self.name.truncate(line_feed - usize::from(has_cr));
-                return self.answer(turn);
-            } else if self.name.len() > NAME_BYTES_MAX {
+            if has_end(&mut self.name) {
                 return self.answer(turn);
             }
         }
@@ -134,7 +196,7 @@ impl Conn {
 
     /// Twin: `conn::sending`, with sendfile, and threads where a disk would be waited for. The socket is
     /// not read: a client that has shut its side gets its file all the same.
-    fn send(&mut self, turn: &mut Turn) -> Action {
+    fn send(&mut self, socket: &mut TcpStream, turn: &mut Turn) -> Action {
         if turn.is_due {
             return Action::Reset("stalled");
         }
@@ -151,7 +213,7 @@ impl Conn {
                 Ok(count) => count,
                 Err(_) => return Action::Reset("read failed"),
             };
-            match self.socket.write(&turn.scratch[..count]) {
+            match socket.write(&turn.scratch[..count]) {
                 // A short write is no error: what the kernel didn't take is read from the file again.
                 Ok(taken) => self.offset += taken as u64,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Action::Wait,
@@ -161,7 +223,7 @@ impl Conn {
         // `write` has only copied the bytes into the kernel. close(2) with unread input sends a reset,
         // which discards what still lies there, and often what the peer has not read yet. So the write side
         // alone is shut, and the peer's FIN waited for. Twin: `conn::closing`'s table knows when not.
-        if self.socket.shutdown(Shutdown::Write).is_err() {
+        if socket.shutdown(Shutdown::Write).is_err() {
             return Action::Close("reset by peer");
         }
         self.log(self.outcome);
@@ -170,9 +232,9 @@ impl Conn {
     }
 
     /// Reads and throws away until the peer's FIN. Twin: `conn::closing`.
-    fn discard(&mut self, turn: &mut Turn) -> Action {
+    fn discard(&mut self, socket: &mut TcpStream, turn: &mut Turn) -> Action {
         while self.discarded < DISCARDED_BYTES_MAX && !turn.is_due {
-            match self.socket.read(&mut turn.scratch) {
+            match socket.read(&mut turn.scratch) {
                 Ok(0) => break, // The peer's FIN: it has everything.
                 Ok(count) => self.discarded += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Action::Wait,
@@ -182,19 +244,25 @@ impl Conn {
         Action::Close("closed")
     }
 
-    /// One line for each connection. Twin: `serve::conn_record`.
     fn log(&self, how: &str) {
-        let (name, len) = (
-            self.name.escape_ascii(),
-            self.file.as_ref().map_or(0, |file| file.1),
-        );
-        log(format_args!("\"{name}\" {}/{len} bytes {how}", self.offset));
+        let len = self.file.as_ref().map_or(0, |file| file.1);
+        log_end(&self.name, self.offset, len, how);
     }
+}
+
+/// Whether a name is whole: by its line feed, before which one CR is no part of it, or by its length.
+pub fn has_end(name: &mut Vec<u8>) -> bool {
+    let Some(line_feed) = name.iter().position(|&byte| byte == b'\n') else {
+        return name.len() > NAME_BYTES_MAX;
+    };
+    let has_cr = name[..line_feed].ends_with(b"\r");
+    name.truncate(line_feed - usize::from(has_cr));
+    true
 }
 
 /// Twin: `root`, which asks the kernel to stay beneath the root (openat2): here a rename between the
 /// look and the open could lead out of it.
-fn look_up(name: &[u8], root: &Path) -> Result<(File, u64), &'static str> {
+pub fn look_up(name: &[u8], root: &Path) -> Result<(File, u64), &'static str> {
     let mut components = name.split(|&byte| byte == b'/');
     if name.len() > NAME_BYTES_MAX {
         return Err("refused: the name is too long");
@@ -218,7 +286,7 @@ struct Reactor {
     poll: Poll,
     listener: TcpListener,
     accept_at: Option<Instant>,
-    conns: Slab<Conn>,
+    conns: Slab<(TcpStream, Conn)>,
     run_queue: Vec<usize>,
     turn: Turn,
 }
@@ -227,7 +295,7 @@ impl Reactor {
     /// Wait, accept, step those with news, those who yielded and those who are due, reap. Twin:
     /// `Reactor::turn`.
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
-        let deadlines = self.conns.iter().map(|(_, conn)| conn.deadline);
+        let deadlines = self.conns.iter().map(|(_, (_, conn))| conn.deadline);
         let yielded = mem::take(&mut self.run_queue);
         let next = match yielded[..] {
             [] => deadlines.chain(self.accept_at).min(),
@@ -248,15 +316,16 @@ impl Reactor {
         for token in ready.into_iter().filter(|&token| token != LISTENER) {
             self.step(token.0, false);
         }
-        let is_due = |(key, conn): (usize, &Conn)| (conn.deadline <= now).then_some(key);
-        for key in self.conns.iter().filter_map(is_due).collect::<Vec<_>>() {
+        let all = self.conns.iter();
+        let due = all.filter_map(|(key, (_, conn))| (conn.deadline <= now).then_some(key));
+        for key in due.collect::<Vec<_>>() {
             self.step(key, true);
         }
         // Nothing is freed before: a key may be among the events and among those who yielded, and its
         // connection may have ended at the first. Dropping the socket is close(2), which takes it out of
         // epoll, too: no event of the next turn means it.
-        let is_open = |_, conn: &mut Conn| !matches!(conn.state, State::Ended);
-        self.conns.retain(is_open);
+        self.conns
+            .retain(|_, (_, conn)| !matches!(conn.state, State::Ended));
         Ok(())
     }
 
@@ -280,68 +349,42 @@ impl Reactor {
                     return self.accept_at = Some(self.turn.now + ACCEPT_RETRY);
                 }
             };
-            let expires = self.turn.now + 10 * self.turn.name_gap;
-            self.conns.insert(Conn {
-                socket,
-                state: State::ReadingName,
-                deadline: expires,
-                expires,
-                name: Vec::new(),
-                lookups: 0,
-                file: None,
-                offset: 0,
-                outcome: "",
-                discarded: 0,
-            });
+            self.conns.insert((socket, Conn::new(&self.turn)));
             self.step(token.0, false);
         }
     }
 
-    /// Steps a connection's state until it waits or ends. Twin: `conn::Conn::step`.
     fn step(&mut self, key: usize, is_due: bool) {
         // One that yielded may have ended since, and its key may be another's, whom a step does no harm.
         // Twin: `reactor::handler::Token` has a generation.
-        let (Some(conn), turn) = (self.conns.get_mut(key), &mut self.turn) else {
+        let Some((socket, conn)) = self.conns.get_mut(key) else {
             return;
         };
-        turn.is_due = is_due;
-        let how = loop {
-            let action = match conn.state {
-                State::ReadingName => conn.read_name(turn),
-                State::Sending => conn.send(turn),
-                State::Closing => conn.discard(turn),
-                State::Ended => return,
-            };
-            match action {
-                Action::Wait => return,
-                Action::Yield => return self.run_queue.push(key),
-                // Its first attempt is made before it waits: its edge may have come already.
-                Action::Enter(state) => (conn.state, turn.is_due) = (state, false),
-                Action::Close(how) => break how,
-                Action::Reset(how) => {
-                    // With SO_LINGER on, and no time, close(2) discards what is unsent and sends a reset.
-                    let socket = socket2::SockRef::from(&conn.socket);
-                    let _ = socket.set_linger(Some(Duration::ZERO));
-                    break how;
-                }
-            }
-        };
-        if !matches!(conn.state, State::Closing) {
-            conn.log(how);
+        self.turn.is_due = is_due;
+        if let Next::Yield = conn.step(socket, &mut self.turn) {
+            self.run_queue.push(key);
         }
-        conn.state = State::Ended;
     }
 }
 
+/// One line for each connection. Twin: `serve::conn_record`.
+pub fn log_end(name: &[u8], sent: u64, len: u64, how: &str) {
+    log(format_args!(
+        "\"{}\" {sent}/{len} bytes {how}",
+        name.escape_ascii()
+    ));
+}
+
 /// Twin: `telemetry::log_writer`, which a terminal that takes nothing can't hold up.
-fn log(line: impl Display) {
+pub fn log(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-fn main() -> io::Result<()> {
+/// What the command line says: where to listen, and what a turn needs.
+pub fn start() -> io::Result<(TcpListener, Turn)> {
     let args: Vec<String> = env::args().collect();
     let [_, root, address, rest @ ..] = &args[..] else {
-        log("usage: pour ROOT ADDRESS:PORT [MILLISECONDS AFTER WHICH A NAME ENDS]");
+        log("usage: ROOT ADDRESS:PORT [MILLISECONDS AFTER WHICH A NAME ENDS]");
         std::process::exit(2);
     };
     let gap = rest.first().and_then(|gap| gap.parse().ok());
@@ -352,18 +395,24 @@ fn main() -> io::Result<()> {
         now: Instant::now(),
         is_due: false,
     };
+    let listener = TcpListener::bind(address.parse().map_err(io::Error::other)?)?;
+    log(format_args!("listening on {}", listener.local_addr()?));
+    Ok((listener, turn))
+}
+
+fn main() -> io::Result<()> {
+    let (mut listener, turn) = start()?;
+    let poll = Poll::new()?;
+    poll.registry()
+        .register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut reactor = Reactor {
-        poll: Poll::new()?,
-        listener: TcpListener::bind(address.parse().map_err(io::Error::other)?)?,
+        poll,
+        listener,
         accept_at: None,
         conns: Slab::new(),
         run_queue: Vec::new(),
         turn,
     };
-    let Reactor { poll, listener, .. } = &mut reactor;
-    poll.registry()
-        .register(listener, LISTENER, Interest::READABLE)?;
-    log(format_args!("listening on {}", listener.local_addr()?));
     let mut events = Events::with_capacity(1024);
     loop {
         reactor.turn(&mut events)?;

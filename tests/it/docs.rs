@@ -14,6 +14,7 @@ fn pages() -> Vec<(PathBuf, String)> {
         root.to_owned(),
         root.join("docs"),
         root.join("docs/internals"),
+        root.join("docs/guide"),
     ];
     let entries = folders
         .iter()
