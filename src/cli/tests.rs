@@ -174,6 +174,10 @@ const BAD_VALUES: &[(&str, &str)] = &[
         "--cors: 'app.example' won't do: it takes an origin as browsers write it, such as https://",
     ),
     (
+        "serve --cors=https://a.example --cors",
+        "--cors: '*' won't do beside others: it is all of them",
+    ),
+    (
         "serve --log-format xml",
         "--log-format: 'xml' won't do: it takes combined or json",
     ),
@@ -365,7 +369,7 @@ fn every_flag_of_serve_has_a_variable_and_the_flag_wins() {
     let args = serve_in(&environment, "");
     assert_eq!(args.root.to_str(), Some("-odd/folder"));
     assert_eq!((args.port, args.listen.bind.len()), (8000, 2));
-    assert!(args.listing && !args.tls.tls_only && args.cors.is_some());
+    assert!(args.listing && !args.tls.tls_only && args.cors.len() == 1);
     assert_eq!((args.listen.verbosity.verbose, args.header.len()), (2, 2));
     assert_eq!((args.hidden.len(), args.mime.len()), (2, 0));
     assert!(args.index.is_empty());

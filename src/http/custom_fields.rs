@@ -149,6 +149,7 @@ fn parse_glob(text: &str) -> Result<Glob, String> {
 }
 
 /// Who may read answers from the pages of other sites, as `--cors` takes it: `*`, or an origin.
+/// `null` is none: any page can have one within it that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedOrigin(String);
 
@@ -169,7 +170,7 @@ impl FromStr for AllowedOrigin {
             let is_small = !text.contains(|c: char| c.is_ascii_uppercase());
             (is_bare && is_small && !has_usual_port && !authority.host().is_empty()).then_some(())
         };
-        if text != "*" && is_origin().is_none() {
+        if text != ALL && is_origin().is_none() {
             return Err(
                 "takes an origin as browsers write it, such as https://app.example:8443, or *",
             );
@@ -178,15 +179,32 @@ impl FromStr for AllowedOrigin {
     }
 }
 
+const VARY_BY_ORIGIN: &str = "Vary: Origin\r\n";
+
+/// All sites.
+const ALL: &str = "*";
+
+const ALLOW_ORIGIN: &str = "Access-Control-Allow-Origin";
+
 impl AllowedOrigin {
-    /// What every answer says: who may read it, and that they may read all its fields (the Fetch
-    /// standard, "HTTP responses"). None of it depends on the request.
-    fn fields(&self) -> [CustomField; 2] {
-        [
-            CustomField::written("Access-Control-Allow-Origin", &self.0),
-            CustomField::written("Access-Control-Expose-Headers", "*"),
-        ]
+    /// Whether it lets in everybody.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        self.0 == ALL
     }
+}
+
+/// What answers say to pages of other sites: who may read them, and that they may read all fields (the Fetch
+/// standard, "HTTP responses"). One origin is told to all, so that answers don't depend on requests.
+fn fields_of(origins: &[AllowedOrigin]) -> Vec<CustomField> {
+    let mut fields = Vec::new();
+    if let [origin] = origins {
+        fields.push(CustomField::written(ALLOW_ORIGIN, &origin.0));
+    }
+    if !origins.is_empty() {
+        fields.push(CustomField::written("Access-Control-Expose-Headers", ALL));
+    }
+    fields
 }
 
 /// Everything that the operator adds.
@@ -198,6 +216,8 @@ pub struct CustomFields {
     globs: GlobSet,
     /// One for each of the globs, in their order.
     of_files: Vec<CustomField>,
+    /// Of several sites, each origin with the lines of answers to its pages; empty if none is told apart.
+    of_origins: Vec<(AllowedOrigin, String)>,
     /// What the answer to a browser says that asks before it asks (the Fetch standard, "CORS-preflight
     /// request"); empty if no other site is let in.
     preflight: String,
@@ -213,34 +233,41 @@ impl CustomFields {
     pub fn new(
         fields: Vec<CustomField>,
         rules: Vec<FieldRule>,
-        origin: Option<&AllowedOrigin>,
+        origins: &[AllowedOrigin],
     ) -> Result<Self, globset::Error> {
         let (fresh, mut of_all): (Vec<_>, Vec<_>) =
             fields.into_iter().partition(CustomField::tells_freshness);
-        if let Some(origin) = origin {
-            let own = origin.fields().into_iter();
-            let own: Vec<_> = own
-                .filter(|own| !of_all.iter().any(|field| field.is(&own.name)))
-                .collect();
-            of_all.extend(own);
-        }
+        let own = fields_of(origins).into_iter();
+        let own: Vec<_> = own
+            .filter(|own| !of_all.iter().any(|field| field.is(&own.name)))
+            .collect();
+        of_all.extend(own);
+        let is_told = of_all.iter().any(|field| field.is(ALLOW_ORIGIN));
+        let told_apart = origins.iter().filter(|_| !is_told).map(|origin| {
+            let line = format!("{ALLOW_ORIGIN}: {}\r\n{VARY_BY_ORIGIN}", origin.0);
+            (origin.clone(), line)
+        });
+        let of_origins = told_apart.collect();
         let any = Glob::new("*")?;
         let fresh = fresh.into_iter().map(|field| (any.clone(), field));
         let rules = rules.into_iter().map(|rule| (rule.glob, rule.field));
         let (globs, of_files): (Vec<_>, Vec<_>) = fresh.chain(rules).unzip();
-        let preflight = origin.map(|_| {
+        let preflight = if origins.is_empty() {
+            String::new()
+        } else {
             format!(
                 "Access-Control-Allow-Methods: {ALLOW}\r\n\
                  Access-Control-Allow-Headers: *, Authorization\r\n\
                  Access-Control-Max-Age: {CORS_PREFLIGHT_SECONDS}\r\n"
             )
-        });
+        };
         Ok(Self {
             lines: of_all.iter().map(|field| &*field.line).collect(),
             of_all,
             globs: GlobSet::new(globs)?,
             of_files,
-            preflight: preflight.unwrap_or_default(),
+            of_origins,
+            preflight,
         })
     }
 
@@ -248,7 +275,9 @@ impl CustomFields {
     #[must_use]
     pub fn bytes_max(&self) -> usize {
         let of_files = self.of_files.iter().map(|field| field.line.len());
-        self.lines.len() + self.preflight.len() + of_files.sum::<usize>()
+        let of_origins = self.of_origins.iter().map(|(_, lines)| lines.len());
+        let of_origin = of_origins.max().unwrap_or_default();
+        self.lines.len() + of_origin + self.preflight.len() + of_files.sum::<usize>()
     }
 
     /// The lines of an answer that is no file's.
@@ -283,6 +312,19 @@ impl CustomFields {
         lines.into_bytes().into()
     }
 
+    /// The lines of an answer that depend on the site whose page asks; none where it doesn't matter. Whoever
+    /// keeps an answer must know that it does (RFC 9110, section 12.5.5).
+    #[must_use]
+    pub fn of_origin<'a>(&self, origin: impl FnOnce() -> Option<&'a [u8]>) -> &[u8] {
+        if self.of_origins.is_empty() {
+            return b"";
+        }
+        let origin = origin().unwrap_or_default();
+        let mut origins = self.of_origins.iter();
+        let lines = origins.find(|(allowed, _)| allowed.0.as_bytes() == origin);
+        lines.map_or(VARY_BY_ORIGIN, |(_, lines)| lines).as_bytes()
+    }
+
     /// The lines of the answer to a preflight.
     #[must_use]
     pub fn of_preflight(&self) -> &[u8] {
@@ -294,11 +336,11 @@ impl CustomFields {
 mod tests {
     use super::*;
 
-    fn custom(fields: &[&str], rules: &[&str], origin: Option<&str>) -> CustomFields {
+    fn custom(fields: &[&str], rules: &[&str], origins: &[&str]) -> CustomFields {
         let fields = fields.iter().map(|text| text.parse().unwrap()).collect();
         let rules = rules.iter().map(|text| text.parse().unwrap()).collect();
-        let origin = origin.map(|origin| origin.parse().unwrap());
-        CustomFields::new(fields, rules, origin.as_ref()).unwrap()
+        let origins: Vec<_> = origins.iter().map(|text| text.parse().unwrap()).collect();
+        CustomFields::new(fields, rules, &origins).unwrap()
     }
 
     fn of_file(fields: &CustomFields, name: &str) -> String {
@@ -353,7 +395,7 @@ mod tests {
             "index.html=X-Page: first",
             "{a,b}.txt=X-Page: either",
         ];
-        let fields = custom(&[], &rules, None);
+        let fields = custom(&[], &rules, &[]);
         for (name, expected) in [
             ("/a.js", "X-Kind: script\r\n"),
             ("/d/a.js", "X-Kind: script\r\n"),
@@ -377,7 +419,7 @@ mod tests {
         let fields = custom(
             &["X-A: 1", "X-B: 2", "X-B: 3"],
             &["*.js=x-b: 4", "a.*=X-A: 5"],
-            None,
+            &[],
         );
         assert_eq!(fields.of_all(), b"X-A: 1\r\nX-B: 2\r\nX-B: 3\r\n");
         assert_eq!(of_file(&fields, "x"), "X-A: 1\r\nX-B: 2\r\nX-B: 3\r\n");
@@ -385,7 +427,7 @@ mod tests {
         assert_eq!(of_file(&fields, "a.js"), "x-b: 4\r\nX-A: 5\r\n");
         assert!(fields.have("x-a") && !fields.have("X-C"));
         assert_eq!(fields.bytes_max(), 8 * 3 + 8 * 2);
-        assert_eq!(custom(&[], &[], None).bytes_max(), 0);
+        assert_eq!(custom(&[], &[], &[]).bytes_max(), 0);
     }
 
     #[test]
@@ -396,7 +438,7 @@ mod tests {
         }
         let header = ["cache-control: no-store", "Expires: 0", "X-A: 1"];
         let header = header.map(|text| text.parse().unwrap()).into();
-        let fields = CustomFields::new(header, rules, None).unwrap();
+        let fields = CustomFields::new(header, rules, &[]).unwrap();
         assert_eq!(fields.of_all(), b"X-A: 1\r\n");
         for (name, value) in [
             ("x", "X-A: 1\r\ncache-control: no-store\r\nExpires: 0\r\n"),
@@ -457,7 +499,7 @@ mod tests {
         ] {
             assert!(bad.parse::<AllowedOrigin>().is_err(), "{bad:?}");
         }
-        let fields = custom(&[], &[], Some("https://app.example"));
+        let fields = custom(&[], &[], &["https://app.example"]);
         let lines = "Access-Control-Allow-Origin: https://app.example\r\n\
                      Access-Control-Expose-Headers: *\r\n";
         assert_eq!(fields.of_all(), lines.as_bytes());
@@ -467,9 +509,39 @@ mod tests {
                 .starts_with(b"Access-Control-Allow-Methods: GET, ")
         );
         let expose = "access-control-expose-headers: ETag";
-        let fields = custom(&[expose], &[], Some("*"));
+        let fields = custom(&[expose], &[], &["*"]);
         let lines = "access-control-expose-headers: ETag\r\nAccess-Control-Allow-Origin: *\r\n";
         assert_eq!(fields.of_all(), lines.as_bytes());
-        assert!(custom(&[], &[], None).of_preflight().is_empty());
+        let none = custom(&[], &[], &[]);
+        assert!(none.of_preflight().is_empty() && none.of_origin(|| panic!("asked")).is_empty());
+    }
+
+    #[test]
+    fn of_several_origins_the_one_that_asks_is_told() {
+        let origins = ["https://a.example", "https://b.example"];
+        let fields = custom(&["Vary: X"], &["*=Vary: Y"], &origins);
+        let expose = "Vary: X\r\nAccess-Control-Expose-Headers: *\r\n";
+        assert_eq!(fields.of_all(), expose.as_bytes());
+        for origin in origins {
+            let lines = format!("Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n");
+            let told = fields.of_origin(|| Some(origin.as_bytes()));
+            assert_eq!(told, lines.as_bytes());
+        }
+        for other in [
+            &b"https://c.example"[..],
+            b"https://a.example:1",
+            b"null",
+            b"*",
+            b"",
+        ] {
+            assert_eq!(fields.of_origin(|| Some(other)), b"Vary: Origin\r\n");
+        }
+        assert_eq!(fields.of_origin(|| None), b"Vary: Origin\r\n");
+        let longest = "Access-Control-Allow-Origin: https://a.example\r\nVary: Origin\r\n".len();
+        let others = expose.len() + "Vary: Y\r\n".len() + fields.of_preflight().len();
+        assert_eq!(fields.bytes_max(), longest + others);
+        // Who says it by themselves has said it.
+        let fields = custom(&["Access-Control-Allow-Origin: *"], &[], &origins);
+        assert_eq!(fields.of_origin(|| None), b"");
     }
 }

@@ -233,6 +233,7 @@ impl Http {
         let line = bytes.split(|&byte| byte == b'\n').next();
         let line = line.unwrap_or_default().trim_ascii_end();
         let head = answer.head.fields(self.custom_fields.of_all());
+        let head = head.fields(self.custom_fields.of_origin(|| None));
         let head = head.connection(Version::Http11, false).finish();
         Decision::Reply(Reply {
             target: truncate_for_log(line),
@@ -283,6 +284,8 @@ impl Http {
         } else {
             answer.head.fields(self.custom_fields.of_all())
         };
+        let origin = || message.fields.first("origin");
+        let head = head.fields(self.custom_fields.of_origin(origin));
         let hsts = self.tls.hsts.as_deref().filter(|_| request.is_encrypted);
         let head = match hsts {
             Some(hsts) => head.field("Strict-Transport-Security", hsts),

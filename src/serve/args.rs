@@ -129,10 +129,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "GLOB=VALUE", value_parser = FieldRule::cache_control)]
     pub cache_control: Vec<FieldRule>,
 
-    /// HTTP: let pages of other sites read answers: those of all sites, or of this one
+    /// HTTP: let pages of other sites read answers: those of all sites, or of this one; may be repeated
     #[arg(long, value_name = "ORIGIN", num_args = 0..=1, require_equals = true, default_missing_value = "*",
           value_parser = AllowedOrigin::from_str)]
-    pub cors: Option<AllowedOrigin>,
+    pub cors: Vec<AllowedOrigin>,
 
     /// HTTP: say in Server-Timing where the time went until the answer was made
     #[arg(long)]
@@ -212,7 +212,7 @@ impl ServeArgs {
     /// They are too much; the text says so.
     pub fn custom_fields(&self) -> Result<CustomFields, String> {
         let rules = [&self.header_for[..], &self.cache_control].concat();
-        let fields = CustomFields::new(self.header.clone(), rules, self.cors.as_ref());
+        let fields = CustomFields::new(self.header.clone(), rules, &self.cors);
         let fields = fields.map_err(|error| {
             format!("--header-for, --cache-control: these globs won't do together: {error}")
         })?;
@@ -230,6 +230,9 @@ impl ServeArgs {
     pub(crate) fn contradiction(&self) -> Option<String> {
         if let Err(line) = self.custom_fields() {
             return Some(line);
+        }
+        if self.cors.len() > 1 && self.cors.iter().any(AllowedOrigin::is_all) {
+            return Some("--cors: '*' won't do beside others: it is all of them".into());
         }
         if let (Some(format), None) = (self.log_format, &self.access_log) {
             return Some(format!(

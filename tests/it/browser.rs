@@ -449,6 +449,10 @@ fn a_page_reads_parts_of_another_sites_files() {
         (vec!["--cors"], json!([206, true, false, true, true])),
         (vec![&*one], json!([206, true, false, true, true])),
         (
+            vec!["--cors=http://127.0.0.1:1", &*one],
+            json!([206, true, false, true, true]),
+        ),
+        (
             vec!["--cors=http://127.0.0.1:1"],
             json!("TypeError: Failed to fetch"),
         ),

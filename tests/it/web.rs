@@ -143,6 +143,60 @@ fn pages_of_other_sites_may_read_what_they_are_let() {
     carafe.stop_clean();
 }
 
+#[test]
+fn of_several_other_sites_each_is_told_that_it_may_read() {
+    let root = root_with(&[("a", "content")]);
+    let flags =
+        ["https://a.example", "http://b.example:1"].map(|origin| format!("--cors={origin}"));
+    let carafe = Carafe::serve(root.path(), &[&flags[0], &flags[1], "--precompressed"]);
+    let mut talk = Talk::to(carafe.addr());
+    for (origin, allowed) in [
+        (Some("https://a.example"), true),
+        (Some("http://b.example:1"), true),
+        (Some("http://b.example"), false),
+        (Some("https://A.example"), false),
+        (Some("null"), false),
+        (None, false),
+    ] {
+        let line = origin.map_or(String::new(), |origin| format!("Origin: {origin}\r\n"));
+        let allowed = origin.filter(|_| allowed);
+        for (path, more, status, vary) in [
+            ("/a", "", 200, &["Accept-Encoding", "Origin"][..]),
+            (
+                "/a",
+                "Range: bytes=0-1\r\n",
+                206,
+                &["Accept-Encoding", "Origin"],
+            ),
+            ("/none", "", 404, &["Accept", "Origin"]),
+        ] {
+            let answer = talk.ask(&get(path, &format!("{line}{more}")));
+            assert_eq!(answer.status, status);
+            assert_eq!(
+                answer.field("access-control-allow-origin"),
+                allowed,
+                "{origin:?}"
+            );
+            assert_eq!(answer.field("access-control-expose-headers"), Some("*"));
+            assert_eq!(values(&answer, "vary"), vary, "{path}");
+        }
+        let preflight = format!(
+            "OPTIONS /a HTTP/1.1\r\nHost: h\r\n{line}Access-Control-Request-Method: GET\r\n\r\n"
+        );
+        let answer = talk.ask(&preflight);
+        assert_eq!(
+            answer.field("access-control-allow-origin"),
+            allowed,
+            "{origin:?}"
+        );
+        assert_eq!(values(&answer, "vary"), ["Origin"]);
+    }
+    drop(talk);
+    let head = ask(carafe.addr(), "GET / HTTP/9.9\r\n\r\n").head;
+    assert!(head.contains("\r\nVary: Origin\r\n"), "{head}");
+    carafe.stop();
+}
+
 // ---- pages ----
 
 /// Says who asks, as browsers do.
