@@ -671,6 +671,9 @@ pub const HISTOGRAM_BOUNDS: [Duration; 13] = [
 /// How long a new process may take until it is ready to take over. ROOT is looked at by then.
 pub const SUCCESSOR_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The longest message between processes that succeed one another, in bytes: why one could not be started.
+pub const SUCCESSION_MESSAGE_BYTES_MAX: usize = 1024;
+
 /// The longest PROXY header, in bytes. Version 1 has 107 at most; what version 2 may say beside addresses is
 /// short, but for a client's certificate.
 pub const PROXY_HEADER_BYTES_MAX: usize = 4 * 1024;

@@ -53,7 +53,7 @@ use fd_budget::FdBudget;
 use listeners::{bind_all, bind_for, limit_rate};
 use proxies::Proxies;
 use service_manager::ServiceManager;
-use succession::Predecessor;
+use succession::{Predecessor, Starter};
 use telemetry::{Telemetry, TelemetryConfig};
 use threads::WorkerThreads;
 use tls::{LoopTls, Tls};
@@ -74,6 +74,9 @@ pub use server::{Server, Stopper};
 /// # Panics
 /// Never: there is one loop at least.
 pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
+    if let Some(end) = succession::run_if_told() {
+        return end;
+    }
     let mut passed = Passed::take()?;
     let metrics = passed.take_metrics(args.metrics.is_some())?;
     passed.check_rate(args)?;
@@ -82,6 +85,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let has_metrics = metrics.is_some() || args.metrics.is_some();
     let mut protocol = open_root(args, tags, has_metrics)?;
     let tls = &Tls::open(&args.tls)?;
+    let starter = Starter::spawn();
     let telemetry = TelemetryConfig::open(args, metrics)?;
     let log_writer = start_log(&args.listen)?;
     let timeouts = Timeouts {
@@ -128,7 +132,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let mut server = Server::start(
         protocol, timeouts, listen, first, fd_budget, log_writer, telemetry,
     )?;
-    server.allow_succession();
+    server.allow_succession(starter);
     server.app.manager = ServiceManager::of_environment();
     server.app.proxies = Proxies::new(&args.trusted_proxy);
     server.app.client_limit.clone_from(client_limit);

@@ -38,7 +38,7 @@ use super::service_manager::{Reload, ServiceManager};
 use super::sources::{
     DISK_TASKS, HAND_OVER, HANGUP, OTHER_ENDED, RELOADED, SIGNALS, STOP, STOP_NOW, SUCCESSOR,
 };
-use super::succession::{Kind, Succession};
+use super::succession::{Kind, Starter, Succession};
 use super::telemetry::{Telemetry, TelemetryConfig};
 use super::timing::{ReplyTime, Timed};
 use super::tls::LoopTls;
@@ -172,8 +172,8 @@ impl<P: Protocol> Server<P> {
     }
 
     /// Lets a SIGUSR2 replace it by another process.
-    pub(super) fn allow_succession(&mut self) {
-        let mut succession = Succession::new(self.reactor.remote());
+    pub(super) fn allow_succession(&mut self, starter: io::Result<Starter>) {
+        let mut succession = Succession::new(starter, self.reactor.remote());
         succession.add(self.listeners());
         self.app.succession = Some(succession);
     }

@@ -1,25 +1,19 @@
-//! Restarts without a gap. SIGUSR2 starts the program that lies at our path now; it is given the listeners
-//! over a socket, which is its stdin, and says when it is ready. Until then this process serves, and after
-//! that it drains. Both accept from the same queues, so nobody is refused and nobody is lost.
+//! Restarts without a gap. SIGUSR2 has the program that lies at our path now started, by a process that does
+//! nothing else ([`Starter`]). The new one is given the listeners over a socket, which is its stdin, and says when
+//! it is ready. Until then this process serves, and after that it drains. Both accept from the same queues, so
+//! nobody is refused and nobody is lost.
+
+mod message;
+mod starter;
 
 use std::env;
-use std::fs::{self, File};
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::process::CommandExt as _;
-use std::path::{self, Path, PathBuf};
-use std::process::{Child, Command};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 
 use mio::net::TcpListener;
-use rustix::cmsg_space;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
-};
 use socket2::SockRef;
 
 use super::sources::SUCCESSOR;
@@ -27,11 +21,10 @@ use crate::failure::{Exit, Failure};
 use crate::limits::SUCCESSOR_TIMEOUT;
 use crate::reactor::Remote;
 
-/// Tells a process that its stdin leads to the one whose listeners it takes over.
-const TAKES_OVER: &str = "CARAFE_TAKES_OVER";
+use message::{Message, receive, send};
+use starter::TAKES_OVER;
 
-/// What was meant for this process and isn't for its successor.
-const NOT_INHERITED: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"];
+pub(super) use starter::{Starter, run_if_told};
 
 /// Where a listener comes from, which decides how its end is dealt with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +51,7 @@ pub(super) type Listeners = Vec<(Kind, TcpListener)>;
 /// What a successor is given, and how far it is.
 #[derive(Debug)]
 pub(super) struct Succession {
-    program: PathBuf,
+    starter: Arc<io::Result<Starter>>,
     listeners: Vec<(Kind, Weak<TcpListener>)>,
     remote: Remote,
     is_starting: bool,
@@ -69,25 +62,25 @@ pub(super) struct Succession {
 /// A process that is ready to serve. Unless it is told to, it ends with this.
 #[derive(Debug)]
 pub(super) struct Successor {
+    pid: u32,
     socket: OwnedFd,
-    child: Child,
 }
 
 impl Successor {
     pub(super) fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
     /// Has it serve.
     pub(super) fn go(self) -> io::Result<()> {
-        say(&self.socket, GO)
+        send(&self.socket, GO, None)
     }
 }
 
 impl Succession {
-    pub(super) fn new(remote: Remote) -> Self {
+    pub(super) fn new(starter: io::Result<Starter>, remote: Remote) -> Self {
         Self {
-            program: own_path(),
+            starter: Arc::new(starter),
             listeners: Vec::new(),
             remote,
             is_starting: false,
@@ -109,10 +102,10 @@ impl Succession {
         let sockets = self.listeners.iter();
         let sockets = sockets.filter_map(|(kind, socket)| Some((*kind, socket.upgrade()?)));
         let sockets: Vec<_> = sockets.collect();
-        let (program, remote) = (self.program.clone(), self.remote.clone());
+        let (starter, remote) = (Arc::clone(&self.starter), self.remote.clone());
         let started = Arc::clone(&self.started);
         let start = move || {
-            let result = start(&program, &sockets);
+            let result = start(&starter, &sockets);
             drop(sockets);
             *started.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
             if let Err(error) = remote.notify(SUCCESSOR) {
@@ -136,49 +129,18 @@ impl Succession {
     }
 }
 
-/// The path by which this program was started, if what lies there is this program; else where it is now.
-fn own_path() -> PathBuf {
-    let running = env::current_exe().unwrap_or_default();
-    let named = env::args_os().next().map(PathBuf::from);
-    let identity = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
-    named
-        .filter(|path| path.components().count() > 1)
-        .and_then(|path| path::absolute(path).ok())
-        .filter(|path| identity(path).is_some_and(|file| Some(file) == identity(&running)))
-        .unwrap_or(running)
-}
-
-/// Starts the program and gives it the listeners. When this returns well, it is ready.
-fn start(program: &Path, sockets: &[(Kind, Arc<TcpListener>)]) -> Result<Successor, String> {
-    let cannot = |error: io::Error| format!("a new process can't be started: {error}");
-    let (socket, theirs) = socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .map_err(|errno| cannot(errno.into()))?;
-    let ours = SockRef::from(&socket);
-    ours.set_read_timeout(Some(SUCCESSOR_TIMEOUT))
-        .map_err(cannot)?;
-    ours.set_write_timeout(Some(SUCCESSOR_TIMEOUT))
-        .map_err(cannot)?;
-    let mut args = env::args_os();
-    let mut command = Command::new(program);
-    command.arg0(args.next().unwrap_or_default()).args(args);
-    for variable in NOT_INHERITED {
-        command.env_remove(variable);
-    }
-    command.env(TAKES_OVER, "1").stdin(theirs);
-    let mut child = command.spawn().map_err(cannot)?;
-    // Its end is to be seen.
-    drop(command);
+/// Has the program started and gives it the listeners. When this returns well, it is ready.
+fn start(
+    starter: &io::Result<Starter>,
+    sockets: &[(Kind, Arc<TcpListener>)],
+) -> Result<Successor, String> {
+    let cannot = |error: &io::Error| format!("a new process can't be started: {error}");
+    let starter = starter.as_ref().map_err(cannot)?;
+    let (pid, socket) = starter.start().map_err(|error| cannot(&error))?;
     match introduce(&socket, sockets) {
-        Ok(()) => Ok(Successor { socket, child }),
+        Ok(()) => Ok(Successor { pid, socket }),
         Err(error) => {
-            // One that has ended has its status already.
-            let _ = child.kill();
-            let status = child.wait().map_err(cannot)?;
+            let status = starter.kill().map_err(|error| cannot(&error))?;
             Err(format!("the new process is not ready ({error}, {status})"))
         }
     }
@@ -186,66 +148,26 @@ fn start(program: &Path, sockets: &[(Kind, Arc<TcpListener>)]) -> Result<Success
 
 /// Gives the listeners away, and waits until they are taken.
 fn introduce(socket: &OwnedFd, sockets: &[(Kind, Arc<TcpListener>)]) -> io::Result<()> {
+    let ours = SockRef::from(socket);
+    ours.set_read_timeout(Some(SUCCESSOR_TIMEOUT))?;
+    ours.set_write_timeout(Some(SUCCESSOR_TIMEOUT))?;
     for (kind, listener) in sockets {
-        let descriptors = [listener.as_fd()];
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        control.push(SendAncillaryMessage::ScmRights(&descriptors));
-        let message = [*kind as u8];
-        let message = [IoSlice::new(&message)];
-        sendmsg(socket, &message, &mut control, SendFlags::NOSIGNAL)?;
+        send(socket, &[*kind as u8], Some(listener.as_fd()))?;
     }
-    say(socket, THAT_IS_ALL)?;
-    match hear(socket.as_fd())? {
-        Heard::Byte(READY) => Ok(()),
-        Heard::End => Err(io::Error::other("it has ended")),
+    send(socket, THAT_IS_ALL, None)?;
+    match &*receive(socket.as_fd())?.bytes {
+        READY => Ok(()),
+        [] => Err(io::Error::other("it has ended")),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
 // ---- the words between them ----
 
-// A kind and a listener, or one of these.
-const THAT_IS_ALL: u8 = b'.';
-const READY: u8 = b'r';
-const GO: u8 = b'g';
-
-/// One message.
-enum Heard {
-    Byte(u8),
-    Listener(Kind, OwnedFd),
-    End,
-}
-
-fn say(socket: &OwnedFd, byte: u8) -> io::Result<()> {
-    rustix::net::send(socket, &[byte], SendFlags::NOSIGNAL)?;
-    Ok(())
-}
-
-fn hear(socket: BorrowedFd<'_>) -> io::Result<Heard> {
-    let mut byte = [0];
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let message = rustix::io::retry_on_intr(|| {
-        recvmsg(
-            socket,
-            &mut [IoSliceMut::new(&mut byte)],
-            &mut control,
-            RecvFlags::CMSG_CLOEXEC,
-        )
-    })?;
-    let [byte] = byte;
-    let descriptor = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-        _ => None,
-    });
-    let kind = Kind::ALL.into_iter().find(|&kind| kind as u8 == byte);
-    Ok(match (message.bytes, descriptor, kind) {
-        (0, _, _) => Heard::End,
-        (_, Some(descriptor), Some(kind)) => Heard::Listener(kind, descriptor),
-        _ => Heard::Byte(byte),
-    })
-}
+// A kind's byte with a listener, or one of these.
+const THAT_IS_ALL: &[u8] = b".";
+const READY: &[u8] = b"r";
+const GO: &[u8] = b"g";
 
 // ---- the process that comes ----
 
@@ -262,11 +184,12 @@ impl Predecessor {
         }
         let mut listeners = Vec::new();
         loop {
-            match hear(io::stdin().as_fd()) {
-                Ok(Heard::Listener(kind, socket)) => listeners.push((kind, socket.into())),
-                Ok(Heard::Byte(THAT_IS_ALL)) => return Ok(Some((Self(()), listeners))),
-                Ok(_) => return Err(gone("it has ended")),
-                Err(error) => return Err(gone(error)),
+            let Message { bytes, descriptor } = receive(io::stdin().as_fd()).map_err(gone)?;
+            let kind = Kind::ALL.into_iter().find(|&kind| bytes == [kind as u8]);
+            match (kind, descriptor) {
+                (Some(kind), Some(socket)) => listeners.push((kind, socket.into())),
+                _ if bytes == THAT_IS_ALL => return Ok(Some((Self(()), listeners))),
+                _ => return Err(gone("it has ended")),
             }
         }
     }
@@ -274,11 +197,9 @@ impl Predecessor {
     /// Says that this process is ready, and waits until it may serve.
     pub(super) fn take_over(self) -> Result<(), Failure> {
         let stdin = io::stdin();
-        rustix::net::send(&stdin, &[READY], SendFlags::NOSIGNAL).map_err(gone)?;
-        match hear(stdin.as_fd()) {
-            Ok(Heard::Byte(GO)) => {}
-            Ok(_) => return Err(gone("it stops")),
-            Err(error) => return Err(gone(error)),
+        send(&stdin, READY, None).map_err(gone)?;
+        if receive(stdin.as_fd()).map_err(gone)?.bytes != GO {
+            return Err(gone("it stops"));
         }
         let nothing = File::open("/dev/null").and_then(|file| Ok(rustix::stdio::dup2_stdin(file)?));
         nothing.map_err(gone)

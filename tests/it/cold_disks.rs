@@ -571,9 +571,13 @@ fn an_overlay_is_read_once_by_a_helper() {
         exchange(carafe.addr(), b"file\n").unwrap(),
         content(SLOW_BYTES)
     );
+    // Not those of the process beside it.
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let threads: Vec<_> = threads.map(|thread| thread.unwrap().file_name()).collect();
     carafe.stop_clean();
     let text = fs::read_to_string(&trace).unwrap();
-    let calls = calls(&text);
+    let mut calls = calls(&text);
+    calls.retain(|(thread, _)| threads.iter().any(|known| known == thread));
     let by_helpers = calls.iter().filter(|(thread, _)| *thread != pid);
     let read: usize = by_helpers
         .filter(|(_, call)| call.starts_with("pread64"))

@@ -299,6 +299,41 @@ fn one_that_fails_to_start_changes_nothing() {
 }
 
 #[test]
+fn signals_that_are_sent_to_all_of_a_name_leave_who_starts_the_next_one() {
+    let mut line = Line::new(&["-p", "0", "-b", "127.0.0.1"]);
+    let starter = starter_of(line.pids[0]);
+    for signal in [Signal::HUP, Signal::USR1, Signal::USR2] {
+        kill_process(starter, signal).unwrap();
+    }
+    line.restart();
+    until("it ends with whom it served", || {
+        has_ended(line.pids[0]) && has_ended(starter.as_raw_nonzero().get() as u32)
+    });
+    // Without it there is no restart, and nothing else is lost.
+    kill_process(starter_of(line.pids[1]), Signal::KILL).unwrap();
+    line.signal(Signal::USR2);
+    line.log.wait_for("a new process can't be started: ");
+    assert_eq!(
+        exchange(line.address(LISTENING), b"small\n").unwrap(),
+        SMALL
+    );
+    line.stop();
+}
+
+/// The process beside a server, when it has taken its signals.
+fn starter_of(server: u32) -> Pid {
+    let children = fs::read_to_string(format!("/proc/{server}/task/{server}/children")).unwrap();
+    let pid = children.trim().parse().expect("one");
+    until("it takes signals", || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let (_, caught) = status.split_once("SigCgt:\t").unwrap();
+        let caught = u64::from_str_radix(caught.lines().next().unwrap(), 16).unwrap();
+        caught >> (Signal::USR2.as_raw() - 1) & 1 == 1
+    });
+    Pid::from_raw(pid).unwrap()
+}
+
+#[test]
 fn sockets_that_were_passed_are_passed_on() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
