@@ -12,6 +12,7 @@ mod listeners;
 mod peer;
 pub mod proxies;
 mod request_memory;
+pub mod sandbox;
 mod server;
 mod service_manager;
 mod sources;
@@ -52,6 +53,7 @@ use activation::Passed;
 use fd_budget::FdBudget;
 use listeners::{bind_all, bind_for, limit_rate};
 use proxies::Proxies;
+use sandbox::{Account, Sandbox};
 use service_manager::ServiceManager;
 use succession::{Predecessor, Starter};
 use telemetry::{Telemetry, TelemetryConfig};
@@ -85,16 +87,13 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let has_metrics = metrics.is_some() || args.metrics.is_some();
     let mut protocol = open_root(args, tags, has_metrics)?;
     let tls = &Tls::open(&args.tls)?;
+    let account = args.user.as_deref().map(Account::find).transpose()?;
     let starter = Starter::spawn();
+    // Before the first thread: each has what its maker had.
+    let sandbox = Sandbox::of_files(args);
     let telemetry = TelemetryConfig::open(args, metrics)?;
     let log_writer = start_log(&args.listen)?;
-    let timeouts = Timeouts {
-        request: args.listen.request_timeout,
-        keep_alive: args.keep_alive,
-        stall: args.stall_timeout,
-        min_rate: args.min_rate,
-        disk: args.disk_timeout,
-    };
+    let timeouts = timeouts(args);
     let (listen, for_telemetry) = (&args.listen, telemetry.descriptors());
     let files = Some(args.open_files);
     let addresses = passed.addresses(listen, args.workers);
@@ -104,9 +103,8 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let client_limit = fd_budget.client_limit(args.max_connections_per_client);
     let client_limit = &client_limit.map(Arc::new);
     let listeners = bind_for(args.workers, listen, args.port, passed, &log_writer)?;
-    if let Some(rate) = args.limit_rate {
-        limit_rate(listeners.iter().flatten(), rate)?;
-    }
+    limit_rate(listeners.iter().flatten(), args.limit_rate)?;
+    account.map_or(Ok(()), |account| account.assume())?;
     let mut listeners = listeners.into_iter();
     let first = listeners.next().expect("there is one loop at least");
     let makers = (1..).zip(listeners).map(|(index, listeners)| {
@@ -143,17 +141,27 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     thread::scope(|scope| {
         let take_over = || predecessor.map_or(Ok(()), Predecessor::take_over);
         let others = WorkerThreads::start(scope, &mut server, makers, take_over)?;
-        // ROOT's file system is asked before a client comes: later it may keep silent.
-        let serves_everything = is_top(&args.root);
         greet(&server, args, tls.is_some());
-        warn_of_power(serves_everything);
+        sandbox.and_calls();
         server.app.is_ready();
         Ok(server.run_until_signal(others))
     })
 }
 
+fn timeouts(args: &ServeArgs) -> Timeouts {
+    Timeouts {
+        request: args.listen.request_timeout,
+        keep_alive: args.keep_alive,
+        stall: args.stall_timeout,
+        min_rate: args.min_rate,
+        disk: args.disk_timeout,
+    }
+}
+
 /// Says where it listens, and what is there.
 fn greet(server: &Server<SharedPort>, args: &ServeArgs, has_tls: bool) {
+    // ROOT's file system is asked before a client comes: later it may keep silent.
+    let serves_everything = is_top(&args.root);
     server.announce();
     if logger::is_watched() {
         let greeting = greeting::of_files(&server.addresses, has_tls, &args.root, args.listing);
@@ -162,6 +170,7 @@ fn greet(server: &Server<SharedPort>, args: &ServeArgs, has_tls: bool) {
         let root = args.root.as_os_str().as_encoded_bytes();
         log::info!("serving \"{}\"", Escaped(root));
     }
+    warn_of_power(serves_everything);
 }
 
 /// `carafe thank`: prints and thanks until a signal, or one text with `--once`, ends it.
@@ -268,15 +277,17 @@ fn is_top(folder: &Path) -> bool {
     identity(folder).is_some_and(|folder| identity(Path::new("/")) == Some(folder))
 }
 
-/// Says what is served beyond what one would expect. Containers run as root, so that alone is no warning,
-/// which would be seen with `-q` and counted by monitors. Serving a whole file system is one.
+/// Says what is served beyond what one would expect.
 fn warn_of_power(serves_everything: bool) {
     let is_root = rustix::process::geteuid().is_root();
     if serves_everything {
         let whose = if is_root { "root" } else { "this user" };
         log::warn!("ROOT is /: everything on this machine that {whose} may read is served");
-    } else if is_root {
-        log::info!("running as root: files that nobody else may read are served, too");
+    }
+    if is_root {
+        log::warn!(
+            "running as root: files that nobody else may read are served, too; --user NAME serves as NAME"
+        );
     }
 }
 

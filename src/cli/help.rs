@@ -73,6 +73,7 @@ const SERVE: &[Group] = &[
             "cache",
         ],
     ),
+    ("As whom, and with what", &["user", "no-sandbox"]),
     (
         "What is told",
         &[

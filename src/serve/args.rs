@@ -40,6 +40,14 @@ pub struct ServeArgs {
     #[arg(long, value_name = "CIDR", value_parser = TrustedProxy::from_str)]
     pub trusted_proxy: Vec<TrustedProxy>,
 
+    /// Serve as this user, once the ports are bound; takes a start as root
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+
+    /// Leave this process all files and system calls of its user
+    #[arg(long)]
+    pub no_sandbox: bool,
+
     /// Loops that serve side by side, each on a thread and with listeners of its own
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1, value_parser = Count::new(1, limits::WORKERS_MAX))]
     pub workers: u64,

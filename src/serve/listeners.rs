@@ -248,11 +248,15 @@ fn lacks_ipv6(error: &io::Error) -> bool {
 /// The flag for the clients' port.
 const PORT: &str = "-p";
 
-/// Has the kernel send no faster on each connection that these will accept. Unix sockets know no rate.
+/// Has the kernel send no faster on each connection that these will accept, if there is a limit. Unix sockets know
+/// no rate.
 pub(super) fn limit_rate<'l>(
     listeners: impl Iterator<Item = &'l ClientListener>,
-    bytes_per_second: u64,
+    bytes_per_second: Option<u64>,
 ) -> Result<(), Failure> {
+    let Some(bytes_per_second) = bytes_per_second else {
+        return Ok(());
+    };
     let ip = listeners.filter(|listener| !sockopt::is_unix(&listener.socket));
     for listener in ip {
         sockopt::set_pacing_rate_max(&listener.socket, bytes_per_second).map_err(|error| {

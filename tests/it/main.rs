@@ -44,6 +44,7 @@ mod http_files;
 mod http_life;
 mod http_schedules;
 mod http_split;
+mod intruder;
 mod kept_alive;
 mod layers;
 mod liars;

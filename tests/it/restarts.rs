@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use crate::common::{
-    Carafe, Followed, LARGE_BYTES, PATIENCE, assert_same, begin_download, connect, count_lines,
-    exchange, pattern, root_with, until,
+    Carafe, Followed, LARGE_BYTES, PATIENCE, assert_no_trouble, assert_same, begin_download,
+    connect, count_lines, exchange, pattern, root_with, skip, until,
 };
 use crate::scrape::get;
 use rustix::process::{Pid, Signal, kill_process};
@@ -163,7 +163,7 @@ fn nobody_is_lost_refused_or_served_wrong_bytes() {
             until("those before have ended", || has_ended(*pid));
         }
         let log = line.stop();
-        assert!(!log.contains(" WARN ") && !log.contains(" ERROR "), "{log}");
+        assert_no_trouble(&log);
         let replied = log.lines().filter_map(|line| {
             let (_, counts) = line.split_once("; replied ")?;
             counts.split([',', ';']).next()?.parse::<u64>().ok()
@@ -223,7 +223,7 @@ fn every_listener_is_handed_over_and_downloads_are_finished() {
         assert!(path.exists());
         assert_eq!(line.first.wait().unwrap().code(), Some(0));
         let log = line.stop();
-        assert!(!log.contains(" WARN ") && !log.contains(" ERROR "), "{log}");
+        assert_no_trouble(&log);
         assert!(!path.exists(), "the last one's file");
     }
 }
@@ -296,6 +296,27 @@ fn one_that_fails_to_start_changes_nothing() {
     drop(download);
     until("the first one has ended", || has_ended(line.pids[0]));
     line.stop();
+}
+
+#[test]
+fn the_one_that_comes_has_the_rights_with_which_the_first_was_started() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("root", "only root can become somebody else");
+    }
+    for flag in ["--user=nobody", "--no-sandbox"] {
+        let mut line = Line::new(&["-p", "0", "-b", "127.0.0.1", flag]);
+        fs::set_permissions(line.root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let address = line.address(LISTENING);
+        for _ in 0..2 {
+            line.restart();
+            assert_eq!(exchange(address, b"small\n").unwrap(), SMALL);
+        }
+        for pid in &line.pids[..2] {
+            until("those before have ended", || has_ended(*pid));
+        }
+        let log = line.stop();
+        assert_no_trouble(&log);
+    }
 }
 
 #[test]

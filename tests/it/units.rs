@@ -53,8 +53,9 @@ fn units_are_sound_and_leave_as_little_as_the_page_says() {
 
 /// The calls that a filter's words let through.
 fn calls_of(words: &str) -> BTreeSet<String> {
-    let (mut calls, mut sets) = (BTreeSet::new(), vec![]);
-    sets.extend(words.split_whitespace().map(str::to_owned));
+    let words = words.split_whitespace().map(str::to_owned);
+    let (mut sets, calls): (Vec<_>, Vec<_>) = words.partition(|word| word.starts_with('@'));
+    let mut calls = BTreeSet::from_iter(calls);
     while let Some(set) = sets.pop() {
         for line in analyzed(&["syscall-filter", "--no-pager", &set], None).lines() {
             match line.trim() {
