@@ -15,6 +15,7 @@ fn pages() -> Vec<(PathBuf, String)> {
         root.join("docs"),
         root.join("docs/internals"),
         root.join("docs/guide"),
+        root.join("docs/guide/lab"),
     ];
     let entries = folders
         .iter()

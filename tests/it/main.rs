@@ -46,6 +46,7 @@ mod http_schedules;
 mod http_split;
 mod intruder;
 mod kept_alive;
+mod lab;
 mod layers;
 mod liars;
 mod limits;

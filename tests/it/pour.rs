@@ -34,7 +34,7 @@ const OF_NAMES: [&str; 3] = [
     "when_guesses_have_run_out",
 ];
 
-fn example(name: &str) -> PathBuf {
+pub fn example(name: &str) -> PathBuf {
     let binary = std::env::current_exe().unwrap();
     let example = binary.parent().unwrap().join("../examples").join(name);
     assert!(example.exists(), "cargo test builds the examples");
