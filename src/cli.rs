@@ -10,6 +10,7 @@ use clap_mangen::Man;
 
 use crate::download::args::{GetArgs, SayArgs};
 use crate::failure::Exit;
+use crate::notes::NotesArgs;
 use crate::serve::args::{ServeArgs, ThankArgs};
 use crate::soak::args::SoakArgs;
 
@@ -26,7 +27,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The five programs in one, and what shells and man(1) know of them.
+/// The six programs in one, and what shells and man(1) know of them.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve a folder's files to everyone who names one
@@ -39,6 +40,8 @@ pub enum Command {
     Say(SayArgs),
     /// Load a server with clients of all kinds, and tell the truth about it
     Soak(Box<SoakArgs>),
+    /// Show the nine notes on TCP sockets, by a server and a client that make the calls
+    Notes(NotesArgs),
     /// Print what has a shell complete flags
     Completions {
         /// The shell: bash, elvish, fish, powershell or zsh
@@ -47,7 +50,7 @@ pub enum Command {
     /// Print a manual page, in roff
     Man {
         /// The command that it is of [default: all of carafe]
-        #[arg(value_parser = ["serve", "get", "thank", "say", "soak", "completions", "man"])]
+        #[arg(value_parser = ["serve", "get", "thank", "say", "soak", "notes", "completions", "man"])]
         command: Option<String>,
     },
 }
@@ -61,6 +64,7 @@ impl Command {
             Self::Get(_)
             | Self::Say(_)
             | Self::Soak(_)
+            | Self::Notes(_)
             | Self::Completions { .. }
             | Self::Man { .. } => None,
         }

@@ -32,6 +32,7 @@ pub mod file;
 pub mod flags;
 pub mod http;
 pub mod limits;
+pub mod notes;
 #[allow(
     clippy::cast_possible_truncation,
     reason = "lengths of what is in memory"

@@ -763,3 +763,10 @@ pub const LONG_STEP: Duration = Duration::from_millis(1);
 /// How old what is known of the thread's time may be when a step begins, and so how wrong that comparison:
 /// it takes a system call.
 pub const THREAD_CLOCK_AGE_MAX: Duration = Duration::from_micros(100);
+
+/// How long a call of `notes` waits for what is on its way already: a bound for a machine that stands still.
+pub const NOTES_RECEIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a client of `notes` waits for a place in a queue that is full: less than a SYN's second try
+/// (a second), so that the first one is seen to be lost.
+pub const NOTES_CONNECT_TIMEOUT: Duration = Duration::from_millis(300);

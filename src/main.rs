@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Ok(Command::Say(args)) => download::say::run(&args),
         Ok(Command::Serve(args)) => started(serve::serve(&args)),
         Ok(Command::Soak(args)) => carafe::soak::run(&args),
+        Ok(Command::Notes(args)) => carafe::notes::run(&args),
         Ok(Command::Thank(args)) => started(serve::thank(&args)),
         Ok(Command::Completions { shell }) => print_and(&cli::completions(shell), Exit::Done),
         Ok(Command::Man { command }) => print_and(&cli::manual(command.as_deref()), Exit::Done),
