@@ -577,6 +577,38 @@ pub const LEFT_FOUND_PER_LOAD: f64 = 10.0;
 /// A load that leaves less than this part of what one before it has left is a sign of a cache that fills.
 pub const LEFT_SLOWS: f64 = 1.0 / 3.0;
 
+/// A notch of `--find`: the factor between two rates of its walk.
+pub const SEARCH_NOTCH: f64 = 1.02;
+
+/// How often the walk of `--find` crosses the highest rate that holds. Of eight crossings the least and the
+/// greatest have the median between them with a chance of 1 - 2^-7. Where they are notches apart it is twice as
+/// often, as neighbours are alike then.
+pub const SEARCH_CROSSINGS: usize = 8;
+
+/// The steps of such a walk, at most.
+pub const SEARCH_WALK_MAX: usize = 60;
+
+/// How many steps a walk goes straight on before its notches double: chance seldom does that.
+pub const SEARCH_STRAIGHT: u32 = 3;
+
+/// How much higher the highest rate that holds must be on the way up than from above, to be another one: more
+/// than the walk's own crossings differ.
+pub const SEARCH_HYSTERESIS: f64 = 1.05;
+
+/// What an overload of `--find` is above the highest rate that holds.
+pub const SEARCH_OVERLOAD: f64 = 1.25;
+
+/// How long the rate that `--find` ends with is offered, in steps: a little below the highest one, times are
+/// told apart from the bound's by three times as many requests.
+pub const SEARCH_HOLD_STEPS: u32 = 3;
+
+/// Rates that are tried so, one notch below the one before, then two, then three: the last is a good half of
+/// the first.
+pub const SEARCH_HOLDS: i32 = 8;
+
+/// How often a step of `--find` is tried that was not offered: a machine may be busy for a moment.
+pub const SEARCH_TRIES: u32 = 3;
+
 /// The looks that a trend needs.
 pub const TREND_LOOKS_MIN: usize = 20;
 

@@ -29,6 +29,7 @@ mod population;
 pub mod process;
 mod report;
 mod run;
+mod search;
 mod slope;
 mod stretches;
 mod sure;

@@ -142,7 +142,7 @@ const SOAK: &[Group] = &[
     (
         "How much load",
         &[
-            "clients", "rate", "duration", "requests", "ramp", "part", "start-at",
+            "clients", "rate", "find", "duration", "requests", "ramp", "part", "start-at",
         ],
     ),
     (
@@ -225,6 +225,7 @@ const SOAK_EXAMPLES: &str = "\
 Examples:
   carafe soak localhost:7890 hello.txt   ten clients for ten seconds
   carafe soak http://localhost:7890/hello.txt --rate 1000 -z 1m
+  carafe soak http://localhost:7890/hello.txt --rate 100..20000 --find 'p99<20ms'
   carafe soak localhost:7890 hello.txt --against files \\
       --mix fast=80%,slow=20% --fail-if 'p99>50ms,errors>0'
 

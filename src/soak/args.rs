@@ -15,7 +15,7 @@ use super::threshold::Conditions;
 use crate::flags::{Count, TrustArgs, size, timeout};
 
 /// `carafe soak`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct SoakArgs {
     /// A server and names, or URLs.
     #[arg(
@@ -41,9 +41,16 @@ pub struct SoakArgs {
     #[arg(short, long, value_name = "N", value_parser = Count::new(1, 1 << 20))]
     pub clients: Option<u64>,
 
-    /// Arrivals a second, whatever the server does (open model)
-    #[arg(short = 'q', long, value_name = "N", value_parser = rate)]
-    pub rate: Option<f64>,
+    /// Arrivals a second, whatever the server does (open model); for --find, from which to which
+    #[arg(short = 'q', long, value_name = "N", value_parser = Rates::from_str)]
+    pub rate: Option<Rates>,
+
+    /// Search for the highest --rate FROM..TO at which this holds; each step takes --duration
+    #[arg(
+        long, value_name = "CONDITION,...", value_parser = Conditions::from_str,
+        conflicts_with_all = ["versus", "part", "requests", "ramp"]
+    )]
+    pub find: Option<Conditions>,
 
     /// How long load is offered [default: 10s, or without end with -n]
     #[arg(short = 'z', long, value_name = "TIME", allow_hyphen_values = true, value_parser = timeout)]
@@ -172,6 +179,35 @@ pub struct SoakArgs {
     /// No live view
     #[arg(long)]
     pub quiet: bool,
+}
+
+/// Arrivals a second: one rate, or from one to another.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// The lower one.
+    pub from: f64,
+    /// The higher one, which may be the same.
+    pub to: f64,
+}
+
+impl FromStr for Rates {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((from, to)) = text.split_once("..") else {
+            let rate = rate(text)?;
+            return Ok(Self {
+                from: rate,
+                to: rate,
+            });
+        };
+        let (from, to) = (rate(from)?, rate(to)?);
+        if from < to {
+            Ok(Self { from, to })
+        } else {
+            Err("takes the lower rate first".into())
+        }
+    }
 }
 
 fn exponent(text: &str) -> Result<f64, String> {

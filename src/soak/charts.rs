@@ -1,7 +1,11 @@
 //! What the page plots: which figures of a report, over which axes.
 
+use super::metric::Unit;
 use super::plot::{Axis, Plot, Shape};
-use super::report::{Comparison, Report, Sample, Second, ServerUsage};
+use super::report::{
+    Comparison, Report, Sample, Search, Second, ServerUsage, Step, ThresholdOutcome,
+};
+use super::threshold::Conditions;
 use super::units;
 
 /// The most points of a line: as many as a desk's screen can tell apart, and a run may last days.
@@ -321,6 +325,68 @@ pub fn of_comparison(comparison: &Comparison) -> Vec<Plot> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// A search's steps: what was measured at which rate, and how it came out.
+pub fn of_search(search: &Search) -> Option<Plot> {
+    let (unit, bound) = search.condition.parse::<Conditions>().ok()?.first()?;
+    let figures = search.steps.iter();
+    let points = figures.filter_map(|step| Some((step, step.figure?.value)));
+    let points: Vec<(&Step, f64)> = points.collect();
+    let ends = |of: fn(&(&Step, f64)) -> f64, one: f64| {
+        let all = points.iter().map(of);
+        all.fold((one, one), |(low, high), at| (low.min(at), high.max(at)))
+    };
+    let (low, high) = ends(|(step, _)| step.rate, points.first()?.0.rate);
+    let (least, most) = ends(|(_, figure)| *figure, bound);
+    let dots = |is_it: fn(&Step) -> bool| {
+        let dots = points.iter().filter(|(step, _)| is_it(step));
+        // A gap after each makes it a dot.
+        let dots = dots.flat_map(|(step, at)| [(step.rate, Some(*at)), (step.rate, None)]);
+        Shape::Line(dots.collect())
+    };
+    let capacity = search.capacity.iter().flat_map(|capacity| {
+        let label = format!("{}/s", units::number(capacity.value));
+        let band = Shape::Band(capacity.low, capacity.high.min(high));
+        [
+            ("quiet", "the highest rate that holds", band),
+            ("", "", Shape::Guide(capacity.value, label)),
+        ]
+    });
+    let limit = Shape::Line(vec![(low, Some(bound)), (high, Some(bound))]);
+    let marks = [
+        ("third", "what is asked for", limit),
+        (
+            "bad dot",
+            "didn't hold",
+            dots(|step| step.outcome == ThresholdOutcome::Failed),
+        ),
+        (
+            "second dot",
+            "undecided",
+            dots(|step| {
+                !matches!(
+                    step.outcome,
+                    ThresholdOutcome::Failed | ThresholdOutcome::Held
+                )
+            }),
+        ),
+        (
+            "first dot",
+            "held",
+            dots(|step| step.outcome == ThresholdOutcome::Held),
+        ),
+    ];
+    Some(Plot {
+        title: "Steps of the search",
+        note: format!("What {} is about, at each rate.", search.condition),
+        x: Axis::log(low, high, tick_count),
+        y: match unit {
+            Unit::Time => Axis::log(least.max(1.0), most * HEADROOM, tick_time),
+            _ => Axis::whole(most * HEADROOM, tick_count),
+        },
+        marks: capacity.chain(marks).collect(),
+    })
 }
 
 fn at(sample: &Sample) -> f64 {

@@ -94,6 +94,7 @@ impl<'a> Engine<'a> {
     pub(super) fn begin_count(&mut self) {
         self.ledger.begin_count();
         self.numbers.clear();
+        self.never_started = 0;
     }
 
     /// Runs one stage to its end.

@@ -35,6 +35,17 @@ impl Interval {
         }
     }
 
+    /// Where the truth is as likely above as below: of a few slow requests the quantile is mostly below the
+    /// real one, and the interval's upper end is further away. Of ends without a geometric mean, the figure.
+    pub fn middle(self) -> f64 {
+        let is_between = self.low > 0.0 && self.high.is_finite();
+        if is_between {
+            (self.low * self.high).sqrt()
+        } else {
+            self.value
+        }
+    }
+
     /// The same in another unit.
     #[must_use]
     pub fn scaled(self, factor: f64) -> Self {

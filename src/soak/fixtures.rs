@@ -3,9 +3,9 @@
 use super::histograms::Histograms;
 use super::outcome::Class;
 use super::report::{
-    Against, ClassCount, Generator, Latency, Load, Model, Outcomes, Percentiles, Report, Resource,
-    SCHEMA, Sample, Second, ServerUsage, Slope, Status, Threshold, ThresholdOutcome, Usage,
-    Verdict, Verification,
+    Against, ClassCount, Generator, Interval, Latency, Load, Model, Outcomes, Percentiles, Phase,
+    Report, Resource, SCHEMA, Sample, Search, Second, ServerUsage, Slope, Status, Step, Threshold,
+    ThresholdOutcome, Usage, Verdict, Verification,
 };
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -58,6 +58,7 @@ pub fn report() -> Report {
         ],
         seconds,
         comparison: None,
+        search: None,
         part: None,
         missing_parts: Vec::new(),
         stretches: Vec::new(),
@@ -67,6 +68,44 @@ pub fn report() -> Report {
                 .into(),
             "142 arrivals started more than a millisecond late; corrected latency has them.".into(),
         ],
+    }
+}
+
+/// The same as the last step of a search.
+pub fn search() -> Report {
+    let step = |phase, rate, ms: f64, outcome| Step {
+        phase,
+        rate,
+        seconds: 10.0,
+        figure: Some(Interval {
+            value: ms * 1e3,
+            low: ms * 900.0,
+            high: ms * 1100.0,
+        }),
+        measured: format!("p99 {ms} ms, errors 0"),
+        outcome,
+        is_offered: true,
+    };
+    Report {
+        search: Some(Search {
+            condition: "p99<50ms,errors<=0".into(),
+            between: [1_000.0, 50_000.0],
+            capacity: Some(Interval {
+                value: 5_020.0,
+                low: 4_900.0,
+                high: 5_150.0,
+            }),
+            crossed: Some([5_050.0, 4_990.0]),
+            held: Some(4_900.0),
+            not_offered: None,
+            steps: vec![
+                step(Phase::Climb, 1_000.0, 3.0, ThresholdOutcome::Held),
+                step(Phase::Climb, 8_000.0, 4_000.0, ThresholdOutcome::Failed),
+                step(Phase::Walk, 5_020.0, 50.0, ThresholdOutcome::Undecided),
+                step(Phase::Hold, 4_900.0, 40.0, ThresholdOutcome::Held),
+            ],
+        }),
+        ..report()
     }
 }
 

@@ -74,7 +74,7 @@ const QUANTILES: [(&str, Quantile); 5] = [
     ("max", (|times| times.max, None)),
 ];
 
-const OTHERS: [(&str, Unit, Source); 15] = {
+const OTHERS: [(&str, Unit, Source); 16] = {
     use Source::{Leak, Left, Run, Server, Trend};
     const MEMORY: fn(&ServerUsage) -> &Resource = |server| &server.rss;
     const DESCRIPTORS: fn(&ServerUsage) -> &Resource = |server| &server.descriptors;
@@ -104,6 +104,11 @@ const OTHERS: [(&str, Unit, Source); 15] = {
             "rate_started",
             Unit::Rate,
             Run(|report| rate(report, report.load.rate_started, 0)),
+        ),
+        (
+            "capacity",
+            Unit::Rate,
+            Run(|report| report.search.as_ref()?.capacity),
         ),
         ("cpu", Unit::Percent, Server(cpu)),
         (
@@ -187,6 +192,11 @@ impl Metric {
     /// Whether it is a trend, which is per something.
     pub(super) fn is_trend(&self) -> bool {
         matches!(self.source, Source::Trend(_) | Source::Leak(_))
+    }
+
+    /// The same as the server saw it: without the time for which an arrival waited to be sent.
+    pub(super) fn as_sent(&self) -> Option<Self> {
+        Self::named(&format!("raw_{}", self.name), "")
     }
 
     /// By which power of the run's length an interval shrinks: that of a slope by more, as what it is
@@ -427,12 +437,11 @@ fn unit_for<'a>(largest: f64, units: &[(f64, &'a str)]) -> (f64, &'a str) {
     *fitting.unwrap_or(&units[0])
 }
 
-/// Two decimals, or as many as show two digits of a small number.
+/// Two decimals, or as many as show two digits of a small number; none from a thousand on.
 fn decimals_for(largest: f64) -> usize {
-    let power = largest.abs().log10().floor();
-    if power.is_finite() {
-        (1.0 - power).clamp(2.0, 9.0) as usize
-    } else {
-        2
+    match largest.abs().log10().floor() {
+        3.0.. => 0,
+        power if power.is_finite() => (1.0 - power).clamp(2.0, 9.0) as usize,
+        _ => 2,
     }
 }

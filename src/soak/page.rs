@@ -5,7 +5,7 @@ use maud::{Markup, PreEscaped, Render, html};
 
 use super::plot::Plot;
 use super::report::{
-    ClassCount, Comparison, Model, Report, ServerUsage, Status, Threshold, ThresholdOutcome,
+    ClassCount, Comparison, Model, Report, Search, ServerUsage, Status, Threshold, ThresholdOutcome,
 };
 use super::{charts, units, wording};
 use crate::escape::EscapedText;
@@ -45,6 +45,7 @@ pub fn render(report: &Report) -> String {
             }
             body {
                 (banner(report))
+                (search(report.search.as_ref()))
                 (keys(report))
                 (over_time(report))
                 (comparison(report.comparison.as_ref()))
@@ -165,6 +166,34 @@ fn latency(report: &Report) -> Markup {
                     p class="soft" { "Longest silence: " (wording::stall(latency)) "." }
                 }
             }
+        }
+    }
+}
+
+fn search(search: Option<&Search>) -> Markup {
+    let Some(search) = search else {
+        return html! {};
+    };
+    let rows = wording::steps(search);
+    html! {
+        section {
+            h2 { "Search" }
+            ul class="notes" { @for line in wording::search(search) { li { (Untrusted(&line)) } } }
+            @if let Some(plot) = charts::of_search(search) { (plot.render()) }
+            details {
+                summary { "The steps" }
+                div class="card" {
+                    table {
+                        thead { tr { @for cell in &rows[0] { th { (cell) } } } }
+                        tbody {
+                            @for [phase, figures @ ..] in &rows[1..] {
+                                tr { th { (phase) } @for figure in figures { td { (Untrusted(figure)) } } }
+                            }
+                        }
+                    }
+                }
+            }
+            p { "What follows is of the last step." }
         }
     }
 }
@@ -423,6 +452,20 @@ mod tests {
             "接收.txt",
             "carafe soak 127.0.0.1:7890 --rate 5000 'a b'",
             "coordinated omission",
+        ] {
+            assert!(text.contains(part), "no {part:?} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_search_has_its_steps_and_their_plot() {
+        let text = text_of(&fixtures::search());
+        for part in [
+            "the highest rate that holds: 5020/s (99 %: 4900 to 5150)",
+            "crossed at 5,050/s on the way up, at 4,990/s from above",
+            "4,900/s held with its whole interval",
+            "Steps of the search",
+            "p99 3 ms, errors 0",
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }

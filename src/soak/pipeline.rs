@@ -114,6 +114,9 @@ pub fn summary(report: &Report) -> io::Result<Vec<u8>> {
             line(&mut text, format_args!("- {}", plain(&finding.text)));
         }
     }
+    for found in report.search.iter().flat_map(wording::search) {
+        line(&mut text, format_args!("- {}", plain(&found)));
+    }
     let (load, latency) = (&report.load, &report.latency);
     let asked = match load.model {
         Model::Open => load

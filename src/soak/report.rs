@@ -52,6 +52,9 @@ pub struct Report {
     pub server: Option<ServerUsage>,
     /// Two servers, or two runs, beside each other.
     pub comparison: Option<Comparison>,
+    /// The search of `--find`. What is told beside it is of its last step.
+    #[serde(default)]
+    pub search: Option<Search>,
     /// The thresholds and how they came out.
     pub thresholds: Vec<Threshold>,
     /// One entry a second of the run, for plots.
@@ -323,6 +326,60 @@ pub struct Difference {
     pub percent: Interval,
     /// Both over time: seconds since the load began, the first one's, and the second one's.
     pub stretches: Vec<(f64, f64, f64)>,
+}
+
+/// A search for the highest rate at which conditions hold.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Search {
+    /// The conditions, as they were written, and what holds beside them.
+    pub condition: String,
+    /// The rates between which it went, a second.
+    pub between: [f64; 2],
+    /// The highest rate that holds; none where that can't be told.
+    pub capacity: Option<Interval>,
+    /// Where that was crossed on the way up, and coming from above, in the middle.
+    pub crossed: Option<[f64; 2]>,
+    /// The rate that held with its whole interval, for longer and after an overload.
+    pub held: Option<f64>,
+    /// Why a load could not be offered, so that the search ended.
+    pub not_offered: Option<String>,
+    /// The loads that were offered, in this order.
+    pub steps: Vec<Step>,
+}
+
+/// One load of a search.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Step {
+    /// What it was for.
+    pub phase: Phase,
+    /// Arrivals a second.
+    pub rate: f64,
+    /// How long.
+    pub seconds: f64,
+    /// What the first condition is about, in microseconds, percent or its own unit.
+    pub figure: Option<Interval>,
+    /// What all of them are about, in words.
+    pub measured: String,
+    /// Whether they held with the whole of their intervals.
+    pub outcome: ThresholdOutcome,
+    /// The load was there.
+    pub is_offered: bool,
+}
+
+/// What a step of a search is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Twice as much each time, until it doesn't hold.
+    Climb,
+    /// Halving what lies between.
+    Narrow,
+    /// A notch up or down.
+    Walk,
+    /// Too much, on purpose.
+    Overload,
+    /// The rate that is to hold, for longer.
+    Hold,
 }
 
 /// One look at the server.

@@ -25,6 +25,7 @@ use super::report::{
     self, Against, Comparison, Generator, Model, Report, ServerUsage, Status, TlsUse, Verdict,
     Verification,
 };
+use super::search;
 use super::stretches::{Stretch, Stretches};
 use super::tally::Tally;
 use super::threshold::Conditions;
@@ -66,31 +67,73 @@ fn soak(args: &SoakArgs) -> Result<Exit, Failure> {
     let watches = watches(args)?;
     let signals = signals()?;
     let mut view = View::start(args, watches.first());
-    let failed = |error: io::Error| {
-        Failure::new(Exit::NotOffered, format!("the loop can't be made: {error}"))
-    };
-    let mut engine = Engine::new(&plan, references, signals).map_err(failed)?;
+    let mut engine = Engine::new(&plan, references, signals).map_err(no_loop)?;
     if args.verify && args.against.is_none() {
-        learn(&mut engine).map_err(failed)?;
+        learn(&mut engine).map_err(no_loop)?;
     }
     settle(args, &watches);
     if let Some(at) = args.start_at {
         engine.wait_until(at);
     }
-    view.began = Instant::now();
     engine.set_observer(&mut view);
-    let period = offer(&mut engine, args, &load, &watches).map_err(failed)?;
-    settle(args, &watches);
-    let mut report = assemble(args, &engine, &load, &period);
-    let tally = engine.ledger.tally;
+    let mut report = match &args.find {
+        Some(demand) => find(args, &mut engine, &load, &demand.clone().without_errors())?,
+        None => measure(args, &mut engine, &load, &watches)?,
+    };
+    drop(engine);
     view.live.finish();
-    let began = tally.began;
-    let mut servers = watches
-        .into_iter()
-        .map(|watch| watch.finish(began, period.ended, warm_up(args, &period)));
-    report.server = servers.next();
-    report.comparison = comparison(&plan, &tally, report.server.as_ref(), servers.next());
     conclude(args, &mut report, &conditions)
+}
+
+/// One load, and the quiet point after it.
+fn measure(
+    args: &SoakArgs,
+    engine: &mut Engine<'_>,
+    load: &Workload,
+    watches: &[Watch],
+) -> Result<Report, Failure> {
+    let period = offer(engine, args, load, watches).map_err(no_loop)?;
+    settle(args, watches);
+    let mut report = assemble(args, engine, load, &period);
+    let tally = &engine.ledger.tally;
+    let mut servers = watches
+        .iter()
+        .map(|watch| watch.finish(tally.began, period.ended, warm_up(args, &period)));
+    report.server = servers.next();
+    let second = servers.next();
+    report.comparison = comparison(engine.ledger.plan, tally, report.server.as_ref(), second);
+    Ok(report)
+}
+
+/// Many loads, each of another rate and watched by itself.
+fn find(
+    args: &SoakArgs,
+    engine: &mut Engine<'_>,
+    load: &Workload,
+    demand: &Conditions,
+) -> Result<Report, Failure> {
+    let (Some(rates), Workload::Open { clients_max, .. }) = (args.rate, load) else {
+        return Err(Failure::usage("--find: it takes --rate FROM..TO"));
+    };
+    let time = args.duration.unwrap_or(SOAK_DURATION);
+    let mut offer = |rate, lengths| {
+        let step = SoakArgs {
+            duration: Some(time * lengths),
+            ..args.clone()
+        };
+        let load = Workload::Open {
+            rate,
+            clients_max: *clients_max,
+        };
+        let watches = watches(&step)?;
+        settle(&step, &watches);
+        measure(&step, engine, &load, &watches)
+    };
+    search::find(demand, [rates.from, rates.to], &mut offer)
+}
+
+fn no_loop(error: io::Error) -> Failure {
+    Failure::new(Exit::NotOffered, format!("the loop can't be made: {error}"))
 }
 
 /// Judges a report, and writes it.
@@ -187,6 +230,20 @@ fn conditions(args: &SoakArgs) -> Result<Conditions, Failure> {
         None if are_two => Conditions::default_for_two(has_pid),
         None => Conditions::default_for(has_pid),
     };
+    let conditions = match (&args.find, args.rate) {
+        (Some(demand), Some(rates)) if rates.from < rates.to => {
+            check_demand(demand, has_pid)?;
+            conditions.with_capacity_above(rates.from)
+        }
+        (Some(_), _) => return Err(Failure::usage("--find: it takes --rate FROM..TO")),
+        (None, Some(rates)) if rates.from < rates.to => {
+            return Err(Failure::usage("--rate: FROM..TO is for --find"));
+        }
+        _ if conditions.are_about(|name| name == "capacity") && !is_of_runs => {
+            return Err(Failure::usage("--fail-if: capacity takes --find"));
+        }
+        _ => conditions,
+    };
     if let Some(of) = conditions.differences().next()
         && !are_two
         && !is_of_runs
@@ -212,6 +269,21 @@ fn conditions(args: &SoakArgs) -> Result<Conditions, Failure> {
         ));
     }
     Ok(conditions)
+}
+
+/// Whether a search can be for that.
+fn check_demand(demand: &Conditions, has_pid: bool) -> Result<(), Failure> {
+    if demand.differences().next().is_some() || demand.are_about(|name| name == "capacity") {
+        return Err(Failure::usage(
+            "--find: it takes what one load shows, not a difference or a capacity",
+        ));
+    }
+    if demand.needs_pid() && !has_pid {
+        return Err(Failure::usage(
+            "--find: what it says of the server takes --pid",
+        ));
+    }
+    Ok(())
 }
 
 /// Whether clients can have the first of the local addresses.
@@ -272,7 +344,7 @@ fn load(args: &SoakArgs, plan: &Plan) -> Result<Workload, Failure> {
     }
     if let Some(rate) = args.rate {
         return Ok(Workload::Open {
-            rate,
+            rate: rate.from,
             clients_max: clients,
         });
     }
@@ -459,7 +531,6 @@ struct View<'a> {
     live: Live,
     args: &'a SoakArgs,
     watch: Option<&'a Watch>,
-    began: Instant,
 }
 
 impl<'a> View<'a> {
@@ -468,7 +539,6 @@ impl<'a> View<'a> {
             live: Live::start(!args.quiet),
             args,
             watch,
-            began: Instant::now(),
         }
     }
 }
@@ -480,7 +550,7 @@ impl Observer for View<'_> {
         let measured = last.filter(|second| second.completed > 0);
         let server = self.watch.and_then(Watch::latest);
         self.live.show(LiveFigures {
-            elapsed: self.began.elapsed(),
+            elapsed: tally.began.elapsed(),
             duration: duration(self.args),
             requests_limit: self.args.requests,
             started: tally.started,
@@ -556,6 +626,7 @@ fn assemble(args: &SoakArgs, engine: &Engine<'_>, load: &Workload, period: &Load
         },
         server: None,
         comparison: None,
+        search: None,
         thresholds: Vec::new(),
         seconds: tally.seconds.clone(),
         notes: Vec::new(),

@@ -1,7 +1,7 @@
 //! The report as plain text, for a terminal or a pipe: the verdict first, then what it rests on.
 
 use super::report::{
-    ClassCount, Comparison, Load, Model, Percentiles, Report, ServerUsage, Status,
+    ClassCount, Comparison, Load, Model, Percentiles, Report, Search, ServerUsage, Status,
 };
 use super::{units, wording};
 use crate::escape::EscapedText;
@@ -24,6 +24,7 @@ pub fn render(report: &Report) -> String {
         verdict(report),
         blank(),
         labelled("Run", run(report)),
+        labelled("Search", search(report.search.as_ref())),
         labelled("Load", load(&report.load)),
         blank(),
         labelled("Requests", requests(report)),
@@ -100,6 +101,20 @@ fn run(report: &Report) -> Lines {
         format!("{seconds}, began {}", report.started_at),
     ];
     lines.extend(report.tls.map(wording::tls));
+    lines
+}
+
+fn search(search: Option<&Search>) -> Lines {
+    let Some(search) = search else {
+        return Lines::new();
+    };
+    let mut lines = wording::search(search);
+    let mut steps = wording::steps(search);
+    steps.retain(|[phase, ..]| phase != "walk");
+    lines.extend(columns("<><<", &steps));
+    lines.push(
+        "the walk's steps are in --json and --report; what follows is of the last step".into(),
+    );
     lines
 }
 
@@ -253,6 +268,18 @@ mod tests {
             "FAILED           p99>50ms",
             "not enough data  rss_slope>1MiB/min",
             "--seed 10177104022274072153",
+        ] {
+            assert!(text.contains(part), "no {part:?} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_search_has_its_steps() {
+        let text = render(&fixtures::search());
+        for part in [
+            "Search        p99<50ms,errors<=0, from 1,000/s to 50,000/s, in 4 steps\n",
+            "climb  8,000/s  FAILED  p99 4000 ms, errors 0\n",
+            "hold   4,900/s  held    p99 40 ms, errors 0\n",
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }

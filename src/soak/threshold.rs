@@ -1,16 +1,32 @@
 //! `--fail-if`: conditions on what a report says. `p99>50ms,rss_slope>1MB/min`
 
+use std::fmt;
 use std::str::FromStr;
 
 use super::finding;
-use super::metric::{self, Metric, Per, Source};
+use super::metric::{self, Metric, Per, Source, Unit};
 use super::outcome::Class;
 use super::report::{Against, Interval, Report, Threshold, ThresholdOutcome};
 
 /// A run that must be longer by more than this factor is not worth a word.
 const LONGER_MAX: f64 = 1000.0;
 
-/// Conditions that make a run fail, in the order written.
+/// How conditions are met that are to hold.
+#[derive(Debug)]
+pub struct Met {
+    /// All were, by the middles of their intervals.
+    pub is_met: bool,
+    /// Held if all were with their whole intervals, failed if one was not with the whole of its own.
+    pub outcome: ThresholdOutcome,
+    /// Those that were not would have been, but for the generator.
+    pub is_generators: bool,
+    /// The first one's figure.
+    pub figure: Option<Interval>,
+    /// What was measured.
+    pub measured: String,
+}
+
+/// Conditions in the order written: those that make a run fail, or those that are to hold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conditions(Vec<Condition>);
 
@@ -51,6 +67,64 @@ impl Conditions {
         Self(all.map(Condition::built_in).collect())
     }
 
+    /// These, and that there are no errors, unless they say something else of errors.
+    #[must_use]
+    pub fn without_errors(mut self) -> Self {
+        if !self.are_about(|name| name.starts_with("error")) {
+            self.0.push(Condition::built_in("errors<=0"));
+        }
+        self
+    }
+
+    /// These, and that the highest rate which holds is not below those that were looked for.
+    #[must_use]
+    pub fn with_capacity_above(mut self, from: f64) -> Self {
+        self.0
+            .push(Condition::built_in(&format!("capacity<={from}/s")));
+        self
+    }
+
+    /// Whether one of them is about a metric of such a name.
+    pub fn are_about(&self, is_it: impl Fn(&str) -> bool) -> bool {
+        self.0.iter().any(|condition| is_it(&condition.metric.name))
+    }
+
+    /// The first one's unit and bound.
+    pub(super) fn first(&self) -> Option<(Unit, f64)> {
+        let first = self.0.first()?;
+        Some((first.metric.unit, first.bound))
+    }
+
+    /// How they are met, where they are to hold.
+    pub fn met(&self, report: &Report) -> Met {
+        use ThresholdOutcome::{Failed, Held, NotEnoughData, Undecided};
+        let mut outcomes = Vec::new();
+        let mut measured = Vec::new();
+        let (mut is_met, mut is_generators) = (true, true);
+        for condition in &self.0 {
+            let weighed = condition.weigh(report);
+            measured.push(format!(
+                "{} {}",
+                condition.metric.name,
+                condition.shown(weighed.0)
+            ));
+            let (is_this, outcome) = condition.met(weighed);
+            is_met &= is_this;
+            is_generators &= is_this || condition.is_generators(report);
+            outcomes.push(outcome);
+        }
+        let worst = [Failed, NotEnoughData, Undecided]
+            .into_iter()
+            .find(|outcome| outcomes.contains(outcome));
+        Met {
+            is_met,
+            outcome: worst.unwrap_or(Held),
+            is_generators,
+            figure: self.0.first().and_then(|first| first.weigh(report).0),
+            measured: measured.join(", "),
+        }
+    }
+
     /// The differences that they are about.
     pub fn differences(&self) -> impl Iterator<Item = &'static str> {
         self.0
@@ -73,6 +147,13 @@ impl Conditions {
             .chain(missing)
             .map(|condition| condition.evaluate(report))
             .collect()
+    }
+}
+
+impl fmt::Display for Conditions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts = self.0.iter().map(|condition| &*condition.text);
+        f.write_str(&texts.collect::<Vec<_>>().join(","))
     }
 }
 
@@ -136,7 +217,8 @@ impl Condition {
         })
     }
 
-    fn evaluate(&self, report: &Report) -> Threshold {
+    /// What it is about, and whether all of that makes a run fail.
+    fn weigh(&self, report: &Report) -> (Option<Interval>, ThresholdOutcome) {
         let interval = self.metric.interval(report);
         let interval = interval.map(|interval| interval.scaled(self.minutes()));
         let outcome = interval.map_or(ThresholdOutcome::NotEnoughData, |interval| {
@@ -153,13 +235,50 @@ impl Condition {
                 _ => ThresholdOutcome::Undecided,
             }
         });
-        let measured = interval.map_or("not enough data".into(), |interval| {
+        (interval, outcome)
+    }
+
+    fn shown(&self, interval: Option<Interval>) -> String {
+        interval.map_or("not enough data".into(), |interval| {
             self.metric.unit.show_interval(interval, self.per)
-        });
+        })
+    }
+
+    /// Of one that is to hold, whether it does by the interval's middle, and by the whole of it.
+    fn met(
+        &self,
+        (interval, outcome): (Option<Interval>, ThresholdOutcome),
+    ) -> (bool, ThresholdOutcome) {
+        use ThresholdOutcome::{Failed, Held};
+        let is_met = interval.is_some_and(|at| self.operator.is_met(at.middle(), self.bound));
+        let outcome = match outcome {
+            Failed => Held,
+            Held => Failed,
+            other => other,
+        };
+        (is_met, outcome)
+    }
+
+    /// Whether it is the generator's doing that it isn't met: the server has answered in time what it was asked
+    /// late, or this side had no ports or descriptors.
+    fn is_generators(&self, report: &Report) -> bool {
+        match self.metric.source {
+            Source::Time(..) => self.metric.as_sent().is_some_and(|metric| {
+                let sent = metric.interval(report);
+                sent.is_some_and(|sent| self.operator.is_met(sent.value, self.bound))
+            }),
+            _ => [Class::OutOfPorts, Class::OutOfDescriptors]
+                .iter()
+                .any(|&class| report.outcomes.count(class) > 0),
+        }
+    }
+
+    fn evaluate(&self, report: &Report) -> Threshold {
+        let (interval, outcome) = self.weigh(report);
         let is_undecided = outcome == ThresholdOutcome::Undecided;
         Threshold {
             text: self.text.clone(),
-            measured: self.explained(measured, report),
+            measured: self.explained(self.shown(interval), report),
             outcome,
             longer: interval
                 .filter(|_| is_undecided)

@@ -87,6 +87,14 @@ fn undecided(report: &Report) -> Vec<String> {
         }
     });
     let mut reasons: Vec<_> = thresholds.collect();
+    let search = report.search.as_ref();
+    if let Some(search) = search.filter(|search| search.held.is_none() && search.capacity.is_some())
+    {
+        reasons.push(format!(
+            "{}: no rate held for sure; longer steps (-z) may tell",
+            search.condition
+        ));
+    }
     // Clients that break off, and those that say nothing, complete nothing.
     let mut kinds = report.load.mix.iter();
     let completes = kinds.any(|(kind, share)| *share > 0.0 && kind != "abort" && kind != "idle");
@@ -108,10 +116,23 @@ fn undecided(report: &Report) -> Vec<String> {
 /// Failures that are not the server's.
 const OURS: [Class; 2] = [Class::OutOfPorts, Class::OutOfDescriptors];
 
+/// Whether the generator was as good as busy all the time.
+pub(super) fn busy(report: &Report) -> Option<String> {
+    let percent = report.generator.cpu_percent;
+    (percent >= BUSY_PERCENT).then(|| format!("the generator used {percent:.0} % of its core"))
+}
+
 /// Whether the load that was asked for was there; else why not.
-fn not_offered(report: &Report) -> Option<String> {
+pub(super) fn not_offered(report: &Report) -> Option<String> {
     let load = &report.load;
     let started = report.outcomes.started;
+    if let Some(why) = report
+        .search
+        .as_ref()
+        .and_then(|search| search.not_offered.clone())
+    {
+        return Some(why);
+    }
     if !report.missing_parts.is_empty() {
         let missing: Vec<_> = report.missing_parts.iter().map(u64::to_string).collect();
         return Some(format!(

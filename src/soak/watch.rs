@@ -128,8 +128,8 @@ impl Watch {
     }
 
     /// Ends the watch and says what it found of a load that lasted from one moment to the other.
-    pub fn finish(mut self, began: Instant, ended: Instant, warm_up: Duration) -> ServerUsage {
-        self.stop();
+    pub fn finish(&self, began: Instant, ended: Instant, warm_up: Duration) -> ServerUsage {
+        self.end();
         let state = self.sampler.lock();
         let samples = &state.samples;
         let resource = |of| samples::resource(samples, &state.turns, warm_up, of);
@@ -145,9 +145,13 @@ impl Watch {
         }
     }
 
-    fn stop(&mut self) {
+    fn end(&self) {
         self.sampler.lock().is_over = true;
         self.sampler.changed.notify_all();
+    }
+
+    fn stop(&mut self) {
+        self.end();
         if let Some(thread) = self.thread.take() {
             // A panic there has printed itself; what was seen before it still counts.
             let _ = thread.join();

@@ -2,8 +2,9 @@
 
 use super::metric::{self, Per, Unit};
 use super::report::{
-    Against, Comparison, Difference, Interval, Latency, Load, Model, Percentiles, Report, Resource,
-    ServerUsage, Slope, Status, Threshold, ThresholdOutcome, TlsUse, Verdict, Verification,
+    Against, Comparison, Difference, Interval, Latency, Load, Model, Percentiles, Phase, Report,
+    Resource, Search, ServerUsage, Slope, Status, Step, Threshold, ThresholdOutcome, TlsUse,
+    Verdict, Verification,
 };
 use super::units;
 
@@ -222,8 +223,66 @@ pub fn differences(comparison: &Comparison) -> Vec<[String; 5]> {
     [heading, counts].into_iter().chain(rows).collect()
 }
 
+/// What a search has found, a line each.
+pub fn search(search: &Search) -> Vec<String> {
+    let rate = |rate: f64| format!("{}/s", units::number(rate));
+    let [from, to] = search.between.map(rate);
+    let steps = search.steps.len();
+    let found = search.capacity.map_or("can't be told".into(), |found| {
+        Unit::Rate.show_interval(found, Per::Second)
+    });
+    let mut lines = vec![
+        format!(
+            "{}, from {from} to {to}, in {steps} steps",
+            search.condition
+        ),
+        format!("the highest rate that holds: {found}"),
+    ];
+    if let Some(crossed) = search.crossed {
+        let [up, down] = crossed.map(rate);
+        lines.push(format!(
+            "crossed at {up} on the way up, at {down} from above"
+        ));
+    }
+    if let Some(held) = search.held {
+        lines.push(format!(
+            "{} held with its whole interval, for longer",
+            rate(held)
+        ));
+    }
+    lines
+}
+
+/// The steps of a search, with a heading.
+pub fn steps(search: &Search) -> Vec<[String; 4]> {
+    let heading = ["step", "rate", "", "measured"].map(Into::into);
+    let row = |step: &Step| {
+        let phase = match step.phase {
+            Phase::Climb => "climb",
+            Phase::Narrow => "narrow",
+            Phase::Walk => "walk",
+            Phase::Overload => "overload",
+            Phase::Hold => "hold",
+        };
+        let outcome = if step.is_offered {
+            outcome(step.outcome)
+        } else {
+            "not offered"
+        };
+        [
+            phase.into(),
+            format!("{}/s", units::number(step.rate)),
+            outcome.into(),
+            step.measured.clone(),
+        ]
+    };
+    std::iter::once(heading)
+        .chain(search.steps.iter().map(row))
+        .collect()
+}
+
 /// What the page's words mean.
-pub const GLOSSARY: [(&str, &str); 10] = [
+pub const GLOSSARY: [(&str, &str); 11] = [
     (
         "p99",
         "99 requests in 100 were as fast as this, or faster; p50 is the median",
@@ -260,6 +319,11 @@ pub const GLOSSARY: [(&str, &str); 10] = [
          while there was load",
     ),
     (
+        "capacity",
+        "the highest rate at which what --find asks for holds; a walk of steps up and down has crossed it from \
+         both sides, and half of the steps at it hold",
+    ),
+    (
         "no client",
         "a quiet point: the load has paused, and what is left is the server's own",
     ),
@@ -267,6 +331,9 @@ pub const GLOSSARY: [(&str, &str); 10] = [
 
 /// How much longer a run must be to decide a threshold.
 pub fn longer(threshold: &Threshold, report: &Report) -> String {
+    if report.search.is_some() {
+        return "longer steps (-z) may tell".into();
+    }
     match threshold.longer {
         Some(times) => format!(
             "a run {} times as long would tell, of {}",

@@ -75,6 +75,7 @@ mod shutdown;
 mod silent;
 mod slices;
 mod soak;
+mod soak_find;
 mod soak_http;
 mod soak_parts;
 mod soak_runs;
