@@ -4,7 +4,8 @@
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
@@ -96,7 +97,8 @@ pub fn parse(
         matches = cli.try_get_matches_from(args).map_err(unparsed)?;
     }
     let cli = Cli::from_arg_matches(&matches).map_err(unparsed)?;
-    match cli.command.contradiction() {
+    let contradiction = cli.command.contradiction();
+    match contradiction.or_else(|| unused(&cli.command, &matches)) {
         Some(line) => {
             let name = |line: String, setting: &environment::Setting| setting.named(&line);
             let line = settings.iter().fold(line, name);
@@ -104,6 +106,24 @@ pub fn parse(
         }
         None => Ok(cli.command),
     }
+}
+
+/// A flag that `soak compare` and `soak merge` have no use for.
+fn unused(command: &Command, matches: &ArgMatches) -> Option<String> {
+    let Command::Soak(args) = command else {
+        return None;
+    };
+    let (name, matches) = (args.of_reports()?, matches.subcommand_matches("soak")?);
+    let is_given = |id: &&clap::Id| {
+        let source = matches.value_source(id.as_str());
+        source == Some(ValueSource::CommandLine) && !SoakArgs::OF_REPORTS.contains(&id.as_str())
+    };
+    let groups = |id: &&clap::Id| matches.try_contains_id(id.as_str()).is_ok();
+    let id = matches.ids().filter(groups).find(is_given)?;
+    let flag = id.as_str().replace('_', "-");
+    Some(format!(
+        "--{flag}: {name} reads reports, and has no use for it"
+    ))
 }
 
 /// What has this shell complete commands and flags.

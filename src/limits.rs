@@ -577,6 +577,17 @@ pub const LEFT_FOUND_PER_LOAD: f64 = 10.0;
 /// A load that leaves less than this part of what one before it has left is a sign of a cache that fills.
 pub const LEFT_SLOWS: f64 = 1.0 / 3.0;
 
+/// The largest number that a report of soak may hold, which is read back: those up to it are whole in floating
+/// point, and thousands of them can be added.
+pub const COUNT_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// The looks at a server that are kept while a run goes on. When there are more, each second one is forgotten,
+/// and they are twice as rare from then on: a day's take as much memory as an hour's.
+pub const WATCH_SAMPLES_MAX: usize = 20_000;
+
+/// The entries that a report has of a run's seconds: of four hours. When there are more, each two become one.
+pub const SECONDS_MAX: usize = 4 * 3600;
+
 /// A notch of `--find`: the factor between two rates of its walk.
 pub const SEARCH_NOTCH: f64 = 1.02;
 

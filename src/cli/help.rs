@@ -221,6 +221,12 @@ Examples:
   carafe say localhost:7788 你好
   carafe say                             asks for server and text";
 
+const SOAK_USAGE: &str = "\
+carafe soak [OPTIONS] HOST:PORT NAME...
+       carafe soak [OPTIONS] http[s]://HOST:PORT/PATH...
+       carafe soak compare A.json B.json [--fail-if ...]
+       carafe soak merge PART.json... [--fail-if ...]";
+
 const SOAK_EXAMPLES: &str = "\
 Examples:
   carafe soak localhost:7890 hello.txt   ten clients for ten seconds
@@ -259,6 +265,7 @@ pub(super) const WIDTH: usize = 80;
 pub(super) fn arrange(cli: Command) -> Command {
     let cli = cli.max_term_width(WIDTH).after_help(EXAMPLES);
     let cli = cli.mut_subcommand("serve", environment::shown);
+    let cli = cli.mut_subcommand("soak", |soak| soak.override_usage(SOAK_USAGE));
     COMMANDS.iter().fold(cli, |cli, &(name, groups, examples)| {
         cli.mut_subcommand(name, |command| {
             grouped(command, groups)

@@ -181,6 +181,20 @@ pub struct SoakArgs {
     pub quiet: bool,
 }
 
+impl SoakArgs {
+    /// What `compare` and `merge` take, which load nobody: the other flags would say nothing.
+    pub const OF_REPORTS: [&str; 8] = [
+        "targets", "fail_if", "json", "report", "junit", "summary", "hdr", "quiet",
+    ];
+
+    /// `compare` or `merge`, if it is that.
+    #[must_use]
+    pub fn of_reports(&self) -> Option<&str> {
+        let first = self.targets.first()?.to_str()?;
+        ["compare", "merge"].contains(&first).then_some(first)
+    }
+}
+
 /// Arrivals a second: one rate, or from one to another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {

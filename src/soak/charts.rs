@@ -27,8 +27,7 @@ impl Bucket {
     }
 
     fn mean(&self, of: fn(&Second) -> u64) -> f64 {
-        let sum: u64 = self.seconds.iter().map(of).sum();
-        sum as f64 / self.seconds.len().max(1) as f64
+        self.sum(of) as f64 / (self.to - self.from)
     }
 
     fn sum(&self, of: fn(&Second) -> u64) -> u64 {
@@ -36,7 +35,9 @@ impl Bucket {
     }
 
     fn least(&self, of: fn(&Second) -> u64) -> f64 {
-        self.seconds.iter().map(of).min().unwrap_or(0) as f64
+        let each = self.seconds.iter();
+        let rates = each.map(|second| of(second) as f64 / f64::from(second.seconds.max(1)));
+        rates.reduce(f64::min).unwrap_or(0.0)
     }
 }
 
@@ -46,6 +47,7 @@ pub fn of_seconds(report: &Report) -> Vec<Plot> {
     let width = seconds.len().div_ceil(POINTS_MAX).max(1);
     let chunks = seconds.chunks(width);
     let buckets: Vec<_> = chunks.filter_map(bucket).collect();
+    let width = width * seconds.first().map_or(1, |second| second.seconds as usize);
     let to = buckets.last().map_or(0.0, |bucket| bucket.to);
     if buckets.is_empty() {
         return Vec::new();
@@ -57,26 +59,31 @@ pub fn of_seconds(report: &Report) -> Vec<Plot> {
         Some(bytes(&buckets, width, time())),
         errors(&buckets, width, time()),
     ];
-    plots.into_iter().flatten().collect()
+    let mut plots: Vec<_> = plots.into_iter().flatten().collect();
+    for (plot, server) in plots.iter_mut().zip(report.server.iter().cycle()) {
+        // Pauses are no time without load that the server has lost.
+        plot.marks.splice(0..0, quiet(&server.samples));
+    }
+    plots
 }
 
 /// Without the last second where that is a part of one, in which a rate would seem to drop; unless
 /// there is no other.
 fn whole_seconds(report: &Report) -> &[Second] {
     match report.seconds.split_last() {
-        Some((last, whole))
-            if !whole.is_empty() && f64::from(last.at) + 1.0 > report.load.seconds =>
-        {
-            whole
-        }
+        Some((last, whole)) if !whole.is_empty() && end(last) > report.load.seconds => whole,
         _ => &report.seconds,
     }
+}
+
+fn end(second: &Second) -> f64 {
+    f64::from(second.at) + f64::from(second.seconds.max(1))
 }
 
 fn bucket(seconds: &[Second]) -> Option<Bucket> {
     Some(Bucket {
         from: f64::from(seconds.first()?.at),
-        to: f64::from(seconds.last()?.at) + 1.0,
+        to: end(seconds.last()?),
         seconds: seconds.to_vec(),
     })
 }

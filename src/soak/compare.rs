@@ -3,12 +3,14 @@
 use std::fs;
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::metric::{DIFFERENCES, Metric};
 use super::report::{Comparison, Difference, Interval, Report, SCHEMA};
 use super::versus::percent;
 use crate::escape::Escaped;
 use crate::failure::Failure;
-use crate::limits::RSS_STEP_BYTES;
+use crate::limits::{COUNT_MAX, RSS_STEP_BYTES};
 
 /// Reads a report that `--json` has written.
 /// An error is one line: a usage error.
@@ -18,12 +20,34 @@ pub(super) fn read(path: &Path) -> Result<Report, Failure> {
         Failure::usage(format!("'{path}' won't do: {why}"))
     };
     let text = fs::read(path).map_err(|error| wont_do(error.to_string()))?;
-    let report: Report = serde_json::from_slice(&text)
-        .map_err(|error| wont_do(format!("it is no report of --json: {error}")))?;
+    let no_report =
+        |error: serde_json::Error| wont_do(format!("it is no report of --json: {error}"));
+    let json: Value = serde_json::from_slice(&text).map_err(no_report)?;
+    if let Some(key) = unsound("", &json) {
+        return Err(wont_do(format!("'{key}' is no figure of a run")));
+    }
+    let report: Report = serde_json::from_value(json).map_err(no_report)?;
     if report.schema == SCHEMA {
         Ok(report)
     } else {
         Err(wont_do(format!("its schema is not {SCHEMA}")))
+    }
+}
+
+/// What may be below zero: intervals of differences and slopes, and what is looked at before the load.
+const SIGNED: [&str; 6] = ["value", "low", "high", "per_minute", "finds", "at_us"];
+
+/// A number that no run has: one below zero, or so large that sums of it overflow.
+fn unsound<'a>(key: &'a str, value: &'a Value) -> Option<&'a str> {
+    match value {
+        Value::Object(fields) => fields.iter().find_map(|(key, value)| unsound(key, value)),
+        Value::Array(values) => values.iter().find_map(|value| unsound(key, value)),
+        Value::Number(number) if key != "seed" => {
+            let number = number.as_f64()?;
+            let is_negative = number < 0.0 && !SIGNED.contains(&key);
+            (is_negative || number.abs() > COUNT_MAX).then_some(key)
+        }
+        _ => None,
     }
 }
 

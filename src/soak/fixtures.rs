@@ -178,6 +178,7 @@ fn second(at: u32) -> Second {
     let p99 = 7_000 + (6_000.0 * noise(at + 1)) as u64;
     Second {
         at,
+        seconds: 1,
         started: (5_000.0 * ramp) as u64,
         completed,
         failed: match at {

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::outcome::Class;
 use super::report::{Against, ClassCount, Report, Second};
 use super::stretches;
+use crate::limits::SECONDS_MAX;
 
 /// The parts' report: counts are summed, histograms added, seconds and stretches put beside each other by the
 /// clock. The first one's words stand for all.
@@ -132,24 +133,16 @@ fn add_class(classes: &mut Vec<ClassCount>, more: ClassCount) {
 
 /// Of what isn't a count, each second has the worst part's. Seconds before the whole's first one are in that.
 fn add_seconds(seconds: &mut Vec<Second>, more: &[Second], later: i64) {
+    let each = seconds.first().map_or(1, |second| second.seconds.max(1));
     for second in more {
-        let at = (i64::from(second.at) + later).max(0) as usize;
-        while seconds.len() <= at {
+        let at = (i64::from(second.at) + later).max(0) as usize / each as usize;
+        while seconds.len() <= at.min(SECONDS_MAX) {
             let next = seconds.len() as u32;
-            seconds.push(Second {
-                at: next,
-                ..Second::default()
-            });
+            seconds.push(Second::new(next * each, each));
         }
-        let sum = &mut seconds[at];
-        sum.started += second.started;
-        sum.completed += second.completed;
-        sum.failed += second.failed;
-        sum.body_bytes += second.body_bytes;
+        let sum = &mut seconds[at.min(SECONDS_MAX)];
+        sum.add(second);
         sum.clients += second.clients;
-        sum.p50 = sum.p50.max(second.p50);
-        sum.p99 = sum.p99.max(second.p99);
-        sum.max = sum.max.max(second.max);
     }
 }
 

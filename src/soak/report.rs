@@ -467,11 +467,14 @@ pub enum ThresholdOutcome {
     NotEnoughData,
 }
 
-/// One second of the run.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+/// One second of the run; of more than four hours, two of them, and so on.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Second {
     /// Seconds since the load began.
     pub at: u32,
+    /// How many seconds it stands for.
+    #[serde(default = "one")]
+    pub seconds: u32,
     /// Requests started.
     pub started: u64,
     /// Downloads completed.
@@ -482,10 +485,49 @@ pub struct Second {
     pub body_bytes: u64,
     /// Clients connected at its end.
     pub clients: u64,
-    /// The median of total latency of those completed in it.
+    /// The median of total latency of those completed in it; of several seconds, the worst one's.
     pub p50: u64,
-    /// The 99th percentile.
+    /// The 99th percentile, likewise.
     pub p99: u64,
     /// The largest.
     pub max: u64,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl Default for Second {
+    fn default() -> Self {
+        Self::new(0, 1)
+    }
+}
+
+impl Second {
+    /// So many seconds from then on, in which nothing has happened.
+    pub fn new(at: u32, seconds: u32) -> Self {
+        Self {
+            at,
+            seconds,
+            started: 0,
+            completed: 0,
+            failed: 0,
+            body_bytes: 0,
+            clients: 0,
+            p50: 0,
+            p99: 0,
+            max: 0,
+        }
+    }
+
+    /// Counts what another one has counted, beside the clients. Of what isn't a count, the worse stays.
+    pub fn add(&mut self, other: &Self) {
+        self.started += other.started;
+        self.completed += other.completed;
+        self.failed += other.failed;
+        self.body_bytes += other.body_bytes;
+        self.p50 = self.p50.max(other.p50);
+        self.p99 = self.p99.max(other.p99);
+        self.max = self.max.max(other.max);
+    }
 }

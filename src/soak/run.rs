@@ -49,8 +49,7 @@ pub fn run(args: &SoakArgs) -> Exit {
 
 fn soak(args: &SoakArgs) -> Result<Exit, Failure> {
     let conditions = conditions(args)?;
-    let command = args.targets.first().and_then(|word| word.to_str());
-    match command {
+    match args.of_reports() {
         Some("compare") => return compare_runs(args, &conditions),
         Some("merge") => return merge_parts(args, &conditions),
         _ => {}
@@ -210,9 +209,8 @@ fn comparison(
 
 fn conditions(args: &SoakArgs) -> Result<Conditions, Failure> {
     let has_pid = !args.pid.is_empty();
-    let first = args.targets.first().and_then(|word| word.to_str());
-    let is_of_runs = first.is_some_and(|word| ["compare", "merge"].contains(&word));
-    let are_two = args.versus.is_some() || first == Some("compare");
+    let is_of_runs = args.of_reports().is_some();
+    let are_two = args.versus.is_some() || args.of_reports() == Some("compare");
     let most = 1 + usize::from(args.versus.is_some());
     if args.pid.len() > most || (has_pid && args.pid.len() < most) {
         return Err(Failure::usage(format!(
@@ -554,7 +552,9 @@ impl Observer for View<'_> {
             duration: duration(self.args),
             requests_limit: self.args.requests,
             started: tally.started,
-            rate: last.map_or(0.0, |second| (second.completed + second.failed) as f64),
+            rate: last.map_or(0.0, |second| {
+                (second.completed + second.failed) as f64 / f64::from(second.seconds)
+            }),
             connecting: ledger.phase(Phase::Connecting),
             waiting: ledger.phase(Phase::Waiting),
             receiving: ledger.phase(Phase::Receiving),

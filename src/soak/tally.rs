@@ -6,7 +6,7 @@ use super::histograms::{Histograms, LatencyHistogram, micros};
 use super::outcome::Class;
 use super::report::{ClassCount, Outcomes, Second};
 use super::stretches::{Stretch, Stretches};
-use crate::limits::SOAK_LATE_MAX;
+use crate::limits::{SECONDS_MAX, SOAK_LATE_MAX};
 
 /// Everything that is counted.
 #[derive(Debug)]
@@ -209,8 +209,8 @@ impl Tally {
     pub fn roll(&mut self, now: Instant, clients: u64) {
         self.all_stretches()
             .for_each(|stretches| stretches.roll(now));
-        let second = now.saturating_duration_since(self.began).as_secs() as u32;
-        while self.second.at < second {
+        let now = now.saturating_duration_since(self.began).as_secs();
+        while u64::from(self.second.at + self.second.seconds) <= now {
             self.close_second(clients);
         }
     }
@@ -218,14 +218,24 @@ impl Tally {
     fn close_second(&mut self, clients: u64) {
         let times = self.second_times.percentiles();
         self.second_times.reset();
-        let next = Second {
-            at: self.second.at + 1,
-            ..Second::default()
-        };
+        let Second { at, seconds, .. } = self.second;
+        let next = Second::new(at + seconds, seconds);
         let mut second = std::mem::replace(&mut self.second, next);
         (second.p50, second.p99, second.max) = (times.p50, times.p99, times.max);
         second.clients = clients;
         self.seconds.push(second);
+        if self.seconds.len() >= SECONDS_MAX {
+            let pairs = self.seconds.chunks(2).map(|pair| {
+                let mut both = pair[pair.len() - 1];
+                (both.at, both.seconds) = (pair[0].at, pair.iter().map(|one| one.seconds).sum());
+                pair[..pair.len() - 1]
+                    .iter()
+                    .for_each(|first| both.add(first));
+                both
+            });
+            self.seconds = pairs.collect();
+            self.second.seconds *= 2;
+        }
     }
 
     /// Closes the last second, which may be a part of one.
@@ -308,6 +318,40 @@ mod tests {
     fn assert_about(us: u64, time: Duration) {
         let exact = micros(time);
         assert!(us.abs_diff(exact) <= exact / 100, "{us} us is not {time:?}");
+    }
+
+    /// A day takes no more memory than half of one: what is kept is counted by the sizes of its collections.
+    #[test]
+    fn a_day_is_kept_in_the_memory_of_some_hours() {
+        let began = Instant::now();
+        let mut tally = Tally::new(began, 2);
+        let mut sizes = Vec::new();
+        for second in 1..=86_400_u32 {
+            let now = began + Duration::from_secs(second.into());
+            tally.start();
+            tally.end(Class::Complete, String::new);
+            tally.complete(ms(u64::from(second % 1000)), None, 1000);
+            tally.end_of_side(second as usize % 2, Class::Complete, Some(ms(1)));
+            tally.roll(now, 1);
+            if second % 43_200 == 0 {
+                let times = |stretches: &Stretches| {
+                    let over = stretches.over().iter();
+                    over.map(|one| 4 * one.times.distinct_values())
+                        .sum::<usize>()
+                };
+                let of_stretches: usize = tally.all_stretches().map(|all| times(all)).sum();
+                let of_seconds = tally.seconds.capacity() * size_of::<Second>();
+                sizes.push((of_seconds, of_stretches, tally.by_length.len()));
+            }
+        }
+        let started: u64 = tally.seconds.iter().map(|second| second.started).sum();
+        let covered: u32 = tally.seconds.iter().map(|second| second.seconds).sum();
+        assert!(started + tally.second.started == 86_400 && covered <= 86_400);
+        let most = SECONDS_MAX * 2 * size_of::<Second>();
+        assert!(sizes.iter().all(|size| size.0 <= most), "{sizes:?}");
+        let [half, whole] = [sizes[0], sizes[1]];
+        assert!(whole.1 <= half.1 * 2 && whole.2 == half.2, "{sizes:?}");
+        assert!(tally.stretches().len() <= crate::limits::STRETCHES_MAX);
     }
 
     #[test]

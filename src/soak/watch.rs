@@ -13,7 +13,7 @@ use log::debug;
 
 use super::process::{Process, is_end};
 use super::report::{Sample, ServerUsage};
-use crate::limits::{RSS_STEP_BYTES, SETTLE_CHECK_INTERVAL};
+use crate::limits::{RSS_STEP_BYTES, SETTLE_CHECK_INTERVAL, WATCH_SAMPLES_MAX};
 use samples::RawSample;
 
 /// A process that is looked at until [`finish`](Watch::finish), or until it ends.
@@ -183,12 +183,19 @@ impl Sampler {
     }
 
     /// The thread: looks until the watch is over or the process has ended.
-    fn run(&self, process: &Process, every: Duration) {
+    fn run(&self, process: &Process, mut every: Duration) {
         while self.wait_until_due(every) {
             let sample = self.sample(process);
             let mut state = self.lock();
             match sample {
-                Ok(sample) => state.samples.push(sample),
+                Ok(sample) => {
+                    state.samples.push(sample);
+                    // A run waits for the looks that follow its own.
+                    if state.samples.len() >= WATCH_SAMPLES_MAX && !state.is_settling {
+                        samples::forget_half(&mut state.samples);
+                        every *= 2;
+                    }
+                }
                 Err(error) if is_end(&error) => state.has_died = true,
                 // Such as no free descriptor to count theirs with: this look is lost.
                 Err(error) => debug!("the server can't be looked at: {error}"),

@@ -123,6 +123,38 @@ fn two_runs_are_compared_with_a_warning() {
     assert!(fs::read_to_string(&page).unwrap().contains("A or B"));
     let soaked = soak_words(&format!("compare {b} {a} --fail-if p50.diff>-10s"));
     assert_ne!(soaked.code, Some(0), "{soaked:#?}");
+    // What says nothing of two reports, and a report that no run has made.
+    for flag in [
+        "-c 5",
+        "--rate 5",
+        "-z 5s",
+        "--pid 1",
+        "--verify",
+        "--mix fast=100%",
+        "--insecure",
+    ] {
+        for what in [format!("compare {a} {b}"), format!("merge {a}")] {
+            let soaked = soak_words(&format!("{what} {flag}"));
+            assert!(
+                soaked.complaint().contains("has no use for it"),
+                "{soaked:#?}"
+            );
+        }
+    }
+    let report = fs::read_to_string(&files[0]).unwrap();
+    let seconds = format!(
+        "\"seconds\":{}",
+        serde_json::from_str::<Value>(&report).unwrap()["load"]["seconds"]
+    );
+    assert!(report.contains(&seconds), "{seconds}");
+    for odd in ["\"seconds\":-2.0", "\"seconds\":1e300"] {
+        fs::write(&files[0], report.replace(&seconds, odd)).unwrap();
+        let soaked = soak_words(&format!("compare {a} {b}"));
+        assert!(
+            soaked.complaint().contains("'seconds' is no figure"),
+            "{soaked:#?}"
+        );
+    }
 }
 
 #[test]
@@ -139,6 +171,7 @@ fn what_cannot_be_compared_is_refused() {
         format!("{addr} a --versus {addr}"),
         format!("{addr} a --versus http://127.0.0.1:1"),
         format!("http://{addr}/a --versus 127.0.0.1:1"),
+        format!("http://{addr}/a --versus http://127.0.0.1:1/b"),
         format!("{addr} a --versus 127.0.0.1:1 --pid 1"),
         format!("{addr} a --versus 127.0.0.1:1 --pid 1 --pid 1"),
         format!("{addr} a --versus 127.0.0.1:1 --fail-if cpu.diff>3%"),

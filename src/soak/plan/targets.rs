@@ -104,6 +104,11 @@ impl Targets {
         };
         let versus = versus.as_bytes();
         let versus = versus.strip_suffix(b"/").unwrap_or(versus);
+        if after_scheme(versus).is_some_and(|(_, server)| server.contains(&b'/')) {
+            return Err(
+                "--versus: it takes no path: it is asked for what the first server is".into(),
+            );
+        }
         let mut targets: Vec<Vec<u8>> = Vec::new();
         for (index, target) in args.targets.iter().enumerate() {
             let target = target.as_bytes();

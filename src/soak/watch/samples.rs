@@ -185,10 +185,19 @@ pub(super) fn cpu_interval(samples: &[RawSample]) -> Interval {
     sure::mean(&rates.collect::<Vec<_>>())
 }
 
-/// What the report holds: of a long watch every so many looks, so that about [`REPORT_SAMPLES`]
-/// are left, and beside them every quiet point and the highest memory and descriptors.
+/// What the report holds: of a long watch so few looks that about [`REPORT_SAMPLES`] are left.
 pub(super) fn thinned(samples: &[RawSample], origin: Instant) -> Vec<Sample> {
-    let step = samples.len().div_ceil(REPORT_SAMPLES);
+    let kept = every_so_many(samples, samples.len().div_ceil(REPORT_SAMPLES));
+    kept.map(|sample| sample.report(origin)).collect()
+}
+
+/// As if it had been looked only half as often.
+pub(super) fn forget_half(samples: &mut Vec<RawSample>) {
+    *samples = every_so_many(samples, 2).copied().collect();
+}
+
+/// One of so many looks, and beside them every quiet point and the highest memory and descriptors.
+fn every_so_many(samples: &[RawSample], step: usize) -> impl Iterator<Item = &RawSample> {
     let highest = |value: fn(&Usage) -> u64| {
         (0..samples.len()).max_by_key(|&index| value(&samples[index].usage))
     };
@@ -196,18 +205,19 @@ pub(super) fn thinned(samples: &[RawSample], origin: Instant) -> Vec<Sample> {
         highest(|usage| usage.rss_bytes),
         highest(|usage| usage.descriptors),
     ];
-    let is_kept = |&index: &usize| {
+    let is_kept = move |&index: &usize| {
         let run = samples[index].quiet_phase;
         let next = samples.get(index + 1).and_then(|sample| sample.quiet_phase);
         index % step == 0 || highest.contains(&Some(index)) || (run.is_some() && run != next)
     };
     let kept = (0..samples.len()).filter(is_kept);
-    kept.map(|index| samples[index].report(origin)).collect()
+    kept.map(|index| &samples[index])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::WATCH_SAMPLES_MAX;
 
     /// Looks a second apart, so many before the load.
     fn samples(
@@ -228,6 +238,32 @@ mod tests {
             }
         };
         (0..count).map(second).collect()
+    }
+
+    /// A day's looks and pauses take as much memory as some hours', and tell the same.
+    #[test]
+    fn a_day_of_looks_is_no_more_than_some_hours() {
+        let origin = Instant::now();
+        let day = samples(origin, 86_400, |second| {
+            let is_quiet = second % 600 < 5;
+            let phase = second / 600 * 2 + u64::from(!is_quiet);
+            (is_quiet.then_some(phase), 10 + second / 3600)
+        });
+        let mut kept = Vec::new();
+        let mut most = 0;
+        for sample in &day {
+            kept.push(*sample);
+            most = most.max(kept.len());
+            if kept.len() >= WATCH_SAMPLES_MAX {
+                forget_half(&mut kept);
+            }
+        }
+        assert_eq!(most, WATCH_SAMPLES_MAX);
+        let points =
+            |all: &[RawSample]| quiet_points(all).map(|point| point.at).collect::<Vec<_>>();
+        assert_eq!(points(&kept), points(&day));
+        let highest = |all: &[RawSample]| all.iter().map(|sample| sample.usage.descriptors).max();
+        assert_eq!(highest(&kept), highest(&day));
     }
 
     #[test]
