@@ -41,7 +41,7 @@ pub enum Command {
     Say(SayArgs),
     /// Load a server with clients of all kinds, and tell the truth about it
     Soak(Box<SoakArgs>),
-    /// Show the nine notes on TCP sockets, by a server and a client that make the calls
+    /// Play nine notes on TCP sockets, by a server and a client
     Notes(NotesArgs),
     /// Print what has a shell complete flags
     Completions {

@@ -56,7 +56,7 @@ use proxies::Proxies;
 use sandbox::{Account, Sandbox};
 use service_manager::ServiceManager;
 use succession::{Predecessor, Starter};
-use telemetry::{Telemetry, TelemetryConfig};
+use telemetry::TelemetryConfig;
 use threads::WorkerThreads;
 use tls::{LoopTls, Tls};
 
@@ -108,8 +108,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let mut listeners = listeners.into_iter();
     let first = listeners.next().expect("there is one loop at least");
     let makers = (1..).zip(listeners).map(|(index, listeners)| {
-        let (access_log, log_writer) = (telemetry.access_log.clone(), log_writer.clone());
-        let timings = telemetry.timings;
+        let (telemetry, log_writer) = (telemetry.beside(), log_writer.clone());
         move || {
             let (mut protocol, most) = (
                 open_root(args, tags, has_metrics)?,
@@ -119,7 +118,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
             let server = Server::new(protocol, timeouts, listeners, most, log_writer);
             let mut server = server.map_err(no_loop)?;
             server.app.drain_timeout = args.listen.drain;
-            server.app.telemetry = Telemetry::beside(access_log, timings);
+            server.app.telemetry = telemetry;
             server.app.proxies = Proxies::new(&args.trusted_proxy);
             server.app.tls = tls.as_ref().map(|tls| LoopTls::new(tls, false));
             server.app.client_limit.clone_from(client_limit);

@@ -138,6 +138,8 @@ const SAY: &[Group] = &[
     ("What is told", &["quiet", "verbose"]),
 ];
 
+const NOTES: &[Group] = &[("What is told", &["html"])];
+
 const SOAK: &[Group] = &[
     (
         "How much load",
@@ -238,6 +240,11 @@ Examples:
 Exit codes: 0 pass, 1 a threshold or a byte was wrong, 2 usage, 3 undecided, or
 it could not run, not offer the load, or not compare.";
 
+const NOTES_EXAMPLES: &str = "\
+Examples:
+  carafe notes 9                         what a zero-length read means
+  carafe notes --html notes.html         all nine, and as a page";
+
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
   source <(carafe completions bash)
@@ -254,6 +261,7 @@ pub(super) const COMMANDS: &[(&str, &[Group], &str)] = &[
     ("thank", THANK, THANK_EXAMPLES),
     ("say", SAY, SAY_EXAMPLES),
     ("soak", SOAK, SOAK_EXAMPLES),
+    ("notes", NOTES, NOTES_EXAMPLES),
     ("completions", &[], COMPLETIONS_EXAMPLES),
     ("man", &[], MAN_EXAMPLES),
 ];

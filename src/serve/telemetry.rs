@@ -78,6 +78,15 @@ impl TelemetryConfig {
         })
     }
 
+    /// What a loop beside the first notes: it has no metrics of its own.
+    pub(super) fn beside(&self) -> Telemetry {
+        Telemetry {
+            access_log: self.access_log.clone(),
+            timings: self.timings,
+            ..Telemetry::default()
+        }
+    }
+
     /// Descriptors that the metrics may take.
     pub(super) fn descriptors(&self) -> u64 {
         match self.metrics {
@@ -127,17 +136,10 @@ impl Telemetry {
         Ok(Self {
             admin_listener,
             trace: observers.trace,
-            ..Self::beside(observers.access_log, observers.timings)
-        })
-    }
-
-    /// A loop beside the first has no metrics of its own.
-    pub(super) fn beside(access_log: Option<AccessLog>, timings: Timings) -> Self {
-        Self {
-            access_log,
-            timings,
+            access_log: observers.access_log,
+            timings: observers.timings,
             ..Self::default()
-        }
+        })
     }
 
     /// Where the metrics are.

@@ -91,6 +91,7 @@ mod tls;
 mod tls_schedules;
 mod trace;
 mod trusted_proxies;
+mod tutorial;
 mod units;
 mod unix_sockets;
 mod web;
