@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 
 use carafe::limits::TLS_EXPIRY_WARNING;
@@ -277,6 +278,73 @@ fn a_hangup_brings_a_new_certificate_and_a_bad_one_none() {
     carafe.signal(Signal::HUP);
     carafe.wait_for_log("certificates were read anew");
     assert_ne!(get(), first);
+    let mut rest = Vec::new();
+    under_way.read_to_end(&mut rest).unwrap();
+    assert_same("the rest", &rest, &pattern(0, BIG_BYTES)[1000..]);
+    carafe.stop_warned(&["--tls-key: '"]);
+}
+
+/// certbot keeps each renewal's files, and links that lead to the last ones, which it makes anew one by one.
+#[test]
+fn a_renewal_by_links_is_served_and_drops_nobody() {
+    let (authority, root) = (Authority::new(), root());
+    let folder = tempfile::tempdir().unwrap();
+    let (live, archive) = (
+        folder.path().join("live/name"),
+        folder.path().join("archive/name"),
+    );
+    fs::create_dir_all(&live).unwrap();
+    fs::create_dir_all(&archive).unwrap();
+    let issue = |nth: u32| {
+        authority.sign("one", &["localhost"], FAR);
+        let file = |name: &str| archive.join(format!("{name}{nth}.pem"));
+        fs::rename(authority.crt("one"), file("fullchain")).unwrap();
+        fs::rename(authority.key("one"), file("privkey")).unwrap();
+    };
+    let link = |name: &str, nth: u32| {
+        let link = live.join(format!("{name}.pem"));
+        let _ = fs::remove_file(&link);
+        symlink(format!("../../archive/name/{name}{nth}.pem"), link).unwrap();
+    };
+    issue(1);
+    link("privkey", 1);
+    link("fullchain", 1);
+    let (chain, key) = (live.join("fullchain.pem"), live.join("privkey.pem"));
+    let flags = [
+        "--tls-cert",
+        chain.to_str().unwrap(),
+        "--tls-key",
+        key.to_str().unwrap(),
+    ];
+    let carafe = Carafe::serve(root.path(), &flags);
+    let get = || certificate_of(&mut authority.connect(carafe.addr(), "localhost"));
+    let first = get();
+    let mut under_way = authority.connect(carafe.addr(), "localhost");
+    under_way.write_all(b"big\n").unwrap();
+    under_way.read_exact(&mut [0; 1000]).unwrap();
+    let mut kept = authority.connect(carafe.addr(), "localhost");
+    let mut ask = || {
+        let request = b"GET /small HTTP/1.1\r\nHost: h\r\n\r\n";
+        kept.write_all(request).unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\nsmall bytes") {
+            let mut byte = [0];
+            kept.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+    };
+    ask();
+
+    issue(2);
+    link("privkey", 2);
+    carafe.signal(Signal::HUP);
+    carafe.wait_for_log("the certificates stay as they were");
+    assert_eq!(get(), first);
+    link("fullchain", 2);
+    carafe.signal(Signal::HUP);
+    carafe.wait_for_log("certificates were read anew");
+    assert_ne!(get(), first);
+    ask();
     let mut rest = Vec::new();
     under_way.read_to_end(&mut rest).unwrap();
     assert_same("the rest", &rest, &pattern(0, BIG_BYTES)[1000..]);
