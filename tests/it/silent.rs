@@ -3,6 +3,7 @@
 
 use std::io::{Read as _, Write as _};
 
+use crate::authority::{Authority, FAR};
 use crate::common::{
     Carafe, connect, exchange, raise_own_limit, reason_count, reply_count, resident_bytes,
     root_with, until, vanish,
@@ -21,20 +22,33 @@ fn root() -> TempDir {
     root_with(&[("small", b"small bytes")])
 }
 
+const FLAGS: [&str; 6] = [
+    "--request-timeout",
+    "1h",
+    "--open-files",
+    "50",
+    "-q",
+    "--no-defer-accept",
+];
+
 #[test]
 fn silent_clients_weigh_little_and_their_memory_is_given_back() {
-    let limit = raise_own_limit();
-    let most = limit.saturating_sub(SPARE).min(15_000);
+    let most = raise_own_limit().saturating_sub(SPARE).min(15_000);
     let root = root();
-    let flags = [
-        "--request-timeout",
-        "1h",
-        "--open-files",
-        "50",
-        "-q",
-        "--no-defer-accept",
-    ];
-    let carafe = Carafe::serve(root.path(), &flags);
+    weigh(Carafe::serve(root.path(), &FLAGS), most);
+}
+
+/// What TLS keeps of a client begins with its hello.
+#[test]
+fn where_tls_is_spoken_they_weigh_no_more() {
+    let most = raise_own_limit().saturating_sub(SPARE).min(5_000);
+    let (authority, root) = (Authority::new(), root());
+    authority.sign("one", &["localhost"], FAR);
+    weigh(authority.serve(root.path(), &["one"], &FLAGS), most);
+}
+
+/// Weighs so many silent clients of a server, and ends it.
+fn weigh(carafe: Carafe, most: u64) {
     let before = carafe.sockets();
     let come_and_go = |count: u64| {
         let clients: Vec<_> = (0..count).map(|_| connect(carafe.addr())).collect();

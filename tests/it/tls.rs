@@ -138,6 +138,20 @@ fn openssl_asks_by_name_and_resumes() {
 }
 
 #[test]
+fn a_renegotiation_is_refused() {
+    if !has_tool("openssl") {
+        return;
+    }
+    let (authority, _root, carafe) = server(&[]);
+    let script = "printf 'R\\n' | openssl s_client -tls1_2 -CAfile \"$1\" -connect localhost:$2 2>&1 || true";
+    let said = String::from_utf8_lossy(&run(&authority, &carafe, script)).into_owned();
+    assert!(said.contains("RENEGOTIATING\n"), "{said}");
+    assert!(said.contains(":no renegotiation:"), "{said}");
+    let log = carafe.stop();
+    assert_eq!(reason_count(&log, "TLS failed"), 1, "{log}");
+}
+
+#[test]
 fn chromium_shows_a_page() {
     if !has_tool("chromium") {
         return;
