@@ -37,6 +37,7 @@ mod get_resume;
 mod get_servers;
 mod get_target;
 mod get_tls;
+mod guide;
 mod http;
 mod http_busy;
 mod http_clients;
