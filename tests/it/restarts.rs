@@ -13,10 +13,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use crate::common::{
-    Carafe, Followed, LARGE_BYTES, PATIENCE, assert_no_trouble, assert_same, begin_download,
-    connect, count_lines, exchange, pattern, root_with, skip, until,
+    Carafe, Followed, LARGE_BYTES, PATIENCE, PATIENT, assert_no_trouble, assert_same,
+    begin_download, connect, count_lines, exchange, pattern, root_with, skip, until,
 };
-use crate::scrape::get;
+use crate::scrape::{Page, get};
+use crate::soaking::Soak;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -174,6 +175,66 @@ fn nobody_is_lost_refused_or_served_wrong_bytes() {
             served.into_inner(),
             "what all of them have counted"
         );
+    }
+}
+
+/// Has so many take over while `carafe soak` compares every byte, at a rate, by names or by HTTP.
+fn restart_under_soak(restarts: u32, rate: u32, workers: &str, is_http: bool) {
+    let flags = ["-p", "0", "-b", "127.0.0.1", "--metrics", "127.0.0.1:0"];
+    // A machine with other work may be slow to ask.
+    let mut line = Line::new(&[&flags[..], &["--workers", workers], &PATIENT].concat());
+    let (address, metrics) = (line.address(LISTENING), line.address("metrics on "));
+    let words = format!("--verify --rate {rate} -z 10m -t 60s");
+    let mut words: Vec<_> = words.split(' ').map(str::to_owned).collect();
+    words.extend((!is_http).then(|| address.to_string()));
+    for number in 0..10 {
+        let bytes = pattern(number, 1 + 997 * number as usize);
+        fs::write(line.root.path().join(format!("f{number}")), bytes).unwrap();
+        words.push(if is_http {
+            format!("http://{address}/f{number}")
+        } else {
+            format!("f{number}")
+        });
+    }
+    let load = Soak::start(&words);
+    // Half a second's.
+    let replies = f64::from(rate) / 2.0;
+    let is_loaded = |what: &str| {
+        until(what, || {
+            Page::get(metrics).sum("carafe_replies_total") >= replies
+        });
+    };
+    is_loaded("the first one serves");
+    for _ in 0..restarts {
+        line.restart();
+        is_loaded("the next one serves");
+    }
+    load.signal(Signal::INT);
+    let soaked = load.wait();
+    // Whether so much was asked at all is the machine's affair.
+    soaked.assert_no_failure();
+    let complete = u64::from((1 + restarts) * rate / 2);
+    assert!(soaked.count("complete") >= complete, "{soaked:?}");
+    for pid in &line.pids[..restarts as usize] {
+        until("those before have ended", || has_ended(*pid));
+    }
+    println!("{}", soaked.stdout);
+    assert_no_trouble(&line.stop());
+}
+
+#[test]
+fn five_in_a_row_lose_no_request_of_a_verifying_load() {
+    restart_under_soak(5, 500, "1", false);
+    restart_under_soak(5, 500, "2", true);
+}
+
+#[test]
+#[ignore = "a minute of a heavy load"]
+fn twenty_in_a_row_lose_no_request_of_a_heavy_load() {
+    for workers in ["1", "2"] {
+        for is_http in [false, true] {
+            restart_under_soak(20, 2000, workers, is_http);
+        }
     }
 }
 
