@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use mio::net::{TcpListener, TcpStream};
 
@@ -118,6 +119,7 @@ pub(super) struct Telemetry {
     pub(super) timings: Timings,
     /// Open connections, in the order of [`Stage::ALL`].
     stages: [u64; Stage::ALL.len()],
+    started_at: Option<SystemTime>,
 }
 
 impl Telemetry {
@@ -136,6 +138,7 @@ impl Telemetry {
         Ok(Self {
             admin_listener,
             trace: observers.trace,
+            started_at: Some(SystemTime::now()),
             access_log: observers.access_log,
             timings: observers.timings,
             ..Self::default()
@@ -275,6 +278,7 @@ impl Telemetry {
                     log_writer.dropped(),
                     self.access_log.as_ref().map(AccessLog::dropped),
                 ),
+                started_at: self.started_at,
                 descriptors: (open_descriptors(), descriptor_limit()),
                 tls: self.tls.as_ref().map(Tls::figures),
             })

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::iter;
+use std::time::SystemTime;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
@@ -26,6 +27,8 @@ pub struct MetricsSnapshot {
     pub stages: [u64; Stage::ALL.len()],
     /// Lines dropped of the log on stderr, and of the access log if there is one.
     pub lines_dropped: (u64, Option<u64>),
+    /// When the process began to serve.
+    pub started_at: Option<SystemTime>,
     /// Open descriptors, and how many may be open, as far as both are known.
     pub descriptors: (Option<u64>, Option<u64>),
     /// What there is to say of TLS, if it is spoken.
@@ -142,6 +145,15 @@ impl MetricsSnapshot {
             "Lines that a log did not take",
             None,
             logs.into_iter().flatten(),
+        )?;
+        let version = iter::once((env!("CARGO_PKG_VERSION"), 1));
+        let since_1970 = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH);
+        let started_at = self.started_at.map(since_1970);
+        page.gauges("carafe_build_info", "What runs", "version", version)?;
+        page.gauge(
+            "process_start_time_seconds",
+            "When the process began to serve, in seconds since 1970",
+            started_at.and_then(|at| Some(at.ok()?.as_secs())),
         )?;
         let (open, limit) = self.descriptors;
         page.gauge("process_open_fds", "Open descriptors", open)?;
@@ -262,6 +274,7 @@ mod tests {
         let mut snapshot = MetricsSnapshot {
             stages: [4, 3, 2, 1],
             lines_dropped: (5, Some(6)),
+            started_at: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_793_000_000)),
             descriptors: (Some(7), Some(1024)),
             ..MetricsSnapshot::default()
         };
@@ -295,6 +308,12 @@ mod tests {
             "carafe_helper_panics_total 8",
             "carafe_log_lines_dropped_total{log=\"stderr\"} 5",
             "carafe_log_lines_dropped_total{log=\"access\"} 6",
+            concat!(
+                "carafe_build_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\"} 1"
+            ),
+            "process_start_time_seconds 1793000000",
             "process_open_fds 7",
             "process_max_fds 1024",
         ] {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use crate::authority::Authority;
-use crate::common::{root_with, skip};
+use crate::common::{exchange, root_with, skip, until};
 use crate::scrape::{get, metrics_of};
 use regex::Regex;
 use serde_json::Value;
@@ -48,8 +48,14 @@ fn page() -> (BTreeSet<String>, BTreeSet<(String, String, String)>) {
         log.to_str().unwrap(),
     ];
     let carafe = authority.serve(root.path(), &["a"], &flags);
-    let (status, page) = get(metrics_of(&carafe), "/metrics");
-    assert_eq!(status, 200);
+    let metrics = metrics_of(&carafe);
+    let mut page = String::new();
+    // Where a reply's time went is shown of those that there were.
+    exchange(carafe.addr(), b"small\n").unwrap();
+    until("the reply is counted", || {
+        page = get(metrics, "/metrics").1;
+        page.contains("carafe_reply_phase_duration_seconds")
+    });
     let label = Regex::new(r#"([a-z]+)="([^"]*)""#).unwrap();
     let (mut names, mut labels) = (BTreeSet::new(), BTreeSet::new());
     for line in page.lines().filter(|line| !line.starts_with('#')) {
@@ -98,12 +104,15 @@ fn dashboard_and_alerts_ask_for_what_there_is() {
             }
         }
     }
-    // A histogram is seen by its buckets.
-    let is_part = |name: &String| name.ends_with("_sum") || name.ends_with("_count");
-    let unseen: Vec<_> = names
-        .difference(&asked)
-        .filter(|name| !is_part(name))
-        .collect();
+    // A histogram is seen by its buckets, or by its sum.
+    let whole = |name: &String| {
+        let part = ["_bucket", "_sum", "_count"].iter();
+        let whole = part.filter_map(|part| name.strip_suffix(part)).next();
+        whole.unwrap_or(name).to_owned()
+    };
+    let [there, asked] =
+        [names, asked].map(|names| names.iter().map(whole).collect::<BTreeSet<_>>());
+    let unseen: Vec<_> = there.difference(&asked).collect();
     assert!(unseen.is_empty(), "{unseen:?}");
 }
 
