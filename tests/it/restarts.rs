@@ -218,7 +218,6 @@ fn restart_under_soak(restarts: u32, rate: u32, workers: &str, is_http: bool) {
     for pid in &line.pids[..restarts as usize] {
         until("those before have ended", || has_ended(*pid));
     }
-    println!("{}", soaked.stdout);
     assert_no_trouble(&line.stop());
 }
 
