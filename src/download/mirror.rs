@@ -102,6 +102,8 @@ struct Found {
     /// Of all lists.
     entries: usize,
     lists: usize,
+    /// Of the lists that were not read as there were too many.
+    lists_left_out: usize,
 }
 
 /// Reads all lists and makes the folders. `fail` is told what can't be mirrored.
@@ -115,12 +117,10 @@ pub(super) fn find(
     let mut level: Vec<_> = mirrors.iter().map(Unread::First).collect();
     while !level.is_empty() {
         pool::each(&level, session.jobs(), |unread| {
-            let label = unread.label();
-            let begun = begin_list(&mut lock());
-            if let Err(failure) = begun {
-                fail(&label, failure);
+            if !lock().may_read_another() {
                 return ControlFlow::Continue(());
             }
+            let label = unread.label();
             let guard = session.active.enter(&label, &SharedPart::default());
             let read = unread.read(&label, session);
             drop(guard);
@@ -138,24 +138,30 @@ pub(super) fn find(
         let folders = mem::take(&mut lock().folders);
         level = folders.into_iter().map(Unread::Beneath).collect();
     }
-    found
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)
-        .files
-}
-
-/// Counts a list, if there may be another.
-fn begin_list(found: &mut Found) -> Result<(), Failure> {
-    let max = limits::MIRROR_LISTS_MAX;
-    if found.lists == max {
-        let line = format!("left out: there are more than {max} lists");
-        return Err(Failure::new(Exit::Protocol, line));
+    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if found.lists_left_out > 0
+        && let Some(mirror) = mirrors.first()
+    {
+        let (count, max) = (found.lists_left_out, limits::MIRROR_LISTS_MAX);
+        let line = format!("{count} lists are left out: there are more than {max}");
+        fail(&mirror.label, Failure::new(Exit::Protocol, line));
     }
-    found.lists += 1;
-    Ok(())
+    found.files
 }
 
 impl Found {
+    /// Counts a list, which is read if there aren't too many.
+    fn may_read_another(&mut self) -> bool {
+        let may = self.lists < limits::MIRROR_LISTS_MAX;
+        let count = if may {
+            &mut self.lists
+        } else {
+            &mut self.lists_left_out
+        };
+        *count += 1;
+        may
+    }
+
     /// Adds what the list of a folder names, or nothing of it if that is too much.
     fn add(&mut self, folder: &Arc<Folder>, listed: Listed, complain: impl Fn(Failure)) {
         let max = limits::MIRROR_ENTRIES_MAX;
@@ -165,6 +171,7 @@ impl Found {
         }
         listed.tell_what_is_missing(&complain);
         self.entries += listed.entries.len();
+        let mut too_deep = 0;
         for entry in listed.entries {
             if !entry.is_folder {
                 let folder = Arc::clone(folder);
@@ -172,9 +179,7 @@ impl Found {
                 continue;
             }
             if folder.depth == limits::MIRROR_DEPTH_MAX {
-                let name = Escaped(entry.segment.as_bytes());
-                let line = format!("'{name}/' is left out: it is too deep");
-                complain(Failure::new(Exit::Protocol, line));
+                too_deep += 1;
                 continue;
             }
             let url = folder.url.join(&entry);
@@ -185,6 +190,10 @@ impl Found {
                 path: beneath(&folder.path, &entry),
                 depth: folder.depth + 1,
             }));
+        }
+        if too_deep > 0 {
+            let line = format!("folders that are too deep are left out: {too_deep}");
+            complain(Failure::new(Exit::Protocol, line));
         }
     }
 }

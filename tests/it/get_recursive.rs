@@ -441,7 +441,7 @@ fn folders_without_an_end_have_one() {
     assert!(
         outcome
             .stderr
-            .ends_with(": 'x/' is left out: it is too deep\n"),
+            .ends_with(": folders that are too deep are left out: 1\n"),
         "{outcome:?}"
     );
     assert_eq!(origin.asked().len(), 65);
