@@ -2,9 +2,10 @@
 //! waits for a disk. The modules in reading order, each of which uses only those before it:
 //! [`version`] (which state of a file this is), [`Semaphore`] (descriptors and bytes that are shared out),
 //! [`FsClass`] (whether reading from a file system may wait), [`ThreadPool`] (threads that wait in the
-//! loop's place), [`OpenFile`], [`List`] (a directory's), [`Piece`] (of a body that is made while it is sent),
+//! loop's place), [`OpenFile`], [`Digests`] (of what files hold), [`List`] (a directory's), [`Piece`] (of a body that is made while it is sent),
 //! [`DiskTask`] (what the loop leaves to threads), and [`DiskTasks`] (who waits for which, and who does it).
 
+mod digests;
 mod disk_tasks;
 mod fs_class;
 mod list;
@@ -15,6 +16,7 @@ mod task;
 mod thread_pool;
 pub mod version;
 
+pub use digests::{ContentDigest, Digests};
 pub use disk_tasks::{DiskTasks, Notify};
 pub use fs_class::{FsClass, FsClasses, MayBlock, Mount};
 pub use list::{FreshList, List, ListError, ListMemory, ListTask, Listed};

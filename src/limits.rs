@@ -1,6 +1,7 @@
 //! Every number that bounds something: its unit (the last word of its name), its value and why
 //! it is what it is. Flags may change those that a person has reason to change; `cli` says which.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 /// The longest name, in bytes. The protocol's own limit: the servers of old read a name with one
@@ -218,6 +219,18 @@ pub const INOTIFY_BUFFER_BYTES: usize = 4096;
 /// mount. They sleep nearly all of the time; a disk gains little by more than a few requests at
 /// once.
 pub const POOL_THREADS_MAX: usize = 4;
+
+/// Versions of files whose digest is remembered, for all loops: some 3 MB.
+pub const DIGESTS_MAX: NonZeroUsize = NonZeroUsize::new(16 * 1024).expect("more than none");
+
+/// Files that wait to be hashed or are being hashed, each of which has a descriptor.
+pub const DIGESTS_UNDER_WAY_MAX: usize = 16;
+
+/// Threads that hash files, one a mount: seven that don't answer keep none from the eighth.
+pub const DIGEST_THREADS_MAX: usize = 8;
+
+/// How much of a file is read before it is hashed, in bytes: enough for a disk's speed.
+pub const DIGEST_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Threads of one loop's pool that wait for remote mounts: eight mounts that don't answer keep
 /// everybody from the ninth. One that waits for ever costs some 20 KiB.

@@ -35,7 +35,7 @@ use std::thread;
 use crate::conn::Timeouts;
 use crate::escape::Escaped;
 use crate::failure::{Exit, Failure};
-use crate::file::LookupError;
+use crate::file::{Digests, LookupError};
 use crate::flags::ServerAddress;
 use crate::http::entity_tag::TagKey;
 use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, STALL_TIMEOUT};
@@ -45,7 +45,7 @@ use crate::protocol::sniff::SharedPort;
 use crate::protocol::thanks::Thanks;
 use crate::root::Root;
 use crate::root::listing::Listings;
-use crate::serve::args::{ListenArgs, ServeArgs, ThankArgs};
+use crate::serve::args::{ListenArgs, ServeArgs, TagSource, ThankArgs};
 use crate::telemetry::log_writer::LineWriter;
 use crate::telemetry::logger;
 
@@ -83,7 +83,7 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
     let metrics = passed.take_metrics(args.metrics.is_some())?;
     passed.check_rate(args)?;
     let predecessor = passed.predecessor.take();
-    let tags = &TagKey::of_this_machine();
+    let tags = &Tags::of(args);
     let has_metrics = metrics.is_some() || args.metrics.is_some();
     let mut protocol = open_root(args, tags, has_metrics)?;
     let tls = &Tls::open(&args.tls)?;
@@ -145,6 +145,21 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, Failure> {
         server.app.is_ready();
         Ok(server.run_until_signal(others))
     })
+}
+
+/// What entity tags are made of, for all loops.
+struct Tags {
+    key: TagKey,
+    digests: Option<Digests>,
+}
+
+impl Tags {
+    fn of(args: &ServeArgs) -> Self {
+        Self {
+            key: TagKey::of_this_machine(),
+            digests: (args.etag == TagSource::Content).then(Digests::default),
+        }
+    }
 }
 
 fn timeouts(args: &ServeArgs) -> Timeouts {
@@ -212,7 +227,7 @@ pub fn thank(args: &ThankArgs) -> Result<Exit, Failure> {
     })
 }
 
-fn open_root(args: &ServeArgs, tags: &TagKey, has_metrics: bool) -> Result<SharedPort, Failure> {
+fn open_root(args: &ServeArgs, tags: &Tags, has_metrics: bool) -> Result<SharedPort, Failure> {
     let mut root = Root::open(&args.root, args.dotfiles()).map_err(|error| {
         let shown = Escaped(args.root.as_os_str().as_encoded_bytes());
         match error.kind() {
@@ -235,7 +250,8 @@ fn open_root(args: &ServeArgs, tags: &TagKey, has_metrics: bool) -> Result<Share
     let index = args.index.as_encoded_bytes();
     let index = (!index.is_empty()).then(|| index.into());
     let folders = args.listing.then(Listings::new);
-    let mut http = Http::new(args.content_types(), index, folders, tags.clone());
+    let mut http = Http::new(args.content_types(), index, folders, tags.key.clone());
+    http.set_digests(tags.digests.clone());
     http.set_pages(pages);
     http.set_precompressed(args.precompressed);
     http.set_top(&name_of(&args.root));

@@ -18,6 +18,7 @@ const SERVE: &[Group] = &[
             "spa",
             "error-page",
             "precompressed",
+            "etag",
             "mime",
             "default-type",
             "hidden",

@@ -363,6 +363,14 @@ impl OpenFile {
         self.handle().map_or(Ok(self.stat), |file| Ok(ask(file)?))
     }
 
+    /// Whether it is still the version that was opened. May wait.
+    ///
+    /// # Errors
+    /// As fstat(2).
+    pub(super) fn is_same_version_now(&self) -> io::Result<bool> {
+        Ok(version::version(&self.stat_now()?) == self.version())
+    }
+
     /// Whether the bytes that were promised may have been overwritten since: see
     /// [`version::is_overwritten`].
     ///

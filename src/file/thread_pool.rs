@@ -30,6 +30,8 @@ pub(super) struct Queue {
     pub(super) idle: usize,
     /// The threads end when there is nothing left to do.
     is_closed: bool,
+    /// How many jobs of one lane may run at the same time.
+    lane_threads_max: usize,
 }
 
 /// Jobs that may wait for the same mount. They begin in the order in which they came.
@@ -47,8 +49,8 @@ struct Job {
 
 impl Lane {
     /// How many of its jobs may begin now.
-    fn startable(&self) -> usize {
-        self.waiting.len().min(POOL_THREADS_MAX - self.running)
+    fn startable(&self, threads_max: usize) -> usize {
+        self.waiting.len().min(threads_max - self.running)
     }
 }
 
@@ -69,12 +71,15 @@ impl Queue {
 
     /// How many jobs may begin now, if threads are free.
     pub(super) fn startable(&self) -> usize {
-        self.lanes.iter().map(Lane::startable).sum()
+        let startable = |lane: &Lane| lane.startable(self.lane_threads_max);
+        self.lanes.iter().map(startable).sum()
     }
 
     /// Begins a job: the first of the first lane that has one to begin, which then comes last.
     fn begin(&mut self) -> Option<(Mount, Job)> {
-        let at = self.lanes.iter().position(|lane| lane.startable() > 0)?;
+        let most = self.lane_threads_max;
+        let mut lanes = self.lanes.iter();
+        let at = lanes.position(|lane| lane.startable(most) > 0)?;
         let mut lane = self.lanes.remove(at)?;
         let begun = lane.waiting.pop_front().map(|job| (lane.mount, job));
         lane.running += 1;
@@ -98,8 +103,17 @@ impl ThreadPool {
     /// A pool that starts up to `threads_max` threads, none of them yet.
     #[must_use]
     pub fn new(threads_max: usize) -> Self {
+        Self::with_lanes(threads_max, POOL_THREADS_MAX)
+    }
+
+    /// One of whose threads no more than `lane_threads_max` wait for the same mount.
+    #[must_use]
+    pub fn with_lanes(threads_max: usize, lane_threads_max: usize) -> Self {
         Self(Arc::new(Shared {
-            queue: Mutex::default(),
+            queue: Mutex::new(Queue {
+                lane_threads_max,
+                ..Queue::default()
+            }),
             changed: Condvar::new(),
             threads_max,
         }))

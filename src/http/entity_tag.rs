@@ -1,12 +1,14 @@
 //! Entity tags (RFC 9110, section 8.8.3): text that tells versions of files apart, and from which
 //! nobody learns what it was made of.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::file::ContentDigest;
 use crate::file::version::Facts;
+use crate::http::coding::Coding;
 use crate::random::random;
 
 /// What tags are made with: who doesn't have it can't tell what a tag was made of. The same on this
@@ -70,6 +72,18 @@ impl TagKey {
     #[must_use]
     pub fn tag_of_digest(&self, digest: &[u8]) -> String {
         Self::text(self.0.clone().chain_update(digest))
+    }
+
+    /// The tag of a file that holds these bytes, on whatever machine: their SHA-256. A coded form of another file
+    /// has one of its own even if it has the same bytes.
+    #[must_use]
+    pub fn of_content(digest: &ContentDigest, coding: Option<Coding>) -> String {
+        let mut tag = String::new();
+        for byte in digest {
+            let _ = write!(tag, "{byte:02x}");
+        }
+        let suffix = coding.map_or(&b""[..], Coding::suffix);
+        tag + &String::from_utf8_lossy(suffix)
     }
 
     fn text(hash: Sha256) -> String {

@@ -39,6 +39,12 @@ impl Validators {
         }
     }
 
+    /// The same with another tag, or without one.
+    #[must_use]
+    pub fn with_tag(self, tag: Option<String>) -> Self {
+        Self { tag, ..self }
+    }
+
     /// An entity tag alone, if there is one.
     #[must_use]
     pub fn of_tag(tag: Option<String>, now: SystemTime) -> Self {

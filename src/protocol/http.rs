@@ -12,7 +12,7 @@ use ::http::StatusCode;
 
 use crate::dot_segments::remove_dot_segments;
 use crate::escape::Excerpt;
-use crate::file::{ListError, Lookup, LookupError, OpenFile, Pieces, TaskResult};
+use crate::file::{Digests, ListError, Lookup, LookupError, OpenFile, Pieces, TaskResult};
 use crate::http::accept;
 use crate::http::coding::{self, Coding};
 use crate::http::custom_fields::CustomFields;
@@ -61,6 +61,8 @@ pub struct Http {
     has_proxies: bool,
     clock: Clock,
     tags: TagKey,
+    /// Of what files' tags are made, if they are made of what files hold.
+    digests: Option<Digests>,
     custom_fields: CustomFields,
     pages: Pages,
     /// Files are sent in a coding where one lies beside them.
@@ -115,11 +117,17 @@ impl Http {
             has_proxies: false,
             clock: Clock::default(),
             tags,
+            digests: None,
             custom_fields: CustomFields::default(),
             pages: Pages::default(),
             is_precompressed: false,
             tls: TlsPolicy::default(),
         }
+    }
+
+    /// Makes files' tags of what they hold.
+    pub fn set_digests(&mut self, digests: Option<Digests>) {
+        self.digests = digests;
     }
 
     /// Adds fields to answers.
@@ -645,7 +653,12 @@ impl Http {
         if let Some(fields) = kept.and_then(OnceLock::get) {
             return whole(file, fields, now);
         }
-        let validators = Validators::new(&file.facts(), &self.tags, now.time);
+        let mut validators = Validators::new(&file.facts(), &self.tags, now.time);
+        if let Some(digests) = &self.digests {
+            let digest = digests.of(file);
+            let tag = digest.map(|digest| TagKey::of_content(&digest, coding));
+            validators = validators.with_tag(tag);
+        }
         let length = file.length();
         let content_type = self.types.of(name);
         let mut others = self.custom_fields.of_file(name);

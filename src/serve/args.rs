@@ -125,6 +125,10 @@ pub struct ServeArgs {
     #[arg(long)]
     pub precompressed: bool,
 
+    /// HTTP: what ETags are made of: version (of the file on this machine) or content (its bytes, equal on all machines)
+    #[arg(long, value_name = "KIND", default_value = "version", value_parser = tag_source)]
+    pub etag: TagSource,
+
     /// HTTP: a field of every answer; may be repeated
     #[arg(long, value_name = "NAME: VALUE", value_parser = CustomField::from_str)]
     pub header: Vec<CustomField>,
@@ -493,6 +497,23 @@ fn trace_file(path: PathBuf) -> Result<PathBuf, &'static str> {
     TraceFormat::of(&path)
         .map(|_| path)
         .ok_or("takes a file whose name ends in .html or .json")
+}
+
+/// What entity tags of files are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TagSource {
+    /// What this machine's file system says of them.
+    Version,
+    /// Their bytes.
+    Content,
+}
+
+fn tag_source(text: &str) -> Result<TagSource, String> {
+    match text {
+        "version" => Ok(TagSource::Version),
+        "content" => Ok(TagSource::Content),
+        _ => Err("takes version or content".into()),
+    }
 }
 
 fn log_format(text: &str) -> Result<LogFormat, String> {

@@ -67,6 +67,7 @@ mod proxied;
 mod pty;
 mod reactor;
 mod readme;
+mod replicas;
 mod restarts;
 mod say;
 mod schedules;
