@@ -376,7 +376,9 @@ fn shells_with_servers_of_their_own_print_what_the_readme_says() {
         let mut steps = block.steps();
         for step in &mut steps {
             // The same, in less time than a reader has.
-            step.command = step.command.replace("-q 1000 -z 45s", "-q 50 -z 2s");
+            step.command = step
+                .command
+                .replace("--rate 1000 -z 45s", "--rate 50 -z 2s");
         }
         let outputs = scene.shell(&steps);
         let is_soak = steps.last().unwrap().command.starts_with("carafe soak ");
