@@ -167,3 +167,14 @@ fn the_map_names_every_file_of_the_rooms_that_it_shows() {
     }
     assert!(missing.is_empty(), "{missing:#?}");
 }
+
+/// What the script lists by hand of the way of a download is there.
+#[test]
+fn the_script_that_counts_finds_what_it_lists() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/size.py");
+    let counted = std::process::Command::new("python3").arg(script).output();
+    let counted = counted.expect("Python is there");
+    let text = String::from_utf8_lossy(&counted.stdout);
+    assert!(counted.status.success(), "{counted:?}");
+    assert!(text.contains("a warm bare download of 2 KiB: "), "{text}");
+}
