@@ -237,7 +237,12 @@ fn destination(
         None => {}
     }
     let Some(local) = local else {
-        let line = format!("'{}': no file's name; -o FILE gives one", Escaped(label));
+        let (of, to) = if args.recursive {
+            ("folder", "DIR")
+        } else {
+            ("file", "FILE")
+        };
+        let line = format!("'{}': no {of}'s name; -o {to} gives one", Escaped(label));
         return Err(Failure::usage(line));
     };
     let file = PathBuf::from(OsString::from_vec(local));

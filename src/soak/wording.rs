@@ -228,9 +228,11 @@ pub fn search(search: &Search) -> Vec<String> {
     let rate = |rate: f64| format!("{}/s", units::number(rate));
     let [from, to] = search.between.map(rate);
     let steps = search.steps.len();
-    let found = search.capacity.map_or("can't be told".into(), |found| {
-        Unit::Rate.show_interval(found, Per::Second)
-    });
+    let found = match search.capacity {
+        None => "can't be told".into(),
+        Some(found) if found.low <= 0.0 => format!("none: {from} is too much already"),
+        Some(found) => Unit::Rate.show_interval(found, Per::Second),
+    };
     let mut lines = vec![
         format!(
             "{}, from {from} to {to}, in {steps} steps",

@@ -639,7 +639,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_asked() {
     let there = other.address();
     let url = |path: &str| format!("http://{there}{path}");
     let (x, top, up) = (url("/x/"), url("/"), url("/x/%2e%2e/"));
-    let no_name = |url: &str| format!("'{url}': no file's name; -o FILE gives one");
+    let no_name = |url: &str| format!("'{url}': no folder's name; -o DIR gives one");
     for (words, line) in [
         (&["h:1", "name"][..], "-r is for URLs"),
         (&["gopher://127.0.0.1/9x"], "-r is for http:// and https://"),
