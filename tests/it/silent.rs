@@ -2,6 +2,7 @@
 //! given back. In a process of its own because of the descriptors they take.
 
 use std::io::{Read as _, Write as _};
+use std::sync::{Mutex, PoisonError};
 
 use crate::authority::{Authority, FAR};
 use crate::common::{
@@ -47,8 +48,12 @@ fn where_tls_is_spoken_they_weigh_no_more() {
     weigh(authority.serve(root.path(), &["one"], &FLAGS), most);
 }
 
+/// The descriptors of this process are enough for one crowd at a time.
+static CROWD: Mutex<()> = Mutex::new(());
+
 /// Weighs so many silent clients of a server, and ends it.
 fn weigh(carafe: Carafe, most: u64) {
+    let _alone = CROWD.lock().unwrap_or_else(PoisonError::into_inner);
     let before = carafe.sockets();
     let come_and_go = |count: u64| {
         let clients: Vec<_> = (0..count).map(|_| connect(carafe.addr())).collect();
