@@ -122,7 +122,7 @@ pub enum InputState {
     Arrived,
     /// The receive queue is empty.
     WouldBlock,
-    /// Nothing has come for as long as the last decision asked for.
+    /// Nothing has come for as long as the last decision asked for, or its place is needed for others.
     IdleTimeout,
     /// The client has shut its side: a zero-length read.
     Ended,

@@ -38,7 +38,7 @@ sockopt_impl!(
     TcpInfo, GetOnly, libc::IPPROTO_TCP, libc::TCP_INFO, TcpInfoHead
 );
 
-/// The kernel's `struct tcp_info` as far as `tcpi_sndbuf_limited`, which every Linux since 4.10 fills.
+/// The kernel's `struct tcp_info` as far as `tcpi_rwnd_limited`, which every Linux since 4.10 fills.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "the kernel's header documents them")]
@@ -47,11 +47,10 @@ pub struct LongTcpInfo {
     /// Milliseconds since data came.
     pub last_data_recv: u32,
     pub last_ack_recv_to_delivery_rate: [u64; 14],
-    /// Microseconds in which something that was sent was not acknowledged.
+    /// Microseconds in which something that was written was not sent or not acknowledged.
     pub busy_time: u64,
-    /// Those of them in which the peer's window was closed.
+    /// Those of them in which the next segment didn't fit into the peer's window.
     pub rwnd_limited: u64,
-    pub sndbuf_limited: u64,
 }
 
 sockopt_impl!(
@@ -64,10 +63,10 @@ sockopt_impl!(
 pub struct TcpTimes {
     /// Since data came last.
     pub since_data_came: Duration,
-    /// For how long in all there was something that the peer had not acknowledged.
+    /// For how long in all there was something that was not sent, or that the peer had not acknowledged.
     pub busy: Duration,
-    /// For how much of that its receive window was closed.
-    pub window_closed: Duration,
+    /// For how much of that the next segment didn't fit into its receive window.
+    pub window_full: Duration,
 }
 
 /// For what a connection has waited.
@@ -79,7 +78,7 @@ pub fn tcp_times(socket: &impl AsFd) -> io::Result<TcpTimes> {
     Ok(TcpTimes {
         since_data_came: Duration::from_millis(info.last_data_recv.into()),
         busy: Duration::from_micros(info.busy_time),
-        window_closed: Duration::from_micros(info.rwnd_limited),
+        window_full: Duration::from_micros(info.rwnd_limited),
     })
 }
 

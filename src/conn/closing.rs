@@ -31,7 +31,8 @@ pub(super) struct ReplyEnd {
 /// Input behind a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extra {
-    /// None came with it, and there was no time for more: the reply was made and sent at once.
+    /// None came with it, and the reply was made and sent at once. More may come in the microseconds before
+    /// the close, and resets it: that is accepted for one call less.
     None,
     /// None came with it, but there was time for more.
     Possible,
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_closed_without_a_look_unless_nothing_can_have_come() {
+    fn nobody_is_closed_without_a_look_who_had_time_to_say_more() {
         let unseen: Vec<_> = all()
             .filter(|&end| close_table(end, None) == OnTheWire::Close)
             .map(|end| (end.ended_by, end.extra, end.awaits_fin))

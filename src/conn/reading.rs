@@ -310,7 +310,8 @@ impl Reading {
             io.turn.deadline = Some(self.expires);
         }
         // A read that doesn't fill the buffer has emptied the queue. What comes later makes a new
-        // edge, unless the FIN was part of this one. (Urgent data ends a read early, too; who
+        // edge, unless the FIN was part of this one. (On `Start` it isn't registered yet: to add it to
+        // epoll reports what is there then, the FIN included.) (Urgent data ends a read early, too; who
         // sends it waits for the deadline's look.)
         let short_read_drains = match event {
             Event::Start => !self.is_keep_alive(),

@@ -120,7 +120,7 @@ pub(super) const NOTES: [Note; 9] = [
             "A close with unread input is a reset, and what the kernel had accepted and",
             "not yet delivered is gone: so this server reads before it closes.",
         ],
-        man: "7 tcp",
+        man: "2 close, RFC 2525 2.17",
         here: ("linger", "src/conn/sending.rs"),
     },
     Note {

@@ -178,7 +178,7 @@ impl Chart<'_> {
 
     /// As much as the kernel takes at once, which is more than it can deliver before the peer reads.
     pub(super) fn send_much(&mut self, by: Side, socket: &Socket) -> io::Result<Outcome<usize>> {
-        let call = format!("send({}, 4 MiB)", socket.as_raw_fd());
+        let call = format!("send({}, 4 MiB, DONTWAIT)", socket.as_raw_fd());
         socket.set_nonblocking(true)?;
         let outcome = socket.send_with_flags(&vec![b'x'; 4 << 20], libc::MSG_NOSIGNAL);
         self.call(by, call, outcome, usize::to_string, to(other(by), "bytes"))

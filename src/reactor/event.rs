@@ -60,7 +60,7 @@ pub struct Readiness {
     pub writable: bool,
     /// The peer's FIN has come. Data and FIN can share one edge.
     pub read_closed: bool,
-    /// Both directions are shut or the socket holds an error: a reset.
+    /// Both directions are shut or the socket holds an error: a reset, as long as our own side is open.
     pub dead: bool,
 }
 

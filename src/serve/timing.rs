@@ -199,15 +199,20 @@ impl Timing {
     }
 
     /// When what is read now had come. Before the turn saw it, it may have lain in the receive queue since
-    /// the turn before; what came while a reply was under way waited for that.
+    /// the turn before, or for turns in which its edge had no step ([`Event::Resume`]); what came while a
+    /// reply was under way waited for that.
     fn came(
         &self,
         event: Event,
         [before, turn]: [Instant; 2],
         socket: &TracedSocket<'_>,
     ) -> Instant {
-        let may_have_lain = matches!(event, Event::Start | Event::Ready(_));
-        if !may_have_lain || turn - before < TCP_INFO_TICK {
+        let may_have_lain = match event {
+            Event::Resume => true,
+            Event::Start | Event::Ready(_) => turn - before >= TCP_INFO_TICK,
+            _ => false,
+        };
+        if !may_have_lain {
             return turn;
         }
         let lay = socket.tcp_times().map(|times| times.since_data_came);
@@ -295,7 +300,7 @@ impl TimedReply {
     }
 
     /// Divides the time for which the send buffer was full. The kernel counts for how long it had bytes
-    /// that weren't acknowledged, and for how much of that the peer's window was closed. When it had none,
+    /// that weren't sent or acknowledged, and for how much of that the peer's window had no room. When it had none,
     /// it waited for us: in the phases in which we did other things for this reply, and beyond them
     /// because the loop didn't come.
     fn settle(&mut self, now: Option<TcpTimes>) {
@@ -311,7 +316,7 @@ impl TimedReply {
         if ours > TCP_INFO_TICK {
             self.phases.shift(Phase::Network, Phase::Loop, ours);
         }
-        let closed = after.window_closed.saturating_sub(before.window_closed);
+        let closed = after.window_full.saturating_sub(before.window_full);
         self.phases.shift(Phase::Network, Phase::Client, closed);
     }
 }
@@ -417,7 +422,7 @@ mod tests {
         let times = |busy, closed| TcpTimes {
             since_data_came: Duration::ZERO,
             busy: Duration::from_millis(busy),
-            window_closed: Duration::from_millis(closed),
+            window_full: Duration::from_millis(closed),
         };
         reply.full = Some((seen, times(1_000, 500)));
         reply.pass(Phase::Network, seen + 70 * MS);

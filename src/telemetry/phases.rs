@@ -17,7 +17,7 @@ pub enum Phase {
     Descriptor,
     /// Its bytes were given to the kernel.
     Sending,
-    /// Its client, whose receive window was closed.
+    /// Its client, whose receive window had no room.
     Client,
     /// The network, or a client that acknowledges late: bytes were under way, and the send buffer full.
     Network,
