@@ -20,12 +20,19 @@ use scenes::NOTES;
 #[derive(Args, Debug)]
 pub struct NotesArgs {
     /// Which note, 1 to 9 [default: all]
-    #[arg(value_name = "N", value_parser = clap::value_parser!(u8).range(1..=9))]
+    #[arg(value_name = "N", value_parser = note_number)]
     pub number: Option<u8>,
 
     /// Write a page with the charts to this file, too
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+}
+
+fn note_number(text: &str) -> Result<u8, &'static str> {
+    let number = text.parse().ok();
+    number
+        .filter(|number| (1..=9).contains(number))
+        .ok_or("takes 1 to 9")
 }
 
 /// Runs `carafe notes`.

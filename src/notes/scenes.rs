@@ -179,16 +179,17 @@ fn a_client_does_not_bind(chart: &mut Chart<'_>) -> io::Result<()> {
     let (server, at) = listener(BACKLOG)?;
     chart.heading("Two clients, two ports")?;
     let clients = [chart.socket(Client)?, chart.socket(Client)?];
-    let mut first = ANYWHERE;
+    let mut accepted = Vec::new();
+    let mut taken = ANYWHERE;
     for client in &clients {
         must(chart.connect(client, at)?)?;
-        first = chart.address(Client, client)?;
-        drop(must(chart.accept(&server)?)?);
+        taken = chart.address(Client, client)?;
+        accepted.push(must(chart.accept(&server)?)?);
     }
     chart.heading("It goes wrong: one wants a port that is taken")?;
     let picky = chart.socket(Client)?;
-    let _ = chart.bind(Client, &picky, first)?;
-    drop(clients);
+    let _ = chart.bind(Client, &picky, taken)?;
+    drop((clients, accepted));
     Ok(())
 }
 
@@ -261,9 +262,10 @@ fn both_at_once(chart: &mut Chart<'_>) -> io::Result<()> {
     chart.heading("It goes wrong: the accept queue is full")?;
     let _ = chart.connect_in_vain(&third, at)?;
     chart.heading("Accepted, the second makes room")?;
-    drop(must(chart.accept(&server)?)?);
+    let waited = must(chart.accept(&server)?)?;
     let third = chart.socket(Client)?;
     must(chart.connect(&third, at)?)?;
+    drop(waited);
     Ok(())
 }
 

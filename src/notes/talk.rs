@@ -127,6 +127,7 @@ impl Chart<'_> {
         let (result, answer) = match outcome {
             Ok(()) => ("0".into(), Some("SYN, ACK")),
             Err(Errno::ECONNREFUSED) => ("ECONNREFUSED".into(), Some("RST")),
+            Err(Errno::ETIMEDOUT) => (format!("gave up after {} ms", within.as_millis()), None),
             Err(errno) => (format!("{errno:?}"), None),
         };
         self.add(Line::Call {

@@ -29,7 +29,7 @@ fn each_note_shows_what_it_says() {
         ),
         (4, &["= EPIPE", "= 6, \"a name\""]),
         (5, &["= 5, \"first\"", "= 6, \"second\""]),
-        (6, &["= ETIMEDOUT", "SYN ───✗", "8 bytes"]),
+        (6, &["= gave up after 300 ms", "SYN ───✗", "8 bytes"]),
         (7, &["= ECONNREFUSED", "= 7, \"goes on\"", "= ECONNRESET"]),
         (
             8,

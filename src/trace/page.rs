@@ -148,7 +148,7 @@ fn time(lane: &Lane) -> u64 {
 }
 
 fn parts(lane: &Lane) -> String {
-    let words = ["loop at work", "its turn", "a disk", "its client"];
+    let words = ["worked on", "its turn", "a disk", "its client"];
     let parts = words
         .iter()
         .zip(times(lane))

@@ -45,7 +45,7 @@ pub(super) struct Lane {
     pub(super) asked: Vec<AskedFor>,
     /// Since when it is in this state, and whether it has been stepped at all.
     state: Option<(u64, Look)>,
-    last_call: Option<Record>,
+    last_attempt: Option<Record>,
 }
 
 /// What a client has asked for.
@@ -193,7 +193,7 @@ impl Building {
             totals: Totals::default(),
             asked: Vec::new(),
             state: None,
-            last_call: None,
+            last_attempt: None,
         });
         self.lanes.len() - 1
     }
@@ -313,7 +313,9 @@ impl Building {
         };
         self.add(lane, record, look, words::of_call(call, asked, result));
         let lane = &mut self.lanes[lane];
-        lane.last_call = Some(*record);
+        if call.is_attempt() {
+            lane.last_attempt = Some(*record);
+        }
         let sent = if call.is_sending() {
             u64::try_from(result).unwrap_or(0)
         } else {
@@ -341,7 +343,7 @@ impl Building {
         };
         self.lanes[client].end_state(record.began);
         let last = self.lanes[client]
-            .last_call
+            .last_attempt
             .filter(|call| call.began >= record.began);
         let words = words::of_step((event, action), stages, awaited, moved, last.as_ref());
         let look = if event == Event::Deadline {
@@ -481,5 +483,54 @@ fn state_rule(look: Look) -> &'static str {
             "A close with unread input would be a reset that overtakes the last bytes."
         }
         _ => "Nothing costs less than a connection that waits: no thread, no buffer, no call.",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reactor::event::Readiness;
+
+    /// What is asked of the kernel after an attempt isn't why the step waits.
+    #[test]
+    fn a_step_waits_for_what_its_last_attempt_found() {
+        let record = |began, what| Record {
+            began,
+            took: 1,
+            conn: 7,
+            what,
+        };
+        let call = |call, result| What::Call {
+            call,
+            asked: 9,
+            result,
+        };
+        let step = What::Step {
+            event: Event::Ready(Readiness::default()),
+            action: Action::Wait,
+            stages: [Stage::Sending; 2],
+            awaited: Awaited::Nothing,
+            moved: 5,
+        };
+        let records = [
+            record(1, What::Accepted(None)),
+            record(11, call(Call::SendFile, -i64::from(libc::EAGAIN))),
+            record(12, call(Call::AskTcpInfo, 0)),
+            record(10, step),
+        ];
+        let ring = Ring {
+            records: records.into(),
+            ..Ring::default()
+        };
+        let timeline = Timeline::new(&[ring], 100, Duration::from_secs(1));
+        let items = timeline.lanes.iter().flat_map(|lane| &lane.items);
+        let rules: Vec<_> = items
+            .filter(|item| item.look == Look::Step)
+            .map(|item| &item.words.rule)
+            .collect();
+        assert!(!rules.is_empty());
+        for rule in rules {
+            assert!(rule.contains("until there is room"), "{rule}");
+        }
     }
 }

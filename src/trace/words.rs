@@ -320,6 +320,11 @@ impl Call {
     pub(super) fn is_sending(self) -> bool {
         matches!(self, Self::Send | Self::SendGathered | Self::SendFile)
     }
+
+    /// Whether it tries to move bytes of the connection, and may find that it would block.
+    pub(super) fn is_attempt(self) -> bool {
+        self.is_sending() || self == Self::Receive
+    }
 }
 
 /// What is said of a system call.
