@@ -1,4 +1,5 @@
-//! The first of seven ways: one client after the other, as the tutorial's server does it.
+//! The first of seven ways: one client after the other, as the server of the tutorial from which carafe
+//! grew does it.
 //!
 //!     cargo run --example blocking -- ROOT 127.0.0.1:7890
 //!

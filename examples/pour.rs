@@ -8,10 +8,13 @@
 //! The examples beside it do the same task and wait in other ways; they take their connections from
 //! here (docs/guide/ways.md).
 //!
-//! A blocking call sleeps in the kernel; here one call, `poll`, sleeps for all sockets. Edge-triggered,
-//! it tells of a socket when something comes or room is made (an edge), not for as long as bytes are
-//! there. Who stops with bytes unread, and whose client sends nothing more, would sleep for ever. So
-//! whoever waits has seen WouldBlock, and whoever stops earlier, for its budget, is in the run queue.
+//! A blocking call sleeps in the kernel; here one call, `poll`, sleeps for all sockets. mio is a thin
+//! layer over epoll: `register` is epoll_ctl(2), always with EPOLLET; `Poll::poll` is epoll_wait(2),
+//! not poll(2); a `Token` is a number that it hands back; an `Interest` says which directions.
+//! Edge-triggered, it tells of a socket when something comes or room is made (an edge), not for as long
+//! as bytes are there. Who stops with bytes unread, and whose client sends nothing more, would sleep
+//! for ever. So whoever waits has seen WouldBlock, and whoever stops earlier, for its budget, is in the
+//! run queue.
 
 #![allow(
     missing_docs,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::core::{Core, Rules};
 use crate::search::{Found, apply};
-use crate::world::{Step, World};
+use crate::world::{Move, World};
 
 /// Where an arrow on a client's side points.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -15,7 +15,7 @@ enum Arrow {
 
 /// A line. Only one of the clients has something in it.
 struct Row {
-    step: Option<usize>,
+    number: Option<usize>,
     client: Option<usize>,
     client_text: String,
     arrow: Option<Arrow>,
@@ -34,14 +34,14 @@ impl Chart {
     pub fn of(rules: Rules, descriptors: u8, found: &Found) -> Self {
         let (mut world, mut core) = (World::new(descriptors), Core::new(rules));
         let mut rows = Vec::new();
-        for (index, &step) in found.steps.iter().enumerate() {
+        for (index, &mv) in found.moves.iter().enumerate() {
             world.calls = Some(Vec::new());
-            apply(step, &mut world, &mut core);
-            let (client, client_text, is_sent) = words(step, &world);
-            let nobodys = client.is_none() && step != Step::Turn;
-            if step != Step::Turn {
+            apply(mv, &mut world, &mut core);
+            let (client, client_text, is_sent) = words(mv, &world);
+            let nobodys = client.is_none() && mv != Move::Turn;
+            if mv != Move::Turn {
                 rows.push(Row {
-                    step: Some(index + 1),
+                    number: Some(index + 1),
                     client,
                     client_text: if nobodys {
                         String::new()
@@ -55,7 +55,7 @@ impl Chart {
             }
             for (at, call) in world.calls.take().into_iter().flatten().enumerate() {
                 rows.push(Row {
-                    step: (at == 0).then_some(index + 1),
+                    number: (at == 0).then_some(index + 1),
                     client: call.client,
                     client_text: String::new(),
                     arrow: call.reaches_client.then_some(Arrow::ToClient),
@@ -66,7 +66,7 @@ impl Chart {
         }
         let who = ["A", "B"][found.client];
         rows.push(Row {
-            step: None,
+            number: None,
             client: Some(0),
             client_text: match found.fault.split_once(' ') {
                 Some(("hangs:", _)) => format!("✗ client {who} {}", found.fault),
@@ -87,7 +87,10 @@ impl Chart {
         text.truncate(text.trim_end().len());
         text.push('\n');
         for row in &self.rows {
-            let step = row.step.map(|step| step.to_string()).unwrap_or_default();
+            let number = row
+                .number
+                .map(|number| number.to_string())
+                .unwrap_or_default();
             let side = |index| {
                 if row.client == Some(index) {
                     (row.client_text.as_str(), row.arrow)
@@ -107,7 +110,7 @@ impl Chart {
                 (text, None) => text.to_owned(),
             };
             let line = format!(
-                "{step:>2}  {left}  {}  {right}",
+                "{number:>2}  {left}  {}  {right}",
                 pad(&row.server_text, ' ', 32)
             );
             text += line.trim_end();
@@ -148,13 +151,13 @@ impl Chart {
         for (index, row) in self.rows.iter().enumerate() {
             let y = (index + 2) * LINE - 4;
             let colour = if row.is_wrong { "#c00" } else { "#222" };
-            if let Some(step) = row.step {
+            if let Some(number) = row.number {
                 if index > 0 {
                     let y = y - 16;
                     line(format!("<path d=\"M0 {y}H{width}\" stroke=\"#eee\"/>"));
                 }
                 line(format!(
-                    "<text x=\"4\" y=\"{y}\" fill=\"#888\">{step}</text>"
+                    "<text x=\"4\" y=\"{y}\" fill=\"#888\">{number}</text>"
                 ));
             }
             let is_first = row.client == Some(0);
@@ -226,19 +229,19 @@ fn arrow_line(arrow: Arrow, client: usize, server: usize, y: usize) -> String {
     )
 }
 
-/// Whose step it was, in words, and whether something goes to the server.
-fn words(step: Step, world: &World) -> (Option<usize>, String, bool) {
-    let (client, text, is_sent) = match step {
-        Step::Turn => (None, "turn", false),
-        Step::Tick => (None, "· half of the deadline passes ·", false),
-        Step::Truncate => (None, "· the file is cut to a block ·", false),
-        Step::Connect(index) => (Some(index), "connects", true),
-        Step::Say(index) => (Some(index), world.said(index), true),
-        Step::Junk(index) => (Some(index), "sends a \"j\"", true),
-        Step::HalfClose(index) => (Some(index), "FIN", true),
-        Step::Leave(index) => (Some(index), "is gone", true),
-        Step::ReadAlways(index) => (Some(index), "reads all at once", false),
-        Step::Read(index) => return (Some(index), world.has_read(index), false),
+/// Whose move it was, in words, and whether something goes to the server.
+fn words(mv: Move, world: &World) -> (Option<usize>, String, bool) {
+    let (client, text, is_sent) = match mv {
+        Move::Turn => (None, "turn", false),
+        Move::Tick => (None, "· half of the deadline passes ·", false),
+        Move::Truncate => (None, "· the file is cut to a block ·", false),
+        Move::Connect(index) => (Some(index), "connects", true),
+        Move::Say(index) => (Some(index), world.said(index), true),
+        Move::Junk(index) => (Some(index), "sends a \"j\"", true),
+        Move::HalfClose(index) => (Some(index), "FIN", true),
+        Move::Leave(index) => (Some(index), "is gone", true),
+        Move::ReadAlways(index) => (Some(index), "reads all at once", false),
+        Move::Read(index) => return (Some(index), world.has_read(index), false),
     };
     (client, text.to_owned(), is_sent)
 }

@@ -1,7 +1,7 @@
 //! The core of `pour.rs`, smaller, and with a switch at each rule: what stands behind `breaks` is the mistake.
 //!
 //! It knows its sockets by [`Kernel`] only, so that it runs on a scripted kernel (`world.rs`) and on
-//! real sockets (`real.rs`). Left out are what a name's bytes are, and all refusals: a request is one
+//! real sockets (`play.rs`). Left out are what a name's bytes are, and all refusals: a request is one
 //! byte and a line feed, and there is one file.
 
 /// The rules, in the order in which a download meets them.
@@ -317,11 +317,7 @@ impl<Fd: Clone> Conn<Fd> {
                     let is_short = count < most;
                     let is_lost =
                         is_short && rules.breaks(Rule::ShortWrite, kernel, "takes it for all");
-                    self.offset = if is_lost {
-                        self.len
-                    } else {
-                        self.offset + count
-                    };
+                    self.offset += if is_lost { most } else { count };
                 }
                 Err(Errno::WouldBlock) => return Action::Wait,
                 Err(_) => return Action::Close,

@@ -41,7 +41,7 @@ fn main() -> io::Result<()> {
         [name, "--play"] => {
             let (text, found) = (named(name), find(named(name)));
             let rules = Rules(Some(text.rule));
-            play::play(rules, text.descriptors, &found.steps, found.client)?
+            play::play(rules, text.descriptors, &found.moves, found.client)?
         }
         [name, "--svg"] => picture(named(name)).svg(),
         _ => usage(),
@@ -68,7 +68,7 @@ fn find(text: &Text) -> Found {
     search.found.unwrap_or_else(|| {
         let _ = writeln!(
             io::stderr(),
-            "{}: no run of {DEPTH} steps shows it",
+            "{}: no run of {DEPTH} moves shows it",
             text.name
         );
         process::exit(1);
@@ -97,7 +97,7 @@ fn none(depth: usize) -> String {
         states += search.states;
     }
     format!(
-        "no fault in any run of {depth} steps; they reach {} states\n",
+        "no fault in any run of {depth} moves; they reach {} states\n",
         thousands(states)
     )
 }
@@ -126,7 +126,7 @@ fn write(folder: &Path) -> io::Result<()> {
             index + 1,
             text.title,
             text.name,
-            found.steps.len(),
+            found.moves.len(),
         );
     }
     fs::write(
@@ -157,13 +157,13 @@ fn page(index: usize, text: &Text, found: &Found, chart: &Chart) -> String {
     };
     format!(
         "# {}. {title}\n\n**The mistake.** {mistake}\n\n**What comes of it.** {why}\n\n\
-         The shortest run in which it matters has {} steps:\n\n\
+         The shortest run in which it matters has {} moves:\n\n\
          ![{title}: a run in which the rule is broken]({name}.svg)\n\n\
          The same as text, by `cargo run --example lab -- {name}`:\n\n```\n{}```\n\n\
          | the rule is kept | |\n|---|---|\n| in `examples/pour.rs` | {} |\n| in carafe | [{carafe}](../../../{carafe}) |\n\
          | read on | {manual} |\n\n[All rules](README.md){}\n",
         index + 1,
-        found.steps.len(),
+        found.moves.len(),
         chart.text(),
         if pour.starts_with(char::is_uppercase) {
             format!("`{pour}`")

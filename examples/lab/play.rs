@@ -1,6 +1,6 @@
-//! Plays a run on real sockets: the same core, on epoll, and clients that do step by step what the run says.
+//! Plays a run on real sockets: the same core, on epoll, and clients that do move by move what the run says.
 //!
-//! A block is 4 MiB here, and a client's receive buffer small, so that a file is longer than what two sockets hold. Deadlines pass by the run's steps,
+//! A block is 4 MiB here, and a client's receive buffer small, so that a file is longer than what two sockets hold. Deadlines pass by the run's moves,
 //! and descriptors are counted. What can't be played is a client that reads while the server is in a step.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -12,7 +12,7 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::core::{Core, Errno, Event, Kernel, Rules};
-use crate::world::{BUDGET_BLOCKS, DEADLINE_TICKS, FILE_BLOCKS, Step};
+use crate::world::{BUDGET_BLOCKS, DEADLINE_TICKS, FILE_BLOCKS, Move};
 
 const BLOCK_BYTES: u64 = 4 * 1024 * 1024;
 const LISTENER: Token = Token(usize::MAX);
@@ -196,43 +196,43 @@ impl Seen {
 }
 
 /// Plays a run, then lets the clients read until nothing more happens. Says what the client has that it is about.
-pub fn play(rules: Rules, descriptors: u8, steps: &[Step], client: usize) -> io::Result<String> {
-    if steps.iter().any(|step| matches!(step, Step::ReadAlways(_))) {
+pub fn play(rules: Rules, descriptors: u8, moves: &[Move], client: usize) -> io::Result<String> {
+    if moves.iter().any(|mv| matches!(mv, Move::ReadAlways(_))) {
         return Ok("it can't be played: a client reads while the server is in a step\n".to_owned());
     }
     let (mut kernel, mut core) = (Real::new(descriptors)?, Core::new(rules));
     let mut seen = [Seen::default(), Seen::default()];
-    for &step in steps {
-        match step {
-            Step::Turn => core.turn(&mut kernel),
-            Step::Connect(index) => {
+    for &mv in moves {
+        match mv {
+            Move::Turn => core.turn(&mut kernel),
+            Move::Connect(index) => {
                 let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
                 socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
                 socket.connect(&kernel.listener.local_addr()?.into())?;
                 socket.set_read_timeout(Some(PAUSE))?;
                 seen[index].socket = Some(socket.into());
             }
-            Step::Say(index) => {
+            Move::Say(index) => {
                 seen[index].said += 1;
                 let byte = b"a\n"[seen[index].said - 1];
                 seen[index].send(byte);
             }
-            Step::Junk(index) => seen[index].send(b'j'),
-            Step::HalfClose(index) => {
+            Move::Junk(index) => seen[index].send(b'j'),
+            Move::HalfClose(index) => {
                 seen[index]
                     .socket
                     .as_ref()
                     .map(|socket| socket.shutdown(Shutdown::Write));
             }
-            Step::Read(index) => seen[index].read(),
-            Step::Leave(index) => {
+            Move::Read(index) => seen[index].read(),
+            Move::Leave(index) => {
                 if let Some(socket) = seen[index].socket.take() {
                     SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
                 }
             }
-            Step::Tick => kernel.timers.iter_mut().for_each(|timer| timer.2 += 1),
-            Step::Truncate => kernel.file_bytes = BLOCK_BYTES,
-            Step::ReadAlways(_) => {}
+            Move::Tick => kernel.timers.iter_mut().for_each(|timer| timer.2 += 1),
+            Move::Truncate => kernel.file_bytes = BLOCK_BYTES,
+            Move::ReadAlways(_) => {}
         }
     }
     kernel.has_slept = false;

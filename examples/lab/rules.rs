@@ -86,8 +86,8 @@ pub const ALL: [Text; 11] = [
         name: "short-write",
         title: "A short write is no error, and isn't everything",
         mistake: "What write returns isn't looked at: no error, so all was sent.",
-        why: "A socket that doesn't block takes what it has room for. The rest is skipped, the end comes in good order, \
-              and the client has a file that looks whole.",
+        why: "A socket that doesn't block takes what it has room for. The skipped part is missing from the middle, and \
+              the end comes in good order: the client has a file that looks whole.",
         pour: "Conn::send",
         carafe: "src/conn/sending.rs",
         manual: "send(2), write(2)",

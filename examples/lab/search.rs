@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::core::{Core, Rules};
-use crate::world::{Step, World};
+use crate::world::{Move, World};
 
 /// A run that ends in a fault.
 pub struct Found {
-    pub steps: Vec<Step>,
+    pub moves: Vec<Move>,
     pub client: usize,
     pub fault: &'static str,
 }
@@ -23,42 +23,42 @@ pub struct Search {
 struct Node {
     world: World,
     core: Core<usize>,
-    /// Where its last step stands.
-    step: Option<usize>,
+    /// Where its last move stands.
+    mv: Option<usize>,
 }
 
-/// All runs of `depth` steps at most. States that were seen, by another way, are not seen again.
+/// All runs of `depth` moves at most. States that were seen, by another way, are not seen again.
 pub fn search(rules: Rules, descriptors: u8, depth: usize) -> Search {
-    // Each step, and where the one before it stands.
-    let mut steps: Vec<(Option<usize>, Step)> = Vec::new();
+    // Each move, and where the one before it stands.
+    let mut moves: Vec<(Option<usize>, Move)> = Vec::new();
     let mut seen = HashSet::new();
     let start = Node {
         world: World::new(descriptors),
         core: Core::new(rules),
-        step: None,
+        mv: None,
     };
     let mut nodes = vec![start];
     for _ in 0..depth {
         let mut next = Vec::new();
         for node in &nodes {
-            let mut possible = node.world.steps();
+            let mut possible = node.world.moves();
             if node.world.has_news() || node.core.has_work() {
-                possible.push(Step::Turn);
+                possible.push(Move::Turn);
             }
-            for step in possible {
+            for mv in possible {
                 let (mut world, mut core) = (node.world.clone(), node.core.clone());
-                apply(step, &mut world, &mut core);
+                apply(mv, &mut world, &mut core);
                 let mut hasher = DefaultHasher::new();
                 (&world.scene, &core).hash(&mut hasher);
                 if !seen.insert(hasher.finish()) {
                     continue;
                 }
-                steps.push((node.step, step));
-                let last = steps.len() - 1;
+                moves.push((node.mv, mv));
+                let last = moves.len() - 1;
                 if let Some((client, fault)) = world.fault(core.has_work()) {
-                    let steps = path(&steps, last);
+                    let moves = path(&moves, last);
                     let found = Some(Found {
-                        steps,
+                        moves,
                         client,
                         fault,
                     });
@@ -70,7 +70,7 @@ pub fn search(rules: Rules, descriptors: u8, depth: usize) -> Search {
                 next.push(Node {
                     world,
                     core,
-                    step: Some(last),
+                    mv: Some(last),
                 });
             }
         }
@@ -82,21 +82,21 @@ pub fn search(rules: Rules, descriptors: u8, depth: usize) -> Search {
     }
 }
 
-/// One step, of whoever takes it.
-pub fn apply(step: Step, world: &mut World, core: &mut Core<usize>) {
-    if step == Step::Turn {
+/// One move, of whoever makes it.
+pub fn apply(mv: Move, world: &mut World, core: &mut Core<usize>) {
+    if mv == Move::Turn {
         core.turn(world);
     } else {
-        world.take(step);
+        world.take(mv);
     }
 }
 
-fn path(steps: &[(Option<usize>, Step)], last: usize) -> Vec<Step> {
+fn path(moves: &[(Option<usize>, Move)], last: usize) -> Vec<Move> {
     let mut path = Vec::new();
     let mut at = Some(last);
     while let Some(index) = at {
-        path.push(steps[index].1);
-        at = steps[index].0;
+        path.push(moves[index].1);
+        at = moves[index].0;
     }
     path.reverse();
     path

@@ -2,7 +2,8 @@
 //!
 //! A file has four blocks, and two lie between server and client at most: a send may be short, or
 //! block. What is queued is the client's when it reads; a reset destroys it. Edges are epoll's: they come once, of
-//! a socket that is registered, merged until the server asks, in the order in which they came.
+//! a socket that is registered, merged until the server asks, in the order in which they came. What is no
+//! longer so when it asks isn't reported.
 
 use crate::core::{Errno, Event, Kernel};
 
@@ -14,7 +15,7 @@ pub const DEADLINE_TICKS: u8 = 2;
 
 /// What can happen: a client does something, time passes, the server has a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Move {
     Turn,
     Connect(usize),
     /// The next byte: the name, then the line feed.
@@ -69,6 +70,16 @@ struct Client {
 impl Client {
     fn has_asked(&self) -> bool {
         self.said == 2 || (self.said == 1 && self.is_half_closed)
+    }
+
+    /// What is so now, of what is wanted: readable, writable.
+    fn readiness(&self) -> [bool; 2] {
+        let wants_both = self.registered.is_some_and(|(_, both)| both);
+        let has_room = self.queued < QUEUE_BLOCKS || self.always_reads || self.has_fin;
+        [
+            !self.unread.is_empty() || self.is_half_closed || self.has_left,
+            wants_both && (has_room || self.has_left),
+        ]
     }
 
     fn waits(&self) -> bool {
@@ -143,36 +154,40 @@ impl World {
 
     pub fn has_news(&self) -> bool {
         let is_due = |timer: &(usize, u32, u8)| timer.2 >= DEADLINE_TICKS;
-        !self.scene.ready.is_empty() || self.scene.timers.iter().any(is_due)
+        self.scene
+            .ready
+            .iter()
+            .any(|&ready| self.scene.is_so(ready))
+            || self.scene.timers.iter().any(is_due)
     }
 
     /// What a client, time or somebody else may do now.
-    pub fn steps(&self) -> Vec<Step> {
-        let mut steps = Vec::new();
+    pub fn moves(&self) -> Vec<Move> {
+        let mut moves = Vec::new();
         for (index, client) in self.scene.clients.iter().enumerate() {
             // The second one comes after the first: which is which makes no difference.
             if !client.is_connected {
-                steps.push(Step::Connect(index));
+                moves.push(Move::Connect(index));
                 break;
             }
             if client.has_left || client.end.is_some() {
                 continue;
             }
-            steps.push(Step::Leave(index));
+            moves.push(Move::Leave(index));
             if client.said < 2 && !client.is_half_closed {
-                steps.push(Step::Say(index));
+                moves.push(Move::Say(index));
             }
             if client.said >= 1 && !client.is_half_closed {
-                steps.push(Step::HalfClose(index));
+                moves.push(Move::HalfClose(index));
             }
             if client.said == 2 && !client.is_half_closed && !client.has_junk {
-                steps.push(Step::Junk(index));
+                moves.push(Move::Junk(index));
             }
             if client.queued > 0 || client.has_fin || client.has_reset {
-                steps.push(Step::Read(index));
+                moves.push(Move::Read(index));
             }
             if client.said == 0 && !client.always_reads {
-                steps.push(Step::ReadAlways(index));
+                moves.push(Move::ReadAlways(index));
             }
         }
         if self
@@ -181,7 +196,7 @@ impl World {
             .iter()
             .any(|timer| timer.2 < DEADLINE_TICKS)
         {
-            steps.push(Step::Tick);
+            moves.push(Move::Tick);
         }
         if !self.scene.is_truncated
             && self
@@ -190,45 +205,45 @@ impl World {
                 .iter()
                 .any(|client| client.promised.is_some())
         {
-            steps.push(Step::Truncate);
+            moves.push(Move::Truncate);
         }
-        steps
+        moves
     }
 
     /// All but the server's turns.
-    pub fn take(&mut self, step: Step) {
+    pub fn take(&mut self, mv: Move) {
         let scene = &mut self.scene;
-        match step {
-            Step::Turn => {}
-            Step::Connect(index) => {
+        match mv {
+            Move::Turn => {}
+            Move::Connect(index) => {
                 scene.clients[index].is_connected = true;
                 scene.backlog.push(index);
                 if !scene.ready.contains(&Ready::Listener) {
                     scene.ready.push(Ready::Listener);
                 }
             }
-            Step::Say(index) => {
+            Move::Say(index) => {
                 let client = &mut scene.clients[index];
                 let byte = [b'a', b'\n'][usize::from(client.said)];
                 client.said += 1;
                 scene.arrives(index, Some(byte));
             }
-            Step::Junk(index) => {
+            Move::Junk(index) => {
                 scene.clients[index].has_junk = true;
                 scene.arrives(index, Some(b'j'));
             }
-            Step::HalfClose(index) => {
+            Move::HalfClose(index) => {
                 scene.clients[index].is_half_closed = true;
                 scene.arrives(index, None);
             }
-            Step::Read(index) => scene.read(index),
-            Step::ReadAlways(index) => scene.clients[index].always_reads = true,
-            Step::Leave(index) => {
+            Move::Read(index) => scene.read(index),
+            Move::ReadAlways(index) => scene.clients[index].always_reads = true,
+            Move::Leave(index) => {
                 scene.clients[index].has_left = true;
                 scene.clients[index].unread.clear();
                 scene.edge(index, true);
             }
-            Step::Tick => {
+            Move::Tick => {
                 for timer in &mut scene.timers {
                     timer.2 += 1;
                 }
@@ -236,7 +251,7 @@ impl World {
                     client.ticks += u8::from(client.is_connected && !client.has_asked());
                 }
             }
-            Step::Truncate => scene.is_truncated = true,
+            Move::Truncate => scene.is_truncated = true,
         }
     }
 
@@ -294,6 +309,14 @@ impl World {
 }
 
 impl Scene {
+    /// Whether what has come to be is so still.
+    fn is_so(&self, ready: Ready) -> bool {
+        match ready {
+            Ready::Listener => !self.backlog.is_empty(),
+            Ready::Socket { client, .. } => self.clients[client].readiness().contains(&true),
+        }
+    }
+
     fn edge(&mut self, index: usize, is_hangup: bool) {
         if self.clients[index].registered.is_none() {
             return;
@@ -353,40 +376,43 @@ impl Kernel for World {
     fn wait(&mut self, _: bool) -> Vec<Event> {
         let scene = &mut self.scene;
         scene.began = None;
-        let ready = std::mem::take(&mut scene.ready);
-        let mut events: Vec<_> = ready
-            .into_iter()
-            .filter_map(|ready| match ready {
-                Ready::Listener => Some(Event::Listener),
-                Ready::Socket { client, hangup } => {
-                    let (key, _) = scene.clients[client].registered?;
-                    Some(Event::Socket { key, hangup })
+        let (mut events, mut words) = (Vec::new(), Vec::new());
+        for ready in std::mem::take(&mut scene.ready) {
+            if !scene.is_so(ready) {
+                continue;
+            }
+            match ready {
+                Ready::Listener => {
+                    events.push(Event::Listener);
+                    words.push("listener".to_owned());
                 }
-            })
-            .collect();
+                Ready::Socket { client, hangup } => {
+                    let client = &scene.clients[client];
+                    let Some((key, _)) = client.registered else {
+                        continue;
+                    };
+                    events.push(Event::Socket { key, hangup });
+                    words.push(match client.readiness() {
+                        _ if hangup => format!("key {key} hung up"),
+                        [true, true] => format!("key {key} (readable, writable)"),
+                        [true, _] => format!("key {key} (readable)"),
+                        _ => format!("key {key} (writable)"),
+                    });
+                }
+            }
+        }
         scene.timers.retain(|&(key, generation, age)| {
             if age >= DEADLINE_TICKS {
                 events.push(Event::Timer { key, generation });
+                words.push(format!("deadline of key {key}"));
             }
             age < DEADLINE_TICKS
         });
-        let shown = events.clone();
         self.note(None, false, || {
-            let word = |event: &Event| match event {
-                Event::Listener => "listener".to_owned(),
-                Event::Socket { key, hangup: true } => format!("key {key} hung up"),
-                Event::Socket { key, .. } => format!("key {key}"),
-                Event::Timer { key, .. } => format!("deadline of key {key}"),
-            };
-            let words: Vec<_> = shown.iter().map(word).collect();
-            format!(
-                "epoll_wait: {}",
-                if words.is_empty() {
-                    "–".to_owned()
-                } else {
-                    words.join(", ")
-                }
-            )
+            if words.is_empty() {
+                words.push("–".to_owned());
+            }
+            format!("epoll_wait: {}", words.join(", "))
         });
         events
     }
@@ -411,10 +437,7 @@ impl Kernel for World {
 
     fn register(&mut self, &fd: &usize, key: usize, both: bool) {
         self.scene.clients[fd].registered = Some((key, both));
-        let client = &self.scene.clients[fd];
-        if both || !client.unread.is_empty() || client.is_half_closed || client.has_left {
-            self.scene.edge(fd, self.scene.clients[fd].has_left);
-        }
+        self.scene.edge(fd, self.scene.clients[fd].has_left);
         self.note(Some(fd), false, || {
             let what = if both { "both directions" } else { "reading" };
             format!("epoll_ctl {}: {what}", name(fd))

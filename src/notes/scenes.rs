@@ -78,8 +78,8 @@ pub(super) const NOTES: [Note; 9] = [
         play: a_socket_for_each,
         because: &[
             "The kernel tells connections apart by both addresses and both ports, so all",
-            "of them share the server's port. In this server each new socket is a slot of",
-            "a slab.",
+            "of them share the server's port. carafe serve keeps each new socket in a",
+            "slot of a slab: a vector whose slots are used again.",
         ],
         man: "2 accept",
         here: ("accept", "src/reactor/listener.rs"),
@@ -105,7 +105,7 @@ pub(super) const NOTES: [Note; 9] = [
         play: closing_the_listener,
         because: &[
             "Who had connected and was not accepted is reset, though it did nothing",
-            "wrong: so this server accepts all of them before it closes.",
+            "wrong: so carafe serve accepts all of them before it closes.",
         ],
         man: "2 close",
         here: ("begin_drain", "src/reactor/shutdown.rs"),
@@ -118,7 +118,7 @@ pub(super) const NOTES: [Note; 9] = [
         play: closing_the_accepted,
         because: &[
             "A close with unread input is a reset, and what the kernel had accepted and",
-            "not yet delivered is gone: so this server reads before it closes.",
+            "not yet delivered is gone: so carafe serve reads before it closes.",
         ],
         man: "2 close, RFC 2525 2.17",
         here: ("linger", "src/conn/sending.rs"),
@@ -131,7 +131,7 @@ pub(super) const NOTES: [Note; 9] = [
         play: the_zero_read,
         because: &[
             "Zero bytes say that no more will come, and nothing else. Who only half-",
-            "closes still reads, so this server answers a name that ends so.",
+            "closes still reads, so carafe serve answers a name that ends so.",
         ],
         man: "2 shutdown",
         here: ("read", "src/conn/reading.rs"),

@@ -31,7 +31,7 @@ fn pages() -> std::path::PathBuf {
 }
 
 #[test]
-fn each_broken_rule_loses_a_download_within_twelve_steps_as_its_page_shows() {
+fn each_broken_rule_loses_a_download_within_twelve_moves_as_its_page_shows() {
     let written = tempfile::tempdir().unwrap();
     lab(&format!("--write {}", written.path().display()));
     let (written, pages) = (files(written.path()), files(&pages()));
@@ -56,18 +56,18 @@ fn each_broken_rule_loses_a_download_within_twelve_steps_as_its_page_shows() {
             "{chart}"
         );
         assert!(pages[&format!("{rule}.md")].contains(&chart));
-        let steps = chart
+        let moves = chart
             .lines()
             .filter_map(|line| line[..2].trim().parse::<u32>().ok());
-        assert!(steps.max().unwrap() <= 12, "{chart}");
+        assert!(moves.max().unwrap() <= 12, "{chart}");
     }
 }
 
 #[test]
-fn with_all_rules_kept_no_run_of_twelve_steps_loses_any() {
+fn with_all_rules_kept_no_run_of_twelve_moves_loses_any() {
     let said = lab("none 12");
     assert!(
-        said.starts_with("no fault in any run of 12 steps"),
+        said.starts_with("no fault in any run of 12 moves"),
         "{said}"
     );
     let page = fs::read_to_string(pages().join("README.md")).unwrap();
