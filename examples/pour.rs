@@ -224,7 +224,7 @@ impl Conn {
             }
         }
         // `write` has only copied the bytes into the kernel. close(2) with unread input sends a reset,
-        // which discards what still lies there, and often what the peer has not read yet. So the write side
+        // which discards what still lies there or is under way. So the write side
         // alone is shut, and the peer's FIN waited for. Twin: `conn::closing`'s table knows when not.
         if socket.shutdown(Shutdown::Write).is_err() {
             return Action::Close("reset by peer");
@@ -238,7 +238,7 @@ impl Conn {
     fn discard(&mut self, socket: &mut TcpStream, turn: &mut Turn) -> Action {
         while self.discarded < DISCARDED_BYTES_MAX && !turn.is_due {
             match socket.read(&mut turn.scratch) {
-                Ok(0) => break, // The peer's FIN: it has everything.
+                Ok(0) => break, // The peer's FIN: nothing more can come that would make the close a reset.
                 Ok(count) => self.discarded += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Action::Wait,
                 Err(_) => break,

@@ -41,7 +41,7 @@ pub const ALL: [Text; 11] = [
         why: "It works for every file that fits into the send buffer. A longer one waits for room, and the edge that \
               tells of room isn't asked for.",
         pour: "Reactor::accept",
-        carafe: "src/reactor.rs",
+        carafe: "src/reactor/conn_slab.rs",
         manual: "epoll_ctl(2), EPOLLIN and EPOLLOUT",
         descriptors: 2,
     },
@@ -101,7 +101,7 @@ pub const ALL: [Text; 11] = [
         why: "A client that takes bytes as fast as they come never makes a send block. Until it has all of its file, \
               whatever its size, the loop serves nobody else.",
         pour: "Conn::send, SENT_BYTES_MAX",
-        carafe: "src/limits.rs",
+        carafe: "src/conn/sending.rs",
         manual: "epoll(7), starvation",
         descriptors: 2,
     },
@@ -138,7 +138,7 @@ pub const ALL: [Text; 11] = [
               between its key may have become a newcomer's, who gets what was meant for the other: here a hang-up.",
         pour: "Reactor::turn",
         carafe: "src/reactor/shutdown.rs",
-        manual: "epoll(7), question 6",
+        manual: "epoll(7), event caches",
         descriptors: 2,
     },
     Text {
@@ -149,8 +149,8 @@ pub const ALL: [Text; 11] = [
         why: "Deadlines, like all that outlives a turn, may come when their connection has gone and its key is another's. \
               The newcomer is closed for being late with its name, in half of its time.",
         pour: "there a deadline is in its connection, and dies with it",
-        carafe: "src/reactor/handler.rs",
-        manual: "epoll(7), question 6",
+        carafe: "src/reactor/timer_wheel.rs",
+        manual: "epoll(7), event caches",
         descriptors: 2,
     },
 ];

@@ -1,7 +1,8 @@
 //! A kernel and two clients in a few bytes, so that all that can happen can be tried.
 //!
 //! A file has four blocks, and two lie between server and client at most: a send may be short, or
-//! block. What is queued is the client's when it reads; a reset destroys it. Edges are epoll's: they come once, of
+//! block. What is queued is the client's when it reads; a reset destroys it (Linux
+//! keeps what the peer's kernel has received already). Edges are epoll's: they come once, of
 //! a socket that is registered, merged until the server asks, in the order in which they came. What is no
 //! longer so when it asks isn't reported.
 
