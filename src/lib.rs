@@ -46,6 +46,7 @@ pub mod random;
 pub mod reactor;
 pub mod root;
 pub mod serve;
+pub mod signals;
 #[allow(clippy::cast_possible_truncation, reason = "figures for people")]
 pub mod soak;
 pub mod sockopt;

@@ -826,3 +826,7 @@ pub const NOTES_RECEIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client of `notes` waits for a place in a queue that is full: less than a SYN's second try
 /// (a second), so that the first one is seen to be lost.
 pub const NOTES_CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// The same signal within so much time is one and not two: timeout(1) sends its own to the program and then to
+/// the program's group. Nobody presses ^C twice as fast.
+pub const SIGNAL_PAIR_TIME: Duration = Duration::from_millis(100);

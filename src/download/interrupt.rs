@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -14,6 +13,7 @@ use signal_hook::low_level::emulate_default_handler;
 use super::part_file::SharedPart;
 use super::progress::Console;
 use crate::escape::Escaped;
+use crate::signals;
 
 /// A download's name as it was asked for, and its `.part`.
 type Labelled = (Vec<u8>, SharedPart);
@@ -69,10 +69,9 @@ pub(super) fn listen(console: Arc<Console>, active: ActiveDownloads) -> io::Resu
     let ignored = ignored_signals();
     let is_heard = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
     let heard: Vec<i32> = [SIGINT, SIGTERM].into_iter().filter(is_heard).collect();
+    let first_has_come = signals::first_has_come(&heard)?;
     for &signal in &heard {
-        let is_second = Arc::new(AtomicBool::new(false));
-        flag::register_conditional_default(signal, Arc::clone(&is_second))?;
-        flag::register(signal, is_second)?;
+        flag::register_conditional_default(signal, Arc::clone(&first_has_come))?;
     }
     let mut signals = Signals::new(heard)?;
     thread::Builder::new().spawn(move || {

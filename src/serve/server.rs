@@ -16,7 +16,7 @@ use crate::conn::transport::Socket;
 use crate::conn::{StepIo, Timeouts};
 use crate::failure::{Exit, Failure};
 use crate::file::DiskTasks;
-use crate::limits::FD_WAIT_RETRY;
+use crate::limits::{FD_WAIT_RETRY, SIGNAL_PAIR_TIME};
 use crate::protocol::Protocol;
 use crate::reactor::event::{Action, Event, Reclaimable};
 use crate::reactor::{Context, Handler, ListenerId, LoopHandle, Reactor, Remote, SourceId, Token};
@@ -238,7 +238,8 @@ impl Stopper {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Signalled {
     Not,
-    Once,
+    /// This one, at that time.
+    Once(i32, Instant),
     /// Again: this one ends everything at once.
     Again(u8),
 }
@@ -332,10 +333,12 @@ impl<P: Protocol> Serving<P> {
         let Some(signal) = last else { return };
         match self.signalled {
             Signalled::Not => {
-                self.signalled = Signalled::Once;
+                self.signalled = Signalled::Once(signal, control.now());
                 self.drain(control);
             }
-            Signalled::Once | Signalled::Again(_) => {
+            Signalled::Once(first, at)
+                if signal == first && control.now() - at < SIGNAL_PAIR_TIME => {}
+            Signalled::Once(..) | Signalled::Again(_) => {
                 // Signal numbers are small.
                 self.signalled = Signalled::Again(u8::try_from(signal).unwrap_or(u8::MAX));
                 control.stop();

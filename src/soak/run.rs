@@ -39,6 +39,7 @@ use crate::limits::{
     SOAK_DESCRIPTORS_RESERVED, SOAK_DURATION, SOAK_OPEN_FILES_MAX, SOAK_SAMPLE_EVERY, SOAK_SAMPLES,
     SOAK_STAGE_MAX, SOAK_STAGE_MIN, SOAK_STAGES, SOAK_WARM_UP_MAX,
 };
+use crate::signals;
 use crate::soak::args::SoakArgs;
 use crate::tls::client;
 
@@ -370,16 +371,10 @@ fn load(args: &SoakArgs, plan: &Plan) -> Result<Workload, Failure> {
 /// The first signal is the loop's; a second one ends the program as it would any other.
 fn signals() -> Result<Signals, Failure> {
     let failed = |error: io::Error| Failure::new(Exit::NotOffered, format!("signals: {error}"));
+    let first_has_come = signals::first_has_come(&[SIGINT, SIGTERM]).map_err(failed)?;
     for signal in [SIGINT, SIGTERM] {
-        let came = std::sync::Arc::default();
-        let again = 128 + signal;
-        signal_hook::flag::register_conditional_shutdown(
-            signal,
-            again,
-            std::sync::Arc::clone(&came),
-        )
-        .and_then(|_| signal_hook::flag::register(signal, came))
-        .map_err(failed)?;
+        let (again, came) = (128 + signal, std::sync::Arc::clone(&first_has_come));
+        signal_hook::flag::register_conditional_shutdown(signal, again, came).map_err(failed)?;
     }
     Signals::new([SIGINT, SIGTERM]).map_err(failed)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::common::{
     Carafe, ENDED, LARGE_BYTES, assert_conserved, assert_reset, begin_download, connect,
-    count_lines, exchange, pattern, reason_count, reply_count, until,
+    count_lines, exchange, pattern, reason_count, reply_count, until, wait_for_a_second_signal,
 };
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -180,11 +180,27 @@ fn a_second_signal_ends_at_once_with_its_number() {
         let (mut client, _) = begin_download(carafe.addr(), "large");
         carafe.signal(first);
         carafe.wait_for_log("draining\n");
+        if first == second {
+            wait_for_a_second_signal();
+        }
         carafe.signal(second);
         let log = assert_ends(carafe, code);
         assert_eq!(reason_count(&log, "stopped"), 1, "{log}");
         assert_reset(read_to_end(&mut client));
     }
+}
+
+/// timeout(1) sends its signal to the program, and then to the program's group.
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one() {
+    let (_root, carafe) = server(&[]);
+    let (mut client, _) = begin_download(carafe.addr(), "large");
+    for _ in 0..2 {
+        carafe.signal(Signal::TERM);
+    }
+    read_to_end(&mut client).unwrap();
+    let log = assert_ends(carafe, 0);
+    assert_eq!(reply_count(&log, "complete"), 1, "{log}");
 }
 
 #[test]
@@ -279,6 +295,7 @@ fn sigquit_drains_and_ends_as_sigterm_does() {
     let (mut client, _) = begin_download(carafe.addr(), "large");
     carafe.signal(Signal::QUIT);
     carafe.wait_for_log("draining\n");
+    wait_for_a_second_signal();
     carafe.signal(Signal::QUIT);
     assert_ends(carafe, 128 + 3);
     assert_reset(read_to_end(&mut client));

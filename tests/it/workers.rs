@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use crate::common::{
     Carafe, LARGE_BYTES, assert_conserved, assert_reset, begin_download, connect, count_lines,
     exchange, raise_own_limit, reason_count, reply_count, root_with, run_carafe, sparse_file,
-    until,
+    until, wait_for_a_second_signal,
 };
 use crate::scrape::{Page, get, metrics_of, watch_under_load};
 use rustix::process::Signal;
@@ -152,6 +152,7 @@ fn a_second_signal_ends_all_at_once_with_its_number() {
         let downloads = begin_downloads(&carafe, 12);
         carafe.signal(Signal::TERM);
         carafe.wait_for_log("draining\n");
+        wait_for_a_second_signal();
         carafe.signal(second);
         let (status, log) = carafe.wait();
         assert_eq!(status.code(), Some(code), "{log}");

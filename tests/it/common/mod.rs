@@ -629,6 +629,11 @@ pub fn sparse_file(path: &Path, len: u64) -> fs::File {
     file
 }
 
+/// Lets so much time pass that the same signal is a second one, and no part of the first.
+pub fn wait_for_a_second_signal() {
+    std::thread::sleep(2 * carafe::limits::SIGNAL_PAIR_TIME);
+}
+
 /// Closes with a reset instead of a FIN.
 pub fn vanish(stream: TcpStream) {
     socket2::SockRef::from(&stream)
