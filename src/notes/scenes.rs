@@ -152,6 +152,14 @@ fn must<T>(outcome: Result<T, nix::errno::Errno>) -> io::Result<T> {
     Ok(outcome?)
 }
 
+/// A client that has connected, and its socket here.
+fn connected(chart: &mut Chart<'_>, server: &Socket, at: SocketAddr) -> io::Result<[Socket; 2]> {
+    let client = chart.socket(Client)?;
+    must(chart.connect(&client, at)?)?;
+    let accepted = must(chart.accept(server)?)?;
+    Ok([client, accepted])
+}
+
 fn a_server_binds(chart: &mut Chart<'_>) -> io::Result<()> {
     // Holds the port on which both have agreed, until the server binds it.
     let agreed = Socket::new(Domain::IPV4, Type::STREAM, None)?;
@@ -168,9 +176,7 @@ fn a_server_binds(chart: &mut Chart<'_>) -> io::Result<()> {
     let server = chart.socket(Server)?;
     must(chart.bind(Server, &server, at)?)?;
     must(chart.listen(&server, BACKLOG)?)?;
-    let client = chart.socket(Client)?;
-    must(chart.connect(&client, at)?)?;
-    let accepted = must(chart.accept(&server)?)?;
+    let [client, accepted] = connected(chart, &server, at)?;
     chart.close(Client, client)?;
     chart.close(Server, accepted)
 }
@@ -293,17 +299,13 @@ fn closing_the_listener(chart: &mut Chart<'_>) -> io::Result<()> {
 fn closing_the_accepted(chart: &mut Chart<'_>) -> io::Result<()> {
     let (server, at) = listener(BACKLOG)?;
     chart.heading("All was read before the close")?;
-    let client = chart.socket(Client)?;
-    must(chart.connect(&client, at)?)?;
-    let accepted = must(chart.accept(&server)?)?;
+    let [client, accepted] = connected(chart, &server, at)?;
     must(chart.send(Server, &accepted, "bytes")?)?;
     chart.close(Server, accepted)?;
     must(chart.receive(Client, &client)?)?;
     must(chart.receive(Client, &client)?)?;
     chart.heading("It goes wrong: the client had said something that nobody read")?;
-    let client = chart.socket(Client)?;
-    must(chart.connect(&client, at)?)?;
-    let accepted = must(chart.accept(&server)?)?;
+    let [client, accepted] = connected(chart, &server, at)?;
     must(chart.send(Client, &client, "a name")?)?;
     must(chart.send_much(Server, &accepted)?)?;
     chart.close(Server, accepted)?;
@@ -313,16 +315,12 @@ fn closing_the_accepted(chart: &mut Chart<'_>) -> io::Result<()> {
 fn the_zero_read(chart: &mut Chart<'_>) -> io::Result<()> {
     let (server, at) = listener(BACKLOG)?;
     chart.heading("The client closes")?;
-    let client = chart.socket(Client)?;
-    must(chart.connect(&client, at)?)?;
-    let accepted = must(chart.accept(&server)?)?;
+    let [client, accepted] = connected(chart, &server, at)?;
     chart.close(Client, client)?;
     must(chart.receive(Server, &accepted)?)?;
     chart.close(Server, accepted)?;
     chart.heading("A half-close looks the same, but its client still reads")?;
-    let client = chart.socket(Client)?;
-    must(chart.connect(&client, at)?)?;
-    let accepted = must(chart.accept(&server)?)?;
+    let [client, accepted] = connected(chart, &server, at)?;
     must(chart.send(Client, &client, "a name")?)?;
     chart.half_close(Client, &client)?;
     must(chart.receive(Server, &accepted)?)?;
@@ -331,9 +329,7 @@ fn the_zero_read(chart: &mut Chart<'_>) -> io::Result<()> {
     must(chart.receive(Client, &client)?)?;
     chart.close(Server, accepted)?;
     chart.heading("It goes wrong: a server that takes zero for \"it has gone\"")?;
-    let client = chart.socket(Client)?;
-    must(chart.connect(&client, at)?)?;
-    let accepted = must(chart.accept(&server)?)?;
+    let [client, accepted] = connected(chart, &server, at)?;
     must(chart.send(Client, &client, "a name")?)?;
     chart.half_close(Client, &client)?;
     must(chart.receive(Server, &accepted)?)?;
