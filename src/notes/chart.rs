@@ -29,7 +29,7 @@ pub(super) enum Side {
 pub(super) struct Wire {
     pub(super) to: Side,
     pub(super) label: String,
-    /// Nobody takes it.
+    /// The server's kernel drops it.
     pub(super) is_lost: bool,
 }
 
@@ -115,8 +115,7 @@ impl fmt::Display for Wire {
         match (self.to, self.is_lost) {
             (Side::Server, false) => write!(f, " {before} {label} {after}▶ "),
             (Side::Server, true) => write!(f, " {before} {label} {after}✗ "),
-            (Side::Client, false) => write!(f, " ◀{before} {label} {after} "),
-            (Side::Client, true) => write!(f, " ✗{before} {label} {after} "),
+            (Side::Client, _) => write!(f, " ◀{before} {label} {after} "),
         }
     }
 }

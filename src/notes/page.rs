@@ -77,9 +77,8 @@ fn arrow(wire: Option<&Wire>) -> Markup {
     };
     let (class, goes) = match (wire.to, wire.is_lost) {
         (Side::Server, false) => ("wire right", "to the server"),
-        (Side::Client, false) => ("wire left", "to the client"),
         (Side::Server, true) => ("wire right lost", "to nobody"),
-        (Side::Client, true) => ("wire left lost", "to nobody"),
+        (Side::Client, _) => ("wire left", "to the client"),
     };
     html! { td class=(class) aria-label={ (wire.label) " " (goes) } { span { (wire.label) } } }
 }

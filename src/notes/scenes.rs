@@ -252,16 +252,26 @@ fn a_socket_for_each(chart: &mut Chart<'_>) -> io::Result<()> {
     Ok(())
 }
 
-fn both_at_once(chart: &mut Chart<'_>) -> io::Result<()> {
-    let (server, at) = listener(0)?;
-    chart.heading("One is served, another connects (the backlog is 0: one may wait)")?;
-    let [first, second, third] = [
+/// Three clients, of which the first has connected, and its socket here.
+fn one_of_three_is_served(
+    chart: &mut Chart<'_>,
+    server: &Socket,
+    at: SocketAddr,
+) -> io::Result<([Socket; 3], Socket)> {
+    let clients = [
         chart.socket(Client)?,
         chart.socket(Client)?,
         chart.socket(Client)?,
     ];
-    must(chart.connect(&first, at)?)?;
-    let serving = must(chart.accept(&server)?)?;
+    must(chart.connect(&clients[0], at)?)?;
+    let serving = must(chart.accept(server)?)?;
+    Ok((clients, serving))
+}
+
+fn both_at_once(chart: &mut Chart<'_>) -> io::Result<()> {
+    let (server, at) = listener(0)?;
+    chart.heading("One is served, another connects (the backlog is 0: one may wait)")?;
+    let ([_first, second, third], serving) = one_of_three_is_served(chart, &server, at)?;
     must(chart.send(Server, &serving, "a part")?)?;
     must(chart.connect(&second, at)?)?;
     must(chart.send(Server, &serving, "the rest")?)?;
@@ -278,13 +288,7 @@ fn both_at_once(chart: &mut Chart<'_>) -> io::Result<()> {
 fn closing_the_listener(chart: &mut Chart<'_>) -> io::Result<()> {
     let (server, at) = listener(BACKLOG)?;
     chart.heading("One is accepted, another is not yet")?;
-    let [first, second, third] = [
-        chart.socket(Client)?,
-        chart.socket(Client)?,
-        chart.socket(Client)?,
-    ];
-    must(chart.connect(&first, at)?)?;
-    let serving = must(chart.accept(&server)?)?;
+    let ([first, second, third], serving) = one_of_three_is_served(chart, &server, at)?;
     must(chart.connect(&second, at)?)?;
     chart.heading("The listening socket is closed")?;
     chart.close_listener(Server, server)?;
