@@ -9,10 +9,10 @@ use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcomm
 use clap_complete::Shell;
 use clap_mangen::Man;
 
+use crate::daemon::args::{ServeArgs, ThankArgs};
 use crate::download::args::{GetArgs, SayArgs};
 use crate::failure::Exit;
 use crate::notes::NotesArgs;
-use crate::serve::args::{ServeArgs, ThankArgs};
 use crate::soak::args::SoakArgs;
 
 mod complaint;

@@ -19,6 +19,7 @@ pub mod cli;
     reason = "lengths that a buffer bounds"
 )]
 pub mod conn;
+pub mod daemon;
 pub mod descriptors;
 pub mod dot_segments;
 pub mod download;
@@ -33,6 +34,7 @@ pub mod flags;
 pub mod http;
 pub mod limits;
 pub mod notes;
+pub mod peer;
 #[allow(
     clippy::cast_possible_truncation,
     reason = "lengths of what is in memory"

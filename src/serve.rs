@@ -1,29 +1,14 @@
 //! The application on the reactor: `serve` and `thank` wire listeners, connections, a protocol,
 //! signals, counters and the log together.
 
-mod activation;
-pub(crate) mod address;
-pub mod args;
-mod client_limit;
 mod conn_record;
 mod fd_budget;
-mod greeting;
-mod listeners;
-mod peer;
-pub mod proxies;
 mod request_memory;
-pub mod sandbox;
 mod server;
-mod service_manager;
-mod sources;
-mod succession;
 mod telemetry;
 mod threads;
 mod timing;
-mod tls;
 mod traced;
-mod unix_socket;
-mod workers;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -33,39 +18,38 @@ use std::sync::{Arc, Once};
 use std::thread;
 
 use crate::conn::Timeouts;
+use crate::daemon::activation::Passed;
+use crate::daemon::args::{ListenArgs, ServeArgs, TagSource, ThankArgs};
+use crate::daemon::greeting;
+use crate::daemon::listeners::{bind_all, bind_for, limit_rate};
+use crate::daemon::sandbox::{Account, Sandbox};
+use crate::daemon::service_manager::ServiceManager;
+use crate::daemon::succession::{self, Predecessor, Starter};
+use crate::daemon::tls::{self, LoopTls, Tls};
 use crate::escape::Escaped;
 use crate::failure::{Exit, Failure};
 use crate::file::{Digests, LookupError};
 use crate::flags::ServerAddress;
 use crate::http::entity_tag::TagKey;
 use crate::limits::{DISK_TIMEOUT, KEEP_ALIVE, MIN_RATE_BYTES, STALL_TIMEOUT};
+use crate::peer::proxies::Proxies;
 use crate::protocol::bare::Bare;
 use crate::protocol::http::Http;
 use crate::protocol::sniff::SharedPort;
 use crate::protocol::thanks::Thanks;
 use crate::root::Root;
 use crate::root::listing::Listings;
-use crate::serve::args::{ListenArgs, ServeArgs, TagSource, ThankArgs};
 use crate::telemetry::log_writer::LineWriter;
 use crate::telemetry::logger;
 
-use activation::Passed;
 use fd_budget::FdBudget;
-use listeners::{bind_all, bind_for, limit_rate};
-use proxies::Proxies;
-use sandbox::{Account, Sandbox};
-use service_manager::ServiceManager;
-use succession::{Predecessor, Starter};
+use server::no_loop;
 use telemetry::TelemetryConfig;
 use threads::WorkerThreads;
-use tls::{LoopTls, Tls};
 
-pub use address::ListenAddress;
 pub use conn_record::ConnRecord;
 #[cfg(feature = "testing")]
 pub(crate) use conn_record::Role;
-pub use listeners::ClientListener;
-use server::no_loop;
 pub use server::{Server, Stopper};
 
 /// `carafe serve`: serves until a signal ends it.

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::daemon::address::address;
 use crate::flags::ServerAddress;
 use crate::limits;
-use crate::serve::address::address;
 
 fn parse_words(words: &str) -> Result<Command, (String, Exit)> {
     parse(words.split_whitespace().map(OsString::from), |_| None)
@@ -343,7 +343,7 @@ fn parse_in(environment: &[(&str, &str)], words: &str) -> Result<Command, String
     parse(words.split_whitespace().map(OsString::from), get).map_err(|(message, _)| message)
 }
 
-fn serve_in(environment: &[(&str, &str)], words: &str) -> Box<crate::serve::args::ServeArgs> {
+fn serve_in(environment: &[(&str, &str)], words: &str) -> Box<crate::daemon::args::ServeArgs> {
     match parse_in(environment, &format!("carafe serve {words}")) {
         Ok(Command::Serve(args)) => args,
         other => panic!("{words}: {other:?}"),

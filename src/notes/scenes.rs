@@ -28,7 +28,7 @@ pub(super) const NOTES: [Note; 9] = [
             "only the server could say which.",
         ],
         man: "2 bind",
-        here: ("bind", "src/serve/listeners.rs"),
+        here: ("bind", "src/daemon/listeners.rs"),
     },
     Note {
         says: [
@@ -55,7 +55,7 @@ pub(super) const NOTES: [Note; 9] = [
             "by it.",
         ],
         man: "2 listen",
-        here: ("bind", "src/serve/listeners.rs"),
+        here: ("bind", "src/daemon/listeners.rs"),
     },
     Note {
         says: [

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
-use super::client_limit::Admission;
 use crate::conn::Conn;
 use crate::escape::Excerpt;
 use crate::limits::REQUEST_MEMORY_SHARE_BYTES;
+use crate::peer::client_limit::Admission;
 use crate::reactor::event::{Action, Reclaimable};
 use crate::telemetry::Reason;
 use crate::telemetry::Stage;
@@ -17,9 +17,9 @@ use crate::telemetry::response::Response;
 use crate::tls::transport::Wire;
 use crate::trace::record::Awaited;
 
-use super::peer::{Client, Peer};
-use super::proxies::Origin;
 use super::timing::Timing;
+use crate::peer::proxies::Origin;
+use crate::peer::{Client, Peer};
 
 /// A connection as its slot holds it. Of those that only wait, most have sent nothing yet: of such a one
 /// there is the address and no more.

@@ -1,13 +1,13 @@
 //! How many descriptors there are, and who may have them.
 
-use super::client_limit::ClientLimit;
+use crate::daemon::args::ListenArgs;
 use crate::descriptors::raise_descriptor_limit;
 use crate::failure::{Exit, Failure};
 use crate::limits::{
     CACHED_OPEN_SHARE, DESCRIPTORS_PER_LOOP, DESCRIPTORS_RESERVED, OPEN_FILES_SHARE,
 };
+use crate::peer::client_limit::ClientLimit;
 use crate::root::cache::CacheLimits;
-use crate::serve::args::ListenArgs;
 
 /// How the descriptors are shared out.
 #[derive(Clone, Copy, Debug)]

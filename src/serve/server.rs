@@ -14,36 +14,36 @@ use signal_hook_mio::v1_0::Signals;
 
 use crate::conn::transport::Socket;
 use crate::conn::{StepIo, Timeouts};
+use crate::daemon::args::ListenArgs;
 use crate::failure::{Exit, Failure};
 use crate::file::DiskTasks;
 use crate::limits::{FD_WAIT_RETRY, SIGNAL_PAIR_TIME};
 use crate::protocol::Protocol;
 use crate::reactor::event::{Action, Event, Reclaimable};
 use crate::reactor::{Context, Handler, ListenerId, LoopHandle, Reactor, Remote, SourceId, Token};
-use crate::serve::args::ListenArgs;
 use crate::telemetry::log_writer::LineWriter;
 use crate::telemetry::rate_limit::RateLimit;
 use crate::telemetry::response::Response;
 use crate::telemetry::{Reason, Stats};
 
-use super::address::ListenAddress;
-use super::client_limit::{Admission, ClientLimit};
 use super::conn_record::{Active, ConnRecord, Role, log_end, log_response};
 use super::fd_budget::FdBudget;
-use super::listeners::{ClientListener, say_lower_somaxconn};
-use super::peer::Peer;
-use super::proxies::{Front, Proxies};
 use super::request_memory::RequestMemory;
-use super::service_manager::{Reload, ServiceManager};
-use super::sources::{
-    DISK_TASKS, HAND_OVER, HANGUP, OTHER_ENDED, RELOADED, SIGNALS, STOP, STOP_NOW, SUCCESSOR,
-};
-use super::succession::{Kind, Starter, Succession};
 use super::telemetry::{Telemetry, TelemetryConfig};
 use super::timing::{ReplyTime, Timed};
-use super::tls::LoopTls;
-use super::unix_socket::SocketFile;
-use super::workers::Worker;
+use crate::daemon::address::ListenAddress;
+use crate::daemon::listeners::{ClientListener, say_lower_somaxconn};
+use crate::daemon::service_manager::{Reload, ServiceManager};
+use crate::daemon::sources::{
+    DISK_TASKS, HAND_OVER, HANGUP, OTHER_ENDED, RELOADED, SIGNALS, STOP, STOP_NOW, SUCCESSOR,
+};
+use crate::daemon::succession::{Kind, Starter, Succession};
+use crate::daemon::tls::LoopTls;
+use crate::daemon::unix_socket::SocketFile;
+use crate::daemon::workers::Worker;
+use crate::peer::Peer;
+use crate::peer::client_limit::{Admission, ClientLimit};
+use crate::peer::proxies::{Front, Proxies};
 use crate::tls::session::Blocked;
 use crate::tls::transport::Line;
 use crate::trace::transport::TracedSocket;

@@ -7,15 +7,15 @@ use std::time::SystemTime;
 
 use mio::net::{TcpListener, TcpStream};
 
-use super::address::ListenAddress;
 use super::conn_record::{Active, ConnRecord, Role};
-use super::listeners::{bind, cannot_bind};
-use super::peer::{Client, Peer};
 use super::timing::{ReplyTime, Timings};
-use super::tls::Tls;
-use super::workers::{Figures, Workers};
 use crate::conn::transport::Socket;
 use crate::conn::{StepIo, Timeouts};
+use crate::daemon::address::ListenAddress;
+use crate::daemon::args::ServeArgs;
+use crate::daemon::listeners::{bind, cannot_bind};
+use crate::daemon::tls::Tls;
+use crate::daemon::workers::{Figures, Workers};
 use crate::descriptors::{descriptor_limit, open_descriptors};
 use crate::escape::Escaped;
 use crate::failure::Failure;
@@ -23,10 +23,10 @@ use crate::limits::{
     DISK_TIMEOUT, KEEP_ALIVE, METRICS_BACKLOG, METRICS_CONNECTIONS_MAX, MIN_RATE_BYTES,
     REQUEST_TIMEOUT, STALL_TIMEOUT,
 };
+use crate::peer::{Client, Peer};
 use crate::protocol::metrics::Metrics;
 use crate::reactor::event::{Action, Event};
 use crate::reactor::{Context, ListenerId, Reactor};
-use crate::serve::args::ServeArgs;
 use crate::telemetry::Stage;
 use crate::telemetry::access_log::{self, AccessLog, LogEntry};
 use crate::telemetry::exposition::{self, MetricsSnapshot};

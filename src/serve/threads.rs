@@ -12,10 +12,10 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 use mio::net::TcpListener;
 
 use super::server::{Server, Signalled};
-use super::service_manager::ServiceManager;
-use super::succession::Kind;
 use super::traced::Traced;
-use super::workers::{Worker, Workers};
+use crate::daemon::service_manager::ServiceManager;
+use crate::daemon::succession::Kind;
+use crate::daemon::workers::{Worker, Workers};
 use crate::failure::{Exit, Failure, panic_message};
 use crate::protocol::Protocol;
 use crate::reactor::{Ending, Remote};
@@ -207,10 +207,10 @@ mod tests {
 
     use super::*;
     use crate::conn::Timeouts;
+    use crate::daemon::listeners;
+    use crate::daemon::sources::STOP;
     use crate::limits::MIN_RATE_BYTES;
     use crate::protocol::{Body, Decision, Reply, Request, RequestEnd};
-    use crate::serve::listeners;
-    use crate::serve::sources::STOP;
     use crate::telemetry::log_writer::LineWriter;
     use crate::telemetry::response::Outcome;
 

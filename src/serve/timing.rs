@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::conn::Conn;
+use crate::daemon::args::ServeArgs;
 use crate::limits::{LONG_STEP, TCP_INFO_TICK, THREAD_CLOCK_AGE_MAX};
 use crate::protocol::{Decision, Protocol, Request};
 use crate::reactor::event::{Action, Event};
-use crate::serve::args::ServeArgs;
 use crate::sockopt::TcpTimes;
 use crate::telemetry::Stage;
 use crate::telemetry::access_log::LogFormat;

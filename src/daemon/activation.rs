@@ -8,23 +8,23 @@ use mio::net::TcpListener;
 use socket2::SockRef;
 
 use super::succession::{Kind, Listeners, Predecessor};
+use crate::daemon::args::{ListenArgs, ServeArgs};
 use crate::escape::Escaped;
 use crate::failure::Failure;
 use crate::limits::PASSED_SOCKETS_MAX;
-use crate::serve::args::{ListenArgs, ServeArgs};
 use crate::sockopt;
 
 /// What was passed.
 #[derive(Debug, Default)]
-pub(super) struct Passed {
+pub(crate) struct Passed {
     /// For clients.
-    pub(super) clients: Listeners,
+    pub(crate) clients: Listeners,
     /// For the metrics: a socket with that name (`FileDescriptorName=` in systemd.socket(5)).
-    pub(super) metrics: Option<TcpListener>,
+    pub(crate) metrics: Option<TcpListener>,
     /// They are all that there are: this process succeeds another one.
-    pub(super) is_succession: bool,
+    pub(crate) is_succession: bool,
     /// That one, until it is told.
-    pub(super) predecessor: Option<Predecessor>,
+    pub(crate) predecessor: Option<Predecessor>,
 }
 
 /// The metrics' name.
@@ -32,7 +32,7 @@ const METRICS: &str = "metrics";
 
 impl Passed {
     /// Takes them. The environment is changed, so no other thread may run yet.
-    pub(super) fn take() -> Result<Self, Failure> {
+    pub(crate) fn take() -> Result<Self, Failure> {
         let mut passed = Self::default();
         let listeners = match Predecessor::find()? {
             Some((predecessor, listeners)) => {
@@ -55,7 +55,7 @@ impl Passed {
     }
 
     /// Takes the metrics' socket, which makes a flag for them one too many.
-    pub(super) fn take_metrics(&mut self, is_asked: bool) -> Result<Option<TcpListener>, Failure> {
+    pub(crate) fn take_metrics(&mut self, is_asked: bool) -> Result<Option<TcpListener>, Failure> {
         if is_asked && self.metrics.is_some() && !self.is_succession {
             return Err(Failure::usage(format!(
                 "--metrics: a socket called {METRICS} was passed already"
@@ -65,7 +65,7 @@ impl Passed {
     }
 
     /// What would bound nobody is refused.
-    pub(super) fn check_rate(&self, args: &ServeArgs) -> Result<(), Failure> {
+    pub(crate) fn check_rate(&self, args: &ServeArgs) -> Result<(), Failure> {
         let binds_ip = args.listen.bind.is_empty() || args.listen.ip_addresses().next().is_some();
         let has_ip = |(_, socket): &(Kind, TcpListener)| !sockopt::is_unix(socket);
         let is_needless = args.limit_rate.is_some() && !binds_ip;
@@ -79,7 +79,7 @@ impl Passed {
     }
 
     /// On how many addresses each of so many loops will listen.
-    pub(super) fn addresses(&self, listen: &ListenArgs, loops: u64) -> usize {
+    pub(crate) fn addresses(&self, listen: &ListenArgs, loops: u64) -> usize {
         if self.is_succession {
             let loops = usize::try_from(loops).unwrap_or(usize::MAX);
             return self.clients.len().div_ceil(loops);

@@ -13,7 +13,7 @@ use crate::escape::Escaped;
 use crate::limits::GREETING_ADDRESSES_MAX;
 
 /// For who serves a folder.
-pub(super) fn of_files(
+pub(crate) fn of_files(
     bound: &[ListenAddress],
     by_tls: bool,
     root: &Path,
@@ -41,7 +41,7 @@ pub(super) fn of_files(
 }
 
 /// The greeting of `thank`.
-pub(super) fn of_texts(bound: &[ListenAddress]) -> String {
+pub(crate) fn of_texts(bound: &[ListenAddress]) -> String {
     let port = bound
         .iter()
         .find_map(ListenAddress::ip)

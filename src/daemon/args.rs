@@ -10,11 +10,11 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, PathBufValueParser, TypedValueParser as _};
 
 use super::address::ListenAddress;
-use super::proxies::TrustedProxy;
 use crate::flags::{Count, ServerAddress, Verbosity, duration, encoding, size, timeout};
 use crate::http::custom_fields::{AllowedOrigin, CustomField, CustomFields, FieldRule};
 use crate::http::mime::{ContentTypes, Override};
 use crate::limits;
+use crate::peer::proxies::TrustedProxy;
 use crate::protocol::http::{ErrorPage, Pages};
 use crate::root::DotFiles;
 use crate::telemetry::access_log::LogFormat;
@@ -435,7 +435,7 @@ impl ListenArgs {
     }
 
     /// The addresses that aren't those of unix sockets.
-    pub(super) fn ip_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+    pub(crate) fn ip_addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.bind.iter().filter_map(ListenAddress::ip)
     }
 

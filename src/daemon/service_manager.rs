@@ -24,7 +24,7 @@ use crate::telemetry::Stats;
 
 /// The service manager, if there is one.
 #[derive(Debug)]
-pub(super) struct ServiceManager {
+pub(crate) struct ServiceManager {
     socket: UnixDatagram,
     address: SocketAddr,
     /// It restarts us if it hears nothing for so long.
@@ -46,7 +46,7 @@ pub(super) struct ServiceManager {
 
 impl ServiceManager {
     /// As the environment names it.
-    pub(super) fn of_environment() -> Option<Self> {
+    pub(crate) fn of_environment() -> Option<Self> {
         let name = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty())?;
         let manager = Self::at(&name, watchdog());
         if let Err(error) = &manager {
@@ -81,17 +81,17 @@ impl ServiceManager {
     }
 
     /// Within what time every loop must have turned.
-    pub(super) fn watchdog(&self) -> Option<Duration> {
+    pub(crate) fn watchdog(&self) -> Option<Duration> {
         self.watchdog
     }
 
     /// It serves.
-    pub(super) fn ready(&mut self) {
+    pub(crate) fn ready(&mut self) {
         self.say("READY=1".to_owned());
     }
 
     /// Files are opened anew, until nobody holds what is returned any more.
-    pub(super) fn reloading(&mut self, remote: Remote) -> Arc<Reload> {
+    pub(crate) fn reloading(&mut self, remote: Remote) -> Arc<Reload> {
         self.reloads += 1;
         let now = clock_gettime(ClockId::Monotonic);
         let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1000;
@@ -100,7 +100,7 @@ impl ServiceManager {
     }
 
     /// Files have been opened anew.
-    pub(super) fn reloaded(&mut self) {
+    pub(crate) fn reloaded(&mut self) {
         self.reloads = self.reloads.saturating_sub(1);
         if self.reloads == 0 && !self.is_draining && !self.is_succeeded {
             self.ready();
@@ -108,13 +108,13 @@ impl ServiceManager {
     }
 
     /// Another process serves now, and says the rest.
-    pub(super) fn succeeded_by(&mut self, pid: u32) {
+    pub(crate) fn succeeded_by(&mut self, pid: u32) {
         self.is_succeeded = true;
         self.say(format!("MAINPID={pid}"));
     }
 
     /// A drain begins.
-    pub(super) fn stopping(&mut self) {
+    pub(crate) fn stopping(&mut self) {
         if self.is_succeeded {
             return;
         }
@@ -125,7 +125,7 @@ impl ServiceManager {
 
     /// A turn of the first loop is over: the watchdog hears of it, if the other loops turn, too. Returns when
     /// the next one must be over.
-    pub(super) fn turn_over(
+    pub(crate) fn turn_over(
         &mut self,
         stats: &Stats,
         now: Instant,
@@ -210,7 +210,7 @@ enum Told {
 
 /// Something is being opened anew while anybody has this; then the loop is told.
 #[derive(Debug)]
-pub(super) struct Reload(Remote);
+pub(crate) struct Reload(Remote);
 
 impl Drop for Reload {
     fn drop(&mut self) {

@@ -37,7 +37,7 @@ const ALWAYS_READ: [&str; 7] = [
 
 /// What the kernel takes from this process, or nothing.
 #[derive(Debug)]
-pub(super) struct Sandbox {
+pub(crate) struct Sandbox {
     is_wanted: bool,
     /// What this kernel can't take.
     missing: Vec<String>,
@@ -46,7 +46,7 @@ pub(super) struct Sandbox {
 impl Sandbox {
     /// Leaves the process the files that it opens from now on. Threads that run already are not concerned, so
     /// there must be none.
-    pub(super) fn of_files(args: &ServeArgs) -> Self {
+    pub(crate) fn of_files(args: &ServeArgs) -> Self {
         let is_wanted = !args.no_sandbox;
         let missing = is_wanted.then(|| enforce(&grants(args)));
         let why = match missing {
@@ -63,7 +63,7 @@ impl Sandbox {
 
     /// Leaves all threads the calls that they make, and says what is missing: a kernel that is too old, or that
     /// doesn't let containers do this, serves as well.
-    pub(super) fn and_calls(mut self) {
+    pub(crate) fn and_calls(mut self) {
         if !self.is_wanted {
             log::info!(
                 "no sandbox: an intruder could open every file of this user and run any program, \
@@ -164,7 +164,7 @@ fn folder_of(path: &Path) -> Option<&Path> {
 
 /// A user as whom to serve, and that user's groups.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(crate) struct Account {
     user: nix::unistd::User,
     groups: Vec<nix::unistd::Gid>,
 }
@@ -174,7 +174,7 @@ impl Account {
     ///
     /// # Errors
     /// There is none, or this process may not become anybody.
-    pub(super) fn find(name: &str) -> Result<Self, Failure> {
+    pub(crate) fn find(name: &str) -> Result<Self, Failure> {
         let wont_do = |why: &str| Failure::usage(format!("--user: '{name}' won't do: {why}"));
         if !rustix::process::geteuid().is_root() {
             return Err(wont_do("it takes a start as root"));
@@ -191,7 +191,7 @@ impl Account {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub(super) fn assume(&self) -> Result<(), Failure> {
+    pub(crate) fn assume(&self) -> Result<(), Failure> {
         nix::unistd::setgroups(&self.groups)
             .and_then(|()| nix::unistd::setgid(self.user.gid))
             .and_then(|()| nix::unistd::setuid(self.user.uid))

@@ -13,11 +13,11 @@ use crate::telemetry::{Stage, Stats, add_each};
 /// A loop among those that serve together: what they share, and its index. The first one (0) has the
 /// signals and the metrics, and ends last. `None` is a loop that serves alone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Worker(Option<(Arc<Workers>, usize)>);
+pub(crate) struct Worker(Option<(Arc<Workers>, usize)>);
 
 /// What the loops share.
 #[derive(Debug)]
-pub(super) struct Workers {
+pub(crate) struct Workers {
     /// Wake each of the loops, by its index.
     remotes: Vec<Remote>,
     /// How many have not begun to drain.
@@ -41,16 +41,16 @@ struct Watched {
 
 /// What one loop has counted.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Figures {
-    pub(super) stats: Stats,
+pub(crate) struct Figures {
+    pub(crate) stats: Stats,
     /// Open connections, in the order of [`Stage::ALL`].
-    pub(super) stages: [u64; Stage::ALL.len()],
+    pub(crate) stages: [u64; Stage::ALL.len()],
 }
 
 impl Workers {
     /// For the loops that these wake, none of which has ended. `is_shown`: the first shows what all
     /// have counted. With a watchdog each turns within half of its time.
-    pub(super) fn new(remotes: Vec<Remote>, is_shown: bool, watchdog: Option<Duration>) -> Self {
+    pub(crate) fn new(remotes: Vec<Remote>, is_shown: bool, watchdog: Option<Duration>) -> Self {
         let others = remotes.len() - 1;
         let shown = if is_shown { others } else { 0 };
         let watched = watchdog.map(|watchdog| Watched {
@@ -80,7 +80,7 @@ impl Workers {
     }
 
     /// Adds what the loops beside the first had counted when their latest turns were over.
-    pub(super) fn add_to(&self, sums: &mut Figures) {
+    pub(crate) fn add_to(&self, sums: &mut Figures) {
         for figures in &self.figures {
             let figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
             sums.stats += &figures.stats;
@@ -97,24 +97,24 @@ impl Watched {
 }
 
 impl Worker {
-    pub(super) fn new(workers: Arc<Workers>, index: usize) -> Self {
+    pub(crate) fn new(workers: Arc<Workers>, index: usize) -> Self {
         Self(Some((workers, index)))
     }
 
     /// Its index; one that serves alone is the first.
-    pub(super) fn index(&self) -> usize {
+    pub(crate) fn index(&self) -> usize {
         self.0.as_ref().map_or(0, |&(_, index)| index)
     }
 
     /// A signal came to the first loop, which passes it on to the others.
-    pub(super) fn pass_on(&self, id: SourceId) {
+    pub(crate) fn pass_on(&self, id: SourceId) {
         if let Some((workers, 0)) = &self.0 {
             workers.notify_all_but(0, id);
         }
     }
 
     /// This loop has stopped accepting. Whether all have now.
-    pub(super) fn begins_to_drain(&self) -> bool {
+    pub(crate) fn begins_to_drain(&self) -> bool {
         self.0.as_ref().is_none_or(|(workers, _)| {
             // The last to come here has seen that the others accept no more.
             workers.accepting.fetch_sub(1, Ordering::AcqRel) == 1
@@ -122,7 +122,7 @@ impl Worker {
     }
 
     /// The first has the signals, so it stays until the others have ended.
-    pub(super) fn may_end(&self) -> bool {
+    pub(crate) fn may_end(&self) -> bool {
         match &self.0 {
             Some((workers, 0)) => workers.others_running.load(Ordering::Acquire) == 0,
             _ => true,
@@ -130,7 +130,7 @@ impl Worker {
     }
 
     /// Shows the first loop what this one has counted.
-    pub(super) fn publish(&self, stats: &Stats, stages: [u64; Stage::ALL.len()]) {
+    pub(crate) fn publish(&self, stats: &Stats, stages: [u64; Stage::ALL.len()]) {
         if let Some((workers, index)) = &self.0
             && let Some(figures) = index.checked_sub(1).and_then(|at| workers.figures.get(at))
         {
@@ -141,7 +141,7 @@ impl Worker {
     }
 
     /// What all have counted, given what this one has.
-    pub(super) fn sum_with(&self, stats: &Stats) -> Stats {
+    pub(crate) fn sum_with(&self, stats: &Stats) -> Stats {
         let mut sums = Figures {
             stats: stats.clone(),
             ..Figures::default()
@@ -153,7 +153,7 @@ impl Worker {
     }
 
     /// For a watchdog: a loop beside the first has turned. Returns when it must turn again.
-    pub(super) fn turned(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn turned(&self, now: Instant) -> Option<Instant> {
         let (workers, index) = self.0.as_ref()?;
         let watched = workers.watched.as_ref()?;
         let turn = watched.turns.get(index.checked_sub(1)?)?;
@@ -162,7 +162,7 @@ impl Worker {
     }
 
     /// For a watchdog: whether all others have turned within the time before `now`, or have ended.
-    pub(super) fn all_turned_within(&self, time: Duration, now: Instant) -> bool {
+    pub(crate) fn all_turned_within(&self, time: Duration, now: Instant) -> bool {
         let watched = self
             .0
             .as_ref()
@@ -175,7 +175,7 @@ impl Worker {
     }
 
     /// The loop is over. One that failed takes the others with it.
-    pub(super) fn leave(&self, failed: bool) {
+    pub(crate) fn leave(&self, failed: bool) {
         let Some((workers, index)) = &self.0 else {
             return;
         };

@@ -11,7 +11,7 @@ use ppp::{v1, v2};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
-use super::peer::{Client, Peer};
+use super::{Client, Peer};
 use crate::http::request::{Sniffed, sniff};
 use crate::limits::PROXY_HEADER_BYTES_MAX;
 use crate::sockopt;
@@ -52,7 +52,7 @@ fn net(text: &str) -> Option<IpNet> {
 
 /// What is known of a connection that a trusted proxy has made.
 #[derive(Debug)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     /// So much of its header has come.
     Partial(Vec<u8>),
     /// This is the proxy: it has said for whom it speaks.
@@ -63,7 +63,7 @@ pub(super) enum Origin {
 
 impl Origin {
     /// What it holds of what was sent, in bytes.
-    pub(super) fn held_bytes(&self) -> usize {
+    pub(crate) fn held_bytes(&self) -> usize {
         match self {
             Self::Partial(bytes) => bytes.len(),
             Self::Proxy(_) | Self::Itself => 0,
@@ -73,7 +73,7 @@ impl Origin {
 
 /// What stands in front of a connection.
 #[derive(Debug, PartialEq)]
-pub(super) enum Front {
+pub(crate) enum Front {
     /// Not all of it has come. What follows is the connection's own.
     Awaited,
     /// Nothing, or nothing any more. It is known whose the connection is.
@@ -86,21 +86,21 @@ pub(super) enum Front {
 
 /// The proxies that are trusted.
 #[derive(Debug, Default)]
-pub(super) struct Proxies {
+pub(crate) struct Proxies {
     trusted: Vec<TrustedProxy>,
     /// Their faults are warned about.
     faults: RateLimit,
 }
 
 impl Proxies {
-    pub(super) fn new(trusted: &[TrustedProxy]) -> Self {
+    pub(crate) fn new(trusted: &[TrustedProxy]) -> Self {
         Self {
             trusted: trusted.to_vec(),
             faults: RateLimit::default(),
         }
     }
 
-    pub(super) fn trusts(&self, peer: Peer) -> bool {
+    pub(crate) fn trusts(&self, peer: Peer) -> bool {
         self.trusted
             .iter()
             .any(|trusted| match (trusted, peer.address()) {
@@ -114,7 +114,7 @@ impl Proxies {
 
     /// Takes a header off the front of a connection whose peer is trusted; then `peer` is for whom it speaks.
     /// `scratch` is longer than a header.
-    pub(super) fn take_header(
+    pub(crate) fn take_header(
         &mut self,
         (peer, origin): (&mut Peer, &mut Option<Box<Origin>>),
         socket: &TcpStream,
@@ -154,7 +154,7 @@ impl Proxies {
     }
 
     /// Whether a connection is a trusted proxy's own.
-    pub(super) fn speaks_for_itself(&self, peer: Peer, origin: Option<&Origin>) -> bool {
+    pub(crate) fn speaks_for_itself(&self, peer: Peer, origin: Option<&Origin>) -> bool {
         match origin {
             Some(Origin::Itself) => true,
             Some(Origin::Proxy(_) | Origin::Partial(_)) => false,
@@ -163,7 +163,7 @@ impl Proxies {
     }
 
     /// Whom a response was for.
-    pub(super) fn client_of(&self, whose: Client, response: &Response) -> Client {
+    pub(crate) fn client_of(&self, whose: Client, response: &Response) -> Client {
         let forwarded_for = || response.http_log.as_ref()?.forwarded_for.as_deref();
         match forwarded_for().and_then(|field| self.forwarded(whose.peer, field)) {
             None => whose,

@@ -8,10 +8,10 @@ use std::time::{Instant, SystemTime};
 use rustls::ServerConfig;
 
 use super::service_manager::Reload;
+use crate::daemon::args::TlsArgs;
 use crate::failure::{Exit, Failure};
 use crate::limits::TLS_EXPIRY_CHECK;
 use crate::protocol::http::TlsPolicy;
-use crate::serve::args::TlsArgs;
 use crate::telemetry::exposition::TlsFigures;
 use crate::tls::certificates::{BadPair, Certificates};
 use crate::tls::config;
@@ -19,7 +19,7 @@ use crate::tls::transport::{Handshakes, Terminator};
 
 /// What all loops share.
 #[derive(Clone, Debug)]
-pub(super) struct Tls {
+pub(crate) struct Tls {
     config: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
     handshakes: Arc<Handshakes>,
@@ -27,7 +27,7 @@ pub(super) struct Tls {
 
 impl Tls {
     /// Reads the pairs, if there are any.
-    pub(super) fn open(args: &TlsArgs) -> Result<Option<Self>, Failure> {
+    pub(crate) fn open(args: &TlsArgs) -> Result<Option<Self>, Failure> {
         let pairs = args.pairs();
         if pairs.is_empty() {
             return Ok(None);
@@ -66,7 +66,7 @@ impl Tls {
     }
 
     /// What the metrics say of it.
-    pub(super) fn figures(&self) -> TlsFigures {
+    pub(crate) fn figures(&self) -> TlsFigures {
         TlsFigures {
             ends: self.certificates.ends(),
             handshakes: self.handshakes.counts(),
@@ -75,7 +75,7 @@ impl Tls {
 }
 
 /// What is asked of clients.
-pub(super) fn policy(args: &TlsArgs) -> TlsPolicy {
+pub(crate) fn policy(args: &TlsArgs) -> TlsPolicy {
     let hsts = args
         .hsts
         .map(|age| format!("max-age={}", age.as_secs()).into());
@@ -96,14 +96,14 @@ fn complaint(bad: &BadPair) -> String {
 
 /// What one loop has of it.
 #[derive(Debug)]
-pub(super) struct LoopTls {
-    pub(super) terminator: Terminator,
+pub(crate) struct LoopTls {
+    pub(crate) terminator: Terminator,
     /// The first loop's: it takes the signals, and looks at the certificates.
-    pub(super) watch: Option<TlsWatch>,
+    pub(crate) watch: Option<TlsWatch>,
 }
 
 impl LoopTls {
-    pub(super) fn new(tls: &Tls, is_first: bool) -> Self {
+    pub(crate) fn new(tls: &Tls, is_first: bool) -> Self {
         let watch = || TlsWatch {
             tls: tls.clone(),
             next_check: Instant::now(),
@@ -117,19 +117,19 @@ impl LoopTls {
 
 /// Certificates that are looked at now and then.
 #[derive(Debug)]
-pub(super) struct TlsWatch {
+pub(crate) struct TlsWatch {
     tls: Tls,
     next_check: Instant,
 }
 
 impl TlsWatch {
     /// After a hangup.
-    pub(super) fn reload(&self, reload: Option<Arc<Reload>>) {
+    pub(crate) fn reload(&self, reload: Option<Arc<Reload>>) {
         self.tls.reload(reload);
     }
 
     /// Looks if it is time. Returns when it will be again.
-    pub(super) fn check(&mut self, now: Instant) -> Instant {
+    pub(crate) fn check(&mut self, now: Instant) -> Instant {
         if now >= self.next_check {
             self.tls.certificates.warn_of_ends(SystemTime::now());
             self.next_check = now + TLS_EXPIRY_CHECK;

@@ -28,7 +28,7 @@ impl ListenAddress {
     ///
     /// # Errors
     /// What it takes.
-    pub(super) fn parse(text: OsString) -> Result<Self, String> {
+    pub(crate) fn parse(text: OsString) -> Result<Self, String> {
         if let Some(path) = text.as_bytes().strip_prefix(UNIX.as_bytes()) {
             return match path {
                 // Elsewhere that is one without a file, whose permissions nobody could set.
@@ -50,7 +50,7 @@ impl ListenAddress {
     ///
     /// # Errors
     /// It has no such address.
-    pub(super) fn of(socket: &impl AsFd) -> io::Result<Self> {
+    pub(crate) fn of(socket: &impl AsFd) -> io::Result<Self> {
         let address = SockRef::from(socket).local_addr()?;
         let abstract_name = || {
             let name = [b"@", address.as_abstract_namespace()?].concat();

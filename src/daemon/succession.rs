@@ -24,11 +24,11 @@ use crate::reactor::Remote;
 use message::{Message, receive, send};
 use starter::TAKES_OVER;
 
-pub(super) use starter::{Starter, run_if_told};
+pub(crate) use starter::{Starter, run_if_told};
 
 /// Where a listener comes from, which decides how its end is dealt with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// It was bound here, for one loop.
     Own,
     /// A unix socket whose file was made here. All loops share it.
@@ -44,13 +44,13 @@ impl Kind {
 }
 
 /// Listeners by kind.
-pub(super) type Listeners = Vec<(Kind, TcpListener)>;
+pub(crate) type Listeners = Vec<(Kind, TcpListener)>;
 
 // ---- the process that goes ----
 
 /// What a successor is given, and how far it is.
 #[derive(Debug)]
-pub(super) struct Succession {
+pub(crate) struct Succession {
     starter: Arc<io::Result<Starter>>,
     listeners: Vec<(Kind, Weak<TcpListener>)>,
     remote: Remote,
@@ -61,24 +61,24 @@ pub(super) struct Succession {
 
 /// A process that is ready to serve. Unless it is told to, it ends with this.
 #[derive(Debug)]
-pub(super) struct Successor {
+pub(crate) struct Successor {
     pid: u32,
     socket: OwnedFd,
 }
 
 impl Successor {
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
     /// Has it serve.
-    pub(super) fn go(self) -> io::Result<()> {
+    pub(crate) fn go(self) -> io::Result<()> {
         send(&self.socket, GO, None)
     }
 }
 
 impl Succession {
-    pub(super) fn new(starter: io::Result<Starter>, remote: Remote) -> Self {
+    pub(crate) fn new(starter: io::Result<Starter>, remote: Remote) -> Self {
         Self {
             starter: Arc::new(starter),
             listeners: Vec::new(),
@@ -89,12 +89,12 @@ impl Succession {
     }
 
     /// These are a loop's.
-    pub(super) fn add(&mut self, listeners: impl IntoIterator<Item = (Kind, Weak<TcpListener>)>) {
+    pub(crate) fn add(&mut self, listeners: impl IntoIterator<Item = (Kind, Weak<TcpListener>)>) {
         self.listeners.extend(listeners);
     }
 
     /// Starts a successor, aside. Its end or its readiness is a [`SUCCESSOR`] for the loop.
-    pub(super) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         if self.is_starting {
             log::info!("a new process is being started already");
             return;
@@ -119,7 +119,7 @@ impl Succession {
     }
 
     /// The successor that is ready.
-    pub(super) fn take(&mut self) -> Option<Successor> {
+    pub(crate) fn take(&mut self) -> Option<Successor> {
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
         let result = started.take();
         drop(started);
@@ -174,11 +174,11 @@ const GO: &[u8] = b"g";
 /// The process whose listeners this one takes over, which serves until this one is ready. Our stdin leads
 /// to it.
 #[derive(Debug)]
-pub(super) struct Predecessor(());
+pub(crate) struct Predecessor(());
 
 impl Predecessor {
     /// If there is one, and its listeners.
-    pub(super) fn find() -> Result<Option<(Self, Listeners)>, Failure> {
+    pub(crate) fn find() -> Result<Option<(Self, Listeners)>, Failure> {
         if env::var_os(TAKES_OVER).is_none() {
             return Ok(None);
         }
@@ -195,7 +195,7 @@ impl Predecessor {
     }
 
     /// Says that this process is ready, and waits until it may serve.
-    pub(super) fn take_over(self) -> Result<(), Failure> {
+    pub(crate) fn take_over(self) -> Result<(), Failure> {
         let stdin = io::stdin();
         send(&stdin, READY, None).map_err(gone)?;
         if receive(stdin.as_fd()).map_err(gone)?.bytes != GO {

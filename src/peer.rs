@@ -1,5 +1,8 @@
 //! Who a connection's client is: where they are, and the proxy that speaks for them.
 
+pub(crate) mod client_limit;
+pub mod proxies;
+
 use std::fmt::{self, Display};
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -17,7 +20,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(address: Option<SocketAddr>) -> Self {
+    pub(crate) fn new(address: Option<SocketAddr>) -> Self {
         let (ip, scope) = match address {
             None => (Ipv6Addr::UNSPECIFIED, 0),
             Some(SocketAddr::V4(address)) => (address.ip().to_ipv6_mapped(), 0),
@@ -31,12 +34,12 @@ impl Peer {
     }
 
     /// An IPv4 address in IPv6's clothes; unspecified by a unix socket.
-    pub(super) fn ip(self) -> Ipv6Addr {
+    pub(crate) fn ip(self) -> Ipv6Addr {
         Ipv6Addr::from(self.ip)
     }
 
     /// `None` by a unix socket.
-    pub(super) fn address(self) -> Option<SocketAddr> {
+    pub(crate) fn address(self) -> Option<SocketAddr> {
         let (ip, port) = (Ipv6Addr::from(self.ip), u16::from_ne_bytes(self.port));
         match ip.to_ipv4_mapped() {
             _ if ip.is_unspecified() && port == 0 => None,
@@ -62,9 +65,9 @@ impl Display for Peer {
 
 /// Whom a log is told of: a client, and the proxy that speaks for it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Client {
-    pub(super) peer: Peer,
-    pub(super) proxy: Option<Peer>,
+pub(crate) struct Client {
+    pub(crate) peer: Peer,
+    pub(crate) proxy: Option<Peer>,
 }
 
 impl Display for Client {

@@ -39,14 +39,14 @@ const KILL: &[u8] = b"k";
 
 /// The way to that process.
 #[derive(Debug)]
-pub(in crate::serve) struct Starter(OwnedFd);
+pub(crate) struct Starter(OwnedFd);
 
 impl Starter {
     /// Starts it. Who is to have no rights that are given up later calls this before.
     ///
     /// # Errors
     /// The program isn't found, or the kernel has no room.
-    pub(in crate::serve) fn spawn() -> io::Result<Self> {
+    pub(crate) fn spawn() -> io::Result<Self> {
         let (ours, theirs) = pair()?;
         Command::new(own_path())
             .args(env::args_os().skip(1))
@@ -94,7 +94,7 @@ fn own_path() -> PathBuf {
 ///
 /// # Errors
 /// Stdin isn't what it should be.
-pub(in crate::serve) fn run_if_told() -> Option<Result<Exit, Failure>> {
+pub(crate) fn run_if_told() -> Option<Result<Exit, Failure>> {
     env::var_os(STARTS)?;
     let failed = |error| {
         Failure::new(

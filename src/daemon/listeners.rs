@@ -13,20 +13,20 @@ use super::activation::Passed;
 use super::address::ListenAddress;
 use super::succession::Kind;
 use super::unix_socket::{self, SocketFile};
+use crate::daemon::args::ListenArgs;
 use crate::escape::Escaped;
 use crate::failure::{Exit, Failure};
 use crate::limits::DEFER_ACCEPT_SECONDS;
-use crate::serve::args::ListenArgs;
 use crate::sockopt;
 use crate::telemetry::log_writer::LineWriter;
 
 /// A listener for clients.
 #[derive(Debug)]
 pub struct ClientListener {
-    pub(super) socket: TcpListener,
-    pub(super) kind: Kind,
+    pub(crate) socket: TcpListener,
+    pub(crate) kind: Kind,
     /// A unix socket's, for the first loop.
-    pub(super) file: Option<SocketFile>,
+    pub(crate) file: Option<SocketFile>,
 }
 
 impl From<TcpListener> for ClientListener {
@@ -43,7 +43,7 @@ impl From<TcpListener> for ClientListener {
 /// same addresses and ports, among which the kernel shares out those who connect (`SO_REUSEPORT`, socket(7)).
 /// Where a service manager has passed sockets, nothing is bound by default, and after another process nothing
 /// at all.
-pub(super) fn bind_for(
+pub(crate) fn bind_for(
     loops: u64,
     listen: &ListenArgs,
     port: u16,
@@ -106,7 +106,7 @@ fn take_passed(
 }
 
 /// Binds what the flags ask for; by default both families on one socket.
-pub(super) fn bind_all(
+pub(crate) fn bind_all(
     listen: &ListenArgs,
     port: u16,
     log_writer: &LineWriter,
@@ -177,7 +177,7 @@ fn bind_unix(path: &Path, listen: &ListenArgs) -> Result<ClientListener, Failure
 
 /// mio's own bind has a fixed backlog of 128, so socket2 makes the listener. `only_v6` keeps `::`
 /// out of the way of another listener on 0.0.0.0.
-pub(super) fn bind(address: SocketAddr, backlog: i32, only_v6: bool) -> io::Result<TcpListener> {
+pub(crate) fn bind(address: SocketAddr, backlog: i32, only_v6: bool) -> io::Result<TcpListener> {
     let socket = open(address, only_v6)?;
     socket.bind(&address.into())?;
     socket.listen(backlog)?;
@@ -250,7 +250,7 @@ const PORT: &str = "-p";
 
 /// Has the kernel send no faster on each connection that these will accept, if there is a limit. Unix sockets know
 /// no rate.
-pub(super) fn limit_rate<'l>(
+pub(crate) fn limit_rate<'l>(
     listeners: impl Iterator<Item = &'l ClientListener>,
     bytes_per_second: Option<u64>,
 ) -> Result<(), Failure> {
@@ -270,7 +270,7 @@ pub(super) fn limit_rate<'l>(
 }
 
 /// Why a listener can't be had, and what helps. `flag` sets its port.
-pub(super) fn cannot_bind(address: SocketAddr, flag: &str, error: &io::Error) -> Failure {
+pub(crate) fn cannot_bind(address: SocketAddr, flag: &str, error: &io::Error) -> Failure {
     let why = match error.kind() {
         ErrorKind::AddrInUse => {
             format!(
@@ -290,7 +290,7 @@ pub(super) fn cannot_bind(address: SocketAddr, flag: &str, error: &io::Error) ->
 }
 
 /// The kernel lowers the backlog to this in silence.
-pub(super) fn say_lower_somaxconn(backlog: i32) {
+pub(crate) fn say_lower_somaxconn(backlog: i32) {
     let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
     if let Ok(somaxconn) = text.trim().parse::<i32>()
         && somaxconn < backlog

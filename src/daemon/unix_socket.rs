@@ -12,7 +12,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 /// The file of a socket that this process listens on. It is removed with this, if it is still that one.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     /// Device and inode. `None`: the socket is another process's now.
     identity: Option<(u64, u64)>,
@@ -20,7 +20,7 @@ pub(super) struct SocketFile {
 
 impl SocketFile {
     /// The file that is at a path.
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
             identity: Some(identity(path)?),
@@ -28,7 +28,7 @@ impl SocketFile {
     }
 
     /// Leaves the file to another process.
-    pub(super) fn leave(mut self) {
+    pub(crate) fn leave(mut self) {
         self.identity = None;
     }
 }
@@ -56,7 +56,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 ///
 /// # Errors
 /// `AddrInUse`: somebody listens there. `AlreadyExists`: what is there is no socket.
-pub(super) fn bind(
+pub(crate) fn bind(
     path: &Path,
     backlog: i32,
     mode: Option<u32>,

@@ -11,7 +11,7 @@ use crate::limits::{CLIENT_CONNECTIONS_MIN, CLIENT_CONNECTIONS_SHARE, CLIENTS_KE
 
 /// The connections of each client, over all loops. Where there is no limit there is no such table.
 #[derive(Debug)]
-pub(super) struct ClientLimit {
+pub(crate) struct ClientLimit {
     most: u64,
     /// Clients on this machine count, too.
     counts_local: bool,
@@ -52,7 +52,7 @@ impl ClientLimit {
     /// As the flag says, of so many connections in all; `None` if nobody could have too many. By default
     /// clients on this machine may have all: they are proxies, behind which many others are, or its own
     /// user's tools.
-    pub(super) fn new(flag: Option<u64>, connections_max: u64) -> Option<Self> {
+    pub(crate) fn new(flag: Option<u64>, connections_max: u64) -> Option<Self> {
         let share = (connections_max / CLIENT_CONNECTIONS_SHARE).max(CLIENT_CONNECTIONS_MIN);
         let most = flag.unwrap_or(share);
         (1..connections_max).contains(&most).then(|| Self {
@@ -63,12 +63,12 @@ impl ClientLimit {
     }
 
     /// How many connections a client may have.
-    pub(super) fn most(&self) -> u64 {
+    pub(crate) fn most(&self) -> u64 {
         self.most
     }
 
     /// A connection has come.
-    pub(super) fn admit(&self, ip: Ipv6Addr) -> Admission {
+    pub(crate) fn admit(&self, ip: Ipv6Addr) -> Admission {
         // A unix socket's client has none.
         if ip.is_unspecified() || (is_local(ip) && !self.counts_local) {
             return Admission::Uncounted;
@@ -83,7 +83,7 @@ impl ClientLimit {
     }
 
     /// A connection that was counted has ended.
-    pub(super) fn leave(&self, ip: Ipv6Addr) {
+    pub(crate) fn leave(&self, ip: Ipv6Addr) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let Entry::Occupied(mut count) = open.entry(Client::of(ip)) else {
             return;
