@@ -2,6 +2,7 @@
 
 pub(crate) mod client_limit;
 pub mod proxies;
+mod proxy_header;
 
 use std::fmt::{self, Display};
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
