@@ -3,6 +3,7 @@
 
 pub mod access_log;
 pub mod exposition;
+mod log_file;
 pub mod log_writer;
 pub mod logger;
 pub mod phases;
