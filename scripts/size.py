@@ -42,7 +42,7 @@ COMMON = {
     "reactor/handler.rs": ["Handler", "Context", "Token"],
     "reactor/conn_slab.rs": ["ConnSlab", "Slot", "Schedule"],
     "reactor/timer_wheel.rs": ["Timers", "Deadline"],
-    "serve/server.rs": ["Serving"],
+    "serve/serving.rs": ["Serving"],
     "serve/conn_record.rs": ["ConnRecord", "Active"],
     "serve/telemetry.rs": ["Telemetry"],
     "conn.rs": ["Conn", "State"],

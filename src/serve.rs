@@ -5,6 +5,7 @@ mod conn_record;
 mod fd_budget;
 mod request_memory;
 mod server;
+mod serving;
 mod telemetry;
 mod threads;
 mod timing;

@@ -11,7 +11,8 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 
 use mio::net::TcpListener;
 
-use super::server::{Server, Signalled};
+use super::server::Server;
+use super::serving::Signalled;
 use super::traced::Traced;
 use crate::daemon::service_manager::ServiceManager;
 use crate::daemon::succession::Kind;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use mio::net::TcpStream;
 
 use super::conn_record::ConnRecord;
-use super::server::Serving;
+use super::serving::Serving;
 use crate::protocol::Protocol;
 use crate::reactor::event::{Action, Event, Reclaimable};
 use crate::reactor::{Context, Handler, ListenerId, LoopHandle, SourceId, Token};
