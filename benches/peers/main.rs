@@ -22,6 +22,7 @@ mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use carafe::descriptors::raise_descriptor_limit;
@@ -113,17 +114,29 @@ fn run(args: &Args) -> Result<()> {
             .unwrap_or(env!("CARGO_TARGET_TMPDIR").as_ref()),
     )?;
     let bench = prepare(args, folder.path())?;
-    let mut tables = Vec::new();
+    let (mut tables, mut failed) = (Vec::new(), Vec::new());
     for row in ROWS.iter().filter(|row| asked(row.key)) {
-        for table in (row.run)(&bench)? {
-            println!("{}", table.text());
-            tables.push(table);
+        match (row.run)(&bench) {
+            Ok(of_row) => {
+                of_row.iter().for_each(|table| println!("{}", table.text()));
+                tables.extend(of_row);
+            }
+            Err(error) if load::IS_INTERRUPTED.load(Ordering::Relaxed) => return Err(error),
+            // The other rows are as good as they were.
+            Err(error) => {
+                eprintln!("peers: {}: {error}", row.key);
+                failed.push(row.key);
+            }
         }
     }
     if args.write {
-        page::write(&bench, &tables, &plots::all(&bench)?)?;
+        page::write(&bench, &tables, &failed, &plots::all(&bench)?)?;
     }
-    Ok(())
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("not measured: {}", failed.join(", ")).into())
+    }
 }
 
 fn prepare(args: &Args, folder: &std::path::Path) -> Result<Bench> {

@@ -15,8 +15,8 @@ use crate::table::Table;
 const BEGIN: &str = "<!-- peers: begin -->";
 const END: &str = "<!-- peers: end -->";
 
-/// Writes tables and pictures.
-pub fn write(bench: &Bench, tables: &[Table], pictures: &[Picture]) -> Result<()> {
+/// Writes tables and pictures, and the names of the rows that could not be measured.
+pub fn write(bench: &Bench, tables: &[Table], failed: &[&str], pictures: &[Picture]) -> Result<()> {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let page = docs.join("performance.md");
     let text = fs::read_to_string(&page)?;
@@ -26,6 +26,12 @@ pub fn write(bench: &Bench, tables: &[Table], pictures: &[Picture]) -> Result<()
     for table in tables {
         part.push_str(&table.markdown());
         part.push('\n');
+    }
+    if !failed.is_empty() {
+        part.push_str(&format!(
+            "Not measured in this run: {}.\n\n",
+            failed.join(", ")
+        ));
     }
     fs::create_dir_all(docs.join("performance"))?;
     for (file, plot) in pictures {
