@@ -20,7 +20,6 @@ use carafe::reactor::event::{Action, Event};
 use carafe::root::Root;
 use carafe::serve::ConnRecord;
 use carafe::telemetry::Reason;
-use carafe::telemetry::response::Outcome;
 use carafe::testing::{Bench, Null};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -31,7 +30,7 @@ impl Protocol for Memory {
     fn respond(&mut self, request: &Request<'_>) -> Decision {
         let (body, used) = (Body::Bytes(Rc::clone(&self.0)), request.bytes.len());
         let end = RequestEnd::LineFeed;
-        let reply = Reply::bare(Box::default(), body, Outcome::Complete, used, end);
+        let reply = Reply::bare(Box::default(), body, None, used, end);
         Decision::Reply(reply)
     }
 }

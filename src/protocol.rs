@@ -19,7 +19,7 @@ use ::http::StatusCode;
 
 use crate::file::{DiskTask, List, Notify, OpenFile, Pieces, Segment, TaskResult, ThreadPool};
 use crate::telemetry::Reason;
-use crate::telemetry::response::{HttpLogFields, Outcome};
+use crate::telemetry::response::HttpLogFields;
 
 /// Decides what the bytes of a client ask for.
 pub trait Protocol {
@@ -167,14 +167,14 @@ pub struct Reply {
     pub head: Vec<u8>,
     /// What is sent.
     pub body: Body,
-    /// What the log says of it when all is sent.
-    pub outcome: Outcome,
+    /// Why it brings nothing; `None` if it brings what was asked for.
+    pub refused: Option<&'static str>,
     /// How many of the request's bytes were used, its end included.
     pub used: usize,
     /// What ended the request.
     pub ended_by: RequestEnd,
-    /// What becomes of the connection.
-    pub then: AfterResponse,
+    /// The connection is read for another request. Otherwise it ends.
+    pub keep_alive: bool,
     /// Its HTTP status; `None` for the bare protocol.
     pub status: Option<StatusCode>,
     /// What else an access log says of it; `None` for the bare protocol, which has only a name.
@@ -187,32 +187,23 @@ impl Reply {
     pub fn bare(
         target: Box<[u8]>,
         body: Body,
-        outcome: Outcome,
+        refused: Option<&'static str>,
         used: usize,
         ended_by: RequestEnd,
     ) -> Self {
-        let (head, then, status, http_log) = (Vec::new(), AfterResponse::Close, None, None);
+        let (head, keep_alive, status, http_log) = (Vec::new(), false, None, None);
         Self {
             target,
             head,
             body,
-            outcome,
+            refused,
             used,
             ended_by,
-            then,
+            keep_alive,
             status,
             http_log,
         }
     }
-}
-
-/// What becomes of a connection after a reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AfterResponse {
-    /// It ends.
-    Close,
-    /// It is read for another request.
-    ReadOn,
 }
 
 /// What marked the end of a request.

@@ -134,7 +134,7 @@ impl Closing {
         io: &mut StepIo<'_, '_, T, P>,
         event: Event,
     ) -> Step<Infallible> {
-        let close = Stay(Action::Close(self.response.outcome.reason()));
+        let close = Stay(Action::Close(self.response.reason()));
         match event {
             Event::Stop(_) => return close,
             Event::Drain => return Stay(Action::Wait),

@@ -12,7 +12,7 @@ use crate::conn::transport::Transport;
 use crate::escape::Excerpt;
 use crate::file::TaskResult;
 use crate::limits::{REQUEST_MEMORY_SHARE_BYTES, REQUEST_READ_BYTES_MAX, SUSPENDED_CHECK_INTERVAL};
-use crate::protocol::{AfterResponse, Decision, InputState, Protocol, Reached, Request};
+use crate::protocol::{Decision, InputState, Protocol, Reached, Request};
 use crate::reactor::event::{Action, Event, Reclaimable};
 use crate::telemetry::Reason;
 
@@ -422,9 +422,7 @@ impl Reading {
             let mut read = std::mem::take(&mut self.pending);
             if copied {
                 read.consume(reply.used);
-            } else if reply.then == AfterResponse::ReadOn
-                && read.append(&fresh[reply.used..]).is_err()
-            {
+            } else if reply.keep_alive && read.append(&fresh[reply.used..]).is_err() {
                 return Stay(Action::Close(Reason::OutOfMemory));
             }
             let input = Leftover {

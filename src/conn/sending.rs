@@ -16,7 +16,7 @@ use crate::limits::{
     GATHERED_BYTES_MIN, HTTP_BODY_LINGER_BYTES_MAX, SENDFILE_SEGMENT_BYTES, SLOW_SHARE,
     STALL_CHECKS, SUSPENDED_CHECK_INTERVAL,
 };
-use crate::protocol::{AfterResponse, Body, Reply, RequestEnd};
+use crate::protocol::{Body, Reply, RequestEnd};
 use crate::reactor::event::{Action, Event};
 use crate::telemetry::Reason;
 use crate::telemetry::response::Response;
@@ -31,7 +31,7 @@ pub(super) struct Sending {
     head_sent: usize,
     body: Body,
     ended_by: RequestEnd,
-    then: AfterResponse,
+    keep_alive: bool,
     leftover: Leftover,
     /// How the reply has gone so far.
     progress: Progress,
@@ -117,9 +117,9 @@ impl Sending {
             target,
             head,
             body,
-            outcome,
+            refused,
             ended_by,
-            then,
+            keep_alive,
             status,
             http_log,
             ..
@@ -128,7 +128,7 @@ impl Sending {
             target,
             offset: 0,
             body_len: body.length(),
-            outcome,
+            refused,
             asked_at,
             status,
             http_log,
@@ -140,7 +140,7 @@ impl Sending {
             head_sent: 0,
             body,
             ended_by,
-            then,
+            keep_alive,
             leftover,
             progress: Progress::FirstTurn,
             source: BodySource::Unknown,
@@ -475,11 +475,12 @@ impl Sending {
     /// closes in this step, or another piece of the body or another request is at hand.
     fn more_follows<T: Transport, P>(&self, bytes: usize, io: &StepIo<'_, '_, T, P>) -> bool {
         let is_last = self.response.offset + bytes as u64 == self.response.body_len;
-        match self.then {
-            _ if !is_last => self.has_parts(),
-            AfterResponse::ReadOn if !io.turn.draining => !self.leftover.read.is_empty(),
-            AfterResponse::ReadOn => false,
-            AfterResponse::Close => close_table(self.end(io), None) == OnTheWire::Close,
+        if !is_last {
+            self.has_parts()
+        } else if self.keep_alive {
+            !io.turn.draining && !self.leftover.read.is_empty()
+        } else {
+            close_table(self.end(io), None) == OnTheWire::Close
         }
     }
 
@@ -618,10 +619,10 @@ impl Sending {
 
     /// All bytes are accepted. Unread input would turn the close into a reset that eats them.
     fn finish<T: Transport, P>(&mut self, io: &mut StepIo<'_, '_, T, P>) -> Step<AfterReply> {
-        if self.then == AfterResponse::ReadOn && !io.turn.draining {
+        if self.keep_alive && !io.turn.draining {
             return self.read_on(io);
         }
-        let close = Stay(Action::Close(self.response.outcome.reason()));
+        let close = Stay(Action::Close(self.response.reason()));
         let end = self.end(io);
         if close_table(end, None) == OnTheWire::Close {
             return close;

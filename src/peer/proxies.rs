@@ -266,7 +266,7 @@ mod tests {
     use super::super::proxy_header::{VERSION_2_HEAD_BYTES, VERSION_2_LOCAL};
     use super::*;
     use crate::limits::SCRATCH_BYTES;
-    use crate::telemetry::response::{HttpLogFields, Outcome};
+    use crate::telemetry::response::HttpLogFields;
 
     fn proxies(trusted: &[&str]) -> Proxies {
         let trusted: Vec<_> = trusted.iter().map(|text| text.parse().unwrap()).collect();
@@ -538,7 +538,7 @@ mod tests {
                 target: Box::default(),
                 offset: 0,
                 body_len: 0,
-                outcome: Outcome::Complete,
+                refused: None,
                 asked_at: Instant::now(),
                 status: None,
                 http_log: Some(Box::new(http_log)),

@@ -12,7 +12,6 @@ use crate::limits::{EMPTY_NAME_GAP_SHARE, NAME_BYTES_MAX, NAME_GAP, SPECULATIVE_
 use crate::protocol::{Body, Decision, InputState, Protocol, Reply, Request, RequestEnd};
 use crate::root::{self, Root};
 use crate::telemetry::Reason;
-use crate::telemetry::response::Outcome;
 
 /// Serves a root's files by name.
 #[derive(Debug)]
@@ -67,8 +66,7 @@ impl Bare {
         ) {
             // It may be a part of a name. Our own failure will show again when the name is whole.
             Decision::Reply(Reply {
-                outcome: Outcome::Refused(_),
-                ..
+                refused: Some(_), ..
             })
             | Decision::Abort(_) => Decision::NeedMore {
                 speculative: true,
@@ -137,9 +135,9 @@ impl Bare {
         ended_by: RequestEnd,
     ) -> Decision {
         let (tried, found) = self.look_up(name, request.results);
-        let (body, outcome) = match found {
-            Ok(file) => (Body::File(file), Outcome::Complete),
-            Err(LookupError::Refused(why)) => (Body::empty(), Outcome::Refused(why)),
+        let (body, refused) = match found {
+            Ok(file) => (Body::File(file), None),
+            Err(LookupError::Refused(why)) => (Body::empty(), Some(why)),
             Err(LookupError::NoDescriptor) => return Decision::WaitForFd,
             Err(LookupError::WouldBlock | LookupError::OtherMount(_)) => {
                 return Decision::Suspend(self.root.open_task(&tried));
@@ -150,7 +148,7 @@ impl Bare {
             }
         };
         let target = name[..name.len().min(NAME_BYTES_MAX)].into();
-        Decision::Reply(Reply::bare(target, body, outcome, used, ended_by))
+        Decision::Reply(Reply::bare(target, body, refused, used, ended_by))
     }
 }
 
@@ -211,10 +209,7 @@ mod tests {
     /// The verdict in a word.
     fn judge(bare: &mut Bare, bytes: &[u8], input_state: InputState) -> &'static str {
         match bare.respond(&Request::new(bytes, input_state)) {
-            Decision::Reply(Reply {
-                outcome: Outcome::Complete,
-                ..
-            }) => "served",
+            Decision::Reply(Reply { refused: None, .. }) => "served",
             Decision::Reply(_) => "refused",
             Decision::NeedMore { gap: None, .. } => "waits",
             Decision::NeedMore { gap: Some(_), .. } => "waits for the gap",

@@ -7,7 +7,6 @@ use crate::protocol::{Body, Decision, Reply, Request};
 use crate::root::Root;
 use crate::root::listing::Listings;
 use crate::telemetry::Reason;
-use crate::telemetry::response::Outcome;
 
 /// The menu of the directory whose name the bare protocol has refused by `reply`; that reply, if it is
 /// none.
@@ -40,7 +39,7 @@ pub(super) fn menu(
         Err(task) => Decision::Suspend(task),
         Ok(Ok(list)) => Decision::Reply(Reply {
             body: Body::List(list),
-            outcome: Outcome::Complete,
+            refused: None,
             ..reply
         }),
         Ok(Err(ListError::Failed(LookupError::NoDescriptor))) => Decision::WaitForFd,

@@ -30,7 +30,7 @@ use crate::limits::{
     FORWARDED_FOR_BYTES_MAX, HTTP_BODY_GAP, HTTP_SHORT_BODY_BYTES_MAX, LISTING_RETRY_SECONDS,
     NAME_BYTES_MAX,
 };
-use crate::protocol::{AfterResponse, Body, Decision, InputState, Reply, Request, RequestEnd};
+use crate::protocol::{Body, Decision, InputState, Reply, Request, RequestEnd};
 use crate::root::archive::Archive;
 use crate::root::listing::Listings;
 use crate::root::{self, Root};
@@ -245,10 +245,10 @@ impl Http {
             } else {
                 answer.body
             },
-            outcome: answer.outcome,
+            refused: answer.refused,
             used: request.bytes.len(),
             ended_by: RequestEnd::Unread,
-            then: AfterResponse::Close,
+            keep_alive: false,
             status: Some(answer.status),
             http_log: self.is_logged.then(|| {
                 Box::new(HttpLogFields {
@@ -301,18 +301,14 @@ impl Http {
                 Method::Head => Body::empty(),
                 _ => answer.body,
             },
-            outcome: answer.outcome,
+            refused: answer.refused,
             used,
             ended_by: if has_body {
                 RequestEnd::Unread
             } else {
                 RequestEnd::LineFeed
             },
-            then: if keep_alive {
-                AfterResponse::ReadOn
-            } else {
-                AfterResponse::Close
-            },
+            keep_alive,
             status: Some(answer.status),
             http_log: self.is_logged.then(|| {
                 Box::new(HttpLogFields {

@@ -7,9 +7,8 @@ use ::http::StatusCode;
 use crate::http::head::{Head, TEXT};
 use crate::http::request::Version;
 use crate::limits::{METRICS_HEAD_BYTES_MAX, METRICS_HEADERS_MAX};
-use crate::protocol::{AfterResponse, Body, Decision, Protocol, Reply, Request, RequestEnd};
+use crate::protocol::{Body, Decision, Protocol, Reply, Request, RequestEnd};
 use crate::telemetry::exposition::CONTENT_TYPE;
-use crate::telemetry::response::Outcome;
 
 /// Answers `GET /metrics` with a page that is made when it is asked for, and `GET /healthz` by
 /// whether the server is stopping.
@@ -105,10 +104,10 @@ impl<F: FnMut() -> String> Protocol for Metrics<F> {
             } else {
                 Body::Bytes(body.into_bytes().into())
             },
-            outcome: Outcome::Complete,
+            refused: None,
             used,
             ended_by,
-            then: AfterResponse::Close,
+            keep_alive: false,
             status: Some(status),
             http_log: None,
         })
@@ -130,7 +129,7 @@ mod tests {
             Decision::Reply(Reply {
                 head,
                 body: Body::Bytes(body),
-                then: AfterResponse::Close,
+                keep_alive: false,
                 ..
             }) => Some((String::from_utf8(head).unwrap(), body.to_vec())),
             Decision::NeedMore { .. } => None,

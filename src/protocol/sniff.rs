@@ -11,7 +11,6 @@ use crate::file::{Notify, ThreadPool};
 use crate::http::request::{Sniffed, sniff};
 use crate::http::target;
 use crate::root::{self, Root};
-use crate::telemetry::response::Outcome;
 
 /// Serves a root's files to clients of either protocol.
 #[derive(Debug)]
@@ -36,8 +35,7 @@ impl SharedPort {
     fn name(&mut self, request: &Request<'_>, may_become_http: bool) -> Decision {
         let decision = self.bare.respond_or_wait(request, may_become_http);
         if let Decision::Reply(Reply {
-            outcome: Outcome::Refused(_),
-            ..
+            refused: Some(_), ..
         }) = &decision
             && PROXY_LINES
                 .iter()
@@ -49,7 +47,7 @@ impl SharedPort {
             (
                 Decision::Reply(
                     reply @ Reply {
-                        outcome: Outcome::Refused(root::NOT_REGULAR | root::EMPTY_NAME),
+                        refused: Some(root::NOT_REGULAR | root::EMPTY_NAME),
                         ..
                     },
                 ),
@@ -143,7 +141,7 @@ fn refuse(request: &Request<'_>, why: &'static str) -> Decision {
     Decision::Reply(Reply::bare(
         Box::default(),
         Body::empty(),
-        Outcome::Refused(why),
+        Some(why),
         request.bytes.len(),
         RequestEnd::Unread,
     ))
@@ -175,7 +173,7 @@ mod tests {
         match decision {
             Decision::NeedMore { gap: None, .. } => "waits",
             Decision::NeedMore { gap: Some(_), .. } => "waits for the gap",
-            Decision::Reply(reply) if reply.outcome == Outcome::Complete => "served",
+            Decision::Reply(reply) if reply.refused.is_none() => "served",
             other => panic!("{other:?}"),
         }
     }

@@ -9,7 +9,6 @@ use crate::escape::EscapedText;
 use crate::limits::{NAME_BYTES_MAX, SPECULATIVE_LOOKUPS_MAX, TEXT_BYTES_MAX};
 use crate::protocol::{Body, Decision, InputState, Protocol, Reply, Request, RequestEnd};
 use crate::telemetry::log_writer::LineWriter;
-use crate::telemetry::response::Outcome;
 
 /// Prints each client's text and answers `thank you !`.
 #[derive(Debug)]
@@ -38,14 +37,14 @@ impl Thanks {
     }
 
     /// Takes a text and thanks for it, if it is one of those wanted.
-    fn thank(&mut self, text: &str) -> (Body, Outcome) {
+    fn thank(&mut self, text: &str) -> (Body, Option<&'static str>) {
         match self.texts_left.checked_sub(1) {
             Some(left) => {
                 self.texts_left = left;
                 self.output.print(&format_args!("{}", EscapedText(text)));
-                (Body::Bytes(Rc::clone(&self.reply)), Outcome::Complete)
+                (Body::Bytes(Rc::clone(&self.reply)), None)
             }
-            None => (Body::empty(), Outcome::Refused("one text was asked for")),
+            None => (Body::empty(), Some("one text was asked for")),
         }
     }
 }
@@ -73,9 +72,9 @@ impl Protocol for Thanks {
             InputState::Ended => RequestEnd::Eof,
             _ => RequestEnd::Guess,
         };
-        let (body, outcome) = self.thank(&text);
+        let (body, refused) = self.thank(&text);
         let target = text.as_bytes()[..text.floor_char_boundary(NAME_BYTES_MAX)].into();
-        Decision::Reply(Reply::bare(target, body, outcome, used, ended_by))
+        Decision::Reply(Reply::bare(target, body, refused, used, ended_by))
     }
 }
 
@@ -177,12 +176,12 @@ mod tests {
         let output = LineWriter::new(std::io::sink()).unwrap();
         let mut thanks = Thanks::new(GBK, Duration::from_secs(1), true, output);
         let request = Request::new(b"hi", InputState::WouldBlock);
-        let outcomes = [(); 2].map(|()| match thanks.respond(&request) {
-            Decision::Reply(reply) => reply.outcome,
+        let refusals = [(); 2].map(|()| match thanks.respond(&request) {
+            Decision::Reply(reply) => reply.refused,
             other => panic!("{other:?}"),
         });
-        assert_eq!(outcomes[0], Outcome::Complete);
-        assert!(matches!(outcomes[1], Outcome::Refused(_)));
+        assert_eq!(refusals[0], None);
+        assert!(refusals[1].is_some());
     }
 
     #[test]

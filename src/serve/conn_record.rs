@@ -216,12 +216,7 @@ pub(super) fn log_end(
         }
         return;
     };
-    log_response(
-        whose,
-        response,
-        now - response.asked_at,
-        &response.end(reason),
-    );
+    log_response(whose, response, now - response.asked_at, reason);
 }
 
 /// A duration to the millisecond.
@@ -247,7 +242,7 @@ impl Display for Status {
 }
 
 /// One line for one reply.
-pub(super) fn log_response(whose: Client, response: &Response, took: Duration, end: &dyn Display) {
+pub(super) fn log_response(whose: Client, response: &Response, took: Duration, reason: Reason) {
     let Response {
         target,
         offset,
@@ -256,7 +251,7 @@ pub(super) fn log_response(whose: Client, response: &Response, took: Duration, e
         ..
     } = response;
     let seconds = Seconds(took);
-    let status = Status(*status);
+    let (status, end) = (Status(*status), response.end(reason));
     log::info!(
         "{whose} \"{}\" {status}{offset}/{body_len} bytes {seconds} {end}",
         Excerpt::of_request(target)

@@ -225,13 +225,13 @@ impl<P: Protocol> Serving<P> {
             self.wake_first(cx.control);
         }
         for response in self.finished.drain(..) {
-            let (stats, reason) = (&mut cx.control.stats, response.outcome.reason());
+            let (stats, reason) = (&mut cx.control.stats, response.reason());
             let whose = self.proxies.client_of(client.client(peer), &response);
             let time = ReplyTime::new(&mut client.timing, &response, Instant::now());
             self.telemetry
                 .count_reply(whose, &response, reason, time, stats);
             let took = cx.turn.now - response.asked_at;
-            log_response(whose, &response, took, &response.outcome);
+            log_response(whose, &response, took, reason);
         }
         self.telemetry.on_step(client);
         // Who looks for a descriptor by a disk thread keeps its place until it has one, unless that may

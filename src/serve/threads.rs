@@ -213,7 +213,6 @@ mod tests {
     use crate::limits::MIN_RATE_BYTES;
     use crate::protocol::{Body, Decision, Reply, Request, RequestEnd};
     use crate::telemetry::log_writer::LineWriter;
-    use crate::telemetry::response::Outcome;
 
     /// Longer than any test.
     const LONG: Duration = Duration::from_secs(3600);
@@ -229,13 +228,7 @@ mod tests {
             }
             let (body, used) = (Body::Bytes(b"fine".as_slice().into()), request.bytes.len());
             let end = RequestEnd::LineFeed;
-            Decision::Reply(Reply::bare(
-                Box::default(),
-                body,
-                Outcome::Complete,
-                used,
-                end,
-            ))
+            Decision::Reply(Reply::bare(Box::default(), body, None, used, end))
         }
     }
 

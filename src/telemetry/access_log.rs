@@ -316,16 +316,16 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::telemetry::response::{HttpLogFields, Outcome};
+    use crate::telemetry::response::HttpLogFields;
     use http::StatusCode;
     use serde_json::Value;
 
-    fn bare(name: &[u8], offset: u64, body_len: u64, outcome: Outcome) -> Response {
+    fn bare(name: &[u8], offset: u64, body_len: u64, refused: Option<&'static str>) -> Response {
         Response {
             target: name.into(),
             offset,
             body_len,
-            outcome,
+            refused,
             asked_at: Instant::now(),
             status: None,
             http_log: None,
@@ -344,7 +344,7 @@ mod tests {
             agent: agent.map(Into::into),
             forwarded_for: None,
         };
-        let mut response = bare(b"subject", 1234, 1234, Outcome::Complete);
+        let mut response = bare(b"subject", 1234, 1234, None);
         response.status = StatusCode::from_u16(status).ok();
         response.http_log = Some(Box::new(http_log));
         response
@@ -383,18 +383,18 @@ mod tests {
 
     #[test]
     fn a_name_is_a_combined_line_too() {
-        let refused = Outcome::Refused("no such file");
+        let refused = Some("no such file");
         let cases = [
-            (Outcome::Complete, 17, Reason::Complete, "200 17"),
-            (Outcome::Complete, 0, Reason::Complete, "200 -"),
+            (None, 17, Reason::Complete, "200 17"),
+            (None, 0, Reason::Complete, "200 -"),
             (refused, 0, Reason::Refused, "404 -"),
-            (Outcome::Complete, 9, Reason::Stalled, "499 9"),
-            (Outcome::Complete, 9, Reason::PeerReset, "499 9"),
-            (Outcome::Complete, 9, Reason::FileShort, "500 9"),
-            (Outcome::Complete, 9, Reason::DrainDeadline, "500 9"),
+            (None, 9, Reason::Stalled, "499 9"),
+            (None, 9, Reason::PeerReset, "499 9"),
+            (None, 9, Reason::FileShort, "500 9"),
+            (None, 9, Reason::DrainDeadline, "500 9"),
         ];
-        for (outcome, offset, reason, shown) in cases {
-            let response = bare(b"hello.txt", offset, 17, outcome);
+        for (refused, offset, reason, shown) in cases {
+            let response = bare(b"hello.txt", offset, 17, refused);
             let expected = format!(
                 "192.0.2.1 - - [23/Nov/2026:07:31:02 +0000] \"NAME hello.txt\" {shown} \"-\" \"-\""
             );
@@ -409,7 +409,7 @@ mod tests {
     fn nothing_that_a_peer_sends_forges_a_combined_line() {
         let lines = [
             over_http(FORGED, 400, Some(FORGED), Some(FORGED)),
-            bare(FORGED, 0, 0, Outcome::Refused("no such file")),
+            bare(FORGED, 0, 0, Some("no such file")),
         ];
         for response in lines {
             let line = combined_line(&response, Reason::Complete);
@@ -425,7 +425,7 @@ mod tests {
         let long = [0xff; 1024];
         let responses = [
             over_http(&long, 400, Some(&long), Some(&long)),
-            bare(&long, 0, 0, Outcome::Refused("no such file")),
+            bare(&long, 0, 0, Some("no such file")),
         ];
         for response in responses {
             let entry = entry(&response, Reason::Complete);
@@ -457,7 +457,7 @@ mod tests {
             "agent": "curl/8",
         });
         assert_eq!(value, expected);
-        let refused = bare(b"x", 0, 0, Outcome::Refused("no such file"));
+        let refused = bare(b"x", 0, 0, Some("no such file"));
         let value: Value = serde_json::from_str(&json(&entry(&refused, Reason::Refused))).unwrap();
         assert_eq!(value["protocol"], "bare");
         assert_eq!(value["method"], "NAME");

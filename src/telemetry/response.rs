@@ -7,24 +7,6 @@ use http::StatusCode;
 
 use super::Reason;
 
-/// How a reply ended, in words.
-#[derive(Clone, Copy, Debug)]
-pub enum ResponseEnd {
-    /// As it should; the outcome knows why something was refused.
-    Outcome(Outcome),
-    /// Otherwise.
-    Reason(Reason),
-}
-
-impl fmt::Display for ResponseEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Outcome(outcome) => outcome.fmt(f),
-            Self::Reason(reason) => reason.fmt(f),
-        }
-    }
-}
-
 /// What became of a reply.
 #[derive(Debug)]
 pub struct Response {
@@ -34,8 +16,8 @@ pub struct Response {
     pub offset: u64,
     /// The body's length.
     pub body_len: u64,
-    /// How it ends if nothing goes wrong.
-    pub outcome: Outcome,
+    /// Why it brought nothing; `None` if it brings what was asked for.
+    pub refused: Option<&'static str>,
     /// When the request had come.
     pub asked_at: Instant,
     /// Its status; the bare protocol has none.
@@ -45,42 +27,37 @@ pub struct Response {
 }
 
 impl Response {
-    /// How it ended, given why its connection did.
+    /// Why it ends if nothing goes wrong.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self.refused {
+            None => Reason::Complete,
+            Some(_) => Reason::Refused,
+        }
+    }
+
+    /// How it ended in words, given why its connection did.
     #[must_use]
     pub fn end(&self, reason: Reason) -> ResponseEnd {
-        if reason == self.outcome.reason() {
-            ResponseEnd::Outcome(self.outcome)
-        } else {
-            ResponseEnd::Reason(reason)
-        }
+        let why = self.refused.filter(|_| reason == Reason::Refused);
+        ResponseEnd { reason, why }
     }
 }
 
-/// How an answered request ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It brought what was asked for.
-    Complete,
-    /// It brought nothing, for this reason.
-    Refused(&'static str),
+/// How a reply ended, in words.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseEnd {
+    reason: Reason,
+    /// Why it was refused.
+    why: Option<&'static str>,
 }
 
-impl Outcome {
-    /// The reason that is counted.
-    #[must_use]
-    pub fn reason(self) -> Reason {
-        match self {
-            Self::Complete => Reason::Complete,
-            Self::Refused(_) => Reason::Refused,
-        }
-    }
-}
-
-impl fmt::Display for Outcome {
+impl fmt::Display for ResponseEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Complete => write!(f, "{}", Reason::Complete),
-            Self::Refused(why) => write!(f, "{}: {why}", Reason::Refused),
+        self.reason.fmt(f)?;
+        match self.why {
+            Some(why) => write!(f, ": {why}"),
+            None => Ok(()),
         }
     }
 }

@@ -10,11 +10,8 @@ use carafe::limits::{
     CONN_TURN_BYTES_MAX, INPUT_ON_HEAP_BYTES_MAX, KEEP_ALIVE, REPLIES_PER_STEP_MAX,
     REQUEST_MEMORY_SHARE_BYTES, REQUEST_READ_BYTES_MAX, REQUEST_TIMEOUT, STALL_TIMEOUT,
 };
-use carafe::protocol::{
-    AfterResponse, Body, Decision, InputState, Protocol, Reply, Request, RequestEnd,
-};
+use carafe::protocol::{Body, Decision, InputState, Protocol, Reply, Request, RequestEnd};
 use carafe::reactor::event::{Action, Event, Readiness, Reclaimable};
-use carafe::telemetry::response::Outcome;
 use carafe::telemetry::{Reason, Stage};
 use carafe::testing::{Bench, READABLE, Read, Scripted, WRITABLE, Write};
 
@@ -39,14 +36,10 @@ impl Protocol for Echo {
             target: line.into(),
             head: (*b"(").into(),
             body: Body::Bytes(body.into()),
-            outcome: Outcome::Complete,
+            refused: None,
             used: end + 1,
             ended_by: RequestEnd::LineFeed,
-            then: match line {
-                b"close" => AfterResponse::Close,
-                _ if request.draining || request.is_crowded => AfterResponse::Close,
-                _ => AfterResponse::ReadOn,
-            },
+            keep_alive: line != b"close" && !request.draining && !request.is_crowded,
             status: None,
             http_log: None,
         })
@@ -447,7 +440,7 @@ fn a_body_of_several_parts_comes_in_order() {
             let (body, used) = (self.0.take().unwrap(), request.bytes.len());
             let end = RequestEnd::LineFeed;
             let target = Box::default();
-            Decision::Reply(Reply::bare(target, body, Outcome::Complete, used, end))
+            Decision::Reply(Reply::bare(target, body, None, used, end))
         }
     }
     for (cut, writes) in [(1, 7), (2, 4), (7, 1), (100, 1)] {
@@ -476,7 +469,7 @@ fn no_short_part_of_a_body_makes_a_packet_of_its_own() {
             let end = RequestEnd::LineFeed;
             Decision::Reply(Reply {
                 head: b"head ".to_vec(),
-                ..Reply::bare(Box::default(), body, Outcome::Complete, used, end)
+                ..Reply::bare(Box::default(), body, None, used, end)
             })
         }
     }

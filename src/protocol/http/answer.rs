@@ -11,7 +11,6 @@ use crate::http::head::{Head, NO_SNIFF, TEXT};
 use crate::http::page::{self, Hint};
 use crate::http::target;
 use crate::protocol::Body;
-use crate::telemetry::response::Outcome;
 
 /// What is answered.
 pub(super) struct Answer {
@@ -20,20 +19,20 @@ pub(super) struct Answer {
     pub(super) body: Body,
     /// In place of a body, for who reads the answer, until it is known in which form.
     pub(super) hint: Option<Hint>,
-    pub(super) outcome: Outcome,
+    /// Why it brings nothing.
+    pub(super) refused: Option<&'static str>,
     /// The operator's fields are in the head: those of a file.
     pub(super) has_custom_fields: bool,
 }
 
 impl Answer {
     pub(super) fn new(status: StatusCode, head: Head, body: Body) -> Self {
-        let outcome = Outcome::Complete;
         Self {
             status,
             head,
             body,
             hint: None,
-            outcome,
+            refused: None,
             has_custom_fields: false,
         }
     }
@@ -49,7 +48,7 @@ impl Answer {
     pub(super) fn error(status: StatusCode, why: &'static str, now: Now) -> Self {
         Self {
             hint: Some(Hint::None),
-            outcome: Outcome::Refused(why),
+            refused: Some(why),
             ..Self::new(status, Head::error(status, now), Body::empty())
         }
     }
