@@ -40,7 +40,7 @@ use crate::telemetry::{Reason, Stats};
 
 pub use handler::{Context, Handler, ListenerId, LoopHandle, Remote, SourceId, Token};
 
-use conn_slab::{ConnSlab, End, Line, Link, Schedule, Slot};
+use conn_slab::{ConnSlab, Line, Link, Schedule, Slot};
 use handler::{FIRST_GENERATION, LISTENER, Life, SOURCE, WAKER};
 use lines::Lines;
 use listener::{Accepting, Listener, concerns_one_client};
@@ -76,7 +76,7 @@ pub struct Reactor<C> {
     run_queue: VecDeque<Token>,
     /// What this turn's steps have read and sent.
     bytes_moved: u64,
-    ending: Vec<(Token, End)>,
+    ending: Vec<(Token, Reason)>,
     /// The connections that this turn's events name.
     ready: Vec<(Token, Readiness)>,
     sources: Vec<SourceId>,
@@ -588,7 +588,7 @@ impl<C> Reactor<C> {
                     if self.unwatched.allows(self.control.now) {
                         log::error!("a socket can't be watched: {error}");
                     }
-                    self.mark_ended(token, End::Reset(Reason::PollFailed));
+                    self.reset(token, Reason::PollFailed);
                 }
             }
             Action::Yield => {
@@ -597,17 +597,10 @@ impl<C> Reactor<C> {
                     self.run_queue.push_back(token);
                 }
             }
-            Action::Close(reason) => self.mark_ended(token, End::Close(reason)),
-            Action::Reset(reason) => self.mark_ended(token, End::Reset(reason)),
+            Action::Close(reason) => self.mark_ended(token, reason),
+            Action::Reset(reason) => self.reset(token, reason),
         }
         self.update_line(app, token, moved);
-    }
-
-    fn mark_ended(&mut self, token: Token, end: End) {
-        self.set_run(token, Schedule::Ended);
-        self.lines.remove(&mut self.slots, token.key);
-        self.admin_open -= usize::from(self.slots[token.key as usize].is_admin);
-        self.ending.push((token, end));
     }
 
     // ---- deadlines ----

@@ -14,7 +14,6 @@ use super::handler::Token;
 use crate::limits::{LARGE_STEP_BYTES, SHRINK_DELAY, SLAB_SLOTS_KEPT};
 use crate::reactor::event::Event;
 use crate::reactor::timer_wheel::Deadline;
-use crate::telemetry::Reason;
 use crate::trace::record::{self, Call};
 
 /// A line of connections that wait.
@@ -103,12 +102,6 @@ impl Schedule {
             _ => Self::WaitingBulk,
         }
     }
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum End {
-    Close(Reason),
-    Reset(Reason),
 }
 
 impl<C> Slot<C> {

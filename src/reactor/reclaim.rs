@@ -2,7 +2,7 @@
 //! for longest.
 
 use super::Reactor;
-use super::conn_slab::{End, Line, NOBODY, Schedule};
+use super::conn_slab::{Line, NOBODY, Schedule};
 use super::event::{Event, Reclaimable};
 use super::handler::{Handler, Token};
 use super::listener::{Accepting, Listener};
@@ -151,7 +151,7 @@ impl<C> Reactor<C> {
         let Some(token) = oldest else { return false };
         self.step(app, token, Event::Stop(Reason::Evicted));
         if self.run_of(token) != Some(Schedule::Ended) {
-            self.mark_ended(token, End::Reset(Reason::Evicted));
+            self.reset(token, Reason::Evicted);
         }
         self.reap(app);
         true

@@ -5,7 +5,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::Reactor;
-use super::conn_slab::{End, Schedule};
+use super::conn_slab::Schedule;
 use super::handler::{Handler, Life, Token};
 use super::listener::{Accepting, clients_left};
 use crate::limits::{EVENTS_PER_TURN_MAX, SLAB_SLOTS_KEPT};
@@ -14,24 +14,29 @@ use crate::telemetry::Reason;
 use crate::trace::record::{self, Call};
 
 impl<C> Reactor<C> {
+    /// It has ended; the reap will close it.
+    pub(super) fn mark_ended(&mut self, token: Token, reason: Reason) {
+        self.set_run(token, Schedule::Ended);
+        self.lines.remove(&mut self.slots, token.key);
+        self.admin_open -= usize::from(self.slots[token.key as usize].is_admin);
+        self.ending.push((token, reason));
+    }
+
+    /// The same, and its peer sees an error: without SO_LINGER the close would look like a good end.
+    pub(super) fn reset(&mut self, token: Token, reason: Reason) {
+        let socket = SockRef::from(&self.slots[token.key as usize].socket);
+        let _ = record::call(Call::Reset, || socket.set_linger(Some(Duration::ZERO)));
+        self.mark_ended(token, reason);
+    }
+
     /// Releases what ended in this turn.
     pub(super) fn reap<A: Handler<Conn = C>>(&mut self, app: &mut A) {
         if self.ending.is_empty() {
             return;
         }
         let mut ending = std::mem::take(&mut self.ending);
-        for (token, end) in ending.drain(..) {
+        for (token, reason) in ending.drain(..) {
             let slot = self.slots.remove(token.key as usize);
-            let reason = match end {
-                End::Close(reason) => reason,
-                End::Reset(reason) => {
-                    // Without SO_LINGER the close would look like a good end.
-                    let _ = record::call(Call::Reset, || {
-                        SockRef::from(&slot.socket).set_linger(Some(Duration::ZERO))
-                    });
-                    reason
-                }
-            };
             record::close(Call::CloseSocket, slot.socket);
             if !slot.is_admin {
                 self.control.stats.count_ended(reason);
@@ -107,7 +112,7 @@ impl<C> Reactor<C> {
         for token in self.open_tokens() {
             self.step(app, token, Event::Stop(reason));
             if self.run_of(token) != Some(Schedule::Ended) {
-                self.mark_ended(token, End::Reset(reason));
+                self.reset(token, reason);
             }
             self.reap_if_many(app);
         }
