@@ -8,6 +8,7 @@
 mod body_source;
 mod closing;
 mod input_buffer;
+mod progress;
 mod reading;
 mod sending;
 mod step;

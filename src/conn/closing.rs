@@ -16,18 +16,6 @@ use crate::protocol::RequestEnd;
 use crate::reactor::event::{Action, Event};
 use crate::telemetry::response::Response;
 
-/// What is known when all bytes of a reply are accepted.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ReplyEnd {
-    /// What marked the end of the request.
-    pub(super) ended_by: RequestEnd,
-    /// What came behind it.
-    pub(super) extra: Extra,
-    /// The peer's FIN is waited for: the server is stopping, or the client speaks TLS, and its goodbye
-    /// (close_notify) is input that may still come.
-    pub(super) awaits_fin: bool,
-}
-
 /// Input behind a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extra {
@@ -65,18 +53,23 @@ pub(super) enum OnTheWire {
     Linger,
 }
 
-/// The close table, row by row, for what ends in good order. `look` is there once it was looked.
-pub(super) fn close_table(end: ReplyEnd, look: Option<Look>) -> OnTheWire {
-    let has_end = matches!(end.ended_by, RequestEnd::LineFeed | RequestEnd::Eof);
-    let was_guessed = end.ended_by == RequestEnd::Guess;
+/// The close table, row by row, for what ends in good order: a reply of which all bytes are accepted, to a
+/// request that ended so. `awaits_fin`: the server is stopping, or the client speaks TLS, and its goodbye
+/// (close_notify) is input that may still come. `look` is there once it was looked.
+pub(super) fn close_table(
+    ended_by: RequestEnd,
+    extra: Extra,
+    awaits_fin: bool,
+    look: Option<Look>,
+) -> OnTheWire {
+    let has_end = matches!(ended_by, RequestEnd::LineFeed | RequestEnd::Eof);
+    let was_guessed = ended_by == RequestEnd::Guess;
     match look {
-        None if has_end && end.extra == Extra::None && !end.awaits_fin => OnTheWire::Close,
+        None if has_end && extra == Extra::None && !awaits_fin => OnTheWire::Close,
         None => OnTheWire::Look,
         Some(Look::Fin) => OnTheWire::Close,
-        Some(Look::Empty) if has_end && end.extra != Extra::Some && !end.awaits_fin => {
-            OnTheWire::Close
-        }
-        Some(Look::Terminator) if was_guessed && !end.awaits_fin => OnTheWire::Close,
+        Some(Look::Empty) if has_end && extra != Extra::Some && !awaits_fin => OnTheWire::Close,
+        Some(Look::Terminator) if was_guessed && !awaits_fin => OnTheWire::Close,
         Some(Look::Empty | Look::Terminator | Look::Bytes) => OnTheWire::Linger,
     }
 }
@@ -202,24 +195,26 @@ mod tests {
     const EXTRAS: [Extra; 3] = [Extra::None, Extra::Possible, Extra::Some];
     const LOOKS: [Look; 4] = [Look::Fin, Look::Empty, Look::Terminator, Look::Bytes];
 
-    /// Every reply's end that there is.
-    fn all() -> impl Iterator<Item = ReplyEnd> {
+    /// What is known at a reply's end: what ended the request, what came behind it, whether the FIN is awaited.
+    type End = (RequestEnd, Extra, bool);
+
+    /// Every end that there is.
+    fn all() -> impl Iterator<Item = End> {
         ENDS.into_iter().flat_map(|ended_by| {
             EXTRAS.into_iter().flat_map(move |extra| {
-                [false, true].map(|awaits_fin| ReplyEnd {
-                    ended_by,
-                    extra,
-                    awaits_fin,
-                })
+                [false, true].map(|awaits_fin| (ended_by, extra, awaits_fin))
             })
         })
+    }
+
+    fn decide((ended_by, extra, awaits_fin): End, look: Option<Look>) -> OnTheWire {
+        close_table(ended_by, extra, awaits_fin, look)
     }
 
     #[test]
     fn nobody_is_closed_without_a_look_who_had_time_to_say_more() {
         let unseen: Vec<_> = all()
-            .filter(|&end| close_table(end, None) == OnTheWire::Close)
-            .map(|end| (end.ended_by, end.extra, end.awaits_fin))
+            .filter(|&end| decide(end, None) == OnTheWire::Close)
             .collect();
         let expected = [RequestEnd::LineFeed, RequestEnd::Eof].map(|end| (end, Extra::None, false));
         assert_eq!(unseen, expected);
@@ -227,41 +222,36 @@ mod tests {
 
     /// The rows of the table in ARCHITECTURE.md that tells what `close_table` decides.
     fn written_rows() -> Vec<String> {
-        let end = |ended_by, extra, awaits_fin| ReplyEnd {
-            ended_by,
-            extra,
-            awaits_fin,
-        };
         let rows = [
             (
                 "LF or EOF; the reply never waited",
-                end(RequestEnd::Eof, Extra::None, false),
+                (RequestEnd::Eof, Extra::None, false),
             ),
             (
                 "LF or EOF; the reply waited",
-                end(RequestEnd::LineFeed, Extra::Possible, false),
+                (RequestEnd::LineFeed, Extra::Possible, false),
             ),
             (
                 "LF or EOF; more was read with it",
-                end(RequestEnd::LineFeed, Extra::Some, false),
+                (RequestEnd::LineFeed, Extra::Some, false),
             ),
-            ("a guess", end(RequestEnd::Guess, Extra::Possible, false)),
+            ("a guess", (RequestEnd::Guess, Extra::Possible, false)),
             (
                 "a head whose body nobody reads",
-                end(RequestEnd::Unread, Extra::Possible, false),
+                (RequestEnd::Unread, Extra::Possible, false),
             ),
             (
                 "any of these, during a drain or by TLS",
-                end(RequestEnd::LineFeed, Extra::None, true),
+                (RequestEnd::LineFeed, Extra::None, true),
             ),
         ];
-        let cell = |end, look| match close_table(end, look) {
+        let cell = |end, look| match decide(end, look) {
             OnTheWire::Look => "look",
             OnTheWire::Close => "close",
             OnTheWire::Linger => "linger",
         };
         rows.map(|(name, end)| {
-            let found = |look| match close_table(end, None) {
+            let found = |look| match decide(end, None) {
                 OnTheWire::Look => cell(end, Some(look)),
                 _ => "–",
             };
@@ -295,14 +285,14 @@ mod tests {
         ];
         for end in all() {
             for look in LOOKS {
-                let is_known =
-                    !end.awaits_fin && closing.contains(&(end.ended_by, end.extra, look));
+                let (ended_by, extra, awaits_fin) = end;
+                let is_known = !awaits_fin && closing.contains(&(ended_by, extra, look));
                 let expected = if look == Look::Fin || is_known {
                     OnTheWire::Close
                 } else {
                     OnTheWire::Linger
                 };
-                assert_eq!(close_table(end, Some(look)), expected, "{end:?} {look:?}");
+                assert_eq!(decide(end, Some(look)), expected, "{end:?} {look:?}");
             }
         }
     }

@@ -1,11 +1,12 @@
 //! Sending(offset): moves a reply's body, a budget's worth a turn, and chooses how to end.
 
 use std::io::{self, ErrorKind};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::body_source::{BodySource, SendError};
-use super::closing::{Closing, Extra, Look, OnTheWire, ReplyEnd, close_table};
+use super::closing::{Closing, Extra, Look, OnTheWire, close_table};
 use super::input_buffer::InputBuffer;
+use super::progress::{Acked, Progress};
 use super::step::Step::{self, Enter, EnterWaiting, Stay};
 use super::step::{StepIo, await_disk, blame};
 use crate::conn::transport::{SendFileError, Transport};
@@ -13,8 +14,8 @@ use crate::escape::Excerpt;
 use crate::file::{FsClass, Piece, Probe, Segment, TaskResult};
 use crate::limits::{
     COLD_BLOCK_BYTES, COLD_READ_BYTES, CONN_TURN_BYTES_MAX, COPIED_BODY_BYTES_MAX,
-    GATHERED_BYTES_MIN, HTTP_BODY_LINGER_BYTES_MAX, SENDFILE_SEGMENT_BYTES, SLOW_SHARE,
-    STALL_CHECKS, SUSPENDED_CHECK_INTERVAL,
+    GATHERED_BYTES_MIN, HTTP_BODY_LINGER_BYTES_MAX, SENDFILE_SEGMENT_BYTES,
+    SUSPENDED_CHECK_INTERVAL,
 };
 use crate::protocol::{Body, Reply, RequestEnd};
 use crate::reactor::event::{Action, Event};
@@ -80,30 +81,6 @@ pub(super) enum NextInput {
     Queued,
     /// Nowhere: the queue was found empty, and an edge will come.
     Awaited,
-}
-
-#[derive(Debug)]
-enum Progress {
-    /// All in the turn in which the request was answered.
-    FirstTurn,
-    /// It had to wait.
-    Resumed {
-        mark: Mark,
-        /// It waited for its turn alone: the peer took all that the last one gave it.
-        fast_reader: bool,
-    },
-}
-
-/// When the peer had last taken enough to be waited for.
-#[derive(Clone, Copy, Debug)]
-struct Mark {
-    at: Instant,
-    /// What it had acknowledged then.
-    acked: u64,
-    /// For a good while it has taken too little.
-    is_slow: bool,
-    /// When it will be looked at again.
-    next_check: Instant,
 }
 
 impl Sending {
@@ -186,14 +163,14 @@ impl Sending {
         if let BodySource::Awaited(since) = self.source {
             match io.task_result.take() {
                 Some(TaskResult::Read(Ok(chunk))) => {
-                    self.excuse(io.turn.now - since);
+                    self.progress.excuse(io.turn.now - since);
                     self.source = BodySource::from(chunk);
                 }
                 Some(TaskResult::Read(Err(error))) => {
                     return Stay(self.fail(SendError::File(error), io));
                 }
                 Some(TaskResult::Made(Ok(piece))) => {
-                    self.excuse(io.turn.now - since);
+                    self.progress.excuse(io.turn.now - since);
                     (self.source, self.piece) = (BodySource::Unknown, Some(Box::new(piece)));
                 }
                 Some(TaskResult::Made(Err(error))) => return Stay(self.fail(error.into(), io)),
@@ -349,9 +326,10 @@ impl Sending {
             } => {
                 // At most `count`.
                 let most = length.min(count as u64) as usize;
-                let ends = match self.progress {
-                    Progress::FirstTurn => Probe::Both,
-                    Progress::Resumed { .. } => Probe::Last,
+                let ends = if self.progress.is_first_turn() {
+                    Probe::Both
+                } else {
+                    Probe::Last
                 };
                 let (wanted, cold) = ((start, most, start + length), self.cold_bytes);
                 let warm = self.source.warm(file, wanted, ends, cold, io.transport)?;
@@ -374,11 +352,10 @@ impl Sending {
 
     /// What one sendfile moves at most.
     fn sendfile_bytes_max(&self) -> usize {
-        match self.progress {
-            Progress::Resumed {
-                fast_reader: true, ..
-            } => SENDFILE_SEGMENT_BYTES,
-            _ => usize::MAX,
+        if self.progress.is_fast_reader() {
+            SENDFILE_SEGMENT_BYTES
+        } else {
+            usize::MAX
         }
     }
 
@@ -480,16 +457,16 @@ impl Sending {
         } else if self.keep_alive {
             !io.turn.draining && !self.leftover.read.is_empty()
         } else {
-            close_table(self.end(io), None) == OnTheWire::Close
+            self.on_the_wire(None, io) == OnTheWire::Close
         }
     }
 
     /// Before the last bytes of a reply that took more than one turn, or of a file that is a piece of it:
     /// were those before them overwritten meanwhile? A fault in asking shows in the reading itself.
     fn was_overwritten(&self, until: u64) -> bool {
-        let Progress::Resumed { .. } = self.progress else {
+        if self.progress.is_first_turn() {
             return false;
-        };
+        }
         let offset = self.response.offset;
         let (file, end) = match segment_at(&self.body, self.piece.as_deref(), offset) {
             Segment::File { file, length, .. } if self.piece.is_some() => {
@@ -515,19 +492,10 @@ impl Sending {
 
     /// Stops before the end. `fast_reader`: it stopped for its budget alone.
     fn pause<T, P>(&mut self, fast_reader: bool, io: &mut StepIo<'_, '_, T, P>) {
-        let (now, stall) = (io.turn.now, io.timeouts.stall);
-        let mark = match self.progress {
-            Progress::FirstTurn => Mark {
-                at: now,
-                // The first look finds what it has acknowledged so far.
-                acked: 0,
-                is_slow: false,
-                next_check: now + stall / STALL_CHECKS,
-            },
-            Progress::Resumed { mark, .. } if fast_reader => Mark { at: now, ..mark },
-            Progress::Resumed { mark, .. } => mark,
-        };
-        self.progress = Progress::Resumed { mark, fast_reader };
+        let next_check = self
+            .progress
+            .pause(fast_reader, io.turn.now, io.timeouts.stall);
+        io.turn.deadline = Some(next_check);
         let offset = self.response.offset;
         let next = match segment_at(&self.body, self.piece.as_deref(), offset) {
             Segment::File { start, .. } => Some(start),
@@ -539,35 +507,24 @@ impl Sending {
         {
             self.piece = piece.rest(start).map(Box::new);
         }
-        io.turn.deadline = Some(mark.next_check);
     }
 
-    /// Looks at what the peer has acknowledged. Writable edges alone come minutes apart for an honest
-    /// slow reader with a large buffer. It must take some bytes within the stall timeout, and is looked
-    /// at often enough for the timeout to count from when it last did.
+    /// What the peer has acknowledged.
+    fn acked<T: Transport, P>(&self, io: &mut StepIo<'_, '_, T, P>) -> Acked {
+        let sent = self.sent();
+        Acked {
+            bytes: io.transport.acked_bytes(sent),
+            of: sent,
+            at: io.turn.now,
+        }
+    }
+
     fn check_stall<T: Transport, P>(&mut self, io: &mut StepIo<'_, '_, T, P>) -> Step<AfterReply> {
-        let Progress::Resumed { mark, fast_reader } = self.progress else {
-            return Stay(Action::Wait);
+        let Some(next_check) = self.progress.check(self.acked(io), io.timeouts) else {
+            return Stay(Action::Reset(Reason::Stalled));
         };
-        let (now, stall) = (io.turn.now, io.timeouts.stall);
-        let acked = io.transport.acked_bytes(self.sent());
-        let mut mark = match self.has_taken_enough(acked, mark, io) || fast_reader {
-            true => Mark {
-                at: now,
-                acked,
-                is_slow: false,
-                ..mark
-            },
-            false if now >= mark.at + stall => return Stay(Action::Reset(Reason::Stalled)),
-            false => Mark {
-                is_slow: now >= mark.at + stall / SLOW_SHARE,
-                ..mark
-            },
-        };
-        mark.next_check = (now + stall / STALL_CHECKS).min(mark.at + stall);
-        self.progress = Progress::Resumed { mark, fast_reader };
-        io.turn.deadline = Some(mark.next_check);
-        if fast_reader {
+        io.turn.deadline = Some(next_check);
+        if self.progress.is_fast_reader() {
             // It is its turn.
             self.send(io)
         } else {
@@ -575,45 +532,17 @@ impl Sending {
         }
     }
 
-    /// Whether a peer that has acknowledged so much by now may go on. If it has all, it waits for us.
-    fn has_taken_enough<T, P>(&self, acked: u64, mark: Mark, io: &StepIo<'_, '_, T, P>) -> bool {
-        let has_all = acked > 0 && acked >= self.sent();
-        acked.saturating_sub(mark.acked) >= io.timeouts.least_bytes(io.timeouts.stall) || has_all
-    }
-
     /// Whether its place is the peer's no more if others need it.
     pub(super) fn is_slow(&self) -> bool {
-        matches!(&self.progress, Progress::Resumed { mark, .. } if mark.is_slow)
-            && !self.awaits_task()
+        self.progress.is_slow() && !self.awaits_task()
     }
 
     /// Others need its place: it goes, unless its peer has taken enough since the last look.
     fn make_room<T: Transport, P>(&mut self, io: &mut StepIo<'_, '_, T, P>) -> Action {
-        let Progress::Resumed { mark, fast_reader } = self.progress else {
-            return Action::Wait;
-        };
-        if !self.is_slow() {
-            return Action::Wait;
-        }
-        let acked = io.transport.acked_bytes(self.sent());
-        if !self.has_taken_enough(acked, mark, io) {
-            return Action::Reset(Reason::Evicted);
-        }
-        let mark = Mark {
-            at: io.turn.now,
-            acked,
-            is_slow: false,
-            ..mark
-        };
-        self.progress = Progress::Resumed { mark, fast_reader };
-        Action::Wait
-    }
-
-    /// The peer's clock stood for so long.
-    fn excuse(&mut self, waited: Duration) {
-        if let Progress::Resumed { mark, .. } = &mut self.progress {
-            mark.at += waited;
-            mark.next_check += waited;
+        if !self.is_slow() || self.progress.has_caught_up(self.acked(io), io.timeouts) {
+            Action::Wait
+        } else {
+            Action::Reset(Reason::Evicted)
         }
     }
 
@@ -623,8 +552,7 @@ impl Sending {
             return self.read_on(io);
         }
         let close = Stay(Action::Close(self.response.reason()));
-        let end = self.end(io);
-        if close_table(end, None) == OnTheWire::Close {
+        if self.on_the_wire(None, io) == OnTheWire::Close {
             return close;
         }
         let (look, discarded) = match self.peek_input(io) {
@@ -634,7 +562,7 @@ impl Sending {
             Err(error) if error.kind() == ErrorKind::WouldBlock => (Look::Empty, 0),
             Err(error) => return Stay(Action::Close(blame(&error))),
         };
-        if close_table(end, Some(look)) == OnTheWire::Close {
+        if self.on_the_wire(Some(look), io) == OnTheWire::Close {
             return close;
         }
         match self.linger(io, discarded as u64) {
@@ -647,17 +575,18 @@ impl Sending {
         }
     }
 
-    /// What is known at the reply's end. Whoever had to wait gave its peer the time to say more.
-    fn end<T: Transport, P>(&self, io: &StepIo<'_, '_, T, P>) -> ReplyEnd {
-        let extra = match (self.leftover.extra, &self.progress) {
-            (Extra::None, Progress::Resumed { .. }) => Extra::Possible,
-            (extra, _) => extra,
+    /// What the close table says. Whoever had to wait gave its peer the time to say more.
+    fn on_the_wire<T: Transport, P>(
+        &self,
+        look: Option<Look>,
+        io: &StepIo<'_, '_, T, P>,
+    ) -> OnTheWire {
+        let extra = match self.leftover.extra {
+            Extra::None if !self.progress.is_first_turn() => Extra::Possible,
+            extra => extra,
         };
-        ReplyEnd {
-            ended_by: self.ended_by,
-            extra,
-            awaits_fin: io.turn.draining || io.transport.is_encrypted(),
-        }
+        let awaits_fin = io.turn.draining || io.transport.is_encrypted();
+        close_table(self.ended_by, extra, awaits_fin, look)
     }
 
     /// The connection is kept alive. While the reply waited, the edge of what came was ignored.
@@ -666,10 +595,12 @@ impl Sending {
         let response = self.take_response();
         io.finished.push(response);
         let pending = std::mem::take(&mut self.leftover.read);
-        let input = match (&self.progress, self.leftover.is_drained) {
-            _ if !pending.is_empty() => NextInput::Pending,
-            (Progress::FirstTurn, true) => NextInput::Awaited,
-            _ => NextInput::Queued,
+        let input = if !pending.is_empty() {
+            NextInput::Pending
+        } else if self.leftover.is_drained && self.progress.is_first_turn() {
+            NextInput::Awaited
+        } else {
+            NextInput::Queued
         };
         Enter(AfterReply::ReadOn(KeptAlive {
             pending,
@@ -703,7 +634,7 @@ impl Sending {
 
     /// Whether a read would have blocked in this turn. An edge will come.
     fn found_empty(&self) -> bool {
-        self.leftover.is_empty && matches!(self.progress, Progress::FirstTurn)
+        self.leftover.is_empty && self.progress.is_first_turn()
     }
 
     /// Shuts the write side; `discarded` bytes of input were thrown away already.
