@@ -8,8 +8,8 @@
 )]
 
 mod access_log;
+mod admin_listener;
 mod archives;
-mod aside;
 mod authority;
 mod bad_input;
 mod browser;

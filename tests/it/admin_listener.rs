@@ -1,4 +1,4 @@
-//! A listener aside, on the loop alone: whom it lets in is not counted, waits for nobody and is
+//! An admin listener, on the loop alone: whom it lets in is not counted, waits for nobody and is
 //! waited for by nobody.
 
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -11,16 +11,16 @@ use carafe::reactor::{Context, Ending, Handler, ListenerId, LoopHandle, Reactor,
 use carafe::telemetry::Reason;
 use mio::net::{TcpListener, TcpStream};
 
-/// Holds everyone, and greets those who come aside.
+/// Holds everyone, and greets those who come by the admin listener.
 struct Host {
-    aside: ListenerId,
+    admin: ListenerId,
     /// How long a drain may take.
     patience: Duration,
     ended: Vec<(bool, Reason)>,
 }
 
 impl Handler for Host {
-    /// Whether it came aside.
+    /// Whether it came by the admin listener.
     type Conn = bool;
 
     fn accepted(
@@ -29,20 +29,20 @@ impl Handler for Host {
         _: Option<SocketAddr>,
         _: &mut Context<'_, bool>,
     ) -> bool {
-        from == self.aside
+        from == self.admin
     }
 
     fn step(
         &mut self,
-        aside: &mut bool,
+        is_admin: &mut bool,
         socket: &mut TcpStream,
         event: Event,
         cx: &mut Context<'_, bool>,
     ) -> Action {
         if event == Event::Start {
             // A client that is in keeps the others out.
-            cx.control.set_accepting(*aside);
-            if *aside {
+            cx.control.set_accepting(*is_admin);
+            if *is_admin {
                 socket.write_all(b"x").unwrap();
             }
         }
@@ -53,22 +53,22 @@ impl Handler for Host {
         control.drain(self.patience);
     }
 
-    fn ended(&mut self, aside: bool, _: Token, reason: Reason, _: &mut LoopHandle<bool>) {
-        self.ended.push((aside, reason));
+    fn ended(&mut self, is_admin: bool, _: Token, reason: Reason, _: &mut LoopHandle<bool>) {
+        self.ended.push((is_admin, reason));
     }
 }
 
-/// A loop for one client, and for so many aside, with the addresses of both.
-fn reactor(aside_max: usize, patience: Duration) -> (Reactor<bool>, Host, [SocketAddr; 2]) {
+/// A loop for one client, and for so many of the admin listener's, with the addresses of both.
+fn reactor(admin_max: usize, patience: Duration) -> (Reactor<bool>, Host, [SocketAddr; 2]) {
     let (clients, address) = listener();
-    let (aside, address_aside) = listener();
+    let (admin, admin_address) = listener();
     let mut reactor = Reactor::new(vec![clients], 1).unwrap();
     let host = Host {
-        aside: reactor.add_admin_listener(aside, aside_max).unwrap(),
+        admin: reactor.add_admin_listener(admin, admin_max).unwrap(),
         patience,
         ended: Vec::new(),
     };
-    (reactor, host, [address, address_aside])
+    (reactor, host, [address, admin_address])
 }
 
 fn listener() -> (TcpListener, SocketAddr) {
@@ -84,8 +84,8 @@ fn greeted(address: SocketAddr) -> Client {
 }
 
 #[test]
-fn those_aside_are_let_in_uncounted_and_hold_up_no_end() {
-    let (mut reactor, mut host, [address, address_aside]) = reactor(3, Duration::ZERO);
+fn its_connections_are_let_in_uncounted_and_hold_up_no_end() {
+    let (mut reactor, mut host, [address, admin_address]) = reactor(3, Duration::ZERO);
     let remote = reactor.remote();
     let (ending, stats, host) = thread::scope(|scope| {
         let server = scope.spawn(move || {
@@ -94,7 +94,7 @@ fn those_aside_are_let_in_uncounted_and_hold_up_no_end() {
         });
         // Whether or not the client has been let in, they are.
         let client = Client::connect(address).unwrap();
-        let held = [(); 3].map(|()| greeted(address_aside));
+        let held = [(); 3].map(|()| greeted(admin_address));
         remote.notify(SourceId(0)).unwrap();
         let result = server.join().unwrap();
         drop((client, held));
@@ -104,20 +104,20 @@ fn those_aside_are_let_in_uncounted_and_hold_up_no_end() {
     assert_eq!((stats.accepted, stats.open()), (1, 0));
     assert!(stats.turns.counts().iter().sum::<u64>() > 0);
     let mut ended = host.ended;
-    ended.sort_by_key(|&(aside, _)| aside);
+    ended.sort_by_key(|&(is_admin, _)| is_admin);
     // The client met the drain's deadline; they had to go with the loop.
     assert_eq!(ended[0], (false, Reason::DrainDeadline));
     assert_eq!(ended.len(), 4);
-    assert!(ended[1..].iter().all(|&(aside, _)| aside));
+    assert!(ended[1..].iter().all(|&(is_admin, _)| is_admin));
 }
 
 #[test]
-fn a_drain_is_over_while_somebody_is_there_aside() {
-    let (mut reactor, mut host, [_, address_aside]) = reactor(1, Duration::from_secs(3600));
+fn a_drain_is_over_while_one_is_there() {
+    let (mut reactor, mut host, [_, admin_address]) = reactor(1, Duration::from_secs(3600));
     let remote = reactor.remote();
     let (ending, host) = thread::scope(|scope| {
         let server = scope.spawn(move || (reactor.run(&mut host).unwrap(), host));
-        let held = greeted(address_aside);
+        let held = greeted(admin_address);
         remote.notify(SourceId(0)).unwrap();
         let result = server.join().unwrap();
         drop(held);
@@ -128,15 +128,15 @@ fn a_drain_is_over_while_somebody_is_there_aside() {
 }
 
 #[test]
-fn when_nobody_aside_waits_for_anything_the_oldest_one_goes() {
-    let (mut reactor, mut host, [_, address_aside]) = reactor(3, Duration::ZERO);
+fn when_none_of_them_waits_for_anything_the_oldest_one_goes() {
+    let (mut reactor, mut host, [_, admin_address]) = reactor(3, Duration::ZERO);
     let remote = reactor.remote();
     let host = thread::scope(|scope| {
         let server = scope.spawn(move || {
             reactor.run(&mut host).unwrap();
             host
         });
-        let mut held: Vec<_> = (0..10).map(|_| greeted(address_aside)).collect();
+        let mut held: Vec<_> = (0..10).map(|_| greeted(admin_address)).collect();
         for mut client in held.drain(..7) {
             let error = client.read(&mut [0]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::ConnectionReset);
