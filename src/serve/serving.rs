@@ -227,7 +227,7 @@ impl<P: Protocol> Serving<P> {
         for response in self.finished.drain(..) {
             let (stats, reason) = (&mut cx.control.stats, response.reason());
             let whose = self.proxies.client_of(client.client(peer), &response);
-            let time = ReplyTime::new(&mut client.timing, &response, Instant::now());
+            let time = ReplyTime::new(&mut client.timing, &response, Instant::now);
             self.telemetry
                 .count_reply(whose, &response, reason, time, stats);
             let took = cx.turn.now - response.asked_at;
@@ -424,7 +424,8 @@ impl<P: Protocol> Handler for Serving<P> {
             Role::Admin => log::debug!("{peer} metrics: {reason}"),
             Role::Client(_) => {
                 if let Some(response) = client.conn.response() {
-                    let until = client.conn.lingers_since().unwrap_or_else(Instant::now);
+                    let lingers_since = client.conn.lingers_since();
+                    let until = || lingers_since.unwrap_or_else(Instant::now);
                     let time = ReplyTime::new(&mut client.timing, response, until);
                     whose = self.proxies.client_of(whose, response);
                     self.telemetry

@@ -18,6 +18,7 @@ use crate::telemetry::Stage;
 use crate::telemetry::access_log::LogFormat;
 use crate::telemetry::phases::{Phase, Phases};
 use crate::telemetry::response::Response;
+use crate::trace::record;
 use crate::trace::transport::TracedSocket;
 
 /// What a loop needs to time its replies.
@@ -31,6 +32,8 @@ pub(super) struct Timings {
     thread: Option<(Instant, Duration)>,
     /// When the last two turns with a step began.
     turns: Option<[Instant; 2]>,
+    /// When the step that comes began, if somebody has read the clock for it.
+    step_began: Option<Instant>,
 }
 
 /// The times of one connection's replies.
@@ -73,6 +76,11 @@ impl Timings {
         }
     }
 
+    /// A step begins now; the clock need not be read again for it.
+    pub(super) fn note_step(&mut self, now: Instant) {
+        self.step_began = Some(now);
+    }
+
     /// A client is stepped in the turn that began at `turn`.
     #[inline]
     pub(super) fn begin(
@@ -94,7 +102,7 @@ impl Timings {
         turn: Instant,
         socket: &TracedSocket<'_>,
     ) {
-        let now = Instant::now();
+        let now = self.step_began.take().unwrap_or_else(Instant::now);
         if self
             .thread
             .is_none_or(|(at, _)| now - at > THREAD_CLOCK_AGE_MAX)
@@ -142,7 +150,9 @@ impl Timings {
         let Some(mut reply) = timing.under_way.take() else {
             return;
         };
-        let now = Instant::now();
+        // What it has been given, the kernel has had since the last call.
+        let last_call = record::last_call().filter(|&at| at > timing.began);
+        let now = last_call.unwrap_or_else(Instant::now);
         let phase = if reply.is_answered {
             Phase::Sending
         } else {
@@ -225,8 +235,14 @@ impl Timing {
             .min(self.began)
     }
 
-    /// The protocol was asked, and has decided.
-    fn decided(&mut self, asked: Instant, decision: &mut Decision) {
+    fn is_sending(&self) -> bool {
+        self.under_way
+            .as_ref()
+            .is_some_and(|reply| reply.is_answered)
+    }
+
+    /// The protocol was asked, at this time if a reply before is not yet over, and has decided.
+    fn decided(&mut self, asked: Option<Instant>, decision: &mut Decision) {
         let now = Instant::now();
         if matches!(decision, Decision::NeedMore { .. }) {
             // The client's time goes on.
@@ -236,6 +252,7 @@ impl Timing {
         let mut reply = match self.under_way.take() {
             Some(reply) if !reply.is_answered => reply,
             Some(mut before) => {
+                let asked = asked.unwrap_or(now);
                 before.pass(Phase::Sending, asked);
                 self.over.push_back(before);
                 TimedReply::new(self.came, asked)
@@ -266,13 +283,13 @@ impl ReplyTime {
     pub(super) fn new(
         timing: &mut Option<Box<Timing>>,
         response: &Response,
-        until: Instant,
+        until: impl FnOnce() -> Instant,
     ) -> Self {
         let timed = timing.as_mut().and_then(|timing| timing.over.pop_front());
         let phases = timed.map(|reply| reply.phases);
         let whole = match &phases {
             Some(phases) => phases.total(),
-            None => until - response.asked_at,
+            None => until() - response.asked_at,
         };
         Self { whole, phases }
     }
@@ -364,7 +381,7 @@ impl<P: Protocol> Protocol for Timed<'_, P> {
         let Some(timing) = &mut self.timing else {
             return self.protocol.respond(request);
         };
-        let asked = Instant::now();
+        let asked = timing.is_sending().then(Instant::now);
         let mut decision = self.protocol.respond(request);
         timing.decided(asked, &mut decision);
         decision

@@ -19,12 +19,13 @@ pub(super) struct Traced<'a, P> {
     /// The loop's index, in front of the numbers of its connections.
     number: u64,
     /// When the loop began to wait, until something tells that it has ended.
-    waits_since: Option<u64>,
+    waits_since: Option<Instant>,
 }
 
 impl<'a, P> Traced<'a, P> {
     pub(super) fn new(app: &'a mut Serving<P>) -> Self {
         let number = (app.worker.index() as u64) << 32;
+        record::hold();
         Self {
             app,
             number,
@@ -33,13 +34,13 @@ impl<'a, P> Traced<'a, P> {
     }
 
     /// The wait has ended at `now`, the turn's time. What follows is for this connection.
-    fn begin(&mut self, now: Instant, token: Option<Token>) -> u64 {
+    fn begin(&mut self, now: Instant, token: Option<Token>) -> Instant {
         if let Some(since) = self.waits_since.take() {
-            record::note_span(since, record::nanos(now), What::Waited);
+            record::note_span(since, now, What::Waited);
         }
         let conn = token.map(|token| self.number | u64::from(token.generation()));
         record::set_conn(conn.unwrap_or(0));
-        record::now()
+        Instant::now()
     }
 }
 
@@ -65,6 +66,7 @@ impl<P: Protocol> Handler for Traced<'_, P> {
         cx: &mut Context<'_, ConnRecord>,
     ) -> Action {
         let began = self.begin(cx.turn.now, Some(cx.token()));
+        self.app.telemetry.timings.note_step(began);
         let (before, asked) = (client.stage(), client.response().map(|one| one.asked_at));
         let action = self.app.step(client, socket, event, cx);
         if let Some(response) = client.response()
@@ -112,7 +114,8 @@ impl<P: Protocol> Handler for Traced<'_, P> {
         record::set_conn(0);
         let due = self.app.turn_over(stats, now);
         // A wait after which nothing was called goes on.
-        self.waits_since.get_or_insert_with(|| record::nanos(now));
+        self.waits_since.get_or_insert(now);
+        record::hand_over();
         due
     }
 

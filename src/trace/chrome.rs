@@ -2,6 +2,7 @@
 //! with times in microseconds, and metadata ("M") that names processes and threads.
 
 use std::io;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -36,7 +37,7 @@ pub(super) fn render(timeline: &Timeline) -> io::Result<String> {
         for asked in &lane.asked {
             events.push(json!({
                 "ph": "i", "s": "t", "name": asked.name, "cat": "asked",
-                "ts": micros(asked.at.saturating_sub(timeline.from)), "pid": process, "tid": thread,
+                "ts": micros(asked.at.saturating_duration_since(timeline.from)), "pid": process, "tid": thread,
                 "args": { "phasesInSeconds": asked.phases },
             }));
         }
@@ -81,6 +82,6 @@ fn event(item: &Item, timeline: &Timeline, process: u32, thread: u32) -> Value {
     })
 }
 
-fn micros(nanos: u64) -> f64 {
-    nanos as f64 / 1e3
+fn micros(time: Duration) -> f64 {
+    time.as_nanos() as f64 / 1e3
 }

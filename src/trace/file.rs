@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::timeline::Timeline;
 use super::{chrome, page, record};
@@ -74,6 +74,7 @@ impl TraceFile {
 
     /// Has it written as it is now.
     pub fn write(&self) {
+        record::hand_over();
         if let Some(asks) = &self.asks {
             // The writer lives as long as this.
             let _ = asks.send(());
@@ -104,7 +105,7 @@ fn write_when_asked(asked: &Receiver<()>, path: &Path, last: Duration) {
 
 /// Whoever reads the file sees a whole trace: it takes its name when it is.
 fn write(path: &Path, last: Duration) -> io::Result<()> {
-    let timeline = Timeline::new(&record::snapshot(), record::now(), last);
+    let timeline = Timeline::new(&record::snapshot(), Instant::now(), last);
     let format = TraceFormat::of(path).unwrap_or(TraceFormat::Html);
     let text = match format {
         TraceFormat::Html => page::render(&timeline),

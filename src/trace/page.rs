@@ -1,6 +1,7 @@
 //! A trace as one HTML page that needs nothing else: its script is its own, and a browser runs no other.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use maud::{Markup, PreEscaped, html};
 use serde::Serialize;
@@ -42,7 +43,7 @@ pub(super) fn render(timeline: &Timeline) -> String {
 }
 
 fn head(timeline: &Timeline) -> Markup {
-    let seconds = (timeline.until - timeline.from) as f64 / 1e9;
+    let seconds = (timeline.until - timeline.from).as_secs_f64();
     let clients = of_clients(timeline).count();
     html! {
         header {
@@ -100,7 +101,11 @@ fn busiest(timeline: &Timeline) -> Vec<&Lane> {
 fn shares(timeline: &Timeline, clients: &[&Lane]) -> Markup {
     let all: u64 = of_clients(timeline).map(|lane| lane.totals.moved).sum();
     let most = clients.first().map_or(0, |lane| lane.totals.moved);
-    let longest = clients.iter().map(|lane| time(lane)).max().unwrap_or(0);
+    let longest = clients
+        .iter()
+        .map(|lane| time(lane))
+        .max()
+        .unwrap_or_default();
     html! {
         section id="shares" {
             h2 { "Who got what, and waited for what" }
@@ -117,12 +122,12 @@ fn shares(timeline: &Timeline, clients: &[&Lane]) -> Markup {
                                 }
                             }
                             td {
-                                (bytes(lane.totals.moved)) ", " (percent(lane.totals.moved, all))
-                                (bar(&[("send", lane.totals.moved)], most))
+                                (bytes(lane.totals.moved)) ", " (format!("{:.0} %", share(lane.totals.moved as f64, all as f64)))
+                                (bar(&[("send", share(lane.totals.moved as f64, most as f64))]))
                             }
                             td {
                                 (parts(lane))
-                                (bar(&times(lane), longest))
+                                (bar(&times(lane).map(|(look, time)| (look, share(time.as_secs_f64(), longest.as_secs_f64())))))
                             }
                         }
                     }
@@ -133,7 +138,7 @@ fn shares(timeline: &Timeline, clients: &[&Lane]) -> Markup {
 }
 
 /// The parts of a client's time, by the looks of their states.
-fn times(lane: &Lane) -> [(&'static str, u64); 4] {
+fn times(lane: &Lane) -> [(&'static str, Duration); 4] {
     let totals = &lane.totals;
     [
         ("step", totals.in_steps),
@@ -143,8 +148,8 @@ fn times(lane: &Lane) -> [(&'static str, u64); 4] {
     ]
 }
 
-fn time(lane: &Lane) -> u64 {
-    times(lane).iter().map(|&(_, nanos)| nanos).sum()
+fn time(lane: &Lane) -> Duration {
+    times(lane).iter().map(|&(_, time)| time).sum()
 }
 
 fn parts(lane: &Lane) -> String {
@@ -152,46 +157,43 @@ fn parts(lane: &Lane) -> String {
     let parts = words
         .iter()
         .zip(times(lane))
-        .filter(|(_, (_, nanos))| *nanos > 0);
+        .filter(|(_, (_, time))| !time.is_zero());
     let parts: Vec<_> = parts
-        .map(|(word, (_, nanos))| format!("{word} {}", duration(nanos)))
+        .map(|(word, (_, time))| format!("{word} {}", duration(time)))
         .collect();
     parts.join(", ")
 }
 
 /// Where the time of a reply went.
 fn spent(phases: &Phases) -> String {
-    let spent = phases.spent().map(|(phase, time)| {
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        format!("{} {}", phase.as_str(), duration(nanos))
-    });
+    let spent = phases
+        .spent()
+        .map(|(phase, time)| format!("{} {}", phase.as_str(), duration(time)));
     spent.collect::<Vec<_>>().join(", ")
 }
 
-/// A bar of parts, as wide as their share of `whole`.
-fn bar(parts: &[(&str, u64)], whole: u64) -> Markup {
+/// A bar of parts that are so many percent wide.
+fn bar(parts: &[(&str, f64)]) -> Markup {
     html! {
         div class="bar" {
-            @for (class, part) in parts {
-                i class=(class) style=(format!("width:{:.2}%", share(*part, whole))) {}
+            @for (class, percent) in parts {
+                i class=(class) style=(format!("width:{percent:.2}%")) {}
             }
         }
     }
 }
 
-fn share(part: u64, whole: u64) -> f64 {
-    if whole == 0 {
+/// In percent.
+fn share(part: f64, whole: f64) -> f64 {
+    if whole == 0.0 {
         0.0
     } else {
-        part as f64 * 100.0 / whole as f64
+        part * 100.0 / whole
     }
 }
 
-fn percent(part: u64, whole: u64) -> String {
-    format!("{:.0} %", share(part, whole))
-}
-
-fn duration(nanos: u64) -> String {
+fn duration(time: Duration) -> String {
+    let nanos = time.as_nanos();
     match nanos {
         0..1_000_000 => format!("{:.0} µs", nanos as f64 / 1e3),
         1_000_000..1_000_000_000 => format!("{:.1} ms", nanos as f64 / 1e6),
@@ -209,7 +211,7 @@ fn data(timeline: &Timeline) -> String {
         .collect();
     let looks: Vec<_> = Look::ALL.iter().map(|(_, class, _)| *class).collect();
     let data = json!({
-        "span": timeline.until - timeline.from,
+        "span": nanos(timeline.until - timeline.from),
         "looks": looks,
         "lanes": lanes,
         "words": known.words,
@@ -241,11 +243,16 @@ impl Interned {
     }
 }
 
+/// As the script counts.
+fn nanos(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
+}
+
 #[derive(Serialize)]
 struct LaneData<'a> {
     kind: &'static str,
     name: &'a str,
-    asked: Vec<(u64, &'a str)>,
+    asked: Vec<(i64, &'a str)>,
     /// Six numbers each: when it began, how long it took, its look, its words, what it sent, and the lane of
     /// its client, or -1.
     items: Vec<i64>,
@@ -254,15 +261,18 @@ struct LaneData<'a> {
 fn lane_data(lane: &Lane, timeline: &Timeline, known: &mut Interned) -> Value {
     let asked = lane.asked.iter();
     let asked = asked
-        .map(|asked| (asked.at.saturating_sub(timeline.from), &*asked.name))
+        .map(|asked| {
+            let at = asked.at.saturating_duration_since(timeline.from);
+            (nanos(at), &*asked.name)
+        })
         .collect();
     let mut items = Vec::with_capacity(6 * lane.items.len());
     for item in &lane.items {
         let (began, took) = within(item, timeline);
         let client = item.client.map_or(-1, |lane| lane as i64);
         let numbers = [
-            began as i64,
-            took as i64,
+            nanos(began),
+            nanos(took),
             item.look as i64,
             known.index(&item.words) as i64,
             item.sent as i64,
@@ -285,7 +295,7 @@ fn lane_data(lane: &Lane, timeline: &Timeline, known: &mut Interned) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::Instant;
 
     use super::*;
     use crate::reactor::event::{Action, Event};
@@ -296,9 +306,10 @@ mod tests {
     #[test]
     fn names_from_peers_cannot_leave_their_place() {
         const NAME: &str = "</script><script>alert(1)</script><img src=x onerror=alert(1)>&'";
+        let at = Instant::now();
         let record = |what| Record {
-            began: 1,
-            took: 1,
+            began: at,
+            ended: at,
             conn: 7,
             what,
         };
@@ -322,14 +333,16 @@ mod tests {
             .into(),
             asked: [Asked {
                 conn: 7,
-                at: 1,
-                name: NAME.as_bytes().into(),
+                at,
+                name_bytes: NAME.len(),
                 phases: None,
             }]
             .into(),
+            names: NAME.bytes().collect(),
             is_full: false,
         };
-        let page = render(&Timeline::new(&[ring], 100, Duration::from_secs(1)));
+        let until = at + Duration::from_millis(1);
+        let page = render(&Timeline::new(&[ring], until, Duration::from_secs(1)));
         assert!(!page.contains("<img"), "{page}");
         assert_eq!(page.matches("<script").count(), 2);
         assert_eq!(page.matches("</script").count(), 2);

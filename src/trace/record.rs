@@ -1,16 +1,16 @@
 //! What a trace is made of: system calls, steps and waits, in a ring for each thread. Any room may record;
 //! nothing is kept unless a trace was asked for, and then only as much as a ring holds.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
@@ -119,14 +119,22 @@ pub enum What {
 /// One thing that happened.
 #[derive(Clone, Copy, Debug)]
 pub struct Record {
-    /// When it began, in nanoseconds since the trace did.
-    pub began: u64,
-    /// How long it took, in nanoseconds.
-    pub took: u64,
+    /// When it began.
+    pub began: Instant,
+    /// When it was over.
+    pub ended: Instant,
     /// For which connection; zero is none.
     pub conn: u64,
     /// What it was.
     pub what: What,
+}
+
+impl Record {
+    /// How long it took.
+    #[must_use]
+    pub fn took(&self) -> Duration {
+        self.ended.saturating_duration_since(self.began)
+    }
 }
 
 /// What a connection has asked for.
@@ -134,10 +142,10 @@ pub struct Record {
 pub struct Asked {
     /// Who.
     pub conn: u64,
-    /// When, in nanoseconds since the trace began.
-    pub at: u64,
-    /// What, as far as the log shows it; bytes from the peer.
-    pub name: Box<[u8]>,
+    /// When.
+    pub at: Instant,
+    /// How many bytes of [`Ring::names`] tell what.
+    pub name_bytes: usize,
     /// Where the time of its reply went, once that is over.
     pub phases: Option<Phases>,
 }
@@ -151,23 +159,29 @@ pub struct Ring {
     pub records: VecDeque<Record>,
     /// What was asked for.
     pub asked: VecDeque<Asked>,
+    /// The names of these behind each other, as far as the log shows them; bytes from peers.
+    pub names: VecDeque<u8>,
     /// Whether older ones have gone.
     pub is_full: bool,
 }
 
 static IS_ON: AtomicBool = AtomicBool::new(false);
-static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
-static RINGS: Mutex<Vec<Arc<Mutex<Ring>>>> = Mutex::new(Vec::new());
+static RINGS: Mutex<Vec<&'static Mutex<Ring>>> = Mutex::new(Vec::new());
 
 thread_local! {
-    /// The thread's own; `None` if there are too many threads.
-    static RING: OnceCell<Option<Arc<Mutex<Ring>>>> = const { OnceCell::new() };
+    static OWN: RefCell<Own> = const {
+        RefCell::new(Own {
+            ring: OnceCell::new(),
+            holds: false,
+            held: None,
+        })
+    };
     static CONN: Cell<u64> = const { Cell::new(0) };
+    static LAST_CALL: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// Begins to record, in all threads.
 pub fn start() {
-    LazyLock::force(&EPOCH);
     IS_ON.store(true, Ordering::Release);
 }
 
@@ -176,18 +190,6 @@ pub fn start() {
 #[must_use]
 pub fn is_on() -> bool {
     IS_ON.load(Ordering::Relaxed)
-}
-
-/// The time, in nanoseconds since the trace began.
-#[must_use]
-pub fn now() -> u64 {
-    nanos(Instant::now())
-}
-
-/// A time, in nanoseconds since the trace began.
-#[must_use]
-pub fn nanos(at: Instant) -> u64 {
-    u64::try_from(at.saturating_duration_since(*EPOCH).as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// For which connection this thread works; zero is none.
@@ -201,18 +203,24 @@ pub fn set_conn(conn: u64) {
     CONN.set(conn);
 }
 
+/// When this thread's last call was over, if it was recorded.
+#[must_use]
+pub fn last_call() -> Option<Instant> {
+    LAST_CALL.get()
+}
+
 /// Begins something longer that this thread does for a connection: when that was, unless nothing is
 /// recorded.
 #[must_use]
-pub fn begin(conn: u64) -> Option<u64> {
+pub fn begin(conn: u64) -> Option<Instant> {
     is_on().then(|| {
         set_conn(conn);
-        now()
+        Instant::now()
     })
 }
 
 /// Records what [`begin`] began.
-pub fn end(began: Option<u64>, what: impl FnOnce() -> What) {
+pub fn end(began: Option<Instant>, what: impl FnOnce() -> What) {
     if let Some(began) = began {
         note(began, what());
     }
@@ -270,14 +278,17 @@ fn observe<T, E: Failed>(
     make: impl FnOnce() -> Result<T, E>,
     moved: impl FnOnce(&T) -> i64,
 ) -> Result<T, E> {
-    let began = now();
+    let began = Instant::now();
     let outcome = make();
+    let ended = Instant::now();
+    LAST_CALL.set(Some(ended));
     let result = match &outcome {
         Ok(value) => moved(value),
         Err(error) => -i64::from(error.errno()),
     };
-    note(
+    note_span(
         began,
+        ended,
         What::Call {
             call,
             asked,
@@ -321,13 +332,12 @@ impl Drop for Handle {
 }
 
 /// Records what began then and is over now, for the connection that this thread works for.
-pub fn note(began: u64, what: What) {
-    note_span(began, now(), what);
+pub fn note(began: Instant, what: What) {
+    note_span(began, Instant::now(), what);
 }
 
 /// As [`note`], of what was over then.
-pub fn note_span(began: u64, ended: u64, what: What) {
-    let took = ended.saturating_sub(began);
+pub fn note_span(began: Instant, ended: Instant, what: What) {
     let conn = conn();
     with_ring(|ring| {
         if ring.records.len() == TRACE_RECORDS_MAX {
@@ -336,7 +346,7 @@ pub fn note_span(began: u64, ended: u64, what: What) {
         }
         ring.records.push_back(Record {
             began,
-            took,
+            ended,
             conn,
             what,
         });
@@ -345,40 +355,68 @@ pub fn note_span(began: u64, ended: u64, what: What) {
 
 /// Records what this thread's connection has asked for at a time. It is escaped when it is shown.
 pub fn note_asked(at: Instant, name: &[u8], phases: Option<Phases>) {
-    let (at, conn) = (nanos(at), conn());
-    let name = name[..name.len().min(LOG_TEXT_BYTES_MAX)].into();
+    let conn = conn();
+    let name = &name[..name.len().min(LOG_TEXT_BYTES_MAX)];
     with_ring(|ring| {
-        if ring.asked.len() == TRACE_NAMES_MAX {
-            ring.asked.pop_front();
+        if ring.asked.len() == TRACE_NAMES_MAX
+            && let Some(oldest) = ring.asked.pop_front()
+        {
+            ring.names.drain(..oldest.name_bytes);
         }
+        ring.names.extend(name);
         ring.asked.push_back(Asked {
             conn,
             at,
-            name,
+            name_bytes: name.len(),
             phases,
         });
     });
 }
 
+/// From now on this thread, which is a loop's, has its ring for itself from the first record of a turn until
+/// it hands it over.
+pub fn hold() {
+    OWN.with_borrow_mut(|own| own.holds = true);
+}
+
+/// What this thread has recorded can be seen by others.
+pub fn hand_over() {
+    OWN.with_borrow_mut(|own| own.held = None);
+}
+
+/// A thread's ring.
+#[derive(Debug)]
+struct Own {
+    /// `None` if there are too many threads.
+    ring: OnceCell<Option<&'static Mutex<Ring>>>,
+    holds: bool,
+    held: Option<MutexGuard<'static, Ring>>,
+}
+
 fn with_ring(act: impl FnOnce(&mut Ring)) {
-    RING.with(|ring| {
-        if let Some(ring) = ring.get_or_init(new_ring) {
-            act(&mut lock(ring));
+    OWN.with_borrow_mut(|own| {
+        if let Some(held) = &mut own.held {
+            act(held);
+        } else if let Some(ring) = own.ring.get_or_init(new_ring) {
+            let mut ring = lock(ring);
+            act(&mut ring);
+            own.held = own.holds.then_some(ring);
         }
     });
 }
 
-fn new_ring() -> Option<Arc<Mutex<Ring>>> {
+/// It stays for as long as the process does, as what it has recorded does.
+fn new_ring() -> Option<&'static Mutex<Ring>> {
     let mut rings = lock(&RINGS);
     if rings.len() == TRACE_THREADS_MAX {
         return None;
     }
     let thread = thread::current().name().unwrap_or("thread").to_owned();
-    let ring = Arc::new(Mutex::new(Ring {
+    let ring = Box::leak(Box::new(Mutex::new(Ring {
         thread,
         ..Ring::default()
-    }));
-    rings.push(Arc::clone(&ring));
+    })));
+    rings.push(ring);
     Some(ring)
 }
 

@@ -2,7 +2,7 @@
 //! for each thread beside the loops.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -14,11 +14,11 @@ use crate::telemetry::Stage;
 use crate::telemetry::access_log::LOCAL_CLIENT;
 use crate::telemetry::phases::Phases;
 
-/// A trace as it is shown. Times are nanoseconds since the trace began.
+/// A trace as it is shown.
 #[derive(Debug)]
 pub(super) struct Timeline {
-    pub(super) from: u64,
-    pub(super) until: u64,
+    pub(super) from: Instant,
+    pub(super) until: Instant,
     /// The time of day at `until`.
     pub(super) written_at: Timestamp,
     /// What happened earlier has gone: the memory for it is bounded.
@@ -44,34 +44,34 @@ pub(super) struct Lane {
     /// What was asked for.
     pub(super) asked: Vec<AskedFor>,
     /// Since when it is in this state, and whether it has been stepped at all.
-    state: Option<(u64, Look)>,
+    state: Option<(Instant, Look)>,
     last_attempt: Option<Record>,
 }
 
 /// What a client has asked for.
 #[derive(Debug)]
 pub(super) struct AskedFor {
-    pub(super) at: u64,
+    pub(super) at: Instant,
     pub(super) name: Box<str>,
     /// Where the time of its reply went, once that is over.
     pub(super) phases: Option<Phases>,
 }
 
-/// What is told of a client at a glance. Durations in nanoseconds.
+/// What is told of a client at a glance.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Totals {
-    pub(super) in_steps: u64,
-    pub(super) queued: u64,
-    pub(super) disk: u64,
-    pub(super) sending: u64,
+    pub(super) in_steps: Duration,
+    pub(super) queued: Duration,
+    pub(super) disk: Duration,
+    pub(super) sending: Duration,
     pub(super) moved: u64,
 }
 
 /// Something on a lane.
 #[derive(Debug)]
 pub(super) struct Item {
-    pub(super) began: u64,
-    pub(super) took: u64,
+    pub(super) began: Instant,
+    pub(super) ended: Instant,
     pub(super) look: Look,
     pub(super) words: Words,
     /// Bytes that were sent.
@@ -143,16 +143,14 @@ impl Look {
 
 impl Timeline {
     /// What happened in the `last` time until then.
-    pub(super) fn new(rings: &[Ring], until: u64, last: Duration) -> Self {
-        let last = u64::try_from(last.as_nanos()).unwrap_or(u64::MAX);
+    pub(super) fn new(rings: &[Ring], until: Instant, last: Duration) -> Self {
+        let first = rings.iter().flat_map(|ring| &ring.records);
+        let first = first.map(|record| record.began).min();
         let mut building = Building {
-            from: until.saturating_sub(last),
+            from: until.checked_sub(last).max(first).unwrap_or(until),
             lanes: Vec::new(),
             clients: HashMap::new(),
         };
-        let first = rings.iter().flat_map(|ring| &ring.records);
-        let first = first.map(|record| record.began).min();
-        building.from = building.from.max(first.unwrap_or(0));
         let is_loop = |ring: &&Ring| {
             ring.records
                 .iter()
@@ -178,7 +176,7 @@ impl Timeline {
 }
 
 struct Building {
-    from: u64,
+    from: Instant,
     lanes: Vec<Lane>,
     /// The lanes of connections.
     clients: HashMap<u64, usize>,
@@ -223,7 +221,7 @@ impl Building {
                     peer.map_or_else(|| LOCAL_CLIENT.to_owned(), |peer| peer.to_string());
                 self.lanes[peer_lane].state = Some((record.began, Look::Reading));
             }
-            if record.began + record.took < self.from {
+            if record.ended < self.from {
                 continue;
             }
             match record.what {
@@ -261,7 +259,7 @@ impl Building {
         };
         let own = self.lane(LaneKind::Thread, name.to_owned());
         for record in &ring.records {
-            if record.began + record.took < self.from {
+            if record.ended < self.from {
                 continue;
             }
             match record.what {
@@ -280,7 +278,7 @@ impl Building {
     fn add(&mut self, lane: usize, record: &Record, look: Look, words: Words) {
         self.lanes[lane].items.push(Item {
             began: record.began,
-            took: record.took,
+            ended: record.ended,
             look,
             words,
             sent: 0,
@@ -357,8 +355,8 @@ impl Building {
             item.client = Some(client);
         }
         let lane = &mut self.lanes[client];
-        lane.totals.in_steps += record.took;
-        lane.state = Some(record.began + record.took).zip(look_after(action, stages[1], awaited));
+        lane.totals.in_steps += record.took();
+        lane.state = Some(record.ended).zip(look_after(action, stages[1], awaited));
     }
 
     fn add_end(&mut self, lane: usize, record: &Record, words: Words) {
@@ -375,11 +373,11 @@ impl Building {
     }
 
     /// What goes on.
-    fn end(&mut self, until: u64) {
+    fn end(&mut self, until: Instant) {
         for lane in &mut self.lanes {
             lane.end_state(until);
             lane.items
-                .sort_by_key(|item| (item.began, std::cmp::Reverse(item.took)));
+                .sort_by_key(|item| (item.began, std::cmp::Reverse(item.ended)));
         }
         // Who had left before is not shown.
         for lane in self
@@ -387,23 +385,26 @@ impl Building {
             .iter_mut()
             .filter(|lane| lane.kind == LaneKind::Client)
         {
-            lane.items
-                .retain(|item| item.began + item.took >= self.from);
+            lane.items.retain(|item| item.ended >= self.from);
         }
     }
 
     fn name(&mut self, rings: &[Ring]) {
-        for asked in rings.iter().flat_map(|ring| &ring.asked) {
-            if let Some(&lane) = self.clients.get(&asked.conn) {
-                let known = &mut self.lanes[lane].asked;
-                let one = AskedFor {
-                    at: asked.at,
-                    name: Excerpt::of_request(&asked.name).to_string().into(),
-                    phases: asked.phases,
-                };
-                // A reply is noted when it begins, and when it is over.
-                known.pop_if(|last| (last.at, &last.name) == (one.at, &one.name));
-                known.push(one);
+        for ring in rings {
+            let mut names = ring.names.iter().copied();
+            for asked in &ring.asked {
+                let name: Vec<u8> = names.by_ref().take(asked.name_bytes).collect();
+                if let Some(&lane) = self.clients.get(&asked.conn) {
+                    let known = &mut self.lanes[lane].asked;
+                    let one = AskedFor {
+                        at: asked.at,
+                        name: Excerpt::of_request(&name).to_string().into(),
+                        phases: asked.phases,
+                    };
+                    // A reply is noted when it begins, and when it is over.
+                    known.pop_if(|last| (last.at, &last.name) == (one.at, &one.name));
+                    known.push(one);
+                }
             }
         }
     }
@@ -411,11 +412,12 @@ impl Building {
 
 impl Lane {
     /// The state in which it has waited until now.
-    fn end_state(&mut self, until: u64) {
+    fn end_state(&mut self, until: Instant) {
         let Some((since, look)) = self.state.take() else {
             return;
         };
-        let took = until.saturating_sub(since);
+        let ended = until.max(since);
+        let took = ended - since;
         match look {
             Look::Queued => self.totals.queued += took,
             Look::Disk | Look::Descriptor => self.totals.disk += took,
@@ -425,7 +427,7 @@ impl Lane {
         let words = Look::ALL[look as usize].2;
         self.items.push(Item {
             began: since,
-            took,
+            ended,
             look,
             words: Words {
                 name: words,
@@ -446,9 +448,9 @@ impl Lane {
 }
 
 /// When it began and how long it took of what the trace shows.
-pub(super) fn within(item: &Item, timeline: &Timeline) -> (u64, u64) {
+pub(super) fn within(item: &Item, timeline: &Timeline) -> (Duration, Duration) {
     let began = item.began.max(timeline.from);
-    let ended = (item.began + item.took).min(timeline.until).max(began);
+    let ended = item.ended.min(timeline.until).max(began);
     (began - timeline.from, ended - began)
 }
 
@@ -494,9 +496,11 @@ mod tests {
     /// What is asked of the kernel after an attempt isn't why the step waits.
     #[test]
     fn a_step_waits_for_what_its_last_attempt_found() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
         let record = |began, what| Record {
-            began,
-            took: 1,
+            began: at(began),
+            ended: at(began + 1),
             conn: 7,
             what,
         };
@@ -522,7 +526,7 @@ mod tests {
             records: records.into(),
             ..Ring::default()
         };
-        let timeline = Timeline::new(&[ring], 100, Duration::from_secs(1));
+        let timeline = Timeline::new(&[ring], at(100), Duration::from_secs(1));
         let items = timeline.lanes.iter().flat_map(|lane| &lane.items);
         let rules: Vec<_> = items
             .filter(|item| item.look == Look::Step)

@@ -548,6 +548,8 @@ pub(super) fn of_source() -> Words {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -619,9 +621,10 @@ mod tests {
 
     #[test]
     fn the_last_attempt_of_a_step_tells_why_it_waits() {
+        let at = Instant::now();
         let last = |call, result| Record {
-            began: 0,
-            took: 0,
+            began: at,
+            ended: at,
             conn: 1,
             what: What::Call {
                 call,
