@@ -69,7 +69,7 @@ impl From<bool> for DotFiles {
 /// The directory that is served. Threads of the pool look beneath it, too.
 #[derive(Debug)]
 pub struct RootDir {
-    directory: OwnedFd,
+    directory: Handle,
     dotfiles: DotFiles,
     /// The class of the directory's own file system, as [`FsClasses::of_directory`] knows it.
     own_class: FsClass,
@@ -104,7 +104,7 @@ impl RootDir {
         let classes = FsClasses::default();
         Ok(Self {
             own_class: classes.of_directory(&directory),
-            directory,
+            directory: directory.into(),
             dotfiles: dotfiles.into(),
             file_class: OnceLock::new(),
             classes,
@@ -231,7 +231,7 @@ impl RootDir {
     }
 
     /// The directory itself.
-    pub(super) fn directory(&self) -> &OwnedFd {
+    pub(super) fn directory(&self) -> &Handle {
         &self.directory
     }
 

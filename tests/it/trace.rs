@@ -4,17 +4,22 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use regex::Regex;
 use rustix::process::Signal;
 use serde_json::Value;
+use tempfile::TempDir;
 
+use crate::authority::{Authority, FAR, tls_exchange};
 use crate::common::{
     Carafe, assert_same, connect, connect_narrow, exchange, has_tool, pattern, root_with,
-    run_carafe, until,
+    run_carafe, skip, until, vanish,
 };
+use crate::gated::{Gated, NAME};
+use crate::trusted_proxies::exchange_as_proxy;
 
 /// The events of a trace for Perfetto. All that its format wants of them is there.
 fn events(path: &Path) -> Vec<Value> {
@@ -44,10 +49,9 @@ fn count(calls: &mut Calls, name: &str, result: i64) {
     entry.1 += result.max(0);
 }
 
-/// What strace has seen of sockets, files beneath a root and inotify, from the loop's first wait until the
-/// trace was written. A debug build asks whether what it closes is open, and where the entries of a folder
+/// What strace has seen of these objects, from the loops' first wait until the trace was written. A debug build asks whether what it closes is open, and where the entries of a folder
 /// are read, which rustix does, the trace can't see.
-fn seen(folder: &Path, root: &Path) -> Calls {
+fn seen(folder: &Path, objects: &[String]) -> Calls {
     let line = Regex::new(r"^(\d+\.\d+) (\w+)\((.*?)(?:\) += (-?\d+).*)?$").unwrap();
     let mut lines = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -63,13 +67,11 @@ fn seen(folder: &Path, root: &Path) -> Calls {
         .position(|line| line.1 == "epoll_wait")
         .unwrap();
     let written = lines.iter().position(|line| line.2.contains(".json.part"));
-    let beneath = format!("<{}", root.display());
     let mut calls = Calls::new();
     for (_, name, arguments, result) in &lines[first..written.unwrap()] {
-        let concerns =
-            ["<TCP:", "<anon_inode:inotify>", &beneath].map(|what| arguments.contains(what));
+        let concerns_any = objects.iter().any(|object| arguments.contains(object));
         let is_left_out = matches!(&**name, "getdents64") || arguments.ends_with("F_GETFD");
-        if concerns.contains(&true) && !is_left_out {
+        if concerns_any && !is_left_out {
             let moves = [
                 "recvfrom", "sendto", "sendmsg", "sendfile", "pread64", "preadv2",
             ];
@@ -103,23 +105,74 @@ fn traced(events: &[Value]) -> Calls {
     calls
 }
 
+/// A server whose calls strace writes down, and whose trace holds them.
+struct Observed {
+    folder: TempDir,
+    root: TempDir,
+    carafe: Carafe,
+}
+
+impl Observed {
+    /// `None`, said aloud, without strace.
+    fn serve(root: TempDir, flags: &[&str]) -> Option<Self> {
+        has_tool("strace").then_some(())?;
+        let folder = tempfile::tempdir().unwrap();
+        let [calls, trace] = ["calls", "trace.json"].map(|name| folder.path().join(name));
+        fs::create_dir(&calls).unwrap();
+        let options = ["-ff", "-ttt", "-yy", "-s", "0", "--signal=none"];
+        let flags = [flags, &["-q", "--trace", trace.to_str().unwrap()]].concat();
+        let carafe = Carafe::serve_traced(root.path(), &calls.join("of"), &options, &flags);
+        Some(Self {
+            folder,
+            root,
+            carafe,
+        })
+    }
+
+    /// Ends it. Both tell the same, which is given. Calls on sockets at this path count, too.
+    fn agreed(self, path: Option<&Path>) -> Calls {
+        self.carafe.signal(Signal::TERM);
+        assert_eq!(self.carafe.wait().0.code(), Some(0));
+        let mut objects = vec!["<TCP:".to_owned(), "<anon_inode:inotify>".to_owned()];
+        objects.push(format!("<{}", self.root.path().display()));
+        objects.extend(path.map(|path| format!("\"{}\"]>", path.display())));
+        let seen = seen(&self.folder.path().join("calls"), &objects);
+        let traced = traced(&events(&self.folder.path().join("trace.json")));
+        assert_eq!(seen, traced);
+        seen
+    }
+}
+
+/// What each request of a connection is answered with begins to come before the next is sent.
+fn ask_one_by_one(stream: &mut (impl Read + Write), paths: &[&str]) {
+    for (index, path) in paths.iter().enumerate() {
+        let is_last = index + 1 == paths.len();
+        let close = if is_last { "Connection: close\r\n" } else { "" };
+        write!(stream, "GET /{path} HTTP/1.1\r\nHost: x\r\n{close}\r\n").unwrap();
+        if is_last {
+            stream.read_to_end(&mut Vec::new()).unwrap();
+        } else {
+            stream.read_exact(&mut [0]).unwrap();
+        }
+    }
+}
+
+fn assert_has(calls: &Calls, names: &[&str]) {
+    for name in names {
+        assert!(calls.contains_key(*name), "{name}: {calls:?}");
+    }
+}
+
 #[test]
 fn every_call_that_strace_sees_is_in_it_and_none_more() {
-    if !has_tool("strace") {
-        return;
-    }
     let large = pattern(1, 3_000_000);
     let root = root_with(&[("small", b"a few bytes".as_slice()), ("large", &large)]);
     fs::create_dir(root.path().join("folder")).unwrap();
     std::os::unix::fs::symlink("small", root.path().join("link")).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let calls = folder.path().join("calls");
-    fs::create_dir(&calls).unwrap();
-    let trace = folder.path().join("trace.json");
-    let options = ["-ff", "-ttt", "-yy", "-s", "0", "--signal=none"];
-    let flags = ["-q", "--listing", "--trace", trace.to_str().unwrap()];
-    let carafe = Carafe::serve_traced(root.path(), &calls.join("of"), &options, &flags);
-    let addr = carafe.addr();
+    let Some(observed) = Observed::serve(root, &["--listing"]) else {
+        return;
+    };
+    let addr = observed.carafe.addr();
     for _ in 0..4 {
         assert_eq!(exchange(addr, b"small\n").unwrap(), b"a few bytes");
         assert_eq!(exchange(addr, b"link\n").unwrap(), b"a few bytes");
@@ -131,37 +184,78 @@ fn every_call_that_strace_sees_is_in_it_and_none_more() {
     let mut got = Vec::new();
     slow.read_to_end(&mut got).unwrap();
     assert_same("a slow download", &got, &large);
-    let mut kept = connect(addr);
-    for path in ["small", "folder/", "", "large"] {
-        let mut answer = Vec::new();
-        let close = if path == "large" {
-            "Connection: close\r\n"
-        } else {
-            ""
-        };
-        write!(kept, "GET /{path} HTTP/1.1\r\nHost: x\r\n{close}\r\n").unwrap();
-        if path == "large" {
-            kept.read_to_end(&mut answer).unwrap();
-        } else {
-            answer.resize(1, 0);
-            kept.read_exact(&mut answer).unwrap();
+    ask_one_by_one(&mut connect(addr), &["small", "folder/", "", "large"]);
+    let calls = observed.agreed(None);
+    let names = "accept4 recvfrom sendto sendfile openat2 close epoll_ctl";
+    assert_has(&calls, &names.split(' ').collect::<Vec<_>>());
+}
+
+/// By all that a client can come by, to two loops, in all the ways to ask and to leave, and from a disk that
+/// is waited for.
+#[test]
+fn the_calls_for_every_kind_of_client_are_in_it() {
+    let large = pattern(1, 3_000_000);
+    let root = root_with(&[("small", b"a few bytes".as_slice()), ("large", &large)]);
+    let slow = root.path().join("slow");
+    fs::create_dir(&slow).unwrap();
+    let cold = Gated::mount(&slow, pattern(2, 1 << 20));
+    let (authority, sockets) = (Authority::new(), tempfile::tempdir().unwrap());
+    authority.sign("one", &["localhost"], FAR);
+    let [certificate, key] = [authority.crt("one"), authority.key("one")];
+    let socket = sockets.path().join("socket");
+    let (local, trusted) = (format!("unix:{}", socket.display()), "127.0.0.2");
+    let [certificate, key] = [&certificate, &key].map(|path| path.to_str().unwrap());
+    let mut flags = vec!["--workers", "2", "-b", &local, "--trusted-proxy", trusted];
+    flags.extend(["--tls-cert", certificate, "--tls-key", key]);
+    let Some(observed) = Observed::serve(root, &flags) else {
+        return;
+    };
+    let addr = observed.carafe.addr();
+    for _ in 0..3 {
+        // Several requests at once, of which one is for a range and one has no answer but its head.
+        let mut pipelined = connect(addr);
+        let requests = "GET /large HTTP/1.1\r\nHost: x\r\nRange: bytes=7-40\r\n\r\n\
+            HEAD /small HTTP/1.1\r\nHost: x\r\n\r\n";
+        pipelined.write_all(requests.as_bytes()).unwrap();
+        ask_one_by_one(&mut pipelined, &["none", "small"]);
+        ask_one_by_one(
+            &mut authority.connect(addr, "localhost"),
+            &["small", "large"],
+        );
+        let mut by_name = authority.connect(addr, "localhost");
+        assert_eq!(
+            tls_exchange(&mut by_name, b"small\n").unwrap(),
+            b"a few bytes"
+        );
+        ask_one_by_one(
+            &mut UnixStream::connect(&socket).unwrap(),
+            &["small", "large"],
+        );
+        let said = b"PROXY TCP4 192.0.2.7 10.0.0.1 50000 80\r\n".as_slice();
+        let through = exchange_as_proxy(&observed.carafe, &[said, b"small\n"]);
+        assert_eq!(through.unwrap(), b"a few bytes");
+        if cold.is_ok() {
+            let name = format!("slow/{NAME}\n");
+            let bytes = exchange(addr, name.as_bytes()).unwrap();
+            assert_same("from a disk", &bytes, &pattern(2, 1 << 20));
+        }
+        // These leave: before they have asked, in the middle in good order, and by a reset.
+        drop(connect(addr));
+        for resets in [false, true] {
+            let mut leaves = connect_narrow(addr, 4096);
+            leaves.write_all(b"large\n").unwrap();
+            leaves.read_exact(&mut [0; 100]).unwrap();
+            if resets {
+                vanish(leaves);
+            }
         }
     }
-    carafe.signal(Signal::TERM);
-    assert_eq!(carafe.wait().0.code(), Some(0));
-    let (seen, traced) = (seen(&calls, root.path()), traced(&events(&trace)));
-    assert_eq!(seen, traced);
-    for call in [
-        "accept4",
-        "recvfrom",
-        "sendto",
-        "sendfile",
-        "openat2",
-        "close",
-        "epoll_ctl",
-    ] {
-        assert!(seen.contains_key(call), "{call}: {seen:?}");
+    if let Err(error) = cold {
+        skip("fuse", &error.to_string());
     }
+    let calls = observed.agreed(Some(&socket));
+    let names = "accept4 recvfrom sendto sendfile setsockopt shutdown getsockopt";
+    assert_has(&calls, &names.split(' ').collect::<Vec<_>>());
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn connect_as_proxy(carafe: &Carafe) -> TcpStream {
     socket.into()
 }
 
-fn exchange_as_proxy(carafe: &Carafe, pieces: &[&[u8]]) -> io::Result<Vec<u8>> {
+pub(crate) fn exchange_as_proxy(carafe: &Carafe, pieces: &[&[u8]]) -> io::Result<Vec<u8>> {
     let mut proxy = connect_as_proxy(carafe);
     proxy.set_nodelay(true)?;
     for piece in pieces {

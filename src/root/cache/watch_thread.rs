@@ -4,7 +4,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
@@ -85,7 +85,7 @@ pub(super) struct WatchThread {
 
 impl WatchThread {
     /// Starts it.
-    pub(super) fn start(inotify: Arc<OwnedFd>) -> io::Result<Self> {
+    pub(super) fn start(inotify: Arc<Handle>) -> io::Result<Self> {
         let (tasks, receiver) = channel();
         let (sender, results) = channel();
         thread::Builder::new()
@@ -119,7 +119,7 @@ impl WatchThread {
     }
 }
 
-fn work(tasks: &Receiver<WatchTask>, results: &Sender<WatchedPath>, inotify: &OwnedFd) {
+fn work(tasks: &Receiver<WatchTask>, results: &Sender<WatchedPath>, inotify: &Handle) {
     for task in tasks {
         match task {
             WatchTask::Watch { root, name } => {
@@ -138,14 +138,14 @@ fn work(tasks: &Receiver<WatchTask>, results: &Sender<WatchedPath>, inotify: &Ow
     }
 }
 
-fn remove(watches: &[i32], inotify: &OwnedFd) {
+fn remove(watches: &[i32], inotify: &Handle) {
     for &watch in watches {
         // The kernel removes that of what is no more by itself.
         let _ = record::call(Call::Unwatch, || inotify::remove_watch(inotify, watch));
     }
 }
 
-fn discard_events(inotify: &OwnedFd) {
+fn discard_events(inotify: &Handle) {
     let mut buffer = [MaybeUninit::uninit(); INOTIFY_BUFFER_BYTES];
     for _ in 0..CACHE_DISCARDED_READS_MAX {
         let read = record::transfer(Call::ReadEvents, INOTIFY_BUFFER_BYTES, || {
@@ -163,7 +163,7 @@ fn discard_events(inotify: &OwnedFd) {
 fn watch(
     root: &RootDir,
     name: &[u8],
-    inotify: &OwnedFd,
+    inotify: &Handle,
     watches: &mut Vec<(usize, i32)>,
 ) -> Option<Found> {
     // What can't be kept costs no watch.
@@ -219,7 +219,7 @@ fn walk(
         handle = Some(next);
         begin = end + 1;
     }
-    let again = || record::call(Call::Duplicate, || top.try_clone()).ok();
+    let again = || record::call(Call::Duplicate, || top.as_fd().try_clone_to_owned()).ok();
     handle.or_else(|| again().map(Handle::from))
 }
 
