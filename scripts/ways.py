@@ -7,6 +7,7 @@
 All of it is on 127.0.0.1. Needs strace, and 12,000 descriptors for one process.
 """
 
+import errno
 import json
 import os
 import pathlib
@@ -35,10 +36,10 @@ TICK = os.sysconf("SC_CLK_TCK")
 class Server:
     """One way, serving a folder; or carafe itself."""
 
-    def __init__(self, way, root, before=(), limit=None):
+    def __init__(self, way, root, before=(), limit=None, flags=()):
         if way == "carafe":
             command = [BUILD / "carafe", "serve", root, "-p", "0", "-b", "127.0.0.1", "-q"]
-            command += ["--name-gap", "1m", "--request-timeout", "10m"]
+            command += ["--name-gap", "1m", "--request-timeout", "10m", *flags]
         else:
             command = [BUILD / "examples" / way, root, "127.0.0.1:0", "60000"]
 
@@ -163,6 +164,38 @@ def larger_than_memory(way, root):
         return {"bytes": count, "end": end, "peak_kib": server.status("VmHWM")}
 
 
+def ask_in_two_parts(server):
+    client = server.ask(b"sma")
+    time.sleep(0.1)
+    client.sendall(b"ll\n")
+    receive(client)
+    client.close()
+    time.sleep(0.2)
+
+
+def own_trace(root):
+    """The calls of the same download as carafe's own trace has them."""
+    with tempfile.TemporaryDirectory() as folder:
+        trace = pathlib.Path(folder) / "trace.json"
+        with Server("carafe", root, flags=["--trace", trace]) as server:
+            ask_in_two_parts(server)
+            server.child.terminate()
+            server.child.wait()
+        events = json.loads(trace.read_text())["traceEvents"]
+    calls = sorted((event for event in events if "result" in event.get("args", {})), key=lambda event: event["ts"])
+    accepted = next(index for index, event in enumerate(calls) if event["name"] == "accept4")
+    closed = next(index for index, event in enumerate(calls) if event["name"] == "close" and event["cat"] == "other")
+    return fold([told(event) for event in calls[accepted : closed + 1]])
+
+
+def told(event):
+    """As `brief`, of an event of a trace."""
+    name, asked, result = event["name"], event["args"]["asked"], event["args"]["result"]
+    if result < 0:
+        return f"{name} {errno.errorcode[-result]}"
+    return f"{name} {result}" if asked else name
+
+
 def trace(way, root):
     """The calls of one download whose name comes in two parts."""
     with tempfile.NamedTemporaryFile("r") as log:
@@ -171,12 +204,7 @@ def trace(way, root):
         with Server(way, root, before) as server:
             time.sleep(0.3)
             start = pathlib.Path(log.name).read_text().count("\n")
-            client = server.ask(b"sma")
-            time.sleep(0.1)
-            client.sendall(b"ll\n")
-            receive(client)
-            client.close()
-            time.sleep(0.2)
+            ask_in_two_parts(server)
         lines = pathlib.Path(log.name).read_text(errors="replace").splitlines()[start:]
     return fold([call for call in map(brief, lines) if call])
 
@@ -256,6 +284,7 @@ def main():
             print(way, json.dumps(figures[way]), file=sys.stderr)
         for way in WAYS:
             traces[way] = trace(way, root)
+        traces["carafe"] = own_trace(root)
     blocks = {"figures": rows(figures)}
     for way, calls in traces.items():
         lines = textwrap.wrap(" → ".join(call.replace(" ", "\0") for call in calls), 96)

@@ -139,6 +139,39 @@ fn write(folder: &Path) -> io::Result<()> {
     )
 }
 
+/// What the pages' texts have from the glossary, the longer before what is in them.
+const TERMS: [&str; 10] = [
+    "WouldBlock",
+    "bare protocol",
+    "run queue",
+    "backlog",
+    "deadline",
+    "generation",
+    "budget",
+    "reset",
+    "edge",
+    "step",
+];
+
+/// A text in which each term is a link where it comes first.
+fn linked(mut text: String) -> String {
+    for term in TERMS {
+        let is_apart = |at: usize| {
+            let (before, after) = (&text[..at], &text[at + term.len()..]);
+            !before.ends_with(char::is_alphanumeric) && !after.starts_with(char::is_alphanumeric)
+        };
+        let first = text
+            .match_indices(term)
+            .map(|(at, _)| at)
+            .find(|&at| is_apart(at));
+        if let Some(at) = first {
+            let link = format!("[{term}](../../../ARCHITECTURE.md#glossary)");
+            text.replace_range(at..at + term.len(), &link);
+        }
+    }
+    text
+}
+
 fn page(index: usize, text: &Text, found: &Found, chart: &Chart) -> String {
     let Text {
         name,
@@ -155,14 +188,16 @@ fn page(index: usize, text: &Text, found: &Found, chart: &Chart) -> String {
             .map(|text| format!(" · [{word}: {}]({}.md)", text.title, text.name))
             .unwrap_or_default()
     };
+    let told = format!("**The mistake.** {mistake}\n\n**What comes of it.** {why}");
     format!(
-        "# {}. {title}\n\n**The mistake.** {mistake}\n\n**What comes of it.** {why}\n\n\
+        "# {}. {title}\n\n{}\n\n\
          The shortest run in which it matters has {} moves:\n\n\
          ![{title}: a run in which the rule is broken]({name}.svg)\n\n\
          The same as text, by `cargo run --example lab -- {name}`:\n\n```\n{}```\n\n\
          | the rule is kept | |\n|---|---|\n| in `examples/pour.rs` | {} |\n| in carafe | [{carafe}](../../../{carafe}) |\n\
          | read on | {manual} |\n\n[All rules](README.md){}\n",
         index + 1,
+        linked(told),
         found.moves.len(),
         chart.text(),
         if pour.starts_with(char::is_uppercase) {

@@ -32,7 +32,7 @@ fn pages() -> Vec<(PathBuf, String)> {
 }
 
 /// A page without what is set off as code.
-fn prose(text: &str) -> String {
+pub(crate) fn prose(text: &str) -> String {
     let fenced = Regex::new(r"(?ms)^```.*?^```$").unwrap();
     let text = fenced.replace_all(text, "");
     let lines = text.lines().filter(|line| !line.starts_with("    "));

@@ -1,11 +1,12 @@
 //! The guide's afternoon, typed from its first command to its last in one shell: each brings what the page shows.
-//! What its pages link to the glossary is there.
+//! Each term is a link to the glossary on each of its pages, and is there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::common::reserved_port;
+use crate::docs::prose;
 use crate::pour::example;
 use regex::Regex;
 
@@ -86,8 +87,10 @@ fn an_afternoon_goes_as_the_guide_tells() {
 }
 
 #[test]
-fn what_the_guide_links_to_the_glossary_is_there() {
+fn terms_lead_to_the_glossary_and_are_there() {
     let link = Regex::new(r"\[([^\]]+)\]\([./]*ARCHITECTURE\.md#glossary\)").unwrap();
+    let any_link = Regex::new(r"\[([^\]]+)\]\(").unwrap();
+    let code_or_link = Regex::new(r"`[^`]*`|\[[^\]]*\]\([^)]*\)").unwrap();
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let architecture = fs::read_to_string(top.join("ARCHITECTURE.md")).unwrap();
     let (_, glossary) = architecture.split_once("## Glossary\n").unwrap();
@@ -95,18 +98,53 @@ fn what_the_guide_links_to_the_glossary_is_there() {
     let terms: Vec<&str> = rows
         .flat_map(|row| row.split(" | ").next().unwrap().split(", "))
         .collect();
-    let mut seen = 0;
-    for page in ["README.md", "ways.md"] {
-        let text = fs::read_to_string(guide().join(page)).unwrap();
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for (page, text) in pages() {
+        let text = prose(&text);
         for found in link
             .captures_iter(&text)
             .filter(|found| &found[1] != "glossary")
         {
-            let word = found[1].to_owned();
+            let word = &found[1];
             let is_there = |term: &&str| *term == word || format!("{term}s") == word;
             assert!(terms.iter().any(is_there), "{page}: {word}");
             seen += 1;
         }
+        let linked = any_link.captures_iter(&text);
+        let linked: Vec<_> = linked.map(|found| found[1].replace('\n', " ")).collect();
+        let plain = code_or_link.replace_all(&text, "");
+        for term in terms.iter().filter(|term| !EVERYDAY.contains(term)) {
+            let is_used = Regex::new(&format!(r"(?m)^[^|#].*\b{term}s?\b")).unwrap();
+            let is_linked = linked
+                .iter()
+                .any(|word| word.trim_end_matches('s') == *term);
+            if is_used.is_match(&plain) && !is_linked {
+                wrong.push(format!("{page}: {term}"));
+            }
+        }
     }
-    assert!(seen > 12, "{seen}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(seen > 40, "{seen}");
+}
+
+/// Terms that the guide has as words of every day, too.
+const EVERYDAY: [&str; 8] = [
+    "line", "gap", "turn", "warm", "cold", "guard", "guess", "permit",
+];
+
+/// The guide's pages by name.
+fn pages() -> Vec<(String, String)> {
+    let folders = [guide(), guide().join("lab")];
+    let files = folders
+        .iter()
+        .flat_map(|folder| fs::read_dir(folder).unwrap());
+    let paths = files.map(|file| file.unwrap().path());
+    let pages = paths.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let page = |path: PathBuf| {
+        (
+            path.display().to_string(),
+            fs::read_to_string(path).unwrap(),
+        )
+    };
+    pages.map(page).collect()
 }
