@@ -13,12 +13,12 @@ use rustix::fs::Mode;
 use rustix::process::umask;
 
 use super::interrupt::{self, ActiveDownloads};
-use super::mirror::MirrorSpec;
+use super::mirror::{MirrorSpec, Walk};
 use super::output::{self, Destination};
 use super::progress::Console;
 use super::transfer::{Completion, DownloadSpec, Session};
 use super::url::{self, DownloadSource};
-use super::{local_name, mirror, part_file, pool, prompt, run};
+use super::{local_name, part_file, pool, prompt, run};
 use crate::download::args::{GetArgs, Origin};
 use crate::escape::Escaped;
 use crate::failure::{Exit, Failure, tell};
@@ -323,7 +323,11 @@ fn download_all(work: &Work, args: &GetArgs, connector: Connector) -> Exit {
         Work::Files(specs) => {
             console.count(0, specs.len());
             pool::each(specs, workers(specs, session), |spec| {
-                downloads.download(spec, specs.len())
+                match downloads.download(spec, specs.len()) {
+                    // Nobody reads what else would come, nor a complaint.
+                    Some(Completion::ReaderClosed) => ControlFlow::Break(()),
+                    _ => ControlFlow::Continue(()),
+                }
             });
         }
         Work::Mirrors(mirrors) => downloads.mirror(mirrors),
@@ -344,44 +348,57 @@ impl Downloads<'_> {
         self.tally().fail(*exit);
     }
 
-    /// Downloads one of so many files. Nothing more is to be done if nobody reads what comes.
-    fn download(&self, spec: &DownloadSpec, all: usize) -> ControlFlow<()> {
+    /// Downloads one of so many files, and returns what has become of it, unless it failed.
+    fn download(&self, spec: &DownloadSpec, all: usize) -> Option<Completion> {
         let result = run::run(spec, &self.session);
         if let Err(failure) = &result {
             self.fail(&spec.label, failure);
         }
         let mut tally = self.tally();
         match result {
-            // Nobody reads what else would come, nor a complaint.
-            Ok(Completion::ReaderClosed) => {
-                tally.fail(Exit::FileIo);
-                return ControlFlow::Break(());
-            }
+            Ok(Completion::ReaderClosed) => tally.fail(Exit::FileIo),
             Ok(Completion::Whole(bytes)) => {
                 tally.fetched += 1;
                 tally.bytes += bytes;
             }
             Ok(Completion::Same) => tally.same += 1,
-            Ok(Completion::Empty) | Err(_) => {}
+            Ok(Completion::Empty | Completion::Folder) | Err(_) => {}
         }
         tally.over += 1;
         self.session.console.count(tally.over, all);
-        ControlFlow::Continue(())
+        result.ok()
     }
 
     fn mirror(&self, mirrors: &[MirrorSpec]) {
         let console = &self.session.console;
         console.count_lists(0);
         let fail = |label: &[u8], failure| self.fail(label, &failure);
-        let files = mirror::find(mirrors, &self.session, fail);
-        console.count(0, files.len());
-        pool::each(&files, self.session.jobs(), |file| {
-            self.download(&file.spec(), files.len())
-        });
+        let walk = Walk::default();
+        let mut files = walk.first_files(mirrors, &self.session, fail);
+        let (mut all, mut folder_count) = (0, 0);
+        while !files.is_empty() {
+            all += files.len();
+            console.count(self.tally().over, all);
+            let folders = Mutex::new(Vec::new());
+            pool::each(&files, self.session.jobs(), |file| {
+                let spec = file.spec();
+                if let Some(Completion::Folder) = self.download(&spec, all) {
+                    let mut folders = folders.lock().unwrap_or_else(PoisonError::into_inner);
+                    folders.push((spec.label, file.as_folder()));
+                }
+                ControlFlow::Continue(())
+            });
+            let folders = folders.into_inner().unwrap_or_else(PoisonError::into_inner);
+            folder_count += folders.len();
+            let folders = folders.into_iter().filter_map(|(label, folder)| {
+                folder.map_err(|failure| self.fail(&label, &failure)).ok()
+            });
+            files = walk.files_beneath(folders.collect(), &self.session, fail);
+        }
         if console.tells_results() {
             let tally = self.tally();
             let (fetched, bytes, same) = (tally.fetched, tally.bytes, tally.same);
-            let failed = files.len() - fetched - same;
+            let failed = all - folder_count - fetched - same;
             let line =
                 format!("{fetched} fetched, {bytes} bytes; {same} the same, {failed} failed");
             console.tell(&line);

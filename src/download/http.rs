@@ -9,7 +9,7 @@ use super::backoff::{Backoff, FetchError};
 use super::http_client::{HttpClient, HttpResponse, Wanted, refusal};
 use super::resume::{self, Continuation, Record};
 use super::transfer::{Completion, Download};
-use super::url::HttpUrl;
+use super::url::{FolderUrl, HttpUrl};
 use crate::failure::{Exit, Failure};
 
 /// Fetches a URL, as often as it takes and may, unless the same is here.
@@ -121,7 +121,12 @@ impl HttpDownload<'_, '_> {
     }
 
     fn request_whole(&mut self) -> Result<Completion, FetchError> {
-        let response = self.client.ask(&Method::GET, self.url, Wanted::Whole)?;
+        let method = &Method::GET;
+        let (url, response) = self.client.ask_anywhere(method, self.url, Wanted::Whole)?;
+        // Some lists have no slash behind folders; their servers redirect to it.
+        if self.download.spec.bounds.is_some() && FolderUrl::of(&url).is_some() {
+            return Ok(Completion::Folder);
+        }
         self.receive_whole(response)
     }
 

@@ -43,6 +43,8 @@ pub(super) enum Wanted<'a> {
     After(u64, &'a Validator),
     /// A folder's list, in a form that is read here.
     List,
+    /// A folder's list, as browsers have it.
+    Page,
 }
 
 /// A server's answer: the head, and a reader for the body.
@@ -142,6 +144,7 @@ fn request(method: &Method, url: &HttpUrl, wanted: Wanted<'_>) -> String {
     let (target, host) = (url.target(), url.host_field());
     let accept = match wanted {
         Wanted::List => "application/json, text/html;q=0.9, */*;q=0.1",
+        Wanted::Page => "text/html, */*;q=0.1",
         Wanted::Whole | Wanted::After(..) => "*/*",
     };
     let mut text = format!(

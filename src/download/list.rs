@@ -53,18 +53,11 @@ impl Form {
 pub(super) fn read(
     form: Form,
     text: &[u8],
-    mut each: impl FnMut(&[u8]),
+    each: impl FnMut(&[u8]),
 ) -> Result<Option<usize>, String> {
     match form {
         Form::Html => {
-            let mut links = 0;
-            for_each_link(text, |reference| {
-                links += 1;
-                each(reference);
-            });
-            if links == 0 {
-                return Err("its page has no links".into());
-            }
+            for_each_link(text, each);
             Ok(None)
         }
         Form::Json => rows(text, each).map_err(|error| error.to_string()),
@@ -149,7 +142,11 @@ mod tests {
         let expected = ["../", "a&b'.txt", "sub/"].map(String::from);
         assert_eq!(references(Form::Html, page), Ok((expected.into(), None)));
         for no_list in ["", "wine", "<p>Hello</p>", "<a>no</a>", "\0\u{ff}<<<"] {
-            assert!(references(Form::Html, no_list).is_err(), "{no_list}");
+            assert_eq!(
+                references(Form::Html, no_list),
+                Ok((vec![], None)),
+                "{no_list}"
+            );
         }
     }
 

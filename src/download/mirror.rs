@@ -7,7 +7,7 @@ use std::mem;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::{Method, StatusCode};
 
@@ -38,7 +38,7 @@ pub(super) struct MirrorSpec {
 
 /// A folder there that has been read, or will be.
 #[derive(Debug)]
-struct Folder {
+pub(super) struct Folder {
     url: FolderUrl,
     /// The first folder, which nothing may lead out of.
     bounds: Arc<FolderUrl>,
@@ -47,6 +47,26 @@ struct Folder {
     path: PathBuf,
     /// How far beneath.
     depth: usize,
+}
+
+impl Folder {
+    /// A folder in this one, unless it is too deep.
+    fn child(&self, entry: &Entry) -> Option<Arc<Self>> {
+        if self.depth == limits::MIRROR_DEPTH_MAX {
+            return None;
+        }
+        let url = self.url.join(&Entry {
+            is_folder: true,
+            ..entry.clone()
+        });
+        Some(Arc::new(Self {
+            url: FolderUrl::of(&url).expect("it ends with a slash"),
+            bounds: Arc::clone(&self.bounds),
+            target: Arc::clone(&self.target),
+            path: beneath(&self.path, entry),
+            depth: self.depth + 1,
+        }))
+    }
 }
 
 /// A file that a list names.
@@ -74,6 +94,20 @@ impl ListedFile {
             bounds: Some(Arc::clone(bounds)),
         }
     }
+
+    /// The folder that it has turned out to be.
+    ///
+    /// # Errors
+    /// It is too deep.
+    pub(super) fn as_folder(&self) -> Result<Arc<Folder>, Failure> {
+        self.folder.child(&self.entry).ok_or_else(|| too_deep(1))
+    }
+}
+
+/// The failure of so many folders.
+fn too_deep(count: usize) -> Failure {
+    let line = format!("folders that are too deep are left out: {count}");
+    Failure::new(Exit::Protocol, line)
 }
 
 /// The name here of what a list names.
@@ -93,7 +127,10 @@ enum Unread<'a> {
     Beneath(Arc<Folder>),
 }
 
-/// What has been found so far.
+/// What all lists of one command have named so far.
+#[derive(Debug, Default)]
+pub(super) struct Walk(Mutex<Found>);
+
 #[derive(Debug, Default)]
 struct Found {
     files: Vec<ListedFile>,
@@ -106,47 +143,72 @@ struct Found {
     lists_left_out: usize,
 }
 
-/// Reads all lists and makes the folders. `fail` is told what can't be mirrored.
-pub(super) fn find(
-    mirrors: &[MirrorSpec],
-    session: &Session<'_>,
-    fail: impl Fn(&[u8], Failure) + Sync,
-) -> Vec<ListedFile> {
-    let found = Mutex::new(Found::default());
-    let lock = || found.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut level: Vec<_> = mirrors.iter().map(Unread::First).collect();
-    while !level.is_empty() {
-        pool::each(&level, session.jobs(), |unread| {
-            if !lock().may_read_another() {
-                return ControlFlow::Continue(());
-            }
-            let label = unread.label();
-            let guard = session.active.enter(&label, &SharedPart::default());
-            let read = unread.read(&label, session);
-            drop(guard);
-            match read {
-                Ok((folder, listed)) => {
-                    let complain = |failure| fail(&label, failure);
-                    let mut found = lock();
-                    found.add(&folder, listed, complain);
-                    session.console.count_lists(found.lists);
+impl Walk {
+    /// Reads the lists of the first folders and of all beneath, makes the folders here, and returns what is to be
+    /// fetched. `fail` is told what can't be mirrored.
+    pub(super) fn first_files(
+        &self,
+        mirrors: &[MirrorSpec],
+        session: &Session<'_>,
+        fail: impl Fn(&[u8], Failure) + Sync,
+    ) -> Vec<ListedFile> {
+        self.read(mirrors.iter().map(Unread::First).collect(), session, fail)
+    }
+
+    /// As [`Walk::first_files`], of files that turned out to be folders.
+    pub(super) fn files_beneath(
+        &self,
+        folders: Vec<Arc<Folder>>,
+        session: &Session<'_>,
+        fail: impl Fn(&[u8], Failure) + Sync,
+    ) -> Vec<ListedFile> {
+        let level = folders.into_iter().map(Unread::Beneath).collect();
+        self.read(level, session, fail)
+    }
+
+    fn found(&self) -> MutexGuard<'_, Found> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(
+        &self,
+        mut level: Vec<Unread<'_>>,
+        session: &Session<'_>,
+        fail: impl Fn(&[u8], Failure) + Sync,
+    ) -> Vec<ListedFile> {
+        let first = level.first().map(Unread::label).unwrap_or_default();
+        while !level.is_empty() {
+            pool::each(&level, session.jobs(), |unread| {
+                if !self.found().may_read_another() {
+                    return ControlFlow::Continue(());
                 }
-                Err(failure) => fail(&label, failure),
-            }
-            ControlFlow::Continue(())
-        });
-        let folders = mem::take(&mut lock().folders);
-        level = folders.into_iter().map(Unread::Beneath).collect();
+                let label = unread.label();
+                let guard = session.active.enter(&label, &SharedPart::default());
+                let read = unread.read(&label, session);
+                drop(guard);
+                match read {
+                    Ok((folder, listed)) => {
+                        let complain = |failure| fail(&label, failure);
+                        let mut found = self.found();
+                        found.add(&folder, listed, complain);
+                        session.console.count_lists(found.lists);
+                    }
+                    Err(failure) => fail(&label, failure),
+                }
+                ControlFlow::Continue(())
+            });
+            let folders = mem::take(&mut self.found().folders);
+            level = folders.into_iter().map(Unread::Beneath).collect();
+        }
+        let mut found = self.found();
+        let count = mem::take(&mut found.lists_left_out);
+        if count > 0 {
+            let max = limits::MIRROR_LISTS_MAX;
+            let line = format!("{count} lists are left out: there are more than {max}");
+            fail(&first, Failure::new(Exit::Protocol, line));
+        }
+        mem::take(&mut found.files)
     }
-    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if found.lists_left_out > 0
-        && let Some(mirror) = mirrors.first()
-    {
-        let (count, max) = (found.lists_left_out, limits::MIRROR_LISTS_MAX);
-        let line = format!("{count} lists are left out: there are more than {max}");
-        fail(&mirror.label, Failure::new(Exit::Protocol, line));
-    }
-    found.files
 }
 
 impl Found {
@@ -171,29 +233,19 @@ impl Found {
         }
         listed.tell_what_is_missing(&complain);
         self.entries += listed.entries.len();
-        let mut too_deep = 0;
+        let mut deep_count = 0;
         for entry in listed.entries {
             if !entry.is_folder {
                 let folder = Arc::clone(folder);
                 self.files.push(ListedFile { folder, entry });
-                continue;
+            } else if let Some(child) = folder.child(&entry) {
+                self.folders.push(child);
+            } else {
+                deep_count += 1;
             }
-            if folder.depth == limits::MIRROR_DEPTH_MAX {
-                too_deep += 1;
-                continue;
-            }
-            let url = folder.url.join(&entry);
-            self.folders.push(Arc::new(Folder {
-                url: FolderUrl::of(&url).expect("it ends with a slash"),
-                bounds: Arc::clone(&folder.bounds),
-                target: Arc::clone(&folder.target),
-                path: beneath(&folder.path, &entry),
-                depth: folder.depth + 1,
-            }));
         }
-        if too_deep > 0 {
-            let line = format!("folders that are too deep are left out: {too_deep}");
-            complain(Failure::new(Exit::Protocol, line));
+        if deep_count > 0 {
+            complain(too_deep(deep_count));
         }
     }
 }
@@ -211,6 +263,10 @@ impl Unread<'_> {
         match self {
             Self::First(mirror) => {
                 let (url, listed) = fetch(label, &mirror.url, None, session)?;
+                // A page in a list's place would be one without links, too.
+                if listed.is_blank {
+                    return Err(no_list("its page has no links"));
+                }
                 let path = &mirror.path;
                 let target = TargetDir::make(path).map_err(|error| cannot_write(path, &error))?;
                 let folder = Folder {
@@ -265,11 +321,31 @@ fn fetch(
 }
 
 fn attempt(client: &HttpClient<'_>, url: &HttpUrl) -> Result<(FolderUrl, Listed), FetchError> {
-    let no_list = |why: &str| {
-        let why = EscapedText(why);
-        Failure::new(Exit::Protocol, format!("the server sends no list: {why}"))
+    let (folder, form, text) = ask(client, url, Wanted::List)?;
+    let listed = match (Listed::read(form, &text, &folder), form) {
+        (Err(_), Form::Json) => {
+            // Programs that know this server read its JSON; its page is for everybody.
+            let (_, form, text) = ask(client, url, Wanted::Page)?;
+            Listed::read(form, &text, &folder)
+        }
+        (listed, _) => listed,
     };
-    let (url, response) = client.ask_anywhere(&Method::GET, url, Wanted::List)?;
+    let listed = listed.map_err(|why| no_list(&why))?;
+    Ok((folder, listed))
+}
+
+fn no_list(why: &str) -> Failure {
+    let why = EscapedText(why);
+    Failure::new(Exit::Protocol, format!("the server sends no list: {why}"))
+}
+
+/// Asks for what should be a list, and returns of which folder, in which form, and its text.
+fn ask(
+    client: &HttpClient<'_>,
+    url: &HttpUrl,
+    wanted: Wanted<'_>,
+) -> Result<(FolderUrl, Form, Vec<u8>), FetchError> {
+    let (url, response) = client.ask_anywhere(&Method::GET, url, wanted)?;
     if response.status != StatusCode::OK {
         return Err(refusal(response.status, &response.headers));
     }
@@ -280,14 +356,15 @@ fn attempt(client: &HttpClient<'_>, url: &HttpUrl) -> Result<(FolderUrl, Listed)
     let text = response.body.all(max);
     let text = text.map_err(|error| error.into_fetch_error("the list broke off"))?;
     let text = text.ok_or_else(|| no_list(&format!("it has more than {max} bytes")))?;
-    let listed = Listed::read(form, &text, &url).map_err(|why| no_list(&why))?;
-    Ok((url, listed))
+    Ok((url, form, text))
 }
 
 /// What a list says.
 #[derive(Debug, Default)]
 struct Listed {
     entries: Vec<Entry>,
+    /// It is a page without a link, as some servers have of an empty folder.
+    is_blank: bool,
     /// There were more than all lists may have together.
     is_too_long: bool,
     /// What is wrong with names that can't be files' here: the first ones, and how many there are.
@@ -300,13 +377,15 @@ struct Listed {
 impl Listed {
     fn read(form: Form, text: &[u8], folder: &FolderUrl) -> Result<Self, String> {
         let mut listed = Self::default();
-        let mut names = HashMap::new();
+        let (mut names, mut links) = (HashMap::new(), 0_usize);
         let total = list::read(form, text, |reference| {
+            links += 1;
             if !listed.is_too_long {
                 listed.add(folder.link(reference), reference, &mut names);
             }
         })?;
         listed.total = total;
+        listed.is_blank = form == Form::Html && links == 0;
         listed.leave_out_parts(&names);
         Ok(listed)
     }

@@ -21,6 +21,9 @@ use super::target_dir::{ParentDir, TargetDir};
 use crate::escape::Escaped;
 use crate::failure::{Exit, Failure};
 
+/// Why nothing is written to a path.
+const IS_FOLDER: &str = "it is a directory";
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub(super) enum Destination {
@@ -74,6 +77,8 @@ enum OutputKind {
     Stdout,
     /// A device, a FIFO, a terminal, an open descriptor: never replaced.
     Stream(PathBuf),
+    /// A folder, where a mirror's file should go: no byte can.
+    Folder(PathBuf),
     RegularFile(RegularFile),
 }
 
@@ -282,6 +287,7 @@ impl OutputKind {
     fn open_stream(&self) -> io::Result<File> {
         match self {
             Self::Stream(path) => OpenOptions::new().write(true).open(path),
+            Self::Folder(_) => Err(io::Error::other(IS_FOLDER)),
             // The descriptor itself: the standard library's handle would flush at every LF.
             _ => Ok(io::stdout().as_fd().try_clone_to_owned()?.into()),
         }
@@ -290,7 +296,7 @@ impl OutputKind {
     fn written_path(&self) -> &Path {
         match self {
             Self::Stdout => Path::new("standard output"),
-            Self::Stream(path) => path,
+            Self::Stream(path) | Self::Folder(path) => path,
             Self::RegularFile(regular) => &regular.part,
         }
     }
@@ -299,7 +305,7 @@ impl OutputKind {
 fn output_kind(path: &Path, new_mode: u32) -> io::Result<OutputKind> {
     let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
     match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => Err(io::Error::other("it is a directory")),
+        Ok(metadata) if metadata.is_dir() => Err(io::Error::other(IS_FOLDER)),
         Ok(metadata) if metadata.is_file() && !is_descriptor(path) => {
             let path = if is_link {
                 fs::canonicalize(path)?
@@ -317,7 +323,8 @@ fn output_kind(path: &Path, new_mode: u32) -> io::Result<OutputKind> {
     }
 }
 
-/// A file of a mirror. Whatever has its name, but for a folder, it takes the place of.
+/// A file of a mirror. Whatever has its name, but for a folder, it takes the place of. A folder is told when
+/// there are bytes for it: what is asked for may be one, too.
 fn mirrored(
     target: &TargetDir,
     path: &Path,
@@ -329,7 +336,7 @@ fn mirrored(
     let path = target.path_of(path);
     let found = parent.stat(&path)?;
     let mode = match found.map(|stat| (stat, FileType::from_raw_mode(stat.st_mode))) {
-        Some((_, FileType::Directory)) => return Err(io::Error::other("it is a directory")),
+        Some((_, FileType::Directory)) => return Ok(OutputKind::Folder(path)),
         Some((stat, FileType::RegularFile)) => {
             *existing = Some(Existing::from(&stat));
             stat.st_mode & 0o777

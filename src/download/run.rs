@@ -79,7 +79,7 @@ fn fetch(download: &mut Download<'_>) -> Result<Completion, Failure> {
             "the server sent nothing: it has no such file, or an empty one",
         )),
         Completion::Whole(_) => finish(download).map(|()| completion),
-        Completion::Same | Completion::ReaderClosed => Ok(completion),
+        Completion::Same | Completion::Folder | Completion::ReaderClosed => Ok(completion),
     });
     result.map_err(|mut failure| {
         if let Some(kept) = download.output.shared_part().kept() {

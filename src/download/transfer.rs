@@ -53,6 +53,8 @@ pub(super) enum Completion {
     Whole(u64),
     /// What is here already is the same.
     Same,
+    /// What a mirror's list called a file is a folder there.
+    Folder,
     /// Whoever reads our output has closed it.
     ReaderClosed,
 }

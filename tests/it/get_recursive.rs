@@ -486,6 +486,77 @@ fn what_is_no_list_is_told_and_leaves_nothing() {
 }
 
 #[test]
+fn a_folder_whose_link_has_no_slash_is_one_all_the_same() {
+    let folder = tempdir().unwrap();
+    let origin = Origin::of(|asked, _| match asked.path.as_str() {
+        "/x/" => page(&["f", "sub", "elsewhere"]),
+        "/x/sub" => redirect("sub/"),
+        "/x/sub/" => page(&["../", "g", "deep er"]),
+        "/x/sub/deep%20er" => redirect("/x/sub/deep%20er/"),
+        "/x/sub/deep%20er/" => page(&["h"]),
+        "/x/elsewhere" | "/x/elsewhere/" => redirect("/x/sub/"),
+        _ => file(asked),
+    });
+    let url = origin.url("/x/");
+    let line = "the server redirects to the list of another folder";
+    // Again, with folders in the files' places.
+    for _ in 0..2 {
+        let outcome = get(folder.path(), &["-v", &url]);
+        assert_eq!(outcome.code, Some(7), "{outcome:?}");
+        let told = format!("carafe: {url}elsewhere/: {line}\n");
+        assert!(outcome.stderr.contains(&told), "{outcome:?}");
+        let expected = "carafe: 3 fetched, 30 bytes; 0 the same, 0 failed";
+        assert_eq!(summary(&outcome), expected);
+        let here = folder.path().join("x");
+        assert_eq!(listing(&here), ["f", "sub"]);
+        assert_eq!(listing(&here.join("sub")), ["deep er", "g"]);
+        let h = fs::read(here.join("sub/deep er/h")).unwrap();
+        assert_eq!(h, b"/x/sub/deep%20er/h");
+    }
+}
+
+#[test]
+fn folders_that_are_no_folders_in_lists_have_an_end_too() {
+    let folder = tempdir().unwrap();
+    let origin = Origin::of(|asked, _| match asked.path.strip_suffix('/') {
+        Some(_) => page(&["x"]),
+        None => redirect(&format!("{}/", asked.path)),
+    });
+    let outcome = mirror(folder.path(), &origin);
+    assert_eq!(outcome.code, Some(7), "{outcome:?}");
+    let line = ": folders that are too deep are left out: 1\n";
+    assert!(outcome.stderr.ends_with(line), "{outcome:?}");
+}
+
+#[test]
+fn a_page_without_links_is_an_empty_folder_if_a_list_names_it() {
+    let folder = tempdir().unwrap();
+    let origin = Origin::of(|asked, _| match asked.path.as_str() {
+        "/x/" => page(&["empty/", "f"]),
+        "/x/empty/" => list("text/html", "<h1>Directory listing</h1><ul></ul>"),
+        _ => file(asked),
+    });
+    mirror(folder.path(), &origin).is(0, "");
+    assert_eq!(listing(&folder.path().join("x")), ["empty", "f"]);
+    assert!(listing(&folder.path().join("x/empty")).is_empty());
+}
+
+#[test]
+fn where_json_is_no_list_the_page_is_read() {
+    let folder = tempdir().unwrap();
+    let origin = Origin::of(|asked, _| {
+        let wants_json = asked.field("accept").unwrap().contains("json");
+        match (asked.path.as_str(), wants_json) {
+            ("/x/", true) => list("application/json", "{\"files\":[{\"base\":\"f\"}]}"),
+            ("/x/", false) => page(&["f"]),
+            _ => file(asked),
+        }
+    });
+    mirror(folder.path(), &origin).is(0, "");
+    assert_eq!(listing(&folder.path().join("x")), ["f"]);
+}
+
+#[test]
 fn a_list_that_is_cut_is_told() {
     let folder = tempdir().unwrap();
     let origin = Origin::of(|asked, _| match asked.path.as_str() {
