@@ -331,8 +331,8 @@ impl<C> Reactor<C> {
                     let slot = self.slots.get_mut(token.key as usize);
                     match slot.filter(|slot| slot.generation == token.generation) {
                         // A bulk sender became writable: it is queued behind this turn's small requests.
-                        Some(slot) if slot.run == Schedule::WaitingBulk && edge.writable => {
-                            slot.run = Schedule::Again;
+                        Some(slot) if slot.schedule == Schedule::WaitingBulk && edge.writable => {
+                            slot.schedule = Schedule::Yielded;
                             self.run_queue.push_back(token);
                         }
                         _ => self.ready.push((token, edge)),
@@ -481,7 +481,7 @@ impl<C> Reactor<C> {
             generation: token.generation,
             registered: false,
             is_admin,
-            run: Schedule::Waiting,
+            schedule: Schedule::Waiting,
             line: None,
             link: Link::default(),
             deadline: Deadline::default(),
@@ -491,7 +491,7 @@ impl<C> Reactor<C> {
             self.lines.push(&mut self.slots, token.key, Line::Admin);
         }
         self.step(app, token, Event::Start);
-        if self.run_of(token) == Some(Schedule::Ended) {
+        if self.schedule_of(token) == Some(Schedule::Ended) {
             // Its last bytes wait for the close, and nothing can name it: it was never watched.
             self.reap(app);
         }
@@ -505,11 +505,11 @@ impl<C> Reactor<C> {
     fn dispatch<A: Handler<Conn = C>>(&mut self, app: &mut A, queued_before: usize) {
         let mut ready = std::mem::take(&mut self.ready);
         for (token, edge) in ready.drain(..) {
-            match self.run_of(token) {
+            match self.schedule_of(token) {
                 Some(Schedule::Waiting | Schedule::WaitingBulk)
                     if self.bytes_moved >= LOOP_TURN_BYTES_MAX =>
                 {
-                    self.set_run(token, Schedule::Again);
+                    self.set_schedule(token, Schedule::Yielded);
                     self.run_queue.push_back(token);
                 }
                 Some(Schedule::Waiting | Schedule::WaitingBulk) => {
@@ -531,9 +531,9 @@ impl<C> Reactor<C> {
                 break;
             }
             if let Some(token) = self.run_queue.pop_front()
-                && let Some(event) = self.run_of(token).and_then(Schedule::queued_for)
+                && let Some(event) = self.schedule_of(token).and_then(Schedule::queued_for)
             {
-                self.set_run(token, Schedule::Waiting);
+                self.set_schedule(token, Schedule::Waiting);
                 self.step(app, token, event);
                 self.relieve(app);
                 has_stepped = true;
@@ -543,21 +543,21 @@ impl<C> Reactor<C> {
 
     fn queue_woken(&mut self) {
         for token in std::mem::take(&mut self.control.wakes) {
-            if self.run_of(token) == Some(Schedule::Suspended) {
-                self.set_run(token, Schedule::Woken);
+            if self.schedule_of(token) == Some(Schedule::Suspended) {
+                self.set_schedule(token, Schedule::Woken);
                 self.run_queue.push_back(token);
             }
         }
     }
 
-    fn run_of(&self, token: Token) -> Option<Schedule> {
+    fn schedule_of(&self, token: Token) -> Option<Schedule> {
         let slot = self.slots.get(token.key as usize)?;
-        (slot.generation == token.generation).then_some(slot.run)
+        (slot.generation == token.generation).then_some(slot.schedule)
     }
 
     /// The token's connection must be there.
-    fn set_run(&mut self, token: Token, run: Schedule) {
-        self.slots[token.key as usize].run = run;
+    fn set_schedule(&mut self, token: Token, schedule: Schedule) {
+        self.slots[token.key as usize].schedule = schedule;
     }
 
     /// Steps one connection that is there and has not ended, and does what it wants next.
@@ -578,11 +578,11 @@ impl<C> Reactor<C> {
         }
         match next {
             Action::Wait | Action::Suspend => {
-                match (next, slot.run) {
-                    (Action::Suspend, _) => slot.run = Schedule::Suspended,
+                match (next, slot.schedule) {
+                    (Action::Suspend, _) => slot.schedule = Schedule::Suspended,
                     // A deadline came while it was queued; it stays queued.
-                    (_, Schedule::Again | Schedule::Woken) => {}
-                    _ => slot.run = Schedule::waiting_after(moved),
+                    (_, Schedule::Yielded | Schedule::Woken) => {}
+                    _ => slot.schedule = Schedule::waiting_after(moved),
                 }
                 if let Err(error) = slot.register(&self.poll, token) {
                     if self.unwatched.allows(self.control.now) {
@@ -592,8 +592,8 @@ impl<C> Reactor<C> {
                 }
             }
             Action::Yield => {
-                if slot.run.queued_for().is_none() {
-                    slot.run = Schedule::Again;
+                if slot.schedule.queued_for().is_none() {
+                    slot.schedule = Schedule::Yielded;
                     self.run_queue.push_back(token);
                 }
             }
@@ -611,7 +611,7 @@ impl<C> Reactor<C> {
         self.timers.expire(now, &mut expired);
         for (key, tick) in expired {
             let slot = self.slots.get_mut(key as usize);
-            let Some(slot) = slot.filter(|slot| slot.run != Schedule::Ended) else {
+            let Some(slot) = slot.filter(|slot| slot.schedule != Schedule::Ended) else {
                 continue;
             };
             if self.timers.is_due(&mut slot.deadline, tick, now, key) {

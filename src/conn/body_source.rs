@@ -140,7 +140,7 @@ impl BodySource {
 
     /// Before a pause: what was in memory may not stay there. What was handed over is kept if the
     /// file's byte that comes `next` is in it, and if there is enough room for what all keep.
-    pub(super) fn rest(&mut self, next: Option<u64>) {
+    pub(super) fn pause(&mut self, next: Option<u64>) {
         match self {
             Self::Fetched(range, kept)
                 if next.is_some_and(|next| range.contains(&next))

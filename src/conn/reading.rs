@@ -237,7 +237,7 @@ impl Reading {
                 let input_state = asked.input_state;
                 self.respond_again(io, input_state)
             }
-            (Wait::DiskTask(..), _) => self.take_fetched(io),
+            (Wait::DiskTask(..), _) => self.take_result(io),
         }
     }
 
@@ -258,7 +258,7 @@ impl Reading {
     }
 
     /// A disk thread is done, or the disk's time may be over. The client's clock stood meanwhile.
-    fn take_fetched<T: Transport, P: Protocol>(
+    fn take_result<T: Transport, P: Protocol>(
         &mut self,
         io: &mut StepIo<'_, '_, T, P>,
     ) -> Step<Sending> {

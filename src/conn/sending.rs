@@ -501,11 +501,11 @@ impl Sending {
             Segment::File { start, .. } => Some(start),
             Segment::Bytes(_) | Segment::Piece { .. } => None,
         };
-        self.source.rest(next);
+        self.source.pause(next);
         if let Some(piece) = self.piece.take()
             && let Segment::Piece { start, .. } = self.body.segment(offset)
         {
-            self.piece = piece.rest(start).map(Box::new);
+            self.piece = piece.keep_from(start).map(Box::new);
         }
     }
 

@@ -125,7 +125,7 @@ impl Piece {
     /// What is kept during a pause before the byte at `at`: bytes that are still to be sent, if there is
     /// enough room for what all keep, and an open file.
     #[must_use]
-    pub fn rest(mut self, at: u64) -> Option<Self> {
+    pub fn keep_from(mut self, at: u64) -> Option<Self> {
         self.segment(at, 1)?;
         if at < self.start + self.bytes.len() as u64 {
             let is_scarce = self.permit.as_ref().is_some_and(Permit::is_scarce);
@@ -226,15 +226,15 @@ mod tests {
             piece.hold(memory.try_acquire(5), &ThreadPool::new(1), Mount::default());
             piece
         };
-        let piece = held().rest(101).unwrap();
+        let piece = held().keep_from(101).unwrap();
         assert_eq!(shown(piece.segment(101, 9)), "bc");
         assert!(memory.try_acquire(8).is_none() && memory.try_acquire(7).is_some());
-        let piece = piece.rest(104).unwrap();
+        let piece = piece.keep_from(104).unwrap();
         assert_eq!(shown(piece.segment(104, 9)), "5+3");
         assert!(memory.try_acquire(10).is_some(), "the bytes are gone");
-        assert!(piece.rest(107).is_none() && held().rest(99).is_none());
+        assert!(piece.keep_from(107).is_none() && held().keep_from(99).is_none());
         let (piece, _others) = (held(), memory.try_acquire(4));
-        assert!(piece.rest(101).is_none(), "it is made again");
-        assert!(held().rest(103).is_some());
+        assert!(piece.keep_from(101).is_none(), "it is made again");
+        assert!(held().keep_from(103).is_some());
     }
 }

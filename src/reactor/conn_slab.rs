@@ -60,7 +60,7 @@ pub(crate) struct Slot<C, S = TcpStream> {
     pub(crate) registered: bool,
     /// An admin listener accepted it.
     pub(crate) is_admin: bool,
-    pub(crate) run: Schedule,
+    pub(crate) schedule: Schedule,
     /// The line of reclaimable connections that it waits in, and its neighbours there.
     pub(crate) line: Option<Line>,
     pub(crate) link: Link,
@@ -78,7 +78,7 @@ pub(crate) enum Schedule {
     /// Waits for a wake-up.
     Suspended,
     /// In the run queue: it stopped for its budget, or the turn's was used up before its step.
-    Again,
+    Yielded,
     /// In the run queue: it was suspended and woken.
     Woken,
     /// Ended; the reap will take it.
@@ -89,7 +89,7 @@ impl Schedule {
     /// What it is stepped with when its turn in the run queue comes, if it stands there.
     pub(super) fn queued_for(self) -> Option<Event> {
         match self {
-            Self::Again => Some(Event::Resume),
+            Self::Yielded => Some(Event::Resume),
             Self::Woken => Some(Event::Woken),
             Self::Waiting | Self::WaitingBulk | Self::Suspended | Self::Ended => None,
         }

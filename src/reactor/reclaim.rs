@@ -16,7 +16,7 @@ impl<C> Reactor<C> {
     /// once, after it was registered, that an idle socket is writable).
     pub(super) fn update_line<A: Handler<Conn = C>>(&mut self, app: &A, token: Token, moved: u64) {
         let slot = &self.slots[token.key as usize];
-        if slot.is_admin || slot.run == Schedule::Ended {
+        if slot.is_admin || slot.schedule == Schedule::Ended {
             return;
         }
         let line = app.reclaimable(&slot.conn).map(Line::from);
@@ -88,7 +88,7 @@ impl<C> Reactor<C> {
                 break;
             };
             self.step(app, token, Event::Reclaim);
-            if self.run_of(token) == Some(Schedule::Ended) {
+            if self.schedule_of(token) == Some(Schedule::Ended) {
                 self.reap(app);
                 return true;
             }
@@ -143,14 +143,14 @@ impl<C> Reactor<C> {
             let token = self.token_of(key);
             next = Some(self.slots[key as usize].link.next).filter(|&key| key != NOBODY);
             self.step(app, token, Event::Reclaim);
-            if self.run_of(token) == Some(Schedule::Ended) {
+            if self.schedule_of(token) == Some(Schedule::Ended) {
                 self.reap(app);
                 return true;
             }
         }
         let Some(token) = oldest else { return false };
         self.step(app, token, Event::Stop(Reason::Evicted));
-        if self.run_of(token) != Some(Schedule::Ended) {
+        if self.schedule_of(token) != Some(Schedule::Ended) {
             self.reset(token, Reason::Evicted);
         }
         self.reap(app);

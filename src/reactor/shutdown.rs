@@ -16,7 +16,7 @@ use crate::trace::record::{self, Call};
 impl<C> Reactor<C> {
     /// It has ended; the reap will close it.
     pub(super) fn mark_ended(&mut self, token: Token, reason: Reason) {
-        self.set_run(token, Schedule::Ended);
+        self.set_schedule(token, Schedule::Ended);
         self.lines.remove(&mut self.slots, token.key);
         self.admin_open -= usize::from(self.slots[token.key as usize].is_admin);
         self.ending.push((token, reason));
@@ -111,7 +111,7 @@ impl<C> Reactor<C> {
         self.insert_outgoing(app);
         for token in self.open_tokens() {
             self.step(app, token, Event::Stop(reason));
-            if self.run_of(token) != Some(Schedule::Ended) {
+            if self.schedule_of(token) != Some(Schedule::Ended) {
                 self.reset(token, reason);
             }
             self.reap_if_many(app);
@@ -123,7 +123,7 @@ impl<C> Reactor<C> {
         let open = self
             .slots
             .iter()
-            .filter(|(_, slot)| slot.run != Schedule::Ended);
+            .filter(|(_, slot)| slot.schedule != Schedule::Ended);
         open.map(|(key, slot)| Token {
             key: key as u32,
             generation: slot.generation,

@@ -67,7 +67,7 @@ impl ConnRecord {
     }
 
     /// What a step is made with. `deadline` is the one in the slot.
-    pub(crate) fn wake(
+    pub(crate) fn activate(
         &mut self,
         deadline: Option<Instant>,
         request_timeout: Duration,
@@ -81,8 +81,8 @@ impl ConnRecord {
     }
 
     /// After a step: one that has sent nothing yet, and waits until this `deadline`, gives back all
-    /// that [`ConnRecord::wake`] can make again.
-    pub(crate) fn rest(&mut self, action: Action, deadline: Option<Instant>) {
+    /// that [`ConnRecord::activate`] can make again.
+    pub(crate) fn hibernate(&mut self, action: Action, deadline: Option<Instant>) {
         let is_silent = |active: &mut Box<Active>| {
             matches!(
                 (active.role, &active.wire),
@@ -291,8 +291,8 @@ mod tests {
         let mut bench = Bench::new(Scripted::new([read], []), Insatiable);
         assert_eq!(bench.step(Event::Start), Action::Wait);
         let mut client = ConnRecord::new(peer(), role, bench.now, REQUEST_TIMEOUT);
-        client.wake(None, REQUEST_TIMEOUT).2.conn = bench.conn;
-        client.rest(Action::Wait, bench.deadline);
+        client.activate(None, REQUEST_TIMEOUT).2.conn = bench.conn;
+        client.hibernate(Action::Wait, bench.deadline);
         (client, bench.deadline)
     }
 
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn one_that_must_be_asked_again_at_another_time_is_not_silent() {
         let (mut client, deadline) = accepted(Role::Admin, Read::Block);
-        client.wake(deadline, REQUEST_TIMEOUT).2.role = CLIENT;
+        client.activate(deadline, REQUEST_TIMEOUT).2.role = CLIENT;
         for (next, at) in [
             (Action::Wait, None),
             (
@@ -322,7 +322,7 @@ mod tests {
             (Action::Yield, deadline),
             (Action::Close(Reason::ClientLeft), deadline),
         ] {
-            client.rest(next, at);
+            client.hibernate(next, at);
             assert!(client.active.is_some(), "{next:?} {at:?}");
         }
     }
@@ -330,10 +330,10 @@ mod tests {
     #[test]
     fn a_silent_one_that_speaks_is_who_it_was() {
         let (mut client, deadline) = accepted(CLIENT, Read::Block);
-        let (_, _, active) = client.wake(deadline, REQUEST_TIMEOUT);
+        let (_, _, active) = client.activate(deadline, REQUEST_TIMEOUT);
         assert_eq!(Some(active.accepted_at + REQUEST_TIMEOUT), deadline);
         assert_eq!(active.conn.silent_until(), deadline);
-        client.rest(Action::Wait, deadline);
+        client.hibernate(Action::Wait, deadline);
         assert!(client.active.is_none(), "it was an alarm for nothing");
         assert_eq!(client.peer.to_string(), "192.0.2.1:50000");
     }

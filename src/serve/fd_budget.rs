@@ -36,7 +36,7 @@ impl FdBudget {
         let free = limit.saturating_sub(reserved + listeners + telemetry);
         let default_files = (limit / OPEN_FILES_SHARE).min(free.saturating_sub(1));
         let files = open_files.map_or(0, |flag| flag.unwrap_or(default_files));
-        let room = free.saturating_sub(files);
+        let left = free.saturating_sub(files);
         let crowded = || {
             Failure::usage(format!(
                 "--workers: '{loops}' won't do: with {limit} descriptors it takes fewer"
@@ -51,19 +51,19 @@ impl FdBudget {
                 format!("{limit} descriptors are too few to serve"),
             ));
         }
-        if room == 0 {
+        if left == 0 {
             let most = free - loops;
             return Err(Failure::usage(format!(
                 "--open-files: '{files}' won't do: with {limit} descriptors it takes 1 to {most}"
             )));
         }
-        if room < loops {
+        if left < loops {
             return Err(crowded());
         }
-        let asked = listen.max_connections.unwrap_or(room);
-        if asked > room {
+        let asked = listen.max_connections.unwrap_or(left);
+        if asked > left {
             log::warn!(
-                "--max-connections {asked} is more than {limit} descriptors allow: it is {room}"
+                "--max-connections {asked} is more than {limit} descriptors allow: it is {left}"
             );
         }
         if asked < loops {
@@ -74,7 +74,7 @@ impl FdBudget {
         }
         Ok(Self {
             // At most 2^30, which a slab's key holds.
-            connections_max: asked.min(room).min(1 << 30),
+            connections_max: asked.min(left).min(1 << 30),
             open_files: files,
             loops,
         })
@@ -115,12 +115,12 @@ mod tests {
     #[test]
     fn the_shares_of_the_loops_make_up_the_whole() {
         for (connections_max, loops) in [(7, 1), (7, 7), (8, 3), (1 << 30, 3)] {
-            let room = FdBudget {
+            let budget = FdBudget {
                 connections_max,
                 open_files: 0,
                 loops,
             };
-            let shares: Vec<_> = (0..loops).map(|of| room.connections_max(of)).collect();
+            let shares: Vec<_> = (0..loops).map(|of| budget.connections_max(of)).collect();
             assert_eq!(shares.iter().sum::<usize>() as u64, connections_max);
             assert!(shares[0] - shares[shares.len() - 1] <= 1, "{shares:?}");
             assert!(shares.is_sorted_by(|a, b| a >= b) && shares[shares.len() - 1] > 0);

@@ -49,17 +49,17 @@ impl<P: Protocol> Server<P> {
         timeouts: Timeouts,
         listen: &ListenArgs,
         listeners: Vec<ClientListener>,
-        room: FdBudget,
+        fd_budget: FdBudget,
         log_writer: LineWriter,
-        observers: TelemetryConfig,
+        telemetry: TelemetryConfig,
     ) -> Result<Self, Failure> {
         say_lower_somaxconn(listen.backlog);
-        let most = room.connections_max(0);
+        let most = fd_budget.connections_max(0);
         let server = Self::new(protocol, timeouts, listeners, most, log_writer);
         let mut server = server.map_err(no_loop)?;
         server.app.drain_timeout = listen.drain;
         let mut signals = Signals::new(SIGNALS_TAKEN).map_err(no_loop)?;
-        if observers.hangups {
+        if telemetry.hangups {
             signals.add_signal(SIGHUP).map_err(no_loop)?;
         }
         server
@@ -67,7 +67,7 @@ impl<P: Protocol> Server<P> {
             .add_source(&mut signals, SIGNALS)
             .map_err(no_loop)?;
         server.app.signals = Some(signals);
-        server.app.telemetry = Telemetry::begin(observers, &mut server.reactor).map_err(no_loop)?;
+        server.app.telemetry = Telemetry::begin(telemetry, &mut server.reactor).map_err(no_loop)?;
         Ok(server)
     }
 

@@ -149,21 +149,21 @@ impl<P: Protocol> Serving<P> {
     fn update_fd_queue(
         &mut self,
         client: &mut Active,
-        parks: bool,
+        waits: bool,
         token: Token,
         control: &mut LoopHandle<ConnRecord>,
     ) {
-        if parks == client.waits_for_fd {
+        if waits == client.waits_for_fd {
             return;
         }
-        client.waits_for_fd = parks;
-        if parks {
+        client.waits_for_fd = waits;
+        if waits {
             self.fd_waiters.push_back(token);
             if self.shortage.allows(control.now()) {
                 log::warn!("no descriptor is free for a file: clients wait");
             }
         } else {
-            self.fd_waiters.retain(|&fd_waiters| fd_waiters != token);
+            self.fd_waiters.retain(|&waiter| waiter != token);
             self.wake_first(control);
         }
     }
@@ -319,7 +319,7 @@ impl<P: Protocol> Handler for Serving<P> {
         cx: &mut Context<'_, ConnRecord>,
     ) -> Action {
         let connected = client.peer;
-        let (peer, admission, active) = client.wake(cx.turn.deadline, self.timeouts.request);
+        let (peer, admission, active) = client.activate(cx.turn.deadline, self.timeouts.request);
         let next = match active.role {
             Role::Admin => self
                 .telemetry
@@ -345,7 +345,7 @@ impl<P: Protocol> Handler for Serving<P> {
                 }
             }
         };
-        client.rest(next, cx.turn.deadline);
+        client.hibernate(next, cx.turn.deadline);
         next
     }
 

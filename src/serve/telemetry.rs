@@ -124,11 +124,11 @@ pub(super) struct Telemetry {
 
 impl Telemetry {
     pub(super) fn begin(
-        observers: TelemetryConfig,
+        config: TelemetryConfig,
         reactor: &mut Reactor<ConnRecord>,
     ) -> io::Result<Self> {
         let mut admin_listener = None;
-        if let Some(listener) = observers.metrics {
+        if let Some(listener) = config.metrics {
             let address = ListenAddress::of(&listener)?;
             admin_listener = Some((
                 reactor.add_admin_listener(listener, METRICS_CONNECTIONS_MAX)?,
@@ -137,10 +137,10 @@ impl Telemetry {
         }
         Ok(Self {
             admin_listener,
-            trace: observers.trace,
+            trace: config.trace,
             started_at: Some(SystemTime::now()),
-            access_log: observers.access_log,
-            timings: observers.timings,
+            access_log: config.access_log,
+            timings: config.timings,
             ..Self::default()
         })
     }

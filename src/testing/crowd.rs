@@ -81,7 +81,7 @@ impl Crowd {
             generation: key,
             registered: true,
             is_admin: false,
-            run: Schedule::Waiting,
+            schedule: Schedule::Waiting,
             line: None,
             link: Link::default(),
             deadline: Deadline::default(),
@@ -115,7 +115,7 @@ impl Crowd {
         now: Instant,
         deadline: &mut Option<Instant>,
     ) -> Action {
-        let (_, _, active) = client.wake(*deadline, self.patience);
+        let (_, _, active) = client.activate(*deadline, self.patience);
         self.transport.begin_turn();
         self.transport.reads.push_back(Read::Block);
         let mut turn = StepContext {
@@ -145,7 +145,7 @@ impl Crowd {
         *deadline = turn.deadline;
         // What a guard that is set would tell the kernel.
         self.transport.guards.clear();
-        client.rest(next, *deadline);
+        client.hibernate(next, *deadline);
         next
     }
 }
