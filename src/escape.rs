@@ -75,7 +75,7 @@ impl fmt::Display for Excerpt<'_> {
 /// How many bytes at the beginning take at most `shown_max` when they are escaped. No character is
 /// cut in two.
 fn escaped_prefix(bytes: &[u8], shown_max: usize) -> usize {
-    if bytes.len() <= shown_max && plain_text(bytes, is_escaped).is_some() {
+    if bytes.len() <= shown_max && plain_text(bytes).is_some() {
         return bytes.len();
     }
     let (mut taken, mut shown) = (0, 0);
@@ -112,7 +112,7 @@ fn write_escaped(
     f: &mut fmt::Formatter<'_>,
     escapes: impl Fn(char) -> bool,
 ) -> fmt::Result {
-    if let Some(text) = plain_text(bytes, &escapes) {
+    if let Some(text) = plain_text(bytes) {
         return f.write_str(text);
     }
     for chunk in bytes.utf8_chunks() {
@@ -128,10 +128,12 @@ fn write_escaped(
     Ok(())
 }
 
-/// ASCII in which nothing is escaped, as nearly everything is.
-fn plain_text(bytes: &[u8], escapes: impl Fn(char) -> bool) -> Option<&str> {
-    let is_plain = |&byte: &u8| byte.is_ascii() && !escapes(byte.into());
-    if bytes.iter().all(is_plain) {
+/// ASCII in which nothing is escaped by anyone, as nearly everything is. It is looked at to its end, so that
+/// a compiler may look at many bytes at a time.
+fn plain_text(bytes: &[u8]) -> Option<&str> {
+    let is_plain = |byte| matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\');
+    let are_plain = bytes.iter().fold(true, |all, &byte| all & is_plain(byte));
+    if are_plain {
         std::str::from_utf8(bytes).ok()
     } else {
         None

@@ -5,9 +5,9 @@ pub mod proxies;
 mod proxy_header;
 
 use std::fmt::{self, Display};
-use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use crate::telemetry::access_log::LOCAL_CLIENT;
+use crate::telemetry::access_log::{LOCAL_CLIENT, ShownIp};
 
 /// The other end's address and port, as logs show them: an IPv4 address in IPv6's clothes is shown
 /// without them. By a unix socket a client has none, and its port is zero. Every slot holds one, so it is
@@ -58,6 +58,11 @@ impl Display for Peer {
         match self.address() {
             // As X-Forwarded-For has it.
             Some(address) if address.port() == 0 => address.ip().fmt(f),
+            Some(SocketAddr::V4(address)) => {
+                ShownIp(IpAddr::V4(*address.ip())).fmt(f)?;
+                f.write_str(":")?;
+                f.write_str(itoa::Buffer::new().format(address.port()))
+            }
             Some(address) => address.fmt(f),
             None => f.write_str(LOCAL_CLIENT),
         }

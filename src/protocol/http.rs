@@ -250,12 +250,7 @@ impl Http {
             ended_by: RequestEnd::Unread,
             keep_alive: false,
             status: Some(answer.status),
-            http_log: self.is_logged.then(|| {
-                Box::new(HttpLogFields {
-                    line: truncate_for_log(line),
-                    ..HttpLogFields::default()
-                })
-            }),
+            http_log: self.is_logged.then(Box::default),
         })
     }
 
@@ -312,7 +307,6 @@ impl Http {
             status: Some(answer.status),
             http_log: self.is_logged.then(|| {
                 Box::new(HttpLogFields {
-                    line: truncate_for_log(message.line),
                     referer: field("referer"),
                     agent: field("user-agent"),
                     forwarded_for: self.forwarded_for(message),

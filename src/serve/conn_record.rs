@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use crate::conn::Conn;
 use crate::escape::Excerpt;
-use crate::limits::REQUEST_MEMORY_SHARE_BYTES;
+use crate::limits::{LOG_TEXT_BYTES_MAX, REQUEST_MEMORY_SHARE_BYTES};
 use crate::peer::client_limit::Admission;
 use crate::reactor::event::{Action, Reclaimable};
 use crate::telemetry::Reason;
@@ -224,8 +224,13 @@ struct Seconds(Duration);
 
 impl Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let millis = (self.0.as_micros() + 500) / 1000;
-        write!(f, "{}.{:03}s", millis / 1000, millis % 1000)
+        let rounded = self.0.saturating_add(Duration::from_micros(500));
+        let mut digits = itoa::Buffer::new();
+        f.write_str(digits.format(rounded.as_secs()))?;
+        f.write_str(".")?;
+        // Three digits behind a one.
+        f.write_str(&digits.format(1000 + rounded.subsec_millis())[1..])?;
+        f.write_str("s")
     }
 }
 
@@ -235,7 +240,10 @@ struct Status(Option<StatusCode>);
 impl Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(status) => write!(f, "{} ", status.as_u16()),
+            Some(status) => {
+                f.write_str(status.as_str())?;
+                f.write_str(" ")
+            }
             None => Ok(()),
         }
     }
@@ -254,7 +262,7 @@ pub(super) fn log_response(whose: Client, response: &Response, took: Duration, r
     let (status, end) = (Status(*status), response.end(reason));
     log::info!(
         "{whose} \"{}\" {status}{offset}/{body_len} bytes {seconds} {end}",
-        Excerpt::of_request(target)
+        Excerpt::new(target, LOG_TEXT_BYTES_MAX)
     );
 }
 

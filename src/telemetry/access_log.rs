@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -175,6 +175,25 @@ fn host(peer: Address) -> Cow<'static, str> {
 /// What stands in an address's place where there is none: the client came by a unix socket.
 pub const LOCAL_CLIENT: &str = "unix:";
 
+/// An address as [`IpAddr`] shows it, which takes three times as long for most of them.
+#[derive(Clone, Copy, Debug)]
+pub struct ShownIp(pub IpAddr);
+
+impl fmt::Display for ShownIp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [first, others @ ..] = match self.0 {
+            IpAddr::V4(ip) => ip.octets(),
+            IpAddr::V6(ip) => return ip.fmt(f),
+        };
+        let mut digits = itoa::Buffer::new();
+        f.write_str(digits.format(first))?;
+        others.into_iter().try_for_each(|octet| {
+            f.write_str(".")?;
+            f.write_str(digits.format(octet))
+        })
+    }
+}
+
 // ---- combined ----
 
 /// A line of `%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i"`.
@@ -193,12 +212,16 @@ impl fmt::Display for Combined<'_> {
             ..
         } = self.0;
         let time = self.1;
-        write!(f, "{} - - [{time}] \"", host(*peer))?;
-        let http_log = response.http_log.as_deref();
-        match http_log {
-            Some(http_log) => write!(f, "{}", request_text(&http_log.line))?,
-            None => write!(f, "{BARE_METHOD} {}", request_text(&response.target))?,
+        match peer {
+            Some(peer) => ShownIp(peer.ip()).fmt(f)?,
+            None => f.write_str(LOCAL_CLIENT)?,
         }
+        write!(f, " - - [{time}] \"")?;
+        let http_log = response.http_log.as_deref();
+        if http_log.is_none() {
+            write!(f, "{BARE_METHOD} ")?;
+        }
+        request_text(&response.target).fmt(f)?;
         write!(f, "\" {} ", status(response, *reason))?;
         match response.offset {
             0 => f.write_str("-")?,
@@ -243,8 +266,8 @@ fn json(entry: &LogEntry<'_>) -> String {
     let response = entry.response;
     let http_log = response.http_log.as_deref();
     let (protocol, method, target) = match http_log {
-        Some(http_log) => {
-            let (method, target) = method_and_target(&http_log.line);
+        Some(_) => {
+            let (method, target) = method_and_target(&response.target);
             ("http", request_text(method).to_text(), target)
         }
         None => ("bare", BARE_METHOD.into(), &*response.target),
@@ -339,12 +362,11 @@ mod tests {
         agent: Option<&[u8]>,
     ) -> Response {
         let http_log = HttpLogFields {
-            line: line.into(),
             referer: referer.map(Into::into),
             agent: agent.map(Into::into),
             forwarded_for: None,
         };
-        let mut response = bare(b"subject", 1234, 1234, None);
+        let mut response = bare(line, 1234, 1234, None);
         response.status = StatusCode::from_u16(status).ok();
         response.http_log = Some(Box::new(http_log));
         response

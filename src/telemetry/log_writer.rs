@@ -2,13 +2,19 @@
 //! with one write(2). A stuck terminal or pipe stops that thread, not the loop; lines that don't fit are
 //! dropped and counted.
 
-use std::fmt;
+use std::cell::Cell;
+use std::fmt::{self, Write as _};
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use crate::limits::{LOG_FLUSH, LOG_GATHER, LOG_QUEUE_BYTES_MAX, LOG_RESERVE_BYTES};
+
+thread_local! {
+    /// Where this thread makes its lines, one after the other.
+    static LINE: Cell<String> = const { Cell::new(String::new()) };
+}
 
 /// The near end of a bounded queue of lines; a thread at the far end writes them to the sink.
 #[derive(Clone, Debug)]
@@ -86,15 +92,13 @@ impl LineWriter {
 
     /// Queues one line; the LF is added. Dropped and counted when the queue is full.
     pub fn print(&self, line: &fmt::Arguments<'_>) {
-        self.push(format!("{line}\n").as_bytes(), LOG_QUEUE_BYTES_MAX);
+        self.push_line(LOG_QUEUE_BYTES_MAX, |text| text.write_fmt(*line));
     }
 
     /// Queues one line that may use the reserve, and is written at once: what must be seen with `-q` too.
     pub fn announce(&self, line: &fmt::Arguments<'_>) {
-        self.push(
-            format!("{line}\n").as_bytes(),
-            LOG_QUEUE_BYTES_MAX + LOG_RESERVE_BYTES,
-        );
+        let most = LOG_QUEUE_BYTES_MAX + LOG_RESERVE_BYTES;
+        self.push_line(most, |text| text.write_fmt(*line));
         self.shared.hurry(&mut self.shared.lock());
     }
 
@@ -142,7 +146,23 @@ impl LineWriter {
         !waited.timed_out() && queue.dropped == 0
     }
 
-    pub(super) fn push(&self, line: &[u8], bytes_max: usize) {
+    /// Queues the line that `make` makes, if there are not more bytes in the queue with it.
+    pub(super) fn push_line(
+        &self,
+        bytes_max: usize,
+        make: impl FnOnce(&mut String) -> fmt::Result,
+    ) {
+        // If something logs while it is made, that has a text of its own.
+        let mut line = LINE.take();
+        line.clear();
+        // Writing to memory doesn't fail.
+        let _ = make(&mut line);
+        line.push('\n');
+        self.push(line.as_bytes(), bytes_max);
+        LINE.set(line);
+    }
+
+    fn push(&self, line: &[u8], bytes_max: usize) {
         let mut queue = self.shared.lock();
         if queue.is_closed || queue.bytes.len() + line.len() > bytes_max {
             queue.dropped += 1;

@@ -1,9 +1,12 @@
-//! The log on stderr: env_logger formats, a [`LineWriter`] writes. A person at a terminal gets short
+//! The log on stderr: env_filter chooses, a [`LineWriter`] writes. A person at a terminal gets short
 //! lines, everything else whole time stamps.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::env;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _};
 use std::sync::{Mutex, PoisonError};
 
+use env_filter::Filter;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -19,32 +22,17 @@ use crate::limits::{LOG_QUEUE_BYTES_MAX, LOG_RESERVE_BYTES};
 /// A thread can't be started, or a logger was installed before.
 pub fn start(level: Option<LevelFilter>) -> io::Result<LineWriter> {
     let writer = LineWriter::new(io::stderr())?;
-    let mut builder = env_logger::Builder::new();
+    let mut filter = env_filter::Builder::new();
     match level {
-        Some(level) => builder.filter_level(level),
-        None => builder.parse_env(env_logger::Env::default().default_filter_or("info")),
+        Some(level) => filter.filter_level(level),
+        None => filter.parse(env::var("RUST_LOG").as_deref().unwrap_or("info")),
     };
-    let target = env_logger::Target::Pipe(Box::new(LineSink(writer.clone())));
-    builder
-        .target(target)
-        .write_style(env_logger::WriteStyle::Never);
-    let person = io::stderr().is_terminal().then(Colours::wanted);
-    let stamp = Mutex::new(SecondStamp::default());
-    builder.format(move |line, record| {
-        // It is whole after every use.
-        let mut stamp = stamp.lock().unwrap_or_else(PoisonError::into_inner);
-        match person {
-            Some(colours) => {
-                let time = stamp.of(Timestamp::now(), local_time_of_day);
-                write_for_person(line, record, time, colours)
-            }
-            None => write_for_program(line, record, stamp.of(Timestamp::now(), whole_time)),
-        }
-    });
-    let inner = builder.build();
-    log::set_max_level(inner.filter());
+    let filter = filter.build();
+    log::set_max_level(filter.filter());
     log::set_boxed_logger(Box::new(QueueLogger {
-        inner,
+        filter,
+        person: io::stderr().is_terminal().then(Colours::wanted),
+        stamp: Mutex::default(),
         writer: writer.clone(),
     }))
     .map_err(io::Error::other)?;
@@ -67,8 +55,8 @@ enum Colours {
 impl Colours {
     /// No, if NO_COLOR is anything but empty (no-color.org), or if the terminal knows none.
     fn wanted() -> Self {
-        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
         if is_set("NO_COLOR") || is_dumb {
             Self::Off
         } else {
@@ -87,20 +75,21 @@ fn whole_time(time: Timestamp) -> String {
     format!("{time:.0}")
 }
 
-/// As env_logger writes a line by itself.
-fn write_for_program(line: &mut impl Write, record: &Record<'_>, time: &str) -> io::Result<()> {
-    let (level, target) = (record.level(), record.target());
-    writeln!(line, "[{time} {level:<5} {target}] {}", record.args())
+/// Begins a line as env_logger does.
+fn begin_for_program(line: &mut String, record: &Record<'_>, time: &str) {
+    let level = match record.level() {
+        Level::Error => " ERROR ",
+        Level::Warn => " WARN  ",
+        Level::Info => " INFO  ",
+        Level::Debug => " DEBUG ",
+        Level::Trace => " TRACE ",
+    };
+    line.extend(["[", time, level, record.target(), "] "]);
 }
 
-/// The time of day where the person is, and the text. A level is named only if it isn't info, nor is
+/// Begins it with the time of day where the person is. A level is named only if it isn't info, nor is
 /// it of interest where in the program the line comes from.
-fn write_for_person(
-    line: &mut impl Write,
-    record: &Record<'_>,
-    time: &str,
-    colours: Colours,
-) -> io::Result<()> {
+fn begin_for_person(line: &mut String, record: &Record<'_>, time: &str, colours: Colours) {
     // ECMA-48's graphic renditions: faint, bold and a colour.
     let (level, rendition) = match record.level() {
         Level::Error => ("error: ", "1;31"),
@@ -109,46 +98,53 @@ fn write_for_person(
         Level::Debug => ("debug: ", "2"),
         Level::Trace => ("trace: ", "2"),
     };
-    let text = record.args();
     match colours {
-        Colours::Off => writeln!(line, "{time} {level}{text}"),
-        Colours::On if level.is_empty() => writeln!(line, "\x1b[2m{time}\x1b[0m {text}"),
-        Colours::On => writeln!(
-            line,
-            "\x1b[2m{time}\x1b[0m \x1b[{rendition}m{level}\x1b[0m{text}"
-        ),
+        Colours::Off => line.extend([time, " ", level]),
+        Colours::On => {
+            line.extend(["\x1b[2m", time, "\x1b[0m "]);
+            if !level.is_empty() {
+                line.extend(["\x1b[", rendition, "m", level, "\x1b[0m"]);
+            }
+        }
     }
 }
 
-/// Where env_logger writes: one call is one whole line.
-struct LineSink(LineWriter);
-
-impl Write for LineSink {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.push(line, LOG_QUEUE_BYTES_MAX + LOG_RESERVE_BYTES);
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Formats by env_logger, but not the lines that would be dropped.
+/// Makes lines, but not those that would be dropped.
 struct QueueLogger {
-    inner: env_logger::Logger,
+    filter: Filter,
+    /// Lines are for a person.
+    person: Option<Colours>,
+    stamp: Mutex<SecondStamp>,
     writer: LineWriter,
+}
+
+impl QueueLogger {
+    fn begin(&self, line: &mut String, record: &Record<'_>) {
+        // It is whole after every use.
+        let mut stamp = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Timestamp::now();
+        match self.person {
+            Some(colours) => {
+                begin_for_person(line, record, stamp.of(now, local_time_of_day), colours);
+            }
+            None => begin_for_program(line, record, stamp.of(now, whole_time)),
+        }
+    }
 }
 
 impl Log for QueueLogger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.inner.enabled(metadata)
+        self.filter.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        let is_ordinary = record.level() >= log::Level::Info;
-        if self.inner.matches(record) && !(is_ordinary && self.writer.should_drop()) {
-            self.inner.log(record);
+        let is_ordinary = record.level() >= Level::Info;
+        if self.filter.matches(record) && !(is_ordinary && self.writer.should_drop()) {
+            let most = LOG_QUEUE_BYTES_MAX + LOG_RESERVE_BYTES;
+            self.writer.push_line(most, |line| {
+                self.begin(line, record);
+                line.write_fmt(*record.args())
+            });
         }
     }
 
@@ -165,21 +161,30 @@ mod tests {
     #[test]
     fn a_line_for_a_person_is_short_and_names_a_level_that_matters() {
         let cases = [
-            (Level::Info, Colours::Off, "21:00:00 text\n"),
-            (Level::Warn, Colours::Off, "21:00:00 warning: text\n"),
-            (Level::Info, Colours::On, "\x1b[2m21:00:00\x1b[0m text\n"),
+            (Level::Info, Colours::Off, "21:00:00 "),
+            (Level::Warn, Colours::Off, "21:00:00 warning: "),
+            (Level::Info, Colours::On, "\x1b[2m21:00:00\x1b[0m "),
             (
                 Level::Error,
                 Colours::On,
-                "\x1b[2m21:00:00\x1b[0m \x1b[1;31merror: \x1b[0mtext\n",
+                "\x1b[2m21:00:00\x1b[0m \x1b[1;31merror: \x1b[0m",
             ),
         ];
         for (level, colours, expected) in cases {
-            let mut line = Vec::new();
-            let text = format_args!("text");
-            let record = Record::builder().level(level).args(text).build();
-            write_for_person(&mut line, &record, "21:00:00", colours).unwrap();
-            assert_eq!(String::from_utf8(line).unwrap(), expected);
+            let mut line = String::new();
+            let record = Record::builder().level(level).build();
+            begin_for_person(&mut line, &record, "21:00:00", colours);
+            assert_eq!(line, expected);
+        }
+    }
+
+    #[test]
+    fn a_line_for_a_program_names_its_level_in_five_letters() {
+        for level in Level::iter() {
+            let mut line = String::new();
+            let record = Record::builder().level(level).target("a::b").build();
+            begin_for_program(&mut line, &record, "T");
+            assert_eq!(line, format!("[T {level:<5} a::b] "));
         }
     }
 }

@@ -10,7 +10,7 @@ use super::Reason;
 /// What became of a reply.
 #[derive(Debug)]
 pub struct Response {
-    /// What was asked for; bytes from the peer.
+    /// What was asked for: over HTTP the request line. Bytes from the peer.
     pub target: Box<[u8]>,
     /// The body's bytes that the kernel has accepted.
     pub offset: u64,
@@ -62,11 +62,9 @@ impl fmt::Display for ResponseEnd {
     }
 }
 
-/// A request and its answer, as an access log has them. Text is bytes from the peer.
+/// Fields of a request that an access log has. Text is bytes from the peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HttpLogFields {
-    /// The request line: method, target and version.
-    pub line: Box<[u8]>,
     /// The Referer field.
     pub referer: Option<Box<[u8]>>,
     /// The User-Agent field.
