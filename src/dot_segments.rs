@@ -8,7 +8,10 @@ use std::borrow::Cow;
 #[must_use]
 pub fn remove_dot_segments(name: &[u8]) -> Cow<'_, [u8]> {
     let is_dots = |segment: &[u8]| matches!(segment, b"." | b"..");
-    if !name.split(|&byte| byte == b'/').any(is_dots) || name.contains(&0) {
+    if !has_dotted_segment(name)
+        || !name.split(|&byte| byte == b'/').any(is_dots)
+        || name.contains(&0)
+    {
         return name.into();
     }
     let begin = name.iter().position(|&byte| byte != b'/');
@@ -31,6 +34,13 @@ pub fn remove_dot_segments(name: &[u8]) -> Cow<'_, [u8]> {
         kept.push(b"");
     }
     [slashes, &kept.join(&b'/')].concat().into()
+}
+
+/// Whether a segment begins with a dot. Of nearly all names none does.
+#[must_use]
+pub fn has_dotted_segment(name: &[u8]) -> bool {
+    let mut bytes = name.iter().enumerate();
+    bytes.any(|(at, &byte)| byte == b'.' && (at == 0 || name[at - 1] == b'/'))
 }
 
 #[cfg(test)]
@@ -76,6 +86,19 @@ mod tests {
         ] {
             let seen = remove_dot_segments(name.as_bytes());
             assert_eq!(seen, expected.as_bytes(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_dot_counts_at_the_beginning_of_a_segment() {
+        for (name, expected) in [
+            ("", false),
+            ("a.b/c.d.", false),
+            (".a", true),
+            ("a/.b", true),
+            ("a.b//.", true),
+        ] {
+            assert_eq!(has_dotted_segment(name.as_bytes()), expected, "{name}");
         }
     }
 }

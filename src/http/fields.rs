@@ -3,12 +3,20 @@
 /// Header fields in the order received. Names are compared without regard to case (RFC 9110,
 /// section 5.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fields<'a>(Vec<(&'a str, &'a [u8])>);
+pub struct Fields<'a> {
+    fields: Vec<(&'a str, &'a [u8])>,
+    /// A bit for each letter with which a name begins: most of those that are asked for aren't there.
+    initials: u32,
+}
 
 impl<'a> Fields<'a> {
     /// The values of a name, a line each.
     pub fn all(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.0
+        let fields = match self.initials & initial(name) {
+            0 => &[],
+            _ => &self.fields[..],
+        };
+        fields
             .iter()
             .filter(move |(field, _)| field.eq_ignore_ascii_case(name))
             .map(|&(_, value)| value)
@@ -28,7 +36,10 @@ impl<'a> Fields<'a> {
             let begin = name.as_bytes().get(..with.len());
             begin.is_some_and(|begin| begin.eq_ignore_ascii_case(with))
         };
-        let mut names = self.0.iter().map(|&(name, _)| name);
+        if self.initials & (initial("if-") | initial("range")) == 0 {
+            return false;
+        }
+        let mut names = self.fields.iter().map(|&(name, _)| name);
         names.any(|name| begins(name, b"if-") || begins(name, b"range"))
     }
 
@@ -58,8 +69,18 @@ impl<'a> Fields<'a> {
 
 impl<'a> FromIterator<(&'a str, &'a [u8])> for Fields<'a> {
     fn from_iter<I: IntoIterator<Item = (&'a str, &'a [u8])>>(fields: I) -> Self {
-        Self(fields.into_iter().collect())
+        let fields: Vec<_> = fields.into_iter().collect();
+        let initials = fields.iter().map(|&(name, _)| initial(name));
+        let initials = initials.fold(0, |all, one| all | one);
+        Self { fields, initials }
     }
+}
+
+/// The bit of a name's first byte. Small and capital letters have the same, and that is not only theirs.
+fn initial(name: &str) -> u32 {
+    name.as_bytes()
+        .first()
+        .map_or(0, |&byte| 1 << (byte & 0x1f))
 }
 
 /// Cuts optional whitespace: spaces and tabs (RFC 9110, section 5.6.3).

@@ -308,12 +308,14 @@ struct RequestLine<'a> {
 
 impl<'a> RequestLine<'a> {
     fn parse(line: &'a [u8]) -> Result<Self, RequestError> {
-        let mut words = line.split(|&byte| byte == b' ');
-        let (Some(method_name), Some(target), Some(version), None) =
-            (words.next(), words.next(), words.next(), words.next())
-        else {
-            return Err(RequestError::Line);
+        let word = |of: &'a [u8]| {
+            let end = of.iter().position(|&byte| byte == b' ');
+            let end = end.ok_or(RequestError::Line)?;
+            Ok((&of[..end], &of[end + 1..]))
         };
+        let (method_name, rest) = word(line)?;
+        // No version holds a space.
+        let (target, version) = word(rest)?;
         if !is_token(method_name) {
             return Err(RequestError::Line);
         }

@@ -87,12 +87,12 @@ impl<'a> Target<'a> {
     }
 
     fn resource(bytes: &'a [u8]) -> Self {
-        let mut parts = bytes.splitn(2, |&byte| byte == b'?');
-        let path = parts.next().filter(|path| !path.is_empty());
-        Self::Resource {
-            path: path.unwrap_or(b"/"),
-            query: parts.next(),
-        }
+        let (path, query) = match bytes.iter().position(|&byte| byte == b'?') {
+            Some(at) => (&bytes[..at], Some(&bytes[at + 1..])),
+            None => (bytes, None),
+        };
+        let path = if path.is_empty() { b"/" } else { path };
+        Self::Resource { path, query }
     }
 }
 
@@ -141,10 +141,8 @@ fn is_ip_literal(bytes: &[u8]) -> bool {
 
 /// Whether two hexadecimal digits follow each percent sign (RFC 3986, section 2.1).
 fn has_whole_escapes(bytes: &[u8]) -> bool {
-    bytes.iter().enumerate().all(|(at, &byte)| {
-        let digits = || bytes.get(at + 1..at + 3);
-        byte != b'%' || digits().is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-    })
+    let mut escaped = bytes.split(|&byte| byte == b'%').skip(1);
+    escaped.all(|rest| matches!(rest, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit()))
 }
 
 /// A path of a target, decoded, without dot segments: the name that the root looks up.
@@ -160,12 +158,13 @@ pub struct Name<'a> {
 /// NUL, which no name holds.
 #[must_use]
 pub fn decode(path: &[u8]) -> Option<Name<'_>> {
-    if !has_whole_escapes(path) {
+    let bytes = if !path.contains(&b'%') {
+        remove_dot_segments(path)
+    } else if has_whole_escapes(path) {
+        let decoded = Cow::from(percent_decode(path));
+        remove_dot_segments(&decoded).into_owned().into()
+    } else {
         return None;
-    }
-    let bytes = match Cow::from(percent_decode(path)) {
-        Cow::Borrowed(bytes) => remove_dot_segments(bytes),
-        Cow::Owned(bytes) => remove_dot_segments(&bytes).into_owned().into(),
     };
     let is_folder = bytes.ends_with(b"/");
     (!bytes.contains(&0)).then_some(Name { bytes, is_folder })

@@ -12,6 +12,7 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
+use crate::dot_segments::has_dotted_segment;
 use crate::file::version::Snapshot;
 use crate::file::{FsClass, FsClasses, Lookup, LookupError, MayBlock, Mount, OpenFile};
 use crate::limits::{LINKS_MAX, OPEN_ATTEMPTS_MAX};
@@ -320,6 +321,9 @@ impl RootDir {
         }
         if path.contains(&0) {
             return Err("NUL in the name");
+        }
+        if !has_dotted_segment(path) {
+            return Ok(path);
         }
         for (at, component) in path.split(|&byte| byte == b'/').enumerate() {
             if component == b".." {
