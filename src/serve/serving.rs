@@ -178,7 +178,7 @@ impl<P: Protocol> Serving<P> {
     ) -> Action {
         let token = cx.token();
         let mut task = None;
-        let task_result = if client.conn.awaits_task() {
+        let mut task_result = if client.conn.awaits_task() {
             self.disk_tasks.take(token)
         } else {
             None
@@ -197,11 +197,11 @@ impl<P: Protocol> Serving<P> {
         let mut io = StepIo {
             transport: &mut (),
             protocol: &mut protocol,
-            timeouts: self.timeouts,
+            timeouts: &self.timeouts,
             turn: &mut cx.turn,
             finished: &mut self.finished,
             task: &mut task,
-            task_result,
+            task_result: &mut task_result,
         };
         let next = match &mut self.tls {
             None => client.conn.step(&mut io.over(&mut plain), event),
@@ -227,10 +227,10 @@ impl<P: Protocol> Serving<P> {
         for response in self.finished.drain(..) {
             let (stats, reason) = (&mut cx.control.stats, response.reason());
             let whose = self.proxies.client_of(client.client(peer), &response);
-            let time = ReplyTime::new(&mut client.timing, &response, Instant::now);
+            let took = cx.turn.now - response.asked_at;
+            let time = ReplyTime::new(&mut client.timing, took);
             self.telemetry
                 .count_reply(whose, &response, reason, time, stats);
-            let took = cx.turn.now - response.asked_at;
             log_response(whose, &response, took, reason);
         }
         self.telemetry.on_step(client);
@@ -424,9 +424,9 @@ impl<P: Protocol> Handler for Serving<P> {
             Role::Admin => log::debug!("{peer} metrics: {reason}"),
             Role::Client(_) => {
                 if let Some(response) = client.conn.response() {
-                    let lingers_since = client.conn.lingers_since();
-                    let until = || lingers_since.unwrap_or_else(Instant::now);
-                    let time = ReplyTime::new(&mut client.timing, response, until);
+                    let until = client.conn.lingers_since().unwrap_or(now);
+                    let took = until - response.asked_at;
+                    let time = ReplyTime::new(&mut client.timing, took);
                     whose = self.proxies.client_of(whose, response);
                     self.telemetry
                         .count_reply(whose, response, reason, time, &mut control.stats);

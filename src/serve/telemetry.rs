@@ -63,19 +63,20 @@ impl TelemetryConfig {
             let only_v6 = false;
             bind(at, METRICS_BACKLOG, only_v6).map_err(|error| cannot_bind(at, "--metrics", &error))
         };
+        let metrics = match passed {
+            None => args.metrics.map(listen).transpose()?,
+            passed => passed,
+        };
         Ok(Self {
             access_log: args.access_log.as_ref().map(open).transpose()?,
-            metrics: match passed {
-                None => args.metrics.map(listen).transpose()?,
-                passed => passed,
-            },
+            timings: Timings::new(args, metrics.is_some()),
+            metrics,
             trace: args
                 .trace
                 .clone()
                 .map(|file| TraceFile::start(file, args.trace_for))
                 .transpose()?,
             hangups: true,
-            timings: Timings::new(args),
         })
     }
 
@@ -286,12 +287,12 @@ impl Telemetry {
         let mut io = StepIo {
             transport: &mut TracedSocket::new(Socket::new(socket)),
             protocol: &mut protocol,
-            timeouts: TIMEOUTS,
+            timeouts: &TIMEOUTS,
             turn: &mut cx.turn,
             finished: &mut Vec::new(),
             // The metrics are no file.
             task: &mut None,
-            task_result: None,
+            task_result: &mut None,
         };
         client.conn.step(&mut io, event)
     }

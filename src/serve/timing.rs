@@ -17,7 +17,6 @@ use crate::sockopt::TcpTimes;
 use crate::telemetry::Stage;
 use crate::telemetry::access_log::LogFormat;
 use crate::telemetry::phases::{Phase, Phases};
-use crate::telemetry::response::Response;
 use crate::trace::record;
 use crate::trace::transport::TracedSocket;
 
@@ -66,9 +65,9 @@ struct TimedReply {
 
 impl Timings {
     /// Replies are timed if a flag shows what comes of it.
-    pub(super) fn new(args: &ServeArgs) -> Self {
+    pub(super) fn new(args: &ServeArgs, has_metrics: bool) -> Self {
         let is_logged = args.access_log.is_some() && args.log_format == Some(LogFormat::Json);
-        let is_shown = args.metrics.is_some() || args.trace.is_some() || is_logged;
+        let is_shown = has_metrics || args.trace.is_some() || is_logged;
         Self {
             is_on: is_shown || args.server_timing,
             tells_clients: args.server_timing,
@@ -278,19 +277,12 @@ pub(super) struct ReplyTime {
 }
 
 impl ReplyTime {
-    /// Of the first reply that its client's timing has not told of. If nothing was timed, its time is that
-    /// between the turns.
-    pub(super) fn new(
-        timing: &mut Option<Box<Timing>>,
-        response: &Response,
-        until: impl FnOnce() -> Instant,
-    ) -> Self {
+    /// Of the first reply that its client's timing has not told of. If nothing was timed, nobody wants to
+    /// know more than how long it took from turn to turn.
+    pub(super) fn new(timing: &mut Option<Box<Timing>>, took: Duration) -> Self {
         let timed = timing.as_mut().and_then(|timing| timing.over.pop_front());
         let phases = timed.map(|reply| reply.phases);
-        let whole = match &phases {
-            Some(phases) => phases.total(),
-            None => until() - response.asked_at,
-        };
+        let whole = phases.as_ref().map_or(took, Phases::total);
         Self { whole, phases }
     }
 }
