@@ -109,7 +109,7 @@ impl<T: Transport + Turning, P: Protocol> Bench<T, P> {
     }
 
     /// One turn with one step, in which a task is over.
-    pub fn step_with(&mut self, event: Event, task_result: Option<TaskResult>) -> Action {
+    pub fn step_with(&mut self, event: Event, mut task_result: Option<TaskResult>) -> Action {
         self.transport.begin_turn();
         let mut turn = StepContext {
             now: self.now,
@@ -122,7 +122,7 @@ impl<T: Transport + Turning, P: Protocol> Bench<T, P> {
         let mut io = StepIo {
             transport: &mut self.transport,
             protocol: &mut self.protocol,
-            timeouts: Timeouts {
+            timeouts: &Timeouts {
                 request: REQUEST_TIMEOUT,
                 keep_alive: KEEP_ALIVE,
                 stall: STALL_TIMEOUT,
@@ -132,7 +132,7 @@ impl<T: Transport + Turning, P: Protocol> Bench<T, P> {
             turn: &mut turn,
             finished: &mut self.finished,
             task: &mut self.task,
-            task_result,
+            task_result: &mut task_result,
         };
         let next = match io.transport.before_step(event) {
             Some(ending) => ending,

@@ -41,7 +41,7 @@ pub(super) struct Acked {
 
 impl Acked {
     /// Whether the peer may go on. If it has all, it waits for us.
-    fn is_enough_since(self, mark: Mark, timeouts: Timeouts) -> bool {
+    fn is_enough_since(self, mark: Mark, timeouts: &Timeouts) -> bool {
         let has_all = self.bytes > 0 && self.bytes >= self.of;
         let fresh = self.bytes.saturating_sub(mark.acked);
         fresh >= timeouts.least_bytes(timeouts.stall) || has_all
@@ -101,7 +101,7 @@ impl Progress {
 
     /// The peer must take some bytes within the stall timeout, and is looked at often enough for the timeout
     /// to count from when it last did. Returns when it will be looked at again, unless it has stalled.
-    pub(super) fn check(&mut self, acked: Acked, timeouts: Timeouts) -> Option<Instant> {
+    pub(super) fn check(&mut self, acked: Acked, timeouts: &Timeouts) -> Option<Instant> {
         let Self::Resumed { mark, fast_reader } = self else {
             return Some(acked.at + timeouts.stall);
         };
@@ -118,7 +118,7 @@ impl Progress {
     }
 
     /// Whether a peer that was slow has taken enough since the last look.
-    pub(super) fn has_caught_up(&mut self, acked: Acked, timeouts: Timeouts) -> bool {
+    pub(super) fn has_caught_up(&mut self, acked: Acked, timeouts: &Timeouts) -> bool {
         let Self::Resumed { mark, .. } = self else {
             return true;
         };

@@ -43,7 +43,7 @@ pub struct StepIo<'a, 't, T, P> {
     /// Who answers.
     pub protocol: &'a mut P,
     /// How long things may take.
-    pub timeouts: Timeouts,
+    pub timeouts: &'a Timeouts,
     /// The time, the scratch buffer and the deadline.
     pub turn: &'a mut StepContext<'t>,
     /// Takes what became of replies after which the connection goes on.
@@ -51,7 +51,7 @@ pub struct StepIo<'a, 't, T, P> {
     /// Takes what a disk thread shall do. The connection is suspended until it has the result.
     pub task: &'a mut Option<DiskTask>,
     /// What the connection's last disk task came to, if it is done.
-    pub task_result: Option<TaskResult>,
+    pub task_result: &'a mut Option<TaskResult>,
 }
 
 impl<'t, P> StepIo<'_, 't, (), P> {
@@ -64,7 +64,7 @@ impl<'t, P> StepIo<'_, 't, (), P> {
             turn: self.turn,
             finished: self.finished,
             task: self.task,
-            task_result: self.task_result.take(),
+            task_result: self.task_result,
         }
     }
 }

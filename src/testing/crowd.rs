@@ -129,7 +129,7 @@ impl Crowd {
         let mut io = StepIo {
             transport: &mut self.transport,
             protocol: &mut Deaf,
-            timeouts: Timeouts {
+            timeouts: &Timeouts {
                 request: self.patience,
                 keep_alive: KEEP_ALIVE,
                 stall: STALL_TIMEOUT,
@@ -139,7 +139,7 @@ impl Crowd {
             turn: &mut turn,
             finished: &mut Vec::new(),
             task: &mut None,
-            task_result: None,
+            task_result: &mut None,
         };
         let next = active.conn.step(&mut io, event);
         *deadline = turn.deadline;
