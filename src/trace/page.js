@@ -31,7 +31,7 @@ all.forEach((lane, index) => { lane.hue = index * 137.5 % 360; });
 
 const clock = (ns, step = ns) => step < 1e3 ? ns + ' ns' : step < 1e6 ? +(ns / 1e3).toFixed(3) + ' µs'
   : step < 1e9 ? +(ns / 1e6).toFixed(3) + ' ms' : +(ns / 1e9).toFixed(3) + ' s';
-const bytes = n => n < 1e3 ? n + ' B' : n < 1e6 ? (n / 1e3).toFixed(1) + ' kB' : n < 1e9 ? (n / 1e6).toFixed(1) + ' MB' : (n / 1e9).toFixed(2) + ' GB';
+const bytes = n => { let unit = 0; while (n >= 1024 && unit < 4) { n /= 1024; unit++; } return unit ? n.toFixed(1) + ' ' + 'KMGT'[unit - 1] + 'iB' : n + ' B'; };
 const height = lane => lane.kind === 'client' ? tall : LOW;
 const labels = width => width < 560 ? 92 : 190;
 

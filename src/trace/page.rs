@@ -72,7 +72,7 @@ fn picture() -> Markup {
         }
         div id="frame" { div id="room" { canvas id="lanes" tabindex="0" aria-label="Lanes over time" {} } }
         section id="about" aria-live="polite" {
-            p class="soft" { "Point at a step, or tap it. Drag to move; + and − zoom, or two fingers, or Ctrl and the wheel." }
+            p class="soft hint" { "Point at a step, or tap it. Drag to move; + and − zoom, or two fingers, or Ctrl and the wheel." }
         }
         ul id="legend" {
             @for (look, class, words) in Look::ALL {
