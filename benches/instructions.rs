@@ -35,22 +35,32 @@ fn main() {
         ("a connection each, by name", one_each),
         ("a request on a kept connection", kept),
     ];
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace.json");
+    let flags: [(&str, &[&str]); 2] = [
+        ("", &[]),
+        (", with --trace", &["--trace", trace.to_str().unwrap()]),
+    ];
     for (what, load) in loads {
-        match count(load, rounds) {
-            Ok(each) => println!("{what}: {each} instructions"),
-            Err(error) => println!("{what}: left out, since the server can't be traced: {error}"),
+        for (how, flags) in flags {
+            match count(load, flags, rounds) {
+                Ok(each) => println!("{what}{how}: {each} instructions"),
+                Err(error) => {
+                    println!("{what}: left out, since the server can't be traced: {error}");
+                }
+            }
         }
     }
 }
 
 /// Instructions of the loop's thread for one request, the median of so many.
-fn count(load: Load, rounds: usize) -> nix::Result<u64> {
+fn count(load: Load, flags: &[&str], rounds: usize) -> nix::Result<u64> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
     fs::write(&path, [7; FILE_BYTES]).unwrap();
     // Old enough for both validators: what every answer has is kept.
     thread::sleep(Duration::from_millis(1_100));
-    let (mut server, address) = start(folder.path());
+    let (mut server, address) = start(folder.path(), flags);
     let loop_thread = Pid::from_raw(server.id() as i32);
     let mut client = None;
     let mut counts = Vec::new();
@@ -110,10 +120,12 @@ fn single_step(thread: Pid, attached: &Sender<()>) -> nix::Result<u64> {
     Ok(steps)
 }
 
-fn start(root: &Path) -> (Child, SocketAddr) {
+fn start(root: &Path, flags: &[&str]) -> (Child, SocketAddr) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_carafe"));
     command.arg("serve").arg(root);
-    command.args(["-p", "0", "-b", "127.0.0.1", "-q"]);
+    command
+        .args(["-p", "0", "-b", "127.0.0.1", "-q"])
+        .args(flags);
     let mut server = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(server.stderr.take().unwrap()).lines();
     let address =
