@@ -329,8 +329,9 @@ fn each_cause_is_named_in_99_of_100_runs() {
             }
             run().iter().all(|line| longest(line).0 == phase)
         };
-        counts.push((cause, (0..100).filter(is_named).count()));
+        let count = (0..100).filter(is_named).count();
+        eprintln!("{cause}: {count} of 100");
+        counts.push((cause, count));
     }
-    eprintln!("{counts:?}");
     assert!(counts.iter().all(|&(_, count)| count >= 99), "{counts:?}");
 }
