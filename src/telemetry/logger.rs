@@ -1,4 +1,4 @@
-//! The log on stderr: env_filter chooses, a [`LineWriter`] writes. A person at a terminal gets short
+//! The log on stderr: env_logger chooses, a [`LineWriter`] writes. A person at a terminal gets short
 //! lines, everything else whole time stamps.
 
 use std::env;
@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::sync::{Mutex, PoisonError};
 
-use env_filter::Filter;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -22,15 +21,15 @@ use crate::limits::{LOG_QUEUE_BYTES_MAX, LOG_RESERVE_BYTES};
 /// A thread can't be started, or a logger was installed before.
 pub fn start(level: Option<LevelFilter>) -> io::Result<LineWriter> {
     let writer = LineWriter::new(io::stderr())?;
-    let mut filter = env_filter::Builder::new();
+    let mut builder = env_logger::Builder::new();
     match level {
-        Some(level) => filter.filter_level(level),
-        None => filter.parse(env::var("RUST_LOG").as_deref().unwrap_or("info")),
+        Some(level) => builder.filter_level(level),
+        None => builder.parse_env(env_logger::Env::default().default_filter_or("info")),
     };
-    let filter = filter.build();
-    log::set_max_level(filter.filter());
+    let chosen = builder.build();
+    log::set_max_level(chosen.filter());
     log::set_boxed_logger(Box::new(QueueLogger {
-        filter,
+        chosen,
         person: io::stderr().is_terminal().then(Colours::wanted),
         stamp: Mutex::default(),
         writer: writer.clone(),
@@ -111,7 +110,9 @@ fn begin_for_person(line: &mut String, record: &Record<'_>, time: &str, colours:
 
 /// Makes lines, but not those that would be dropped.
 struct QueueLogger {
-    filter: Filter,
+    /// Which lines are wanted. It makes none: its formatter sends each piece of a text through io::Write, which takes
+    /// twice the instructions.
+    chosen: env_logger::Logger,
     /// Lines are for a person.
     person: Option<Colours>,
     stamp: Mutex<SecondStamp>,
@@ -134,12 +135,12 @@ impl QueueLogger {
 
 impl Log for QueueLogger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.filter.enabled(metadata)
+        self.chosen.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
         let is_ordinary = record.level() >= Level::Info;
-        if self.filter.matches(record) && !(is_ordinary && self.writer.should_drop()) {
+        if self.chosen.matches(record) && !(is_ordinary && self.writer.should_drop()) {
             let most = LOG_QUEUE_BYTES_MAX + LOG_RESERVE_BYTES;
             self.writer.push_line(most, |line| {
                 self.begin(line, record);
