@@ -26,6 +26,7 @@ mod watches;
 use std::borrow::Cow;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::TryRecvError;
@@ -44,7 +45,7 @@ use crate::limits::{
     CACHE_INVALIDATIONS_MAX, CACHE_LIST_SHARE, CACHE_NAMES_MAX, CACHE_REUSE_WINDOW,
     CACHE_SPARE_SHARE, CACHED_CONTENTS_BYTES_MAX, INOTIFY_BUFFER_BYTES, NAME_BYTES_MAX,
 };
-use crate::trace::record::{self, Call, Handle};
+use crate::trace::record::{self, Call};
 
 use folders::Folders;
 use watch_thread::{Found, WatchTask, WatchThread, WatchedPath};
@@ -62,7 +63,7 @@ pub struct CacheLimits {
 /// The cache of one root.
 #[derive(Debug)]
 pub struct Cache {
-    inotify: Arc<Handle>,
+    inotify: Arc<OwnedFd>,
     limits: CacheLimits,
     /// Names that are watched: components with single slashes between them.
     files: LruCache<Rc<[u8]>, Watched>,
@@ -130,7 +131,7 @@ impl Cache {
     pub fn new(limits: CacheLimits) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         Ok(Self {
-            inotify: Arc::new(inotify.into()),
+            inotify: Arc::new(inotify),
             limits,
             files: LruCache::unbounded(),
             file_bytes: 0,

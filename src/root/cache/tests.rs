@@ -2,7 +2,7 @@
 
 use super::*;
 use std::fs::{self, File};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
@@ -367,7 +367,7 @@ fn the_least_recently_used_make_room_and_leave_no_watch() {
 
 /// Waits until the kernel has so many watches.
 fn until_watched(cache: &Cache, count: usize) {
-    let path = format!("/proc/self/fdinfo/{}", cache.inotify.as_fd().as_raw_fd());
+    let path = format!("/proc/self/fdinfo/{}", cache.inotify.as_raw_fd());
     let watched = || {
         fs::read_to_string(&path)
             .unwrap()

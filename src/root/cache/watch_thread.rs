@@ -4,7 +4,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
@@ -85,7 +85,7 @@ pub(super) struct WatchThread {
 
 impl WatchThread {
     /// Starts it.
-    pub(super) fn start(inotify: Arc<Handle>) -> io::Result<Self> {
+    pub(super) fn start(inotify: Arc<OwnedFd>) -> io::Result<Self> {
         let (tasks, receiver) = channel();
         let (sender, results) = channel();
         thread::Builder::new()
@@ -119,7 +119,7 @@ impl WatchThread {
     }
 }
 
-fn work(tasks: &Receiver<WatchTask>, results: &Sender<WatchedPath>, inotify: &Handle) {
+fn work(tasks: &Receiver<WatchTask>, results: &Sender<WatchedPath>, inotify: &OwnedFd) {
     for task in tasks {
         match task {
             WatchTask::Watch { root, name } => {
@@ -138,14 +138,14 @@ fn work(tasks: &Receiver<WatchTask>, results: &Sender<WatchedPath>, inotify: &Ha
     }
 }
 
-fn remove(watches: &[i32], inotify: &Handle) {
+fn remove(watches: &[i32], inotify: &OwnedFd) {
     for &watch in watches {
         // The kernel removes that of what is no more by itself.
         let _ = record::call(Call::Unwatch, || inotify::remove_watch(inotify, watch));
     }
 }
 
-fn discard_events(inotify: &Handle) {
+fn discard_events(inotify: &OwnedFd) {
     let mut buffer = [MaybeUninit::uninit(); INOTIFY_BUFFER_BYTES];
     for _ in 0..CACHE_DISCARDED_READS_MAX {
         let read = record::transfer(Call::ReadEvents, INOTIFY_BUFFER_BYTES, || {
@@ -163,7 +163,7 @@ fn discard_events(inotify: &Handle) {
 fn watch(
     root: &RootDir,
     name: &[u8],
-    inotify: &Handle,
+    inotify: &OwnedFd,
     watches: &mut Vec<(usize, i32)>,
 ) -> Option<Found> {
     // What can't be kept costs no watch.
