@@ -7,7 +7,7 @@ use html5gum::{Span, Tokenizer};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
-use serde::de::{Deserializer as _, SeqAccess, Visitor};
+use serde::de::{Deserializer, SeqAccess, Visitor};
 
 use crate::http::target::encode_segment;
 
@@ -25,11 +25,32 @@ pub(super) enum Form {
 struct Row {
     #[serde(alias = "url")]
     href: Option<String>,
-    name: Option<String>,
+    name: Option<Name>,
     #[serde(rename = "type")]
     kind: Option<String>,
     /// Of a list that doesn't show all: how many entries there are.
     total: Option<usize>,
+}
+
+/// A name, which nginx writes as it is: its bytes may be no UTF-8.
+struct Name(Vec<u8>);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Name, E> {
+                Ok(Name(bytes.to_vec()))
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
 }
 
 impl Form {
@@ -107,9 +128,9 @@ impl<'de, F: FnMut(&[u8])> Visitor<'de> for Rows<F> {
         let mut cut = None;
         while let Some(row) = rows.next_element::<Row>()? {
             let is_folder = row.kind.as_deref() == Some("directory");
-            let named = |name: String| {
+            let named = |Name(name)| {
                 let slash = if is_folder { "/" } else { "" };
-                format!("{}{slash}", encode_segment(name.as_bytes()))
+                format!("{}{slash}", encode_segment(&name))
             };
             match row.href.or_else(|| row.name.map(named)) {
                 Some(reference) => self.0(reference.as_bytes()),
@@ -187,6 +208,14 @@ mod tests {
         for no_list in ["", "{}", "[1]", "[{}", "[{}]x", "null", "[{\"href\":1}]"] {
             assert!(references(Form::Json, no_list).is_err(), "{no_list}");
         }
+    }
+
+    #[test]
+    fn a_name_in_json_need_not_be_utf_8() {
+        let mut all = Vec::new();
+        let text = b"[{ \"name\":\"lat\xefn\\u00e9\", \"type\":\"directory\" }]";
+        let total = read(Form::Json, text, |reference| all.push(reference.to_vec()));
+        assert_eq!((all, total), (vec![b"lat%EFn%C3%A9/".to_vec()], Ok(None)));
     }
 
     #[test]

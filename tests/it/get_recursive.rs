@@ -15,6 +15,7 @@ use crate::common::{
     Carafe, exchange, has_tool, pattern, root_with, shell, until, with_default_interrupt,
 };
 use crate::fake::{Outcome, Untouched, carafe, run};
+use crate::get_servers::Python;
 use crate::origin::{Asked, Origin, Version, has_bytes, listing};
 use crate::proxied::{Lister, Nginx};
 
@@ -179,6 +180,16 @@ fn of_apache_by_its_pages() {
     let apache = Lister::apache(root.path());
     let base = format!("http://{}/", apache.addr());
     check(root.path(), &base, Some(long_ago()));
+}
+
+#[test]
+fn of_python_whose_page_of_an_empty_folder_has_no_link() {
+    if !has_tool("python3") {
+        return;
+    }
+    let root = root();
+    let python = Python::serve(root.path());
+    check(root.path(), &python.url(), Some(long_ago()));
 }
 
 // ---- lists that lie ----
