@@ -132,8 +132,9 @@ pub const SLAB_SLOTS_KEPT: usize = 1024;
 /// once find it.
 pub const SHRINK_DELAY: Duration = Duration::from_secs(1);
 
-/// How long a connection that was kept alive may say nothing.
-pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// How long a connection that was kept alive may say nothing. nginx and Varnish keep idle ones for 60 s: they
+/// close first, and know that no request of theirs is under way.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 /// How long a lingering connection waits for the next byte.
 pub const LINGER_IDLE: Duration = Duration::from_secs(2);

@@ -85,7 +85,7 @@ pub struct ServeArgs {
     pub disk_timeout: Duration,
 
     /// How long a connection that was kept alive may say nothing
-    #[arg(long, value_name = "TIME", default_value = "60s", allow_hyphen_values = true, value_parser = timeout)]
+    #[arg(long, value_name = "TIME", default_value = "75s", allow_hyphen_values = true, value_parser = timeout)]
     pub keep_alive: Duration,
 
     /// A name ends at its LF or at end of file only
