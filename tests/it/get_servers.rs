@@ -66,10 +66,10 @@ fn check_continued(base: &str) {
 }
 
 /// A server on a port that its first line of output names; it ends with it.
-struct Python(Child, u16);
+pub(crate) struct Python(Child, u16);
 
 impl Python {
-    fn serve(root: &Path) -> Self {
+    pub(crate) fn serve(root: &Path) -> Self {
         let mut child = Command::new("python3")
             .args(["-u", "-m", "http.server", "--bind", "127.0.0.1", "0"])
             .current_dir(root)
@@ -84,6 +84,11 @@ impl Python {
         let words: Vec<_> = line.split(' ').collect();
         let at = words.iter().position(|word| *word == "port").unwrap();
         Self(child, words[at + 1].parse().unwrap())
+    }
+
+    /// Of its first folder, with a slash at the end.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/", self.1)
     }
 }
 
@@ -101,7 +106,7 @@ fn pythons_server_speaks_http_1_0() {
     }
     let root = root();
     let python = Python::serve(root.path());
-    check(&format!("http://127.0.0.1:{}/", python.1), Some(long_ago()));
+    check(&python.url(), Some(long_ago()));
 }
 
 #[test]

@@ -84,6 +84,7 @@ mod soak_runs;
 mod soak_tls;
 mod soak_versus;
 mod soaking;
+mod strangers;
 mod systemd;
 mod talk;
 mod terminal;

@@ -211,6 +211,35 @@ impl Lister {
     }
 }
 
+/// Varnish in front of carafe, which ends with it.
+pub(crate) struct Varnish(Daemon);
+
+impl Varnish {
+    /// What is said in `vcl_recv` is up to the test.
+    pub(crate) fn before(carafe: &Carafe, receive: &str) -> Self {
+        let (ip, port) = (carafe.addr().ip(), carafe.port());
+        let command = |folder: &Path| {
+            // It writes its number without the end of a line.
+            let script = "echo $$ > pid; exec varnishd -F -j none -n \"$PWD/n\" -f \"$PWD/conf\" \
+                -s malloc,64m -a \"$(cat address)\"";
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).current_dir(folder);
+            command
+        };
+        Self(Daemon::on_a_port(command, |folder, address| {
+            fs::write(folder.join("address"), address.to_string()).unwrap();
+            format!(
+                "vcl 4.1; backend default {{ .host = \"{ip}\"; .port = \"{port}\"; }}
+                sub vcl_recv {{ {receive} }}\n"
+            )
+        }))
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.0.address
+    }
+}
+
 /// HAProxy, which ends with it.
 pub(crate) struct Haproxy {
     child: Child,
