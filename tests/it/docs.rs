@@ -155,6 +155,8 @@ fn the_map_names_every_file_of_the_rooms_that_it_shows() {
         "root",
         "file",
         "serve",
+        "daemon",
+        "peer",
         "telemetry",
     ] {
         for entry in fs::read_dir(root.join("src").join(room)).unwrap() {
