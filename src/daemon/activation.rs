@@ -7,7 +7,7 @@ use listenfd::ListenFd;
 use mio::net::TcpListener;
 use socket2::SockRef;
 
-use super::succession::{Kind, Listeners, Predecessor};
+use super::succession::{ListenerKind, Listeners, Predecessor};
 use crate::daemon::args::{ListenArgs, ServeArgs};
 use crate::escape::Escaped;
 use crate::failure::Failure;
@@ -43,7 +43,7 @@ impl Passed {
             None => of_service_manager()?,
         };
         for (kind, socket) in listeners {
-            if kind != Kind::Metrics {
+            if kind != ListenerKind::Metrics {
                 passed.clients.push((kind, socket));
             } else if passed.metrics.replace(socket).is_some() {
                 return Err(Failure::usage(format!(
@@ -67,7 +67,7 @@ impl Passed {
     /// What would bound nobody is refused.
     pub(crate) fn check_rate(&self, args: &ServeArgs) -> Result<(), Failure> {
         let binds_ip = args.listen.bind.is_empty() || args.listen.ip_addresses().next().is_some();
-        let has_ip = |(_, socket): &(Kind, TcpListener)| !sockopt::is_unix(socket);
+        let has_ip = |(_, socket): &(ListenerKind, TcpListener)| !sockopt::is_unix(socket);
         let is_needless = args.limit_rate.is_some() && !binds_ip;
         if is_needless && !self.clients.iter().any(has_ip) {
             return Err(Failure::usage(
@@ -104,8 +104,8 @@ fn of_service_manager() -> Result<Listeners, Failure> {
             ))
         })?;
         let kind = match names.next() {
-            Some(METRICS) => Kind::Metrics,
-            _ => Kind::Passed,
+            Some(METRICS) => ListenerKind::Metrics,
+            _ => ListenerKind::Passed,
         };
         Ok((kind, socket))
     };

@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 
 use super::activation::Passed;
 use super::address::ListenAddress;
-use super::succession::Kind;
+use super::succession::ListenerKind;
 use super::unix_socket::{self, SocketFile};
 use crate::daemon::args::ListenArgs;
 use crate::escape::Escaped;
@@ -24,7 +24,7 @@ use crate::telemetry::log_writer::LineWriter;
 #[derive(Debug)]
 pub struct ClientListener {
     pub(crate) socket: TcpListener,
-    pub(crate) kind: Kind,
+    pub(crate) kind: ListenerKind,
     /// A unix socket's, for the first loop.
     pub(crate) file: Option<SocketFile>,
 }
@@ -33,7 +33,7 @@ impl From<TcpListener> for ClientListener {
     fn from(socket: TcpListener) -> Self {
         Self {
             socket,
-            kind: Kind::Own,
+            kind: ListenerKind::Own,
             file: None,
         }
     }
@@ -55,7 +55,7 @@ pub(crate) fn bind_for(
     let (mut first, mut own) = (Vec::new(), Vec::new());
     for (kind, socket) in passed.clients {
         let listener = take_passed(kind, socket, listen)?;
-        if kind == Kind::Own {
+        if kind == ListenerKind::Own {
             // There are as many of an address as there were loops.
             let address = listener.socket.local_addr().ok();
             let index = own.iter().filter(|&&other| other == address).count();
@@ -80,13 +80,13 @@ pub(crate) fn bind_for(
 
 /// Gives a socket that was passed what one that is bound here has.
 fn take_passed(
-    kind: Kind,
+    kind: ListenerKind,
     socket: TcpListener,
     listen: &ListenArgs,
 ) -> Result<ClientListener, Failure> {
     let set = || {
         let file = match ListenAddress::of(&socket)? {
-            ListenAddress::Unix(path) if kind == Kind::File => Some(SocketFile::of(&path)?),
+            ListenAddress::Unix(path) if kind == ListenerKind::File => Some(SocketFile::of(&path)?),
             ListenAddress::Unix(_) => None,
             ListenAddress::Ip(_) => {
                 SockRef::from(&socket).set_tcp_nodelay(true)?;
@@ -170,7 +170,7 @@ fn bind_unix(path: &Path, listen: &ListenArgs) -> Result<ClientListener, Failure
     })?;
     Ok(ClientListener {
         socket,
-        kind: Kind::File,
+        kind: ListenerKind::File,
         file: Some(file),
     })
 }
@@ -201,7 +201,7 @@ fn open(address: SocketAddr, only_v6: bool) -> io::Result<RawSocket> {
 /// Another loop's listener beside the first one's. What was passed, and a unix socket, are one socket for
 /// all loops, and whoever is first takes a client.
 fn listen_beside(first: &ClientListener, listen: &ListenArgs) -> Result<ClientListener, Failure> {
-    if first.kind == Kind::Own {
+    if first.kind == ListenerKind::Own {
         return bind_beside(&first.socket, listen).map(Into::into);
     }
     let socket = first.socket.as_fd().try_clone_to_owned().map_err(|error| {

@@ -28,7 +28,7 @@ pub(crate) use starter::{Starter, run_if_told};
 
 /// Where a listener comes from, which decides how its end is dealt with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ListenerKind {
     /// It was bound here, for one loop.
     Own,
     /// A unix socket whose file was made here. All loops share it.
@@ -39,12 +39,12 @@ pub(crate) enum Kind {
     Metrics,
 }
 
-impl Kind {
+impl ListenerKind {
     const ALL: [Self; 4] = [Self::Own, Self::File, Self::Passed, Self::Metrics];
 }
 
 /// Listeners by kind.
-pub(crate) type Listeners = Vec<(Kind, TcpListener)>;
+pub(crate) type Listeners = Vec<(ListenerKind, TcpListener)>;
 
 // ---- the process that goes ----
 
@@ -52,7 +52,7 @@ pub(crate) type Listeners = Vec<(Kind, TcpListener)>;
 #[derive(Debug)]
 pub(crate) struct Succession {
     starter: Arc<io::Result<Starter>>,
-    listeners: Vec<(Kind, Weak<TcpListener>)>,
+    listeners: Vec<(ListenerKind, Weak<TcpListener>)>,
     remote: Remote,
     is_starting: bool,
     /// What has become of the start.
@@ -89,7 +89,10 @@ impl Succession {
     }
 
     /// These are a loop's.
-    pub(crate) fn add(&mut self, listeners: impl IntoIterator<Item = (Kind, Weak<TcpListener>)>) {
+    pub(crate) fn add(
+        &mut self,
+        listeners: impl IntoIterator<Item = (ListenerKind, Weak<TcpListener>)>,
+    ) {
         self.listeners.extend(listeners);
     }
 
@@ -132,7 +135,7 @@ impl Succession {
 /// Has the program started and gives it the listeners. When this returns well, it is ready.
 fn start(
     starter: &io::Result<Starter>,
-    sockets: &[(Kind, Arc<TcpListener>)],
+    sockets: &[(ListenerKind, Arc<TcpListener>)],
 ) -> Result<Successor, String> {
     let cannot = |error: &io::Error| format!("a new process can't be started: {error}");
     let starter = starter.as_ref().map_err(cannot)?;
@@ -147,7 +150,7 @@ fn start(
 }
 
 /// Gives the listeners away, and waits until they are taken.
-fn introduce(socket: &OwnedFd, sockets: &[(Kind, Arc<TcpListener>)]) -> io::Result<()> {
+fn introduce(socket: &OwnedFd, sockets: &[(ListenerKind, Arc<TcpListener>)]) -> io::Result<()> {
     let ours = SockRef::from(socket);
     ours.set_read_timeout(Some(SUCCESSOR_TIMEOUT))?;
     ours.set_write_timeout(Some(SUCCESSOR_TIMEOUT))?;
@@ -185,7 +188,9 @@ impl Predecessor {
         let mut listeners = Vec::new();
         loop {
             let Message { bytes, descriptor } = receive(io::stdin().as_fd()).map_err(gone)?;
-            let kind = Kind::ALL.into_iter().find(|&kind| bytes == [kind as u8]);
+            let kind = ListenerKind::ALL
+                .into_iter()
+                .find(|&kind| bytes == [kind as u8]);
             match (kind, descriptor) {
                 (Some(kind), Some(socket)) => listeners.push((kind, socket.into())),
                 _ if bytes == THAT_IS_ALL => return Ok(Some((Self(()), listeners))),

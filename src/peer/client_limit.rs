@@ -15,7 +15,7 @@ pub(crate) struct ClientLimit {
     most: u64,
     /// Clients on this machine count, too.
     counts_local: bool,
-    open: Mutex<HashMap<Client, u64>>,
+    open: Mutex<HashMap<ClientKey, u64>>,
 }
 
 /// Whether a connection is one of its client's.
@@ -31,9 +31,9 @@ pub(crate) enum Admission {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Client(u128);
+struct ClientKey(u128);
 
-impl Client {
+impl ClientKey {
     /// An IPv4 address comes in IPv6's clothes.
     fn of(ip: Ipv6Addr) -> Self {
         const NETWORK: u128 = !0 << 64;
@@ -74,7 +74,7 @@ impl ClientLimit {
             return Admission::Uncounted;
         }
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(Client::of(ip)).or_default();
+        let count = open.entry(ClientKey::of(ip)).or_default();
         if *count >= self.most {
             return Admission::Refused;
         }
@@ -85,7 +85,7 @@ impl ClientLimit {
     /// A connection that was counted has ended.
     pub(crate) fn leave(&self, ip: Ipv6Addr) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let Entry::Occupied(mut count) = open.entry(Client::of(ip)) else {
+        let Entry::Occupied(mut count) = open.entry(ClientKey::of(ip)) else {
             return;
         };
         *count.get_mut() -= 1;

@@ -18,7 +18,7 @@ use crate::daemon::address::ListenAddress;
 use crate::daemon::args::ListenArgs;
 use crate::daemon::listeners::{ClientListener, say_lower_somaxconn};
 use crate::daemon::sources::{SIGNALS, STOP};
-use crate::daemon::succession::{Kind, Starter, Succession};
+use crate::daemon::succession::{ListenerKind, Starter, Succession};
 use crate::failure::{Exit, Failure};
 use crate::protocol::Protocol;
 use crate::reactor::{ListenerId, Reactor, Remote};
@@ -39,7 +39,7 @@ pub struct Server<P> {
     pub(super) app: Serving<P>,
     pub(super) addresses: Vec<ListenAddress>,
     /// Of its listeners, in their order.
-    kinds: Vec<Kind>,
+    kinds: Vec<ListenerKind>,
     pub(super) log_writer: LineWriter,
 }
 
@@ -106,7 +106,10 @@ impl<P: Protocol> Server<P> {
             .map(ListenAddress::of)
             .collect::<Result<_, _>>()?;
         let mut reactor = Reactor::new(sockets, connections_max)?;
-        for (id, _) in (0..).zip(&kinds).filter(|&(_, &kind)| kind == Kind::Passed) {
+        for (id, _) in (0..)
+            .zip(&kinds)
+            .filter(|&(_, &kind)| kind == ListenerKind::Passed)
+        {
             reactor.share(ListenerId(id));
         }
         let app = Serving::new(
@@ -134,13 +137,13 @@ impl<P: Protocol> Server<P> {
     }
 
     /// Its listeners, by kind.
-    pub(super) fn listeners(&self) -> Vec<(Kind, Weak<TcpListener>)> {
+    pub(super) fn listeners(&self) -> Vec<(ListenerKind, Weak<TcpListener>)> {
         // What was added after those for clients is the metrics'.
         let kinds = self
             .kinds
             .iter()
             .copied()
-            .chain(iter::repeat(Kind::Metrics));
+            .chain(iter::repeat(ListenerKind::Metrics));
         kinds.zip(self.reactor.listeners()).collect()
     }
 

@@ -38,7 +38,7 @@ use crate::telemetry::rate_limit::RateLimit;
 use crate::telemetry::response::Response;
 use crate::telemetry::{Reason, Stats};
 use crate::tls::session::Blocked;
-use crate::tls::transport::Line;
+use crate::tls::transport::TlsTransport;
 use crate::trace::transport::TracedSocket;
 
 /// Which signals have come.
@@ -207,8 +207,8 @@ impl<P: Protocol> Serving<P> {
             None => client.conn.step(&mut io.over(&mut plain), event),
             Some(tls) => {
                 let (blocked, tls) = (&mut Blocked::default(), &mut tls.terminator);
-                let line = Line::new(&mut plain, blocked, &mut client.wire, tls);
-                line.step(&mut client.conn, event, io)
+                let transport = TlsTransport::new(&mut plain, blocked, &mut client.wire, tls);
+                transport.step(&mut client.conn, event, io)
             }
         };
         timings.end(&mut client.timing, &client.conn, next, &plain);

@@ -15,7 +15,7 @@ use super::server::Server;
 use super::serving::Signalled;
 use super::traced::Traced;
 use crate::daemon::service_manager::ServiceManager;
-use crate::daemon::succession::Kind;
+use crate::daemon::succession::ListenerKind;
 use crate::daemon::workers::{Worker, Workers};
 use crate::failure::{Exit, Failure, panic_message};
 use crate::protocol::Protocol;
@@ -71,7 +71,7 @@ impl<'scope> WorkerThreads<'scope> {
             remotes.push(remote);
             if let Some(succession) = &mut first.app.succession {
                 // What loops share the first one has.
-                let own = |&(kind, _): &(Kind, _)| kind == Kind::Own;
+                let own = |&(kind, _): &(ListenerKind, _)| kind == ListenerKind::Own;
                 succession.add(listeners.into_iter().filter(own));
             }
             threads.push(thread);
@@ -104,7 +104,7 @@ impl<'scope> WorkerThreads<'scope> {
 }
 
 /// What wakes a loop that was made, and its listeners.
-type Made = (Remote, Vec<(Kind, Weak<TcpListener>)>);
+type Made = (Remote, Vec<(ListenerKind, Weak<TcpListener>)>);
 
 /// Makes a loop, and runs it when all others are made.
 fn work<S: Protocol>(

@@ -13,7 +13,7 @@ use crate::file::{OpenFile, Probe, ReadError};
 use crate::reactor::event::{Action, Event, StepContext};
 use crate::telemetry::Stage;
 use crate::tls::session::Blocked;
-use crate::tls::transport::{Line, Terminator, Wire};
+use crate::tls::transport::{Terminator, TlsTransport, Wire};
 
 /// How a client ends its side, when it has asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,8 +94,8 @@ impl TlsWire {
         self.harm = Some((flight, Box::new(harm)));
     }
 
-    fn line(&mut self) -> Line<'_, Tcp> {
-        Line::new(
+    fn line(&mut self) -> TlsTransport<'_, Tcp> {
+        TlsTransport::new(
             &mut self.tcp,
             &mut self.blocked,
             &mut self.wire,

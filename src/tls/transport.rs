@@ -132,13 +132,13 @@ impl Wire {
 
 /// A client's transport for one step.
 #[derive(Debug)]
-pub struct Line<'a, T> {
+pub struct TlsTransport<'a, T> {
     socket: Attempts<'a, T>,
     wire: &'a mut Wire,
     tls: &'a mut Terminator,
 }
 
-impl<'a, T: Transport> Line<'a, T> {
+impl<'a, T: Transport> TlsTransport<'a, T> {
     /// Over a socket. `blocked` is empty when the step begins.
     pub fn new(
         socket: &'a mut T,
@@ -238,7 +238,7 @@ impl TlsClient {
     }
 }
 
-impl<T: Transport> Transport for Line<'_, T> {
+impl<T: Transport> Transport for TlsTransport<'_, T> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if let Wire::Unknown = self.wire {
             let count = self.socket.read(buf)?;
