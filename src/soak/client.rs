@@ -206,8 +206,7 @@ impl Client {
             ClientKind::Slow => self.id != NO_CLIENT,
             _ => true,
         };
-        let local = socket.local_addr();
-        ledger.finish(request, end.class, || match local {
+        ledger.finish(request, end.class, || match socket.local_addr() {
             Ok(address) => format!("{} ({address})", end.what),
             Err(_) => end.what.into_owned(),
         });

@@ -438,7 +438,6 @@ impl Handler for Engine<'_> {
         if id == SIGNALS && self.signals.pending().next().is_some() {
             self.cut_short = true;
         }
-        self.clock.drain();
         if let Err(error) = self.tick(control) {
             log::error!("the clock can't be set: {error}");
             self.end_stage(Instant::now(), control);

@@ -1,6 +1,6 @@
 //! The engine's clock: a timerfd, which is a source of the loop as any other.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,8 @@ impl Clock {
         self.0.as_raw_fd()
     }
 
-    /// Has the loop woken then, in place of what was asked for before.
+    /// Has the loop woken then, in place of what was asked for before. What had run out is forgotten with it
+    /// (timerfd_settime(2)), so that nobody has to read it for the next time to be an edge again.
     pub(super) fn wake_at(&self, at: Instant) -> io::Result<()> {
         // Zero would disarm it.
         let wait = at
@@ -39,14 +40,5 @@ impl Clock {
         };
         timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &value)?;
         Ok(())
-    }
-
-    /// Takes what has run out, so that the next time is an edge again.
-    pub(super) fn drain(&self) {
-        match rustix::io::read(&self.0, &mut [0; 8]) {
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => log::error!("the clock can't be read: {error}"),
-        }
     }
 }
