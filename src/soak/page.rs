@@ -208,7 +208,7 @@ fn comparison(comparison: Option<&Comparison>) -> Markup {
             h2 { "A or B" }
             (grid(&charts::of_comparison(comparison)))
             div class="card" {
-                table class="figures" {
+                table class="figures comparison" {
                     thead { tr { @for cell in &rows[0] { th { (Untrusted(cell)) } } } }
                     tbody {
                         @for [label, figures @ ..] in &rows[1..] {
