@@ -1,5 +1,6 @@
 //! Searches over servers that are made up, of which it can be reckoned what they hold.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use rand::{RngExt as _, SeedableRng as _};
@@ -165,34 +166,51 @@ fn capacity_of_md1() -> f64 {
     low
 }
 
-/// The capacity is found within 5 %, and within its interval, 19 times in 20 each. With twenty seeds of either kind
-/// it was so for 39 of 40, and 39 of 40.
-#[test]
-fn what_a_queue_holds_is_found_within_five_percent() {
-    let (mut close, mut within, mut seen) = (0, 0, Vec::new());
-    for seed in 0..20 {
-        let is_exponential = seed % 2 == 1;
-        let truth = if is_exponential {
-            capacity_of_mm1()
-        } else {
-            capacity_of_md1()
-        };
+/// Searches with these seeds: how many capacities are found within 5 %, and how many within their interval.
+fn found(is_exponential: bool, seeds: Range<u64>) -> [u32; 2] {
+    let truth = if is_exponential {
+        capacity_of_mm1()
+    } else {
+        capacity_of_md1()
+    };
+    let mut found = [0, 0];
+    for seed in seeds {
         let mut server = Queue {
             is_exponential,
-            ..Queue::new(seed / 2)
+            ..Queue::new(seed)
         };
         let search = server.find(DEMAND, BETWEEN);
         let capacity = search.capacity.expect("it is told");
         let held = search.held.expect("a rate held");
         assert!(held <= truth * 1.05, "{held} of {truth}");
-        close += u32::from((capacity.value / truth - 1.0).abs() <= 0.05);
-        within += u32::from((capacity.low..=capacity.high).contains(&truth));
-        seen.push((truth, capacity));
+        let is_close = (capacity.value / truth - 1.0).abs() <= 0.05;
+        let is_within = (capacity.low..=capacity.high).contains(&truth);
+        found[0] += u32::from(is_close);
+        found[1] += u32::from(is_within);
     }
+    found
+}
+
+/// The capacity is found within 5 %, and within its interval, 19 times in 20 each.
+#[test]
+fn what_a_queue_holds_is_found_within_five_percent() {
+    let [evenly, randomly] = [false, true].map(|is_exponential| found(is_exponential, 0..10));
+    let [close, within] = [0, 1].map(|i| evenly[i] + randomly[i]);
     assert!(
         close >= 19 && within >= 19,
-        "{close} close, {within} within: {seen:#?}"
+        "{close} close, {within} within"
     );
+}
+
+/// The seeds above were looked at while the search was made, these were not.
+#[test]
+#[ignore = "takes minutes; docs/soak.md has the table"]
+fn what_a_queue_holds_is_found_with_other_seeds() {
+    for is_exponential in [false, true] {
+        let [close, within] = found(is_exponential, 1000..1060);
+        println!("exponential service {is_exponential}: {close} close, {within} within");
+        assert!(close >= 57, "{close} of 60");
+    }
 }
 
 /// A server with a sharp edge: it serves what comes evenly at once, up to one request for each time of service.
