@@ -1,6 +1,9 @@
 //! `carafe soak http://…`: servers that keep connections or close them, frame their answers in
 //! every way, and lie.
 
+use std::thread;
+use std::time::Duration;
+
 use crate::common::{has_tool, pattern, root_with, shell};
 use crate::liars::http::{Style, serve};
 use crate::liars::scripts::Script;
@@ -282,5 +285,30 @@ fn a_length_with_a_sign_is_none_and_odd_heads_are_read() {
             server.addr
         ));
         assert_eq!(soaked.count(class), 3, "{soaked:#?}");
+    }
+}
+
+/// A single client's requests take no less than the server's time, and together no more than the run's.
+#[test]
+fn a_latency_is_the_servers_time_and_no_more_than_the_runs() {
+    let service = Duration::from_millis(20);
+    let slow = move |_| {
+        thread::sleep(service);
+        Answer::Whole
+    };
+    for keeping in ["", "--no-keep-alive"] {
+        let (_server, soaked) = soak_http(Style::KeptAlive, slow, &format!("-c 1 -n 10 {keeping}"));
+        soaked.assert_pass();
+        let [p50, max] = ["p50", "max"].map(|name| {
+            let at = format!("latency.total.{name}");
+            soaked.at(&at).as_f64().unwrap() / 1e6
+        });
+        let least = service.as_secs_f64() * 0.99; // A histogram's bucket is narrower than 1 %.
+        assert!(least <= p50 && p50 <= max, "{soaked:#?}");
+        let run = soaked.at("load.seconds").as_f64().unwrap();
+        assert!(
+            p50 * 5.0 <= run * 1.01,
+            "half of ten took as long: {soaked:#?}"
+        );
     }
 }
