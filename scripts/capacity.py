@@ -69,7 +69,7 @@ def main():
     try:
         for _ in range(RUNS):
             done = subprocess.run(
-                [CARAFE, "soak", f"http://127.0.0.1:{port}/", "--find", "p90<20ms", "--rate", "50..5000", "-z", "1s",
+                [CARAFE, "soak", f"http://127.0.0.1:{port}/", "--find", "p90<5ms", "--rate", "50..5000", "-z", "1s",
                  "--quiet", "--json", "-"],
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )
