@@ -188,6 +188,7 @@ impl SlowDisk {
         thread::sleep(HELD);
         gates.open(asked);
         read_to_end(&mut client);
+        drop(client);
         self.scene.line(&format!("/{name}"))
     }
 }
@@ -208,6 +209,8 @@ fn run_short(scene: &Scene) -> Value {
     thread::sleep(HELD);
     drop(holds);
     read_to_end(&mut waits);
+    // Its reply is over when its connection is: the server waits for the client's FIN.
+    drop(waits);
     scene.line("/middle")
 }
 
@@ -237,6 +240,7 @@ fn stop_a_while(scene: &Scene) -> (Duration, [Value; 2]) {
     let stood = stopped.elapsed();
     scene.carafe.signal(Signal::CONT);
     read_to_end(&mut small);
+    drop(small);
     reader.join().unwrap();
     (stood, ["/small", "/large"].map(|target| scene.line(target)))
 }
