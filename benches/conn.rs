@@ -12,7 +12,7 @@ use std::hint::black_box;
 use std::rc::Rc;
 
 use carafe::conn::Conn;
-use carafe::limits::{CONN_TURN_BYTES_MAX, NAME_GAP};
+use carafe::limits::{NAME_GAP, STEP_BYTES_MAX};
 use carafe::protocol::bare::Bare;
 use carafe::protocol::{Body, Decision, Protocol, Reply, Request, RequestEnd};
 use carafe::reactor::Reactor;
@@ -56,7 +56,7 @@ fn connections(criterion: &mut Criterion) {
     fs::write(folder.path().join("1k"), [7; 1024]).unwrap();
     fs::write(
         folder.path().join("bulk"),
-        vec![7; 8 * CONN_TURN_BYTES_MAX as usize],
+        vec![7; 8 * STEP_BYTES_MAX as usize],
     )
     .unwrap();
     let null = || Null {

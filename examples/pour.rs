@@ -43,7 +43,7 @@ pub const CLOSING_TIME: Duration = Duration::from_secs(2);
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(500);
 
-/// What a state wants next. Twin: `reactor::event::Action`.
+/// What a state wants next. Twin: `conn::step::Step`.
 enum Action {
     /// An attempt would have blocked: wait for an edge or the deadline.
     Wait,
@@ -56,7 +56,7 @@ enum Action {
     Reset(&'static str),
 }
 
-/// What a connection that was stepped wants of its loop.
+/// What a connection that was stepped wants of its loop. Twin: `reactor::event::Action`.
 pub enum Next {
     Wait,
     Yield,

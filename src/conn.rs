@@ -125,9 +125,12 @@ impl Conn {
     }
 
     /// Sets the guard for what comes now: `action`, or the first attempt of a state just entered. What
-    /// is over within one step needs none, unless the step itself can be cut. Nor does a reply with a
-    /// head, which says how long the body is; a connection that is kept alive, from one reply to the next: to its
-    /// client an end without a head is an error as it is; and one that is closing, whose peer would lose what it has not taken yet.
+    /// is over within one step needs none, unless the step itself can be cut. There is none either
+    ///
+    /// - for a reply with a head, which says how long the body is;
+    /// - for a connection that is kept alive, between replies: to its client an end without a head is an error
+    ///   as it is;
+    /// - for one that is closing, whose peer would lose what it has not taken yet.
     fn set_abort_on_close<T: Transport>(&mut self, transport: &mut T, action: Option<Action>) {
         let aborts = match (&self.state, action) {
             (_, Some(Action::Close(_))) | (State::Closing(_), _) => false,

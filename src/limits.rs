@@ -64,10 +64,10 @@ pub const SEND_BUFFER_SHARE: u64 = 4;
 /// the CPU. With many peers, or slow ones, the difference vanishes, and longer calls are cheaper.
 pub const SENDFILE_SEGMENT_BYTES: usize = 60 * 1024;
 
-/// What one connection may send or discard in one turn, in bytes, before the others have theirs.
+/// What one connection may send or discard in one step, in bytes, before the others have theirs.
 /// With a quarter of it a MiB costs a tenth more CPU (64 clients), and no percentile of a small
 /// client beside bulk readers gets better: [`LOOP_TURN_BYTES_MAX`] decides that.
-pub const CONN_TURN_BYTES_MAX: u64 = 1024 * 1024;
+pub const STEP_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What all connections together may move in one turn, in bytes, before the loop polls again: some
 /// 100 us of work over loopback. A small request waits about as long for the bulk senders before
@@ -249,7 +249,7 @@ pub const COLD_BLOCK_BYTES: u64 = 64 * 1024;
 
 /// What a pool thread reads of a cold file at most before the sender goes on, in bytes, and tells
 /// the kernel to read after that, while the sender sends: a disk's seek takes as long as reading
-/// about so much. A multiple of [`COLD_BLOCK_BYTES`] and of [`CONN_TURN_BYTES_MAX`].
+/// about so much. A multiple of [`COLD_BLOCK_BYTES`] and of [`STEP_BYTES_MAX`].
 pub const COLD_READ_BYTES: u64 = 1024 * 1024;
 
 /// What a pool thread hands over to a connection at one time, in bytes: what each client of a

@@ -1,14 +1,14 @@
 //! The loop: one poll, the listeners, the slab of connections, their deadlines and the run queue.
-//! It knows readiness and time; no names, no files. What runs on it is an [`Handler`].
+//! It knows readiness and time; no names, no files. What runs on it is a [`Handler`].
 //!
 //! One turn, in order: wait (not at all if something is ready to run) · read the clock once ·
 //! sources · accept, a bounded number · the events, then the run queue as it stood · deadlines ·
-//! reap. Handlers never free anything: they say how a connection ends, and the reap releases it, at the
-//! end of the turn, or earlier where a slot or memory is needed at once. A token that outlives its
-//! connection fails by its generation.
+//! reap. Handlers never free anything: they say how a connection ends, and the reap releases it: one that ends
+//! in its first step at once, as nothing names it yet, others at the end of the turn, or earlier where a slot
+//! or memory is needed. A token that outlives its connection fails by its generation.
 //!
-//! Polling is edge-triggered. A socket is registered, once and for both directions, when its first
-//! attempt would block. Whoever stops without having seen WouldBlock goes to the run queue, since
+//! Polling is edge-triggered. A socket is registered, once and for both directions, when it first has to wait:
+//! an attempt would block, or a short read has shown that the next one would. Whoever stops without having seen WouldBlock goes to the run queue, since
 //! no new edge will come.
 
 pub(crate) mod conn_slab;

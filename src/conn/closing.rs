@@ -9,8 +9,8 @@ use super::step::Step::{self, Stay};
 use super::step::{StepIo, blame};
 use crate::conn::transport::Transport;
 use crate::limits::{
-    CONN_TURN_BYTES_MAX, HTTP_BODY_LINGER_BYTES_MAX, HTTP_BODY_LINGER_TOTAL, LINGER_BYTES_MAX,
-    LINGER_IDLE, LINGER_TOTAL,
+    HTTP_BODY_LINGER_BYTES_MAX, HTTP_BODY_LINGER_TOTAL, LINGER_BYTES_MAX, LINGER_IDLE,
+    LINGER_TOTAL, STEP_BYTES_MAX,
 };
 use crate::protocol::RequestEnd;
 use crate::reactor::event::{Action, Event};
@@ -21,11 +21,11 @@ use crate::telemetry::response::Response;
 pub(super) enum Extra {
     /// None came with it, and the reply was made and sent at once. More may come in the microseconds before
     /// the close, and resets it: that is accepted for one call less.
-    None,
+    Nothing,
     /// None came with it, but there was time for more.
     Possible,
     /// There is some.
-    Some,
+    Certain,
 }
 
 /// What one read of the receive queue finds before the close.
@@ -65,10 +65,10 @@ pub(super) fn close_table(
     let has_end = matches!(ended_by, RequestEnd::LineFeed | RequestEnd::Eof);
     let was_guessed = ended_by == RequestEnd::Guess;
     match look {
-        None if has_end && extra == Extra::None && !awaits_fin => OnTheWire::Close,
+        None if has_end && extra == Extra::Nothing && !awaits_fin => OnTheWire::Close,
         None => OnTheWire::Look,
         Some(Look::Fin) => OnTheWire::Close,
-        Some(Look::Empty) if has_end && extra != Extra::Some && !awaits_fin => OnTheWire::Close,
+        Some(Look::Empty) if has_end && extra != Extra::Certain && !awaits_fin => OnTheWire::Close,
         Some(Look::Terminator) if was_guessed && !awaits_fin => OnTheWire::Close,
         Some(Look::Empty | Look::Terminator | Look::Bytes) => OnTheWire::Linger,
     }
@@ -140,7 +140,7 @@ impl Closing {
         } else {
             LINGER_BYTES_MAX
         };
-        let budget_ends = self.discarded + CONN_TURN_BYTES_MAX;
+        let budget_ends = self.discarded + STEP_BYTES_MAX;
         while self.discarded < budget_ends {
             match io.transport.read(io.turn.scratch) {
                 Ok(0) => return close,
@@ -192,7 +192,7 @@ mod tests {
         RequestEnd::Guess,
         RequestEnd::Unread,
     ];
-    const EXTRAS: [Extra; 3] = [Extra::None, Extra::Possible, Extra::Some];
+    const EXTRAS: [Extra; 3] = [Extra::Nothing, Extra::Possible, Extra::Certain];
     const LOOKS: [Look; 4] = [Look::Fin, Look::Empty, Look::Terminator, Look::Bytes];
 
     /// What is known at a reply's end: what ended the request, what came behind it, whether the FIN is awaited.
@@ -216,7 +216,8 @@ mod tests {
         let unseen: Vec<_> = all()
             .filter(|&end| decide(end, None) == OnTheWire::Close)
             .collect();
-        let expected = [RequestEnd::LineFeed, RequestEnd::Eof].map(|end| (end, Extra::None, false));
+        let expected =
+            [RequestEnd::LineFeed, RequestEnd::Eof].map(|end| (end, Extra::Nothing, false));
         assert_eq!(unseen, expected);
     }
 
@@ -225,7 +226,7 @@ mod tests {
         let rows = [
             (
                 "LF or EOF; the reply never waited",
-                (RequestEnd::Eof, Extra::None, false),
+                (RequestEnd::Eof, Extra::Nothing, false),
             ),
             (
                 "LF or EOF; the reply waited",
@@ -233,7 +234,7 @@ mod tests {
             ),
             (
                 "LF or EOF; more was read with it",
-                (RequestEnd::LineFeed, Extra::Some, false),
+                (RequestEnd::LineFeed, Extra::Certain, false),
             ),
             ("a guess", (RequestEnd::Guess, Extra::Possible, false)),
             (
@@ -242,7 +243,7 @@ mod tests {
             ),
             (
                 "any of these, during a drain or by TLS",
-                (RequestEnd::LineFeed, Extra::None, true),
+                (RequestEnd::LineFeed, Extra::Nothing, true),
             ),
         ];
         let cell = |end, look| match decide(end, look) {
@@ -275,13 +276,13 @@ mod tests {
         let (empty, terminator) = (Look::Empty, Look::Terminator);
         // Beside the peer's FIN, nothing else closes without lingering.
         let closing = [
-            (RequestEnd::LineFeed, Extra::None, empty),
+            (RequestEnd::LineFeed, Extra::Nothing, empty),
             (RequestEnd::LineFeed, Extra::Possible, empty),
-            (RequestEnd::Eof, Extra::None, empty),
+            (RequestEnd::Eof, Extra::Nothing, empty),
             (RequestEnd::Eof, Extra::Possible, empty),
-            (RequestEnd::Guess, Extra::None, terminator),
+            (RequestEnd::Guess, Extra::Nothing, terminator),
             (RequestEnd::Guess, Extra::Possible, terminator),
-            (RequestEnd::Guess, Extra::Some, terminator),
+            (RequestEnd::Guess, Extra::Certain, terminator),
         ];
         for end in all() {
             for look in LOOKS {

@@ -9,8 +9,8 @@ use crate::limits::{SLOW_SHARE, STALL_CHECKS};
 
 #[derive(Debug)]
 pub(super) enum Progress {
-    /// All in the turn in which the request was answered.
-    FirstTurn,
+    /// All in the step in which the request was answered.
+    FirstStep,
     /// It had to wait.
     Resumed {
         mark: Mark,
@@ -61,8 +61,8 @@ impl Mark {
 }
 
 impl Progress {
-    pub(super) fn is_first_turn(&self) -> bool {
-        matches!(self, Self::FirstTurn)
+    pub(super) fn is_first_step(&self) -> bool {
+        matches!(self, Self::FirstStep)
     }
 
     /// Whether it waited for its turn alone.
@@ -85,7 +85,7 @@ impl Progress {
     /// looked at.
     pub(super) fn pause(&mut self, fast_reader: bool, now: Instant, stall: Duration) -> Instant {
         let mark = match *self {
-            Self::FirstTurn => Mark {
+            Self::FirstStep => Mark {
                 at: now,
                 // The first look finds what it has acknowledged so far.
                 acked: 0,

@@ -416,8 +416,8 @@ impl Reading {
             let is_empty = fresh.is_empty() && is_drained;
             let extra = match has_more {
                 false if self.awaits_task() => Extra::Possible,
-                false if !has_waited => Extra::None,
-                _ => Extra::Some,
+                false if !has_waited => Extra::Nothing,
+                _ => Extra::Certain,
             };
             let mut read = std::mem::take(&mut self.pending);
             if copied {

@@ -13,9 +13,8 @@ use crate::conn::transport::{SendFileError, Transport};
 use crate::escape::Excerpt;
 use crate::file::{FsClass, Piece, Probe, Segment, TaskResult};
 use crate::limits::{
-    COLD_BLOCK_BYTES, COLD_READ_BYTES, CONN_TURN_BYTES_MAX, COPIED_BODY_BYTES_MAX,
-    GATHERED_BYTES_MIN, HTTP_BODY_LINGER_BYTES_MAX, SENDFILE_SEGMENT_BYTES,
-    SUSPENDED_CHECK_INTERVAL,
+    COLD_BLOCK_BYTES, COLD_READ_BYTES, COPIED_BODY_BYTES_MAX, GATHERED_BYTES_MIN,
+    HTTP_BODY_LINGER_BYTES_MAX, SENDFILE_SEGMENT_BYTES, STEP_BYTES_MAX, SUSPENDED_CHECK_INTERVAL,
 };
 use crate::protocol::{Body, Reply, RequestEnd};
 use crate::reactor::event::{Action, Event};
@@ -119,7 +118,7 @@ impl Sending {
             ended_by,
             keep_alive,
             leftover,
-            progress: Progress::FirstTurn,
+            progress: Progress::FirstStep,
             source: BodySource::Unknown,
             piece: None,
             cold_bytes: COLD_BLOCK_BYTES,
@@ -167,13 +166,15 @@ impl Sending {
                     self.source = BodySource::from(chunk);
                 }
                 Some(TaskResult::Read(Err(error))) => {
-                    return Stay(self.fail(SendError::File(error), io));
+                    return Stay(self.stopped_by(SendError::File(error), io));
                 }
                 Some(TaskResult::Made(Ok(piece))) => {
                     self.progress.excuse(io.turn.now - since);
                     (self.source, self.piece) = (BodySource::Unknown, Some(Box::new(piece)));
                 }
-                Some(TaskResult::Made(Err(error))) => return Stay(self.fail(error.into(), io)),
+                Some(TaskResult::Made(Err(error))) => {
+                    return Stay(self.stopped_by(error.into(), io));
+                }
                 Some(TaskResult::Panicked) => return Stay(Action::Reset(Reason::ReadFailed)),
                 _ => return Stay(await_disk(io, since, &self.response.target)),
             }
@@ -190,7 +191,7 @@ impl Sending {
 
     /// Sends until it has to wait, or its budget is used up, or all is sent.
     fn send<T: Transport, P>(&mut self, io: &mut StepIo<'_, '_, T, P>) -> Step<AfterReply> {
-        let budget_ends = self.response.offset + CONN_TURN_BYTES_MAX;
+        let budget_ends = self.response.offset + STEP_BYTES_MAX;
         while self.has_head_left() || self.response.offset < self.response.body_len {
             if self.response.offset >= budget_ends {
                 self.pause(true, io);
@@ -206,14 +207,18 @@ impl Sending {
                     self.response.offset += sent;
                     io.turn.bytes_moved += self.sent() - before;
                 }
-                Err(error) => return Stay(self.fail(error, io)),
+                Err(error) => return Stay(self.stopped_by(error, io)),
             }
         }
         self.finish(io)
     }
 
-    /// No more could be sent now, or at all.
-    fn fail<T: Transport, P>(&mut self, error: SendError, io: &mut StepIo<'_, '_, T, P>) -> Action {
+    /// No more can be sent now, as the socket or a disk has to be waited for, or at all.
+    fn stopped_by<T: Transport, P>(
+        &mut self,
+        error: SendError,
+        io: &mut StepIo<'_, '_, T, P>,
+    ) -> Action {
         match error {
             SendError::WouldBlock => {
                 let was_empty = self.found_empty();
@@ -258,7 +263,7 @@ impl Sending {
         if self.ended_by != RequestEnd::Unread {
             return Action::Wait;
         }
-        let budget_ends = self.discarded + CONN_TURN_BYTES_MAX;
+        let budget_ends = self.discarded + STEP_BYTES_MAX;
         while self.discarded < HTTP_BODY_LINGER_BYTES_MAX {
             if self.discarded >= budget_ends {
                 return Action::Yield;
@@ -326,7 +331,7 @@ impl Sending {
             } => {
                 // At most `count`.
                 let most = length.min(count as u64) as usize;
-                let ends = if self.progress.is_first_turn() {
+                let ends = if self.progress.is_first_step() {
                     Probe::Both
                 } else {
                     Probe::Last
@@ -464,7 +469,7 @@ impl Sending {
     /// Before the last bytes of a reply that took more than one turn, or of a file that is a piece of it:
     /// were those before them overwritten meanwhile? A fault in asking shows in the reading itself.
     fn was_overwritten(&self, until: u64) -> bool {
-        if self.progress.is_first_turn() {
+        if self.progress.is_first_step() {
             return false;
         }
         let offset = self.response.offset;
@@ -555,7 +560,7 @@ impl Sending {
         if self.on_the_wire(None, io) == OnTheWire::Close {
             return close;
         }
-        let (look, discarded) = match self.peek_input(io) {
+        let (look, discarded) = match self.look_once(io) {
             Ok(0) => (Look::Fin, 0),
             Ok(n) if matches!(&io.turn.scratch[..n], b"\n" | b"\r\n") => (Look::Terminator, n),
             Ok(n) => (Look::Bytes, n),
@@ -582,7 +587,7 @@ impl Sending {
         io: &StepIo<'_, '_, T, P>,
     ) -> OnTheWire {
         let extra = match self.leftover.extra {
-            Extra::None if !self.progress.is_first_turn() => Extra::Possible,
+            Extra::Nothing if !self.progress.is_first_step() => Extra::Possible,
             extra => extra,
         };
         let awaits_fin = io.turn.draining || io.transport.is_encrypted();
@@ -597,7 +602,7 @@ impl Sending {
         let pending = std::mem::take(&mut self.leftover.read);
         let input = if !pending.is_empty() {
             NextInput::Pending
-        } else if self.leftover.is_drained && self.progress.is_first_turn() {
+        } else if self.leftover.is_drained && self.progress.is_first_step() {
             NextInput::Awaited
         } else {
             NextInput::Queued
@@ -624,7 +629,7 @@ impl Sending {
     }
 
     /// The one read before a close, unless the answer is known.
-    fn peek_input<T: Transport, P>(&self, io: &mut StepIo<'_, '_, T, P>) -> io::Result<usize> {
+    fn look_once<T: Transport, P>(&self, io: &mut StepIo<'_, '_, T, P>) -> io::Result<usize> {
         if self.found_empty() {
             Err(ErrorKind::WouldBlock.into())
         } else {
@@ -634,7 +639,7 @@ impl Sending {
 
     /// Whether a read would have blocked in this turn. An edge will come.
     fn found_empty(&self) -> bool {
-        self.leftover.is_empty && self.progress.is_first_turn()
+        self.leftover.is_empty && self.progress.is_first_step()
     }
 
     /// Shuts the write side; `discarded` bytes of input were thrown away already.

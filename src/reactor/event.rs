@@ -19,7 +19,8 @@ pub enum Event {
     Deadline,
     /// It was suspended, and what it waited for may be there now.
     Woken,
-    /// A drain begins: it shall end if it is kept alive and has nothing to do.
+    /// A drain begins: it shall end if it is kept alive and has nothing to do. One that waits for a descriptor
+    /// only looks whether it has waited too long, and so an application may send it this at any time.
     Drain,
     /// Others need its place, or its memory: it shall end if it is [`Reclaimable`] still, after a
     /// look at its socket.

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::record::{Awaited, Call, Record, TaskKind, What};
-use crate::limits::CONN_TURN_BYTES_MAX;
+use crate::limits::STEP_BYTES_MAX;
 use crate::reactor::event::{Action, Event, Readiness};
 use crate::telemetry::{Reason, Stage};
 
@@ -381,7 +381,7 @@ pub(super) fn of_step(
     }
     let (rule, man) = match action {
         Action::Wait => waits(after, last),
-        Action::Yield if moved >= CONN_TURN_BYTES_MAX => (
+        Action::Yield if moved >= STEP_BYTES_MAX => (
             "It has moved its 1 MiB of this turn and nothing has blocked. No edge will come, so it goes behind the others in the run queue.",
             "epoll(7)",
         ),
@@ -649,11 +649,7 @@ mod tests {
             "its turn in the run queue came, so it waits; 5 bytes"
         );
         assert!(full.rule.contains("until there is room"), "{}", full.rule);
-        let spent = told(
-            Action::Yield,
-            CONN_TURN_BYTES_MAX,
-            Some(last(Call::SendFile, 9)),
-        );
+        let spent = told(Action::Yield, STEP_BYTES_MAX, Some(last(Call::SendFile, 9)));
         assert!(spent.rule.contains("nothing has blocked"), "{}", spent.rule);
         assert!(
             told(Action::Suspend, 0, None)

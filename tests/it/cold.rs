@@ -11,8 +11,8 @@ use carafe::file::{
 use carafe::http::entity_tag::TagKey;
 use carafe::http::mime::ContentTypes;
 use carafe::limits::{
-    COLD_BLOCK_BYTES, COLD_READ_BYTES, CONN_TURN_BYTES_MAX, COPIED_BODY_BYTES_MAX, DISK_TIMEOUT,
-    KEEP_ALIVE, NAME_GAP, REQUEST_TIMEOUT, STALL_CHECKS, STALL_TIMEOUT, SUSPENDED_CHECK_INTERVAL,
+    COLD_BLOCK_BYTES, COLD_READ_BYTES, COPIED_BODY_BYTES_MAX, DISK_TIMEOUT, KEEP_ALIVE, NAME_GAP,
+    REQUEST_TIMEOUT, STALL_CHECKS, STALL_TIMEOUT, STEP_BYTES_MAX, SUSPENDED_CHECK_INTERVAL,
     TASK_RESULT_BYTES_MAX,
 };
 use carafe::protocol::Protocol;
@@ -28,7 +28,7 @@ use tempfile::TempDir;
 
 const SMALL: &[u8] = b"twelve bytes";
 const BIG_BYTES: usize = COPIED_BODY_BYTES_MAX as usize + 1000;
-const BULK_BYTES: usize = 2 * CONN_TURN_BYTES_MAX as usize + 5;
+const BULK_BYTES: usize = 2 * STEP_BYTES_MAX as usize + 5;
 const ALL: Write = Write::Take(usize::MAX);
 const HOUR: Duration = Duration::from_secs(3600);
 

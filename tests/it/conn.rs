@@ -7,7 +7,7 @@ use std::io::ErrorKind::{BrokenPipe, ConnectionReset, OutOfMemory};
 use std::time::Duration;
 
 use carafe::limits::{
-    CONN_TURN_BYTES_MAX, COPIED_BODY_BYTES_MAX, LINGER_BYTES_MAX, LINGER_IDLE, LINGER_TOTAL,
+    STEP_BYTES_MAX, COPIED_BODY_BYTES_MAX, LINGER_BYTES_MAX, LINGER_IDLE, LINGER_TOTAL,
     MIN_RATE_BYTES, NAME_GAP, REQUEST_TIMEOUT, SCRATCH_BYTES, SENDFILE_SEGMENT_BYTES, SLOW_SHARE,
     STALL_CHECKS, STALL_TIMEOUT, SUSPENDED_CHECK_INTERVAL,
 };
@@ -32,7 +32,7 @@ fn root() -> TempDir {
     fs::write(root.path().join("big"), vec![7; BIG_LEN]).unwrap();
     fs::write(
         root.path().join("bulk"),
-        vec![7; 2 * CONN_TURN_BYTES_MAX as usize + 5],
+        vec![7; 2 * STEP_BYTES_MAX as usize + 5],
     )
     .unwrap();
     fs::write(root.path().join("empty"), b"").unwrap();
@@ -433,7 +433,7 @@ fn input_is_left_alone_while_sending() {
 fn keeps_its_place(acked: impl Fn(Duration) -> u64) -> Duration {
     const HOUR: Duration = Duration::from_secs(3600);
     let root = root();
-    let mut bench = sending(&root, b"bulk\n", CONN_TURN_BYTES_MAX as usize - 1);
+    let mut bench = sending(&root, b"bulk\n", STEP_BYTES_MAX as usize - 1);
     let began = bench.now;
     while bench.now - began < HOUR {
         let at = bench.deadline.unwrap() - began;
@@ -480,7 +480,7 @@ fn a_peer_that_takes_nothing_or_too_little_is_reset_after_the_stall_timeout() {
             at.as_secs().div_ceil(57) * ENOUGH
         }),
         ("a segment now and then", |at| at.as_secs() / 15 * 1448),
-        ("all that was sent", |_| CONN_TURN_BYTES_MAX - 1),
+        ("all that was sent", |_| STEP_BYTES_MAX - 1),
     ];
     for (what, acked) in stay {
         assert_eq!(keeps_its_place(acked), hour, "{what}");
@@ -501,7 +501,7 @@ fn a_peer_that_takes_too_little_for_a_quarter_of_the_stall_timeout_makes_room() 
         (MIN_RATE_BYTES, Action::Reset(Reason::Evicted)),
         (MIN_RATE_BYTES * STALL_TIMEOUT.as_secs(), Action::Wait),
     ] {
-        let mut bench = sending(&root, b"bulk\n", CONN_TURN_BYTES_MAX as usize - 1);
+        let mut bench = sending(&root, b"bulk\n", STEP_BYTES_MAX as usize - 1);
         let began = bench.now;
         while bench.conn.reclaimable().is_none() {
             // Whoever isn't slow keeps its place.
@@ -557,15 +557,15 @@ fn a_turn_has_a_budget() {
     let root = root();
     let mut bench = bench(&root, [bytes(b"bulk\n")], [ALL]);
     assert_eq!(bench.step(Event::Start), Action::Yield);
-    assert_eq!(bench.transport.sent.len() as u64, CONN_TURN_BYTES_MAX);
-    let calls = CONN_TURN_BYTES_MAX.div_ceil(SENDFILE_SEGMENT_BYTES as u64);
+    assert_eq!(bench.transport.sent.len() as u64, STEP_BYTES_MAX);
+    let calls = STEP_BYTES_MAX.div_ceil(SENDFILE_SEGMENT_BYTES as u64);
     then(&mut bench, &[], &vec![ALL; calls as usize]);
     assert_eq!(bench.step(Event::Resume), Action::Yield);
     then(&mut bench, &[Read::Block], &[ALL]);
     assert_eq!(bench.step(Event::Resume), Action::Close(Reason::Complete));
     assert_eq!(
         bench.transport.sent.len() as u64,
-        2 * CONN_TURN_BYTES_MAX + 5
+        2 * STEP_BYTES_MAX + 5
     );
     bench.transport.assert_done();
 }
@@ -579,7 +579,7 @@ fn only_who_keeps_up_is_sent_single_segments() {
     assert_eq!(bench.step(WRITABLE), Action::Yield);
     then(&mut bench, &[], &[ALL, Write::Block]);
     assert_eq!(bench.step(Event::Resume), Action::Wait);
-    let sent = 5 + CONN_TURN_BYTES_MAX + SENDFILE_SEGMENT_BYTES as u64;
+    let sent = 5 + STEP_BYTES_MAX + SENDFILE_SEGMENT_BYTES as u64;
     assert_eq!(bench.transport.sent.len() as u64, sent);
     then(&mut bench, &[Read::Block], &[ALL]);
     assert_eq!(bench.step(WRITABLE), Action::Close(Reason::Complete));
@@ -750,7 +750,7 @@ fn lingering_discards_so_much_and_no_more() {
     assert_eq!(next, Action::Close(Reason::Complete));
     assert_eq!(
         turns,
-        LINGER_BYTES_MAX / CONN_TURN_BYTES_MAX + 1,
+        LINGER_BYTES_MAX / STEP_BYTES_MAX + 1,
         "a turn's budget holds here too"
     );
     bench.transport.assert_done();

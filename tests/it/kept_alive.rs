@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use carafe::file::FsClass;
 use carafe::limits::{
-    CONN_TURN_BYTES_MAX, INPUT_ON_HEAP_BYTES_MAX, KEEP_ALIVE, REPLIES_PER_STEP_MAX,
-    REQUEST_MEMORY_SHARE_BYTES, REQUEST_READ_BYTES_MAX, REQUEST_TIMEOUT, STALL_TIMEOUT,
+    INPUT_ON_HEAP_BYTES_MAX, KEEP_ALIVE, REPLIES_PER_STEP_MAX, REQUEST_MEMORY_SHARE_BYTES,
+    REQUEST_READ_BYTES_MAX, REQUEST_TIMEOUT, STALL_TIMEOUT, STEP_BYTES_MAX,
 };
 use carafe::protocol::{Body, Decision, InputState, Protocol, Reply, Request, RequestEnd};
 use carafe::reactor::event::{Action, Event, Readiness, Reclaimable};
@@ -16,7 +16,7 @@ use carafe::telemetry::{Reason, Stage};
 use carafe::testing::{Bench, READABLE, Read, Scripted, WRITABLE, Write};
 
 const ALL: Write = Write::Take(usize::MAX);
-const LONG: usize = 3 * CONN_TURN_BYTES_MAX as usize;
+const LONG: usize = 3 * STEP_BYTES_MAX as usize;
 
 /// Answers a line `NAME` with `(NAME)`, as a head and a body, and reads on; `close` is the last
 /// one, `long` has a long body.

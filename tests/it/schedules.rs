@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use crate::chaos::chaos;
 use carafe::file::FsClass;
-use carafe::limits::{CONN_TURN_BYTES_MAX, COPIED_BODY_BYTES_MAX, NAME_GAP};
+use carafe::limits::{COPIED_BODY_BYTES_MAX, NAME_GAP, STEP_BYTES_MAX};
 use carafe::protocol::bare::Bare;
 use carafe::protocol::{Decision, Protocol, Request};
 use carafe::reactor::event::{Action, Event};
@@ -200,7 +200,7 @@ fn content(len: usize) -> Rc<[u8]> {
 #[test]
 fn chaos_never_makes_a_part_look_whole() {
     let small = content(COPIED_BODY_BYTES_MAX as usize - 7);
-    let large = content(3 * CONN_TURN_BYTES_MAX as usize + 11);
+    let large = content(3 * STEP_BYTES_MAX as usize + 11);
     let root = root(&[("small", &small), ("large", &large), ("none", b"")]);
     let bodies = [&small[..], &large[..], b"", b""];
     let names = ["small", "large", "none", "nothing"];
@@ -246,7 +246,7 @@ fn chaos_never_makes_a_part_look_whole() {
 
 #[test]
 fn chaos_with_a_file_that_shrinks_ends_in_a_reset_or_whole() {
-    let whole = content(2 * CONN_TURN_BYTES_MAX as usize);
+    let whole = content(2 * STEP_BYTES_MAX as usize);
     let root = root(&[("large", b"")]);
     let path = root.path().join("large");
     let inputs = (

@@ -5,7 +5,7 @@
 use std::fs;
 
 use carafe::file::FsClass;
-use carafe::limits::{CONN_TURN_BYTES_MAX, COPIED_BODY_BYTES_MAX, NAME_GAP};
+use carafe::limits::{COPIED_BODY_BYTES_MAX, NAME_GAP, STEP_BYTES_MAX};
 use carafe::protocol::Protocol;
 use carafe::protocol::bare::Bare;
 use carafe::reactor::event::Action;
@@ -143,7 +143,7 @@ fn content(len: usize) -> Vec<u8> {
 #[test]
 fn chaos_never_makes_a_part_look_whole() {
     let small = content(COPIED_BODY_BYTES_MAX as usize - 7);
-    let large = content(2 * CONN_TURN_BYTES_MAX as usize + 11);
+    let large = content(2 * STEP_BYTES_MAX as usize + 11);
     let folder = tempfile::tempdir().unwrap();
     let bodies = [&small[..], &large[..], b"", b""];
     let names = ["small", "large", "none", "nothing"];
