@@ -414,10 +414,11 @@ impl Reading {
             ) && !has_waited;
             let has_more = bytes.len() > reply.used;
             let is_empty = fresh.is_empty() && is_drained;
-            let extra = match has_more {
-                false if self.awaits_task() => Extra::Possible,
-                false if !has_waited => Extra::Nothing,
-                _ => Extra::Certain,
+            let extra = match (has_more, has_waited) {
+                (true, _) => Extra::Certain,
+                // Nobody read while it waited.
+                (false, true) => Extra::Possible,
+                (false, false) => Extra::Nothing,
             };
             let mut read = std::mem::take(&mut self.pending);
             if copied {

@@ -7,9 +7,9 @@ use std::io::ErrorKind::{BrokenPipe, ConnectionReset, OutOfMemory};
 use std::time::Duration;
 
 use carafe::limits::{
-    STEP_BYTES_MAX, COPIED_BODY_BYTES_MAX, LINGER_BYTES_MAX, LINGER_IDLE, LINGER_TOTAL,
-    MIN_RATE_BYTES, NAME_GAP, REQUEST_TIMEOUT, SCRATCH_BYTES, SENDFILE_SEGMENT_BYTES, SLOW_SHARE,
-    STALL_CHECKS, STALL_TIMEOUT, SUSPENDED_CHECK_INTERVAL,
+    COPIED_BODY_BYTES_MAX, LINGER_BYTES_MAX, LINGER_IDLE, LINGER_TOTAL, MIN_RATE_BYTES, NAME_GAP,
+    REQUEST_TIMEOUT, SCRATCH_BYTES, SENDFILE_SEGMENT_BYTES, SLOW_SHARE, STALL_CHECKS,
+    STALL_TIMEOUT, STEP_BYTES_MAX, SUSPENDED_CHECK_INTERVAL,
 };
 use carafe::protocol::bare::Bare;
 use carafe::protocol::{Decision, Protocol, Request};
@@ -280,9 +280,19 @@ fn a_parked_connection_is_served_when_a_descriptor_is_free() {
     then(&mut bench, &[Read::Block], &[ALL]);
     assert_eq!(
         bench.step(Event::Woken),
-        Action::Wait,
-        "input may have come meanwhile: it lingers"
+        Action::Close(Reason::Complete),
+        "no input came meanwhile, and others want its descriptors"
     );
+    assert_eq!(bench.transport.sent, SMALL);
+}
+
+#[test]
+fn a_parked_connection_lingers_if_input_came_meanwhile() {
+    let root = root();
+    let mut bench = parked(&root, b"small\n", 2);
+    assert_eq!(bench.step(Event::Woken), Action::Suspend);
+    then(&mut bench, &[bytes(b"more"), Read::Block], &[ALL]);
+    assert_eq!(bench.step(Event::Woken), Action::Wait);
     assert_eq!(bench.transport.sent, SMALL);
     then(&mut bench, &[Read::Eof], &[]);
     assert_eq!(bench.step(READ_CLOSED), Action::Close(Reason::Complete));
@@ -348,7 +358,8 @@ fn a_parked_connection_whose_client_may_say_more_keeps_its_place() {
     }
     bench.now = start + STALL_TIMEOUT;
     then(&mut bench, &[Read::Block], &[ALL]);
-    assert_eq!(bench.step(Event::Drain), Action::Wait, "the last look");
+    let end = Action::Close(Reason::Complete);
+    assert_eq!(bench.step(Event::Drain), end, "the last look");
     assert_eq!(bench.transport.sent, SMALL);
 }
 
@@ -563,10 +574,7 @@ fn a_turn_has_a_budget() {
     assert_eq!(bench.step(Event::Resume), Action::Yield);
     then(&mut bench, &[Read::Block], &[ALL]);
     assert_eq!(bench.step(Event::Resume), Action::Close(Reason::Complete));
-    assert_eq!(
-        bench.transport.sent.len() as u64,
-        2 * STEP_BYTES_MAX + 5
-    );
+    assert_eq!(bench.transport.sent.len() as u64, 2 * STEP_BYTES_MAX + 5);
     bench.transport.assert_done();
 }
 
