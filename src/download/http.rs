@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::backoff::{Backoff, FetchError};
-use super::http_client::{HttpClient, HttpResponse, Wanted, refusal};
+use super::http_client::{HttpClient, HttpResponse, Wanted, holds_whole, refusal};
 use super::resume::{self, Continuation, Record};
 use super::transfer::{Completion, Download};
 use super::url::{FolderUrl, HttpUrl};
@@ -98,7 +98,7 @@ impl HttpDownload<'_, '_> {
                     }
                     return self.restart("the server has no such part");
                 }
-                StatusCode::OK => {
+                status if holds_whole(status) => {
                     self.discard("the file has changed, or the server can't continue it");
                     return self.receive_whole(response);
                 }
@@ -133,14 +133,16 @@ impl HttpDownload<'_, '_> {
     fn receive_whole(&mut self, response: HttpResponse) -> Result<Completion, FetchError> {
         let headers = &response.headers;
         match response.status {
-            StatusCode::OK => {}
+            status if holds_whole(status) => {}
             StatusCode::PARTIAL_CONTENT => {
                 let line = "the server sends a part when it was asked for the whole";
                 return Err(Failure::new(Exit::Protocol, line).into());
             }
             status => return Err(refusal(status, headers)),
         }
-        let record = Record::of(&self.url.identity(), headers);
+        // A proxy that changes a body may leave the validators of what it was, and not change the next.
+        let is_as_stored = response.status == StatusCode::OK;
+        let record = Record::of(&self.url.identity(), headers).filter(|_| is_as_stored);
         let length = resume::content_length(headers);
         self.set_modified(&response.headers);
         self.download.output.begin(record.as_ref())?;

@@ -334,6 +334,15 @@ fn location(response: &HttpResponse) -> Option<&[u8]> {
     location.map(HeaderValue::as_bytes)
 }
 
+/// Whether an answer holds all of what was asked for: as its server has it, or as a proxy has changed it
+/// (203, RFC 9110 15.3.4).
+pub(super) fn holds_whole(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION
+    )
+}
+
 /// The failure of an answer that holds no file. Those are tried again that curl and wget try again:
 /// the server, or one before it, has trouble of its own, or too much to do.
 pub(super) fn refusal(status: StatusCode, headers: &HeaderMap) -> FetchError {

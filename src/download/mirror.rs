@@ -9,11 +9,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http::{Method, StatusCode};
+use http::Method;
 
 use super::backoff::{Backoff, FetchError};
 use super::connection::TimeLimits;
-use super::http_client::{HttpClient, Wanted, refusal};
+use super::http_client::{HttpClient, Wanted, holds_whole, refusal};
 use super::list::{self, Form};
 use super::output::Destination;
 use super::part_file::{SharedPart, cannot_write, whole_name_of};
@@ -346,7 +346,7 @@ fn ask(
     wanted: Wanted<'_>,
 ) -> Result<(FolderUrl, Form, Vec<u8>), FetchError> {
     let (url, response) = client.ask_anywhere(&Method::GET, url, wanted)?;
-    if response.status != StatusCode::OK {
+    if !holds_whole(response.status) {
         return Err(refusal(response.status, &response.headers));
     }
     let form = Form::of(&response.headers).filter(|_| resume::is_plain(&response.headers));

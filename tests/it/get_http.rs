@@ -241,6 +241,22 @@ fn a_body_is_not_decoded() {
 }
 
 #[test]
+fn what_a_proxy_has_changed_is_a_file_but_is_not_continued() {
+    let head = "HTTP/1.1 203 Transformed\r\nETag: \"red\"\r\nContent-Length: 4\r\n\r\n";
+    let folder = tempdir().unwrap();
+    let origin = saying(format!("{head}wine"));
+    get(folder.path(), &[&origin.url("/x")]).is(0, "");
+    assert_eq!(fs::read(folder.path().join("x")).unwrap(), b"wine");
+
+    let folder = tempdir().unwrap();
+    let origin = saying(format!("{head}wi"));
+    let outcome = get(folder.path(), &["--retries", "1", &origin.url("/x")]);
+    assert_eq!(outcome.code, Some(4), "{outcome:?}");
+    assert!(origin.asked().iter().all(|asked| asked.from().is_none()));
+    assert!(!folder.path().join("x.part.meta").exists());
+}
+
+#[test]
 fn an_answer_cut_off_anywhere_is_no_file() {
     let length = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwine".to_vec();
     let chunked =
