@@ -1,5 +1,5 @@
 //! TLS by rustls, between a connection and its socket. A connection knows nothing of it: it has a
-//! [`transport::Line`], which is as plain as its client, and speaks TLS with one whose first byte says so.
+//! [`transport::TlsTransport`], which is as plain as its client, and speaks TLS with one whose first byte says so.
 //!
 //! rustls does the protocol, its unbuffered interface leaves the buffers to us: records are decrypted in
 //! the loop's own, and what is kept for a connection is what a record half there, a reader who takes less
