@@ -57,7 +57,7 @@ impl Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.address() {
             // As X-Forwarded-For has it.
-            Some(address) if address.port() == 0 => address.ip().fmt(f),
+            Some(address) if address.port() == 0 => ShownIp(address.ip()).fmt(f),
             Some(SocketAddr::V4(address)) => {
                 ShownIp(IpAddr::V4(*address.ip())).fmt(f)?;
                 f.write_str(":")?;

@@ -8,8 +8,8 @@
 //! or memory is needed. A token that outlives its connection fails by its generation.
 //!
 //! Polling is edge-triggered. A socket is registered, once and for both directions, when it first has to wait:
-//! an attempt would block, or a short read has shown that the next one would. Whoever stops without having seen WouldBlock goes to the run queue, since
-//! no new edge will come.
+//! an attempt would block, or a short read has shown that the next one would. Whoever stops without having
+//! seen WouldBlock goes to the run queue, since no new edge will come.
 
 pub(crate) mod conn_slab;
 pub mod event;

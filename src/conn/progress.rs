@@ -1,4 +1,4 @@
-//! How a reply goes: in one turn, or whether its peer takes enough of what it is sent to be waited for.
+//! How a reply goes: in one step, or whether its peer takes enough of what it is sent to be waited for.
 //! Writable edges alone come minutes apart for an honest slow reader with a large buffer, so what counts
 //! is what the peer has acknowledged.
 

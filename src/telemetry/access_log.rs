@@ -168,8 +168,15 @@ fn field_text(field: &[u8]) -> Excerpt<'_> {
 }
 
 /// Who asked, as nginx's logs have it.
-fn host(peer: Address) -> Cow<'static, str> {
-    peer.map_or(LOCAL_CLIENT.into(), |peer| peer.ip().to_string().into())
+struct Host(Address);
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(peer) => ShownIp(peer.ip()).fmt(f),
+            None => f.write_str(LOCAL_CLIENT),
+        }
+    }
 }
 
 /// What stands in an address's place where there is none: the client came by a unix socket.
@@ -212,11 +219,7 @@ impl fmt::Display for Combined<'_> {
             ..
         } = self.0;
         let time = self.1;
-        match peer {
-            Some(peer) => ShownIp(peer.ip()).fmt(f)?,
-            None => f.write_str(LOCAL_CLIENT)?,
-        }
-        write!(f, " - - [{time}] \"")?;
+        write!(f, "{} - - [{time}] \"", Host(*peer))?;
         let http_log = response.http_log.as_deref();
         if http_log.is_none() {
             write!(f, "{BARE_METHOD} ")?;
@@ -246,7 +249,7 @@ struct JsonLine<'a> {
     peer: String,
     port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    proxy: Option<Cow<'static, str>>,
+    proxy: Option<String>,
     protocol: &'static str,
     method: Cow<'a, str>,
     target: Cow<'a, str>,
@@ -274,9 +277,9 @@ fn json(entry: &LogEntry<'_>) -> String {
     };
     let line = JsonLine {
         time: format!("{:.3}", entry.at),
-        peer: host(entry.peer).into_owned(),
+        peer: Host(entry.peer).to_string(),
         port: entry.peer.map(|peer| peer.port()).filter(|&port| port > 0),
-        proxy: entry.proxy.map(host),
+        proxy: entry.proxy.map(|proxy| Host(proxy).to_string()),
         protocol,
         method,
         target: request_text(target).to_text(),
