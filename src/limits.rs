@@ -261,6 +261,9 @@ pub const TASK_RESULT_BYTES_MAX: u64 = 256 * 1024;
 /// read again; the threads wait for their part of the other half.
 pub const TASK_RESULTS_TOTAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// What Linux reads ahead of somebody who reads in order, in bytes, unless told otherwise (`read_ahead_kb`).
+pub const READ_AHEAD_USUAL_BYTES: u64 = 128 * 1024;
+
 /// The buffer through which a pool thread reads what only has to be in memory afterwards, in bytes.
 pub const READ_AHEAD_BUFFER_BYTES: usize = 128 * 1024;
 

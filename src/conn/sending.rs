@@ -332,7 +332,7 @@ impl Sending {
                 // At most `count`.
                 let most = length.min(count as u64) as usize;
                 let ends = if self.progress.is_first_step() {
-                    Probe::Both
+                    Probe::Sample
                 } else {
                     Probe::Last
                 };

@@ -1,6 +1,8 @@
 //! A regular file that was opened: how to read it without waiting for a disk, and what fstat(2) said of
 //! it then.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -15,7 +17,8 @@ use super::fs_class::{FsClass, Mount, preadv2_nowait};
 use super::semaphore::{Permit, Semaphore};
 use super::thread_pool::ThreadPool;
 use super::version::{self, Facts, FileVersion, Snapshot, Trust};
-use crate::limits::COLD_BLOCK_BYTES;
+use crate::limits::{COLD_BLOCK_BYTES, READ_AHEAD_USUAL_BYTES};
+use crate::random::random;
 use crate::trace::record::{self, Call, Handle};
 
 /// What a name leads to.
@@ -55,10 +58,11 @@ pub enum ReadError {
 /// Which pages of a range the kernel is asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// The last one.
+    /// The last one: the kernel reads in order, so that the pages before that one came earlier.
     Last,
-    /// The first one, too.
-    Both,
+    /// The first one, too, as of some files only the end was ever wanted; and of a range that is longer than
+    /// what the kernel reads at once one in between, by chance: somebody else may have asked about the last.
+    Sample,
 }
 
 /// Identifies a file, whatever its names and its state are: device and inode number.
@@ -82,8 +86,9 @@ enum Source {
         file: Handle,
         /// One of the descriptors that files may have, given back after the close.
         permit: OnceLock<Permit>,
-        /// What was read before, if its class is [`FsClass::ReadOnce`].
-        read_blocks: Mutex<ReadBlocks>,
+        /// What was read before, if its class is [`FsClass::ReadOnce`]. Of [`FsClass::Nowait`], what was
+        /// found missing, and not read since.
+        blocks: Mutex<Blocks>,
         /// The threads that close the file, if close(2) may wait, and the mount that it may wait for.
         closer: OnceLock<(ThreadPool, Mount)>,
     },
@@ -104,7 +109,7 @@ impl OpenFile {
             source: Source::Open {
                 file: Handle::from(OwnedFd::from(file)),
                 permit: OnceLock::new(),
-                read_blocks: Mutex::default(),
+                blocks: Mutex::default(),
                 closer: OnceLock::new(),
             },
             stat,
@@ -172,19 +177,38 @@ impl OpenFile {
     // ---- reading ----
 
     /// Whether reading `count` bytes from `start` on may wait for a disk. If the kernel can be asked, it
-    /// is asked about the last page: it reads in order, so that the pages before that one came earlier.
-    /// [`Probe::Both`] asks about the first page, too: of some files only the end was ever wanted.
+    /// is asked about a few pages, as `probe` says.
+    ///
+    /// To ask about a page has the kernel read that one page, if it isn't in memory (filemap_get_pages()
+    /// reads ahead for RWF_NOWAIT, too). So the next answer would be that it is, whatever lies before it:
+    /// once a page was missing, all that was asked about is, until a disk thread has read it.
     #[must_use]
     pub fn would_block(&self, start: u64, count: usize, probe: Probe) -> bool {
-        let last = start + (count as u64).saturating_sub(1);
+        let range = start..start + (count as u64).max(1);
         match (&self.source, self.fs_class) {
             (Source::InMemory { .. }, _) | (_, FsClass::InMemory) => false,
-            (_, FsClass::Nowait) => {
-                !self.is_resident(last) || (probe == Probe::Both && !self.is_resident(start))
+            (Source::Open { blocks, .. }, FsClass::Nowait) => {
+                let mut missing = blocks.lock().unwrap_or_else(PoisonError::into_inner);
+                missing.contain_any(&range)
+                    || !self.is_resident_by(probe, &range) && {
+                        missing.insert(&range);
+                        true
+                    }
             }
-            (_, FsClass::ReadOnce) => !self.was_read(start..last + 1),
+            (_, FsClass::ReadOnce) => !self.was_read(&range),
             (_, FsClass::Remote) => true,
         }
+    }
+
+    /// Whether the pages of a range that a probe is about are in memory.
+    fn is_resident_by(&self, probe: Probe, range: &Range<u64>) -> bool {
+        let length = range.end - range.start;
+        // The remainder is less than the length, so that it fits.
+        let by_chance = || range.start + (random() % u128::from(length)) as u64;
+        self.is_resident(range.end - 1)
+            && (probe == Probe::Last
+                || self.is_resident(range.start)
+                    && (length <= READ_AHEAD_USUAL_BYTES || self.is_resident(by_chance())))
     }
 
     /// Whether the page of a byte is in memory.
@@ -234,26 +258,28 @@ impl OpenFile {
         }
     }
 
-    fn read_blocks(&self) -> Option<MutexGuard<'_, ReadBlocks>> {
+    fn blocks(&self) -> Option<MutexGuard<'_, Blocks>> {
         match &self.source {
-            Source::Open { read_blocks, .. } => {
-                Some(read_blocks.lock().unwrap_or_else(PoisonError::into_inner))
+            Source::Open { blocks, .. } => {
+                Some(blocks.lock().unwrap_or_else(PoisonError::into_inner))
             }
             Source::InMemory { .. } => None,
         }
     }
 
     /// Whether all blocks of a range were read; only [`FsClass::ReadOnce`] notes that.
-    pub(super) fn was_read(&self, range: Range<u64>) -> bool {
-        self.read_blocks().is_some_and(|read| read.covers(range))
+    pub(super) fn was_read(&self, range: &Range<u64>) -> bool {
+        self.blocks().is_some_and(|read| read.contain_all(range))
     }
 
-    /// Notes that a blocking read has had this range read into memory.
+    /// Notes that a blocking read has had this range read into memory: the blocks that are whole.
     pub(super) fn note_read(&self, range: &Range<u64>) {
-        if self.fs_class == FsClass::ReadOnce
-            && let Some(mut read) = self.read_blocks()
-        {
-            read.add(range);
+        let whole = range.start.next_multiple_of(COLD_BLOCK_BYTES)
+            ..range.end - range.end % COLD_BLOCK_BYTES;
+        match (self.fs_class, self.blocks()) {
+            (FsClass::ReadOnce, Some(mut read)) => read.insert(&whole),
+            (FsClass::Nowait, Some(mut missing)) => missing.remove(&whole),
+            _ => {}
         }
     }
 
@@ -402,34 +428,53 @@ impl Drop for OpenFile {
     }
 }
 
-/// Which blocks of a file were read, a bit for each.
+/// Some of a file's blocks of [`COLD_BLOCK_BYTES`], a bit for each in words that aren't zero.
 #[derive(Debug, Default)]
-struct ReadBlocks(Vec<u64>);
+struct Blocks(BTreeMap<u64, u64>);
 
-impl ReadBlocks {
-    fn covers(&self, range: Range<u64>) -> bool {
-        let mut blocks = range.start / COLD_BLOCK_BYTES..range.end.div_ceil(COLD_BLOCK_BYTES);
-        blocks.all(|block| {
-            let (word, bit) = bit_of(block);
-            self.0.get(word).is_some_and(|bits| bits & bit != 0)
-        })
+impl Blocks {
+    fn contain_all(&self, range: &Range<u64>) -> bool {
+        blocks_of(range).all(|block| self.contains(block))
     }
 
-    /// Adds the blocks that are whole.
-    fn add(&mut self, range: &Range<u64>) {
-        for block in range.start.div_ceil(COLD_BLOCK_BYTES)..range.end / COLD_BLOCK_BYTES {
-            let (word, bit) = bit_of(block);
-            if self.0.len() <= word {
-                self.0.resize(word + 1, 0);
+    fn contain_any(&self, range: &Range<u64>) -> bool {
+        !self.0.is_empty() && blocks_of(range).any(|block| self.contains(block))
+    }
+
+    fn contains(&self, block: u64) -> bool {
+        let word = self.0.get(&(block / 64)).unwrap_or(&0);
+        word & bit_of(block) != 0
+    }
+
+    /// Adds the blocks of which the range has a part.
+    fn insert(&mut self, range: &Range<u64>) {
+        for block in blocks_of(range) {
+            *self.0.entry(block / 64).or_default() |= bit_of(block);
+        }
+    }
+
+    fn remove(&mut self, range: &Range<u64>) {
+        if self.0.is_empty() {
+            return;
+        }
+        for block in blocks_of(range) {
+            if let Entry::Occupied(mut word) = self.0.entry(block / 64) {
+                *word.get_mut() &= !bit_of(block);
+                if *word.get() == 0 {
+                    word.remove();
+                }
             }
-            self.0[word] |= bit;
         }
     }
 }
 
-/// Where a block has its bit. Files are shorter than 2^63 bytes, so that the word's index fits.
-fn bit_of(block: u64) -> (usize, u64) {
-    ((block / 64) as usize, 1 << (block % 64))
+/// The blocks of which a range has a part.
+fn blocks_of(range: &Range<u64>) -> Range<u64> {
+    range.start / COLD_BLOCK_BYTES..range.end.div_ceil(COLD_BLOCK_BYTES)
+}
+
+fn bit_of(block: u64) -> u64 {
+    1 << (block % 64)
 }
 
 #[cfg(test)]
@@ -453,7 +498,7 @@ mod tests {
             let copy = file.read_contents().unwrap();
             assert!(copy.handle().is_none() && copy.contents().is_some());
             for file in [file, copy] {
-                assert!(!file.would_block(0, 10_000, Probe::Both), "{kind:?}");
+                assert!(!file.would_block(0, 10_000, Probe::Sample), "{kind:?}");
                 let mut bytes = [0; 100];
                 assert_eq!(file.read_nowait(&mut bytes, 9_900).unwrap(), 100);
                 assert_eq!(bytes[0], (9_900 % 251) as u8);

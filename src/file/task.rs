@@ -177,7 +177,7 @@ impl ReadTask {
             (FsClass::ReadOnce, _) => {
                 // Whole blocks are read, once each: from the first one on that was not read yet.
                 let mut first = start - start % COLD_BLOCK_BYTES;
-                while file.was_read(first..first + COLD_BLOCK_BYTES) {
+                while file.was_read(&(first..first + COLD_BLOCK_BYTES)) {
                     first += COLD_BLOCK_BYTES;
                 }
                 (first..first + most, false)
@@ -186,7 +186,11 @@ impl ReadTask {
                 start..end.min(start + most.min(TASK_RESULT_BYTES_MAX)),
                 true,
             ),
-            (_, false) => (start..end.min(start + most), false),
+            // Whole blocks, so that none of them is taken for missing any longer.
+            (_, false) => (
+                start - start % COLD_BLOCK_BYTES..(start + most).next_multiple_of(COLD_BLOCK_BYTES),
+                false,
+            ),
         };
         Self {
             file: Arc::clone(file),

@@ -7,12 +7,14 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::os::unix::fs::symlink;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
 use crate::common::{Carafe, connect, exchange, has_tool, root_with, skip, until};
 use crate::gated::{Asked, Gated, NAME};
+use carafe::limits::STEP_BYTES_MAX;
 use rustix::fs::Advice;
 use rustix::process::Signal;
 
@@ -538,6 +540,109 @@ fn the_loop_reads_nothing_that_is_not_in_memory() {
             _ => {}
         }
     }
+}
+
+/// The part of a file that a call of these concerns, which strace has shown with its result.
+fn part_of(call: &str) -> Option<Range<u64>> {
+    let (name, rest) = call.split_once('(')?;
+    let (arguments, result) = rest.rsplit_once(" = ")?;
+    let arguments: Vec<_> = arguments
+        .trim_end()
+        .strip_suffix(')')?
+        .split(", ")
+        .collect();
+    let number = |text: &str| text.trim_matches(['[', ']']).parse::<u64>().ok();
+    let from_end = |back: usize| number(arguments.get(arguments.len().checked_sub(back)?)?);
+    let (start, length) = match name {
+        "pread64" => (from_end(1)?, number(result)?),
+        "fadvise64" => (from_end(3)?, from_end(2)?),
+        // What it would have waited for, whatever it sent.
+        "sendfile" => (number(arguments.get(2)?.split(' ').next()?)?, from_end(1)?),
+        _ => return None,
+    };
+    Some(start..start + length)
+}
+
+#[test]
+fn a_page_that_was_only_asked_about_vouches_for_no_others() {
+    if !has_tool("strace") {
+        return;
+    }
+    let outer = tempfile::tempdir().unwrap();
+    let root = outer.path().join("root");
+    let length = SLOW_BYTES;
+    let fill = || fs::write(root.join("big"), content(length)).unwrap();
+    let Some(_mounted) = forgotten_ext4(outer.path(), &root, fill) else {
+        return;
+    };
+    let trace = outer.path().join("calls");
+    let options = ["-f", "-e", "trace=openat2,pread64,fadvise64,sendfile"];
+    let carafe = Carafe::serve_traced(&root, &trace, &options, &[]);
+    let pid = carafe.pid().to_string();
+    assert_eq!(exchange(carafe.addr(), b"big\n").unwrap(), content(length));
+    carafe.stop_clean();
+    let text = fs::read_to_string(&trace).unwrap();
+    let (mut read, mut sent) = (vec![false; length], 0);
+    for (thread, call) in calls(&text) {
+        let Some(part) = part_of(&call) else {
+            continue;
+        };
+        let bytes = &mut read[part.start as usize..length.min(part.end as usize)];
+        if thread != pid {
+            bytes.fill(true);
+        } else if call.starts_with("sendfile") && part.start < STEP_BYTES_MAX {
+            // Later the kernel itself has read ahead.
+            assert!(bytes.iter().all(|&is_read| is_read), "{call} in {text}");
+            sent += 1;
+        }
+    }
+    assert!(sent > 0, "{text}");
+}
+
+#[test]
+fn a_page_that_somebody_else_asked_about_vouches_for_few() {
+    const FILES: usize = 20;
+    if !has_tool("strace") {
+        return;
+    }
+    let outer = tempfile::tempdir().unwrap();
+    let root = outer.path().join("root");
+    let length = 1024 * 1024;
+    let fill = || {
+        for number in 0..FILES {
+            fs::write(root.join(number.to_string()), content(length)).unwrap();
+        }
+    };
+    let Some(_mounted) = forgotten_ext4(outer.path(), &root, fill) else {
+        return;
+    };
+    let trace = outer.path().join("calls");
+    let options = ["-f", "-e", "trace=openat2,pread64,sendfile"];
+    let carafe = Carafe::serve_traced(&root, &trace, &options, &[]);
+    let pid = carafe.pid().to_string();
+    for number in 0..FILES {
+        let file = File::open(root.join(number.to_string())).unwrap();
+        rustix::fs::fadvise(&file, 0, None, Advice::Random).unwrap();
+        for end in [0, length - 1] {
+            file.read_exact_at(&mut [0], end as u64).unwrap();
+        }
+        let request = format!("{number}\n");
+        assert_eq!(
+            exchange(carafe.addr(), request.as_bytes()).unwrap(),
+            content(length)
+        );
+    }
+    carafe.stop_clean();
+    let text = fs::read_to_string(&trace).unwrap();
+    let by_helpers = calls(&text)
+        .iter()
+        .filter(|(thread, call)| {
+            *thread != pid
+                && part_of(call).is_some_and(|part| call.starts_with("pread64") && part.start == 0)
+        })
+        .count();
+    // By chance: a page that is there, of 256, was asked about for each of these files.
+    assert!(by_helpers >= FILES / 2, "{by_helpers} of {FILES}: {text}");
 }
 
 #[test]
