@@ -332,7 +332,7 @@ impl<C> Reactor<C> {
                     match slot.filter(|slot| slot.generation == token.generation) {
                         // A bulk sender became writable: it is queued behind this turn's small requests.
                         Some(slot) if slot.schedule == Schedule::WaitingBulk && edge.writable => {
-                            slot.schedule = Schedule::Yielded;
+                            slot.schedule = Schedule::Ready(edge);
                             self.run_queue.push_back(token);
                         }
                         _ => self.ready.push((token, edge)),
@@ -509,8 +509,11 @@ impl<C> Reactor<C> {
                 Some(Schedule::Waiting | Schedule::WaitingBulk)
                     if self.bytes_moved >= LOOP_TURN_BYTES_MAX =>
                 {
-                    self.set_schedule(token, Schedule::Yielded);
+                    self.set_schedule(token, Schedule::Ready(edge));
                     self.run_queue.push_back(token);
+                }
+                Some(Schedule::Ready(before)) => {
+                    self.set_schedule(token, Schedule::Ready(before.and(edge)));
                 }
                 Some(Schedule::Waiting | Schedule::WaitingBulk) => {
                     self.step(app, token, Event::Ready(edge));
@@ -519,7 +522,7 @@ impl<C> Reactor<C> {
                 Some(Schedule::Suspended | Schedule::Woken) if edge.dead => {
                     self.step(app, token, Event::Ready(edge));
                 }
-                // What is queued tries everything when its turn comes.
+                // What has yielded tries everything when its turn comes.
                 _ => {}
             }
         }
@@ -581,7 +584,7 @@ impl<C> Reactor<C> {
                 match (next, slot.schedule) {
                     (Action::Suspend, _) => slot.schedule = Schedule::Suspended,
                     // A deadline came while it was queued; it stays queued.
-                    (_, Schedule::Yielded | Schedule::Woken) => {}
+                    (_, Schedule::Yielded | Schedule::Ready(_) | Schedule::Woken) => {}
                     _ => slot.schedule = Schedule::waiting_after(moved),
                 }
                 if let Err(error) = slot.register(&self.poll, token) {
@@ -593,8 +596,10 @@ impl<C> Reactor<C> {
             }
             Action::Yield => {
                 if slot.schedule.queued_for().is_none() {
-                    slot.schedule = Schedule::Yielded;
                     self.run_queue.push_back(token);
+                }
+                if slot.schedule != Schedule::Woken {
+                    slot.schedule = Schedule::Yielded;
                 }
             }
             Action::Close(reason) => self.mark_ended(token, reason),

@@ -12,7 +12,7 @@ use slab::Slab;
 use super::event::Reclaimable;
 use super::handler::Token;
 use crate::limits::{LARGE_STEP_BYTES, SHRINK_DELAY, SLAB_SLOTS_KEPT};
-use crate::reactor::event::Event;
+use crate::reactor::event::{Event, Readiness};
 use crate::reactor::timer_wheel::Deadline;
 use crate::trace::record::{self, Call};
 
@@ -77,8 +77,11 @@ pub(crate) enum Schedule {
     WaitingBulk,
     /// Waits for a wake-up.
     Suspended,
-    /// In the run queue: it stopped for its budget, or the turn's was used up before its step.
+    /// In the run queue: it stopped for its budget.
     Yielded,
+    /// In the run queue with all that its edges said: they came in the middle of a bulk transfer, or when the
+    /// turn's budget was used up.
+    Ready(Readiness),
     /// In the run queue: it was suspended and woken.
     Woken,
     /// Ended; the reap will take it.
@@ -90,6 +93,7 @@ impl Schedule {
     pub(super) fn queued_for(self) -> Option<Event> {
         match self {
             Self::Yielded => Some(Event::Resume),
+            Self::Ready(edge) => Some(Event::Ready(edge)),
             Self::Woken => Some(Event::Woken),
             Self::Waiting | Self::WaitingBulk | Self::Suspended | Self::Ended => None,
         }

@@ -290,6 +290,71 @@ fn a_turn_is_over_for_those_with_news_too_and_none_of_it_is_lost() {
 }
 
 #[test]
+fn what_edges_said_is_kept_while_others_go_first() {
+    const CONNECTIONS: usize = 8;
+    let (holds, held) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (events, event) = mpsc::channel();
+    let mut stepped = 0;
+    run(
+        CONNECTIONS + 1,
+        2 * CONNECTIONS,
+        move |socket, _, event, cx| {
+            match socket.read(&mut [0]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Action::Wait,
+                result => assert_eq!(result.unwrap(), 1),
+            }
+            // The loop stands until all others have something for it, and again until there is more.
+            if matches!(stepped, 0 | 2) {
+                holds.send(()).unwrap();
+                released.recv().unwrap();
+            }
+            stepped += 1;
+            if stepped > 1 {
+                cx.turn.bytes_moved = LOOP_TURN_BYTES_MAX / 2;
+                events.send(event).unwrap();
+            }
+            Action::Close(Reason::Complete)
+        },
+        |address, _| {
+            let mut clients = connect_all(address, CONNECTIONS + 1);
+            let until_acked = |client: &Client, bytes| {
+                crate::common::until("the loop's kernel has it", || {
+                    carafe::sockopt::acked_bytes(client).unwrap() >= bytes
+                });
+            };
+            clients[CONNECTIONS].write_all(b"x").unwrap();
+            held.recv().unwrap();
+            for client in &mut clients[..CONNECTIONS] {
+                client.write_all(b"x").unwrap();
+                until_acked(client, 1);
+            }
+            release.send(()).unwrap();
+            held.recv().unwrap();
+            for client in &clients[..CONNECTIONS] {
+                client.shutdown(std::net::Shutdown::Write).unwrap();
+                // A FIN counts for one.
+                until_acked(client, 2);
+            }
+            release.send(()).unwrap();
+            for client in clients {
+                assert_eq!(read_all(client).unwrap(), b"");
+            }
+        },
+    );
+    let said: Vec<_> = event.iter().collect();
+    assert_eq!(said.len(), CONNECTIONS);
+    for (place, event) in said.into_iter().enumerate() {
+        let Event::Ready(edge) = event else {
+            panic!("{place}: {event:?}");
+        };
+        // The first two make up a turn; the others' FIN came while they were queued.
+        let expected = (true, place >= 2);
+        assert_eq!((edge.readable, edge.read_closed), expected, "{place}");
+    }
+}
+
+#[test]
 fn who_wants_a_lot_has_a_step_a_turn_however_much_newcomers_move() {
     const NEWCOMERS: usize = 50;
     let (holds, held) = mpsc::channel();
