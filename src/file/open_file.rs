@@ -76,6 +76,15 @@ pub struct OpenFile {
     fs_class: FsClass,
     /// How far its state tells this version from later ones: a [`Trust`].
     trust: AtomicU8,
+    /// See [`OpenFile::header_fields`].
+    header_fields: [OnceLock<NamedFields>; 2],
+}
+
+/// The header fields of answers with a file that was asked for by this name.
+#[derive(Debug)]
+struct NamedFields {
+    name: Box<[u8]>,
+    fields: Box<[u8]>,
 }
 
 /// Where a file's bytes are.
@@ -93,10 +102,7 @@ enum Source {
         closer: OnceLock<(ThreadPool, Mount)>,
     },
     /// All bytes are in memory, and the file was closed.
-    InMemory {
-        contents: Box<[u8]>,
-        header_fields: [OnceLock<Box<[u8]>>; 2],
-    },
+    InMemory { contents: Box<[u8]> },
 }
 
 impl OpenFile {
@@ -115,6 +121,7 @@ impl OpenFile {
             stat,
             fs_class,
             trust: AtomicU8::new(version::trust(version::changed(&stat), clock, is_local) as u8),
+            header_fields: Default::default(),
         }
     }
 
@@ -129,13 +136,11 @@ impl OpenFile {
             _ => self.read_nowait(&mut contents, 0).ok()?,
         };
         (count == length).then(|| Self {
-            source: Source::InMemory {
-                contents,
-                header_fields: Default::default(),
-            },
+            source: Source::InMemory { contents },
             stat: self.stat,
             fs_class: self.fs_class,
             trust: AtomicU8::new(self.trust() as u8),
+            header_fields: Default::default(),
         })
     }
 
@@ -144,19 +149,24 @@ impl OpenFile {
     pub fn contents(&self) -> Option<&[u8]> {
         match &self.source {
             Source::Open { .. } => None,
-            Source::InMemory { contents, .. } => Some(contents),
+            Source::InMemory { contents } => Some(contents),
         }
     }
 
-    /// Where the header fields that every response with this file has may be kept: as itself, or as
-    /// the sibling of another, which have different ones. Only a file in memory has the place: it belongs
-    /// to one name.
+    /// The header fields that every response with this file has that was asked for by this name: as
+    /// itself, or as the sibling of another, which have different ones. `None` if they aren't kept.
     #[must_use]
-    pub fn header_fields(&self, as_sibling: bool) -> Option<&OnceLock<Box<[u8]>>> {
-        match &self.source {
-            Source::Open { .. } => None,
-            Source::InMemory { header_fields, .. } => Some(&header_fields[usize::from(as_sibling)]),
-        }
+    pub fn header_fields(&self, name: &[u8], as_sibling: bool) -> Option<&[u8]> {
+        let kept = self.header_fields[usize::from(as_sibling)].get()?;
+        (*kept.name == *name).then_some(&kept.fields)
+    }
+
+    /// Keeps these fields. Most files have one name only: the first one keeps its place.
+    pub fn keep_header_fields(&self, name: &[u8], as_sibling: bool, fields: Box<[u8]>) {
+        self.header_fields[usize::from(as_sibling)].get_or_init(|| NamedFields {
+            name: name.into(),
+            fields,
+        });
     }
 
     /// The open file, if its bytes are not in memory.
@@ -248,7 +258,7 @@ impl OpenFile {
                     result => return Ok(result?),
                 }
             },
-            Source::InMemory { contents, .. } => {
+            Source::InMemory { contents } => {
                 let start = usize::try_from(at).unwrap_or(usize::MAX);
                 let left = contents.get(start..).unwrap_or_default();
                 let count = left.len().min(buf.len());
@@ -420,7 +430,6 @@ impl Drop for OpenFile {
         {
             let nothing = Source::InMemory {
                 contents: Box::default(),
-                header_fields: Default::default(),
             };
             let source = std::mem::replace(&mut self.source, nothing);
             pool.run(mount, move || drop(source));
@@ -489,6 +498,18 @@ mod tests {
         file.write_all_at(&bytes, 0).unwrap();
         let state = Snapshot::of(&file).unwrap();
         OpenFile::new(file, state, fs_class)
+    }
+
+    #[test]
+    fn header_fields_are_those_of_the_name_and_of_a_sibling_or_not() {
+        let file = file(FsClass::Nowait, 10);
+        file.keep_header_fields(b"a.js", false, b"own"[..].into());
+        file.keep_header_fields(b"b.js", false, b"linked"[..].into());
+        file.keep_header_fields(b"a", true, b"coded"[..].into());
+        assert_eq!(file.header_fields(b"a.js", false), Some(&b"own"[..]));
+        assert_eq!(file.header_fields(b"b.js", false), None);
+        assert_eq!(file.header_fields(b"a", true), Some(&b"coded"[..]));
+        assert_eq!(file.header_fields(b"a.js", true), None);
     }
 
     #[test]

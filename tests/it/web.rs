@@ -21,6 +21,34 @@ fn values<'a>(answer: &'a Answer, name: &str) -> Vec<&'a str> {
     named.map(|(_, value)| value).collect()
 }
 
+/// Two names share what is open, and may share what is kept, but not what is said of it.
+#[test]
+fn two_names_of_one_file_have_each_its_own_type() {
+    let root = tempfile::tempdir().unwrap();
+    for (index, length) in [10, 100_000].into_iter().enumerate() {
+        let names = ["html", "js"].map(|extension| format!("{index}.{extension}"));
+        std::fs::write(root.path().join(&names[0]), vec![b'x'; length]).unwrap();
+        age(&root.path().join(&names[0]));
+        std::fs::hard_link(root.path().join(&names[0]), root.path().join(&names[1])).unwrap();
+    }
+    let carafe = Carafe::serve(root.path(), &[]);
+    settle(root.path());
+    let mut talk = Talk::to(carafe.addr());
+    for _ in 0..5 {
+        for name in ["/0.html", "/0.js", "/1.html", "/1.js"] {
+            let expected = if name.ends_with("js") {
+                "text/javascript"
+            } else {
+                "text/html"
+            };
+            let answer = talk.get(name);
+            let said = answer.field("content-type").unwrap_or_default();
+            assert!(said.starts_with(expected), "{name}: {said}");
+        }
+    }
+    carafe.stop_clean();
+}
+
 /// Which answers have which fields, warm and cold, by every way to an answer.
 #[test]
 fn fields_are_in_the_answers_that_they_are_for() {

@@ -2,7 +2,7 @@
 //! client has it already (RFC 9110, sections 8.8, 13 and 14).
 
 use std::borrow::Cow;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use ::http::StatusCode;
 
@@ -93,8 +93,8 @@ impl Http {
     ) -> Answer {
         let Asked { message, now, .. } = asked;
         let is_plain = !message.fields.has_condition_or_range();
-        let kept = file.header_fields(coding.is_some()).filter(|_| is_plain);
-        if let Some(fields) = kept.and_then(OnceLock::get) {
+        let as_sibling = coding.is_some();
+        if is_plain && let Some(fields) = file.header_fields(name, as_sibling) {
             return answer::whole(file, fields, now);
         }
         let mut validators = Validators::new(&file.facts(), &self.tags, now.time);
@@ -121,9 +121,8 @@ impl Http {
         }
         let fields = Head::fields_of(&validators, &content_type, length, &others);
         let answer = answer::whole(file, &fields, now);
-        if let Some(kept) = kept.filter(|_| validators.are_final()) {
-            // It was empty a moment ago.
-            let _ = kept.set(fields);
+        if is_plain && validators.are_final() {
+            file.keep_header_fields(name, as_sibling, fields);
         }
         answer
     }
