@@ -47,8 +47,11 @@ pub const MEMORY_MARGIN_BYTES: usize = 64 * 1024;
 pub const GATHERED_BYTES_MIN: usize = 4 * 1024;
 
 /// A body up to this many bytes is read and sent through the scratch buffer; a longer one goes by
-/// sendfile, which saves the copy but costs more to set up.
-pub const COPIED_BODY_BYTES_MAX: u64 = 32 * 1024;
+/// sendfile, which saves the copy but costs a call more: as much as to copy these.
+pub const COPIED_BODY_BYTES_MAX: u64 = 16 * 1024;
+
+/// The same for a part of a body, in bytes: several parts are copied behind one another for one call.
+pub const COPIED_PART_BYTES_MAX: u64 = 32 * 1024;
 
 /// The most that sendfile moves without looking for a signal, in bytes: the 16 pages of the pipe
 /// inside it. A process killed between two of them has sent a part.
@@ -205,10 +208,14 @@ pub const WATCH_STACK_BYTES: usize = 128 * 1024;
 /// kernel queues 16,384 events if it isn't told otherwise, and a read takes a dozen of the longest.
 pub const CACHE_DISCARDED_READS_MAX: usize = 2048;
 
-/// A file up to this many bytes is kept with its contents, and no descriptor; a longer one is kept
-/// open, and goes by sendfile, which is cheaper than the copy from here on at the latest (64 KiB: a
-/// tenth less CPU a download).
+/// A file up to this many bytes is kept with its contents, and no descriptor, if it goes by a copy
+/// ([`COPIED_BODY_BYTES_MAX`]) or no descriptor is left; others are kept open, and go by sendfile.
 pub const CACHED_CONTENTS_BYTES_MAX: u64 = 32 * 1024;
+
+/// How long what was found in memory is taken for still there: the kernel takes what was used longest
+/// ago, so this is far less than it needs to get to what was just sent. Of a file that is asked for
+/// thousands of times a second, a handful of requests ask the kernel.
+pub const RESIDENT_FRESH: Duration = Duration::from_millis(10);
 
 /// The part of the descriptors for open files that the cache may fill: one in so many.
 pub const CACHED_OPEN_SHARE: u64 = 2;

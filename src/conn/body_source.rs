@@ -83,8 +83,10 @@ impl BodySource {
         ends: Probe,
         cold: u64,
         transport: &mut T,
+        now: Instant,
     ) -> Result<usize, SendError> {
         let (start, count, end) = wanted;
+        let range = start..start + count as u64;
         match self {
             // What was just read is sent without a question, or it might never be.
             Self::Warm(range) if range.contains(&start) => {
@@ -92,11 +94,15 @@ impl BodySource {
                 // At most `count`.
                 Ok(left.min(count as u64) as usize)
             }
+            _ if file.was_resident(&range, now) => Ok(count),
             _ if transport.would_block(file, start, count, ends) => Err(SendError::Awaits(
                 DiskTask::Read(ReadTask::new(file, start, end, cold, false)),
             )),
             _ => {
-                *self = Self::Warm(start..start + count as u64);
+                if ends == Probe::Sample {
+                    file.note_resident(range.clone(), now);
+                }
+                *self = Self::Warm(range);
                 Ok(count)
             }
         }

@@ -13,8 +13,9 @@ use crate::conn::transport::{SendFileError, Transport};
 use crate::escape::Excerpt;
 use crate::file::{FsClass, Piece, Probe, Segment, TaskResult};
 use crate::limits::{
-    COLD_BLOCK_BYTES, COLD_READ_BYTES, COPIED_BODY_BYTES_MAX, GATHERED_BYTES_MIN,
-    HTTP_BODY_LINGER_BYTES_MAX, SENDFILE_SEGMENT_BYTES, STEP_BYTES_MAX, SUSPENDED_CHECK_INTERVAL,
+    COLD_BLOCK_BYTES, COLD_READ_BYTES, COPIED_BODY_BYTES_MAX, COPIED_PART_BYTES_MAX,
+    GATHERED_BYTES_MIN, HTTP_BODY_LINGER_BYTES_MAX, SENDFILE_SEGMENT_BYTES, STEP_BYTES_MAX,
+    SUSPENDED_CHECK_INTERVAL,
 };
 use crate::protocol::{Body, Reply, RequestEnd};
 use crate::reactor::event::{Action, Event};
@@ -293,12 +294,11 @@ impl Sending {
         let count = (until - offset) as usize;
         let is_one_of_several = self.has_parts();
         let is_short = |length: u64| {
-            let whole = if is_one_of_several {
-                length
+            if is_one_of_several {
+                length <= COPIED_PART_BYTES_MAX
             } else {
-                self.response.body_len
-            };
-            whole <= COPIED_BODY_BYTES_MAX
+                self.response.body_len <= COPIED_BODY_BYTES_MAX
+            }
         };
         let sent = match segment_at(&self.body, self.piece.as_deref(), offset) {
             Segment::Piece { of, start, length } => {
@@ -337,7 +337,10 @@ impl Sending {
                     Probe::Last
                 };
                 let (wanted, cold) = ((start, most, start + length), self.cold_bytes);
-                let warm = self.source.warm(file, wanted, ends, cold, io.transport)?;
+                let now = io.turn.now;
+                let warm = self
+                    .source
+                    .warm(file, wanted, ends, cold, io.transport, now)?;
                 let count = warm.min(self.sendfile_bytes_max());
                 if self.has_head_left() {
                     return self.send_head(io);
@@ -419,7 +422,7 @@ impl Sending {
                     into[..count].copy_from_slice(&bytes[..count]);
                     (bytes.len() as u64, count)
                 }
-                Segment::File { length, .. } if filled > 0 && length > COPIED_BODY_BYTES_MAX => {
+                Segment::File { length, .. } if filled > 0 && length > COPIED_PART_BYTES_MAX => {
                     break;
                 }
                 Segment::File {

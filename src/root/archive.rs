@@ -18,7 +18,7 @@ use crate::file::{
 };
 use crate::http::listing::tar::{Kind, Member, Plan, PlanBuilder, Version};
 use crate::limits::{
-    ARCHIVE_MEMBER_BYTES_MAX, COPIED_BODY_BYTES_MAX, LISTING_SLICE_ENTRIES, PATH_BYTES_MAX,
+    ARCHIVE_MEMBER_BYTES_MAX, COPIED_PART_BYTES_MAX, LISTING_SLICE_ENTRIES, PATH_BYTES_MAX,
     TASK_RESULT_BYTES_MAX,
 };
 use crate::trace::record::{self, Call};
@@ -123,7 +123,7 @@ impl Pieces for Archive {
             {
                 let file = self.open(&member, planned, may_block)?;
                 let wanted = planned.length.min(range.end - content) - sent;
-                if wanted > COPIED_BODY_BYTES_MAX && file.acquire_descriptor(&self.descriptors) {
+                if wanted > COPIED_PART_BYTES_MAX && file.acquire_descriptor(&self.descriptors) {
                     return piece(bytes, Some((file, sent..planned.length)));
                 }
                 let count = wanted.min(TASK_RESULT_BYTES_MAX - bytes.len() as u64);

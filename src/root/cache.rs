@@ -43,7 +43,8 @@ use crate::http::listing::ListingStyle;
 use crate::limits::{
     CACHE_EVENTS_MAX, CACHE_FILE_BYTES, CACHE_FRESH, CACHE_GHOST_BYTES, CACHE_IDLE,
     CACHE_INVALIDATIONS_MAX, CACHE_LIST_SHARE, CACHE_NAMES_MAX, CACHE_REUSE_WINDOW,
-    CACHE_SPARE_SHARE, CACHED_CONTENTS_BYTES_MAX, INOTIFY_BUFFER_BYTES, NAME_BYTES_MAX,
+    CACHE_SPARE_SHARE, CACHED_CONTENTS_BYTES_MAX, COPIED_BODY_BYTES_MAX, INOTIFY_BUFFER_BYTES,
+    NAME_BYTES_MAX,
 };
 use crate::trace::record::{self, Call};
 
@@ -289,10 +290,15 @@ impl Cache {
             && (self.fits(file) || self.limits.open_max > 0)
     }
 
-    /// Whether a file is kept with its contents.
+    /// Whether a file is kept with its contents. One that sendfile suits better is while no more can be kept
+    /// open.
     fn fits(&self, file: &OpenFile) -> bool {
-        let most = CACHED_CONTENTS_BYTES_MAX.min(self.limits.bytes_max as u64);
-        file.length() <= most
+        let most = if self.open < self.limits.open_max {
+            COPIED_BODY_BYTES_MAX
+        } else {
+            CACHED_CONTENTS_BYTES_MAX
+        };
+        file.length() <= most.min(self.limits.bytes_max as u64)
     }
 
     /// Keeps a file that is watched, if that takes no wait for a disk.

@@ -6,7 +6,9 @@ use std::fs::{self, File};
 use std::thread;
 use std::time::Instant;
 
-use crate::common::{Carafe, exchange, has_tool, until};
+use crate::common::{Carafe, exchange, has_tool, pattern, until};
+use crate::talk::{Talk, age_all};
+use carafe::limits::{LARGE_STEP_BYTES, RESIDENT_FRESH};
 use rustix::process::Signal;
 
 /// How often each system call succeeded between the downloads of `begin` and `end`.
@@ -85,6 +87,51 @@ fn a_warm_download_costs_four_calls_and_a_look_at_inotify() {
     let turns = take("epoll_wait");
     let rest: usize = counts.values().sum();
     assert!(rest <= 4 * turns, "{turns} turns: {counts:?}");
+}
+
+#[test]
+fn a_warm_reply_by_sendfile_costs_four_calls_and_a_look_at_inotify() {
+    const REQUESTS: usize = 300;
+    if !has_tool("strace") {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let content = pattern(7, LARGE_STEP_BYTES as usize);
+    fs::write(root.path().join("large"), &content).unwrap();
+    age_all(root.path());
+    for name in ["begin", "end"] {
+        fs::write(root.path().join(name), b"a few bytes").unwrap();
+    }
+    let calls = root.path().join("calls");
+    // Only its loop's thread is traced.
+    let carafe = Carafe::serve_traced(root.path(), &calls, &[], &["-q"]);
+    let mut talk = Talk::to(carafe.addr());
+    for _ in 0..10 {
+        assert!(talk.get("/large").body == content);
+    }
+    exchange(carafe.addr(), b"begin\n").unwrap();
+    let began = Instant::now();
+    for _ in 0..REQUESTS {
+        assert!(talk.get("/large").body == content);
+    }
+    let took = began.elapsed();
+    exchange(carafe.addr(), b"end\n").unwrap();
+    drop(talk);
+    carafe.signal(Signal::TERM);
+    assert_eq!(carafe.wait().0.code(), Some(0));
+
+    let counts = count_calls(&fs::read_to_string(&calls).unwrap());
+    let count = |call: &str| counts.get(call).copied().unwrap_or_default();
+    // Those who ask for the beginning and the end have some of each. Once a second the file is looked
+    // at anew, and what is in memory is asked about when that was believed for long enough.
+    let looks = took.as_secs() as usize + 1;
+    assert_eq!(count("sendfile"), REQUESTS);
+    assert!(count("sendto") <= REQUESTS + 2, "{counts:?}");
+    assert!(count("recvfrom") <= REQUESTS + 2, "{counts:?}");
+    assert!(count("recvfrom failed") <= 4, "{counts:?}");
+    assert!(count("epoll_wait") <= REQUESTS + 6, "{counts:?}");
+    let asked = 2 * (took.as_micros() / RESIDENT_FRESH.as_micros() + 2) as usize;
+    assert!(count("preadv2") <= asked + 2 * looks, "{counts:?}");
 }
 
 #[test]

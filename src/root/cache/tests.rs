@@ -400,6 +400,32 @@ fn files_kept_open_are_few_and_closed_for_others() {
 }
 
 #[test]
+fn what_sendfile_suits_is_kept_with_its_bytes_if_no_more_can_be_open() {
+    let at = tempfile::tempdir().unwrap();
+    let (root, now) = (beneath(at.path()), Instant::now());
+    let limits = CacheLimits {
+        open_max: 2,
+        ..LIMITS
+    };
+    let mut cache = Cache::new(limits).unwrap();
+    let lengths = [
+        COPIED_BODY_BYTES_MAX,
+        COPIED_BODY_BYTES_MAX + 1,
+        CACHED_CONTENTS_BYTES_MAX,
+        CACHED_CONTENTS_BYTES_MAX,
+    ];
+    let in_memory = lengths.map(|length| {
+        let name = cache.files.len().to_string();
+        let file = File::create(at.path().join(&name)).unwrap();
+        file.set_len(length).unwrap();
+        let kept = cache.load(&root, name.as_bytes(), now).unwrap();
+        kept.contents().is_some()
+    });
+    assert_eq!(in_memory, [true, false, false, true]);
+    assert_eq!((cache.files.len(), cache.open), (4, 2));
+}
+
+#[test]
 fn what_is_asked_for_again_long_after_is_not_kept() {
     let at = tempfile::tempdir().unwrap();
     fs::write(at.path().join("file"), b"x").unwrap();
