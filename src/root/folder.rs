@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{Access, AtFlags, Dir, Mode, Stat, accessat};
+use rustix::fs::{Access, AtFlags, Dir, DirEntry, FileType, Mode, Stat, accessat, statat};
 use rustix::io::Errno;
 
 use super::containment::{RootDir, Seen};
@@ -43,7 +43,7 @@ pub(super) fn read_folder(
     root: &RootDir,
     name: &[u8],
     may_block: MayBlock,
-    mut each: impl FnMut(&Folder, &CStr, Option<Seen>) -> Result<(), ListError>,
+    each: impl FnMut(&Folder, &CStr, Option<Seen>) -> Result<(), ListError>,
 ) -> Result<Stat, ListError> {
     let found = root.find(path_or_root(name), may_block)?;
     let Lookup::Directory(directory) = found else {
@@ -55,9 +55,7 @@ pub(super) fn read_folder(
         is_remote: root.is_remote_directory(&directory),
     };
     let mut directory = Dir::new(directory).map_err(LookupError::Failed)?;
-    let read = read_entries(root, name, may_block, &mut directory, |entry, seen| {
-        each(&folder, entry, seen)
-    });
+    let read = read_entries(root, name, may_block, (&mut directory, &folder), each);
     record::close(Call::CloseFile, directory);
     read.map(|()| folder.stat)
 }
@@ -66,8 +64,8 @@ fn read_entries(
     root: &RootDir,
     name: &[u8],
     may_block: MayBlock,
-    directory: &mut Dir,
-    mut each: impl FnMut(&CStr, Option<Seen>) -> Result<(), ListError>,
+    (directory, folder): (&mut Dir, &Folder),
+    mut each: impl FnMut(&Folder, &CStr, Option<Seen>) -> Result<(), ListError>,
 ) -> Result<(), ListError> {
     while let Some(entry) = directory.read() {
         let entry = entry.map_err(LookupError::Failed)?;
@@ -77,11 +75,35 @@ fn read_entries(
             continue;
         }
         let within = directory.fd().map_err(LookupError::Failed)?;
-        let seen = root.look_at((within, name), name_of_entry, may_block)?;
+        let seen = match plain_file((within, folder), &entry, may_block) {
+            None => root.look_at((within, name), name_of_entry, may_block)?,
+            seen => seen,
+        };
         let seen = seen.filter(|seen| is_readable(within, name_of_entry, &seen.leads_to));
-        each(name_of_entry, seen)?;
+        each(folder, name_of_entry, seen)?;
     }
     Ok(())
+}
+
+/// What a regular file is, in one call where [`RootDir::look_at`] makes three: a large folder has many of
+/// them. `None`: that has to tell, for it is none, or something is mounted there, which may not answer. Until
+/// that is known it is asked for no more than what it has in memory (statx(2)).
+fn plain_file(
+    (directory, folder): (BorrowedFd<'_>, &Folder),
+    entry: &DirEntry,
+    may_block: MayBlock,
+) -> Option<Seen> {
+    if entry.file_type() != FileType::RegularFile {
+        return None;
+    }
+    let mut flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    flags.set(AtFlags::STATX_DONT_SYNC, may_block != MayBlock::Forever);
+    let stat = record::call(Call::Stat, || statat(directory, entry.file_name(), flags)).ok()?;
+    let is_plain = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    (is_plain && stat.st_dev == folder.stat.st_dev).then_some(Seen {
+        leads_to: stat,
+        link: None,
+    })
 }
 
 /// Whether the server may read what was found to be in a directory. A link leads to where it was found

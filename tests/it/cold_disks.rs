@@ -2,7 +2,6 @@
 //! pages and names were forgotten, an overlay that can't be asked. Whoever asks for what is there
 //! is served meanwhile: the order of events decides, not time.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -12,7 +11,7 @@ use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::{Carafe, connect, exchange, has_tool, root_with, skip, until};
+use crate::common::{Carafe, connect, exchange, has_tool, root_with, skip, strace_calls, until};
 use crate::gated::{Asked, Gated, NAME};
 use carafe::limits::STEP_BYTES_MAX;
 use rustix::fs::Advice;
@@ -409,7 +408,9 @@ struct Mounted<'a>(&'a Path);
 impl<'a> Mounted<'a> {
     /// Runs mount(8); `None`, said aloud, where that can't be.
     fn new(at: &'a Path, arguments: &[&OsStr]) -> Option<Self> {
-        fs::create_dir_all(at).unwrap();
+        if !at.exists() {
+            fs::create_dir_all(at).unwrap();
+        }
         let output = Command::new("mount").args(arguments).arg(at).output();
         match output {
             Ok(output) if output.status.success() => Some(Self(at)),
@@ -447,26 +448,9 @@ fn forgotten_ext4<'a>(outer: &Path, at: &'a Path, fill: impl FnOnce()) -> Option
     Mounted::new(at, &arguments)
 }
 
-/// What strace saw since the root was opened: threads, and their calls with their results. A call
-/// during which another thread made one stands there in two parts.
+/// What strace saw since the root was opened: threads, and their calls with their results.
 fn calls(text: &str) -> Vec<(&str, String)> {
-    let mut calls = Vec::<(&str, String)>::new();
-    let mut begun = HashMap::new();
-    for line in text.lines() {
-        let Some((thread, call)) = line.split_once(' ') else {
-            continue;
-        };
-        let call = call.trim_start();
-        if let Some(beginning) = call.strip_suffix(" <unfinished ...>") {
-            begun.insert(thread, beginning);
-        } else if let Some((_, end)) = call.split_once(" resumed>")
-            && let Some(beginning) = begun.remove(thread)
-        {
-            calls.push((thread, [beginning, end].concat()));
-        } else {
-            calls.push((thread, call.to_owned()));
-        }
-    }
+    let mut calls = strace_calls(text);
     let opens = |call: &(&str, String)| call.1.starts_with("openat2");
     let begin = calls.iter().position(opens).unwrap_or(calls.len());
     calls.split_off(begin)
@@ -753,6 +737,49 @@ fn a_folder_on_this_machines_disk_is_listed_whoever_waits_for_ever() {
     drop(gated);
     read.unwrap();
     assert!(String::from_utf8_lossy(&bytes).contains("file"));
+}
+
+/// A file is asked by its name alone, without being opened. One that is mounted on a file of this machine
+/// may not answer, and only a thread of its own mount may ask it.
+#[test]
+fn a_file_that_is_mounted_keeps_nobody_from_this_machines_lists() {
+    let root = root_with(&[("hot", HOT)]);
+    let at = |name: &str| root.path().join(name);
+    for folder in ["files", "others"] {
+        fs::create_dir(at(folder)).unwrap();
+        fs::write(at(folder).join("file"), "").unwrap();
+    }
+    let outer = tempfile::tempdir().unwrap();
+    let Some(gated) = gated(outer.path()) else {
+        return;
+    };
+    let from = outer.path().join(NAME);
+    let (at_file, arguments) = (at("files/file"), [OsStr::new("--bind"), from.as_os_str()]);
+    let Some(_mounted) = Mounted::new(&at_file, &arguments) else {
+        return;
+    };
+    let carafe = Carafe::serve(root.path(), &["--listing"]);
+    gated.gates.shut(Asked::Attributes);
+    let orders = ["name", "size", "time"].map(|key| ["asc", "desc"].map(|order| (key, order)));
+    // Each order is a list of its own, and there are more than threads for this machine's disks.
+    assert!(orders.as_flattened().len() > carafe::limits::POOL_THREADS_MAX);
+    let lists = orders.as_flattened().iter().map(|(key, order)| {
+        let query = format!("sort={key}&order={order}");
+        ask(&carafe, &format!("GET /files/?{query} HTTP/1.0\r\n\r"))
+    });
+    let lists: Vec<_> = lists.collect();
+    gated.gates.wait_for(Asked::Attributes);
+    for _ in 0..3 {
+        let other = exchange(carafe.addr(), b"GET /others/ HTTP/1.0\r\n\r\n").unwrap();
+        assert!(String::from_utf8_lossy(&other).contains(">file<"));
+    }
+    gated.gates.open(Asked::Attributes);
+    for list in lists {
+        let list = rest_of(&list);
+        let size = "title=\"3,145,745 bytes\"";
+        assert!(String::from_utf8_lossy(&list).contains(size));
+    }
+    carafe.stop_clean();
 }
 
 #[test]

@@ -4,9 +4,11 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-use crate::common::{Carafe, has_tool, serve_unprivileged, until, vanish};
+use crate::common::{Carafe, has_tool, serve_unprivileged, strace_calls, until, vanish};
 use crate::talk::{Talk, get};
-use carafe::limits::LISTING_ENTRIES_MAX;
+use carafe::limits::{
+    HTTP_HEAD_BYTES_MAX, LISTING_ENTRIES_MAX, LISTING_FREED_BYTES_MIN, LOOP_TURN_BYTES_MAX,
+};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -70,7 +72,7 @@ fn a_list_that_nobody_waits_for_is_not_made() {
     fill(&root.join("big"), FILES, "f");
     fs::write(root.join("small"), "small bytes").unwrap();
     let calls = outer.path().join("calls");
-    let options = ["-f", "-e", "trace=openat2"];
+    let options = ["-f", "-e", "trace=openat2,newfstatat"];
     let carafe = Carafe::serve_traced(&root, &calls, &options, &["--listing"]);
     // All have asked before one of them leaves.
     carafe.signal(Signal::STOP);
@@ -97,6 +99,71 @@ fn a_list_that_nobody_waits_for_is_not_made() {
         .filter(|call| call.contains("\"f1000\""))
         .count();
     assert!((1..=LISTS_MAX).contains(&looks), "{looks} lists were made");
+}
+
+/// A call of strace's, of one thread: what it returned, if that is a number.
+fn returned(call: &str) -> u64 {
+    let value = call.rsplit_once(" = ").map_or("", |(_, value)| value);
+    let digits = value.split(' ').next().unwrap_or_default();
+    digits.parse().unwrap_or(0)
+}
+
+/// However large a folder is, a turn of the loop sends what any other may, and does nothing else for it. A
+/// file takes one call of the thread that makes the list.
+#[test]
+fn a_list_holds_up_the_loop_for_no_more_than_a_turns_bytes() {
+    if !has_tool("strace") {
+        return;
+    }
+    const FILES: usize = 5_000;
+    const LISTS: usize = 3;
+    let outer = tempfile::tempdir().unwrap();
+    let root = outer.path().join("root");
+    fs::create_dir(&root).unwrap();
+    fill(&root.join("big"), FILES, &"x".repeat(200));
+    let calls = outer.path().join("calls");
+    let traced = "trace=openat2,newfstatat,getdents64,munmap,sendmsg,sendto,epoll_wait,epoll_pwait";
+    let carafe = Carafe::serve_traced(&root, &calls, &["-f", "-e", traced], &["--listing"]);
+    let pid = carafe.pid().to_string();
+    let mut talk = Talk::to(carafe.addr());
+    let bytes = (0..LISTS).map(|_| talk.get("/big/").text().len() as u64);
+    let bytes: u64 = bytes.sum();
+    drop(talk);
+    carafe.stop_clean();
+    let text = fs::read_to_string(calls).unwrap();
+    let (mut this_turn, mut sent, mut looks, mut opens) = (0, 0, 0, 0);
+    for (thread, call) in strace_calls(&text) {
+        let name = call.split('(').next().unwrap_or_default();
+        match (name, thread == pid) {
+            ("epoll_wait" | "epoll_pwait", true) => this_turn = 0,
+            ("sendmsg" | "sendto", true) => {
+                this_turn += returned(&call);
+                sent += returned(&call);
+                // Beside the page there is a head.
+                let most = LOOP_TURN_BYTES_MAX + HTTP_HEAD_BYTES_MAX as u64;
+                assert!(this_turn <= most, "{this_turn} bytes in a turn");
+            }
+            ("munmap", true) => {
+                let length = call.split([',', ')']).nth(1).unwrap().trim();
+                let length: usize = length.parse().unwrap();
+                assert!(length < LISTING_FREED_BYTES_MIN, "{call}");
+            }
+            ("getdents64", is_loop) => assert!(!is_loop, "{call}"),
+            ("newfstatat", false) if call.contains("\"xxx") => looks += 1,
+            ("openat2", false) if call.contains("\"xxx") => opens += 1,
+            _ => {}
+        }
+    }
+    assert!(
+        sent >= bytes && bytes > 3 * LOOP_TURN_BYTES_MAX,
+        "{sent} of {bytes}"
+    );
+    // The last one was perhaps kept.
+    assert!(
+        (2 * FILES..=LISTS * FILES).contains(&looks),
+        "{looks} calls for entries"
+    );
+    assert_eq!(opens, 0);
 }
 
 /// Clients who want the same and don't read hold it together.

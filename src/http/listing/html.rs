@@ -17,7 +17,7 @@ struct Name<'a>(&'a [u8]);
 impl Render for Name<'_> {
     fn render_to(&self, buffer: &mut String) {
         let text = String::from_utf8_lossy(self.0);
-        EscapedText(&text).to_string().render_to(buffer);
+        maud::display(EscapedText(&text)).render_to(buffer);
     }
 }
 

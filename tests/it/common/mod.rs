@@ -1,6 +1,7 @@
 //! What the tests of the real binary share: a server that is killed with its test, a client that
 //! speaks by the byte, and waiting for facts instead of for time.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -646,6 +647,29 @@ pub fn assert_reset(result: std::io::Result<Vec<u8>>) {
     // Without the bytes, which would drown the message.
     let error = result.map(|bytes| bytes.len()).expect_err("a good end");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+}
+
+/// What `strace -f` saw: threads, and their calls with their results. A call during which another thread
+/// made one stands there in two parts.
+pub fn strace_calls(text: &str) -> Vec<(&str, String)> {
+    let mut calls = Vec::<(&str, String)>::new();
+    let mut begun = HashMap::new();
+    for line in text.lines() {
+        let Some((thread, call)) = line.split_once(' ') else {
+            continue;
+        };
+        let call = call.trim_start();
+        if let Some(beginning) = call.strip_suffix(" <unfinished ...>") {
+            begun.insert(thread, beginning);
+        } else if let Some((_, end)) = call.split_once(" resumed>")
+            && let Some(beginning) = begun.remove(thread)
+        {
+            calls.push((thread, [beginning, end].concat()));
+        } else {
+            calls.push((thread, call.to_owned()));
+        }
+    }
+    calls
 }
 
 /// What the log's line for a connection from this machine that has ended holds.
