@@ -33,6 +33,8 @@ fn is_escaped(c: char) -> bool {
 /// is shown has a bound; `...` stands for the rest.
 #[derive(Clone, Copy, Debug)]
 pub struct Excerpt<'a> {
+    /// All of it, if nothing in it is escaped.
+    plain: Option<&'a str>,
     shown: &'a [u8],
     is_cut: bool,
 }
@@ -41,9 +43,17 @@ impl<'a> Excerpt<'a> {
     /// At most `shown_max` bytes, after escaping.
     #[must_use]
     pub fn new(bytes: &'a [u8], shown_max: usize) -> Self {
-        let shown = &bytes[..escaped_prefix(bytes, shown_max)];
-        let is_cut = shown.len() < bytes.len();
-        Self { shown, is_cut }
+        let fits = bytes.len() <= shown_max;
+        let plain = fits.then(|| plain_text(bytes)).flatten();
+        let shown = match plain {
+            Some(_) => bytes,
+            None => &bytes[..escaped_prefix(bytes, shown_max)],
+        };
+        Self {
+            plain,
+            shown,
+            is_cut: shown.len() < bytes.len(),
+        }
     }
 
     /// What a line on stderr shows of a request: its first line, never the fields that follow, for
@@ -67,6 +77,9 @@ impl<'a> Excerpt<'a> {
 
 impl fmt::Display for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(text) = self.plain {
+            return f.write_str(text);
+        }
         Escaped(self.shown).fmt(f)?;
         f.write_str(if self.is_cut { "..." } else { "" })
     }
@@ -75,9 +88,6 @@ impl fmt::Display for Excerpt<'_> {
 /// How many bytes at the beginning take at most `shown_max` when they are escaped. No character is
 /// cut in two.
 fn escaped_prefix(bytes: &[u8], shown_max: usize) -> usize {
-    if bytes.len() <= shown_max && plain_text(bytes).is_some() {
-        return bytes.len();
-    }
     let (mut taken, mut shown) = (0, 0);
     for chunk in bytes.utf8_chunks() {
         let valid = chunk.valid().chars().map(|c| {

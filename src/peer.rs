@@ -5,9 +5,10 @@ pub mod proxies;
 mod proxy_header;
 
 use std::fmt::{self, Display};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use crate::telemetry::access_log::{LOCAL_CLIENT, ShownIp};
+use crate::telemetry::short_text::ShortText;
 
 /// The other end's address and port, as logs show them: an IPv4 address in IPv6's clothes is shown
 /// without them. By a unix socket a client has none, and its port is zero. Every slot holds one, so it is
@@ -59,9 +60,11 @@ impl Display for Peer {
             // As X-Forwarded-For has it.
             Some(address) if address.port() == 0 => ShownIp(address.ip()).fmt(f),
             Some(SocketAddr::V4(address)) => {
-                ShownIp(IpAddr::V4(*address.ip())).fmt(f)?;
-                f.write_str(":")?;
-                f.write_str(itoa::Buffer::new().format(address.port()))
+                let mut text = ShortText::<32>::new();
+                text.ipv4(*address.ip());
+                text.push(":");
+                text.number(address.port());
+                text.fmt(f)
             }
             Some(address) => address.fmt(f),
             None => f.write_str(LOCAL_CLIENT),

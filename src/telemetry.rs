@@ -9,6 +9,7 @@ pub mod logger;
 pub mod phases;
 pub mod rate_limit;
 pub mod response;
+pub(crate) mod short_text;
 mod stamp;
 
 use std::fmt;

@@ -14,6 +14,7 @@ use crate::reactor::event::{Action, Reclaimable};
 use crate::telemetry::Reason;
 use crate::telemetry::Stage;
 use crate::telemetry::response::Response;
+use crate::telemetry::short_text::ShortText;
 use crate::tls::transport::Wire;
 use crate::trace::record::Awaited;
 
@@ -201,68 +202,73 @@ pub(super) fn log_end(
     is_check: bool,
 ) {
     let Some(response) = client.conn.response() else {
-        let seconds = Seconds(now - client.accepted_at);
+        let sent = Sent {
+            took: now - client.accepted_at,
+            ..Sent::default()
+        };
         match client.conn.target() {
             b"" if client.conn.was_kept_alive() || is_check => {
                 log::debug!("{whose} - {}", reason.of_connection())
             }
-            b"" => log::info!("{whose} - 0/0 bytes {seconds} {reason}"),
+            b"" => log::info!("{whose} - {sent} {reason}"),
             part => {
-                log::info!(
-                    "{whose} \"{}\" 0/0 bytes {seconds} {reason}",
-                    Excerpt::of_request(part)
-                );
+                log::info!("{whose} \"{}\" {sent} {reason}", Excerpt::of_request(part));
             }
         }
         return;
     };
-    log_response(whose, response, now - response.asked_at, reason);
+    log_response(whose, response, now, reason);
 }
 
-/// A duration to the millisecond.
-struct Seconds(Duration);
-
-impl Display for Seconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rounded = self.0.saturating_add(Duration::from_micros(500));
-        let mut digits = itoa::Buffer::new();
-        f.write_str(digits.format(rounded.as_secs()))?;
-        f.write_str(".")?;
-        // Three digits behind a one.
-        f.write_str(&digits.format(1000 + rounded.subsec_millis())[1..])?;
-        f.write_str("s")
-    }
+/// What was sent, and how long that took, to the millisecond: `200 17/17 bytes 0.001s`. The bare protocol has no
+/// status.
+#[derive(Default)]
+struct Sent {
+    status: Option<StatusCode>,
+    offset: u64,
+    body_len: u64,
+    took: Duration,
 }
 
-/// A status and a space; nothing for the bare protocol, which has none.
-struct Status(Option<StatusCode>);
-
-impl Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(status) => {
-                f.write_str(status.as_str())?;
-                f.write_str(" ")
-            }
-            None => Ok(()),
+impl Sent {
+    fn of(response: &Response, now: Instant) -> Self {
+        Self {
+            status: response.status,
+            offset: response.offset,
+            body_len: response.body_len,
+            took: now - response.asked_at,
         }
     }
 }
 
+impl Display for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let took = self.took.saturating_add(Duration::from_micros(500));
+        // Three numbers of twenty digits at most.
+        let mut text = ShortText::<80>::new();
+        if let Some(status) = self.status {
+            text.number(status.as_u16());
+            text.push(" ");
+        }
+        text.number(self.offset);
+        text.push("/");
+        text.number(self.body_len);
+        text.push(" bytes ");
+        text.number(took.as_secs());
+        text.push(".");
+        text.digits(took.subsec_millis().into(), 3);
+        text.push("s");
+        text.fmt(f)
+    }
+}
+
 /// One line for one reply.
-pub(super) fn log_response(whose: Client, response: &Response, took: Duration, reason: Reason) {
-    let Response {
-        target,
-        offset,
-        body_len,
-        status,
-        ..
-    } = response;
-    let seconds = Seconds(took);
-    let (status, end) = (Status(*status), response.end(reason));
+pub(super) fn log_response(whose: Client, response: &Response, now: Instant, reason: Reason) {
     log::info!(
-        "{whose} \"{}\" {status}{offset}/{body_len} bytes {seconds} {end}",
-        Excerpt::new(target, LOG_TEXT_BYTES_MAX)
+        "{whose} \"{}\" {} {}",
+        Excerpt::new(&response.target, LOG_TEXT_BYTES_MAX),
+        Sent::of(response, now),
+        response.end(reason),
     );
 }
 

@@ -228,10 +228,10 @@ impl<P: Protocol> Serving<P> {
             let (stats, reason) = (&mut cx.control.stats, response.reason());
             let whose = self.proxies.client_of(client.client(peer), &response);
             let took = cx.turn.now - response.asked_at;
-            let time = ReplyTime::new(&mut client.timing, took);
+            let time = ReplyTime::new(&mut client.timing, took, took);
             self.telemetry
                 .count_reply(whose, &response, reason, time, stats);
-            log_response(whose, &response, took, reason);
+            log_response(whose, &response, cx.turn.now, reason);
         }
         self.telemetry.on_step(client);
         // Who looks for a descriptor by a disk thread keeps its place until it has one, unless that may
@@ -424,9 +424,12 @@ impl<P: Protocol> Handler for Serving<P> {
             Role::Admin => log::debug!("{peer} metrics: {reason}"),
             Role::Client(_) => {
                 if let Some(response) = client.conn.response() {
-                    let until = client.conn.lingers_since().unwrap_or(now);
-                    let took = until - response.asked_at;
-                    let time = ReplyTime::new(&mut client.timing, took);
+                    let asked_ago = now - response.asked_at;
+                    let took = match client.conn.lingers_since() {
+                        Some(since) => since - response.asked_at,
+                        None => asked_ago,
+                    };
+                    let time = ReplyTime::new(&mut client.timing, took, asked_ago);
                     whose = self.proxies.client_of(whose, response);
                     self.telemetry
                         .count_reply(whose, response, reason, time, &mut control.stats);

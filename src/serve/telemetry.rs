@@ -230,6 +230,7 @@ impl Telemetry {
         let ReplyTime {
             whole: took,
             phases,
+            asked_ago,
         } = time;
         if record::is_on() {
             record::note_asked(response.asked_at, &response.target, phases);
@@ -243,7 +244,7 @@ impl Telemetry {
             log.record(&LogEntry {
                 peer: client.peer.address(),
                 proxy: client.proxy.map(Peer::address),
-                at: access_log::arrival(response),
+                at: access_log::arrival(asked_ago),
                 took,
                 phases,
                 response,

@@ -274,16 +274,26 @@ impl Timing {
 pub(super) struct ReplyTime {
     pub(super) whole: Duration,
     pub(super) phases: Option<Phases>,
+    /// How long ago its request came.
+    pub(super) asked_ago: Duration,
 }
 
 impl ReplyTime {
     /// Of the first reply that its client's timing has not told of. If nothing was timed, nobody wants to
     /// know more than how long it took from turn to turn.
-    pub(super) fn new(timing: &mut Option<Box<Timing>>, took: Duration) -> Self {
+    pub(super) fn new(
+        timing: &mut Option<Box<Timing>>,
+        took: Duration,
+        asked_ago: Duration,
+    ) -> Self {
         let timed = timing.as_mut().and_then(|timing| timing.over.pop_front());
         let phases = timed.map(|reply| reply.phases);
         let whole = phases.as_ref().map_or(took, Phases::total);
-        Self { whole, phases }
+        Self {
+            whole,
+            phases,
+            asked_ago,
+        }
     }
 }
 

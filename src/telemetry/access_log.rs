@@ -19,6 +19,7 @@ use crate::telemetry::log_file::LogFile;
 use crate::telemetry::log_writer::LineWriter;
 use crate::telemetry::phases::Phases;
 use crate::telemetry::response::Response;
+use crate::telemetry::short_text::ShortText;
 use crate::telemetry::stamp::SecondStamp;
 
 /// How a line looks.
@@ -91,7 +92,7 @@ impl AccessLog {
         match self.format {
             LogFormat::Combined => {
                 let mut stamp = self.stamp.borrow_mut();
-                let line = Combined(entry, stamp.of(entry.at, combined_time));
+                let line = Combined(entry, stamp.of(entry.at.as_second(), combined_time));
                 self.writer.print(&format_args!("{line}"));
             }
             LogFormat::Json => self.writer.print(&format_args!("{}", json(entry))),
@@ -117,11 +118,15 @@ impl AccessLog {
     }
 }
 
-/// When the request of this response arrived.
+/// When a request arrived, so long ago.
 #[must_use]
-pub fn arrival(response: &Response) -> Timestamp {
+pub fn arrival(ago: Duration) -> Timestamp {
     let now = Timestamp::now();
-    now.checked_sub(response.asked_at.elapsed()).unwrap_or(now)
+    if ago.is_zero() {
+        // It came in this turn, as most do.
+        return now;
+    }
+    now.checked_sub(ago).unwrap_or(now)
 }
 
 /// The status of a reply. Over HTTP it is the one that was sent, whatever came after it. The bare
@@ -188,16 +193,14 @@ pub struct ShownIp(pub IpAddr);
 
 impl fmt::Display for ShownIp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [first, others @ ..] = match self.0 {
-            IpAddr::V4(ip) => ip.octets(),
-            IpAddr::V6(ip) => return ip.fmt(f),
-        };
-        let mut digits = itoa::Buffer::new();
-        f.write_str(digits.format(first))?;
-        others.into_iter().try_for_each(|octet| {
-            f.write_str(".")?;
-            f.write_str(digits.format(octet))
-        })
+        match self.0 {
+            IpAddr::V4(ip) => {
+                let mut text = ShortText::<16>::new();
+                text.ipv4(ip);
+                text.fmt(f)
+            }
+            IpAddr::V6(ip) => ip.fmt(f),
+        }
     }
 }
 
@@ -225,11 +228,15 @@ impl fmt::Display for Combined<'_> {
             write!(f, "{BARE_METHOD} ")?;
         }
         request_text(&response.target).fmt(f)?;
-        write!(f, "\" {} ", status(response, *reason))?;
+        let mut sent = ShortText::<32>::new();
+        sent.push("\" ");
+        sent.number(status(response, *reason));
+        sent.push(" ");
         match response.offset {
-            0 => f.write_str("-")?,
-            bytes => write!(f, "{bytes}")?,
+            0 => sent.push("-"),
+            bytes => sent.number(bytes),
         }
+        sent.fmt(f)?;
         let referer = http_log.and_then(|http_log| http_log.referer.as_deref());
         let agent = http_log.and_then(|http_log| http_log.agent.as_deref());
         let [referer, agent] = [referer, agent].map(|field| field_text(field.unwrap_or(b"-")));

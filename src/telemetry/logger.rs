@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::log_writer::LineWriter;
-use super::stamp::SecondStamp;
+use super::stamp::{SecondStamp, this_second};
 use crate::limits::{LOG_QUEUE_BYTES_MAX, LOG_RESERVE_BYTES};
 
 /// Sends everything logged to stderr through a queue. `level` overrides RUST_LOG, which overrides
@@ -123,12 +123,16 @@ impl QueueLogger {
     fn begin(&self, line: &mut String, record: &Record<'_>) {
         // It is whole after every use.
         let mut stamp = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Timestamp::now();
         match self.person {
             Some(colours) => {
-                begin_for_person(line, record, stamp.of(now, local_time_of_day), colours);
+                begin_for_person(
+                    line,
+                    record,
+                    stamp.of(this_second(), local_time_of_day),
+                    colours,
+                );
             }
-            None => begin_for_program(line, record, stamp.of(now, whole_time)),
+            None => begin_for_program(line, record, stamp.of(this_second(), whole_time)),
         }
     }
 }
