@@ -346,24 +346,25 @@ impl<C> Reactor<C> {
     /// The timeout of the poll: until the nearest deadline or `due`, zero if something can run
     /// already, `None` if only an event can end the wait.
     fn poll_timeout(&self, now: Instant, due: Option<Instant>) -> Option<Duration> {
-        let accepting = self.listeners.iter().filter(|one| self.is_accepting(one));
         let drain_ends = match self.control.life {
             Life::Draining { deadline } => deadline,
             Life::DrainAsked { .. } => return Some(Duration::ZERO),
             Life::Running | Life::Stopped => None,
         };
-        let runs = !self.run_queue.is_empty() || !self.control.outgoing.is_empty();
-        if runs || accepting.clone().any(Listener::is_ready) {
+        if !self.run_queue.is_empty() || !self.control.outgoing.is_empty() {
             return Some(Duration::ZERO);
         }
-        let next = accepting
-            .filter_map(Listener::next_deadline)
-            .chain(self.timers.next())
-            .chain(self.slots.shrink_at())
-            .chain(drain_ends);
-        next.chain(due)
-            .min()
-            .map(|at| at.saturating_duration_since(now))
+        let mut next = [due, self.timers.next(), self.slots.shrink_at(), drain_ends]
+            .into_iter()
+            .flatten()
+            .min();
+        for listener in self.listeners.iter().filter(|one| self.is_accepting(one)) {
+            if listener.is_ready() {
+                return Some(Duration::ZERO);
+            }
+            next = next.into_iter().chain(listener.next_deadline()).min();
+        }
+        next.map(|at| at.saturating_duration_since(now))
     }
 
     // ---- accepting ----
@@ -374,6 +375,9 @@ impl<C> Reactor<C> {
     }
 
     fn accept<A: Handler<Conn = C>>(&mut self, app: &mut A, index: usize) {
+        if self.listeners[index].only_waits() {
+            return;
+        }
         let now = self.control.now;
         let is_last_look = self.listeners[index]
             .grace_ends
@@ -451,6 +455,9 @@ impl<C> Reactor<C> {
     }
 
     fn insert_outgoing<A: Handler<Conn = C>>(&mut self, app: &mut A) {
+        if self.control.outgoing.is_empty() {
+            return;
+        }
         for (socket, conn) in std::mem::take(&mut self.control.outgoing) {
             self.insert(app, socket, false, |_, _| conn);
         }

@@ -61,6 +61,11 @@ impl Listener {
         self.state == Accepting::Ready && !self.is_closed()
     }
 
+    /// Whether nothing is to be done before an edge has come.
+    pub(super) fn only_waits(&self) -> bool {
+        self.state == Accepting::Waiting && self.grace_ends.is_none()
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let until = match self.state {
             Accepting::BackedOff { until } => until,

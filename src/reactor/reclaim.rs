@@ -159,13 +159,13 @@ impl<C> Reactor<C> {
 
     /// A listener that backed off need not wait for an end when a connection may be reclaimed.
     pub(super) fn resume_accepting(&mut self) {
-        if self.first_to_go().is_none() {
+        let backs_off =
+            |one: &Listener| !one.is_admin && one.state == Accepting::BackedOff { until: None };
+        if !self.listeners.iter().any(backs_off) || self.first_to_go().is_none() {
             return;
         }
-        for listener in self.listeners.iter_mut().filter(|one| !one.is_admin) {
-            if let Accepting::BackedOff { until: None } = listener.state {
-                listener.state = Accepting::Ready;
-            }
+        for listener in self.listeners.iter_mut().filter(|one| backs_off(one)) {
+            listener.state = Accepting::Ready;
         }
     }
 

@@ -57,6 +57,8 @@ pub struct Timers<K> {
     occupied: [u64; WORDS as usize],
     /// One bit a word of `occupied`: it isn't zero.
     occupied_words: u32,
+    /// When the first occupied tick comes: what every turn asks.
+    next: Option<Instant>,
 }
 
 impl<K: Copy> Timers<K> {
@@ -69,6 +71,7 @@ impl<K: Copy> Timers<K> {
             slots: (0..SLOTS).map(|_| Vec::new()).collect(),
             occupied: [0; WORDS as usize],
             occupied_words: 0,
+            next: None,
         }
     }
 
@@ -102,6 +105,11 @@ impl<K: Copy> Timers<K> {
     /// Takes out everything whose tick has passed: the keys with the tick they stood under.
     /// The caller asks [`Timers::is_due`] of each.
     pub fn expire(&mut self, now: Instant, into: &mut Vec<(K, u64)>) {
+        if self.next.is_none_or(|next| now < next) {
+            // That ticks without an entry have passed may be noted later: what is set until then is met too early
+            // at worst, as a deadline more than a revolution ahead is.
+            return;
+        }
         let until = self.nanos(now).get() / TICK_NS;
         while let Some(tick) = self.next_tick().filter(|&tick| tick <= until) {
             let slot = (tick % SLOTS) as usize;
@@ -116,6 +124,7 @@ impl<K: Copy> Timers<K> {
             self.done = tick;
         }
         self.done = self.done.max(until);
+        self.next = self.next_tick().map(|tick| self.begin_of(tick));
     }
 
     /// Whether the deadline behind an expired entry has really come. One that was moved meanwhile
@@ -139,8 +148,11 @@ impl<K: Copy> Timers<K> {
     /// When [`Timers::expire`] has something to do next.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
-        self.next_tick()
-            .map(|tick| self.epoch + Duration::from_nanos(tick * TICK_NS))
+        self.next
+    }
+
+    fn begin_of(&self, tick: u64) -> Instant {
+        self.epoch + Duration::from_nanos(tick * TICK_NS)
     }
 
     /// Forgets all entries. All owners must be gone.
@@ -148,6 +160,7 @@ impl<K: Copy> Timers<K> {
         self.slots.fill_with(Vec::new);
         self.occupied = [0; WORDS as usize];
         self.occupied_words = 0;
+        self.next = None;
     }
 
     /// Nanoseconds since the epoch, at least one.
@@ -170,6 +183,8 @@ impl<K: Copy> Timers<K> {
         let (word, bit) = word_and_bit(slot);
         self.occupied[word] |= bit;
         self.occupied_words |= 1 << word;
+        let at = self.begin_of(tick);
+        self.next = self.next.map_or(at, |next| next.min(at)).into();
     }
 
     /// The first occupied tick after `done`, found by the bits.
