@@ -48,6 +48,8 @@ pub struct Request<'a> {
     pub bytes: &'a [u8],
     /// What is known about what follows.
     pub input_state: InputState,
+    /// The turn's time.
+    pub now: Instant,
     /// How many speculative look-ups the connection has used up (see [`Decision::NeedMore`]).
     pub speculative_lookups: u8,
     /// The connection has carried a reply before: it was kept alive.
@@ -72,6 +74,7 @@ impl<'a> Request<'a> {
         Self {
             bytes,
             input_state,
+            now: Instant::now(),
             speculative_lookups: 0,
             is_keep_alive: false,
             draining: false,

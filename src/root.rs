@@ -40,6 +40,8 @@ pub(crate) use containment::{EMPTY_NAME, HIDDEN, NO_SUCH_FILE, NOT_REGULAR};
 pub struct Root {
     directory: Arc<RootDir>,
     path: PathBuf,
+    /// The time, as the loop has read it last.
+    now: Instant,
     /// How long the loop itself may wait.
     may_block: MayBlock,
     open_files: OpenFiles,
@@ -82,6 +84,7 @@ impl Root {
         Ok(Self {
             directory: Arc::new(RootDir::open(path, dotfiles)?),
             path: path.to_owned(),
+            now: Instant::now(),
             may_block: MayBlock::Forever,
             open_files: OpenFiles::default(),
             cache: None,
@@ -89,6 +92,11 @@ impl Root {
             reopens: 0,
             reopeners: None,
         })
+    }
+
+    /// The time at which what comes next is looked up.
+    pub fn set_now(&mut self, now: Instant) {
+        self.now = now;
     }
 
     /// Closes files that the cache holds open, if nobody has asked for any for a while. Returns when this
@@ -217,13 +225,12 @@ impl Root {
             .directory
             .validate(name)
             .map_err(LookupError::Refused)?;
-        let now = self.cache.is_some().then(Instant::now);
-        if let (Some(cache), Some(now)) = (&mut self.cache, now)
-            && let Some(file) = cache.get(path, now)
+        if let Some(cache) = &mut self.cache
+            && let Some(file) = cache.get(path, self.now)
         {
             return Ok(Lookup::File(file));
         }
-        self.find_uncached(path, results, now)
+        self.find_uncached(path, results)
     }
 
     /// The file that a name's file is in a coding, if it lies beside it and is not older. The file was
@@ -240,17 +247,16 @@ impl Root {
     ) -> Result<Option<Arc<OpenFile>>, LookupError> {
         let path = path_of(name);
         let sibling = [path, coding.suffix()].concat();
-        let now = self.cache.is_some().then(Instant::now);
         let mut found = None;
-        if let (Some(cache), Some(now)) = (&mut self.cache, now) {
-            if cache.lacks_sibling(path, coding, now) {
+        if let Some(cache) = &mut self.cache {
+            if cache.lacks_sibling(path, coding, self.now) {
                 return Ok(None);
             }
-            found = cache.peek(&sibling, now);
+            found = cache.peek(&sibling, self.now);
         }
         let found = match found {
             Some(file) => Ok(Lookup::File(file)),
-            None => self.find_uncached(&sibling, results, now),
+            None => self.find_uncached(&sibling, results),
         };
         match found {
             Ok(Lookup::File(sibling)) => {
@@ -295,7 +301,6 @@ impl Root {
         &mut self,
         path: &[u8],
         results: &[TaskResult],
-        now: Option<Instant>,
     ) -> Result<Lookup, LookupError> {
         let found = match self.open_path(path, results) {
             Err(LookupError::NoDescriptor)
@@ -305,9 +310,9 @@ impl Root {
             }
             found => found,
         }?;
-        if let (Lookup::File(file), Some(cache), Some(now)) = (&found, &mut self.cache, now) {
+        if let (Lookup::File(file), Some(cache)) = (&found, &mut self.cache) {
             let is_new = result_for(path, results).is_none();
-            if let Some(cached) = cache.note_found(&self.directory, path, file, is_new, now) {
+            if let Some(cached) = cache.note_found(&self.directory, path, file, is_new, self.now) {
                 return Ok(Lookup::File(cached));
             }
         }

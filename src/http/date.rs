@@ -3,6 +3,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::file::version::Stamp;
+
 /// The first second of the year 10000.
 const END: Duration = Duration::from_secs(253_402_300_800);
 
@@ -16,7 +18,7 @@ pub fn whole_second(time: SystemTime) -> Option<SystemTime> {
 
 /// A time as stat(2) tells it, if a `SystemTime` can hold it.
 #[must_use]
-pub fn from_stat((seconds, nanoseconds): (i64, u64)) -> Option<SystemTime> {
+pub fn from_stat((seconds, nanoseconds): Stamp) -> Option<SystemTime> {
     let whole = Duration::from_secs(seconds.unsigned_abs());
     let base = match seconds {
         0.. => SystemTime::UNIX_EPOCH.checked_add(whole),
@@ -39,8 +41,6 @@ const FIXDATE_BYTES: usize = 29;
 pub struct Now {
     /// The time.
     pub time: SystemTime,
-    /// When its second began.
-    second: SystemTime,
     date: Option<[u8; FIXDATE_BYTES]>,
 }
 
@@ -55,33 +55,29 @@ impl Now {
 impl From<SystemTime> for Now {
     fn from(time: SystemTime) -> Self {
         let date = format(time).and_then(|date| date.into_bytes().try_into().ok());
-        let second = whole_second(time).unwrap_or(time);
-        Self { time, second, date }
+        Self { time, date }
     }
 }
 
 /// Writes each second's date once.
 #[derive(Debug, Default)]
 pub struct Clock {
-    latest: Option<Now>,
+    /// The latest second, and when it began.
+    latest: Option<(i64, Now)>,
 }
 
 impl Clock {
-    /// A time, with its date.
-    pub fn at(&mut self, time: SystemTime) -> Now {
-        let now = match self.latest {
-            // One before that second began is an error here.
-            Some(latest)
-                if time
-                    .duration_since(latest.second)
-                    .is_ok_and(|age| age.as_secs() == 0) =>
-            {
-                Now { time, ..latest }
-            }
-            _ => Now::from(time),
+    /// A time, as a file's stamp has it, with its date.
+    pub fn at(&mut self, (second, nanosecond): Stamp) -> Now {
+        let begun = match self.latest {
+            Some((latest, begun)) if latest == second => begun,
+            _ => from_stat((second, 0))
+                .unwrap_or(SystemTime::UNIX_EPOCH)
+                .into(),
         };
-        self.latest = Some(now);
-        now
+        self.latest = Some((second, begun));
+        let time = begun.time + Duration::from_nanos(nanosecond);
+        Now { time, ..begun }
     }
 }
 
@@ -136,7 +132,7 @@ mod tests {
         let mut clock = Clock::default();
         for millis in [0, 999, 1_000, 1_999, 500, 86_400_000, 253_402_300_800_000] {
             let time = SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
-            let now = clock.at(time);
+            let now = clock.at((millis as i64 / 1_000, millis % 1_000 * 1_000_000));
             assert_eq!(now.time, time);
             let date = now
                 .date()

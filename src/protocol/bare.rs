@@ -185,6 +185,7 @@ impl Protocol for Bare {
     }
 
     fn respond(&mut self, request: &Request<'_>) -> Decision {
+        self.root.set_now(request.now);
         self.respond_or_wait(request, false)
     }
 }

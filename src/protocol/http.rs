@@ -6,12 +6,12 @@ mod pages;
 mod representation;
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use ::http::StatusCode;
 
 use crate::dot_segments::remove_dot_segments;
 use crate::escape::Excerpt;
+use crate::file::version::stamp_clock;
 use crate::file::{Digests, ListError, Lookup, LookupError, OpenFile, TaskResult};
 use crate::http::accept;
 use crate::http::custom_fields::CustomFields;
@@ -179,7 +179,7 @@ impl Http {
 
     /// A request with a head.
     pub(super) fn message(&mut self, root: &mut Root, request: &Request<'_>) -> Decision {
-        let now = self.clock.at(SystemTime::now());
+        let now = self.clock.at(stamp_clock());
         match parse(request.bytes) {
             Parsed::Partial => Decision::NEED_MORE,
             Parsed::Bad(error) => self.refuse(request, error, now),

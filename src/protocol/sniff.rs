@@ -83,6 +83,7 @@ impl Protocol for SharedPort {
     }
 
     fn respond(&mut self, request: &Request<'_>) -> Decision {
+        self.root_mut().set_now(request.now);
         if request.is_keep_alive {
             return self.http.message(self.bare.root_mut(), request);
         }
