@@ -193,15 +193,18 @@ impl Sending {
     /// Sends until it has to wait, or its budget is used up, or all is sent.
     fn send<T: Transport, P>(&mut self, io: &mut StepIo<'_, '_, T, P>) -> Step<AfterReply> {
         let budget_ends = self.response.offset + STEP_BYTES_MAX;
+        let mut must_look = true;
         while self.has_head_left() || self.response.offset < self.response.body_len {
             if self.response.offset >= budget_ends {
                 self.pause(true, io);
                 return Stay(Action::Yield);
             }
             let until = budget_ends.min(self.response.body_len);
-            if self.was_overwritten(until) {
+            if must_look && self.was_overwritten(until) {
                 return Stay(Action::Reset(Reason::FileChanged));
             }
+            // A file is looked at once a step; the next piece may be of another one.
+            must_look = self.piece.is_some();
             let before = self.sent();
             match self.send_until(until, io) {
                 Ok(sent) => {

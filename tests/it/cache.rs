@@ -135,6 +135,35 @@ fn a_warm_reply_by_sendfile_costs_four_calls_and_a_look_at_inotify() {
 }
 
 #[test]
+fn a_large_warm_file_is_looked_at_once_a_turn_and_asked_about_once_a_mebibyte() {
+    const MEBIBYTES: usize = 5;
+    if !has_tool("strace") {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let content = pattern(8, MEBIBYTES << 20);
+    fs::write(root.path().join("large"), &content).unwrap();
+    age_all(root.path());
+    let calls = tempfile::NamedTempFile::new().unwrap();
+    let carafe = Carafe::serve_traced(root.path(), calls.path(), &[], &["-q"]);
+    assert!(exchange(carafe.addr(), b"large\n").unwrap() == content);
+    carafe.signal(Signal::TERM);
+    assert_eq!(carafe.wait().0.code(), Some(0));
+
+    let trace = fs::read_to_string(calls.path()).unwrap();
+    let begin = trace.find("sendfile(").expect("it was sent");
+    let turns = trace[begin..].split("\nepoll_wait(");
+    let of = |turn: &str, call: &str| turn.matches(&format!("\n{call}(")).count();
+    for turn in turns.clone() {
+        assert!(of(turn, "fstat") <= 1 && of(turn, "preadv2") <= 1, "{turn}");
+    }
+    let asked: usize = turns.clone().map(|turn| of(turn, "preadv2")).sum();
+    // A turn is a MiB, unless the socket was full before.
+    assert!(asked < MEBIBYTES.max(turns.count()), "{asked}");
+    assert!(trace[begin..].contains("fstat("));
+}
+
+#[test]
 fn no_watch_is_made_for_what_is_not_there_or_asked_for_once_and_none_by_the_loop() {
     const NAMES: usize = 100;
     if !has_tool("strace") {
