@@ -32,6 +32,8 @@ struct SharedQueue {
 #[derive(Debug, Default)]
 struct LineQueue {
     bytes: Vec<u8>,
+    /// The lines in `bytes`.
+    lines: u64,
     /// Offsets in `bytes` before which the sink is to be opened anew.
     reopen_at: Vec<usize>,
     /// The thread sleeps until something comes, and is to be woken.
@@ -125,8 +127,8 @@ impl LineWriter {
         let _ = self.flush();
         let mut queue = self.shared.lock();
         queue.is_closed = true;
-        queue.dropped += count_lines(&queue.bytes) + queue.in_flight;
-        queue.in_flight = 0;
+        queue.dropped += queue.lines + queue.in_flight;
+        (queue.lines, queue.in_flight) = (0, 0);
         queue.bytes.clear();
         queue.reopen_at.clear();
         queue.dropped
@@ -169,6 +171,7 @@ impl LineWriter {
             return;
         }
         queue.bytes.extend_from_slice(line);
+        queue.lines += 1;
         if queue.bytes.len() >= LOG_QUEUE_BYTES_MAX / 2 && !queue.is_urgent {
             self.shared.hurry(&mut queue);
         } else if std::mem::take(&mut queue.sleeps) {
@@ -225,7 +228,7 @@ impl SharedQueue {
             std::mem::swap(&mut queue.bytes, &mut taken);
             std::mem::swap(&mut queue.reopen_at, &mut reopen_at);
             queue.writing = true;
-            queue.in_flight = count_lines(&taken);
+            queue.in_flight = std::mem::take(&mut queue.lines);
             let dropped = queue.dropped;
             let unreported = dropped - queue.reported;
             drop(queue);
@@ -251,17 +254,18 @@ impl SharedQueue {
     fn write_lines(&self, sink: &mut impl Sink, lines: &[u8]) -> io::Result<()> {
         let mut left = lines;
         let result = write_all_retrying(sink, lines, |written| {
+            // Before the lock is taken, which the loop may wait for.
+            let lines = count_lines(&left[..written]);
+            left = &left[written..];
             let mut queue = self.lock();
             // After `finish` none counts as in flight.
-            queue.in_flight = queue
-                .in_flight
-                .saturating_sub(count_lines(&left[..written]));
-            left = &left[written..];
+            queue.in_flight = queue.in_flight.saturating_sub(lines);
             !queue.is_closed
         });
         if result.is_err() {
+            let lost = count_lines(left);
             let mut queue = self.lock();
-            let lost = count_lines(left).min(queue.in_flight);
+            let lost = lost.min(queue.in_flight);
             queue.in_flight -= lost;
             queue.dropped += lost;
         }
