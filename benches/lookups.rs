@@ -9,6 +9,7 @@
 use std::fs;
 use std::hint::black_box;
 
+use carafe::http::fields::FieldTable;
 use carafe::http::request::parse;
 use carafe::root::Root;
 use carafe::root::cache::CacheLimits;
@@ -29,7 +30,12 @@ const BROWSER: &[u8] = b"GET /a/folder/file.html?x=1 HTTP/1.1\r\n\
 fn requests(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("a request's head");
     for (name, head) in [("plain", PLAIN), ("of a browser", BROWSER)] {
-        group.bench_function(name, |b| b.iter(|| black_box(parse(black_box(head)))));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let mut table = FieldTable::default();
+                black_box(parse(black_box(head), &mut table));
+            });
+        });
     }
     group.finish();
 }

@@ -39,8 +39,7 @@ pub fn remove_dot_segments(name: &[u8]) -> Cow<'_, [u8]> {
 /// Whether a segment begins with a dot. Of nearly all names none does.
 #[must_use]
 pub fn has_dotted_segment(name: &[u8]) -> bool {
-    let mut bytes = name.iter().enumerate();
-    bytes.any(|(at, &byte)| byte == b'.' && (at == 0 || name[at - 1] == b'/'))
+    name.first() == Some(&b'.') || name.windows(2).any(|pair| pair == b"/.")
 }
 
 #[cfg(test)]

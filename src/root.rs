@@ -209,9 +209,9 @@ impl Root {
         name: &[u8],
         results: &[TaskResult],
     ) -> Result<Lookup, LookupError> {
-        match path_of(name) {
-            b"" => self.open_path(ROOT, results),
-            _ => self.find(name, results),
+        match self.find(name, results) {
+            Err(LookupError::Refused(EMPTY_NAME)) => self.open_path(ROOT, results),
+            found => found,
         }
     }
 

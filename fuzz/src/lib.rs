@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use carafe::file::{DiskTask, FsClass};
 use carafe::http::entity_tag::TagKey;
+use carafe::http::fields::FieldTable;
 use carafe::http::mime::ContentTypes;
 use carafe::http::request::{Parsed, parse};
 use carafe::protocol::bare::Bare;
@@ -116,12 +117,14 @@ pub fn names(data: &[u8]) {
 /// It doesn't.
 pub fn heads(data: &[u8]) {
     let bytes = &data[..data.len().min(INPUT_BYTES_MAX)];
-    let whole = parse(bytes);
+    let mut table = FieldTable::default();
+    let whole = parse(bytes, &mut table);
     if let Parsed::Whole { used, .. } = &whole {
         assert!(*used <= bytes.len());
     }
     for end in (0..bytes.len()).rev().take(PREFIXES_MAX) {
-        match (parse(&bytes[..end]), &whole) {
+        let mut table = FieldTable::default();
+        match (parse(&bytes[..end], &mut table), &whole) {
             (Parsed::Partial, _) => {}
             (early, whole) => assert_eq!(early, *whole, "{end} bytes of {}", bytes.len()),
         }

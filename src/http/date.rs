@@ -47,8 +47,8 @@ pub struct Now {
 impl Now {
     /// The Date field's value, where the time has one.
     #[must_use]
-    pub fn date(&self) -> Option<&[u8]> {
-        self.date.as_ref().map(|date| &date[..])
+    pub fn date(&self) -> Option<&[u8; FIXDATE_BYTES]> {
+        self.date.as_ref()
     }
 }
 

@@ -17,8 +17,8 @@ pub const TEXT: &str = "text/plain; charset=utf-8";
 /// The field that has browsers take bodies for what they are said to be.
 pub const NO_SNIFF: &str = "X-Content-Type-Options";
 
-/// What the Server field says (RFC 9110, section 10.2.4).
-const SERVER: &str = concat!("carafe/", env!("CARGO_PKG_VERSION"));
+/// The Server field (RFC 9110, section 10.2.4), between the ends of two lines.
+const SERVER: &str = concat!("\r\nServer: carafe/", env!("CARGO_PKG_VERSION"), "\r\n");
 
 /// An answer's head under construction. Whatever is put in, a field stays one line.
 #[derive(Clone, Debug)]
@@ -38,13 +38,12 @@ impl Head {
         bytes.extend_from_slice(status.as_str().as_bytes());
         bytes.push(b' ');
         bytes.extend_from_slice(reason.as_bytes());
-        bytes.extend_from_slice(b"\r\n");
-        let head = Self { bytes };
-        match now.into().date() {
-            Some(date) => head.clean_field("Date", date),
-            None => head,
+        if let Some(date) = now.into().date() {
+            bytes.extend_from_slice(b"\r\nDate: ");
+            bytes.extend_from_slice(date);
         }
-        .clean_field("Server", SERVER.as_bytes())
+        bytes.extend_from_slice(SERVER.as_bytes());
+        Self { bytes }
     }
 
     /// The head of an answer that brings no file. 405 says what is allowed (RFC 9110, section

@@ -5,12 +5,11 @@ use std::fmt;
 
 use ::http::StatusCode;
 
-use super::fields::{Fields, is_token, trim};
+use super::fields::{FieldTable, Fields, count_leading, is_token, split_token, trim};
 use super::method::{METHODS, Method};
 use super::target::{Target, is_authority};
 use crate::limits::{
-    HTTP_EMPTY_LINES_MAX, HTTP_FIELDS_MAX, HTTP_FIELDS_USUAL, HTTP_HEAD_BYTES_MAX,
-    HTTP_LINE_BYTES_MAX, NAME_BYTES_MAX,
+    HTTP_EMPTY_LINES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_LINE_BYTES_MAX, NAME_BYTES_MAX,
 };
 
 /// What this server does, as the Allow field says it (RFC 9110, section 10.2.1).
@@ -190,30 +189,25 @@ impl Request<'_> {
 }
 
 /// Reads the head that the bytes begin with. A single LF ends a line as CR LF does (RFC 9112,
-/// section 2.2).
+/// section 2.2). Its fields are put into a table.
 #[must_use]
-pub fn parse(bytes: &[u8]) -> Parsed<'_> {
+pub fn parse<'a: 't, 't>(bytes: &'a [u8], table: &'t mut FieldTable<'a>) -> Parsed<'t> {
     let Some(skipped) = empty_lines(bytes) else {
         return Parsed::Partial;
     };
     let bytes = &bytes[skipped..];
-    let (line, line_used) = match first_line(bytes) {
-        FirstLine::Partial => return Parsed::Partial,
-        FirstLine::TooLong => return Parsed::Bad(RequestError::LineTooLong),
-        FirstLine::Whole { line, used } => (line, used),
-    };
-    let start = match RequestLine::parse(line) {
-        Ok(start) => start,
-        Err(error) => return Parsed::Bad(error),
+    let (start, line_used) = match RequestLine::parse(bytes) {
+        Ok(whole) => whole,
+        Err(error) => {
+            return match first_line(bytes) {
+                FirstLine::Partial => Parsed::Partial,
+                FirstLine::TooLong => Parsed::Bad(RequestError::LineTooLong),
+                FirstLine::Whole(_) => Parsed::Bad(error),
+            };
+        }
     };
     let within = bytes.len().min(HTTP_HEAD_BYTES_MAX);
-    let lines = &bytes[line_used..within];
-    // To empty a table for all that there may be takes longer than to read the few that mostly come.
-    let parsed = match parse_fields::<HTTP_FIELDS_USUAL>(lines) {
-        Err(httparse::Error::TooManyHeaders) => parse_fields::<HTTP_FIELDS_MAX>(lines),
-        parsed => parsed,
-    };
-    let (fields_used, fields) = match parsed {
+    let (fields_used, fields) = match Fields::parse(&bytes[line_used..within], table) {
         Ok(Some(whole)) => whole,
         Ok(None) if within == HTTP_HEAD_BYTES_MAX => {
             return Parsed::Bad(RequestError::HeadTooLarge);
@@ -231,50 +225,40 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
     }
 }
 
-/// The length of all fields, `MAX` at most, with the empty line behind them, and the fields. `None`: more
-/// may follow.
-fn parse_fields<const MAX: usize>(
-    lines: &[u8],
-) -> Result<Option<(usize, Fields<'_>)>, httparse::Error> {
-    let mut fields = [httparse::EMPTY_HEADER; MAX];
-    Ok(match httparse::parse_headers(lines, &mut fields)? {
-        httparse::Status::Complete((used, fields)) => {
-            let fields = fields.iter().map(|field| (field.name, field.value));
-            Some((used, fields.collect()))
-        }
-        httparse::Status::Partial => None,
-    })
-}
-
 /// The length of the empty lines in front (RFC 9112, section 2.2). `None`: more may follow.
 fn empty_lines(bytes: &[u8]) -> Option<usize> {
     let mut skipped = 0;
     for _ in 0..HTTP_EMPTY_LINES_MAX {
-        skipped += match &bytes[skipped..] {
-            [b'\n', ..] => 1,
-            [b'\r', b'\n', ..] => 2,
-            [] | [b'\r'] => return None,
-            _ => break,
-        };
+        match line_end(&bytes[skipped..])? {
+            0 => break,
+            end => skipped += end,
+        }
     }
     Some(skipped)
+}
+
+/// The length of the line end in front; zero if there is none. `None`: it may become one.
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    match bytes {
+        [b'\n', ..] => Some(1),
+        [b'\r', b'\n', ..] => Some(2),
+        [] | [b'\r'] => None,
+        _ => Some(0),
+    }
 }
 
 enum FirstLine<'a> {
     Partial,
     TooLong,
-    Whole {
-        /// Without its end.
-        line: &'a [u8],
-        /// With it.
-        used: usize,
-    },
+    /// Without its end.
+    Whole(&'a [u8]),
 }
 
 fn first_line(bytes: &[u8]) -> FirstLine<'_> {
     // A CR may stand between the longest line and its line feed.
     let within = &bytes[..bytes.len().min(HTTP_LINE_BYTES_MAX + 2)];
-    let Some(line_feed) = within.iter().position(|&byte| byte == b'\n') else {
+    let line_feed = count_leading(within, |byte| byte != b'\n');
+    if line_feed == within.len() {
         let is_too_long = match bytes.len() {
             ..=HTTP_LINE_BYTES_MAX => false,
             len => len > HTTP_LINE_BYTES_MAX + 1 || !bytes.ends_with(b"\r"),
@@ -284,14 +268,11 @@ fn first_line(bytes: &[u8]) -> FirstLine<'_> {
         } else {
             FirstLine::Partial
         };
-    };
+    }
     let line = &within[..line_feed];
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     match line.len() {
-        ..=HTTP_LINE_BYTES_MAX => FirstLine::Whole {
-            line,
-            used: line_feed + 1,
-        },
+        ..=HTTP_LINE_BYTES_MAX => FirstLine::Whole(line),
         _ => FirstLine::TooLong,
     }
 }
@@ -307,16 +288,20 @@ struct RequestLine<'a> {
 }
 
 impl<'a> RequestLine<'a> {
-    fn parse(line: &'a [u8]) -> Result<Self, RequestError> {
-        let word = |of: &'a [u8]| {
-            let end = of.iter().position(|&byte| byte == b' ');
-            let end = end.ok_or(RequestError::Line)?;
-            Ok((&of[..end], &of[end + 1..]))
+    /// Reads the line that the bytes begin with, and says how long it is with its end. An error tells why it
+    /// is none, if it is whole and not too long.
+    fn parse(bytes: &'a [u8]) -> Result<(Self, usize), RequestError> {
+        let (method_name, rest) = split_token(bytes);
+        let [b' ', rest @ ..] = rest else {
+            return Err(RequestError::Line);
         };
-        let (method_name, rest) = word(line)?;
-        // No version holds a space.
-        let (target, version) = word(rest)?;
-        if !is_token(method_name) {
+        let target_end = count_leading(rest, |byte| !matches!(byte, b' ' | b'\n'));
+        let (target, rest) = rest.split_at(target_end);
+        let Some((&[b' ', ref version @ ..], rest)) = rest.split_first_chunk::<9>() else {
+            return Err(RequestError::Line);
+        };
+        let end = line_end(rest).unwrap_or_default();
+        if method_name.is_empty() || end == 0 {
             return Err(RequestError::Line);
         }
         let version = match version {
@@ -329,17 +314,22 @@ impl<'a> RequestLine<'a> {
             }
             _ => return Err(RequestError::Line),
         };
+        let length = bytes.len() - rest.len();
+        if length > HTTP_LINE_BYTES_MAX {
+            return Err(RequestError::LineTooLong);
+        }
         let known = METHODS.iter().find(|(name, _)| *name == method_name);
         let method = known.map_or(Method::Unknown, |&(_, method)| method);
         let (target, authority) = Target::parse(method, target).ok_or(RequestError::Target)?;
-        Ok(Self {
-            line,
+        let start = Self {
+            line: &bytes[..length],
             method_name,
             method,
             target,
             authority,
             version,
-        })
+        };
+        Ok((start, length + end))
     }
 
     /// Judges the fields together with the line.
@@ -477,29 +467,33 @@ pub fn sniff(bytes: &[u8]) -> Sniffed<'_> {
 /// method that is longer than a name may be: in pieces it would be refused as a name before its end
 /// can be seen.
 fn judge_line(bytes: &[u8]) -> Sniffed<'_> {
-    let so_far = bytes.split(|&byte| byte == b'\n').next();
-    let so_far = so_far.unwrap_or_default();
-    let after_method = METHODS
-        .iter()
-        .find_map(|(method, _)| so_far.strip_prefix(*method))
-        .filter(|rest| rest.first().is_some_and(is_blank));
-    if after_method.is_some_and(is_target_and_more) {
+    let first = first_line(bytes);
+    let so_far = match first {
+        FirstLine::Whole(line) => line,
+        FirstLine::Partial | FirstLine::TooLong => bytes,
+    };
+    let is_method_begun = || METHODS.iter().any(|(method, _)| method.starts_with(bytes));
+    let (word, rest) = so_far.split_at(count_leading(so_far, |byte| !is_blank(&byte)));
+    if rest.is_empty() {
+        return match first {
+            FirstLine::Partial if is_method_begun() => Sniffed::Maybe {
+                whole_method: false,
+            },
+            _ => Sniffed::Name,
+        };
+    }
+    let has_method = METHODS.iter().any(|(method, _)| *method == word);
+    if has_method && is_target_and_more(rest) {
         return Sniffed::Http;
     }
-    let line = match (first_line(bytes), after_method) {
-        (FirstLine::Whole { line, .. }, _) => line,
-        (FirstLine::TooLong, Some(_)) => return Sniffed::Http,
-        (FirstLine::Partial, Some(_)) => return Sniffed::Maybe { whole_method: true },
-        (FirstLine::Partial, _) if METHODS.iter().any(|(method, _)| method.starts_with(bytes)) => {
-            return Sniffed::Maybe {
-                whole_method: false,
-            };
-        }
-        (FirstLine::Partial | FirstLine::TooLong, None) => return Sniffed::Name,
+    let line = match first {
+        FirstLine::Whole(line) => line,
+        FirstLine::TooLong if has_method => return Sniffed::Http,
+        FirstLine::Partial if has_method => return Sniffed::Maybe { whole_method: true },
+        FirstLine::Partial | FirstLine::TooLong => return Sniffed::Name,
     };
-    let begins_with_token = line.split(is_blank).next().is_some_and(is_token);
-    let can_wait = after_method.is_some() || line.len() <= NAME_BYTES_MAX;
-    if ends_in_version(line) && begins_with_token && can_wait {
+    let can_wait = has_method || line.len() <= NAME_BYTES_MAX;
+    if ends_in_version(line) && is_token(word) && can_wait {
         return Sniffed::Http;
     }
     match line.strip_prefix(b"GET ") {

@@ -7,7 +7,7 @@ use std::net::Ipv6Addr;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
 
-use super::fields::letters_digits_and;
+use super::fields::{count_leading, letters_digits_and};
 use super::method::Method;
 use crate::dot_segments::remove_dot_segments;
 
@@ -41,10 +41,8 @@ impl<'a> Target<'a> {
     #[must_use]
     pub fn parse(method: Method, bytes: &'a [u8]) -> Option<(Self, Option<&'a [u8]>)> {
         // Bytes above ASCII are no URI's, but old clients send them as they were typed.
-        if bytes
-            .iter()
-            .any(|&byte| byte <= b' ' || byte == 0x7f || byte == b'#')
-        {
+        let is_allowed = |byte| byte > b' ' && byte != 0x7f && byte != b'#';
+        if count_leading(bytes, is_allowed) < bytes.len() {
             return None;
         }
         if method == Method::Connect {
@@ -87,10 +85,8 @@ impl<'a> Target<'a> {
     }
 
     fn resource(bytes: &'a [u8]) -> Self {
-        let (path, query) = match bytes.iter().position(|&byte| byte == b'?') {
-            Some(at) => (&bytes[..at], Some(&bytes[at + 1..])),
-            None => (bytes, None),
-        };
+        let (path, query) = bytes.split_at(count_leading(bytes, |byte| byte != b'?'));
+        let query = query.split_first().map(|(_, query)| query);
         let path = if path.is_empty() { b"/" } else { path };
         Self::Resource { path, query }
     }
@@ -112,8 +108,9 @@ pub fn is_authority(bytes: &[u8]) -> bool {
             (&b""[..], port)
         }
         None => {
-            let colon = bytes.iter().position(|&byte| byte == b':');
-            bytes.split_at(colon.unwrap_or(bytes.len()))
+            const NAME: [bool; 256] = letters_digits_and(b"-._~!$&'()*+,;=%");
+            let end = bytes.iter().position(|&byte| !NAME[usize::from(byte)]);
+            bytes.split_at(end.unwrap_or(bytes.len()))
         }
     };
     let is_port = match port {
@@ -121,8 +118,7 @@ pub fn is_authority(bytes: &[u8]) -> bool {
         [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
         _ => false,
     };
-    const NAME: [bool; 256] = letters_digits_and(b"-._~!$&'()*+,;=%");
-    is_port && host.iter().all(|&byte| NAME[usize::from(byte)]) && has_whole_escapes(host)
+    is_port && has_whole_escapes(host)
 }
 
 /// Whether these bytes are an IPv6address or an IPvFuture (RFC 3986, section 3.2.2).
@@ -139,10 +135,16 @@ fn is_ip_literal(bytes: &[u8]) -> bool {
         && address.is_some_and(|address| !address.is_empty() && address.iter().all(is_letter))
 }
 
+/// Whether there is a percent sign.
+fn has_escapes(bytes: &[u8]) -> bool {
+    count_leading(bytes, |byte| byte != b'%') < bytes.len()
+}
+
 /// Whether two hexadecimal digits follow each percent sign (RFC 3986, section 2.1).
 fn has_whole_escapes(bytes: &[u8]) -> bool {
-    let mut escaped = bytes.split(|&byte| byte == b'%').skip(1);
-    escaped.all(|rest| matches!(rest, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit()))
+    let is_whole =
+        |rest: &[u8]| matches!(rest, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
+    !has_escapes(bytes) || bytes.split(|&byte| byte == b'%').skip(1).all(is_whole)
 }
 
 /// A path of a target, decoded, without dot segments: the name that the root looks up.
@@ -158,16 +160,17 @@ pub struct Name<'a> {
 /// NUL, which no name holds.
 #[must_use]
 pub fn decode(path: &[u8]) -> Option<Name<'_>> {
-    let bytes = if !path.contains(&b'%') {
+    let bytes = if !has_escapes(path) {
         remove_dot_segments(path)
-    } else if has_whole_escapes(path) {
-        let decoded = Cow::from(percent_decode(path));
-        remove_dot_segments(&decoded).into_owned().into()
     } else {
-        return None;
+        let decoded = has_whole_escapes(path).then(|| Cow::from(percent_decode(path)))?;
+        if decoded.contains(&0) {
+            return None;
+        }
+        remove_dot_segments(&decoded).into_owned().into()
     };
     let is_folder = bytes.ends_with(b"/");
-    (!bytes.contains(&0)).then_some(Name { bytes, is_folder })
+    Some(Name { bytes, is_folder })
 }
 
 /// Whether a path has as many components as the name that it stands for: no doubled or encoded

@@ -17,6 +17,7 @@ use crate::http::accept;
 use crate::http::custom_fields::CustomFields;
 use crate::http::date::{Clock, Now};
 use crate::http::entity_tag::TagKey;
+use crate::http::fields::FieldTable;
 use crate::http::head::Head;
 use crate::http::listing::{ListingStyle, tar};
 use crate::http::method::Method;
@@ -180,34 +181,32 @@ impl Http {
     /// A request with a head.
     pub(super) fn message(&mut self, root: &mut Root, request: &Request<'_>) -> Decision {
         let now = self.clock.at(stamp_clock());
-        match parse(request.bytes) {
-            Parsed::Partial => Decision::NEED_MORE,
-            Parsed::Bad(error) => self.refuse(request, error, now),
-            Parsed::Whole {
-                used,
-                request: message,
-            } => {
-                if must_wait_for_body(request, used, &message) {
-                    return Decision::NeedMore {
-                        speculative: false,
-                        gap: Some(HTTP_BODY_GAP),
-                    };
-                }
-                let asked = Asked {
-                    message: &message,
-                    results: request.results,
-                    now,
-                };
-                let answer = match message.error() {
-                    Some(error) => Ok(Answer::error(error.status(), why(error), now)),
-                    None if self.must_come_by_tls(request) => Ok(to_https(&message, now)),
-                    None => self.answer(root, asked),
-                };
-                match answer.and_then(|answer| self.in_place(root, answer, asked)) {
-                    Ok(answer) => self.reply(request, &message, used, answer),
-                    Err(verdict) => verdict,
-                }
-            }
+        let mut table = FieldTable::default();
+        let parsed = parse(request.bytes, &mut table);
+        let (used, message) = match &parsed {
+            Parsed::Partial => return Decision::NEED_MORE,
+            Parsed::Bad(error) => return self.refuse(request, *error, now),
+            Parsed::Whole { used, request } => (*used, request),
+        };
+        if must_wait_for_body(request, used, message) {
+            return Decision::NeedMore {
+                speculative: false,
+                gap: Some(HTTP_BODY_GAP),
+            };
+        }
+        let asked = Asked {
+            message,
+            results: request.results,
+            now,
+        };
+        let answer = match message.error() {
+            Some(error) => Ok(Answer::error(error.status(), why(error), now)),
+            None if self.must_come_by_tls(request) => Ok(to_https(message, now)),
+            None => self.answer(root, asked),
+        };
+        match answer.and_then(|answer| self.in_place(root, answer, asked)) {
+            Ok(answer) => self.reply(request, message, used, answer),
+            Err(verdict) => verdict,
         }
     }
 
@@ -335,17 +334,17 @@ impl Http {
             ));
         };
         // Where relative references lead from, to whoever asks.
-        let path = &*remove_dot_segments(path);
+        let base = || remove_dot_segments(path);
         let found = root.find_or_root(&name.bytes, asked.results);
         if self.pages.clean_urls
-            && let Some(answer) = self.clean(root, &found, &name, (path, query), asked)?
+            && let Some(answer) = self.clean(root, &found, &name, (&base(), query), asked)?
         {
             return Ok(answer);
         }
         match found {
             Ok(Lookup::File(file)) => self.file(root, &file, &name.bytes, asked),
             Ok(Lookup::Directory(_)) if name.is_folder => {
-                self.folder(root, &name, (path, query), asked)
+                self.folder(root, &name, (&base(), query), asked)
             }
             // What would not be shown isn't told.
             Ok(Lookup::Directory(_)) => {
@@ -360,7 +359,7 @@ impl Http {
                     Index::File(..) | Index::None => {}
                 }
                 Ok(moved(
-                    target::folder_location(path, &name, query),
+                    target::folder_location(&base(), &name, query),
                     asked.now,
                 ))
             }

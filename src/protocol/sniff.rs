@@ -34,25 +34,24 @@ impl SharedPort {
     /// Answers a name, or waits for its end. A directory's name is answered with a Gopher menu.
     fn name(&mut self, request: &Request<'_>, may_become_http: bool) -> Decision {
         let decision = self.bare.respond_or_wait(request, may_become_http);
-        if let Decision::Reply(Reply {
-            refused: Some(_), ..
-        }) = &decision
-            && PROXY_LINES
-                .iter()
-                .any(|line| request.bytes.starts_with(line))
+        let Decision::Reply(Reply {
+            refused: Some(why), ..
+        }) = decision
+        else {
+            return decision;
+        };
+        if PROXY_LINES
+            .iter()
+            .any(|line| request.bytes.starts_with(line))
         {
             return refuse(request, UNTRUSTED_PROXY);
         }
         match (decision, self.http.listings()) {
-            (
-                Decision::Reply(
-                    reply @ Reply {
-                        refused: Some(root::NOT_REGULAR | root::EMPTY_NAME),
-                        ..
-                    },
-                ),
-                Some(folders),
-            ) => gopher::menu(reply, request, self.bare.root_mut(), folders),
+            (Decision::Reply(reply), Some(folders))
+                if matches!(why, root::NOT_REGULAR | root::EMPTY_NAME) =>
+            {
+                gopher::menu(reply, request, self.bare.root_mut(), folders)
+            }
             (decision, _) => decision,
         }
     }

@@ -3,6 +3,12 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::HTTP_FIELDS_MAX;
+
+/// A table for every head. Who reads many heads has one for each.
+fn parse(bytes: &[u8]) -> Parsed<'_> {
+    super::parse(bytes, Box::leak(Box::default()))
+}
 
 fn whole(head: &str) -> Request<'_> {
     match parse(head.as_bytes()) {
@@ -514,6 +520,35 @@ fn heads() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![prop::collection::vec(any::<u8>(), 0..200), pieces, valid]
 }
 
+/// These bytes, perhaps with others in the place of a few.
+fn changed(bytes: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3);
+    (bytes, changes).prop_map(|(mut bytes, changes)| {
+        for (at, byte) in changes {
+            if !bytes.is_empty() {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+        }
+        bytes
+    })
+}
+
+/// A request line as it is defined; its target is looked at elsewhere.
+fn three_words(line: &[u8]) -> Result<(&[u8], Version), RequestError> {
+    let words: Vec<_> = line.split(|&byte| byte == b' ').collect();
+    let [method, _, version] = words[..] else {
+        return Err(RequestError::Line);
+    };
+    match version.strip_prefix(b"HTTP/") {
+        _ if !is_token(method) => Err(RequestError::Line),
+        Some(b"1.0") => Ok((method, Version::Http10)),
+        Some([b'1', b'.', b'1'..=b'9']) => Ok((method, Version::Http11)),
+        Some([b'0'..=b'9', b'.', b'0'..=b'9']) => Err(RequestError::Version),
+        _ => Err(RequestError::Line),
+    }
+}
+
 proptest! {
     /// What is decided stays decided, whatever follows; until then it is partial.
     #[test]
@@ -527,6 +562,23 @@ proptest! {
             prop_assert!(used <= bytes.len());
             prop_assert_eq!(parse(&bytes[..used - 1]), Parsed::Partial);
             prop_assert_eq!(parse(&bytes[..used]), answer);
+        }
+    }
+
+    #[test]
+    fn a_request_line_is_three_words(bytes in changed(heads())) {
+        let line = bytes.split(|&byte| byte == b'\n').next().unwrap();
+        let head = [line, b"\nHost: h\n\n"].concat();
+        let skipped = empty_lines(&head);
+        let expected = three_words(line.strip_suffix(b"\r").unwrap_or(line));
+        match (parse(&head), expected) {
+            _ if skipped != Some(0) => {}
+            (Parsed::Whole { request, .. }, Ok((method, version))) => {
+                prop_assert_eq!((request.method_name, request.version), (method, version));
+            }
+            (Parsed::Bad(error), Ok(_)) => prop_assert_eq!(error, RequestError::Target),
+            (parsed, Err(error)) => prop_assert_eq!(parsed, Parsed::Bad(error)),
+            (parsed, _) => prop_assert!(false, "{:?}", parsed),
         }
     }
 
