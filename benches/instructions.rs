@@ -77,8 +77,14 @@ fn main() {
         println!("{name}: {} instructions", counts[counts.len() / 2]);
         if let Some(most) = row.most {
             let most = most[usize::from(cfg!(debug_assertions))];
-            // Whatever else happened in a turn is in the larger ones.
-            assert!(counts[0] <= most, "{} are more than {most}", counts[0]);
+            // Whatever else happened in a turn is in the larger ones. On a busy machine all may be so late that
+            // the file was looked at anew.
+            let least = if counts[0] > most {
+                count(row, 3 * rounds).unwrap()[0]
+            } else {
+                counts[0]
+            };
+            assert!(least <= most, "{least} are more than {most}");
         }
     }
 }
