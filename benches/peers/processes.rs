@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 
 use crate::Result;
 
@@ -34,6 +34,24 @@ pub fn pin(core: usize) -> Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
+/// Has all threads of a process but its first one run on a core.
+pub fn move_helpers(pid: u32, core: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core);
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let name = task?.file_name();
+        let thread = name.to_str().and_then(|name| name.parse().ok());
+        let thread = thread
+            .and_then(Pid::from_raw)
+            .filter(|thread| thread.as_raw_pid() != pid as i32);
+        // It may have ended meanwhile.
+        if let Some(thread) = thread {
+            _ = sched_setaffinity(Some(thread), &set);
+        }
+    }
+    Ok(())
+}
+
 /// CPU time of a process's threads so far: the scheduler's nanoseconds.
 pub fn cpu_time(pid: u32) -> Result<Duration> {
     let mut sum_ns = 0;
@@ -49,6 +67,13 @@ pub fn cpu_time(pid: u32) -> Result<Duration> {
         return Err("this kernel has no schedstat: the servers' CPU time can't be told".into());
     }
     Ok(Duration::from_nanos(sum_ns))
+}
+
+/// For how long a process's first thread could have run and had no core.
+pub fn waited(pid: u32) -> Result<Duration> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/schedstat"))?;
+    let waited_ns = text.split_ascii_whitespace().nth(1);
+    Ok(Duration::from_nanos(waited_ns.unwrap_or_default().parse()?))
 }
 
 /// Resident memory in bytes, counted page by page: the counters of `stat` are behind by some.
