@@ -7,9 +7,10 @@ use std::sync::{Arc, LazyLock};
 
 use carafe::file::{DiskTask, FsClass};
 use carafe::http::entity_tag::TagKey;
-use carafe::http::fields::FieldTable;
+use carafe::http::fields::NO_FIELD;
 use carafe::http::mime::ContentTypes;
 use carafe::http::request::{Parsed, parse};
+use carafe::limits::HTTP_FIELDS_MAX;
 use carafe::protocol::bare::Bare;
 use carafe::protocol::http::Http;
 use carafe::protocol::sniff::SharedPort;
@@ -117,13 +118,13 @@ pub fn names(data: &[u8]) {
 /// It doesn't.
 pub fn heads(data: &[u8]) {
     let bytes = &data[..data.len().min(INPUT_BYTES_MAX)];
-    let mut table = FieldTable::default();
+    let mut table = [NO_FIELD; HTTP_FIELDS_MAX];
     let whole = parse(bytes, &mut table);
     if let Parsed::Whole { used, .. } = &whole {
         assert!(*used <= bytes.len());
     }
     for end in (0..bytes.len()).rev().take(PREFIXES_MAX) {
-        let mut table = FieldTable::default();
+        let mut table = [NO_FIELD; HTTP_FIELDS_MAX];
         match (parse(&bytes[..end], &mut table), &whole) {
             (Parsed::Partial, _) => {}
             (early, whole) => assert_eq!(early, *whole, "{end} bytes of {}", bytes.len()),

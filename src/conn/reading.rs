@@ -424,7 +424,7 @@ impl Reading {
             let mut read = std::mem::take(&mut self.pending);
             if copied {
                 read.consume(reply.used);
-            } else if reply.keep_alive && read.append(&fresh[reply.used..]).is_err() {
+            } else if reply.keep_alive && has_more && read.append(&fresh[reply.used..]).is_err() {
                 return Stay(Action::Close(Reason::OutOfMemory));
             }
             let input = Leftover {

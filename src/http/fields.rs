@@ -1,60 +1,39 @@
 //! The header fields of a request, as they came.
 
-use httparse::{EMPTY_HEADER, Error, Header, Status};
+use httparse::{Error, Header, Status};
 
-use crate::limits::{HTTP_FIELDS_MAX, HTTP_FIELDS_USUAL};
+/// A name and its value; at first neither.
+pub type Field<'a> = Header<'a>;
 
-/// Where the fields of a head are put: the few that mostly come without an allocation.
-#[derive(Debug)]
-pub struct FieldTable<'a> {
-    usual: [Header<'a>; HTTP_FIELDS_USUAL],
-    /// For all that there may be, once there are more.
-    many: Vec<Header<'a>>,
-}
-
-impl Default for FieldTable<'_> {
-    #[inline]
-    fn default() -> Self {
-        Self {
-            usual: [EMPTY_HEADER; HTTP_FIELDS_USUAL],
-            many: Vec::new(),
-        }
-    }
-}
+/// What a table of fields begins with.
+pub const NO_FIELD: Field<'_> = httparse::EMPTY_HEADER;
 
 /// Header fields in the order received. Names are compared without regard to case (RFC 9110,
 /// section 5.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fields<'a> {
-    fields: &'a [Header<'a>],
+    fields: &'a [Field<'a>],
     /// A bit for each letter with which a name begins: most of those that are asked for aren't there.
     initials: u32,
 }
 
 impl<'a> Fields<'a> {
-    /// Reads lines up to an empty one. Returns how many bytes they take with it. `None`: more may
-    /// follow.
+    /// Reads lines up to an empty one into a table. Returns how many bytes they take with it. `None`: more
+    /// may follow.
     ///
     /// # Errors
-    /// A line is no field (RFC 9112, section 5), or there are too many.
+    /// A line is no field (RFC 9112, section 5), or there are more than the table has room for.
     pub(super) fn parse<'b: 'a>(
         lines: &'b [u8],
-        table: &'a mut FieldTable<'b>,
+        table: &'a mut [Field<'b>],
     ) -> Result<Option<(usize, Self)>, Error> {
-        let parsed = match httparse::parse_headers(lines, &mut table.usual) {
-            Err(Error::TooManyHeaders) => {
-                table.many = vec![EMPTY_HEADER; HTTP_FIELDS_MAX];
-                httparse::parse_headers(lines, &mut table.many)?
-            }
-            parsed => parsed?,
-        };
-        Ok(match parsed {
+        Ok(match httparse::parse_headers(lines, table)? {
             Status::Complete((used, fields)) => Some((used, Self::new(fields))),
             Status::Partial => None,
         })
     }
 
-    fn new(fields: &'a [Header<'a>]) -> Self {
+    fn new(fields: &'a [Field<'a>]) -> Self {
         let initials = fields.iter().map(|field| initial(field.name));
         let initials = initials.fold(0, |all, one| all | one);
         Self { fields, initials }

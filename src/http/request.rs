@@ -5,7 +5,7 @@ use std::fmt;
 
 use ::http::StatusCode;
 
-use super::fields::{FieldTable, Fields, count_leading, is_token, split_token, trim};
+use super::fields::{Field, Fields, count_leading, is_token, split_token, trim};
 use super::method::{METHODS, Method};
 use super::target::{Target, is_authority};
 use crate::limits::{
@@ -189,9 +189,9 @@ impl Request<'_> {
 }
 
 /// Reads the head that the bytes begin with. A single LF ends a line as CR LF does (RFC 9112,
-/// section 2.2). Its fields are put into a table.
+/// section 2.2). Its fields are put into a table; if that has too little room, the head is too large.
 #[must_use]
-pub fn parse<'a: 't, 't>(bytes: &'a [u8], table: &'t mut FieldTable<'a>) -> Parsed<'t> {
+pub fn parse<'a: 't, 't>(bytes: &'a [u8], table: &'t mut [Field<'a>]) -> Parsed<'t> {
     let Some(skipped) = empty_lines(bytes) else {
         return Parsed::Partial;
     };

@@ -17,7 +17,7 @@ use crate::http::accept;
 use crate::http::custom_fields::CustomFields;
 use crate::http::date::{Clock, Now};
 use crate::http::entity_tag::TagKey;
-use crate::http::fields::FieldTable;
+use crate::http::fields::NO_FIELD;
 use crate::http::head::Head;
 use crate::http::listing::{ListingStyle, tar};
 use crate::http::method::Method;
@@ -28,8 +28,8 @@ use crate::http::request::{
 };
 use crate::http::target::{self, Target};
 use crate::limits::{
-    FORWARDED_FOR_BYTES_MAX, HTTP_BODY_GAP, HTTP_SHORT_BODY_BYTES_MAX, LISTING_RETRY_SECONDS,
-    NAME_BYTES_MAX,
+    FORWARDED_FOR_BYTES_MAX, HTTP_BODY_GAP, HTTP_FIELDS_MAX, HTTP_FIELDS_USUAL,
+    HTTP_SHORT_BODY_BYTES_MAX, LISTING_RETRY_SECONDS, NAME_BYTES_MAX,
 };
 use crate::protocol::{Body, Decision, InputState, Reply, Request, RequestEnd};
 use crate::root::archive::Archive;
@@ -181,8 +181,12 @@ impl Http {
     /// A request with a head.
     pub(super) fn message(&mut self, root: &mut Root, request: &Request<'_>) -> Decision {
         let now = self.clock.at(stamp_clock());
-        let mut table = FieldTable::default();
-        let parsed = parse(request.bytes, &mut table);
+        let (mut usual, mut all) = ([NO_FIELD; HTTP_FIELDS_USUAL], Vec::new());
+        let mut parsed = parse(request.bytes, &mut usual);
+        if matches!(parsed, Parsed::Bad(RequestError::HeadTooLarge)) {
+            all.resize(HTTP_FIELDS_MAX, NO_FIELD);
+            parsed = parse(request.bytes, &mut all);
+        }
         let (used, message) = match &parsed {
             Parsed::Partial => return Decision::NEED_MORE,
             Parsed::Bad(error) => return self.refuse(request, *error, now),
