@@ -164,7 +164,7 @@ pub const CACHE_NAMES_MAX: usize = 16 * 1024;
 
 /// What a file that is kept takes beside its contents and its name, in bytes: its state, the header
 /// fields of answers with it, its place in the tables. Measured.
-pub const CACHE_FILE_BYTES: usize = 640;
+pub const CACHE_FILE_BYTES: usize = 800;
 
 /// What a watch takes beside its path, in bytes: mostly the kernel's, which keeps the inode in memory
 /// as long as it is watched.

@@ -78,13 +78,14 @@ pub struct OpenFile {
     /// How far its state tells this version from later ones: a [`Trust`].
     trust: AtomicU8,
     /// See [`OpenFile::header_fields`].
-    header_fields: [OnceLock<NamedFields>; 2],
+    header_fields: OnceLock<NamedFields>,
 }
 
 /// The header fields of answers with a file that was asked for by this name.
 #[derive(Debug)]
 struct NamedFields {
     name: Box<[u8]>,
+    variant: u8,
     fields: Box<[u8]>,
 }
 
@@ -125,7 +126,7 @@ impl OpenFile {
             stat,
             fs_class,
             trust: AtomicU8::new(version::trust(version::changed(&stat), clock, is_local) as u8),
-            header_fields: Default::default(),
+            header_fields: OnceLock::new(),
         }
     }
 
@@ -144,7 +145,7 @@ impl OpenFile {
             stat: self.stat,
             fs_class: self.fs_class,
             trust: AtomicU8::new(self.trust() as u8),
-            header_fields: Default::default(),
+            header_fields: OnceLock::new(),
         })
     }
 
@@ -157,18 +158,19 @@ impl OpenFile {
         }
     }
 
-    /// The header fields that every response with this file has that was asked for by this name: as
-    /// itself, or as the sibling of another, which have different ones. `None` if they aren't kept.
+    /// The header fields that every response with this file has that was asked for by this name, if they are
+    /// kept. `variant` tells itself (0) from the sibling of another, and its codings.
     #[must_use]
-    pub fn header_fields(&self, name: &[u8], as_sibling: bool) -> Option<&[u8]> {
-        let kept = self.header_fields[usize::from(as_sibling)].get()?;
-        (*kept.name == *name).then_some(&kept.fields)
+    pub fn header_fields(&self, name: &[u8], variant: u8) -> Option<&[u8]> {
+        let kept = self.header_fields.get()?;
+        (*kept.name == *name && kept.variant == variant).then_some(&kept.fields)
     }
 
-    /// Keeps these fields. Most files have one name only: the first one keeps its place.
-    pub fn keep_header_fields(&self, name: &[u8], as_sibling: bool, fields: Box<[u8]>) {
-        self.header_fields[usize::from(as_sibling)].get_or_init(|| NamedFields {
+    /// Keeps these fields. Most files are asked for in one way only: the first one keeps its place.
+    pub fn keep_header_fields(&self, name: &[u8], variant: u8, fields: Box<[u8]>) {
+        self.header_fields.get_or_init(|| NamedFields {
             name: name.into(),
+            variant,
             fields,
         });
     }
@@ -543,15 +545,13 @@ mod tests {
     }
 
     #[test]
-    fn header_fields_are_those_of_the_name_and_of_a_sibling_or_not() {
+    fn header_fields_are_those_of_one_name_and_variant() {
         let file = file(FsClass::Nowait, 10);
-        file.keep_header_fields(b"a.js", false, b"own"[..].into());
-        file.keep_header_fields(b"b.js", false, b"linked"[..].into());
-        file.keep_header_fields(b"a", true, b"coded"[..].into());
-        assert_eq!(file.header_fields(b"a.js", false), Some(&b"own"[..]));
-        assert_eq!(file.header_fields(b"b.js", false), None);
-        assert_eq!(file.header_fields(b"a", true), Some(&b"coded"[..]));
-        assert_eq!(file.header_fields(b"a.js", true), None);
+        file.keep_header_fields(b"a.js", 0, b"own"[..].into());
+        file.keep_header_fields(b"b.js", 0, b"linked"[..].into());
+        assert_eq!(file.header_fields(b"a.js", 0), Some(&b"own"[..]));
+        assert_eq!(file.header_fields(b"b.js", 0), None);
+        assert_eq!(file.header_fields(b"a.js", 1), None);
     }
 
     #[test]

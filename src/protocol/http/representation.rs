@@ -93,8 +93,8 @@ impl Http {
     ) -> Answer {
         let Asked { message, now, .. } = asked;
         let is_plain = !message.fields.has_condition_or_range();
-        let as_sibling = coding.is_some();
-        if is_plain && let Some(fields) = file.header_fields(name, as_sibling) {
+        let variant = coding.map_or(0, |coding| 1 + coding as u8);
+        if is_plain && let Some(fields) = file.header_fields(name, variant) {
             return answer::whole(file, fields, now);
         }
         let mut validators = Validators::new(&file.facts(), &self.tags, now.time);
@@ -122,7 +122,7 @@ impl Http {
         let fields = Head::fields_of(&validators, &content_type, length, &others);
         let answer = answer::whole(file, &fields, now);
         if is_plain && validators.are_final() {
-            file.keep_header_fields(name, as_sibling, fields);
+            file.keep_header_fields(name, variant, fields);
         }
         answer
     }
