@@ -47,8 +47,9 @@ pub const MEMORY_MARGIN_BYTES: usize = 64 * 1024;
 pub const GATHERED_BYTES_MIN: usize = 4 * 1024;
 
 /// A body up to this many bytes is read and sent through the scratch buffer; a longer one goes by
-/// sendfile, which saves the copy but costs a call more: as much as to copy these.
-pub const COPIED_BODY_BYTES_MAX: u64 = 16 * 1024;
+/// sendfile, which saves the copy but costs a call more: as much as to copy 16 KiB, less while memory has
+/// other things to do.
+pub const COPIED_BODY_BYTES_MAX: u64 = 12 * 1024;
 
 /// The same for a part of a body, in bytes: several parts are copied behind one another for one call.
 pub const COPIED_PART_BYTES_MAX: u64 = 32 * 1024;

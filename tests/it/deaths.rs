@@ -119,7 +119,7 @@ fn a_short_body_that_may_not_fit_is_guarded_before_its_first_byte() {
             "there are no network namespaces, or not for this user",
         );
     }
-    let root = root_with(&[("file", pattern(1, 16_000))]);
+    let root = root_with(&[("file", pattern(1, 12_000))]);
     const SCRIPT: &str = "\
 set -e; ip link set lo up; echo 4096 4096 4096 > /proc/sys/net/ipv4/tcp_wmem
 strace -D -qq -o /dev/null -e trace=sendto -e inject=sendto:signal=KILL:when=1 \
