@@ -98,7 +98,10 @@ fn plain_file(
     }
     let mut flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     flags.set(AtFlags::STATX_DONT_SYNC, may_block != MayBlock::Forever);
-    let stat = record::call(Call::Stat, || statat(directory, entry.file_name(), flags)).ok()?;
+    let stat = record::call(Call::StatEntry, || {
+        statat(directory, entry.file_name(), flags)
+    })
+    .ok()?;
     let is_plain = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
     (is_plain && stat.st_dev == folder.stat.st_dev).then_some(Seen {
         leads_to: stat,

@@ -45,6 +45,7 @@ pub enum Call {
     CloseSocket,
     Open,
     Stat,
+    StatEntry,
     StatFs,
     Duplicate,
     ReadLink,

@@ -303,6 +303,7 @@ impl Building {
             _ if call.is_sending() => Look::Send,
             Call::Open
             | Call::Stat
+            | Call::StatEntry
             | Call::StatFs
             | Call::ReadNowait
             | Call::Read

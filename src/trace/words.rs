@@ -26,7 +26,7 @@ pub(super) struct Words {
 type CallWords = (&'static str, &'static str, &'static str, &'static str);
 
 /// Each call, in the order of [`Call`].
-const CALLS: [(Call, CallWords); 30] = [
+const CALLS: [(Call, CallWords); 31] = [
     (
         Call::Accept,
         (
@@ -196,6 +196,15 @@ const CALLS: [(Call, CallWords); 30] = [
             "stat(2)",
             "Snapshot::of",
             "Length and times of what is open: what is promised, and which version it is.",
+        ),
+    ),
+    (
+        Call::StatEntry,
+        (
+            "newfstatat",
+            "stat(2)",
+            "read_folder",
+            "What the entry of a list is, without opening it.",
         ),
     ),
     (
