@@ -147,7 +147,8 @@ fn a_client_by_a_unix_socket_is_named() {
     client.read_exact(&mut [0; 100]).unwrap();
     thread::sleep(HELD);
     client.read_to_end(&mut Vec::new()).unwrap();
-    assert_longest(&line(folder.path(), "large"), "client", HELD);
+    // The server may have sent for a while after the first bytes.
+    assert_longest(&line(folder.path(), "large"), "client", HELD * 9 / 10);
 }
 
 #[test]
