@@ -332,7 +332,7 @@ impl<C> Reactor<C> {
                     match slot.filter(|slot| slot.generation == token.generation) {
                         // A bulk sender became writable: it is queued behind this turn's small requests.
                         Some(slot) if slot.schedule == Schedule::WaitingBulk && edge.writable => {
-                            slot.schedule = Schedule::Ready(edge);
+                            slot.schedule = slot.schedule.ready(edge);
                             self.run_queue.push_back(token);
                         }
                         _ => self.ready.push((token, edge)),
@@ -513,14 +513,14 @@ impl<C> Reactor<C> {
         let mut ready = std::mem::take(&mut self.ready);
         for (token, edge) in ready.drain(..) {
             match self.schedule_of(token) {
-                Some(Schedule::Waiting | Schedule::WaitingBulk)
+                Some(schedule @ (Schedule::Waiting | Schedule::WaitingBulk))
                     if self.bytes_moved >= LOOP_TURN_BYTES_MAX =>
                 {
-                    self.set_schedule(token, Schedule::Ready(edge));
+                    self.set_schedule(token, schedule.ready(edge));
                     self.run_queue.push_back(token);
                 }
-                Some(Schedule::Ready(before)) => {
-                    self.set_schedule(token, Schedule::Ready(before.and(edge)));
+                Some(before @ Schedule::Ready { .. }) => {
+                    self.set_schedule(token, before.ready(edge));
                 }
                 Some(Schedule::Waiting | Schedule::WaitingBulk) => {
                     self.step(app, token, Event::Ready(edge));
@@ -591,7 +591,7 @@ impl<C> Reactor<C> {
                 match (next, slot.schedule) {
                     (Action::Suspend, _) => slot.schedule = Schedule::Suspended,
                     // A deadline came while it was queued; it stays queued.
-                    (_, Schedule::Yielded | Schedule::Ready(_) | Schedule::Woken) => {}
+                    (_, Schedule::Yielded | Schedule::Ready { .. } | Schedule::Woken) => {}
                     _ => slot.schedule = Schedule::waiting_after(moved),
                 }
                 if let Err(error) = slot.register(&self.poll, token) {

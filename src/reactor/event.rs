@@ -10,7 +10,7 @@ use crate::telemetry::Reason;
 pub enum Event {
     /// It was just accepted, or just entered its state: act before any waiting.
     Start,
-    /// The poll reported an edge; several, if others went first.
+    /// The poll reported an edge; several, if others went first: then a try tells what there is.
     Ready(Readiness),
     /// It stopped for its budget in an earlier turn. Whatever it waits for may be there.
     Resume,
@@ -62,19 +62,6 @@ pub struct Readiness {
     pub read_closed: bool,
     /// Both directions are shut or the socket holds an error: a reset, as long as our own side is open.
     pub dead: bool,
-}
-
-impl Readiness {
-    /// What two edges said, of which neither has had its step.
-    #[must_use]
-    pub fn and(self, later: Self) -> Self {
-        Self {
-            readable: self.readable || later.readable,
-            writable: self.writable || later.writable,
-            read_closed: self.read_closed || later.read_closed,
-            dead: self.dead || later.dead,
-        }
-    }
 }
 
 /// What a step wants next.
