@@ -203,14 +203,14 @@ impl OpenFile {
         let range = start..start + (count as u64).max(1);
         match (&self.source, self.fs_class) {
             (Source::InMemory { .. }, _) | (_, FsClass::InMemory) => false,
-            (Source::Open { blocks, .. }, FsClass::Nowait) => {
-                let mut missing = blocks.lock().unwrap_or_else(PoisonError::into_inner);
-                missing.contain_any(&range)
-                    || !self.is_resident_by(probe, &range) && {
-                        missing.insert(&range);
-                        true
-                    }
-            }
+            (_, FsClass::Nowait) => self.blocks().is_some_and(|mut missing| {
+                let was_missing = missing.contain_any(&range);
+                if !was_missing && !self.is_resident_by(probe, &range) {
+                    missing.insert(&range);
+                    return true;
+                }
+                was_missing
+            }),
             (_, FsClass::ReadOnce) => !self.was_read(&range),
             (_, FsClass::Remote) => true,
         }
@@ -475,7 +475,7 @@ impl Blocks {
     }
 
     fn contain_any(&self, range: &Range<u64>) -> bool {
-        !self.0.is_empty() && blocks_of(range).any(|block| self.contains(block))
+        blocks_of(range).any(|block| self.contains(block))
     }
 
     fn contains(&self, block: u64) -> bool {
@@ -491,9 +491,6 @@ impl Blocks {
     }
 
     fn remove(&mut self, range: &Range<u64>) {
-        if self.0.is_empty() {
-            return;
-        }
         for block in blocks_of(range) {
             if let Entry::Occupied(mut word) = self.0.entry(block / 64) {
                 *word.get_mut() &= !bit_of(block);
