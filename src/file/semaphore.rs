@@ -12,8 +12,15 @@ pub struct Semaphore {
 
 #[derive(Debug, Default)]
 struct Shared {
-    taken: Mutex<u64>,
+    state: Mutex<State>,
     given_back: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    taken: u64,
+    /// Threads that wait for units. If there are none nobody is woken, which would be a system call.
+    waiting: usize,
 }
 
 /// Units that are taken until this is dropped.
@@ -31,9 +38,19 @@ impl Semaphore {
         Self { shared, max }
     }
 
-    fn taken(&self) -> MutexGuard<'_, u64> {
-        let taken = self.shared.taken.lock();
-        taken.unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        let state = self.shared.state.lock();
+        state.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_back(&self, amount: u64) {
+        let mut state = self.state();
+        state.taken -= amount;
+        let is_awaited = state.waiting > 0;
+        drop(state);
+        if is_awaited {
+            self.shared.given_back.notify_all();
+        }
     }
 
     fn has_left(&self, taken: u64, amount: u64) -> bool {
@@ -58,9 +75,13 @@ impl Semaphore {
     #[must_use]
     pub fn acquire(&self, amount: u64) -> Permit {
         let (semaphore, amount) = (self.clone(), amount.min(self.max));
-        let is_short = |taken: &mut u64| !self.has_left(*taken, amount);
-        let taken = self.shared.given_back.wait_while(self.taken(), is_short);
-        *taken.unwrap_or_else(PoisonError::into_inner) += amount;
+        let is_short = |state: &mut State| !self.has_left(state.taken, amount);
+        let mut state = self.state();
+        state.waiting += 1;
+        let state = self.shared.given_back.wait_while(state, is_short);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
+        state.taken += amount;
         Permit { semaphore, amount }
     }
 }
@@ -69,29 +90,30 @@ impl Permit {
     /// Takes more units, or gives some back. Says whether enough were free; if not, nothing changes.
     #[must_use]
     pub fn resize(&mut self, amount: u64) -> bool {
-        let mut taken = self.semaphore.taken();
-        let others = *taken - self.amount;
-        let fits = amount <= self.amount || self.semaphore.has_left(others, amount);
-        if fits {
-            *taken = others + amount;
-            drop(taken);
-            self.amount = amount;
-            self.semaphore.shared.given_back.notify_all();
+        if amount < self.amount {
+            self.semaphore.give_back(self.amount - amount);
+        } else {
+            let more = amount - self.amount;
+            let mut state = self.semaphore.state();
+            if !self.semaphore.has_left(state.taken, more) {
+                return false;
+            }
+            state.taken += more;
         }
-        fits
+        self.amount = amount;
+        true
     }
 
     /// Whether more than half of all units are taken: who can do without its own gives them back.
     #[must_use]
     pub fn is_scarce(&self) -> bool {
-        *self.semaphore.taken() > self.semaphore.max / 2
+        self.semaphore.state().taken > self.semaphore.max / 2
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        *self.semaphore.taken() -= self.amount;
-        self.semaphore.shared.given_back.notify_all();
+        self.semaphore.give_back(self.amount);
     }
 }
 
