@@ -149,9 +149,17 @@ pub const LINGER_TOTAL: Duration = Duration::from_secs(10);
 /// How often `openat2` is asked again when the tree changed under it (EAGAIN).
 pub const OPEN_ATTEMPTS_MAX: u32 = 8;
 
-/// How long the cache believes a file's state without a look at it: as long as writes through a
-/// mapping, and mounts, may stay unseen.
+/// How long the cache believes at least what it knows of a file without a look at it: as long as writes
+/// through a mapping, and mounts, may stay unseen.
 pub const CACHE_FRESH: Duration = Duration::from_secs(1);
+
+/// The part of the time that a file had lain unchanged for which its state is believed: one in so many. HTTP
+/// has the same rule where nothing else is said (RFC 9111, section 4.2.2).
+pub const CACHE_FRESH_SHARE: u32 = 10;
+
+/// How long a file's state is believed at most. 100,000 files that are asked for in turn are each asked for
+/// every second or two: looked at each time they would cost twice as much.
+pub const CACHE_FRESH_MAX: Duration = Duration::from_secs(10);
 
 /// What is asked for again within this is worth keeping. Where it can't be asked whether a read would
 /// wait, pages that were read so long ago are taken for still in memory.
@@ -161,7 +169,7 @@ pub const CACHE_REUSE_WINDOW: Duration = Duration::from_secs(10);
 pub const CACHE_IDLE: Duration = Duration::from_secs(5);
 
 /// Files that the cache keeps, and names that it remembers without their files.
-pub const CACHE_NAMES_MAX: usize = 16 * 1024;
+pub const CACHE_NAMES_MAX: usize = 128 * 1024;
 
 /// What a file that is kept takes beside its contents and its name, in bytes: its state, the header
 /// fields of answers with it, its place in the tables. Measured.
@@ -173,6 +181,10 @@ pub const CACHE_WATCH_BYTES: usize = 1024;
 
 /// What a name that was asked for once takes beside its letters, in bytes.
 pub const CACHE_GHOST_BYTES: usize = 160;
+
+/// One name in so many takes the place of another that was asked for once, where there is no room for
+/// both: a name that is asked for all the time is soon remembered, and most stay until they are met again.
+pub const CACHE_GHOST_TURNOVER: u128 = 8;
 
 /// The part of the cache's memory that names without their files may take, and another that
 /// directories may without watched files: one in so many.

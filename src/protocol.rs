@@ -48,6 +48,8 @@ pub struct Request<'a> {
     pub bytes: &'a [u8],
     /// What is known about what follows.
     pub input_state: InputState,
+    /// Bytes of it were read just now. If not, all of it came with the request before it.
+    pub is_new: bool,
     /// The turn's time.
     pub now: Instant,
     /// How many speculative look-ups the connection has used up (see [`Decision::NeedMore`]).
@@ -74,6 +76,7 @@ impl<'a> Request<'a> {
         Self {
             bytes,
             input_state,
+            is_new: true,
             now: Instant::now(),
             speculative_lookups: 0,
             is_keep_alive: false,

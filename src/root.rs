@@ -42,6 +42,8 @@ pub struct Root {
     path: PathBuf,
     /// The time, as the loop has read it last.
     now: Instant,
+    /// The cache knows of every change before the request came that things are looked up for.
+    is_caught_up: bool,
     /// How long the loop itself may wait.
     may_block: MayBlock,
     open_files: OpenFiles,
@@ -85,6 +87,7 @@ impl Root {
             directory: Arc::new(RootDir::open(path, dotfiles)?),
             path: path.to_owned(),
             now: Instant::now(),
+            is_caught_up: false,
             may_block: MayBlock::Forever,
             open_files: OpenFiles::default(),
             cache: None,
@@ -94,8 +97,11 @@ impl Root {
         })
     }
 
-    /// The time at which what comes next is looked up.
-    pub fn set_now(&mut self, now: Instant) {
+    /// What comes next is looked up for a request, in the turn of this time. `is_new`: bytes of it were read
+    /// since the last look-up, so that the cache must take in what has changed before they came. Of requests
+    /// that came together, one has it do so.
+    pub fn begin(&mut self, now: Instant, is_new: bool) {
+        self.is_caught_up &= !is_new && now == self.now;
         self.now = now;
     }
 
@@ -225,10 +231,14 @@ impl Root {
             .directory
             .validate(name)
             .map_err(LookupError::Refused)?;
-        if let Some(cache) = &mut self.cache
-            && let Some(file) = cache.get(path, self.now)
-        {
-            return Ok(Lookup::File(file));
+        if let Some(cache) = &mut self.cache {
+            if !self.is_caught_up {
+                cache.catch_up(self.now);
+                self.is_caught_up = true;
+            }
+            if let Some(file) = cache.get(path, self.now) {
+                return Ok(Lookup::File(file));
+            }
         }
         self.find_uncached(path, results)
     }
@@ -252,7 +262,7 @@ impl Root {
             if cache.lacks_sibling(path, coding, self.now) {
                 return Ok(None);
             }
-            found = cache.peek(&sibling, self.now);
+            found = cache.get(&sibling, self.now);
         }
         let found = match found {
             Some(file) => Ok(Lookup::File(file)),

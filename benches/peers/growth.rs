@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::thread;
 use std::time::Duration;
 
 use crate::Result;
@@ -23,6 +24,9 @@ const CLIENTS: usize = 64;
 
 /// Files of which a server may come to know in a second.
 const FILES_WARMED_A_SECOND: usize = 10_000;
+
+/// How long the files have lain unchanged when they are asked for.
+const FILES_AGE: Duration = Duration::from_secs(100);
 
 /// Connections that all ask.
 pub fn connections(bench: &Bench) -> Result<Vec<Table>> {
@@ -60,10 +64,13 @@ pub fn files(bench: &Bench) -> Result<Vec<Table>> {
     let [.., most] = COUNTS;
     let names = (0..most).map(|number| (format!("file{number}"), 1024));
     let contents = bench.maker.make_all(&bench.place.root, names)?;
+    // Servers look more often at a file that has changed just now.
+    thread::sleep(FILES_AGE);
     let room = at_most(most as u64, Peer::Lighttpd);
     table.notes.push(format!(
         "lighttpd holds the files that it knows open, and answers 403 when it has no descriptor left: \
-         it was asked for {room} at most"
+         it was asked for {room} at most. The files have lain unchanged for {} s.",
+        FILES_AGE.as_secs()
     ));
     let is_able = |peer, count| peer != Peer::Lighttpd || count as u64 <= room;
     for _ in 0..bench.rounds {

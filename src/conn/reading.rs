@@ -397,6 +397,7 @@ impl Reading {
         let request = Request {
             bytes,
             input_state,
+            is_new: !fresh.is_empty(),
             now: io.turn.now,
             speculative_lookups: self.speculative_lookups,
             is_keep_alive: self.is_keep_alive(),

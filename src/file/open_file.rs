@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::fs::Stat;
 use rustix::io::Errno;
@@ -409,6 +409,18 @@ impl OpenFile {
     /// Notes that the same version was seen again later, when `other` was opened.
     pub fn note_seen_again(&self, other: &Self) {
         self.trust.fetch_max(other.trust() as u8, Ordering::Relaxed);
+    }
+
+    /// How long ago it was changed last, by the clock that stamps files.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        version::age(version::changed(&self.stat), version::stamp_clock()).unwrap_or_default()
+    }
+
+    /// Whether both are the same version and hold the same bytes, if they are in memory.
+    #[must_use]
+    pub fn is_equal(&self, other: &Self) -> bool {
+        self.version() == other.version() && self.contents() == other.contents()
     }
 
     /// Whether opening it again would find that its state can be trusted further: the clock has moved on.

@@ -6,6 +6,7 @@
 //! file's state: whatever changes after that is stamped later.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 use rustix::fs::Stat;
@@ -126,22 +127,32 @@ pub struct Facts {
 /// it can't be.
 #[must_use]
 pub fn trust(changed: Stamp, clock: Stamp, is_local: bool) -> Trust {
-    let nanoseconds = |(seconds, nanoseconds): Stamp| {
-        i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)
-    };
     let tick = if is_local && is_fine(changed) {
         FINE_STAMP_TICK
     } else {
         COARSE_STAMP_TICK
     };
-    let age = nanoseconds(clock) - nanoseconds(changed);
-    if age < tick.as_nanos() as i128 {
+    if age(changed, clock).is_none_or(|age| age < tick) {
         Trust::Nothing
     } else if clock.0 <= changed.0 {
         Trust::Stamp
     } else {
         Trust::Second
     }
+}
+
+/// How long ago a file was changed when its clock showed `clock`; `None` if that is to come.
+#[must_use]
+pub fn age(changed: Stamp, clock: Stamp) -> Option<Duration> {
+    let since_1970 = |(seconds, nanoseconds): Stamp| {
+        i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)
+    };
+    let age = u128::try_from(since_1970(clock) - since_1970(changed)).ok()?;
+    // Two stamps lie less than 2^64 seconds apart.
+    Some(Duration::new(
+        (age / 1_000_000_000) as u64,
+        (age % 1_000_000_000) as u32,
+    ))
 }
 
 /// Whether a stamp is none of a file system that keeps hundredths of a second (exFAT), seconds (ext3,

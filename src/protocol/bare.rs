@@ -185,7 +185,7 @@ impl Protocol for Bare {
     }
 
     fn respond(&mut self, request: &Request<'_>) -> Decision {
-        self.root.set_now(request.now);
+        self.root.begin(request.now, request.is_new);
         self.respond_or_wait(request, false)
     }
 }

@@ -82,7 +82,7 @@ impl Protocol for SharedPort {
     }
 
     fn respond(&mut self, request: &Request<'_>) -> Decision {
-        self.root_mut().set_now(request.now);
+        self.root_mut().begin(request.now, request.is_new);
         if request.is_keep_alive {
             return self.http.message(self.bare.root_mut(), request);
         }

@@ -6,13 +6,15 @@
 //! - Watch, then look. A thread watches every directory on the way and the file itself (inotify(7)),
 //!   each by its handle, and follows no link. Only when the cache knows the watches does the loop read
 //!   the file's state and bytes. A hard link elsewhere shows only on the file itself.
-//! - Every look-up first reads the inotify descriptor to its end. The kernel queues an event before
-//!   the call that made the change returns, so what was changed before the request was sent is in
-//!   there. If there is more than a look-up may read, everything is forgotten.
+//! - Before a look-up the inotify descriptor is read to its end, once for all requests that came
+//!   together. The kernel queues an event before the call that made the change returns, so what was
+//!   changed before the request was sent is in there. If there is more than a look-up may read,
+//!   everything is forgotten.
 //! - What came while a name's watches were being made is taken in once more when they are known.
 //! - What events can't tell is not kept: files on other machines or in other processes, names with a
-//!   symbolic link on the way. Writes through a mapping and new mounts make no event, so whatever was
-//!   looked at more than a second ago is looked at anew.
+//!   symbolic link on the way. A write through a mapping makes no event before the mapping ends, so a
+//!   file is looked at anew after a tenth of the time that it had lain unchanged, 1 to 10 s. So is
+//!   every file after a mount, for which the kernel is asked once a second.
 //!
 //! A folder's list is kept by the same rules while its folder is watched, if all that may change in it
 //! makes an event there.
@@ -20,17 +22,18 @@
 //! Nobody waits for the cache: a request whose name it doesn't have is answered by a plain look-up.
 
 mod folders;
+mod mounts;
 mod watch_thread;
 mod watches;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::TryRecvError;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader};
@@ -41,14 +44,16 @@ use crate::file::{FreshList, FsClass, Inode, List, OpenFile};
 use crate::http::coding::Coding;
 use crate::http::listing::ListingStyle;
 use crate::limits::{
-    CACHE_EVENTS_MAX, CACHE_FILE_BYTES, CACHE_FRESH, CACHE_GHOST_BYTES, CACHE_IDLE,
-    CACHE_INVALIDATIONS_MAX, CACHE_LIST_SHARE, CACHE_NAMES_MAX, CACHE_REUSE_WINDOW,
-    CACHE_SPARE_SHARE, CACHED_CONTENTS_BYTES_MAX, COPIED_BODY_BYTES_MAX, INOTIFY_BUFFER_BYTES,
-    NAME_BYTES_MAX,
+    CACHE_EVENTS_MAX, CACHE_FILE_BYTES, CACHE_FRESH, CACHE_FRESH_MAX, CACHE_FRESH_SHARE,
+    CACHE_GHOST_BYTES, CACHE_GHOST_TURNOVER, CACHE_IDLE, CACHE_INVALIDATIONS_MAX, CACHE_LIST_SHARE,
+    CACHE_NAMES_MAX, CACHE_REUSE_WINDOW, CACHE_SPARE_SHARE, CACHE_WATCH_BYTES,
+    CACHED_CONTENTS_BYTES_MAX, COPIED_BODY_BYTES_MAX, INOTIFY_BUFFER_BYTES, NAME_BYTES_MAX,
 };
+use crate::random::random;
 use crate::trace::record::{self, Call};
 
 use folders::Folders;
+use mounts::Mounts;
 use watch_thread::{Found, WatchTask, WatchThread, WatchedPath};
 use watches::Watches;
 
@@ -67,17 +72,19 @@ pub struct Cache {
     inotify: Arc<OwnedFd>,
     limits: CacheLimits,
     /// Names that are watched: components with single slashes between them.
-    files: LruCache<Rc<[u8]>, Watched>,
+    files: LruCache<Arc<[u8]>, Watched>,
     /// The bytes that the contents and the entries of `files` take.
     file_bytes: usize,
-    open: usize,
+    /// Names of the files that are kept open.
+    open: HashSet<Arc<[u8]>>,
     folders: Folders,
     /// When a file was last looked up.
     asked_at: Option<Instant>,
     /// Names of files that are not watched.
-    ghosts: LruCache<Rc<[u8]>, Ghost>,
+    ghosts: LruCache<Arc<[u8]>, Ghost>,
     ghost_bytes: usize,
     watches: Watches,
+    mounts: Mounts,
     /// Started for the first name that is worth watching.
     thread: Option<WatchThread>,
     pending: Option<Pending>,
@@ -93,23 +100,25 @@ struct Watched {
     /// The file as it was looked at after its watches were made.
     file: Option<Arc<OpenFile>>,
     looked_at: Instant,
+    asked_at: Instant,
+    /// How long that is believed, if there is no event.
+    believed_for: Duration,
     /// In which codings it was looked for since, and nothing has that name: a bit for each.
     absent: u8,
 }
 
-/// Why a name isn't watched. Most names are asked for once.
+/// A name that isn't watched. Most names are asked for once.
 #[derive(Clone, Copy, Debug)]
-enum Ghost {
-    /// It was asked for once.
-    Asked { at: Instant },
+struct Ghost {
+    asked_at: Instant,
     /// It couldn't be kept. It is tried again after a while.
-    Unfit { found: Instant },
+    is_unfit: bool,
 }
 
 /// A name that the thread is watching.
 #[derive(Debug)]
 struct Pending {
-    name: Rc<[u8]>,
+    name: Arc<[u8]>,
     asked_at: Instant,
     /// Events that were read since.
     events: Vec<FsEvent>,
@@ -136,46 +145,42 @@ impl Cache {
             limits,
             files: LruCache::unbounded(),
             file_bytes: 0,
-            open: 0,
+            open: HashSet::new(),
             folders: Folders::new(),
             asked_at: None,
             ghosts: LruCache::unbounded(),
             ghost_bytes: 0,
             watches: Watches::new(limits.bytes_max / CACHE_SPARE_SHARE),
+            mounts: Mounts::new(),
             thread: None,
             pending: None,
             lost_at: None,
         })
     }
 
-    /// The file of a name, if it is kept and no event says that it has changed.
-    pub fn get(&mut self, name: &[u8], now: Instant) -> Option<Arc<OpenFile>> {
-        self.catch_up(now);
-        self.peek(name, now)
-    }
-
     /// Takes in every change so far.
-    fn catch_up(&mut self, now: Instant) {
+    pub fn catch_up(&mut self, now: Instant) {
         self.asked_at = Some(now);
         self.take_watched(now);
         self.take_events(now);
+        self.mounts.ask(now);
     }
 
-    /// The file of a name, by what was known when changes were taken in last.
-    pub fn peek(&mut self, name: &[u8], now: Instant) -> Option<Arc<OpenFile>> {
-        let watched = self.files.get(name)?;
-        let age = now.saturating_duration_since(watched.looked_at);
-        if age < CACHE_FRESH {
+    /// The file of a name, if it is kept and no change that was taken in concerns it.
+    pub fn get(&mut self, name: &[u8], now: Instant) -> Option<Arc<OpenFile>> {
+        let watched = self.files.get_mut(name)?;
+        watched.asked_at = now;
+        if watched.is_believed(&self.mounts, now) {
             let file = watched.file.as_ref();
             return file.filter(|file| !file.gains_by_a_look()).cloned();
         }
-        if age >= CACHE_REUSE_WINDOW {
+        if now >= watched.looked_at + watched.believed_for + CACHE_REUSE_WINDOW {
             self.forget(name);
         }
         None
     }
 
-    /// A plain look-up, after [`Cache::get`], has found a file under a name. `is_new`: it was opened
+    /// A plain look-up, after [`Cache::catch_up`], has found a file under a name. `is_new`: it was opened
     /// just now, and not by a thread some time ago. Returns what is to be sent in its place.
     pub fn note_found(
         &mut self,
@@ -195,21 +200,52 @@ impl Cache {
             self.forget(name);
         }
         if self.may_keep(file) && is_canonical(name) {
-            self.note_asked(root, name, now);
+            self.note_asked(root, name, self.victim_asked_at(name, file), now);
         }
         None
     }
 
-    /// A name that may be kept was asked for: the second time in a while it is worth watching.
-    fn note_asked(&mut self, root: &Arc<RootDir>, name: &[u8], now: Instant) {
+    /// A name that may be kept was asked for: the second time in a while it is worth watching, unless what
+    /// would be forgotten for it was asked for since the first.
+    fn note_asked(
+        &mut self,
+        root: &Arc<RootDir>,
+        name: &[u8],
+        victim_asked_at: Option<Instant>,
+        now: Instant,
+    ) {
         let since = |then| now.saturating_duration_since(then);
-        match self.ghosts.get(name).copied() {
-            Some(Ghost::Asked { at }) if since(at) < CACHE_REUSE_WINDOW => {
-                self.watch(root, name, now)
+        let before = self.ghosts.get(name).copied();
+        match before {
+            Some(Ghost {
+                asked_at,
+                is_unfit: true,
+            }) if since(asked_at) < CACHE_FRESH => {}
+            Some(Ghost {
+                asked_at,
+                is_unfit: false,
+            }) if since(asked_at) < CACHE_REUSE_WINDOW
+                && victim_asked_at.is_none_or(|victim| victim < asked_at) =>
+            {
+                self.watch(root, name, now);
             }
-            Some(Ghost::Unfit { found }) if since(found) < CACHE_FRESH => {}
-            _ => self.add_ghost(name, Ghost::Asked { at: now }),
+            _ => self.add_ghost(name, now, false),
         }
+    }
+
+    /// When the file that would be forgotten for this one was asked for; `None` if there is room.
+    fn victim_asked_at(&self, name: &[u8], file: &OpenFile) -> Option<Instant> {
+        let (contents, open) = if self.fits(file) {
+            (usize::try_from(file.length()).unwrap_or(usize::MAX), 0)
+        } else {
+            (0, 1)
+        };
+        let bytes = contents.saturating_add(2 * name.len() + CACHE_FILE_BYTES + CACHE_WATCH_BYTES);
+        let has_room = self.bytes().saturating_add(bytes) <= self.limits.bytes_max
+            && self.open.len() + open <= self.limits.open_max
+            && self.files.len() < CACHE_NAMES_MAX;
+        let (_, victim) = self.files.peek_lru().filter(|_| !has_room)?;
+        Some(victim.asked_at)
     }
 
     /// The list of a folder, if it is kept and no event says that it has changed.
@@ -243,7 +279,7 @@ impl Cache {
             self.folders.keep(path, style, fresh);
             self.shrink();
         } else if path.is_empty() || is_canonical(path) {
-            self.note_asked(root, path, now);
+            self.note_asked(root, path, None, now);
         }
     }
 
@@ -252,8 +288,7 @@ impl Cache {
     pub fn lacks_sibling(&self, name: &[u8], coding: Coding, now: Instant) -> bool {
         let watched = self.files.peek(name);
         watched.is_some_and(|watched| {
-            let age = now.saturating_duration_since(watched.looked_at);
-            age < CACHE_FRESH && watched.absent & bit_of(coding) != 0
+            watched.is_believed(&self.mounts, now) && watched.absent & bit_of(coding) != 0
         })
     }
 
@@ -293,7 +328,7 @@ impl Cache {
     /// Whether a file is kept with its contents. One that sendfile suits better is while no more can be kept
     /// open.
     fn fits(&self, file: &OpenFile) -> bool {
-        let most = if self.open < self.limits.open_max {
+        let most = if self.open.len() < self.limits.open_max {
             COPIED_BODY_BYTES_MAX
         } else {
             CACHED_CONTENTS_BYTES_MAX
@@ -308,14 +343,21 @@ impl Cache {
         } else {
             Arc::clone(file)
         };
-        let watched = self.files.get_mut(name)?;
+        let believed_for = believed_for(file.age(), self.mounts.are_watched());
+        let (path, watched) = self.files.get_key_value_mut(name)?;
         watched.looked_at = now;
+        watched.believed_for = believed_for;
         watched.absent = 0;
+        if let Some(kept) = watched.file.as_ref().filter(|kept| kept.is_equal(&file)) {
+            kept.note_seen_again(&file);
+            return Some(Arc::clone(kept));
+        }
+        let path = Arc::clone(path);
         let before = watched.file.replace(Arc::clone(&file));
-        self.discount(before.as_deref());
+        self.discount(name, before.as_deref());
         match file.contents() {
             Some(contents) => self.file_bytes += contents.len(),
-            None => self.open += 1,
+            None => _ = self.open.insert(path),
         }
         self.shrink();
         Some(file)
@@ -324,15 +366,7 @@ impl Cache {
     /// Closes the files that are kept open, for others who need descriptors. Says whether there
     /// were any.
     pub fn close_files(&mut self) -> bool {
-        if self.open == 0 {
-            return false;
-        }
-        let is_open = |watched: &Watched| {
-            let file = watched.file.as_ref();
-            file.is_some_and(|file| file.contents().is_none())
-        };
-        let open = self.files.iter().filter(|(_, watched)| is_open(watched));
-        let names: Vec<_> = open.map(|(name, _)| Rc::clone(name)).collect();
+        let names: Vec<_> = self.open.iter().cloned().collect();
         for name in &names {
             self.forget(name);
         }
@@ -344,7 +378,7 @@ impl Cache {
     /// removed keeps its place on the disk as long as it is open, and nobody looks for events. Lists are
     /// too old by then. Returns when that will be.
     pub fn release_idle(&mut self, now: Instant) -> Option<Instant> {
-        if self.open == 0 && self.folders.is_empty() {
+        if self.open.is_empty() && self.folders.is_empty() {
             return None;
         }
         let at = self.asked_at? + CACHE_IDLE;
@@ -361,21 +395,26 @@ impl Cache {
         self.folders = Folders::new();
     }
 
-    /// Forgets everything: another directory is the root now, or events were lost.
+    /// Forgets everything: another directory is the root now, or events were lost. The descriptors are free
+    /// at once; the thread frees the memory, which takes long if that is much.
     pub fn clear(&mut self) {
-        // To empty a table takes longer than to drop it.
-        self.files = LruCache::unbounded();
-        (self.file_bytes, self.open) = (0, 0);
+        for name in self.open.drain() {
+            self.files.pop(&name);
+        }
         self.folders = Folders::new();
-        self.ghosts = LruCache::unbounded();
-        self.ghost_bytes = 0;
+        (self.file_bytes, self.ghost_bytes) = (0, 0);
         if let Some(pending) = &mut self.pending {
             pending.is_void = true;
             pending.events.clear();
         }
-        let watches = self.watches.take_all();
+        let files = mem::replace(&mut self.files, LruCache::unbounded());
+        let ghosts = mem::replace(&mut self.ghosts, LruCache::unbounded());
+        let watches = self.watches.take();
         if let Some(thread) = &self.thread {
-            thread.send(WatchTask::Clear(watches));
+            thread.send(WatchTask::Clear {
+                watches: Box::new(watches),
+                forgotten: Box::new((files, ghosts)),
+            });
         }
     }
 
@@ -392,15 +431,9 @@ impl Cache {
             bytes_max,
             open_max,
         } = self.limits;
-        while self.ghosts.len() > CACHE_NAMES_MAX
-            || self.ghost_bytes > bytes_max / CACHE_SPARE_SHARE
-        {
-            let Some((name, _)) = self.ghosts.pop_lru() else {
-                break;
-            };
-            self.ghost_bytes -= ghost_bytes(&name);
-        }
-        while self.bytes() > bytes_max || self.open > open_max || self.files.len() > CACHE_NAMES_MAX
+        while self.bytes() > bytes_max
+            || self.open.len() > open_max
+            || self.files.len() > CACHE_NAMES_MAX
         {
             if let Some((name, watched)) = self.files.pop_lru() {
                 self.note_removed(&name, &watched);
@@ -422,21 +455,46 @@ impl Cache {
         }
     }
 
-    fn discount(&mut self, file: Option<&OpenFile>) {
+    fn discount(&mut self, name: &[u8], file: Option<&OpenFile>) {
         match file.map(OpenFile::contents) {
             Some(Some(contents)) => self.file_bytes -= contents.len(),
-            Some(None) => self.open -= 1,
+            Some(None) => _ = self.open.remove(name),
             None => {}
         }
     }
 
     fn note_removed(&mut self, name: &[u8], watched: &Watched) {
         self.file_bytes -= name.len() + CACHE_FILE_BYTES;
-        self.discount(watched.file.as_deref());
+        self.discount(name, watched.file.as_deref());
     }
 
-    fn add_ghost(&mut self, name: &[u8], ghost: Ghost) {
-        if self.ghosts.put(name.into(), ghost).is_none() {
+    /// Remembers a name. If there is no room and no other name is old, few take another's place: of more
+    /// names than there are places, asked for in turn, none would be met a second time.
+    fn add_ghost(&mut self, name: &[u8], asked_at: Instant, is_unfit: bool) {
+        let ghost = Ghost { asked_at, is_unfit };
+        if let Some(known) = self.ghosts.get_mut(name) {
+            *known = ghost;
+            return;
+        }
+        let bytes_max = self.limits.bytes_max / CACHE_SPARE_SHARE;
+        let has_room = |cache: &Self| {
+            let bytes = cache.ghost_bytes + ghost_bytes(name);
+            bytes <= bytes_max && cache.ghosts.len() < CACHE_NAMES_MAX
+        };
+        // Two for one: names of other lengths take less or more.
+        for _ in 0..2 {
+            let Some((_, oldest)) = self.ghosts.peek_lru().filter(|_| !has_room(self)) else {
+                break;
+            };
+            let is_old = asked_at.saturating_duration_since(oldest.asked_at) >= CACHE_REUSE_WINDOW;
+            if (is_old || random().is_multiple_of(CACHE_GHOST_TURNOVER))
+                && let Some((name, _)) = self.ghosts.pop_lru()
+            {
+                self.ghost_bytes -= ghost_bytes(&name);
+            }
+        }
+        if has_room(self) {
+            self.ghosts.put(name.into(), ghost);
             self.ghost_bytes += ghost_bytes(name);
             self.shrink();
         }
@@ -610,7 +668,7 @@ impl Cache {
                 }
             }
             Some(_) => {}
-            None => self.add_ghost(name, Ghost::Unfit { found: at }),
+            None => self.add_ghost(name, at, true),
         }
         for &(_, watch) in &path.watches {
             self.watches.remove_unless_known(watch);
@@ -628,7 +686,7 @@ impl Cache {
         self.watches.add(path, watch);
     }
 
-    fn add_file(&mut self, name: &Rc<[u8]>, inode: Inode, looked_at: Instant) {
+    fn add_file(&mut self, name: &Arc<[u8]>, inode: Inode, looked_at: Instant) {
         if self.ghosts.pop(&**name).is_some() {
             self.ghost_bytes -= ghost_bytes(name);
         }
@@ -636,13 +694,33 @@ impl Cache {
             inode,
             file: None,
             looked_at,
+            asked_at: looked_at,
+            believed_for: CACHE_FRESH,
             absent: 0,
         };
-        match self.files.put(Rc::clone(name), watched) {
-            Some(before) => self.discount(before.file.as_deref()),
+        match self.files.put(Arc::clone(name), watched) {
+            Some(before) => self.discount(name, before.file.as_deref()),
             None => self.file_bytes += name.len() + CACHE_FILE_BYTES,
         }
     }
+}
+
+impl Watched {
+    /// Whether what was found under this name is still believed, if there was no event.
+    fn is_believed(&self, mounts: &Mounts, now: Instant) -> bool {
+        let age = now.saturating_duration_since(self.looked_at);
+        age < self.believed_for && !mounts.may_hide(self.looked_at)
+    }
+}
+
+/// How long what was found of a file is believed that had been as it is for so long.
+fn believed_for(age: Duration, mounts_are_watched: bool) -> Duration {
+    let most = if mounts_are_watched {
+        CACHE_FRESH_MAX
+    } else {
+        CACHE_FRESH
+    };
+    (age / CACHE_FRESH_SHARE).clamp(CACHE_FRESH, most)
 }
 
 fn bit_of(coding: Coding) -> u8 {

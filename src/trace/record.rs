@@ -54,6 +54,7 @@ pub enum Call {
     Read,
     ReadAhead,
     ReadEvents,
+    AskMounts,
     Watch,
     Unwatch,
     CloseFile,

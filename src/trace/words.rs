@@ -26,7 +26,7 @@ pub(super) struct Words {
 type CallWords = (&'static str, &'static str, &'static str, &'static str);
 
 /// Each call, in the order of [`Call`].
-const CALLS: [(Call, CallWords); 31] = [
+const CALLS: [(Call, CallWords); 32] = [
     (
         Call::Accept,
         (
@@ -276,7 +276,16 @@ const CALLS: [(Call, CallWords); 31] = [
             "read",
             "inotify(7)",
             "Cache::read_events",
-            "Each look-up first reads what has changed: an event is queued before the change is seen.",
+            "What has changed is read before a look-up: an event is queued before the change is seen.",
+        ),
+    ),
+    (
+        Call::AskMounts,
+        (
+            "ppoll",
+            "proc(5)",
+            "Mounts::ask",
+            "A mount makes no such event: the kernel marks the table of mounts, which is asked once a second.",
         ),
     ),
     (

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
-use crate::common::{Carafe, exchange, has_tool, pattern, until};
+use crate::common::{Carafe, exchange, has_tool, pattern, root_with, skip, until};
 use crate::talk::{Talk, age_all};
 use carafe::limits::{LARGE_STEP_BYTES, RESIDENT_FRESH};
 use rustix::process::Signal;
@@ -164,6 +166,77 @@ fn a_large_warm_file_is_looked_at_once_a_turn_and_asked_about_once_a_mebibyte() 
 }
 
 #[test]
+fn a_reply_that_is_looked_up_costs_four_calls_more_than_one_from_the_cache() {
+    const REQUESTS: usize = 300;
+    if !has_tool("strace") {
+        return;
+    }
+    let root = root_with(&[("file", "a few bytes"), ("begin", ""), ("end", "")]);
+    let calls = root.path().join("calls");
+    // Only its loop's thread is traced.
+    let carafe = Carafe::serve_traced(root.path(), &calls, &[], &["-q", "--cache", "0"]);
+    let mut talk = Talk::to(carafe.addr());
+    talk.get("/file");
+    exchange(carafe.addr(), b"begin\n").unwrap();
+    for _ in 0..REQUESTS {
+        assert_eq!(talk.get("/file").body, b"a few bytes");
+    }
+    exchange(carafe.addr(), b"end\n").unwrap();
+    drop(talk);
+    carafe.signal(Signal::TERM);
+    assert_eq!(carafe.wait().0.code(), Some(0));
+
+    let mut counts = count_calls(&fs::read_to_string(&calls).unwrap());
+    // A debug build asks whether what it closes is open.
+    counts.remove("fcntl");
+    for call in ["openat2", "fstat", "preadv2", "close", "recvfrom", "sendto"] {
+        let count = counts.remove(call).unwrap_or_default();
+        // Those who ask for the beginning and the end have some of each.
+        assert!((REQUESTS..REQUESTS + 8).contains(&count), "{call}: {count}");
+    }
+    let turns = counts.remove("epoll_wait").unwrap_or_default();
+    assert!(turns <= REQUESTS + 8, "{turns} turns");
+    let rest: usize = counts.values().sum();
+    assert!(rest <= 16, "{counts:?}");
+}
+
+#[test]
+fn requests_that_came_together_cost_one_look_at_inotify() {
+    const TOGETHER: usize = 16;
+    const ROUNDS: usize = 50;
+    if !has_tool("strace") {
+        return;
+    }
+    let root = root_with(&[("file", "a few bytes"), ("begin", ""), ("end", "")]);
+    age_all(root.path());
+    let calls = root.path().join("calls");
+    // Only its loop's thread is traced.
+    let carafe = Carafe::serve_traced(root.path(), &calls, &[], &["-q"]);
+    let mut talk = Talk::to(carafe.addr());
+    for _ in 0..10 {
+        talk.get("/file");
+    }
+    exchange(carafe.addr(), b"begin\n").unwrap();
+    for _ in 0..ROUNDS {
+        talk.say("GET /file HTTP/1.1\r\nHost: x\r\n\r\n".repeat(TOGETHER));
+        for _ in 0..TOGETHER {
+            assert_eq!(talk.answer().body, b"a few bytes");
+        }
+    }
+    exchange(carafe.addr(), b"end\n").unwrap();
+    drop(talk);
+    carafe.signal(Signal::TERM);
+    assert_eq!(carafe.wait().0.code(), Some(0));
+
+    let counts = count_calls(&fs::read_to_string(&calls).unwrap());
+    let count = |call: &str| counts.get(call).copied().unwrap_or_default();
+    // The kernel may bring what was sent together in two parts.
+    let looks = count("read failed");
+    assert!((ROUNDS..3 * ROUNDS).contains(&looks), "{counts:?}");
+    assert!(count("sendto") >= ROUNDS * TOGETHER, "{counts:?}");
+}
+
+#[test]
 fn no_watch_is_made_for_what_is_not_there_or_asked_for_once_and_none_by_the_loop() {
     const NAMES: usize = 100;
     if !has_tool("strace") {
@@ -228,6 +301,98 @@ fn whoever_asks_after_a_change_sees_the_change() {
     }
     fs::remove_file(&path).unwrap();
     expect(b"");
+    carafe.stop_clean();
+}
+
+/// Maps a file and closes it, writes through the mapping on a line of stdin, and ends the mapping on another.
+const MAPS: &str = "\
+import mmap, sys
+with open(sys.argv[1], 'r+b') as file:
+    mapping = mmap.mmap(file.fileno(), 0)
+print('mapped', flush=True)
+sys.stdin.readline()
+mapping[:] = b'after.'
+print('written', flush=True)
+sys.stdin.readline()
+mapping.close()
+print('closed', flush=True)
+";
+
+#[test]
+fn whoever_asks_after_a_mapping_has_ended_sees_what_was_written_through_it() {
+    if !has_tool("python3") {
+        return;
+    }
+    let root = root_with(&[("file", "before")]);
+    let carafe = Carafe::serve(root.path(), &[]);
+    let mut talk = Talk::to(carafe.addr());
+    let mut python = Command::new("python3");
+    python.args(["-c", MAPS]).arg(root.path().join("file"));
+    python.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut python = python.spawn().unwrap();
+    let (mut tell, said) = (python.stdin.take().unwrap(), python.stdout.take().unwrap());
+    let mut said = BufReader::new(said).lines();
+    let mut wait_for = |what: &str| assert_eq!(said.next().unwrap().unwrap(), what);
+    wait_for("mapped");
+    for _ in 0..5 {
+        assert_eq!(talk.get("/file").body, b"before");
+    }
+    tell.write_all(b"\n").unwrap();
+    wait_for("written");
+    // Of this nobody tells.
+    talk.get("/file");
+    tell.write_all(b"\n").unwrap();
+    wait_for("closed");
+    assert_eq!(talk.get("/file").body, b"after.");
+    assert!(python.wait().unwrap().success());
+    drop(talk);
+    carafe.stop_clean();
+}
+
+#[test]
+fn a_mount_is_told_of_when_the_next_request_asks() {
+    if !has_tool("strace") || !has_tool("nsenter") {
+        return;
+    }
+    let namespace = ["-r", "-m"];
+    let own = Command::new("unshare").args(namespace).arg("true").status();
+    if !own.is_ok_and(|status| status.success()) {
+        return skip(
+            "mounts",
+            "there are no mount namespaces, or not for this user",
+        );
+    }
+    let root = root_with(&[("file", "a few bytes"), ("mounted/file", "other bytes")]);
+    let calls = root.path().join("calls");
+    let mut outer = Command::new("unshare");
+    outer
+        .args(namespace)
+        .args(["strace", "-D", "-qq", "-f", "-e", "trace=ppoll", "-o"]);
+    outer.arg(&calls);
+    let carafe = Carafe::serve_under(outer, root.path(), &[]);
+    let mut talk = Talk::to(carafe.addr());
+    let mut is_told_of = || {
+        assert_eq!(talk.get("/file").body, b"a few bytes");
+        let calls = fs::read_to_string(&calls).unwrap();
+        calls
+            .lines()
+            .any(|call| call.contains("revents=POLLPRI|POLLERR"))
+    };
+    assert!(!is_told_of() && !is_told_of());
+    let mount = Command::new("nsenter")
+        .args([
+            "-t",
+            &carafe.pid().to_string(),
+            "-U",
+            "-m",
+            "--preserve-credentials",
+        ])
+        .args(["mount", "-t", "tmpfs", "none"])
+        .arg(root.path().join("mounted"))
+        .status();
+    assert!(mount.unwrap().success());
+    until("a mount is told of", is_told_of);
+    drop(talk);
     carafe.stop_clean();
 }
 

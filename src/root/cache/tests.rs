@@ -29,6 +29,12 @@ fn beneath(path: &Path) -> Arc<RootDir> {
 }
 
 impl Cache {
+    /// The file of a name, after all changes so far.
+    fn fresh(&mut self, name: &[u8], now: Instant) -> Option<Arc<OpenFile>> {
+        self.catch_up(now);
+        self.get(name, now)
+    }
+
     /// Waits for the watches that are being made.
     fn settle(&mut self) {
         if self.pending.is_some() {
@@ -48,18 +54,18 @@ impl Cache {
         self.ask(root, name, now)
     }
 
-    /// Whether a file is kept, after all changes so far, and was looked at within the last second. A
-    /// young one may be looked at anew all the same.
+    /// Whether a file is kept, after all changes so far, and is believed. A young one may be looked at anew all
+    /// the same.
     fn has(&mut self, name: &[u8], now: Instant) -> bool {
-        self.get(name, now);
+        self.catch_up(now);
         let watched = self.files.peek(name);
         watched
-            .is_some_and(|watched| watched.file.is_some() && now - watched.looked_at < CACHE_FRESH)
+            .is_some_and(|watched| watched.file.is_some() && watched.is_believed(&self.mounts, now))
     }
 
     /// Asks once. Returns what comes from the cache, or is put there.
     fn ask(&mut self, root: &Arc<RootDir>, name: &[u8], now: Instant) -> Option<Arc<OpenFile>> {
-        self.get(name, now).or_else(|| {
+        self.fresh(name, now).or_else(|| {
             let Ok(Lookup::File(file)) = root.find(name, MayBlock::Forever) else {
                 return None;
             };
@@ -70,6 +76,7 @@ impl Cache {
 
 /// Looks a name up; what that begins is over then.
 fn look(root: &mut Root, name: &str) -> Result<Arc<OpenFile>, LookupError> {
+    root.begin(Instant::now(), true);
     let found = root.find_file(name.as_bytes(), &[]);
     root.cache().settle();
     found
@@ -294,7 +301,7 @@ fn a_change_while_a_name_is_being_watched_shows_at_once() {
             };
             change(at.path());
             if let WatchedAndSeen = moment {
-                cache.get(b"another", Instant::now());
+                cache.fresh(b"another", Instant::now());
                 let pending = cache.pending.as_ref().unwrap();
                 assert!(!pending.events.is_empty(), "{how}");
             }
@@ -323,10 +330,10 @@ fn what_was_looked_at_a_second_ago_is_looked_at_anew() {
     let (root, start) = (beneath(at.path()), Instant::now());
     let mut cache = Cache::new(LIMITS).unwrap();
     cache.load(&root, b"file", start).unwrap();
-    let almost = start + CACHE_FRESH - std::time::Duration::from_millis(1);
+    let almost = start + CACHE_FRESH - Duration::from_millis(1);
     assert!(cache.has(b"file", almost));
     let then = start + CACHE_FRESH;
-    assert!(cache.get(b"file", then).is_none());
+    assert!(cache.fresh(b"file", then).is_none());
     // Nothing has to be watched for that.
     assert!(cache.ask(&root, b"file", then).is_some());
     assert!(cache.pending.is_none() && cache.has(b"file", then));
@@ -355,6 +362,7 @@ fn the_least_recently_used_make_room_and_leave_no_watch() {
         let name = format!("{number}/file");
         fs::create_dir(at.path().join(number.to_string())).unwrap();
         fs::write(at.path().join(&name), [7; 100]).unwrap();
+        let now = now + Duration::from_millis(number);
         cache.load(&root, name.as_bytes(), now).unwrap();
     }
     assert_eq!((cache.files.len(), cache.watches.len()), (2, 5));
@@ -362,7 +370,114 @@ fn the_least_recently_used_make_room_and_leave_no_watch() {
     until_watched(&cache, 5);
     cache.clear();
     until_watched(&cache, 0);
-    assert_eq!((cache.files.len(), cache.bytes(), cache.open), (0, 0, 0));
+    assert_eq!((cache.files.len(), cache.bytes()), (0, 0));
+    assert!(cache.open.is_empty());
+}
+
+#[test]
+fn of_more_files_than_fit_those_that_are_kept_stay_as_long_as_they_are_asked_for_as_often() {
+    let at = tempfile::tempdir().unwrap();
+    let (root, start) = (beneath(at.path()), Instant::now());
+    let names: Vec<_> = (0..40).map(|number| format!("{number:02}")).collect();
+    for name in &names {
+        fs::write(at.path().join(name), [7; 1000]).unwrap();
+    }
+    // Room for half of them.
+    let mut cache = Cache::new(CacheLimits {
+        bytes_max: 20 * (1000 + CACHE_FILE_BYTES + CACHE_WATCH_BYTES + 200),
+        open_max: 2,
+    })
+    .unwrap();
+    let mut now = start;
+    let mut ask_all = |cache: &mut Cache, names: &[String]| {
+        let mut found = 0;
+        for name in names {
+            now += Duration::from_millis(10);
+            found += usize::from(cache.fresh(name.as_bytes(), now).is_some());
+            cache.ask(&root, name.as_bytes(), now);
+            cache.settle();
+        }
+        found
+    };
+    for _ in 0..4 {
+        ask_all(&mut cache, &names);
+    }
+    let found = ask_all(&mut cache, &names);
+    assert!((15..=20).contains(&found), "{found}");
+    // Who isn't asked for any more gives way.
+    let others = &names[30..];
+    let kept = |cache: &Cache| {
+        others
+            .iter()
+            .filter(|name| cache.files.contains(name.as_bytes()))
+            .count()
+    };
+    assert!(kept(&cache) < 10);
+    for _ in 0..4 {
+        ask_all(&mut cache, others);
+    }
+    assert_eq!(kept(&cache), 10);
+}
+
+#[test]
+fn of_more_names_than_are_remembered_some_are_met_again() {
+    let at = tempfile::tempdir().unwrap();
+    let (root, now) = (beneath(at.path()), Instant::now());
+    let mut cache = Cache::new(LIMITS).unwrap();
+    let most = LIMITS.bytes_max / CACHE_SPARE_SHARE / ghost_bytes(b"0000");
+    let names: Vec<_> = (0..2 * most).map(|number| format!("{number:04}")).collect();
+    for _ in 0..2 {
+        for name in &names {
+            cache.note_asked(&root, name.as_bytes(), Some(now), now);
+        }
+    }
+    let known = |cache: &Cache, names: &[String]| {
+        names
+            .iter()
+            .filter(|name| cache.ghosts.contains(name.as_bytes()))
+            .count()
+    };
+    assert_eq!(cache.ghosts.len(), most);
+    let (first, second) = (known(&cache, &names[..most]), known(&cache, &names[most..]));
+    assert!(first > 0 && second > 0, "{first}, {second}");
+    // Those of long ago give way to anybody.
+    let later = now + CACHE_REUSE_WINDOW;
+    let others: Vec<_> = (0..most).map(|number| format!("{number:04x}")).collect();
+    for name in &others {
+        cache.note_asked(&root, name.as_bytes(), Some(now), later);
+    }
+    assert_eq!(known(&cache, &others), most);
+}
+
+#[test]
+fn what_has_lain_unchanged_for_long_is_believed_for_longer() {
+    for (age, expected) in [(0, 1), (10, 1), (30, 3), (100, 10), (1 << 40, 10)] {
+        let age = Duration::from_secs(age);
+        assert_eq!(
+            believed_for(age, true),
+            Duration::from_secs(expected),
+            "{age:?}"
+        );
+        assert_eq!(believed_for(age, false), CACHE_FRESH, "{age:?}");
+    }
+}
+
+#[test]
+fn after_a_mount_all_is_looked_at_anew_and_kept_if_it_is_the_same() {
+    let at = tempfile::tempdir().unwrap();
+    fs::write(at.path().join("file"), b"x").unwrap();
+    let (root, start) = (beneath(at.path()), Instant::now());
+    let mut cache = Cache::new(LIMITS).unwrap();
+    let before = cache.load(&root, b"file", start).unwrap();
+    cache.files.get_mut(&b"file"[..]).unwrap().believed_for = CACHE_FRESH_MAX;
+    let later = start + CACHE_FRESH;
+    assert!(cache.has(b"file", later));
+    cache.mounts.note_changed(later);
+    assert!(cache.fresh(b"file", later).is_none());
+    assert!(!cache.lacks_sibling(b"file", Coding::Gzip, later));
+    let after = cache.ask(&root, b"file", later).unwrap();
+    assert!(cache.pending.is_none() && Arc::ptr_eq(&before, &after));
+    assert!(cache.fresh(b"file", later).is_some());
 }
 
 /// Waits until the kernel has so many watches.
@@ -379,23 +494,28 @@ fn until_watched(cache: &Cache, count: usize) {
     }
 }
 
+/// Makes a file and closes it, which is an event.
+fn make_file(path: &Path, length: u64) {
+    File::create(path).unwrap().set_len(length).unwrap();
+}
+
 #[test]
 fn files_kept_open_are_few_and_closed_for_others() {
     let at = tempfile::tempdir().unwrap();
-    let (root, now) = (beneath(at.path()), Instant::now());
+    let (root, mut now) = (beneath(at.path()), Instant::now());
     let limits = CacheLimits {
         open_max: 2,
         ..LIMITS
     };
     let mut cache = Cache::new(limits).unwrap();
     for name in ["1", "2", "3"] {
-        let file = File::create(at.path().join(name)).unwrap();
-        file.set_len(CACHED_CONTENTS_BYTES_MAX + 1).unwrap();
+        make_file(&at.path().join(name), CACHED_CONTENTS_BYTES_MAX + 1);
+        now += Duration::from_millis(1);
         cache.load(&root, name.as_bytes(), now).unwrap();
     }
-    assert_eq!((cache.files.len(), cache.open), (2, 2));
+    assert_eq!((cache.files.len(), cache.open.len()), (2, 2));
     assert!(cache.close_files());
-    assert_eq!((cache.files.len(), cache.open), (0, 0));
+    assert_eq!((cache.files.len(), cache.open.len()), (0, 0));
     assert!(!cache.close_files());
 }
 
@@ -416,13 +536,12 @@ fn what_sendfile_suits_is_kept_with_its_bytes_if_no_more_can_be_open() {
     ];
     let in_memory = lengths.map(|length| {
         let name = cache.files.len().to_string();
-        let file = File::create(at.path().join(&name)).unwrap();
-        file.set_len(length).unwrap();
+        make_file(&at.path().join(&name), length);
         let kept = cache.load(&root, name.as_bytes(), now).unwrap();
         kept.contents().is_some()
     });
     assert_eq!(in_memory, [true, false, false, true]);
-    assert_eq!((cache.files.len(), cache.open), (4, 2));
+    assert_eq!((cache.files.len(), cache.open.len()), (4, 2));
 }
 
 #[test]
@@ -431,7 +550,8 @@ fn what_is_asked_for_again_long_after_is_not_kept() {
     fs::write(at.path().join("file"), b"x").unwrap();
     let (root, start) = (beneath(at.path()), Instant::now());
     let mut cache = Cache::new(LIMITS).unwrap();
-    let (loaded, again) = (start + CACHE_REUSE_WINDOW, start + 2 * CACHE_REUSE_WINDOW);
+    let loaded = start + CACHE_REUSE_WINDOW;
+    let again = loaded + CACHE_FRESH + CACHE_REUSE_WINDOW;
     for at in [start, loaded] {
         assert!(cache.ask(&root, b"file", at).is_none() && cache.pending.is_none());
     }
@@ -449,22 +569,19 @@ fn nothing_is_kept_open_for_nobody() {
     let at = tempfile::tempdir().unwrap();
     let long = CACHED_CONTENTS_BYTES_MAX + 1;
     for (name, length) in [("short", 1), ("long", long)] {
-        File::create(at.path().join(name))
-            .unwrap()
-            .set_len(length)
-            .unwrap();
+        make_file(&at.path().join(name), length);
     }
     let (root, start) = (beneath(at.path()), Instant::now());
     let mut cache = Cache::new(LIMITS).unwrap();
     cache.load(&root, b"short", start).unwrap();
     assert_eq!(cache.release_idle(start), None, "it isn't open");
-    let asked = start + std::time::Duration::from_millis(1);
+    let asked = start + Duration::from_millis(1);
     cache.load(&root, b"long", asked).unwrap();
     let then = asked + CACHE_IDLE;
     assert_eq!(cache.release_idle(start + CACHE_IDLE), Some(then));
-    assert_eq!(cache.open, 1);
+    assert_eq!(cache.open.len(), 1);
     assert_eq!(cache.release_idle(then), None);
-    assert_eq!((cache.open, cache.files.len()), (0, 1));
+    assert_eq!((cache.open.len(), cache.files.len()), (0, 1));
     // The short file, and the root.
     assert_eq!(cache.watches.len(), 2);
 }
@@ -487,7 +604,7 @@ fn a_file_that_is_gone_leaves_no_watch() {
             let load = cache.load(&root, name.as_bytes(), now);
             assert!(load.is_some());
             fs::remove_file(&path).unwrap();
-            assert!(cache.get(name.as_bytes(), now).is_none());
+            assert!(cache.fresh(name.as_bytes(), now).is_none());
         }
         assert!(cache.files.is_empty());
         // Directories in which nothing is watched, and those on the way.
@@ -652,7 +769,7 @@ fn one_change_forgets_so_many_names_one_by_one_and_beyond_that_all_at_once() {
         let at = tempfile::tempdir().unwrap();
         let mut cache = many_names(at.path(), count);
         change(at.path());
-        assert!(cache.get(b"1", Instant::now()).is_none());
+        assert!(cache.fresh(b"1", Instant::now()).is_none());
         assert!(cache.files.is_empty());
         assert_eq!((cache.watches.len(), cache.file_bytes), (still_watched, 0));
         until_watched(&cache, still_watched);
@@ -678,7 +795,7 @@ fn a_look_up_takes_in_so_many_events_and_no_more() {
     make_events(at.path(), CACHE_EVENTS_MAX - 10);
     assert!(cache.has(b"file", now));
     make_events(at.path(), 3 * CACHE_EVENTS_MAX);
-    assert!(cache.get(b"file", now).is_none());
+    assert!(cache.fresh(b"file", now).is_none());
     assert!(cache.files.is_empty() && cache.watches.is_empty());
     // What is left of them concerns nobody, and keeps nobody busy.
     until_watched(&cache, 0);
@@ -707,7 +824,7 @@ fn too_many_events_while_a_name_is_being_watched_are_seen() {
     let way = cache.thread.as_ref().unwrap().wait();
     for _ in 0..3 {
         make_events(at.path(), CACHE_EVENTS_MAX / 2);
-        cache.get(b"file", now);
+        cache.fresh(b"file", now);
     }
     assert!(cache.pending.as_ref().unwrap().is_void);
     cache.note_watched(&way, now);
@@ -731,7 +848,7 @@ fn a_thread_that_has_died_is_replaced() {
     for _ in 0..2 {
         assert!(cache.ask(&root, b"other", now).is_none());
     }
-    assert!(cache.get(b"file", now).is_none());
+    assert!(cache.fresh(b"file", now).is_none());
     assert!(cache.thread.is_none() && cache.watches.is_empty());
     assert!(cache.load(&root, b"file", now).is_some());
 }
@@ -746,7 +863,7 @@ fn events_that_were_lost_clear_everything() {
     let mut cache = Cache::new(LIMITS).unwrap();
     cache.load(&root, b"file", now).unwrap();
     make_events(at.path(), queue + 2);
-    assert!(cache.get(b"file", now).is_none());
+    assert!(cache.fresh(b"file", now).is_none());
     assert!(cache.watches.is_empty());
     until_watched(&cache, 0);
 }
@@ -759,7 +876,7 @@ type SiblingChange = (&'static str, fn(&Path), Option<&'static [u8]>);
 
 fn set_modified(path: &Path, seconds: u64) {
     let file = File::options().write(true).open(path).unwrap();
-    let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    let time = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     file.set_modified(time).unwrap();
 }
 

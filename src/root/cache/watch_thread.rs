@@ -2,6 +2,7 @@
 //! of a directory makes the kernel visit every name beneath it that it remembers, those of no file
 //! too, and the file system may have to be asked for permission.
 
+use std::any::Any;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -13,6 +14,7 @@ use rustix::fs::inotify::{self, WatchFlags};
 use rustix::io::Errno;
 
 use super::super::containment::{DIRECTORY_FLAGS, FILE_FLAGS, RootDir};
+use super::watches::Watches;
 use crate::file::{FsClass, Inode, Lookup, MayBlock};
 use crate::limits::{
     CACHE_DISCARDED_READS_MAX, CACHED_CONTENTS_BYTES_MAX, INOTIFY_BUFFER_BYTES, WATCH_STACK_BYTES,
@@ -32,11 +34,15 @@ const DIRECTORY_EVENTS: WatchFlags = WatchFlags::CREATE
 
 /// Events that may make another list of a directory: what is written to its files changes their lengths
 /// and times.
-const LIST_EVENTS: WatchFlags = DIRECTORY_EVENTS.union(WatchFlags::MODIFY);
+const LIST_EVENTS: WatchFlags = DIRECTORY_EVENTS
+    .union(WatchFlags::MODIFY)
+    .union(WatchFlags::CLOSE_WRITE);
 
-/// Events that may make other bytes or another state of a file. If a directory has its place by now,
+/// Events that may make other bytes or another state of a file. What is written through a mapping makes no
+/// event but the close: the mapping holds the file open. If a directory has the file's place by now,
 /// nothing is taken from its watch.
 const FILE_EVENTS: WatchFlags = WatchFlags::MODIFY
+    .union(WatchFlags::CLOSE_WRITE)
     .union(WatchFlags::ATTRIB)
     .union(WatchFlags::DELETE_SELF)
     .union(WatchFlags::MOVE_SELF)
@@ -54,8 +60,12 @@ pub(super) enum WatchTask {
     },
     /// Removes watches.
     Remove(Vec<i32>),
-    /// Removes watches, and throws away the events that are queued: they concern nothing that is kept.
-    Clear(Vec<i32>),
+    /// Removes all watches, and throws away the events that are queued: they concern nothing that is kept.
+    Clear {
+        watches: Box<Watches>,
+        /// What is freed, which takes long if it is much.
+        forgotten: Box<dyn Any + Send>,
+    },
 }
 
 /// What came of [`WatchTask::Watch`].
@@ -130,9 +140,10 @@ fn work(tasks: &Receiver<WatchTask>, results: &Sender<WatchedPath>, inotify: &Ow
                 }
             }
             WatchTask::Remove(watches) => remove(&watches, inotify),
-            WatchTask::Clear(watches) => {
-                remove(&watches, inotify);
+            WatchTask::Clear { watches, forgotten } => {
+                remove(&watches.all(), inotify);
                 discard_events(inotify);
+                drop((watches, forgotten));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use lru::LruCache;
 
@@ -13,12 +13,12 @@ use crate::limits::{CACHE_IDLE_DIRECTORIES_MAX, CACHE_WATCH_BYTES};
 #[derive(Debug)]
 pub(super) struct Watches {
     /// Sorted by their bytes, so that all paths beneath a directory are one range.
-    by_path: BTreeMap<Rc<[u8]>, i32>,
+    by_path: BTreeMap<Arc<[u8]>, i32>,
     /// Sorted, so that the paths of a watch are one range.
-    by_watch: BTreeSet<(i32, Rc<[u8]>)>,
+    by_watch: BTreeSet<(i32, Arc<[u8]>)>,
     /// Directories beneath which nothing is watched any more. They stay watched for a while: the kernel
     /// may take long to watch one anew.
-    idle: LruCache<Rc<[u8]>, ()>,
+    idle: LruCache<Arc<[u8]>, ()>,
     idle_max: usize,
     /// Watches that no path has any more.
     removed: Vec<i32>,
@@ -66,33 +66,33 @@ impl Watches {
         if let Some(parent) = parent(path) {
             self.idle.pop(parent);
         }
-        let path: Rc<[u8]> = path.into();
+        let path: Arc<[u8]> = path.into();
         self.bytes += path.len() + CACHE_WATCH_BYTES;
-        self.by_watch.insert((watch, Rc::clone(&path)));
+        self.by_watch.insert((watch, Arc::clone(&path)));
         self.by_path.insert(path, watch);
     }
 
     /// The paths that a watch has, so many at most.
-    pub(super) fn paths(&self, watch: i32, most: usize) -> Vec<Rc<[u8]>> {
+    pub(super) fn paths(&self, watch: i32, most: usize) -> Vec<Arc<[u8]>> {
         let paths = self.beginning_with(watch).map(|(_, path)| path);
         paths.take(most).cloned().collect()
     }
 
-    fn beginning_with(&self, watch: i32) -> impl Iterator<Item = &(i32, Rc<[u8]>)> {
+    fn beginning_with(&self, watch: i32) -> impl Iterator<Item = &(i32, Arc<[u8]>)> {
         self.by_watch
-            .range((watch, Rc::default())..)
+            .range((watch, Arc::default())..)
             .take_while(move |(other, _)| *other == watch)
     }
 
     /// The paths that are watched: this one, and those beneath it, so many at most.
-    pub(super) fn at_or_beneath(&self, path: &[u8], most: usize) -> Vec<Rc<[u8]>> {
+    pub(super) fn at_or_beneath(&self, path: &[u8], most: usize) -> Vec<Arc<[u8]>> {
         let itself = self.by_path.get_key_value(path).into_iter();
         let itself = itself.map(|(path, _)| path);
         let all = itself.chain(self.beneath(path));
         all.take(most).cloned().collect()
     }
 
-    fn beneath<'a>(&'a self, path: &[u8]) -> impl Iterator<Item = &'a Rc<[u8]>> {
+    fn beneath<'a>(&'a self, path: &[u8]) -> impl Iterator<Item = &'a Arc<[u8]>> {
         let prefix: Vec<u8> = match path {
             b"" => Vec::new(),
             path => [path, b"/"].concat(),
@@ -153,7 +153,7 @@ impl Watches {
         if self.beneath(directory).next().is_none()
             && let Some((directory, _)) = self.by_path.get_key_value(directory)
         {
-            self.idle.put(Rc::clone(directory), ());
+            self.idle.put(Arc::clone(directory), ());
         }
     }
 
@@ -162,11 +162,15 @@ impl Watches {
         std::mem::take(&mut self.removed)
     }
 
-    /// Forgets all, and returns the watches.
-    pub(super) fn take_all(&mut self) -> Vec<i32> {
-        let mut watches = std::mem::replace(self, Self::with_idle_max(self.idle_max));
-        let mut all = watches.take_removed();
-        all.extend(watches.by_watch.iter().map(|(watch, _)| watch));
+    /// Takes all away.
+    pub(super) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::with_idle_max(self.idle_max))
+    }
+
+    /// All watches, and those that no path has any more.
+    pub(super) fn all(&self) -> Vec<i32> {
+        let mut all = self.removed.clone();
+        all.extend(self.by_watch.iter().map(|(watch, _)| watch));
         all.dedup();
         all
     }

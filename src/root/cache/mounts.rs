@@ -1,0 +1,63 @@
+//! Whether anything was mounted or unmounted, which makes no inotify event.
+
+use std::fs::File;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::limits::CACHE_FRESH;
+use crate::trace::record::{self, Call};
+
+/// The mounts that this process sees. The kernel marks the open table when they change (proc(5)).
+#[derive(Debug)]
+pub(super) struct Mounts {
+    table: Option<File>,
+    asked_at: Option<Instant>,
+    changed_at: Option<Instant>,
+}
+
+impl Mounts {
+    /// The mounts as they are now. Without proc(5) nobody tells of changes.
+    pub(super) fn new() -> Self {
+        let table = File::open("/proc/self/mountinfo");
+        Self {
+            table: table
+                .inspect_err(|error| log::debug!("mounts aren't watched: {error}"))
+                .ok(),
+            asked_at: None,
+            changed_at: None,
+        }
+    }
+
+    /// Whether changes are told of.
+    pub(super) fn are_watched(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// Asks for changes, unless that was done within [`CACHE_FRESH`].
+    pub(super) fn ask(&mut self, now: Instant) {
+        let is_recent = |then| now.saturating_duration_since(then) < CACHE_FRESH;
+        let Some(table) = &self.table else { return };
+        if self.asked_at.is_some_and(is_recent) {
+            return;
+        }
+        self.asked_at = Some(now);
+        let mut table = [PollFd::new(table, PollFlags::PRI)];
+        // A poll that fails may have missed a change.
+        let unchanged = record::call(Call::AskMounts, || {
+            poll(&mut table, Some(&Timespec::default()))
+        });
+        if unchanged != Ok(0) {
+            self.note_changed(now);
+        }
+    }
+
+    pub(super) fn note_changed(&mut self, now: Instant) {
+        self.changed_at = Some(now);
+    }
+
+    /// Whether what was found then may be hidden by a mount now.
+    pub(super) fn may_hide(&self, found: Instant) -> bool {
+        self.changed_at.is_some_and(|changed| found < changed)
+    }
+}
