@@ -274,6 +274,8 @@ impl<C> Reactor<C> {
         for id in std::mem::take(&mut self.sources) {
             app.source(id, &mut self.control);
         }
+        // Whom other threads have woken is stepped in this turn, whom its steps wake in the next one.
+        self.queue_woken();
         self.begin_drain(app);
         self.insert_outgoing(app);
         let queued_before = self.run_queue.len();

@@ -519,6 +519,69 @@ fn parked_means_until_it_is_woken_and_a_stale_token_wakes_nobody() {
     assert_eq!(outcome.stats.ended(Reason::Stalled), 1);
 }
 
+/// Parks its connection, and wakes it when another thread calls.
+#[derive(Default)]
+struct Parking {
+    parked: Option<Token>,
+    turns_when_called: u64,
+    turns_when_woken: u64,
+}
+
+impl Handler for Parking {
+    type Conn = ();
+
+    fn accepted(&mut self, _: ListenerId, _: Option<SocketAddr>, _: &mut Context<'_, ()>) {}
+
+    fn step(
+        &mut self,
+        (): &mut (),
+        socket: &mut TcpStream,
+        event: Event,
+        cx: &mut Context<'_, ()>,
+    ) -> Action {
+        match event {
+            Event::Start => {
+                self.parked = Some(cx.token());
+                assert_eq!(socket.write(b"!").unwrap(), 1);
+                Action::Suspend
+            }
+            _ => {
+                self.turns_when_woken = cx.control.stats.turns.counts().iter().sum();
+                cx.control.drain(Duration::ZERO);
+                Action::Close(Reason::Complete)
+            }
+        }
+    }
+
+    fn source(&mut self, _: SourceId, control: &mut LoopHandle<()>) {
+        self.turns_when_called = control.stats.turns.counts().iter().sum();
+        control.wake(self.parked.expect("the connection came first"));
+    }
+
+    fn ended(&mut self, (): (), _: Token, _: Reason, _: &mut LoopHandle<()>) {}
+}
+
+#[test]
+fn whom_another_thread_wakes_is_stepped_in_the_same_turn() {
+    let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut client = Client::connect(address).unwrap();
+    let mut reactor = Reactor::new(vec![listener], 10).unwrap();
+    let (remote, mut app) = (reactor.remote(), Parking::default());
+    let app = thread::scope(|scope| {
+        let server = scope.spawn(move || {
+            reactor.run(&mut app).unwrap();
+            app
+        });
+        client.read_exact(&mut [0]).unwrap();
+        remote.notify(SourceId(0)).unwrap();
+        assert_eq!(read_all(client).unwrap(), b"");
+        server.join().unwrap()
+    });
+    assert!(app.turns_when_called > 0);
+    assert_eq!(app.turns_when_woken, app.turns_when_called);
+}
+
 #[test]
 fn the_death_of_its_peer_steps_a_parked_connection() {
     let outcome = run(
