@@ -150,7 +150,7 @@ pub const LINGER_TOTAL: Duration = Duration::from_secs(10);
 pub const OPEN_ATTEMPTS_MAX: u32 = 8;
 
 /// How long the cache believes at least what it knows of a file without a look at it: as long as writes
-/// through a mapping, and mounts, may stay unseen.
+/// that make no event, and mounts, may stay unseen.
 pub const CACHE_FRESH: Duration = Duration::from_secs(1);
 
 /// The part of the time that a file had lain unchanged for which its state is believed: one in so many. HTTP

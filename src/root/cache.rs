@@ -12,9 +12,9 @@
 //!   everything is forgotten.
 //! - What came while a name's watches were being made is taken in once more when they are known.
 //! - What events can't tell is not kept: files on other machines or in other processes, names with a
-//!   symbolic link on the way. A write through a mapping makes no event before the mapping ends, so a
-//!   file is looked at anew after a tenth of the time that it had lain unchanged, 1 to 10 s. So is
-//!   every file after a mount, for which the kernel is asked once a second.
+//!   symbolic link on the way. Writes through a mapping and by AIO make no event before the file is
+//!   closed, so a file is looked at anew after a tenth of the time that it had lain unchanged, 1 to
+//!   10 s. So is every file after a mount, for which the kernel is asked once a second.
 //!
 //! A folder's list is kept by the same rules while its folder is watched, if all that may change in it
 //! makes an event there.
