@@ -651,9 +651,11 @@ impl Cache {
         };
         let (name, at) = (&pending.name, pending.asked_at);
         match path.found {
-            Some(found) if !pending.is_void => {
+            Some(found) if !pending.is_void && !self.is_replaced(name, path) => {
                 for &(end, watch) in &path.watches {
-                    self.note_watch(&name[..end], watch);
+                    if self.watches.of(&name[..end]).is_none() {
+                        self.watches.add(&name[..end], watch);
+                    }
                 }
                 for event in &pending.events {
                     self.take_event(event, now);
@@ -676,14 +678,13 @@ impl Cache {
         self.shrink();
     }
 
-    fn note_watch(&mut self, path: &[u8], watch: i32) {
-        match self.watches.of(path) {
-            Some(before) if before == watch => return,
-            // Something else has this path now: the event of that is queued.
-            Some(_) => self.forget(path),
-            None => {}
-        }
-        self.watches.add(path, watch);
+    /// Whether something else than what is known was found on the way to a name. The event of that is queued,
+    /// and may forget everything.
+    fn is_replaced(&self, name: &[u8], path: &WatchedPath) -> bool {
+        path.watches.iter().any(|&(end, watch)| {
+            let known = self.watches.of(&name[..end]);
+            known.is_some_and(|known| known != watch)
+        })
     }
 
     fn add_file(&mut self, name: &Arc<[u8]>, inode: Inode, looked_at: Instant) {

@@ -249,6 +249,37 @@ fn a_mode_that_changes_shows_at_once() {
 }
 
 #[test]
+fn a_folder_may_be_replaced_in_which_many_names_are_kept_and_one_is_being_watched() {
+    let at = tempfile::tempdir().unwrap();
+    let (way, folder) = (at.path().join("way"), at.path().join("way/folder"));
+    fs::create_dir_all(&folder).unwrap();
+    let (root, now) = (beneath(at.path()), Instant::now());
+    let mut cache = Cache::new(CacheLimits {
+        bytes_max: 8 * 1024 * 1024,
+        open_max: 0,
+    })
+    .unwrap();
+    fs::write(folder.join("0"), b"x").unwrap();
+    for number in 1..=CACHE_INVALIDATIONS_MAX {
+        fs::hard_link(folder.join("0"), folder.join(number.to_string())).unwrap();
+    }
+    for number in 0..=CACHE_INVALIDATIONS_MAX {
+        let name = format!("way/folder/{number}");
+        assert!(cache.load(&root, name.as_bytes(), now).is_some());
+    }
+    fs::rename(&folder, at.path().join("old")).unwrap();
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("file"), b"x").unwrap();
+    // The thread meets the new folder before the loop has read of it.
+    cache.watch(&root, b"way/folder/file", now);
+    cache.settle();
+    assert!(cache.load(&root, b"way/folder/file", now).is_some());
+    assert!(cache.has(b"way/folder/file", now));
+    fs::rename(&way, at.path().join("away")).unwrap();
+    assert!(!cache.has(b"way/folder/file", now));
+}
+
+#[test]
 fn a_name_with_a_link_on_the_way_is_looked_up_each_time() {
     let at = tempfile::tempdir().unwrap();
     fs::create_dir(at.path().join("real")).unwrap();
