@@ -27,7 +27,6 @@ mod watch_thread;
 mod watches;
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::OwnedFd;
@@ -76,7 +75,7 @@ pub struct Cache {
     /// The bytes that the contents and the entries of `files` take.
     file_bytes: usize,
     /// Names of the files that are kept open.
-    open: HashSet<Arc<[u8]>>,
+    open: LruCache<Arc<[u8]>, ()>,
     folders: Folders,
     /// When a file was last looked up.
     asked_at: Option<Instant>,
@@ -145,7 +144,7 @@ impl Cache {
             limits,
             files: LruCache::unbounded(),
             file_bytes: 0,
-            open: HashSet::new(),
+            open: LruCache::unbounded(),
             folders: Folders::new(),
             asked_at: None,
             ghosts: LruCache::unbounded(),
@@ -170,6 +169,9 @@ impl Cache {
     pub fn get(&mut self, name: &[u8], now: Instant) -> Option<Arc<OpenFile>> {
         let watched = self.files.get_mut(name)?;
         watched.asked_at = now;
+        if watched.is_open() {
+            self.open.promote(name);
+        }
         if watched.is_believed(&self.mounts, now) {
             let file = watched.file.as_ref();
             return file.filter(|file| !file.gains_by_a_look()).cloned();
@@ -235,14 +237,16 @@ impl Cache {
 
     /// When the file that would be forgotten for this one was asked for; `None` if there is room.
     fn victim_asked_at(&self, name: &[u8], file: &OpenFile) -> Option<Instant> {
-        let (contents, open) = if self.fits(file) {
-            (usize::try_from(file.length()).unwrap_or(usize::MAX), 0)
+        let contents = if self.fits(file) {
+            usize::try_from(file.length()).unwrap_or(usize::MAX)
+        } else if self.open.len() < self.limits.open_max {
+            0
         } else {
-            (0, 1)
+            let (victim, ()) = self.open.peek_lru()?;
+            return self.files.peek(victim).map(|victim| victim.asked_at);
         };
         let bytes = contents.saturating_add(2 * name.len() + CACHE_FILE_BYTES + CACHE_WATCH_BYTES);
         let has_room = self.bytes().saturating_add(bytes) <= self.limits.bytes_max
-            && self.open.len() + open <= self.limits.open_max
             && self.files.len() < CACHE_NAMES_MAX;
         let (_, victim) = self.files.peek_lru().filter(|_| !has_room)?;
         Some(victim.asked_at)
@@ -357,21 +361,30 @@ impl Cache {
         self.discount(name, before.as_deref());
         match file.contents() {
             Some(contents) => self.file_bytes += contents.len(),
-            None => _ = self.open.insert(path),
+            None => _ = self.open.put(path, ()),
         }
         self.shrink();
         Some(file)
     }
 
-    /// Closes the files that are kept open, for others who need descriptors. Says whether there
-    /// were any.
+    /// Closes files that are kept open, for others who need descriptors: so many at a time, those first that
+    /// were asked for longest ago. Says whether there were any.
     pub fn close_files(&mut self) -> bool {
-        let names: Vec<_> = self.open.iter().cloned().collect();
-        for name in &names {
-            self.forget(name);
+        let had_any = !self.open.is_empty();
+        for _ in 0..CACHE_INVALIDATIONS_MAX {
+            self.close_oldest();
         }
         self.send_removed();
-        !names.is_empty()
+        had_any
+    }
+
+    /// Forgets the file that is kept open and was asked for longest ago.
+    fn close_oldest(&mut self) {
+        if let Some((name, ())) = self.open.pop_lru()
+            && let Some(watched) = self.files.pop(&name)
+        {
+            self.note_forgotten(&name, &watched);
+        }
     }
 
     /// Closes what is kept open when nobody has asked for anything for a while: a file that was
@@ -387,7 +400,7 @@ impl Cache {
         }
         self.close_files();
         self.forget_lists();
-        None
+        (!self.open.is_empty()).then_some(now)
     }
 
     /// Forgets lists, for others that need their memory.
@@ -395,12 +408,10 @@ impl Cache {
         self.folders = Folders::new();
     }
 
-    /// Forgets everything: another directory is the root now, or events were lost. The descriptors are free
-    /// at once; the thread frees the memory, which takes long if that is much.
+    /// Forgets everything: another directory is the root now, or events were lost. Some descriptors are free
+    /// at once; the thread closes the other files and frees the memory, which takes long if that is much.
     pub fn clear(&mut self) {
-        for name in self.open.drain() {
-            self.files.pop(&name);
-        }
+        self.close_files();
         self.folders = Folders::new();
         (self.file_bytes, self.ghost_bytes) = (0, 0);
         if let Some(pending) = &mut self.pending {
@@ -408,12 +419,13 @@ impl Cache {
             pending.events.clear();
         }
         let files = mem::replace(&mut self.files, LruCache::unbounded());
+        let open = mem::replace(&mut self.open, LruCache::unbounded());
         let ghosts = mem::replace(&mut self.ghosts, LruCache::unbounded());
         let watches = self.watches.take();
         if let Some(thread) = &self.thread {
             thread.send(WatchTask::Clear {
                 watches: Box::new(watches),
-                forgotten: Box::new((files, ghosts)),
+                forgotten: Box::new((files, open, ghosts)),
             });
         }
     }
@@ -431,14 +443,12 @@ impl Cache {
             bytes_max,
             open_max,
         } = self.limits;
-        while self.bytes() > bytes_max
-            || self.open.len() > open_max
-            || self.files.len() > CACHE_NAMES_MAX
-        {
+        while self.open.len() > open_max {
+            self.close_oldest();
+        }
+        while self.bytes() > bytes_max || self.files.len() > CACHE_NAMES_MAX {
             if let Some((name, watched)) = self.files.pop_lru() {
-                self.note_removed(&name, &watched);
-                self.watches.remove(&name);
-                self.watches.left(&name);
+                self.note_forgotten(&name, &watched);
             } else if !self.folders.forget_oldest() && !self.watches.remove_idle() {
                 break;
             }
@@ -458,7 +468,7 @@ impl Cache {
     fn discount(&mut self, name: &[u8], file: Option<&OpenFile>) {
         match file.map(OpenFile::contents) {
             Some(Some(contents)) => self.file_bytes -= contents.len(),
-            Some(None) => _ = self.open.remove(name),
+            Some(None) => _ = self.open.pop(name),
             None => {}
         }
     }
@@ -466,6 +476,13 @@ impl Cache {
     fn note_removed(&mut self, name: &[u8], watched: &Watched) {
         self.file_bytes -= name.len() + CACHE_FILE_BYTES;
         self.discount(name, watched.file.as_deref());
+    }
+
+    /// A file was taken out to make room. Its name is watched no more.
+    fn note_forgotten(&mut self, name: &[u8], watched: &Watched) {
+        self.note_removed(name, watched);
+        self.watches.remove(name);
+        self.watches.left(name);
     }
 
     /// Remembers a name. If there is no room and no other name is old, few take another's place: of more
@@ -707,6 +724,11 @@ impl Cache {
 }
 
 impl Watched {
+    fn is_open(&self) -> bool {
+        let file = self.file.as_ref();
+        file.is_some_and(|file| file.contents().is_none())
+    }
+
     /// Whether what was found under this name is still believed, if there was no event.
     fn is_believed(&self, mounts: &Mounts, now: Instant) -> bool {
         let age = now.saturating_duration_since(self.looked_at);

@@ -550,6 +550,68 @@ fn files_kept_open_are_few_and_closed_for_others() {
 }
 
 #[test]
+fn who_is_kept_open_takes_the_place_of_another_such_one_only() {
+    let at = tempfile::tempdir().unwrap();
+    let (root, start) = (beneath(at.path()), Instant::now());
+    let limits = CacheLimits {
+        open_max: 2,
+        ..LIMITS
+    };
+    let mut cache = Cache::new(limits).unwrap();
+    let long = CACHED_CONTENTS_BYTES_MAX + 1;
+    let files = [("a", 1), ("1", long), ("b", 1), ("2", long), ("3", long)];
+    for (number, (name, length)) in files.into_iter().enumerate() {
+        make_file(&at.path().join(name), length);
+        let now = start + Duration::from_millis(number as u64);
+        if name == "3" {
+            // Of the two that are open, one is asked for once more.
+            cache.get(b"1", now);
+        }
+        cache.load(&root, name.as_bytes(), now).unwrap();
+    }
+    let mut kept: Vec<_> = cache.files.iter().map(|(name, _)| name[0]).collect();
+    kept.sort_unstable();
+    assert_eq!(kept, *b"13ab");
+}
+
+#[test]
+fn so_many_files_are_closed_at_a_time() {
+    let at = tempfile::tempdir().unwrap();
+    let (root, start) = (beneath(at.path()), Instant::now());
+    let mut cache = Cache::new(CacheLimits {
+        bytes_max: 8 * 1024 * 1024,
+        open_max: 2 * CACHE_INVALIDATIONS_MAX,
+    })
+    .unwrap();
+    let first = at.path().join("0");
+    make_file(&first, CACHED_CONTENTS_BYTES_MAX + 1);
+    let names: Vec<_> = (0..CACHE_INVALIDATIONS_MAX + 10)
+        .map(|number| number.to_string())
+        .collect();
+    for name in &names[1..] {
+        fs::hard_link(&first, at.path().join(name)).unwrap();
+    }
+    // One descriptor will do for all of them.
+    let Ok(Lookup::File(file)) = root.find(b"0", MayBlock::Forever) else {
+        panic!("it is there");
+    };
+    for name in &names {
+        for _ in 0..3 {
+            cache.catch_up(start);
+            cache.note_found(&root, name.as_bytes(), &file, true, start);
+            cache.settle();
+        }
+    }
+    assert_eq!(cache.open.len(), names.len());
+    let idle = start + CACHE_IDLE;
+    assert_eq!(cache.release_idle(idle), Some(idle));
+    assert_eq!(cache.open.len(), 10);
+    assert_eq!(cache.release_idle(idle), None);
+    assert!(cache.open.is_empty() && !cache.close_files());
+    assert_eq!((cache.files.len(), cache.file_bytes), (0, 0));
+}
+
+#[test]
 fn what_sendfile_suits_is_kept_with_its_bytes_if_no_more_can_be_open() {
     let at = tempfile::tempdir().unwrap();
     let (root, now) = (beneath(at.path()), Instant::now());
