@@ -160,7 +160,7 @@ impl Cache {
     /// Takes in every change so far.
     pub fn catch_up(&mut self, now: Instant) {
         self.asked_at = Some(now);
-        self.take_watched(now);
+        self.take_watched();
         self.take_events(now);
         self.mounts.ask(now);
     }
@@ -555,7 +555,7 @@ impl Cache {
             return;
         }
         for event in &events {
-            self.take_event(event, now);
+            self.take_event(event);
         }
         if let Some(pending) = &mut self.pending {
             pending.events.append(&mut events);
@@ -594,14 +594,14 @@ impl Cache {
 
     /// Forgets what an event concerns: what is watched itself, or its entry. When the kernel removes a
     /// watch, that comes as an event of what it watched, too.
-    fn take_event(&mut self, event: &FsEvent, now: Instant) {
+    fn take_event(&mut self, event: &FsEvent) {
         let paths = self.watches.paths(event.watch, CACHE_INVALIDATIONS_MAX + 1);
         if paths.len() > CACHE_INVALIDATIONS_MAX {
             self.clear();
             return;
         }
         for path in paths {
-            self.folders.changed(&path, now);
+            self.folders.changed(&path);
             let Some(entry) = &event.entry else {
                 self.forget(&path);
                 continue;
@@ -646,12 +646,12 @@ impl Cache {
     }
 
     /// Takes the watches that the thread has made for a name, if it is done.
-    fn take_watched(&mut self, now: Instant) {
+    fn take_watched(&mut self) {
         let (Some(thread), Some(_)) = (&self.thread, &self.pending) else {
             return;
         };
         match thread.take() {
-            Ok(path) => self.note_watched(&path, now),
+            Ok(path) => self.note_watched(&path),
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => {
                 // The thread has died. The next name has another one started.
@@ -662,7 +662,7 @@ impl Cache {
         }
     }
 
-    fn note_watched(&mut self, path: &WatchedPath, now: Instant) {
+    fn note_watched(&mut self, path: &WatchedPath) {
         let Some(pending) = self.pending.take() else {
             return;
         };
@@ -675,13 +675,13 @@ impl Cache {
                     }
                 }
                 for event in &pending.events {
-                    self.take_event(event, now);
+                    self.take_event(event);
                 }
                 match (self.watches.of(name), found) {
                     (Some(_), Found::File(inode)) => self.add_file(name, inode, at),
                     (Some(watch), Found::Folder) => {
                         self.watches.left_within(name);
-                        self.folders.watch(name, watch, now);
+                        self.folders.watch(name, watch);
                     }
                     (None, _) => {}
                 }

@@ -54,11 +54,11 @@ impl Folders {
     }
 
     /// From now on a folder has this watch.
-    pub(super) fn watch(&mut self, path: &[u8], watch: i32, now: Instant) {
+    pub(super) fn watch(&mut self, path: &[u8], watch: i32) {
         self.forget(path);
         let folder = Folder {
             watch,
-            watched_since: now,
+            watched_since: Instant::now(),
             list: None,
         };
         self.bytes += folder.bytes(path);
@@ -76,11 +76,12 @@ impl Folders {
     }
 
     /// Something in the folder has changed, or it has itself. An event comes after what it tells of, so all
-    /// that is begun from now on shows it.
-    pub(super) fn changed(&mut self, path: &[u8], now: Instant) {
+    /// that is begun from now on shows it. The turn's time won't do: since then, and before the change, a thread
+    /// may have begun a list.
+    pub(super) fn changed(&mut self, path: &[u8]) {
         if let Some(folder) = self.by_path.peek_mut(path) {
             self.bytes -= folder.bytes(path);
-            (folder.list, folder.watched_since) = (None, now);
+            (folder.list, folder.watched_since) = (None, Instant::now());
             self.bytes += folder.bytes(path);
         }
     }

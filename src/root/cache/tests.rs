@@ -39,7 +39,7 @@ impl Cache {
     fn settle(&mut self) {
         if self.pending.is_some() {
             let way = self.thread.as_ref().expect("it has begun").wait();
-            self.note_watched(&way, Instant::now());
+            self.note_watched(&way);
         }
     }
 
@@ -337,7 +337,7 @@ fn a_change_while_a_name_is_being_watched_shows_at_once() {
                 assert!(!pending.events.is_empty(), "{how}");
             }
             if let Some(way) = way {
-                cache.note_watched(&way, Instant::now());
+                cache.note_watched(&way);
             }
             let stat = fs::read(&path).ok();
             for _ in 0..4 {
@@ -919,7 +919,7 @@ fn too_many_events_while_a_name_is_being_watched_are_seen() {
         cache.fresh(b"file", now);
     }
     assert!(cache.pending.as_ref().unwrap().is_void);
-    cache.note_watched(&way, now);
+    cache.note_watched(&way);
     assert!(cache.has(b"file", now));
     assert!(cache.ask(&root, b"other", now).is_none());
     assert_eq!(cache.files.len(), 1);

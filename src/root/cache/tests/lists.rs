@@ -168,13 +168,23 @@ fn a_list_that_was_begun_before_a_change_is_not_kept() {
         let task = scene.listings.list(&mut scene.root, folder, HTML, &[]);
         task.expect_err("it is not kept").run(MayBlock::OnDisk)
     };
-    let late = begin(&mut scene);
-    fs::write(scene.at.path().join("on/folder/new"), "").unwrap();
-    let late = scene.listings.list(&mut scene.root, folder, HTML, &[late]);
-    assert!(!late.unwrap().unwrap().bytes().is_empty());
-    let (page, is_made) = scene.ask(&HTML).unwrap();
-    assert!(is_made && page.contains(">new<"));
-    assert!(!scene.ask(&HTML).unwrap().1);
+    let folder_at = scene.at.path().join("on/folder");
+    for (new, is_looked_up_between) in [("new", false), ("newer", true)] {
+        // The one that is kept goes.
+        fs::write(folder_at.join("before").with_extension(new), "").unwrap();
+        scene.root.begin(Instant::now(), true);
+        let late = begin(&mut scene);
+        fs::write(folder_at.join(new), "").unwrap();
+        if is_looked_up_between {
+            // It takes in the event, in the turn in which the list was begun.
+            scene.root.find_file(b"on/folder/one", &[]).unwrap();
+        }
+        let late = scene.listings.list(&mut scene.root, folder, HTML, &[late]);
+        assert!(!late.unwrap().unwrap().bytes().is_empty());
+        let (page, is_made) = scene.ask(&HTML).unwrap();
+        assert!(is_made && page.contains(&format!(">{new}<")), "{new}");
+        assert!(!scene.ask(&HTML).unwrap().1);
+    }
 }
 
 #[test]
