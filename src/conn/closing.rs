@@ -1,11 +1,9 @@
 //! Closing: the write side is shut; input is read and thrown away until the peer's FIN, so that
 //! no reset overtakes the last bytes (RFC 9112, 9.6, tells the story).
 
-use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use super::step::Step::{self, Stay};
 use super::step::{StepIo, blame};
 use crate::conn::transport::Transport;
 use crate::limits::{
@@ -126,13 +124,13 @@ impl Closing {
         &mut self,
         io: &mut StepIo<'_, '_, T, P>,
         event: Event,
-    ) -> Step<Infallible> {
-        let close = Stay(Action::Close(self.response.reason()));
+    ) -> Action {
+        let close = Action::Close(self.response.reason());
         match event {
             Event::Stop(_) => return close,
-            Event::Drain => return Stay(Action::Wait),
+            Event::Drain => return Action::Wait,
             Event::Deadline => self.wind_clocks(io),
-            Event::Ready(edge) if !(edge.readable || edge.dead) => return Stay(Action::Wait),
+            Event::Ready(edge) if !(edge.readable || edge.dead) => return Action::Wait,
             _ => {}
         }
         let bytes_max = if self.is_body {
@@ -152,16 +150,16 @@ impl Closing {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     io.turn.deadline = Some(self.deadline());
                     let is_over = self.deadline() <= io.turn.now || event == Event::Reclaim;
-                    return if is_over { close } else { Stay(Action::Wait) };
+                    return if is_over { close } else { Action::Wait };
                 }
-                Err(error) => return Stay(Action::Close(blame(&error))),
+                Err(error) => return Action::Close(blame(&error)),
             }
             if self.discarded > bytes_max {
                 return close;
             }
         }
         io.turn.deadline = Some(self.deadline());
-        Stay(Action::Yield)
+        Action::Yield
     }
 
     pub(super) fn deadline(&self) -> Instant {

@@ -105,29 +105,18 @@ impl Reading {
     }
 
     /// The request after a reply.
-    pub(super) fn after_reply<T, P>(kept: KeptAlive, io: &mut StepIo<'_, '_, T, P>) -> Self {
+    pub(super) fn after_reply(kept: KeptAlive) -> Self {
         let KeptAlive {
             pending,
             input,
             sent,
+            at,
+            expires,
         } = kept;
-        let now = io.turn.now;
-        let timeout = if pending.is_empty() {
-            io.timeouts.keep_alive
-        } else {
-            io.timeouts.request
-        };
-        io.turn.deadline = Some(now + timeout);
         Self {
             pending,
-            speculative_lookups: 0,
-            expires: now + timeout,
-            wait: Wait::Bytes,
-            previous: Previous::Reply {
-                at: now,
-                input,
-                sent,
-            },
+            previous: Previous::Reply { at, input, sent },
+            ..Self::new(expires)
         }
     }
 

@@ -70,6 +70,10 @@ pub(super) struct KeptAlive {
     pub(super) input: NextInput,
     /// The bytes of all replies so far.
     pub(super) sent: u64,
+    /// When the last of them was accepted.
+    pub(super) at: Instant,
+    /// Until when the next request must have come, or begun.
+    pub(super) expires: Instant,
 }
 
 /// Where the next bytes are when a request was answered.
@@ -562,9 +566,9 @@ impl Sending {
         if self.keep_alive && !io.turn.draining {
             return self.read_on(io);
         }
-        let close = Stay(Action::Close(self.response.reason()));
+        let close = Action::Close(self.response.reason());
         if self.on_the_wire(None, io) == OnTheWire::Close {
-            return close;
+            return Stay(close);
         }
         let (look, discarded) = match self.look_once(io) {
             Ok(0) => (Look::Fin, 0),
@@ -574,7 +578,7 @@ impl Sending {
             Err(error) => return Stay(Action::Close(blame(&error))),
         };
         if self.on_the_wire(Some(look), io) == OnTheWire::Close {
-            return close;
+            return Stay(close);
         }
         match self.linger(io, discarded as u64) {
             Ok(closing) if look == Look::Empty => {
@@ -613,10 +617,20 @@ impl Sending {
         } else {
             NextInput::Queued
         };
+        let at = io.turn.now;
+        let timeout = if pending.is_empty() {
+            io.timeouts.keep_alive
+        } else {
+            io.timeouts.request
+        };
+        let expires = at + timeout;
+        io.turn.deadline = Some(expires);
         Enter(AfterReply::ReadOn(KeptAlive {
             pending,
             input,
             sent,
+            at,
+            expires,
         }))
     }
 
@@ -626,12 +640,11 @@ impl Sending {
     }
 
     fn take_response(&mut self) -> Response {
-        let nothing = Response {
-            target: Box::default(),
-            http_log: None,
+        Response {
+            target: std::mem::take(&mut self.response.target),
+            http_log: self.response.http_log.take(),
             ..self.response
-        };
-        std::mem::replace(&mut self.response, nothing)
+        }
     }
 
     /// The one read before a close, unless the answer is known.

@@ -78,17 +78,6 @@ pub(super) enum Step<N> {
     EnterWaiting(N),
 }
 
-impl<N> Step<N> {
-    /// The same, of all states.
-    pub(super) fn map<M>(self, into: impl FnOnce(N) -> M) -> Step<M> {
-        match self {
-            Self::Stay(action) => Step::Stay(action),
-            Self::Enter(next) => Step::Enter(into(next)),
-            Self::EnterWaiting(next) => Step::EnterWaiting(into(next)),
-        }
-    }
-}
-
 /// Goes on waiting for a disk, until the disk's time is over.
 pub(super) fn await_disk<T: Transport, P>(
     io: &mut StepIo<'_, '_, T, P>,
