@@ -69,15 +69,15 @@ pub struct Clock {
 impl Clock {
     /// A time, as a file's stamp has it, with its date.
     pub fn at(&mut self, (second, nanosecond): Stamp) -> Now {
-        let begun = match self.latest {
-            Some((latest, begun)) if latest == second => begun,
-            _ => from_stat((second, 0))
-                .unwrap_or(SystemTime::UNIX_EPOCH)
-                .into(),
+        let begun = match &mut self.latest {
+            Some((latest, begun)) if *latest == second => begun,
+            latest => {
+                let time = from_stat((second, 0)).unwrap_or(SystemTime::UNIX_EPOCH);
+                &mut latest.insert((second, time.into())).1
+            }
         };
-        self.latest = Some((second, begun));
         let time = begun.time + Duration::from_nanos(nanosecond);
-        Now { time, ..begun }
+        Now { time, ..*begun }
     }
 }
 
