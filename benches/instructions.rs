@@ -50,11 +50,11 @@ fn rows(trace: &str) -> [Row<'_>; 6] {
         "a request on a kept connection",
     );
     [
-        row(each, &["-q"], one_each, Some([5_800, 42_000])),
-        row(each, &[], one_each, Some([8_800, 64_000])),
+        row(each, &["-q"], one_each, Some([5_700, 42_000])),
+        row(each, &[], one_each, Some([7_900, 64_000])),
         row(each, &["-q", "--trace", trace], one_each, None),
-        row(again, &["-q"], kept, Some([7_200, 59_000])),
-        row(again, &[], kept, Some([10_200, 83_000])),
+        row(again, &["-q"], kept, Some([7_100, 59_000])),
+        row(again, &[], kept, Some([9_200, 83_000])),
         row(again, &["-q", "--trace", trace], kept, None),
     ]
 }
