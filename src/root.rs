@@ -42,8 +42,10 @@ pub struct Root {
     path: PathBuf,
     /// The time, as the loop has read it last.
     now: Instant,
-    /// The cache knows of every change before the request came that things are looked up for.
+    /// The cache has taken in what has changed since bytes of a request were read last, in this turn.
     is_caught_up: bool,
+    /// That will do for the request that things are looked up for.
+    needs_no_more: bool,
     /// How long the loop itself may wait.
     may_block: MayBlock,
     open_files: OpenFiles,
@@ -88,6 +90,7 @@ impl Root {
             path: path.to_owned(),
             now: Instant::now(),
             is_caught_up: false,
+            needs_no_more: false,
             may_block: MayBlock::Forever,
             open_files: OpenFiles::default(),
             cache: None,
@@ -102,6 +105,7 @@ impl Root {
     /// that came together, one has it do so.
     pub fn begin(&mut self, now: Instant, is_new: bool) {
         self.is_caught_up &= !is_new && now == self.now;
+        self.needs_no_more = self.is_caught_up;
         self.now = now;
     }
 
@@ -232,7 +236,7 @@ impl Root {
             .validate(name)
             .map_err(LookupError::Refused)?;
         if let Some(cache) = &mut self.cache {
-            if !self.is_caught_up {
+            if !self.needs_no_more {
                 cache.catch_up(self.now);
                 self.is_caught_up = true;
             }

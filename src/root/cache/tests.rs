@@ -76,7 +76,6 @@ impl Cache {
 
 /// Looks a name up; what that begins is over then.
 fn look(root: &mut Root, name: &str) -> Result<Arc<OpenFile>, LookupError> {
-    root.begin(Instant::now(), true);
     let found = root.find_file(name.as_bytes(), &[]);
     root.cache().settle();
     found
@@ -107,6 +106,33 @@ fn is_kept(root: &mut Root, name: &str) -> bool {
         let (_, first, second) = (look(), look(), look());
         first.contents().is_some() && Arc::ptr_eq(&first, &second)
     })
+}
+
+#[test]
+fn what_is_looked_up_for_nobody_in_particular_takes_in_every_change() {
+    let at = tempfile::tempdir().unwrap();
+    let path = at.path().join("file");
+    fs::write(&path, b"before").unwrap();
+    let (mut root, now) = (root(at.path()), Instant::now());
+    assert!(is_kept(&mut root, "file"));
+    fs::write(&path, b"after").unwrap();
+    assert_eq!(served(&mut root, "file").unwrap(), b"after");
+    // Those who came together go by one look; who comes later, or in another turn, doesn't.
+    for (later, is_new) in [(now, true), (now + Duration::from_nanos(1), false)] {
+        assert!(is_kept(&mut root, "file"));
+        root.begin(now, true);
+        served(&mut root, "file");
+        fs::write(&path, b"in between").unwrap();
+        root.begin(now, false);
+        served(&mut root, "file");
+        assert!(
+            root.cache().files.contains(&b"file"[..]),
+            "nobody has asked for events"
+        );
+        root.begin(later, is_new);
+        assert_eq!(served(&mut root, "file").unwrap(), b"in between");
+        assert!(!root.cache().files.contains(&b"file"[..]));
+    }
 }
 
 #[test]
