@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::common::{Carafe, exchange, has_tool, pattern, root_with, skip, until};
 use crate::talk::{Talk, age_all};
@@ -28,6 +29,30 @@ fn count_calls(trace: &str) -> BTreeMap<String, usize> {
         *counts.entry(format!("{call}{outcome}")).or_default() += 1;
     }
     counts
+}
+
+/// What the loop's thread calls while a client on a kept connection asks so many times, after it has asked
+/// some times to warm the server up, and how long the counted part took. The root has files `begin` and `end`.
+fn counted(
+    root: &Path,
+    flags: &[&str],
+    warm_up: usize,
+    times: usize,
+    ask: impl Fn(&mut Talk),
+) -> (BTreeMap<String, usize>, Duration) {
+    let calls = root.join("calls");
+    let carafe = Carafe::serve_traced(root, &calls, &[], flags);
+    let mut talk = Talk::to(carafe.addr());
+    (0..warm_up).for_each(|_| ask(&mut talk));
+    exchange(carafe.addr(), b"begin\n").unwrap();
+    let began = Instant::now();
+    (0..times).for_each(|_| ask(&mut talk));
+    let took = began.elapsed();
+    exchange(carafe.addr(), b"end\n").unwrap();
+    drop(talk);
+    carafe.signal(Signal::TERM);
+    assert_eq!(carafe.wait().0.code(), Some(0));
+    (count_calls(&fs::read_to_string(&calls).unwrap()), took)
 }
 
 #[test]
@@ -104,25 +129,9 @@ fn a_warm_reply_by_sendfile_costs_four_calls_and_a_look_at_inotify() {
     for name in ["begin", "end"] {
         fs::write(root.path().join(name), b"a few bytes").unwrap();
     }
-    let calls = root.path().join("calls");
-    // Only its loop's thread is traced.
-    let carafe = Carafe::serve_traced(root.path(), &calls, &[], &["-q"]);
-    let mut talk = Talk::to(carafe.addr());
-    for _ in 0..10 {
+    let (counts, took) = counted(root.path(), &["-q"], 10, REQUESTS, |talk| {
         assert!(talk.get("/large").body == content);
-    }
-    exchange(carafe.addr(), b"begin\n").unwrap();
-    let began = Instant::now();
-    for _ in 0..REQUESTS {
-        assert!(talk.get("/large").body == content);
-    }
-    let took = began.elapsed();
-    exchange(carafe.addr(), b"end\n").unwrap();
-    drop(talk);
-    carafe.signal(Signal::TERM);
-    assert_eq!(carafe.wait().0.code(), Some(0));
-
-    let counts = count_calls(&fs::read_to_string(&calls).unwrap());
+    });
     let count = |call: &str| counts.get(call).copied().unwrap_or_default();
     // Those who ask for the beginning and the end have some of each. Once a second the file is looked
     // at anew, and what is in memory is asked about when that was believed for long enough.
@@ -172,21 +181,9 @@ fn a_reply_that_is_looked_up_costs_four_calls_more_than_one_from_the_cache() {
         return;
     }
     let root = root_with(&[("file", "a few bytes"), ("begin", ""), ("end", "")]);
-    let calls = root.path().join("calls");
-    // Only its loop's thread is traced.
-    let carafe = Carafe::serve_traced(root.path(), &calls, &[], &["-q", "--cache", "0"]);
-    let mut talk = Talk::to(carafe.addr());
-    talk.get("/file");
-    exchange(carafe.addr(), b"begin\n").unwrap();
-    for _ in 0..REQUESTS {
+    let (mut counts, _) = counted(root.path(), &["-q", "--cache", "0"], 1, REQUESTS, |talk| {
         assert_eq!(talk.get("/file").body, b"a few bytes");
-    }
-    exchange(carafe.addr(), b"end\n").unwrap();
-    drop(talk);
-    carafe.signal(Signal::TERM);
-    assert_eq!(carafe.wait().0.code(), Some(0));
-
-    let mut counts = count_calls(&fs::read_to_string(&calls).unwrap());
+    });
     // A debug build asks whether what it closes is open.
     counts.remove("fcntl");
     for call in ["openat2", "fstat", "preadv2", "close", "recvfrom", "sendto"] {
@@ -209,26 +206,12 @@ fn requests_that_came_together_cost_one_look_at_inotify() {
     }
     let root = root_with(&[("file", "a few bytes"), ("begin", ""), ("end", "")]);
     age_all(root.path());
-    let calls = root.path().join("calls");
-    // Only its loop's thread is traced.
-    let carafe = Carafe::serve_traced(root.path(), &calls, &[], &["-q"]);
-    let mut talk = Talk::to(carafe.addr());
-    for _ in 0..10 {
-        talk.get("/file");
-    }
-    exchange(carafe.addr(), b"begin\n").unwrap();
-    for _ in 0..ROUNDS {
+    let (counts, _) = counted(root.path(), &["-q"], 10, ROUNDS, |talk| {
         talk.say("GET /file HTTP/1.1\r\nHost: x\r\n\r\n".repeat(TOGETHER));
         for _ in 0..TOGETHER {
             assert_eq!(talk.answer().body, b"a few bytes");
         }
-    }
-    exchange(carafe.addr(), b"end\n").unwrap();
-    drop(talk);
-    carafe.signal(Signal::TERM);
-    assert_eq!(carafe.wait().0.code(), Some(0));
-
-    let counts = count_calls(&fs::read_to_string(&calls).unwrap());
+    });
     let count = |call: &str| counts.get(call).copied().unwrap_or_default();
     // The kernel may bring what was sent together in two parts.
     let looks = count("read failed");
