@@ -39,8 +39,8 @@ const LIST_EVENTS: WatchFlags = DIRECTORY_EVENTS
     .union(WatchFlags::CLOSE_WRITE);
 
 /// Events that may make other bytes or another state of a file. What is written through a mapping, or by
-/// io_submit(2), makes no event but the close; a mapping holds the file open. If a directory has the file's place by now,
-/// nothing is taken from its watch.
+/// io_submit(2), makes no event but the close; a mapping holds the file open. If a directory has the
+/// file's place by now, nothing is taken from its watch.
 const FILE_EVENTS: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::CLOSE_WRITE)
     .union(WatchFlags::ATTRIB)
