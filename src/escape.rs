@@ -75,6 +75,16 @@ impl<'a> Excerpt<'a> {
     }
 }
 
+impl Excerpt<'_> {
+    /// Appends it as it is displayed.
+    pub(crate) fn push_to(self, line: &mut String) {
+        match self.plain {
+            Some(text) => line.push_str(text),
+            None => line.push_str(&self.to_string()),
+        }
+    }
+}
+
 impl fmt::Display for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(text) = self.plain {

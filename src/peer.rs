@@ -7,8 +7,8 @@ mod proxy_header;
 use std::fmt::{self, Display};
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use crate::telemetry::access_log::{LOCAL_CLIENT, ShownIp};
-use crate::telemetry::short_text::ShortText;
+use crate::telemetry::access_log::LOCAL_CLIENT;
+use crate::telemetry::line_text::LineText as _;
 
 /// The other end's address and port, as logs show them: an IPv4 address in IPv6's clothes is shown
 /// without them. By a unix socket a client has none, and its port is zero. Every slot holds one, so it is
@@ -54,21 +54,23 @@ impl Peer {
     }
 }
 
-impl Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Peer {
+    /// Appends it as it is displayed.
+    pub(crate) fn push_to(self, line: &mut String) {
         match self.address() {
             // As X-Forwarded-For has it.
-            Some(address) if address.port() == 0 => ShownIp(address.ip()).fmt(f),
-            Some(SocketAddr::V4(address)) => {
-                let mut text = ShortText::<32>::new();
-                text.ipv4(*address.ip());
-                text.push(":");
-                text.number(address.port());
-                text.fmt(f)
-            }
-            Some(address) => address.fmt(f),
-            None => f.write_str(LOCAL_CLIENT),
+            Some(address) if address.port() == 0 => line.push_ip(address.ip()),
+            Some(address) => line.push_address(address),
+            None => line.push_str(LOCAL_CLIENT),
         }
+    }
+}
+
+impl Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::new();
+        self.push_to(&mut text);
+        f.write_str(&text)
     }
 }
 
@@ -79,12 +81,13 @@ pub(crate) struct Client {
     pub(crate) proxy: Option<Peer>,
 }
 
-impl Display for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.peer.fmt(f)?;
-        match &self.proxy {
-            Some(proxy) => write!(f, " via {proxy}"),
-            None => Ok(()),
+impl Client {
+    /// Appends both as they are displayed.
+    pub(crate) fn push_to(self, line: &mut String) {
+        self.peer.push_to(line);
+        if let Some(proxy) = self.proxy {
+            line.push_str(" via ");
+            proxy.push_to(line);
         }
     }
 }

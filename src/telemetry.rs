@@ -3,13 +3,13 @@
 
 pub mod access_log;
 pub mod exposition;
+pub(crate) mod line_text;
 mod log_file;
 pub mod log_writer;
 pub mod logger;
 pub mod phases;
 pub mod rate_limit;
 pub mod response;
-pub(crate) mod short_text;
 mod stamp;
 
 use std::fmt;

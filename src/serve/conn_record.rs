@@ -1,10 +1,10 @@
 //! A connection as `serve` keeps it: who it is, and the lines that the log has of it.
 
-use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use log::LevelFilter;
 
 use crate::conn::Conn;
 use crate::escape::Excerpt;
@@ -13,8 +13,8 @@ use crate::peer::client_limit::Admission;
 use crate::reactor::event::{Action, Reclaimable};
 use crate::telemetry::Reason;
 use crate::telemetry::Stage;
+use crate::telemetry::line_text::LineText as _;
 use crate::telemetry::response::Response;
-use crate::telemetry::short_text::ShortText;
 use crate::tls::transport::Wire;
 use crate::trace::record::Awaited;
 
@@ -191,85 +191,100 @@ pub(crate) enum Role {
     Admin,
 }
 
-/// One line for the end of a connection, unless its replies had theirs. A reply's time begins when
-/// its request had come, that of a connection without one when it was accepted. `is_check`: a proxy has
-/// looked whether somebody listens.
-pub(super) fn log_end(
-    whose: Client,
-    client: &Active,
-    reason: Reason,
-    now: Instant,
-    is_check: bool,
-) {
-    let Some(response) = client.conn.response() else {
-        let sent = Sent {
-            took: now - client.accepted_at,
-            ..Sent::default()
+/// The log's lines of replies and connections, made one after the other in the same memory.
+#[derive(Debug, Default)]
+pub(super) struct EndLog {
+    line: String,
+}
+
+impl EndLog {
+    /// One line for the end of a connection, unless its replies had theirs. A reply's time begins when
+    /// its request had come, that of a connection without one when it was accepted. `is_check`: a proxy has
+    /// looked whether somebody listens.
+    pub(super) fn end(
+        &mut self,
+        whose: Client,
+        client: &Active,
+        reason: Reason,
+        now: Instant,
+        is_check: bool,
+    ) {
+        if let Some(response) = client.conn.response() {
+            return self.response(whose, response, now, reason);
+        }
+        let Some(line) = self.begin(whose) else {
+            return;
         };
-        match client.conn.target() {
-            b"" if client.conn.was_kept_alive() || is_check => {
-                log::debug!("{whose} - {}", reason.of_connection())
-            }
-            b"" => log::info!("{whose} - {sent} {reason}"),
-            part => {
-                log::info!("{whose} \"{}\" {sent} {reason}", Excerpt::of_request(part));
-            }
+        let target = client.conn.target();
+        if !target.is_empty() {
+            push_quoted(line, Excerpt::of_request(target));
+        } else if client.conn.was_kept_alive() || is_check {
+            return log::debug!("{line} - {}", reason.of_connection());
+        } else {
+            line.push_str(" -");
         }
-        return;
-    };
-    log_response(whose, response, now, reason);
+        push_sent(line, None, (0, 0), now - client.accepted_at);
+        line.push_str(reason.as_str());
+        log::info!("{line}");
+    }
+
+    /// One line for one reply.
+    pub(super) fn response(
+        &mut self,
+        whose: Client,
+        response: &Response,
+        now: Instant,
+        reason: Reason,
+    ) {
+        let Some(line) = self.begin(whose) else {
+            return;
+        };
+        let sent = (response.offset, response.body_len);
+        push_quoted(line, Excerpt::new(&response.target, LOG_TEXT_BYTES_MAX));
+        push_sent(line, response.status, sent, now - response.asked_at);
+        response.push_end(line, reason);
+        log::info!("{line}");
+    }
+
+    /// Begins a line, if there shall be any.
+    fn begin(&mut self, whose: Client) -> Option<&mut String> {
+        let is_wanted = log::max_level() >= LevelFilter::Info;
+        self.line.clear();
+        is_wanted.then(|| {
+            whose.push_to(&mut self.line);
+            &mut self.line
+        })
+    }
 }
 
-/// What was sent, and how long that took, to the millisecond: `200 17/17 bytes 0.001s`. The bare protocol has no
-/// status.
-#[derive(Default)]
-struct Sent {
+fn push_quoted(line: &mut String, text: Excerpt<'_>) {
+    line.push_str(" \"");
+    text.push_to(line);
+    line.push('"');
+}
+
+/// What was sent, of how many bytes, and how long that took, to the millisecond: ` 200 17/17 bytes 0.001s `. The
+/// bare protocol has no status.
+fn push_sent(
+    line: &mut String,
     status: Option<StatusCode>,
-    offset: u64,
-    body_len: u64,
+    (sent, of): (u64, u64),
     took: Duration,
-}
-
-impl Sent {
-    fn of(response: &Response, now: Instant) -> Self {
-        Self {
-            status: response.status,
-            offset: response.offset,
-            body_len: response.body_len,
-            took: now - response.asked_at,
-        }
+) {
+    let took = took.saturating_add(Duration::from_micros(500));
+    if let Some(status) = status {
+        line.push(' ');
+        line.push_number(status.as_u16());
     }
-}
-
-impl Display for Sent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let took = self.took.saturating_add(Duration::from_micros(500));
-        // Three numbers of twenty digits at most.
-        let mut text = ShortText::<80>::new();
-        if let Some(status) = self.status {
-            text.number(status.as_u16());
-            text.push(" ");
-        }
-        text.number(self.offset);
-        text.push("/");
-        text.number(self.body_len);
-        text.push(" bytes ");
-        text.number(took.as_secs());
-        text.push(".");
-        text.digits(took.subsec_millis().into(), 3);
-        text.push("s");
-        text.fmt(f)
-    }
-}
-
-/// One line for one reply.
-pub(super) fn log_response(whose: Client, response: &Response, now: Instant, reason: Reason) {
-    log::info!(
-        "{whose} \"{}\" {} {}",
-        Excerpt::new(&response.target, LOG_TEXT_BYTES_MAX),
-        Sent::of(response, now),
-        response.end(reason),
-    );
+    line.push(' ');
+    line.push_number(sent);
+    line.push('/');
+    line.push_number(of);
+    line.push_str(" bytes ");
+    line.push_number(took.as_secs());
+    line.push('.');
+    line.push_thousandths(took.subsec_millis());
+    line.push_str("s ");
 }
 
 #[cfg(test)]

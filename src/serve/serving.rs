@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use signal_hook_mio::v1_0::Signals;
 
-use super::conn_record::{Active, ConnRecord, Role, log_end, log_response};
+use super::conn_record::{Active, ConnRecord, EndLog, Role};
 use super::request_memory::RequestMemory;
 use super::telemetry::Telemetry;
 use super::timing::{ReplyTime, Timed};
@@ -69,6 +69,7 @@ pub(super) struct Serving<P> {
     shortage: RateLimit,
     disk_tasks: DiskTasks<Token>,
     request_memory: RequestMemory,
+    end_log: EndLog,
     pub(super) telemetry: Telemetry,
     pub(super) worker: Worker,
     pub(super) tls: Option<LoopTls>,
@@ -114,6 +115,7 @@ impl<P: Protocol> Serving<P> {
             shortage: RateLimit::default(),
             disk_tasks: DiskTasks::new(notify),
             request_memory: RequestMemory::new(connections_max),
+            end_log: EndLog::default(),
             telemetry: Telemetry::default(),
             worker: Worker::default(),
             tls: None,
@@ -231,7 +233,7 @@ impl<P: Protocol> Serving<P> {
             let time = ReplyTime::new(&mut client.timing, took, took);
             self.telemetry
                 .count_reply(whose, &response, reason, time, stats);
-            log_response(whose, &response, cx.turn.now, reason);
+            self.end_log.response(whose, &response, cx.turn.now, reason);
         }
         self.telemetry.on_step(client);
         // Who looks for a descriptor by a disk thread keeps its place until it has one, unless that may
@@ -437,7 +439,7 @@ impl<P: Protocol> Handler for Serving<P> {
                 let origin = client.origin.as_deref();
                 let is_check = matches!(reason, Reason::ClientLeft | Reason::PeerReset)
                     && self.proxies.speaks_for_itself(peer, origin);
-                log_end(whose, &client, reason, now, is_check);
+                self.end_log.end(whose, &client, reason, now, is_check);
             }
         }
         // The descriptors it held are free once it is dropped.

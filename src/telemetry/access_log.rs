@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,13 +13,15 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::escape::{Excerpt, is_unsafe};
-use crate::limits::{ACCESS_LOG_FIELD_BYTES_MAX, ACCESS_LOG_REQUEST_BYTES_MAX};
+use crate::limits::{
+    ACCESS_LOG_FIELD_BYTES_MAX, ACCESS_LOG_REQUEST_BYTES_MAX, LOG_QUEUE_BYTES_MAX,
+};
 use crate::telemetry::Reason;
+use crate::telemetry::line_text::LineText as _;
 use crate::telemetry::log_file::LogFile;
 use crate::telemetry::log_writer::LineWriter;
 use crate::telemetry::phases::Phases;
 use crate::telemetry::response::Response;
-use crate::telemetry::short_text::ShortText;
 use crate::telemetry::stamp::SecondStamp;
 
 /// How a line looks.
@@ -92,8 +94,10 @@ impl AccessLog {
         match self.format {
             LogFormat::Combined => {
                 let mut stamp = self.stamp.borrow_mut();
-                let line = Combined(entry, stamp.of(entry.at.as_second(), combined_time));
-                self.writer.print(&format_args!("{line}"));
+                let time = stamp.of(entry.at.as_second(), combined_time);
+                let most = LOG_QUEUE_BYTES_MAX;
+                self.writer
+                    .push_line(most, |line| push_combined(line, entry, time));
             }
             LogFormat::Json => self.writer.print(&format_args!("{}", json(entry))),
         }
@@ -173,74 +177,55 @@ fn field_text(field: &[u8]) -> Excerpt<'_> {
 }
 
 /// Who asked, as nginx's logs have it.
-struct Host(Address);
-
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(peer) => ShownIp(peer.ip()).fmt(f),
-            None => f.write_str(LOCAL_CLIENT),
-        }
+fn push_host(line: &mut String, address: Address) {
+    match address {
+        Some(address) => line.push_ip(address.ip()),
+        None => line.push_str(LOCAL_CLIENT),
     }
+}
+
+fn host(address: Address) -> String {
+    text_of(|text| push_host(text, address))
+}
+
+fn text_of(push: impl FnOnce(&mut String)) -> String {
+    let mut text = String::new();
+    push(&mut text);
+    text
 }
 
 /// What stands in an address's place where there is none: the client came by a unix socket.
 pub const LOCAL_CLIENT: &str = "unix:";
 
-/// An address as [`IpAddr`] shows it, which takes three times as long for most of them.
-#[derive(Clone, Copy, Debug)]
-pub struct ShownIp(pub IpAddr);
-
-impl fmt::Display for ShownIp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            IpAddr::V4(ip) => {
-                let mut text = ShortText::<16>::new();
-                text.ipv4(ip);
-                text.fmt(f)
-            }
-            IpAddr::V6(ip) => ip.fmt(f),
-        }
-    }
-}
-
 // ---- combined ----
-
-/// A line of `%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i"`.
-struct Combined<'a>(&'a LogEntry<'a>, &'a str);
 
 fn combined_time(at: Timestamp) -> String {
     at.strftime("%d/%b/%Y:%H:%M:%S +0000").to_string()
 }
 
-impl fmt::Display for Combined<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let LogEntry {
-            peer,
-            response,
-            reason,
-            ..
-        } = self.0;
-        let time = self.1;
-        write!(f, "{} - - [{time}] \"", Host(*peer))?;
-        let http_log = response.http_log.as_deref();
-        if http_log.is_none() {
-            write!(f, "{BARE_METHOD} ")?;
-        }
-        request_text(&response.target).fmt(f)?;
-        let mut sent = ShortText::<32>::new();
-        sent.push("\" ");
-        sent.number(status(response, *reason));
-        sent.push(" ");
-        match response.offset {
-            0 => sent.push("-"),
-            bytes => sent.number(bytes),
-        }
-        sent.fmt(f)?;
-        let referer = http_log.and_then(|http_log| http_log.referer.as_deref());
-        let agent = http_log.and_then(|http_log| http_log.agent.as_deref());
-        let [referer, agent] = [referer, agent].map(|field| field_text(field.unwrap_or(b"-")));
-        write!(f, " \"{referer}\" \"{agent}\"")
+/// Appends `%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i"`.
+fn push_combined(line: &mut String, entry: &LogEntry<'_>, time: &str) {
+    let response = entry.response;
+    push_host(line, entry.peer);
+    line.extend([" - - [", time, "] \""]);
+    let http_log = response.http_log.as_deref();
+    if http_log.is_none() {
+        line.extend([BARE_METHOD, " "]);
+    }
+    request_text(&response.target).push_to(line);
+    line.push_str("\" ");
+    line.push_number(status(response, entry.reason));
+    line.push(' ');
+    match response.offset {
+        0 => line.push('-'),
+        bytes => line.push_number(bytes),
+    }
+    let referer = http_log.and_then(|http_log| http_log.referer.as_deref());
+    let agent = http_log.and_then(|http_log| http_log.agent.as_deref());
+    for field in [referer, agent] {
+        line.push_str(" \"");
+        field_text(field.unwrap_or(b"-")).push_to(line);
+        line.push('"');
     }
 }
 
@@ -284,9 +269,9 @@ fn json(entry: &LogEntry<'_>) -> String {
     };
     let line = JsonLine {
         time: format!("{:.3}", entry.at),
-        peer: Host(entry.peer).to_string(),
+        peer: host(entry.peer),
         port: entry.peer.map(|peer| peer.port()).filter(|&port| port > 0),
-        proxy: entry.proxy.map(|proxy| Host(proxy).to_string()),
+        proxy: entry.proxy.map(host),
         protocol,
         method,
         target: request_text(target).to_text(),
@@ -295,7 +280,7 @@ fn json(entry: &LogEntry<'_>) -> String {
         bytes_promised: response.body_len,
         duration_seconds: entry.took.as_secs_f64(),
         phases_seconds: entry.phases,
-        reason: response.end(entry.reason).to_string(),
+        reason: text_of(|text| response.push_end(text, entry.reason)),
         referer: http_log.and_then(|http_log| text(http_log.referer.as_deref())),
         agent: http_log.and_then(|http_log| text(http_log.agent.as_deref())),
     };
@@ -399,7 +384,7 @@ mod tests {
     }
 
     fn combined(entry: &LogEntry<'_>) -> String {
-        Combined(entry, &combined_time(entry.at)).to_string()
+        text_of(|line| push_combined(line, entry, &combined_time(entry.at)))
     }
 
     #[test]

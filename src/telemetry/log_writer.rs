@@ -94,13 +94,13 @@ impl LineWriter {
 
     /// Queues one line; the LF is added. Dropped and counted when the queue is full.
     pub fn print(&self, line: &fmt::Arguments<'_>) {
-        self.push_line(LOG_QUEUE_BYTES_MAX, |text| text.write_fmt(*line));
+        self.push_line(LOG_QUEUE_BYTES_MAX, |text| append(text, *line));
     }
 
     /// Queues one line that may use the reserve, and is written at once: what must be seen with `-q` too.
     pub fn announce(&self, line: &fmt::Arguments<'_>) {
         let most = LOG_QUEUE_BYTES_MAX + LOG_RESERVE_BYTES;
-        self.push_line(most, |text| text.write_fmt(*line));
+        self.push_line(most, |text| append(text, *line));
         self.shared.hurry(&mut self.shared.lock());
     }
 
@@ -149,16 +149,11 @@ impl LineWriter {
     }
 
     /// Queues the line that `make` makes, if there are not more bytes in the queue with it.
-    pub(super) fn push_line(
-        &self,
-        bytes_max: usize,
-        make: impl FnOnce(&mut String) -> fmt::Result,
-    ) {
+    pub(super) fn push_line(&self, bytes_max: usize, make: impl FnOnce(&mut String)) {
         // If something logs while it is made, that has a text of its own.
         let mut line = LINE.take();
         line.clear();
-        // Writing to memory doesn't fail.
-        let _ = make(&mut line);
+        make(&mut line);
         line.push('\n');
         self.push(line.as_bytes(), bytes_max);
         LINE.set(line);
@@ -303,6 +298,11 @@ fn write_all_retrying(
         }
     }
     sink.flush()
+}
+
+/// Writing to memory doesn't fail.
+pub(super) fn append(text: &mut String, line: fmt::Arguments<'_>) {
+    let _ = text.write_fmt(line);
 }
 
 fn count_lines(bytes: &[u8]) -> u64 {

@@ -2,7 +2,6 @@
 //! lines, everything else whole time stamps.
 
 use std::env;
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::sync::{Mutex, PoisonError};
 
@@ -10,7 +9,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use super::log_writer::LineWriter;
+use super::log_writer::{LineWriter, append};
 use super::stamp::{SecondStamp, this_second};
 use crate::limits::{LOG_QUEUE_BYTES_MAX, LOG_RESERVE_BYTES};
 
@@ -148,7 +147,7 @@ impl Log for QueueLogger {
             let most = LOG_QUEUE_BYTES_MAX + LOG_RESERVE_BYTES;
             self.writer.push_line(most, |line| {
                 self.begin(line, record);
-                line.write_fmt(*record.args())
+                append(line, *record.args());
             });
         }
     }

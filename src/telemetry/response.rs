@@ -1,6 +1,5 @@
 //! What became of a response, as the counters and the access log tell of it.
 
-use std::fmt;
 use std::time::Instant;
 
 use http::StatusCode;
@@ -36,28 +35,11 @@ impl Response {
         }
     }
 
-    /// How it ended in words, given why its connection did.
-    #[must_use]
-    pub fn end(&self, reason: Reason) -> ResponseEnd {
-        let why = self.refused.filter(|_| reason == Reason::Refused);
-        ResponseEnd { reason, why }
-    }
-}
-
-/// How a reply ended, in words.
-#[derive(Clone, Copy, Debug)]
-pub struct ResponseEnd {
-    reason: Reason,
-    /// Why it was refused.
-    why: Option<&'static str>,
-}
-
-impl fmt::Display for ResponseEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.reason.fmt(f)?;
-        match self.why {
-            Some(why) => write!(f, ": {why}"),
-            None => Ok(()),
+    /// Appends how it ended in words, given why its connection did.
+    pub(crate) fn push_end(&self, line: &mut String, reason: Reason) {
+        line.push_str(reason.as_str());
+        if let Some(why) = self.refused.filter(|_| reason == Reason::Refused) {
+            line.extend([": ", why]);
         }
     }
 }
