@@ -157,9 +157,12 @@ pub const CACHE_FRESH: Duration = Duration::from_secs(1);
 /// has the same rule where nothing else is said (RFC 9111, section 4.2.2).
 pub const CACHE_FRESH_SHARE: u32 = 10;
 
-/// How long a file's state is believed at most. 100,000 files that are asked for in turn are each asked for
-/// every second or two: looked at each time they would cost twice as much.
+/// How long a file's state is believed at most, unless very many files are kept.
 pub const CACHE_FRESH_MAX: Duration = Duration::from_secs(10);
+
+/// If more files are kept than can be looked at in that time, so many a second, each is believed for longer.
+/// 100,000 files that are asked for in turn are each asked for every second or two, and a look takes 5 us.
+pub const CACHE_LOOKS_A_SECOND: u32 = 2_000;
 
 /// What is asked for again within this is worth keeping. Where it can't be asked whether a read would
 /// wait, pages that were read so long ago are taken for still in memory.

@@ -14,7 +14,8 @@
 //! - What events can't tell is not kept: files on other machines or in other processes, names with a
 //!   symbolic link on the way. Writes through a mapping and by AIO make no event before the file is
 //!   closed, so a file is looked at anew after a tenth of the time that it had lain unchanged, 1 to
-//!   10 s. So is every file after a mount, for which the kernel is asked once a second.
+//!   10 s, or longer where very many are kept. So is every file after a mount, for which the kernel is
+//!   asked once a second.
 //!
 //! A folder's list is kept by the same rules while its folder is watched, if all that may change in it
 //! makes an event there.
@@ -45,8 +46,9 @@ use crate::http::listing::ListingStyle;
 use crate::limits::{
     CACHE_EVENTS_MAX, CACHE_FILE_BYTES, CACHE_FRESH, CACHE_FRESH_MAX, CACHE_FRESH_SHARE,
     CACHE_GHOST_BYTES, CACHE_GHOST_TURNOVER, CACHE_IDLE, CACHE_INVALIDATIONS_MAX, CACHE_LIST_SHARE,
-    CACHE_NAMES_MAX, CACHE_REUSE_WINDOW, CACHE_SPARE_SHARE, CACHE_WATCH_BYTES,
-    CACHED_CONTENTS_BYTES_MAX, COPIED_BODY_BYTES_MAX, INOTIFY_BUFFER_BYTES, NAME_BYTES_MAX,
+    CACHE_LOOKS_A_SECOND, CACHE_NAMES_MAX, CACHE_REUSE_WINDOW, CACHE_SPARE_SHARE,
+    CACHE_WATCH_BYTES, CACHED_CONTENTS_BYTES_MAX, COPIED_BODY_BYTES_MAX, INOTIFY_BUFFER_BYTES,
+    NAME_BYTES_MAX,
 };
 use crate::random::random;
 use crate::trace::record::{self, Call};
@@ -172,14 +174,9 @@ impl Cache {
         if watched.is_open() {
             self.open.promote(name);
         }
-        if watched.is_believed(&self.mounts, now) {
-            let file = watched.file.as_ref();
-            return file.filter(|file| !file.gains_by_a_look()).cloned();
-        }
-        if now >= watched.looked_at + watched.believed_for + CACHE_REUSE_WINDOW {
-            self.forget(name);
-        }
-        None
+        let is_believed = watched.is_believed(&self.mounts, now);
+        let file = watched.file.as_ref().filter(|_| is_believed);
+        file.filter(|file| !file.gains_by_a_look()).cloned()
     }
 
     /// A plain look-up, after [`Cache::catch_up`], has found a file under a name. `is_new`: it was opened
@@ -347,7 +344,7 @@ impl Cache {
         } else {
             Arc::clone(file)
         };
-        let believed_for = believed_for(file.age(), self.mounts.are_watched());
+        let believed_for = self.believed_for(file.age());
         let (path, watched) = self.files.get_key_value_mut(name)?;
         watched.looked_at = now;
         watched.believed_for = believed_for;
@@ -365,6 +362,16 @@ impl Cache {
         }
         self.shrink();
         Some(file)
+    }
+
+    /// How long what was found of a file is believed that had been as it is for so long.
+    fn believed_for(&self, age: Duration) -> Duration {
+        if !self.mounts.are_watched() {
+            return CACHE_FRESH;
+        }
+        // Names are fewer than CACHE_NAMES_MAX.
+        let looks = Duration::from_secs(self.files.len() as u64) / CACHE_LOOKS_A_SECOND;
+        (age / CACHE_FRESH_SHARE).clamp(CACHE_FRESH, CACHE_FRESH_MAX.max(looks))
     }
 
     /// Closes files that are kept open, for others who need descriptors: so many at a time, those first that
@@ -734,16 +741,6 @@ impl Watched {
         let age = now.saturating_duration_since(self.looked_at);
         age < self.believed_for && !mounts.may_hide(self.looked_at)
     }
-}
-
-/// How long what was found of a file is believed that had been as it is for so long.
-fn believed_for(age: Duration, mounts_are_watched: bool) -> Duration {
-    let most = if mounts_are_watched {
-        CACHE_FRESH_MAX
-    } else {
-        CACHE_FRESH
-    };
-    (age / CACHE_FRESH_SHARE).clamp(CACHE_FRESH, most)
 }
 
 fn bit_of(coding: Coding) -> u8 {

@@ -29,6 +29,15 @@ impl Mounts {
         }
     }
 
+    /// As without proc(5).
+    #[cfg(test)]
+    pub(super) fn unwatched() -> Self {
+        Self {
+            table: None,
+            ..Self::new()
+        }
+    }
+
     /// Whether changes are told of.
     pub(super) fn are_watched(&self) -> bool {
         self.table.is_some()

@@ -507,15 +507,21 @@ fn of_more_names_than_are_remembered_some_are_met_again() {
 
 #[test]
 fn what_has_lain_unchanged_for_long_is_believed_for_longer() {
+    let seconds = Duration::from_secs;
+    let mut cache = Cache::new(LIMITS).unwrap();
     for (age, expected) in [(0, 1), (10, 1), (30, 3), (100, 10), (1 << 40, 10)] {
-        let age = Duration::from_secs(age);
-        assert_eq!(
-            believed_for(age, true),
-            Duration::from_secs(expected),
-            "{age:?}"
-        );
-        assert_eq!(believed_for(age, false), CACHE_FRESH, "{age:?}");
+        assert_eq!(cache.believed_for(seconds(age)), seconds(expected), "{age}");
     }
+    // No more looks a second than it has time for.
+    for number in 0..30 * CACHE_LOOKS_A_SECOND {
+        let name = number.to_string().into_bytes().into();
+        cache.add_file(&name, (1, number.into()), Instant::now());
+    }
+    for (age, expected) in [(0, 1), (30, 3), (200, 20), (1 << 40, 30)] {
+        assert_eq!(cache.believed_for(seconds(age)), seconds(expected), "{age}");
+    }
+    cache.mounts = Mounts::unwatched();
+    assert_eq!(cache.believed_for(seconds(1 << 40)), CACHE_FRESH);
 }
 
 #[test]
@@ -663,23 +669,25 @@ fn what_sendfile_suits_is_kept_with_its_bytes_if_no_more_can_be_open() {
 }
 
 #[test]
-fn what_is_asked_for_again_long_after_is_not_kept() {
+fn what_is_asked_for_again_long_after_is_not_watched_but_what_is_kept_stays() {
     let at = tempfile::tempdir().unwrap();
     fs::write(at.path().join("file"), b"x").unwrap();
     let (root, start) = (beneath(at.path()), Instant::now());
     let mut cache = Cache::new(LIMITS).unwrap();
     let loaded = start + CACHE_REUSE_WINDOW;
-    let again = loaded + CACHE_FRESH + CACHE_REUSE_WINDOW;
+    let again = loaded + 100 * CACHE_REUSE_WINDOW;
     for at in [start, loaded] {
         assert!(cache.ask(&root, b"file", at).is_none() && cache.pending.is_none());
     }
     assert!(cache.ask(&root, b"file", loaded).is_none() && cache.pending.is_some());
     cache.settle();
-    assert!(cache.ask(&root, b"file", loaded).is_some());
-    assert!(cache.ask(&root, b"file", again).is_none() && cache.pending.is_none());
-    assert!(cache.files.is_empty());
-    // The root.
-    until_watched(&cache, 1);
+    let kept = cache.ask(&root, b"file", loaded).unwrap();
+    assert!(
+        cache.fresh(b"file", again).is_none(),
+        "it is looked at anew"
+    );
+    let after = cache.ask(&root, b"file", again).unwrap();
+    assert!(Arc::ptr_eq(&kept, &after));
 }
 
 #[test]
