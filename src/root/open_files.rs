@@ -1,6 +1,6 @@
 //! Files that connections hold open: one descriptor for one version of a file.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use crate::file::version::FileVersion;
@@ -10,7 +10,7 @@ use crate::limits::OPEN_FILES_SWEEP_MIN;
 /// The files that are open, by their versions, and how many may be.
 #[derive(Debug)]
 pub(super) struct OpenFiles {
-    pub(super) by_version: HashMap<FileVersion, Weak<OpenFile>>,
+    pub(super) by_version: BTreeMap<FileVersion, Weak<OpenFile>>,
     sweep_at: usize,
     /// The descriptors that they may have.
     pub(super) descriptors: Semaphore,
@@ -19,7 +19,7 @@ pub(super) struct OpenFiles {
 impl Default for OpenFiles {
     fn default() -> Self {
         Self {
-            by_version: HashMap::new(),
+            by_version: BTreeMap::new(),
             sweep_at: OPEN_FILES_SWEEP_MIN,
             descriptors: Semaphore::new(u64::MAX),
         }
