@@ -493,7 +493,7 @@ impl Sending {
             },
         };
         let is_overwritten = || match (&self.source, file.fs_class()) {
-            (BodySource::Fetched(_, kept), _) => file.is_overwritten_by(&kept.stat),
+            (BodySource::Fetched(_, kept), _) => file.version().is_overwritten_in(&kept.version),
             // Asking may wait; a disk thread asks when it has read those bytes.
             (_, FsClass::Remote) => false,
             _ => file.is_overwritten().unwrap_or_default(),

@@ -97,7 +97,7 @@ fn digest(file: &OpenFile) -> io::Result<Option<ContentDigest>> {
     let mut buffer = vec![0; DIGEST_BUFFER_BYTES];
     while at < file.length() {
         let count = file.read_blocking(&mut buffer, at)?;
-        if count == 0 || !file.is_same_version_now()? {
+        if count == 0 || file.version_now()? != file.version() {
             return Ok(None);
         }
         hash.update(&buffer[..count]);
@@ -146,7 +146,7 @@ mod tests {
         let (file, digests) = (open(&path), Digests::default());
         let other = |number: usize| {
             let mut version = file.version();
-            version.1 += 1 + number as u64;
+            version.inode += 1 + number as u64;
             version
         };
         let many = (0..DIGESTS_UNDER_WAY_MAX).map(other);

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use super::fs_class::{FsClass, Mount, preadv2_nowait};
@@ -69,11 +68,12 @@ pub enum Probe {
 /// Identifies a file, whatever its names and its state are: device and inode number.
 pub type Inode = (u64, u64);
 
-/// A regular file, with what fstat said when it was opened. The loop and disk threads share it.
+/// A regular file, with what fstat said when it was opened. The loop and disk threads share it. A cache may hold
+/// very many, so that what only an open one needs is in a block of its own.
 #[derive(Debug)]
 pub struct OpenFile {
     source: Source,
-    stat: Stat,
+    version: FileVersion,
     fs_class: FsClass,
     /// How far its state tells this version from later ones: a [`Trust`].
     trust: AtomicU8,
@@ -81,51 +81,56 @@ pub struct OpenFile {
     header_fields: OnceLock<NamedFields>,
 }
 
-/// The header fields of answers with a file that was asked for by this name.
+/// The header fields of answers with a file that was asked for by one name.
 #[derive(Debug)]
 struct NamedFields {
-    name: Box<[u8]>,
+    /// The name, and the fields behind it: to compare the one brings the others into the CPU's cache.
+    text: Box<[u8]>,
+    name_bytes: usize,
     variant: u8,
-    fields: Box<[u8]>,
 }
 
 /// Where a file's bytes are.
 #[derive(Debug)]
 enum Source {
-    /// On the disk or in the page cache: it is open for reading.
-    Open {
-        file: Handle,
-        /// One of the descriptors that files may have, given back after the close.
-        permit: OnceLock<Permit>,
-        /// What was read before, if its class is [`FsClass::ReadOnce`]. Of [`FsClass::Nowait`], what was
-        /// found missing, and not read since.
-        blocks: Mutex<Blocks>,
-        /// What was found in memory last, and when.
-        resident: Mutex<Option<(Range<u64>, Instant)>>,
-        /// The threads that close the file, if close(2) may wait, and the mount that it may wait for.
-        closer: OnceLock<(ThreadPool, Mount)>,
-    },
+    /// On the disk or in the page cache.
+    Open(Box<Opened>),
     /// All bytes are in memory, and the file was closed.
-    InMemory { contents: Box<[u8]> },
+    InMemory(Box<[u8]>),
+}
+
+/// A file that is open for reading.
+#[derive(Debug)]
+struct Opened {
+    file: Handle,
+    /// One of the descriptors that files may have, given back after the close.
+    permit: OnceLock<Permit>,
+    /// What was read before, if its class is [`FsClass::ReadOnce`]. Of [`FsClass::Nowait`], what was
+    /// found missing, and not read since.
+    blocks: Mutex<Blocks>,
+    /// What was found in memory last, and when.
+    resident: Mutex<Option<(Range<u64>, Instant)>>,
+    /// The threads that close the file, if close(2) may wait, and the mount that it may wait for.
+    closer: OnceLock<(ThreadPool, Mount)>,
 }
 
 impl OpenFile {
     /// A file that was just opened, its state, and its file system's class.
     #[must_use]
     pub fn new(file: File, state: Snapshot, fs_class: FsClass) -> Self {
-        let Snapshot { stat, clock } = state;
+        let version = FileVersion::from(&state.stat);
         let is_local = fs_class != FsClass::Remote;
         Self {
-            source: Source::Open {
+            source: Source::Open(Box::new(Opened {
                 file: Handle::from(OwnedFd::from(file)),
                 permit: OnceLock::new(),
                 blocks: Mutex::default(),
                 resident: Mutex::default(),
                 closer: OnceLock::new(),
-            },
-            stat,
+            })),
+            version,
             fs_class,
-            trust: AtomicU8::new(version::trust(version::changed(&stat), clock, is_local) as u8),
+            trust: AtomicU8::new(version::trust(version.changed, state.clock, is_local) as u8),
             header_fields: OnceLock::new(),
         }
     }
@@ -141,8 +146,8 @@ impl OpenFile {
             _ => self.read_nowait(&mut contents, 0).ok()?,
         };
         (count == length).then(|| Self {
-            source: Source::InMemory { contents },
-            stat: self.stat,
+            source: Source::InMemory(contents),
+            version: self.version,
             fs_class: self.fs_class,
             trust: AtomicU8::new(self.trust() as u8),
             header_fields: OnceLock::new(),
@@ -153,8 +158,8 @@ impl OpenFile {
     #[must_use]
     pub fn contents(&self) -> Option<&[u8]> {
         match &self.source {
-            Source::Open { .. } => None,
-            Source::InMemory { contents } => Some(contents),
+            Source::Open(_) => None,
+            Source::InMemory(contents) => Some(contents),
         }
     }
 
@@ -163,24 +168,29 @@ impl OpenFile {
     #[must_use]
     pub fn header_fields(&self, name: &[u8], variant: u8) -> Option<&[u8]> {
         let kept = self.header_fields.get()?;
-        (*kept.name == *name && kept.variant == variant).then_some(&kept.fields)
+        let (kept_name, fields) = kept.text.split_at(kept.name_bytes);
+        (kept_name == name && kept.variant == variant).then_some(fields)
     }
 
     /// Keeps these fields. Most files are asked for in one way only: the first one keeps its place.
-    pub fn keep_header_fields(&self, name: &[u8], variant: u8, fields: Box<[u8]>) {
+    pub fn keep_header_fields(&self, name: &[u8], variant: u8, fields: &[u8]) {
         self.header_fields.get_or_init(|| NamedFields {
-            name: name.into(),
+            text: [name, fields].concat().into(),
+            name_bytes: name.len(),
             variant,
-            fields,
         });
     }
 
     /// The open file, if its bytes are not in memory.
     #[must_use]
     pub fn handle(&self) -> Option<&Handle> {
+        self.opened().map(|opened| &opened.file)
+    }
+
+    fn opened(&self) -> Option<&Opened> {
         match &self.source {
-            Source::Open { file, .. } => Some(file),
-            Source::InMemory { .. } => None,
+            Source::Open(opened) => Some(opened),
+            Source::InMemory(_) => None,
         }
     }
 
@@ -202,7 +212,7 @@ impl OpenFile {
     pub fn would_block(&self, start: u64, count: usize, probe: Probe) -> bool {
         let range = start..start + (count as u64).max(1);
         match (&self.source, self.fs_class) {
-            (Source::InMemory { .. }, _) | (_, FsClass::InMemory) => false,
+            (Source::InMemory(_), _) | (_, FsClass::InMemory) => false,
             (_, FsClass::Nowait) => self.blocks().is_some_and(|mut missing| {
                 let was_missing = missing.contain_any(&range);
                 if !was_missing && !self.is_resident_by(probe, &range) {
@@ -231,10 +241,13 @@ impl OpenFile {
     /// again, which is a tenth of what a warm answer with a file of 64 KiB costs.
     #[must_use]
     pub fn was_resident(&self, range: &Range<u64>, now: Instant) -> bool {
-        let Source::Open { resident, .. } = &self.source else {
+        let Some(opened) = self.opened() else {
             return true;
         };
-        let resident = resident.lock().unwrap_or_else(PoisonError::into_inner);
+        let resident = opened
+            .resident
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         resident.as_ref().is_some_and(|(found, at)| {
             let is_fresh = now.saturating_duration_since(*at) < RESIDENT_FRESH;
             is_fresh && found.start <= range.start && range.end <= found.end
@@ -243,8 +256,11 @@ impl OpenFile {
 
     /// Notes that this range was just found in memory, by [`Probe::Sample`].
     pub fn note_resident(&self, range: Range<u64>, now: Instant) {
-        if let Source::Open { resident, .. } = &self.source {
-            let mut resident = resident.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opened) = self.opened() {
+            let mut resident = opened
+                .resident
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             *resident = Some((range, now));
         }
     }
@@ -278,15 +294,15 @@ impl OpenFile {
     /// As read(2).
     pub fn read_blocking(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
         match &self.source {
-            Source::Open { file, .. } => loop {
+            Source::Open(opened) => loop {
                 match record::transfer(Call::Read, buf.len(), || {
-                    rustix::io::pread(file, &mut *buf, at)
+                    rustix::io::pread(&opened.file, &mut *buf, at)
                 }) {
                     Err(Errno::INTR) => {}
                     result => return Ok(result?),
                 }
             },
-            Source::InMemory { contents } => {
+            Source::InMemory(contents) => {
                 let start = usize::try_from(at).unwrap_or(usize::MAX);
                 let left = contents.get(start..).unwrap_or_default();
                 let count = left.len().min(buf.len());
@@ -297,12 +313,8 @@ impl OpenFile {
     }
 
     fn blocks(&self) -> Option<MutexGuard<'_, Blocks>> {
-        match &self.source {
-            Source::Open { blocks, .. } => {
-                Some(blocks.lock().unwrap_or_else(PoisonError::into_inner))
-            }
-            Source::InMemory { .. } => None,
-        }
+        let blocks = &self.opened()?.blocks;
+        Some(blocks.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether all blocks of a range were read; only [`FsClass::ReadOnce`] notes that.
@@ -326,7 +338,7 @@ impl OpenFile {
     /// Counts its descriptor among those that files may have, unless it was counted before. Says whether
     /// it could be.
     pub(crate) fn acquire_descriptor(&self, semaphore: &Semaphore) -> bool {
-        let Source::Open { permit, .. } = &self.source else {
+        let Some(Opened { permit, .. }) = self.opened() else {
             return true;
         };
         if permit.get().is_none()
@@ -339,17 +351,15 @@ impl OpenFile {
 
     /// Leaves it to threads to close the file, if close(2) may wait for this mount.
     pub(super) fn defer_close_to(&self, pool: &ThreadPool, on: Mount) {
-        if let (Source::Open { closer, .. }, FsClass::Remote) = (&self.source, self.fs_class) {
-            closer.get_or_init(|| (pool.clone(), on));
+        if let (Some(opened), FsClass::Remote) = (self.opened(), self.fs_class) {
+            opened.closer.get_or_init(|| (pool.clone(), on));
         }
     }
 
     /// The mount that it is on, if that is remote.
     pub(super) fn mount(&self) -> Mount {
-        match &self.source {
-            Source::Open { closer, .. } => closer.get().map_or(Mount::default(), |closer| closer.1),
-            Source::InMemory { .. } => Mount::default(),
-        }
+        let closer = self.opened().and_then(|opened| opened.closer.get());
+        closer.map_or(Mount::default(), |closer| closer.1)
     }
 
     // ---- its state ----
@@ -357,34 +367,37 @@ impl OpenFile {
     /// The length at open, in bytes, which is promised to clients whatever happens to the file.
     #[must_use]
     pub fn length(&self) -> u64 {
-        version::length(&self.stat)
+        self.version.length
     }
 
     /// The file that was opened.
     #[must_use]
     pub fn inode(&self) -> Inode {
-        (self.stat.st_dev, self.stat.st_ino)
+        (self.version.device, self.version.inode)
     }
 
     /// The version that was opened.
     #[must_use]
     pub fn version(&self) -> FileVersion {
-        version::version(&self.stat)
+        self.version
     }
 
     /// Whether it is not older than what it was made of: see [`version::is_as_new`].
     #[must_use]
     pub fn is_as_new_as(&self, other: &Self) -> bool {
-        version::is_as_new(
-            version::modified(&self.stat),
-            version::modified(&other.stat),
-        )
+        version::is_as_new(self.version.modified, other.version.modified)
     }
 
     /// What its validators are made of.
     #[must_use]
     pub fn facts(&self) -> Facts {
-        let changed = version::changed(&self.stat);
+        let FileVersion {
+            inode,
+            length,
+            modified,
+            changed,
+            ..
+        } = self.version;
         // FAT and most of FUSE give a file a number when they meet it, and another one later.
         let keeps_inode = match self.fs_class {
             FsClass::InMemory | FsClass::Nowait => true,
@@ -392,9 +405,9 @@ impl OpenFile {
             FsClass::Remote => false,
         };
         Facts {
-            inode: keeps_inode.then_some(self.stat.st_ino),
-            length: self.length(),
-            modified: version::modified(&self.stat),
+            inode: keeps_inode.then_some(inode),
+            length,
+            modified,
             changed,
             trust: self.trust(),
         }
@@ -414,7 +427,7 @@ impl OpenFile {
     /// How long ago it was changed last, by the clock that stamps files.
     #[must_use]
     pub fn age(&self) -> Duration {
-        version::age(version::changed(&self.stat), version::stamp_clock()).unwrap_or_default()
+        version::age(self.version.changed, version::stamp_clock()).unwrap_or_default()
     }
 
     /// Whether both are the same version and hold the same bytes, if they are in memory.
@@ -428,49 +441,39 @@ impl OpenFile {
     pub fn gains_by_a_look(&self) -> bool {
         let trusted = self.trust();
         trusted < Trust::Second && {
-            let (changed, clock) = (version::changed(&self.stat), version::stamp_clock());
-            version::trust(changed, clock, self.fs_class != FsClass::Remote) > trusted
+            let is_local = self.fs_class != FsClass::Remote;
+            version::trust(self.version.changed, version::stamp_clock(), is_local) > trusted
         }
     }
 
-    /// Its state now. May wait.
-    pub(super) fn stat_now(&self) -> io::Result<Stat> {
-        let ask = |file| record::call(Call::Stat, || rustix::fs::fstat(file));
-        self.handle().map_or(Ok(self.stat), |file| Ok(ask(file)?))
-    }
-
-    /// Whether it is still the version that was opened. May wait.
+    /// The version that it is now. May wait.
     ///
     /// # Errors
     /// As fstat(2).
-    pub(super) fn is_same_version_now(&self) -> io::Result<bool> {
-        Ok(version::version(&self.stat_now()?) == self.version())
+    pub(super) fn version_now(&self) -> io::Result<FileVersion> {
+        let Some(file) = self.handle() else {
+            return Ok(self.version);
+        };
+        let stat = record::call(Call::Stat, || rustix::fs::fstat(file))?;
+        Ok(FileVersion::from(&stat))
     }
 
     /// Whether the bytes that were promised may have been overwritten since: see
-    /// [`version::is_overwritten`].
+    /// [`FileVersion::is_overwritten_in`].
     ///
     /// # Errors
     /// As fstat(2).
     pub fn is_overwritten(&self) -> io::Result<bool> {
-        Ok(self.is_overwritten_by(&self.stat_now()?))
-    }
-
-    /// As [`OpenFile::is_overwritten`], given what fstat said later.
-    #[must_use]
-    pub fn is_overwritten_by(&self, now: &Stat) -> bool {
-        version::is_overwritten(&self.stat, now)
+        Ok(self.version.is_overwritten_in(&self.version_now()?))
     }
 }
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        if let Source::Open { closer, .. } = &mut self.source
-            && let Some((pool, mount)) = closer.take()
+        if let Source::Open(opened) = &mut self.source
+            && let Some((pool, mount)) = opened.closer.take()
         {
-            let nothing = Source::InMemory {
-                contents: Box::default(),
-            };
+            let nothing = Source::InMemory(Box::default());
             let source = std::mem::replace(&mut self.source, nothing);
             pool.run(mount, move || drop(source));
         }
@@ -556,8 +559,8 @@ mod tests {
     #[test]
     fn header_fields_are_those_of_one_name_and_variant() {
         let file = file(FsClass::Nowait, 10);
-        file.keep_header_fields(b"a.js", 0, b"own"[..].into());
-        file.keep_header_fields(b"b.js", 0, b"linked"[..].into());
+        file.keep_header_fields(b"a.js", 0, b"own");
+        file.keep_header_fields(b"b.js", 0, b"linked");
         assert_eq!(file.header_fields(b"a.js", 0), Some(&b"own"[..]));
         assert_eq!(file.header_fields(b"b.js", 0), None);
         assert_eq!(file.header_fields(b"a.js", 1), None);

@@ -7,13 +7,14 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
 
-use rustix::fs::{Advice, Stat};
+use rustix::fs::Advice;
 
 use super::fs_class::{FsClass, MayBlock, Mount};
 use super::list::{ListError, ListTask, Listed};
 use super::open_file::{Lookup, LookupError, OpenFile};
 use super::piece::{Piece, PieceError, PieceTask};
 use super::semaphore::Permit;
+use super::version::FileVersion;
 use crate::limits::{COLD_BLOCK_BYTES, READ_AHEAD_BUFFER_BYTES, TASK_RESULT_BYTES_MAX};
 use crate::trace::record::{self, Call, TaskKind};
 
@@ -70,8 +71,8 @@ pub struct Chunk {
 pub struct ChunkBytes {
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// The file's state after they were read.
-    pub stat: Stat,
+    /// The file's version after they were read.
+    pub version: FileVersion,
     /// The memory that they have of what all results may have.
     pub permit: Option<Permit>,
 }
@@ -236,7 +237,7 @@ impl ReadTask {
             buffer.truncate((at - self.range.start) as usize);
             Some(Box::new(ChunkBytes {
                 bytes: buffer,
-                stat: self.file.stat_now()?,
+                version: self.file.version_now()?,
                 permit: None,
             }))
         } else {
@@ -332,9 +333,9 @@ mod tests {
         for copies in [true, false] {
             let chunk = read(copies);
             assert_eq!(chunk.range, 3..TASK_RESULT_BYTES_MAX + 3);
-            let ChunkBytes { bytes, stat, .. } = *chunk.kept.unwrap();
+            let ChunkBytes { bytes, version, .. } = *chunk.kept.unwrap();
             assert_eq!(bytes.len() as u64, TASK_RESULT_BYTES_MAX);
-            assert_eq!((bytes[0], stat.st_size as u64), (3, length));
+            assert_eq!((bytes[0], version.length), (3, length));
         }
         // What is missing is beyond the end.
         named.as_file().set_len(10).unwrap();

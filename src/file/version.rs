@@ -17,9 +17,44 @@ use crate::trace::record::{self, Call};
 /// A time as stat(2) tells it: seconds since 1970, and nanoseconds.
 pub type Stamp = (i64, u64);
 
-/// What makes two open files the same version of the same file: device, inode, length and both
-/// times. ctime is there because mtime can be set.
-pub type FileVersion = (u64, u64, u64, Stamp, Stamp);
+/// What makes two open files the same version of the same file. ctime is there because mtime can be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileVersion {
+    /// Where the file is.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+    /// In bytes.
+    pub length: u64,
+    /// When the bytes were changed last, unless it was set.
+    pub modified: Stamp,
+    /// When anything of the file was changed last: bytes, times, mode, owner, links, its name. Nobody
+    /// can set it.
+    pub changed: Stamp,
+}
+
+impl From<&Stat> for FileVersion {
+    fn from(stat: &Stat) -> Self {
+        Self {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            // The kernel never reports a negative length.
+            length: stat.st_size as u64,
+            modified: (stat.st_mtime, stat.st_mtime_nsec),
+            changed: (stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
+}
+
+impl FileVersion {
+    /// Whether the bytes that were promised of this version may have been overwritten before a `later` one.
+    /// ctime says nothing of that: it moves by chmod, chown, link, unlink, rename and setxattr, too, which
+    /// touch no byte. A file that only grew keeps what was promised.
+    #[must_use]
+    pub fn is_overwritten_in(&self, later: &Self) -> bool {
+        later.modified != self.modified && later.length == self.length
+    }
+}
 
 /// A file's state, and when it was read.
 #[derive(Clone, Copy, Debug)]
@@ -42,13 +77,6 @@ impl Snapshot {
     }
 }
 
-/// Which version of which file has this state.
-#[must_use]
-pub fn version(stat: &Stat) -> FileVersion {
-    let (device, inode) = (stat.st_dev, stat.st_ino);
-    (device, inode, length(stat), modified(stat), changed(stat))
-}
-
 /// The time that a change made now is stamped with, or an earlier one. It is asked of the C library:
 /// rustix's own way to the clock crashes under valgrind.
 #[must_use]
@@ -58,34 +86,6 @@ pub fn stamp_clock() -> Stamp {
         // Nanoseconds lie below a thousand million.
         (now.tv_sec(), now.tv_nsec() as u64)
     })
-}
-
-/// A file's length in bytes.
-#[must_use]
-pub fn length(stat: &Stat) -> u64 {
-    // The kernel never reports a negative length.
-    stat.st_size as u64
-}
-
-/// When the bytes were changed last, unless it was set.
-#[must_use]
-pub fn modified(stat: &Stat) -> Stamp {
-    (stat.st_mtime, stat.st_mtime_nsec)
-}
-
-/// When anything of the file was changed last: bytes, times, mode, owner, links, its name. Nobody
-/// can set it.
-#[must_use]
-pub fn changed(stat: &Stat) -> Stamp {
-    (stat.st_ctime, stat.st_ctime_nsec)
-}
-
-/// Whether the bytes that were promised when the file's state was `then` may have been overwritten
-/// since. ctime says nothing of that: it moves by chmod, chown, link, unlink, rename and setxattr,
-/// too, which touch no byte. A file that only grew keeps what was promised.
-#[must_use]
-pub fn is_overwritten(then: &Stat, now: &Stat) -> bool {
-    modified(now) != modified(then) && length(now) == length(then)
 }
 
 /// Whether what is made of a file is not older than the file: `made` and `of` are when the bytes of
@@ -114,9 +114,9 @@ pub struct Facts {
     pub inode: Option<u64>,
     /// In bytes.
     pub length: u64,
-    /// See [`modified`].
+    /// See [`FileVersion::modified`].
     pub modified: Stamp,
-    /// See [`changed`].
+    /// See [`FileVersion::changed`].
     pub changed: Stamp,
     /// How far `changed` can be trusted.
     pub trust: Trust,
@@ -227,7 +227,7 @@ mod tests {
             fs::write(&path, [round]).unwrap();
             let look = || {
                 let snapshot = Snapshot::of(&file).unwrap();
-                let stamp = changed(&snapshot.stat);
+                let stamp = FileVersion::from(&snapshot.stat).changed;
                 (stamp, trust(stamp, snapshot.clock, true))
             };
             let (stamp, first) = look();
@@ -243,20 +243,20 @@ mod tests {
     #[test]
     fn only_another_time_of_modification_says_that_bytes_were_overwritten() {
         let file = tempfile::tempfile().unwrap();
-        let then = Snapshot::of(&file).unwrap().stat;
-        let differs = |change: fn(&mut Stat)| {
+        let then = FileVersion::from(&Snapshot::of(&file).unwrap().stat);
+        let differs = |change: fn(&mut FileVersion)| {
             let mut now = then;
             change(&mut now);
-            is_overwritten(&then, &now)
+            then.is_overwritten_in(&now)
         };
         assert!(!differs(|_| ()));
-        assert!(differs(|now| now.st_mtime += 1));
-        assert!(differs(|now| now.st_mtime_nsec += 1));
-        assert!(differs(|now| now.st_mtime -= 1));
-        assert!(!differs(|now| now.st_ctime += 1));
+        assert!(differs(|now| now.modified.0 += 1));
+        assert!(differs(|now| now.modified.1 += 1));
+        assert!(differs(|now| now.modified.0 -= 1));
+        assert!(!differs(|now| now.changed.0 += 1));
         assert!(!differs(|now| {
-            now.st_mtime += 1;
-            now.st_size += 1;
+            now.modified.0 += 1;
+            now.length += 1;
         }));
     }
 }

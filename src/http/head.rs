@@ -93,14 +93,13 @@ impl Head {
         content_type: &str,
         length: u64,
         others: &[u8],
-    ) -> Box<[u8]> {
+    ) -> Vec<u8> {
         let head = Self { bytes: Vec::new() };
         head.validators(validators)
             .accept_ranges()
             .content(content_type, length)
             .fields(others)
             .bytes
-            .into()
     }
 
     /// Content-Type and Content-Length (RFC 9110, sections 8.3 and 8.6).

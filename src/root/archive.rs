@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::Root;
 use super::containment::{RootDir, Seen, path_of};
 use super::folder::{Folder, Progress, read_folder};
-use crate::file::version::{self, Stamp, Trust, changed, modified};
+use crate::file::version::{self, FileVersion, Stamp, Trust};
 use crate::file::{
     List, ListError, Lookup, LookupError, MayBlock, OpenFile, Piece, PieceError, Pieces, Semaphore,
 };
@@ -242,7 +242,7 @@ pub(super) fn plan(order: &Order<'_>, progress: &mut Progress<'_>) -> Result<Vec
         path: &path,
         kind: Kind::Folder,
         mode: stat.st_mode,
-        modified: modified(&stat),
+        modified: FileVersion::from(&stat).modified,
     };
     walk.plan.push(&itself, Trust::Second);
     let mut ahead = vec![children.into_iter()];
@@ -350,13 +350,18 @@ fn child(folder: &Folder, entry: &CStr, seen: &Seen, clock: Stamp) -> Option<(Ch
         (None, FileType::Directory) => (&seen.leads_to, ChildKind::Folder, Trust::Second),
         (None, FileType::RegularFile) => {
             let stat = &seen.leads_to;
-            let changed = changed(stat);
+            let FileVersion {
+                inode,
+                length,
+                changed,
+                ..
+            } = stat.into();
             // Something mounted on a file is of another class, perhaps.
             let is_local = !folder.is_remote && stat.st_dev == folder.stat.st_dev;
             let keeps_inode = is_local && version::is_fine(changed);
             let version = Version {
-                inode: keeps_inode.then_some(stat.st_ino),
-                length: version::length(stat),
+                inode: keeps_inode.then_some(inode),
+                length,
                 changed,
             };
             let trust = version::trust(changed, clock, is_local);
@@ -368,7 +373,7 @@ fn child(folder: &Folder, entry: &CStr, seen: &Seen, clock: Stamp) -> Option<(Ch
         name: entry.to_bytes().to_vec(),
         kind,
         mode: stat.st_mode,
-        modified: modified(stat),
+        modified: FileVersion::from(stat).modified,
         trust,
     };
     Some((child, leads_to))

@@ -122,7 +122,7 @@ impl Http {
         let fields = Head::fields_of(&validators, &content_type, length, &others);
         let answer = answer::whole(file, &fields, now);
         if is_plain && validators.are_final() {
-            file.keep_header_fields(name, variant, fields);
+            file.keep_header_fields(name, variant, &fields);
         }
         answer
     }
