@@ -27,7 +27,7 @@ const CLIENTS: usize = 64;
 const FILES_WARMED_A_SECOND: usize = 3_000;
 
 /// How long the files have lain unchanged when they are asked for.
-const FILES_AGE: Duration = Duration::from_secs(100);
+const FILES_AGE: Duration = Duration::from_secs(300);
 
 /// Connections that all ask.
 pub fn connections(bench: &Bench) -> Result<Vec<Table>> {
