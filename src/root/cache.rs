@@ -101,9 +101,9 @@ struct Watched {
     /// The file as it was looked at after its watches were made.
     file: Option<Arc<OpenFile>>,
     looked_at: Instant,
+    /// Until when that is believed, if there is no event.
+    believed_until: Instant,
     asked_at: Instant,
-    /// How long that is believed, if there is no event.
-    believed_for: Duration,
     /// In which codings it was looked for since, and nothing has that name: a bit for each.
     absent: u8,
 }
@@ -344,10 +344,10 @@ impl Cache {
         } else {
             Arc::clone(file)
         };
-        let believed_for = self.believed_for(file.age());
+        let believed_until = now + self.believed_for(file.age());
         let (path, watched) = self.files.get_key_value_mut(name)?;
         watched.looked_at = now;
-        watched.believed_for = believed_for;
+        watched.believed_until = believed_until;
         watched.absent = 0;
         if let Some(kept) = watched.file.as_ref().filter(|kept| kept.is_equal(&file)) {
             kept.note_seen_again(&file);
@@ -719,8 +719,8 @@ impl Cache {
             inode,
             file: None,
             looked_at,
+            believed_until: looked_at + CACHE_FRESH,
             asked_at: looked_at,
-            believed_for: CACHE_FRESH,
             absent: 0,
         };
         match self.files.put(Arc::clone(name), watched) {
@@ -738,8 +738,7 @@ impl Watched {
 
     /// Whether what was found under this name is still believed, if there was no event.
     fn is_believed(&self, mounts: &Mounts, now: Instant) -> bool {
-        let age = now.saturating_duration_since(self.looked_at);
-        age < self.believed_for && !mounts.may_hide(self.looked_at)
+        now < self.believed_until && !mounts.may_hide(self.looked_at)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::trace::record::{self, Call};
 #[derive(Debug)]
 pub(super) struct Mounts {
     table: Option<File>,
-    asked_at: Option<Instant>,
+    ask_again_at: Option<Instant>,
     changed_at: Option<Instant>,
 }
 
@@ -24,7 +24,7 @@ impl Mounts {
             table: table
                 .inspect_err(|error| log::debug!("mounts aren't watched: {error}"))
                 .ok(),
-            asked_at: None,
+            ask_again_at: None,
             changed_at: None,
         }
     }
@@ -45,12 +45,11 @@ impl Mounts {
 
     /// Asks for changes, unless that was done within [`CACHE_FRESH`].
     pub(super) fn ask(&mut self, now: Instant) {
-        let is_recent = |then| now.saturating_duration_since(then) < CACHE_FRESH;
         let Some(table) = &self.table else { return };
-        if self.asked_at.is_some_and(is_recent) {
+        if self.ask_again_at.is_some_and(|at| now < at) {
             return;
         }
-        self.asked_at = Some(now);
+        self.ask_again_at = Some(now + CACHE_FRESH);
         let mut table = [PollFd::new(table, PollFlags::PRI)];
         // A poll that fails may have missed a change.
         let unchanged = record::call(Call::AskMounts, || {

@@ -531,7 +531,7 @@ fn after_a_mount_all_is_looked_at_anew_and_kept_if_it_is_the_same() {
     let (root, start) = (beneath(at.path()), Instant::now());
     let mut cache = Cache::new(LIMITS).unwrap();
     let before = cache.load(&root, b"file", start).unwrap();
-    cache.files.get_mut(&b"file"[..]).unwrap().believed_for = CACHE_FRESH_MAX;
+    cache.files.get_mut(&b"file"[..]).unwrap().believed_until = start + CACHE_FRESH_MAX;
     let later = start + CACHE_FRESH;
     assert!(cache.has(b"file", later));
     cache.mounts.note_changed(later);
