@@ -50,11 +50,11 @@ fn rows(trace: &str) -> [Row<'_>; 6] {
         "a request on a kept connection",
     );
     [
-        row(each, &["-q"], one_each, Some([5_700, 42_000])),
-        row(each, &[], one_each, Some([7_900, 64_000])),
+        row(each, &["-q"], one_each, Some([5_600, 40_700])),
+        row(each, &[], one_each, Some([7_300, 62_000])),
         row(each, &["-q", "--trace", trace], one_each, None),
-        row(again, &["-q"], kept, Some([7_100, 59_000])),
-        row(again, &[], kept, Some([9_200, 83_000])),
+        row(again, &["-q"], kept, Some([6_900, 56_000])),
+        row(again, &[], kept, Some([8_650, 82_000])),
         row(again, &["-q", "--trace", trace], kept, None),
     ]
 }
@@ -74,11 +74,11 @@ fn main() {
                 continue;
             }
         };
-        println!("{name}: {} instructions", counts[counts.len() / 2]);
+        // Whatever else happened in a turn is in the larger ones: a new second's date and stamp, a wake-up.
+        println!("{name}: {} instructions", counts[0]);
         if let Some(most) = row.most {
             let most = most[usize::from(cfg!(debug_assertions))];
-            // Whatever else happened in a turn is in the larger ones. On a busy machine all may be so late that
-            // the file was looked at anew.
+            // On a busy machine all may be so late that the file was looked at anew.
             let least = if counts[0] > most {
                 count(row, 3 * rounds).unwrap()[0]
             } else {
