@@ -52,9 +52,7 @@ impl Peer {
             }
         }
     }
-}
 
-impl Peer {
     /// Appends it as it is displayed.
     pub(crate) fn push_to(self, line: &mut String) {
         match self.address() {
