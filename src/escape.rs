@@ -73,9 +73,7 @@ impl<'a> Excerpt<'a> {
         let text = String::from_utf8_lossy(self.shown);
         if self.is_cut { text + "..." } else { text }
     }
-}
 
-impl Excerpt<'_> {
     /// Appends it as it is displayed.
     pub(crate) fn push_to(self, line: &mut String) {
         match self.plain {

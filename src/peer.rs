@@ -8,7 +8,7 @@ use std::fmt::{self, Display};
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use crate::telemetry::access_log::LOCAL_CLIENT;
-use crate::telemetry::line_text::LineText as _;
+use crate::telemetry::line_text::{LineText as _, text_of};
 
 /// The other end's address and port, as logs show them: an IPv4 address in IPv6's clothes is shown
 /// without them. By a unix socket a client has none, and its port is zero. Every slot holds one, so it is
@@ -66,9 +66,7 @@ impl Peer {
 
 impl Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = String::new();
-        self.push_to(&mut text);
-        f.write_str(&text)
+        f.write_str(&text_of(|text| self.push_to(text)))
     }
 }
 

@@ -266,6 +266,7 @@ mod tests {
     use super::super::proxy_header::{VERSION_2_HEAD_BYTES, VERSION_2_LOCAL};
     use super::*;
     use crate::limits::SCRATCH_BYTES;
+    use crate::telemetry::line_text::text_of;
     use crate::telemetry::response::HttpLogFields;
 
     fn proxies(trusted: &[&str]) -> Proxies {
@@ -543,11 +544,7 @@ mod tests {
                 status: None,
                 http_log: Some(Box::new(http_log)),
             };
-            let shown = |near| {
-                let mut line = String::new();
-                proxies.client_of(near, &response).push_to(&mut line);
-                line
-            };
+            let shown = |near| text_of(|line| proxies.client_of(near, &response).push_to(line));
             assert_eq!(shown(near), expected, "{field}");
             // Who isn't trusted can say what they want.
             let stranger = Client {

@@ -17,7 +17,7 @@ use crate::limits::{
     ACCESS_LOG_FIELD_BYTES_MAX, ACCESS_LOG_REQUEST_BYTES_MAX, LOG_QUEUE_BYTES_MAX,
 };
 use crate::telemetry::Reason;
-use crate::telemetry::line_text::LineText as _;
+use crate::telemetry::line_text::{LineText as _, text_of};
 use crate::telemetry::log_file::LogFile;
 use crate::telemetry::log_writer::LineWriter;
 use crate::telemetry::phases::Phases;
@@ -186,12 +186,6 @@ fn push_host(line: &mut String, address: Address) {
 
 fn host(address: Address) -> String {
     text_of(|text| push_host(text, address))
-}
-
-fn text_of(push: impl FnOnce(&mut String)) -> String {
-    let mut text = String::new();
-    push(&mut text);
-    text
 }
 
 /// What stands in an address's place where there is none: the client came by a unix socket.

@@ -48,6 +48,13 @@ impl LineText for String {
     }
 }
 
+/// What is pushed, alone.
+pub(crate) fn text_of(push: impl FnOnce(&mut String)) -> String {
+    let mut text = String::new();
+    push(&mut text);
+    text
+}
+
 fn push_ipv4(line: &mut String, ip: Ipv4Addr) {
     for (place, octet) in ip.octets().into_iter().enumerate() {
         if place > 0 {
