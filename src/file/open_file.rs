@@ -99,6 +99,9 @@ enum Source {
     InMemory(Box<[u8]>),
 }
 
+/// What was found in memory last, and when.
+type Resident = Option<(Range<u64>, Instant)>;
+
 /// A file that is open for reading.
 #[derive(Debug)]
 struct Opened {
@@ -108,8 +111,7 @@ struct Opened {
     /// What was read before, if its class is [`FsClass::ReadOnce`]. Of [`FsClass::Nowait`], what was
     /// found missing, and not read since.
     blocks: Mutex<Blocks>,
-    /// What was found in memory last, and when.
-    resident: Mutex<Option<(Range<u64>, Instant)>>,
+    resident: Mutex<Resident>,
     /// The threads that close the file, if close(2) may wait, and the mount that it may wait for.
     closer: OnceLock<(ThreadPool, Mount)>,
 }
@@ -241,13 +243,9 @@ impl OpenFile {
     /// again, which is a tenth of what a warm answer with a file of 64 KiB costs.
     #[must_use]
     pub fn was_resident(&self, range: &Range<u64>, now: Instant) -> bool {
-        let Some(opened) = self.opened() else {
+        let Some(resident) = self.resident() else {
             return true;
         };
-        let resident = opened
-            .resident
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
         resident.as_ref().is_some_and(|(found, at)| {
             let is_fresh = now.saturating_duration_since(*at) < RESIDENT_FRESH;
             is_fresh && found.start <= range.start && range.end <= found.end
@@ -256,13 +254,14 @@ impl OpenFile {
 
     /// Notes that this range was just found in memory, by [`Probe::Sample`].
     pub fn note_resident(&self, range: Range<u64>, now: Instant) {
-        if let Some(opened) = self.opened() {
-            let mut resident = opened
-                .resident
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut resident) = self.resident() {
             *resident = Some((range, now));
         }
+    }
+
+    fn resident(&self) -> Option<MutexGuard<'_, Resident>> {
+        let resident = &self.opened()?.resident;
+        Some(resident.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether the page of a byte is in memory.
@@ -391,24 +390,17 @@ impl OpenFile {
     /// What its validators are made of.
     #[must_use]
     pub fn facts(&self) -> Facts {
-        let FileVersion {
-            inode,
-            length,
-            modified,
-            changed,
-            ..
-        } = self.version;
         // FAT and most of FUSE give a file a number when they meet it, and another one later.
         let keeps_inode = match self.fs_class {
             FsClass::InMemory | FsClass::Nowait => true,
-            FsClass::ReadOnce => version::is_fine(changed),
+            FsClass::ReadOnce => version::is_fine(self.version.changed),
             FsClass::Remote => false,
         };
         Facts {
-            inode: keeps_inode.then_some(inode),
-            length,
-            modified,
-            changed,
+            inode: keeps_inode.then_some(self.version.inode),
+            length: self.version.length,
+            modified: self.version.modified,
+            changed: self.version.changed,
             trust: self.trust(),
         }
     }

@@ -369,7 +369,6 @@ impl Cache {
         if !self.mounts.are_watched() {
             return CACHE_FRESH;
         }
-        // Names are fewer than CACHE_NAMES_MAX.
         let looks = Duration::from_secs(self.files.len() as u64) / CACHE_LOOKS_A_SECOND;
         (age / CACHE_FRESH_SHARE).clamp(CACHE_FRESH, CACHE_FRESH_MAX.max(looks))
     }
