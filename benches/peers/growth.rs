@@ -22,8 +22,8 @@ const UNIT: &str = "server CPU in us a request";
 /// Clients that ask, where their number isn't what grows.
 const CLIENTS: usize = 64;
 
-/// Files of which a server comes to know in a second at least, on the core that answers, too: carafe's thread
-/// watches one after the other, some 4,000 a second.
+/// Files of which a server comes to know in a second at least: carafe's thread watches one after the other, beside
+/// the loop on the same core, and only those that are asked for a second time.
 const FILES_WARMED_A_SECOND: usize = 3_000;
 
 /// How long the files have lain unchanged when they are asked for.
